@@ -1,0 +1,1 @@
+"""xinv measures what a model's explanations give away, and hardens them."""

@@ -1,0 +1,88 @@
+"""The protocols that every plug-in follows, and the tuples they pass. No logic lives here.
+
+Layout is NHWC throughout. Images are uint8 in `xinv.data` and float32 in [0, 1] wherever a model sees them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+Array = jax.Array | np.ndarray
+Key = jax.Array
+Variables = Any
+"""The pytree of a model's parameters and statistics, in whatever form its `apply` expects."""
+
+Apply = Callable[[Variables, Array], jax.Array]
+"""`apply(variables, images[N,H,W,C] float32 in [0,1]) -> logits[N,K]`: any JAX function."""
+
+Batch = Mapping[str, Array]
+
+
+class InputError(ValueError):
+    """Bad input from a person: one sentence that names the bad value and what is allowed."""
+
+
+class Observation(NamedTuple):
+    """All that an attacker ever gets of N private images.
+
+    Attributes:
+      prediction: float32 [N, K], probabilities.
+      explanation: float32 [N, h, w, c], or None where the service releases no explanation.
+    """
+
+    prediction: Array
+    explanation: Array | None = None
+
+
+class Explainer(Protocol):
+    """Explains one example; callers vmap."""
+
+    def __call__(self, apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        """Returns the map [h,w,c] of `image` [H,W,C] for class `label` []."""
+
+
+class Attack(NamedTuple):
+    """Rebuilds what the observations hide.
+
+    Attributes:
+      fit: `(key, Observation, truth[N,...], session=train.Session()) -> state`, from what an attacker may hold.
+      predict: `(state, Observation) -> guess[N,...]`, from observations and nothing else.
+    """
+
+    fit: Callable[..., Any]
+    predict: Callable[[Any, Observation], Array]
+
+
+class Defence(NamedTuple):
+    """Turns an Observation into what is released.
+
+    Attributes:
+      init: `(key, Observation, images) -> state`.
+      apply: `(state, Observation, key) -> Observation`.
+    """
+
+    init: Callable[[Key, Observation, Array], Any]
+    apply: Callable[[Any, Observation, Key], Observation]
+
+
+Metric = Callable[..., Any]
+"""`fn(truth[N,...], guess[N,...]) -> [N]`, or `fn(member[N], score[N]) -> dict`."""
+
+
+class Model(NamedTuple):
+    """A network as pure functions, whatever library wrote it.
+
+    Attributes:
+      init: `(key, *inputs) -> variables`; the inputs give shapes only.
+      apply: `(variables, *inputs) -> outputs`, for inference; for a classifier this is the `Apply` protocol.
+      train: `(variables, *inputs, key=key) -> (outputs, updates)`, with dropout and batch statistics on; `updates` is a
+        dict of the collections that changed (empty without BatchNorm), to be merged into `variables`.
+      embed: `(variables, images) -> features[N, D]`, the penultimate layer of a classifier; None for other networks.
+    """
+
+    init: Callable[..., Variables]
+    apply: Callable[..., jax.Array]
+    train: Callable[..., tuple[jax.Array, Mapping[str, Any]]]
+    embed: Callable[[Variables, Array], jax.Array] | None = None
