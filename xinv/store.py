@@ -1,0 +1,175 @@
+"""Content-addressed results of stages: what is computed once under a hash of all that determines it is never lost.
+
+A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its checkpoints, so that
+a killed run continues) and renamed when complete, so a folder without that ending is always whole.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from xinv.types import InputError
+
+_FORMAT = 1
+"""Part of every hash: raise it when a stage's meaning changes, and old results are no longer used."""
+
+
+class Stage(NamedTuple):
+    """A complete result: its folder, and the hash that stands for it in the specs of later stages."""
+
+    path: Path
+    digest: str
+
+    def arrays(self, name: str, mmap: bool = True) -> np.ndarray:
+        """The array saved as `name`, read lazily unless `mmap` is False."""
+        return load_array(self.path / f"{name}.npy", mmap)
+
+    def tree(self, name: str) -> Any:
+        """The pytree of NumPy arrays saved as `name`."""
+        return load_tree(self.path / name)
+
+    def json(self, name: str) -> Any:
+        """The JSON value saved as `name`."""
+        return read_json(self.path / f"{name}.json")
+
+
+class Store(NamedTuple):
+    """The stages below `root`, for one process at a time (see `locked`)."""
+
+    root: Path
+
+    def find(self, name: str, spec: Mapping[str, Any]) -> tuple[Stage, bool]:
+        """The stage that `spec` determines, and whether its result is there already.
+
+        Raises:
+          InputError: the stored result was made from another spec (a folder was copied or edited by hand).
+        """
+        stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
+        if not stage.path.is_dir():
+            return stage, False
+        if read_json(stage.path / "spec.json") != json.loads(canonical(spec)):
+            raise InputError(f"{stage.path} holds the result of another config than its name says: delete that folder")
+        return stage, True
+
+    def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+        """Calls `build(folder)`, which saves the result there, and makes it the stage's in one atomic step.
+
+        What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion.
+        """
+        partial = stage.path.with_name(stage.path.name + ".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        write_json(partial / "spec.json", json.loads(canonical(spec)))
+        build(partial)
+        shutil.rmtree(partial / "checkpoints", ignore_errors=True)
+        os.rename(partial, stage.path)
+        _sync_folder(stage.path.parent)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds `folder` for this process.
+
+    Raises:
+      InputError: another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another run is using {folder}: wait for it to end or choose another folder") from None
+        yield
+
+
+def canonical(value: Any) -> str:
+    """One JSON text per value: sorted keys, tuples as lists."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def digest(spec: Mapping[str, Any]) -> str:
+    """16 hex digits that stand for `spec`."""
+    return hashlib.sha256(canonical([_FORMAT, spec]).encode()).hexdigest()[:16]
+
+
+def read_json(path: Path) -> Any:
+    """Raises InputError where the file is damaged."""
+    try:
+        return json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {path.parent} to compute it again") from None
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes `value` atomically."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes `text` atomically: readers see the old content or the new one, never a part."""
+    with atomic(path) as temporary:
+        temporary.write_text(text)
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Saves one array as .npy, atomically."""
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, np.asarray(array), allow_pickle=False)
+
+
+def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+    """A .npy file to be filled in place; complete only once its stage is."""
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def load_array(path: Path, mmap: bool = True) -> np.ndarray:
+    """Raises InputError where the file is damaged."""
+    try:
+        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except (ValueError, EOFError, FileNotFoundError) as error:
+        raise InputError(f"{path} is damaged ({error}): delete {path.parent} to compute it again") from None
+
+
+def save_tree(path: Path, tree: Any) -> None:
+    """Saves a pytree of arrays with Orbax."""
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
+
+
+def load_tree(path: Path) -> Any:
+    """A pytree of NumPy arrays. Raises InputError where it is damaged."""
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
+    except (ValueError, KeyError, FileNotFoundError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is damaged ({reason}): delete {path.parent} to compute it again") from None
+
+
+@contextlib.contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved onto it, flushed, when the block ends well; removed when it fails."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
