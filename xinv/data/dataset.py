@@ -1,0 +1,136 @@
+"""What every source gives: uint8 images [N,H,W,C] with named label arrays."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from xinv.types import InputError
+
+
+class Images(Protocol):
+    """uint8 [N,H,W,C]: a NumPy array, or anything that reads rows on demand such as `Lazy`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any) -> np.ndarray: ...
+
+
+class Dataset(NamedTuple):
+    """Labelled images; label sets share the images (emotion and identity of one face, say).
+
+    Attributes:
+      images: uint8 [N,H,W,C], in memory or lazy.
+      labels: int32 [N] per label name; the first is the default.
+      classes: class names per label name, indexed by the labels.
+      name: what a report calls the set.
+      fingerprint: hash of the content, or of what determines it where the images are lazy.
+    """
+
+    images: Images
+    labels: dict[str, np.ndarray]
+    classes: dict[str, tuple[str, ...]]
+    name: str
+    fingerprint: str
+
+
+class Lazy:
+    """Images that are read when indexed, as a NumPy array is: by int, slice, or integer or boolean array."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, shape: Sequence[int], read: Callable[[np.ndarray], np.ndarray]):
+        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C]."""
+        self.shape = tuple(shape)
+        self._read = read
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows = np.arange(len(self))[index]
+        images = self._read(rows.reshape(-1))
+        return images.reshape(rows.shape + self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype)
+
+
+def create(
+    name: str,
+    images: Images,
+    labels: Mapping[str, Any],
+    classes: Mapping[str, Sequence[str]],
+    fingerprint: str | None = None,
+) -> Dataset:
+    """A validated Dataset, fingerprinted by its content unless `fingerprint` says what determines it.
+
+    Raises:
+      InputError: see `validate`.
+    """
+    classes = {key: tuple(map(str, names)) for key, names in classes.items()}
+    dataset = Dataset(images, {key: np.asarray(values) for key, values in labels.items()}, classes, name, "")
+    validate(dataset)
+    labels = {key: values.astype(np.int32) for key, values in dataset.labels.items()}
+    if fingerprint is None:
+        parts = [np.ascontiguousarray(images), *(labels[key] for key in sorted(labels))]
+        fingerprint = digest([images.shape, sorted(classes.items())], *parts)
+    return dataset._replace(labels=labels, fingerprint=fingerprint)
+
+
+def validate(dataset: Dataset) -> None:
+    """Checks the shape and type of the images, and that every label array fits them and its classes.
+
+    Raises:
+      InputError: naming the first thing that is wrong.
+    """
+    images, name = dataset.images, dataset.name
+    if images.dtype != np.uint8 or len(images.shape) != 4:
+        raise InputError(f"{name}: images are {images.dtype} {tuple(images.shape)}, not uint8 [N,H,W,C]")
+    if min(images.shape) < 1:
+        raise InputError(f"{name}: images have the empty shape {tuple(images.shape)}")
+    if not dataset.labels or set(dataset.labels) != set(dataset.classes):
+        raise InputError(f"{name}: label sets {list(dataset.labels)} and class names {list(dataset.classes)} differ")
+    for key, values in dataset.labels.items():
+        _validate_labels(f"{name}: label {key!r}", values, len(images), len(dataset.classes[key]))
+
+
+def _validate_labels(what: str, values: np.ndarray, count: int, classes: int) -> None:
+    if values.dtype.kind not in "iu":
+        raise InputError(f"{what} has type {values.dtype}, not integers")
+    if values.shape != (count,):
+        raise InputError(f"{what} has shape {values.shape}, but there are {count} images")
+    outside = np.flatnonzero((values < 0) | (values >= classes))
+    if outside.size:
+        at = outside[0]
+        raise InputError(f"{what} is {values[at]} for image {at}, outside 0..{classes - 1}")
+
+
+def take(dataset: Dataset, indices: Any) -> Dataset:
+    """The images at `indices` int [M] with their labels; lazy images stay lazy.
+
+    Raises:
+      InputError: see `validate`; an empty selection is one.
+    """
+    indices = np.asarray(indices)
+    images = dataset.images
+    if isinstance(images, np.ndarray):
+        chosen = images[indices]
+    else:
+        chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
+    labels = {key: values[indices] for key, values in dataset.labels.items()}
+    fingerprint = digest([dataset.fingerprint, "take"], indices.astype(np.int64))
+    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)
+
+
+def digest(description: Any, *arrays: np.ndarray) -> str:
+    """32 hexadecimal digits that stand for a JSON-able description and the bytes of some arrays."""
+    state = hashlib.sha256(json.dumps(description).encode())
+    for array in arrays:
+        state.update(np.ascontiguousarray(array).data)
+    return state.hexdigest()[:32]

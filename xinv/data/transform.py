@@ -1,0 +1,110 @@
+"""Cropping, resizing and grey levels: deterministic, declared in a config and recorded in the fingerprint."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from xinv.data.dataset import Dataset, Lazy, create, digest
+from xinv.types import InputError
+
+METHODS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+Crop = str | tuple[int, int, int, int] | None
+Size = tuple[int, int] | None
+
+
+class Geometry(NamedTuple):
+    """Crop, then grey, then resize; see `transform` for what the fields allow."""
+
+    crop: Crop = None
+    resize: Size = None
+    grayscale: bool = False
+    method: str = "bilinear"
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Turns uint8 [H,W,C] into uint8 [h,w,c]."""
+        top, left, height, width = _box(self.crop, *image.shape[:2])
+        image = image[top : top + height, left : left + width]
+        if self.grayscale and image.shape[-1] == 3:
+            image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
+        if self.resize is None or self.resize == image.shape[:2]:
+            return image
+        planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0))
+        return np.stack([plane.resize(self.resize[::-1], METHODS[self.method]) for plane in planes], axis=-1)
+
+
+def geometry(crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear") -> Geometry:
+    """A checked Geometry; lists, as configs hold them, count as tuples.
+
+    Raises:
+      InputError: an option has a value it does not allow.
+    """
+    if crop is not None and crop != "centre":
+        crop = _whole_numbers("crop", crop, 4, "None, 'centre' or (top, left, height, width)")
+        if min(crop[:2]) < 0 or min(crop[2:]) < 1:
+            raise InputError(f"crop {crop} is not (top, left, height, width) inside an image")
+    if resize is not None:
+        resize = _whole_numbers("resize", resize, 2, "None or (height, width)")
+        if min(resize) < 1:
+            raise InputError(f"resize {resize} is not a (height, width) of at least 1")
+    if method not in METHODS:
+        raise InputError(f"unknown resize method {method!r}: choose one of {', '.join(METHODS)}")
+    return Geometry(crop, resize, bool(grayscale), method)
+
+
+def transform(
+    dataset: Dataset, crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear"
+) -> Dataset:
+    """A new Dataset with every image cropped, made grey and resized, in this order; lazy images stay lazy.
+
+    Args:
+      dataset: left as it is.
+      crop: None, "centre" for the largest centred square, or (top, left, height, width) in pixels.
+      resize: None or (height, width) in pixels.
+      grayscale: three channels become one by ITU-R 601 luma.
+      method: how Pillow resizes; all but "nearest" average over the area when shrinking.
+
+    Raises:
+      InputError: an option has a value it does not allow, or the crop leaves the image.
+    """
+    change = geometry(crop, resize, grayscale, method)
+    images, name = dataset.images, dataset.name
+    if change.grayscale and images.shape[-1] not in (1, 3):
+        raise InputError(f"{name}: grayscale needs 1 or 3 channels, not {images.shape[-1]}")
+    shape = (len(images), *change(np.zeros(images.shape[1:], np.uint8)).shape)
+    changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
+    if isinstance(images, np.ndarray):
+        changed = changed[:]
+    return create(name, changed, dataset.labels, dataset.classes, digest([dataset.fingerprint, change]))
+
+
+def _apply(change: Geometry, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    result = np.empty((len(images), *shape), np.uint8)
+    for row, image in enumerate(images):
+        result[row] = change(image)
+    return result
+
+
+def _box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
+    """(top, left, height, width) of a crop in an image of this size."""
+    if crop is None:
+        return 0, 0, height, width
+    if crop == "centre":
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side, side
+    if crop[0] + crop[2] > height or crop[1] + crop[3] > width:
+        raise InputError(f"crop {crop} (top, left, height, width) leaves an image of {height}×{width}")
+    return crop
+
+
+def _whole_numbers(what: str, value: object, count: int, allowed: str) -> tuple[int, ...]:
+    numbers = tuple(value) if isinstance(value, tuple | list) else ()
+    if len(numbers) != count or not all(isinstance(n, int | np.integer) for n in numbers):
+        raise InputError(f"{what} {value!r} is not {allowed}")
+    return tuple(map(int, numbers))
