@@ -1,0 +1,19 @@
+"""Networks as pure functions: `build("cnn", classes=10)` gives a `xinv.types.Model`."""
+
+import sys
+from typing import Any
+
+from xinv import plugins
+from xinv.models.cnn import cnn
+from xinv.models.decoder import decoder
+from xinv.models.module import linen
+from xinv.types import Model
+
+__all__ = ["build", "cnn", "decoder", "linen"]
+
+FACTORIES = (cnn, decoder)
+
+
+def build(name: str, **hyper: Any) -> Model:
+    """Calls the factory of that name; InputError lists the names and the parameters there are."""
+    return plugins.build(sys.modules[__name__], "model", name, hyper)

@@ -1,0 +1,127 @@
+"""Inversion networks: Zhao et al. 2021, supplementary Tables 4 to 8."""
+
+import functools
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from xinv.models import layers
+from xinv.models.module import linen
+from xinv.types import InputError, Model
+
+SIZES = (8, 16, 32, 64, 128, 256)
+
+
+class Encoder(NamedTuple):
+    """What of the explanation reaches the decoder.
+
+    Attributes:
+      flatten: its pixels, beside the prediction.
+      embed: 64 features of an encoder of convolutions.
+      bypass: that encoder's maps, each at the decoder's stage of the same size.
+    """
+
+    flatten: bool = False
+    embed: bool = False
+    bypass: bool = False
+
+
+ENCODERS = {
+    "none": Encoder(),
+    "flatten": Encoder(flatten=True),
+    "cnn": Encoder(embed=True),
+    "unet": Encoder(embed=True, bypass=True),
+    "flatten_unet": Encoder(flatten=True, embed=True, bypass=True),
+}
+
+
+@functools.cache
+def decoder(
+    image_shape: tuple[int, int, int], encoder: str = "none", width: float = 1.0, dtype: str = "float32"
+) -> Model:
+    """The transposed CNN that rebuilds an image from a prediction and, but for encoder "none", its explanation.
+
+    Encoders "none", "flatten", "cnn", "unet" and "flatten_unet" are Tables 4, 5, 6, 7 and 8. The stage of size s has
+    4096/s channels; that of the image's size has the image's. A map whose size is no power of two from 4 to the image's
+    is resized to the nearest that is, before the convolutions. The tables' "fc" of as many outputs as inputs is read as
+    the concatenated vector itself: as a matrix it would hold 4·10⁹ weights for CelebA. The paper states no activations:
+    here a ReLU follows every layer but those that give the image's channels, since a ReLU on a single channel can die.
+
+    Args:
+      image_shape: (H, W, C) with H = W one of SIZES.
+      encoder: one of ENCODERS.
+      width: factor on every hidden count.
+      dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
+
+    Returns:
+      A model of (prediction [N,K], explanation [N,h,w,c] or None) that gives images [N,H,W,C], around [0,1] but not
+      clipped.
+
+    Raises:
+      InputError: the shape or encoder is not one of those; or, at the call, an explanation is missing or not square.
+    """
+    if image_shape[0] != image_shape[1] or image_shape[0] not in SIZES:
+        raise InputError(
+            f"a decoder cannot build images of {image_shape[0]}×{image_shape[1]}: resize them to a square of {SIZES}"
+        )
+    if encoder not in ENCODERS:
+        raise InputError(f"unknown encoder {encoder!r}: choose one of {', '.join(ENCODERS)}")
+    return linen(_Decoder(ENCODERS[encoder], tuple(image_shape), width, dtype))
+
+
+class _Decoder(nn.Module):
+    encoder: Encoder
+    image_shape: tuple[int, int, int]
+    width: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, prediction: jax.Array, explanation: jax.Array | None = None, train: bool = False) -> jax.Array:
+        if any(self.encoder) and explanation is None:
+            raise InputError("this decoder's encoder needs an explanation [N,h,w,c], and got None")
+        parts, maps = [prediction], {}
+        if self.encoder.embed:
+            embedding, maps = self.encode(explanation)
+            parts.append(embedding)
+        if self.encoder.flatten:
+            parts.append(explanation.reshape(len(explanation), -1))
+        vector = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
+        bypass = maps if self.encoder.bypass else {}
+        images, _ = layers.Stack(self.decoder_table(), self.dtype, name="decoder")(vector[:, None, None], bypass)
+        return images.astype(jnp.float32)
+
+    def channels(self, size: int) -> int:
+        """Of the stage of that size, in the encoder and the decoder alike."""
+        return self.image_shape[2] if size == self.image_shape[0] else layers.scale(4096 // size, self.width)
+
+    def decoder_table(self) -> tuple[layers.Layer, ...]:
+        table = []
+        for size in _powers(self.image_shape[0]):
+            stage = {"outputs": self.channels(size), "relu": size != self.image_shape[0]}
+            table += [layers.upsample(stride=1 if size == 4 else 2, **stage), layers.conv(bypass=True, **stage)]
+        return tuple(table)
+
+    def encode(self, explanation: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
+        """The embedding [N,64·width] of an explanation, and the convolutions' outputs by size."""
+        largest = self.image_shape[0]
+        explanation = _to_power_of_two(explanation, largest)
+        table = []
+        for size in reversed(_powers(explanation.shape[1])):
+            table += [layers.conv(self.channels(size), relu=size != largest), layers.pool()]
+        table.append(layers.fc(layers.scale(64, self.width)))
+        return layers.Stack(tuple(table), self.dtype, name="encoder")(explanation)
+
+
+def _powers(largest: int) -> list[int]:
+    """4, 8, … up to `largest`."""
+    return [2**exponent for exponent in range(2, largest.bit_length())]
+
+
+def _to_power_of_two(maps: jax.Array, largest: int) -> jax.Array:
+    batch, height, width, channels = maps.shape
+    if height != width:
+        raise InputError(f"an explanation of {height}×{width} is not square: crop or resize it to a square")
+    size = min(_powers(largest), key=lambda power: max(power / height, height / power))
+    return maps if size == height else jax.image.resize(maps, (batch, size, size, channels), "linear")
