@@ -4,9 +4,12 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from absl import app, flags
 from ml_collections import config_flags
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
 from xinv.types import InputError
 
@@ -39,6 +42,11 @@ def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> ob
     except KeyboardInterrupt:
         print("\ninterrupted: the same command continues where this one stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _stop(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
 
 
 def _parse(argv: Sequence[str]) -> list[str]:

@@ -45,7 +45,7 @@ class Stage(NamedTuple):
 
 
 class Store(NamedTuple):
-    """The stages below `root`, for one process at a time (see `locked`)."""
+    """The stages below `root`, for one process at a time (see `opened`)."""
 
     root: Path
 
@@ -62,18 +62,29 @@ class Store(NamedTuple):
             raise InputError(f"{stage.path} holds the result of another config than its name says: delete that folder")
         return stage, True
 
+    def partial(self, stage: Stage) -> Path:
+        """Where the stage is built."""
+        return stage.path.with_name(stage.path.name + ".partial")
+
     def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         """Calls `build(folder)`, which saves the result there, and makes it the stage's in one atomic step.
 
         What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion.
         """
-        partial = stage.path.with_name(stage.path.name + ".partial")
+        partial = self.partial(stage)
         partial.mkdir(parents=True, exist_ok=True)
         write_json(partial / "spec.json", json.loads(canonical(spec)))
         build(partial)
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         os.rename(partial, stage.path)
         _sync_folder(stage.path.parent)
+
+
+@contextlib.contextmanager
+def opened(root: Path) -> Iterator[Store]:
+    """The store at `root`, held by this process."""
+    with locked(root):
+        yield Store(root)
 
 
 @contextlib.contextmanager

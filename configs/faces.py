@@ -1,0 +1,52 @@
+"""Inversion audit of faces: what the explanations of an emotion classifier give away about identity.
+
+    python launch/run.py --config=configs/faces.py:runlocal --workdir=runs/faces     Yale: emotion -> identity
+    python launch/run.py --config=configs/faces.py:runlocal-orl --workdir=runs/orl   ORL: identity -> identity
+    python launch/run.py --config=configs/faces.py --workdir=runs/faces              Yale at the paper's widths, 128x128
+
+The first is the case of Zhao 2021 (Figures 1, 4 and 5; iCV-MEFED, which nobody can download freely) on a set that can be
+had: 15 people in 11 conditions. Its 165 images, 9 of them exact duplicates that are dropped, are few: read its
+intervals. Published for iCV-MEFED: identity is recognised from Flatten+U-Net reconstructions far more often than from
+those of predictions alone. BUILD_NOTES.md has our figures.
+Data: yalefaces.tar.xz in $XINV_DATA/yale_faces and att_orl_faces.tar.xz in $XINV_DATA/orl_faces, or
+--config.data.source.root=ARCHIVE OR FOLDER.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+_SOURCES = {
+    "yale": dict(
+        root="yale_faces/yalefaces.tar.xz",
+        labels=r"(?P<identity>subject\d+)\.(?P<emotion>\w+)",
+        target="emotion",
+    ),
+    "orl": dict(root="orl_faces/att_orl_faces.tar.xz", labels=r"(?P<identity>s\d+)/", target="identity"),
+}
+_SIZES = {"": ("yale", 1.0, 128), "runlocal": ("yale", 0.125, 64), "runlocal-orl": ("orl", 0.125, 64)}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg` is "" for the paper's widths, "runlocal" for an eighth of them at 64x64, "runlocal-orl" for ORL."""
+    if arg not in _SIZES:
+        raise ValueError(f"configs/faces.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
+    name, width, side = _SIZES[arg]
+    source = _SOURCES[name]
+    train = base.recipe(
+        batch_size=16, epochs=100, patience=0, validation=0.0, learning_rate=1e-3 if width < 1 else 1e-4
+    )
+    return base.inversion(
+        unit=f"faces-{name}",
+        data=dict(
+            source=dict(name="folder", root=base.data_root(source["root"]), labels=source["labels"]),
+            transform=dict(crop="centre", resize=(side, side), grayscale=True),
+            roles=dict(roles="zhao", stratify="identity", balance=None),
+        ),
+        target_label=source["target"],
+        attack_label="identity",
+        model=dict(name="cnn", channels=(128, 256, 512), hidden=512, width=width),
+        train=train,
+        attack_width=width,
+        attack_train=train,
+    )

@@ -1,0 +1,48 @@
+"""Runs one audit: trains the target, computes explanations, attacks them, and reports what they give away.
+
+Example:
+  python launch/run.py --config=configs/digits.py --workdir=runs/digits
+  python launch/run.py --config=configs/digits.py:full --config.attack.train.epochs=3
+
+The folder receives rows.jsonl, config.json, report.html and every stage's result. The same command again continues a
+run that was stopped and re-uses all that is done; changing a part of the config computes again only what depends on it.
+"""
+
+import datetime
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+from absl import flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :size behind it.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where results go. Default: a new folder below runs/.")
+STORE = flags.DEFINE_string(
+    "store", None, "Where stages are kept, to share them between runs. Default: WORKDIR/stages."
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs the audit of --config."""
+    del argv
+    from xinv import audit, report, store  # after the flags: a typo is told without waiting for jax
+
+    config = cli.config_dict(CONFIG)
+    workdir = Path(WORKDIR.value or _new_folder(config["unit"]))
+    with store.opened(Path(STORE.value) if STORE.value else workdir / "stages") as stages:
+        audit.run(config, workdir, stages)
+    page = report.render(workdir)
+    print(report.table(workdir))
+    print(f"\nReport: {page.absolute()}")
+
+
+def _new_folder(unit: str) -> str:
+    """A folder that no other run uses, though both start in the same second."""
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return f"runs/{unit}-{now}-{uuid.uuid4().hex[:6]}"
+
+
+if __name__ == "__main__":
+    cli.main(run)

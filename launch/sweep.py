@@ -1,0 +1,68 @@
+"""Runs every unit of a config's sweep(), one after another; units that are done are not run again.
+
+Example:
+  python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
+
+The config file defines `sweep(arg) -> list of {dotted key: value}`. Unit i runs in WORKDIR/units/<i>; all share the
+stages in WORKDIR/stages, so that what they have in common is computed once.
+"""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from xinv.types import InputError
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :size behind it.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where the units and their shared stages go. Required.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Runs the sweep of --config."""
+    del argv
+    from xinv import audit, report, store  # after the flags: a typo is told without waiting for jax
+
+    if WORKDIR.value is None:
+        raise InputError("--workdir is missing: name the folder that the sweep's units go to")
+    base = cli.config_dict(CONFIG)
+    changes = _sweep()
+    configs = [_changed(base, change) for change in changes]
+    workdir = Path(WORKDIR.value)
+    with store.opened(workdir / "stages") as stages:
+        for number, config in enumerate(configs):
+            folder = workdir / "units" / f"{number:04d}"
+            done = audit.is_done(config, folder)
+            print(f"unit {number + 1} of {len(configs)}: {changes[number]} {'is done' if done else ''}", flush=True)
+            if not done:
+                audit.run(config, folder, stages)
+    page = report.render(workdir)
+    print(report.table(workdir))
+    print(f"\nReport: {page.absolute()}")
+
+
+def _sweep() -> list[dict]:
+    """What `sweep(arg)` of the config file gives."""
+    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    spec = importlib.util.spec_from_file_location("sweep_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "sweep"):
+        raise InputError(f"{path} defines no sweep(arg): run it with launch/run.py")
+    return module.sweep(arg)
+
+
+def _changed(base: dict, change: dict) -> dict:
+    config = ConfigDict(base).lock()
+    try:
+        config.update_from_flattened_dict(change)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
+    return config.to_dict()
+
+
+if __name__ == "__main__":
+    cli.main(run)
