@@ -5,14 +5,33 @@ from typing import Any
 
 from xinv import plugins
 from xinv.data import roles
+from xinv.data.arrays import arrays
 from xinv.data.dataset import Dataset, Images, Lazy, create, take, validate
 from xinv.data.digits import digits
+from xinv.data.folder import folder
 from xinv.data.idx import idx
+from xinv.data.tfds import tfds
 from xinv.data.transform import transform
 
-FACTORIES = (digits, idx)
+FACTORIES = (arrays, digits, folder, idx, tfds)
 
-__all__ = ["Dataset", "Images", "Lazy", "build", "create", "digits", "idx", "roles", "take", "transform", "validate"]
+__all__ = [
+    "Dataset",
+    "Images",
+    "Lazy",
+    "arrays",
+    "build",
+    "create",
+    "digits",
+    "folder",
+    "idx",
+    "prepare",
+    "roles",
+    "take",
+    "tfds",
+    "transform",
+    "validate",
+]
 
 
 def build(name: str, **options: Any) -> Dataset:
@@ -22,3 +41,10 @@ def build(name: str, **options: Any) -> Dataset:
       InputError: unknown source or option, or bad data.
     """
     return plugins.build(sys.modules[__name__], "data source", name, options)
+
+
+def prepare(dataset: Dataset, root: str, name: str = "") -> Any:
+    """Stores `dataset` as array_record; see `xinv.data.builder.prepare`."""
+    from xinv.data import builder  # it imports TFDS, which is slow and which only this needs
+
+    return builder.prepare(dataset, root, name)

@@ -9,6 +9,10 @@ import numpy as np
 
 from xinv.types import InputError
 
+MAX_BYTES = 4 * 2**30
+"""The most that the images of one source may take in memory; larger sets stream through `tfds`."""
+MAX_CLASSES = 2**20
+
 
 class Images(Protocol):
     """uint8 [N,H,W,C]: a NumPy array, or anything that reads rows on demand such as `Lazy`."""
@@ -96,6 +100,9 @@ def validate(dataset: Dataset) -> None:
         raise InputError(f"{name}: images have the empty shape {tuple(images.shape)}")
     if not dataset.labels or set(dataset.labels) != set(dataset.classes):
         raise InputError(f"{name}: label sets {list(dataset.labels)} and class names {list(dataset.classes)} differ")
+    for key, names in dataset.classes.items():
+        if len(set(names)) < len(names) or not all(names):
+            raise InputError(f"{name}: class names of label {key!r} are empty or repeated")
     for key, values in dataset.labels.items():
         _validate_labels(f"{name}: label {key!r}", values, len(images), len(dataset.classes[key]))
 
@@ -109,6 +116,24 @@ def _validate_labels(what: str, values: np.ndarray, count: int, classes: int) ->
     if outside.size:
         at = outside[0]
         raise InputError(f"{what} is {values[at]} for image {at}, outside 0..{classes - 1}")
+
+
+def encode(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels int32 [N] and the class names they index, sorted, of N class names."""
+    classes, values = np.unique(np.asarray(names, str), return_inverse=True)
+    return values.astype(np.int32), tuple(classes.tolist())
+
+
+def numbered(values: np.ndarray) -> tuple[str, ...]:
+    """The class names "0", "1", … up to the largest of the integers `values` [N].
+
+    Raises:
+      InputError: it reaches MAX_CLASSES, as pixel values or identifiers taken for labels would.
+    """
+    largest = int(values.max(initial=0))
+    if largest >= MAX_CLASSES:
+        raise InputError(f"label {largest} is outside 0..{MAX_CLASSES - 1}")
+    return tuple(map(str, range(largest + 1)))
 
 
 def take(dataset: Dataset, indices: Any) -> Dataset:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from xinv.data.dataset import Dataset, create
+from xinv.data.dataset import MAX_BYTES, Dataset, create, numbered
 from xinv.types import InputError
 
 SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
-MAX_BYTES = 4 * 2**30
-"""The most that one file may unpack to."""
 
 
 def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", name: str = "") -> Dataset:
@@ -32,8 +30,9 @@ def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", n
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     images, labels = zip(*(_pair(Path(root), prefix + part) for part in SPLITS[split]), strict=True)
     labels = np.concatenate(labels)
-    classes = tuple(map(str, range(int(labels.max(initial=0)) + 1)))
-    return create(name or Path(root).name, np.concatenate(images)[..., None], {label: labels}, {label: classes})
+    return create(
+        name or Path(root).name, np.concatenate(images)[..., None], {label: labels}, {label: numbered(labels)}
+    )
 
 
 def _pair(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +53,8 @@ def _read(root: Path, stem: str, rank: int) -> np.ndarray:
             return _parse(path, file, rank)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is truncated or not gzip: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:

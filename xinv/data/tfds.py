@@ -1,0 +1,134 @@
+"""Any TFDS data set that was prepared as array_record, streamed from disk without TensorFlow."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from xinv.data.dataset import Dataset, Lazy, create, digest, numbered
+from xinv.data.files import decode
+from xinv.data.transform import Crop, Geometry, Size, geometry
+from xinv.types import InputError
+
+
+def tfds(
+    name: str,
+    root: str,
+    split: str = "train",
+    image: str = "image",
+    labels: Sequence[str] = (),
+    crop: Crop = None,
+    resize: Size = None,
+    grayscale: bool = False,
+    method: str = "bilinear",
+) -> Dataset:
+    """Images that are read and decoded when indexed, with labels in memory.
+
+    Args:
+      name: as TFDS spells it: "mnist", "celeb_a", "my_set/config:1.0.0".
+      root: TFDS's data folder, which holds a folder per data set.
+      split: "train", or TFDS's slicing such as "train[:50%]+test".
+      image: name of the image feature.
+      labels: names of the label features, class labels, integers or booleans; "attributes/Smiling" is a nested one.
+        By default all class labels.
+      crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed sizes need `resize`.
+
+    Raises:
+      InputError: the data set, split or a feature does not exist or cannot be read as above.
+    """
+    builder = _builder(name, root)
+    features = builder.info.features
+    found = _feature(name, features, image)
+    labels = tuple(labels) or tuple(key for key, feature in features.items() if hasattr(feature, "int2str"))
+    columns = {key: _feature(name, features, key) for key in labels}
+    source = _source(builder, split, features)
+    change = geometry(crop, resize, grayscale, method)
+    shape = _shape(name, found.shape, change)
+    images = Lazy((len(source), *shape), _Reader(f"{name} {split}", source, image, found.shape[-1], shape, change))
+    values = _values(source, labels)
+    names = {key: _names(feature, values[key]) for key, feature in columns.items()}
+    identity = [builder.info.full_name, builder.info.description, builder.info.dataset_size, split, image, change]
+    fingerprint = digest([identity, sorted(names.items())], *values.values())
+    return create(name, images, values, names, fingerprint)
+
+
+def _builder(name: str, root: str) -> Any:
+    import tensorflow_datasets  # slow to import, and only this source needs it
+
+    try:
+        builder = tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=root)
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError, OSError) as error:
+        raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
+    if builder.info.file_format.value != "array_record":
+        raise InputError(f"{name} in {root} is prepared as {builder.info.file_format.value}, not as array_record")
+    return builder
+
+
+def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
+    """The examples as a sequence, with encoded images left as they are."""
+    import tensorflow_datasets
+
+    skip = tensorflow_datasets.decode.SkipDecoding()
+    encoded = {key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")}
+    try:
+        return builder.as_data_source(split, decoders=encoded)
+    except (ValueError, KeyError, OSError) as error:
+        splits = ", ".join(builder.info.splits)
+        raise InputError(f"{builder.name}: split {split!r} cannot be read, choose from {splits}: {error}") from error
+
+
+class _Reader:
+    """Reads uint8 images [M,H,W,C] of a data source at indices [M]."""
+
+    def __init__(self, what: str, source: Any, image: str, channels: int, shape: tuple[int, ...], change: Geometry):
+        self.what, self.source, self.image, self.channels = what, source, image, channels
+        self.shape, self.change = shape, change
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        images = np.empty((len(rows), *self.shape), np.uint8)
+        for place, (row, example) in enumerate(zip(rows, self.source.__getitems__(rows.tolist()), strict=True)):
+            value = example[self.image]
+            if isinstance(value, bytes):
+                value = decode(value, f"{self.what}: image {row}", self.channels)
+            images[place] = self.change(value)
+        return images
+
+
+def _shape(name: str, shape: Sequence[int | None], change: Geometry) -> tuple[int, ...]:
+    """The shape after `change` of images of a possibly unknown height and width."""
+    if len(shape) != 3 or shape[-1] not in (1, 3, 4):
+        raise InputError(f"{name}: images have shape {shape}, not (height, width, 1, 3 or 4)")
+    if None not in shape:
+        return change(np.zeros(shape, np.uint8)).shape
+    if change.resize is None:
+        raise InputError(f"{name}: images have different sizes, declare resize=(height, width)")
+    return (*change.resize, 1 if change.grayscale else shape[-1])
+
+
+def _values(source: Any, labels: Sequence[str]) -> dict[str, np.ndarray]:
+    """Integer [N] per label name, in one pass over the examples."""
+    rows = [[_item(example, key) for key in labels] for example in source]
+    return {
+        key: np.asarray(column).astype(np.int64) for key, column in zip(labels, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _item(tree: Any, path: str) -> Any:
+    for key in path.split("/"):
+        tree = tree[key]
+    return tree
+
+
+def _feature(name: str, features: Any, path: str) -> Any:
+    try:
+        return _item(features, path)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{name} has no feature {path!r}: choose among {', '.join(features)}") from error
+
+
+def _names(feature: Any, values: np.ndarray) -> Sequence[str]:
+    return feature.names if hasattr(feature, "int2str") else numbered(values)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
