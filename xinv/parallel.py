@@ -50,7 +50,8 @@ def replicate(tree: Tree) -> Tree:
 
 def shard(tree: Tree) -> Tree:
     """Divides the leading axis [B,...] of every leaf among the devices, [devices, B/devices, ...]."""
-    return jax.tree.map(lambda leaf: np.reshape(leaf, (device_count(), -1, *leaf.shape[1:])), tree)
+    devices = device_count()
+    return jax.tree.map(lambda leaf: np.reshape(leaf, (devices, len(leaf) // devices, *leaf.shape[1:])), tree)
 
 
 def per_device(key: Key) -> Key:
@@ -215,7 +216,7 @@ def _write(out: Tree | None, pending: tuple[int, Tree] | None, count: int) -> Tr
     if pending is None:
         return out
     start, result = pending
-    rows = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), result)
+    rows = jax.tree.map(lambda leaf: np.reshape(leaf, (math.prod(leaf.shape[:2]), *leaf.shape[2:])), result)
     if out is None:
         out = jax.tree.map(lambda row: np.empty((count, *row.shape[1:]), row.dtype), rows)
 

@@ -1,0 +1,86 @@
+"""How to train, as one flat value that a config can state and a cache can key on."""
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import optax
+
+from xinv.types import InputError
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("constant", "cosine", "linear")
+AUGMENTATIONS = ("crop", "flip")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Attributes:
+      batch_size: images per step, over all devices.
+      epochs: passes over the training part; each drops the images that do not fill a last batch.
+      optimizer: "adam", "adamw" or "sgd".
+      learning_rate: the peak of the schedule.
+      b1: Adam's β₁, SGD's momentum.
+      b2: Adam's β₂.
+      weight_decay: L2 penalty added to the gradient (decoupled from it with "adamw").
+      schedule: "constant", or "cosine" or "linear" decay to zero at the end.
+      warmup_epochs: epochs of linear increase from zero before the schedule; may be fractional.
+      validation: fraction of the data held out; its loss chooses the epoch whose variables are returned. 0 trains on
+        all data and returns the last variables.
+      patience: stop after this many epochs without a better validation loss; 0 never stops early.
+      augment: any of "crop" (zero padding, then a random crop of the original size) and "flip" (left-right).
+      crop_padding: pixels of padding on each side.
+    """
+
+    batch_size: int = 64
+    epochs: int = 10
+    optimizer: str = "adam"
+    learning_rate: float = 1e-3
+    b1: float = 0.9
+    b2: float = 0.999
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_epochs: float = 0.0
+    validation: float = 0.1
+    patience: int = 0
+    augment: tuple[str, ...] = ()
+    crop_padding: int = 4
+
+    def __post_init__(self):
+        object.__setattr__(self, "augment", tuple(self.augment))
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
+        _require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive and finite")
+        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, "from 0 to below epochs")
+        _require(0 <= self.validation < 1, "validation", self.validation, "a fraction from 0 to below 1")
+        _require(self.patience >= 0, "patience", self.patience, "0 (never) or more epochs")
+        _require(self.validation > 0 or not self.patience, "patience", self.patience, "0 when validation is 0")
+        unknown = [name for name in self.augment if name not in AUGMENTATIONS]
+        _require(not unknown, "augment", self.augment, f"any of {', '.join(AUGMENTATIONS)}")
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{name} is {value!r} but must be {allowed}")
+
+
+@functools.lru_cache(64)
+def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
+    """The recipe's optimizer, with its learning rate scheduled over `steps` steps in all."""
+    warmup = round(steps * recipe.warmup_epochs / recipe.epochs)
+    peak, rest = recipe.learning_rate, max(steps - warmup, 1)
+    decay = {
+        "constant": optax.constant_schedule(peak),
+        "cosine": optax.cosine_decay_schedule(peak, rest),
+        "linear": optax.linear_schedule(peak, 0.0, rest),
+    }[recipe.schedule]
+    rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
+    if recipe.optimizer == "adamw":
+        return optax.adamw(rate, recipe.b1, recipe.b2, weight_decay=recipe.weight_decay)
+    rule = optax.sgd(rate, recipe.b1) if recipe.optimizer == "sgd" else optax.adam(rate, recipe.b1, recipe.b2)
+    return optax.chain(optax.add_decayed_weights(recipe.weight_decay), rule) if recipe.weight_decay else rule
