@@ -1,13 +1,13 @@
 """What the launchers share: flag parsing and one clear sentence for everything that a person can get wrong."""
 
+import importlib.util
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from absl import app, flags
-from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
@@ -16,18 +16,32 @@ from xinv.types import InputError
 
 def main(run: Callable[[Sequence[str]], None]) -> None:
     """Parses the flags and calls `run(argv)`; bad input ends in one sentence and exit status 2."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     app.run(lambda argv: _guarded(run, argv), flags_parser=lambda argv: _guarded(_parse, argv))
 
 
-def config_dict(flag: flags.FlagHolder) -> dict:
+def config_file(value: str) -> tuple[ModuleType, str]:
+    """The module that a `--config=FILE:ARG` names, and ARG ("" without).
+
+    Raises:
+      InputError: there is no such file, or it defines no get_config.
+    """
+    path, _, arg = value.partition(":")
+    if not Path(path).is_file():
+        known = sorted(str(file) for file in Path("configs").glob("*.py") if file.name != "base.py")
+        raise InputError(f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}")
+    spec = importlib.util.spec_from_file_location("xinv_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise InputError(f"{path} is no config file: it defines no get_config(arg)")
+    return module, arg
+
+
+def config(flag: flags.FlagHolder) -> dict:
     """The value of a `DEFINE_config_file` flag as a plain dict."""
     if flag.value is None:
         raise InputError("--config is missing: name a file of configs/, for example --config=configs/digits.py")
-    try:
-        return flag.value.to_dict()
-    except FileNotFoundError:
-        raise InputError(f"there is no config file {_config_path()!r}: see configs/ for those that exist") from None
+    return flag.value.to_dict()
 
 
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:
@@ -50,27 +64,27 @@ def _stop(sentence: str) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-    try:
-        arguments = flags.FLAGS(argv)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(_bad_override(argv) or str(error)) from error
+    named = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), flags=re.MULTILINE)
+    if named:
+        _check_overrides(named[1], argv)
+    arguments = flags.FLAGS(argv)
     if len(arguments) > 1:
         raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
     return arguments
 
 
-def _config_path() -> str:
-    return config_flags.get_config_filename(flags.FLAGS["config"])
-
-
-def _bad_override(argv: Sequence[str]) -> str | None:
-    """Names the first `--config.a.b=value` whose key the config does not have."""
-    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
-    for path in re.findall(r"^--?config\.([\w.\[\]]+)", "\n".join(argv), flags=re.MULTILINE):
+def _check_overrides(value: str, argv: Sequence[str]) -> None:
+    """Names the first `--config.a.b=…` whose key the config does not have, with those that it has."""
+    module, arg = config_file(value)
+    try:
+        config = module.get_config(arg)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    for path in re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE):
         node, seen = config, "config"
-        for key in re.findall(r"\w+", path):
-            keys = sorted(node.keys()) if hasattr(node, "keys") else []
-            if key not in keys and not isinstance(node, list | tuple):
-                return f"unknown config key {path!r}: {seen} has {', '.join(keys) or 'no keys of its own'}"
-            node, seen = node[int(key) if isinstance(node, list | tuple) else key], f"{seen}.{key}"
-    return None
+        for key in path.split("."):
+            if key not in node:
+                raise InputError(f"unknown config key {path!r}: {seen} has {', '.join(sorted(node))}")
+            node, seen = node[key], f"{seen}.{key}"
+            if not hasattr(node, "keys"):
+                break

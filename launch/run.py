@@ -29,7 +29,7 @@ def run(argv: Sequence[str]) -> None:
     del argv
     from xinv import audit, report, store  # after the flags: a typo is told without waiting for jax
 
-    config = cli.config_dict(CONFIG)
+    config = cli.config(CONFIG)
     workdir = Path(WORKDIR.value or _new_folder(config["unit"]))
     with store.opened(Path(STORE.value) if STORE.value else workdir / "stages") as stages:
         audit.run(config, workdir, stages)

@@ -7,7 +7,6 @@ The config file defines `sweep(arg) -> list of {dotted key: value}`. Unit i runs
 stages in WORKDIR/stages, so that what they have in common is computed once.
 """
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,8 +27,11 @@ def run(argv: Sequence[str]) -> None:
 
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
-    base = cli.config_dict(CONFIG)
-    changes = _sweep()
+    base = cli.config(CONFIG)
+    module, arg = cli.config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if not hasattr(module, "sweep"):
+        raise InputError(f"{module.__file__} defines no sweep(arg): run it with launch/run.py")
+    changes = module.sweep(arg)
     configs = [_changed(base, change) for change in changes]
     workdir = Path(WORKDIR.value)
     with store.opened(workdir / "stages") as stages:
@@ -42,17 +44,6 @@ def run(argv: Sequence[str]) -> None:
     page = report.render(workdir)
     print(report.table(workdir))
     print(f"\nReport: {page.absolute()}")
-
-
-def _sweep() -> list[dict]:
-    """What `sweep(arg)` of the config file gives."""
-    path, _, arg = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
-    spec = importlib.util.spec_from_file_location("sweep_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
-        raise InputError(f"{path} defines no sweep(arg): run it with launch/run.py")
-    return module.sweep(arg)
 
 
 def _changed(base: dict, change: dict) -> dict:

@@ -61,6 +61,13 @@ def run(config: Config, workdir: Path, stages: Store) -> Rows:
     return rows
 
 
+def is_done(config: Config, workdir: Path) -> bool:
+    """Whether `workdir` holds the rows of this very config."""
+    made = workdir / "config.json"
+    done = (workdir / "rows.jsonl").exists() and made.exists()
+    return done and store.canonical(store.read_json(made)) == store.canonical(config)
+
+
 class Arm(NamedTuple):
     """One attack of the comparison: how it reads what, None being predictions alone."""
 
@@ -309,10 +316,9 @@ def _describe(dataset: data.Dataset, roles: Mapping[str, np.ndarray]) -> dict[st
 
 def _keep_history(workdir: Path, config: Config) -> None:
     """Moves the results of another config out of the way, to history/<its hash>; nothing is lost."""
-    path = workdir / "config.json"
-    if not path.exists():
+    if not (workdir / "config.json").exists():
         return
-    earlier = store.read_json(path)
+    earlier = store.read_json(workdir / "config.json")
     if store.canonical(earlier) == store.canonical(config):
         return
     folder = workdir / "history" / store.digest(earlier)

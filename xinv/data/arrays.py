@@ -19,7 +19,7 @@ def arrays(
     image: Keys = "images",
     labels: Mapping[str, Keys] | None = None,
     classes: Mapping[str, int | Sequence[str]] | None = None,
-    name: str = "",
+    title: str = "",
 ) -> Dataset:
     """Images and labels that an npz file holds under any keys.
 
@@ -30,7 +30,7 @@ def arrays(
         of [N,M]. By default {"label": "labels"}.
       classes: per label name the number of classes or their names; without them integers have as many classes as
         their largest needs, and strings are their own class names.
-      name: what to call the data set; the file's name if empty.
+      title: what to call the data set; the file's name if empty.
 
     Raises:
       InputError: the file is missing, truncated or no npz, lacks a key, or an array is not as described above.
@@ -45,7 +45,7 @@ def arrays(
     encoded = {key: _labelled(f"{path}: label {key!r}", parts, classes.get(key)) for key, parts in loaded.items()}
     values = {key: value for key, (value, _) in encoded.items()}
     names = {key: name for key, (_, name) in encoded.items()}
-    return create(name or Path(path).stem, images, values, names)
+    return create(title or Path(path).stem, images, values, names)
 
 
 def _load(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[np.ndarray]]:

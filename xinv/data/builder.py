@@ -50,7 +50,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
-    """Stores `dataset` below the TFDS folder `root`, to be read by `data.build("tfds", name=name, root=root)`.
+    """Stores `dataset` below the TFDS folder `root`, to be read by `data.build("tfds", dataset=name, root=root)`.
 
     Images and labels come back equal and in order. A folder that is complete appears at once or not at all; one that
     holds the same content already is kept.

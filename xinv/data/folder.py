@@ -26,7 +26,7 @@ def folder(
     grayscale: bool = False,
     method: str = "bilinear",
     drop_duplicates: bool = False,
-    name: str = "",
+    title: str = "",
 ) -> Dataset:
     """Every selected image file below a folder or in a tar archive (.tar, .gz, .bz2, .xz), ordered by path.
 
@@ -39,7 +39,7 @@ def folder(
         or a function from the relative path to class names per label name, or None to leave the file out.
       crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ.
       drop_duplicates: keeps only the first, by path, of images with the same pixels.
-      name: what to call the data set; the root's name if empty.
+      title: what to call the data set; the root's name if empty.
 
     Raises:
       InputError: see `read_files` and `decode`; or no image is found, or their sizes or label sets differ.
@@ -60,7 +60,7 @@ def folder(
         paths = list({_content(found[path]): path for path in reversed(paths)}.values())[::-1]
     _check_shapes(root, {path: found[path].shape for path in paths})
     names = [labeller(path) for path in paths]
-    return _dataset(name or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
+    return _dataset(title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
 
 
 def _dataset(name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]) -> Dataset:

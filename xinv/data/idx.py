@@ -13,7 +13,7 @@ from xinv.types import InputError
 SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 
 
-def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", name: str = "") -> Dataset:
+def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", title: str = "") -> Dataset:
     """Images uint8 [N,H,W,1] and one label set, from `<prefix>{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
     Args:
@@ -21,7 +21,7 @@ def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", n
       split: "train", "test", or "all" for train followed by test.
       label: what to call the label set; its classes are "0", "1", … up to the largest label.
       prefix: what the file names start with, such as "emnist-letters-" (whose test files also say "test").
-      name: what to call the data set; the folder's name if empty.
+      title: what to call the data set; the folder's name if empty.
 
     Raises:
       InputError: a file is missing, truncated, of another format, or does not match its partner.

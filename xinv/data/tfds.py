@@ -12,7 +12,7 @@ from xinv.types import InputError
 
 
 def tfds(
-    name: str,
+    dataset: str,
     root: str,
     split: str = "train",
     image: str = "image",
@@ -25,7 +25,7 @@ def tfds(
     """Images that are read and decoded when indexed, with labels in memory.
 
     Args:
-      name: as TFDS spells it: "mnist", "celeb_a", "my_set/config:1.0.0".
+      dataset: as TFDS spells it: "mnist", "celeb_a", "my_set/config:1.0.0".
       root: TFDS's data folder, which holds a folder per data set.
       split: "train", or TFDS's slicing such as "train[:50%]+test".
       image: name of the image feature.
@@ -36,20 +36,20 @@ def tfds(
     Raises:
       InputError: the data set, split or a feature does not exist or cannot be read as above.
     """
-    builder = _builder(name, root)
+    builder = _builder(dataset, root)
     features = builder.info.features
-    found = _feature(name, features, image)
+    found = _feature(dataset, features, image)
     labels = tuple(labels) or tuple(key for key, feature in features.items() if hasattr(feature, "int2str"))
-    columns = {key: _feature(name, features, key) for key in labels}
+    columns = {key: _feature(dataset, features, key) for key in labels}
     source = _source(builder, split, features)
     change = geometry(crop, resize, grayscale, method)
-    shape = _shape(name, found.shape, change)
-    images = Lazy((len(source), *shape), _Reader(f"{name} {split}", source, image, found.shape[-1], shape, change))
+    shape = _shape(dataset, found.shape, change)
+    images = Lazy((len(source), *shape), _Reader(f"{dataset} {split}", source, image, found.shape[-1], shape, change))
     values = _values(source, labels)
     names = {key: _names(feature, values[key]) for key, feature in columns.items()}
     identity = [builder.info.full_name, builder.info.description, builder.info.dataset_size, split, image, change]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
-    return create(name, images, values, names, fingerprint)
+    return create(dataset, images, values, names, fingerprint)
 
 
 def _builder(name: str, root: str) -> Any:
