@@ -1,6 +1,7 @@
 """Real images with named labels, from five sources, and the roles they are dealt to."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from xinv import plugins
@@ -43,7 +44,7 @@ def build(name: str, **options: Any) -> Dataset:
     return plugins.build(sys.modules[__name__], "data source", name, options)
 
 
-def prepare(dataset: Dataset, root: str, name: str = "") -> Any:
+def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
     """Stores `dataset` as array_record; see `xinv.data.builder.prepare`."""
     from xinv.data import builder  # it imports TFDS, which is slow and which only this needs
 

@@ -137,19 +137,19 @@ def numbered(values: np.ndarray) -> tuple[str, ...]:
 
 
 def take(dataset: Dataset, indices: Any) -> Dataset:
-    """The images at `indices` int [M] with their labels; lazy images stay lazy.
+    """The images at `indices` (integers or a mask) with their labels; lazy images stay lazy.
 
     Raises:
       InputError: see `validate`; an empty selection is one.
     """
-    indices = np.asarray(indices)
     images = dataset.images
+    indices = np.arange(len(images))[indices]
     if isinstance(images, np.ndarray):
         chosen = images[indices]
     else:
         chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
     labels = {key: values[indices] for key, values in dataset.labels.items()}
-    fingerprint = digest([dataset.fingerprint, "take"], indices.astype(np.int64))
+    fingerprint = digest([dataset.fingerprint, "take"], indices)
     return create(dataset.name, chosen, labels, dataset.classes, fingerprint)
 
 

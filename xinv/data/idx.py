@@ -31,7 +31,7 @@ def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", t
     images, labels = zip(*(_pair(Path(root), prefix + part) for part in SPLITS[split]), strict=True)
     labels = np.concatenate(labels)
     return create(
-        name or Path(root).name, np.concatenate(images)[..., None], {label: labels}, {label: numbered(labels)}
+        title or Path(root).name, np.concatenate(images)[..., None], {label: labels}, {label: numbered(labels)}
     )
 
 

@@ -1,7 +1,7 @@
 """Any TFDS data set that was prepared as array_record, streamed from disk without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,18 +38,19 @@ def tfds(
     """
     builder = _builder(dataset, root)
     features = builder.info.features
-    found = _feature(dataset, features, image)
     labels = tuple(labels) or tuple(key for key, feature in features.items() if hasattr(feature, "int2str"))
-    columns = {key: _feature(dataset, features, key) for key in labels}
-    source = _source(builder, split, features)
+    columns = {key: _label(dataset, features, key) for key in labels}
+    if not columns:
+        raise InputError(f"{dataset} has no class labels: choose labels among {', '.join(features)}")
     change = geometry(crop, resize, grayscale, method)
-    shape = _shape(dataset, found.shape, change)
-    images = Lazy((len(source), *shape), _Reader(f"{dataset} {split}", source, image, found.shape[-1], shape, change))
+    stored, shape = _shapes(dataset, _feature(dataset, features, image), change)
+    source = _source(builder, split, features)
+    read = _Reader(f"{dataset} {split}", source, image, stored[-1], shape, change)
     values = _values(source, labels)
     names = {key: _names(feature, values[key]) for key, feature in columns.items()}
     identity = [builder.info.full_name, builder.info.description, builder.info.dataset_size, split, image, change]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
-    return create(dataset, images, values, names, fingerprint)
+    return create(dataset, Lazy((len(source), *shape), read), values, names, fingerprint)
 
 
 def _builder(name: str, root: str) -> Any:
@@ -77,12 +78,15 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
         raise InputError(f"{builder.name}: split {split!r} cannot be read, choose from {splits}: {error}") from error
 
 
-class _Reader:
+class _Reader(NamedTuple):
     """Reads uint8 images [M,H,W,C] of a data source at indices [M]."""
 
-    def __init__(self, what: str, source: Any, image: str, channels: int, shape: tuple[int, ...], change: Geometry):
-        self.what, self.source, self.image, self.channels = what, source, image, channels
-        self.shape, self.change = shape, change
+    what: str
+    source: Any
+    image: str
+    channels: int
+    shape: tuple[int, ...]
+    change: Geometry
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape), np.uint8)
@@ -94,23 +98,23 @@ class _Reader:
         return images
 
 
-def _shape(name: str, shape: Sequence[int | None], change: Geometry) -> tuple[int, ...]:
-    """The shape after `change` of images of a possibly unknown height and width."""
-    if len(shape) != 3 or shape[-1] not in (1, 3, 4):
-        raise InputError(f"{name}: images have shape {shape}, not (height, width, 1, 3 or 4)")
+def _shapes(name: str, image: Any, change: Geometry) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
+    """The shapes of an image feature and of its images after `change`; TFDS may not know the former's size."""
+    shape = image.shape
+    if image.np_dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3, 4):
+        raise InputError(f"{name}: images are {image.np_dtype} {shape}, not uint8 (height, width, 1, 3 or 4)")
     if None not in shape:
-        return change(np.zeros(shape, np.uint8)).shape
+        return shape, change(np.zeros(shape, np.uint8)).shape
     if change.resize is None:
         raise InputError(f"{name}: images have different sizes, declare resize=(height, width)")
-    return (*change.resize, 1 if change.grayscale else shape[-1])
+    return shape, (*change.resize, 1 if change.grayscale and shape[-1] == 3 else shape[-1])
 
 
 def _values(source: Any, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """Integer [N] per label name, in one pass over the examples."""
     rows = [[_item(example, key) for key in labels] for example in source]
-    return {
-        key: np.asarray(column).astype(np.int64) for key, column in zip(labels, zip(*rows, strict=True), strict=True)
-    }
+    columns = np.asarray(rows).reshape(-1, len(labels)).astype(np.int64)
+    return dict(zip(labels, columns.T, strict=True))
 
 
 def _item(tree: Any, path: str) -> Any:
@@ -124,6 +128,13 @@ def _feature(name: str, features: Any, path: str) -> Any:
         return _item(features, path)
     except (KeyError, TypeError) as error:
         raise InputError(f"{name} has no feature {path!r}: choose among {', '.join(features)}") from error
+
+
+def _label(name: str, features: Any, path: str) -> Any:
+    feature = _feature(name, features, path)
+    if feature.shape != () or np.dtype(feature.np_dtype).kind not in "iub":
+        raise InputError(f"{name}: feature {path!r} is {feature}, not one class, integer or boolean per image")
+    return feature
 
 
 def _names(feature: Any, values: np.ndarray) -> Sequence[str]:
