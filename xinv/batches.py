@@ -126,11 +126,15 @@ def _augmented(augment: tuple[str, ...], padding: int, image: jax.Array, key: Ke
     return dm_pix.random_flip_left_right(flip_key, image) if "flip" in augment else image
 
 
-def check(data: Batch, recipe: Recipe, name: str) -> None:
-    """InputError for numbers that are not finite, and for maps that augmentation would part from their images."""
+def check(data: Batch, recipe: Recipe, evaluate: Evaluate | None, name: str) -> None:
+    """InputError for data that `recipe` cannot train on."""
+    if (evaluate is not None) != (recipe.validation > 0):
+        raise InputError(f"{name}: validation is {recipe.validation} but must be 0 just where nothing evaluates")
+    if recipe.augment and not any(_is_image(leaf) for leaf in data.values()):
+        raise InputError(f"{name}: augment is {recipe.augment} but there are no uint8 images to move: use ()")
     for part, leaf in data.items():
         floating = isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)
         if floating and not np.isfinite(np.sum(leaf, dtype=np.float64)):
             raise InputError(f"{name}: {part!r} holds NaN or infinite values: training needs finite numbers")
         if recipe.augment and len(leaf.shape) == 4 and not _is_image(leaf):
-            raise InputError(f"{name}: augment {recipe.augment} would move the images but not {part!r}: use ()")
+            raise InputError(f"{name}: augment {recipe.augment} would move the uint8 images but not {part!r}: use ()")

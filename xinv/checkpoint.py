@@ -13,7 +13,6 @@ from xinv.types import InputError
 class Saved(NamedTuple):
     """What a checkpoint holds: a pytree of numpy arrays, and a record of JSON values."""
 
-    step: int
     tree: Any
     record: dict[str, Any]
 
@@ -34,22 +33,25 @@ class Checkpoints:
     def latest(self, template: Any) -> Saved | None:
         """The newest checkpoint as `template`'s structure, or None if there is none.
 
-        A checkpoint that cannot be read (truncated, corrupt) is removed and the one before it is used.
+        One that cannot be read (truncated, corrupt) is removed where the one before it can.
 
         Raises:
-          InputError: no checkpoint is readable though there were some, or they belong to another training.
+          InputError: none is readable though there are some, or they belong to another training.
         """
         if self._directory is None or not self._directory.exists():
             return None
-        steps = sorted(self._open().all_steps(), reverse=True)
-        for step in steps:
-            saved = self._read(step, template)
-            if saved is not None:
-                return saved
-        if steps:
-            raise InputError(
-                f"no checkpoint in {self._directory} is readable: delete that folder to train from the start"
-            )
+        unreadable = []
+        for step in sorted(self._open().all_steps(), reverse=True):
+            about, arrays = self._read(step)
+            if arrays is None:
+                unreadable.append(step)
+                continue
+            self._check(about, template)
+            for newer in unreadable:
+                self._open().delete(newer)
+            return Saved(jax.tree.unflatten(jax.tree.structure(template), arrays), about["record"])
+        if unreadable:
+            raise InputError(f"no checkpoint in {self._directory} is readable: delete that folder to start afresh")
         return None
 
     def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
@@ -57,12 +59,14 @@ class Checkpoints:
         if self._directory is None:
             return
         about = {"identity": self._identity, "arrays": _describe(tree), "record": record}
-        arrays = {f"{i:05d}": leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
+        arrays = {_name(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
         args = ocp.args.Composite(about=ocp.args.JsonSave(about), arrays=ocp.args.StandardSave(arrays))
         self._open().save(step, args=args, force=True)
 
-    def close(self) -> None:
-        """Ends Orbax's background work."""
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         if self._manager is not None:
             self._manager.close()
 
@@ -74,28 +78,31 @@ class Checkpoints:
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
 
-    def _read(self, step: int, template: Any) -> Saved | None:
-        """The checkpoint of `step`, or None after removing it where it cannot be read."""
+    def _read(self, step: int) -> tuple[dict[str, Any], list[np.ndarray] | None]:
+        """What is known about the checkpoint of `step`, and its arrays; None where it cannot be read."""
+        manager = self._open()
         try:
-            about = self._open().restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
-            stored = about["arrays"]
-            arrays = {f"{i:05d}": np.zeros(shape, dtype) for i, (_, shape, dtype) in enumerate(stored)}
-            args = ocp.args.Composite(arrays=ocp.args.StandardRestore(arrays))
-            leaves = list(self._open().restore(step, args=args)["arrays"].values())
-        except Exception:  # Orbax raises whatever its readers do; the caller falls back or reports
-            self._open().delete(step)
-            return None
-        self._check("identity", self._identity, about["identity"])
-        self._check("arrays", {path: [*rest] for path, *rest in _describe(template)}, {p: [*r] for p, *r in stored})
-        return Saved(step, jax.tree.unflatten(jax.tree.structure(template), leaves), about["record"])
+            about = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+            template = {_name(i): np.zeros(shape, dtype) for i, (_, shape, dtype) in enumerate(about["arrays"])}
+            args = ocp.args.Composite(arrays=ocp.args.StandardRestore(template))
+            arrays = manager.restore(step, args=args)["arrays"]
+        except Exception:  # Orbax raises whatever its readers raise; the caller falls back on the one before or reports
+            return {}, None
+        return about, [arrays[name] for name in sorted(arrays)]
 
-    def _check(self, what: str, present: dict[str, Any], stored: dict[str, Any]) -> None:
+    def _check(self, about: dict[str, Any], template: Any) -> None:
+        present = {**self._identity, **{path: kind for path, *kind in _describe(template)}}
+        stored = {**about["identity"], **{path: kind for path, *kind in about["arrays"]}}
         for name in {**present, **stored}:
             if present.get(name) != stored.get(name):
                 raise InputError(
-                    f"the checkpoint in {self._directory} belongs to another training ({what}: {name} was "
-                    f"{stored.get(name)!r} and is {present.get(name)!r}): delete that folder or use another"
+                    f"the checkpoint in {self._directory} belongs to another training ({name} was {stored.get(name)!r} "
+                    f"and is {present.get(name)!r}): delete that folder or use another"
                 )
+
+
+def _name(number: int) -> str:
+    return f"{number:05d}"
 
 
 def _describe(tree: Any) -> list[list[Any]]:

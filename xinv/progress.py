@@ -1,53 +1,134 @@
-"""How a person follows a training: a bar on a terminal, a plain line every ten seconds elsewhere; both on stderr."""
+"""What the host knows of a training and shows of it: losses, history, patience; a bar or plain lines on stderr."""
 
+import math
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
+import jax
+import numpy as np
 from tqdm import tqdm
+
+from xinv.types import InputError
 
 _SECONDS_BETWEEN_LINES = 10.0
 
+Log = Callable[[int, dict[str, float]], None]
 
-class Progress:
-    """Shows step, rate (images/s), time left and loss of the training `name`.
 
-    Args:
-      name: what is trained.
-      steps: steps of the whole training.
-      batch_size: images per step.
-      start: steps done before, by a run that was resumed.
+class Diverged(InputError):  # noqa: N818 (an event, named as the field names it)
+    """A loss is no longer finite; the last finite checkpoint stays."""
+
+
+def require_finite(values: Mapping[str, float], step: int, name: str) -> None:
+    """Raises Diverged for the first value that is NaN or infinite."""
+    for what, value in values.items():
+        if not math.isfinite(value):
+            raise Diverged(f"{name}: {what} is {value} at step {step}: lower the learning rate")
+
+
+@dataclass
+class Record:
+    """How far a training is: JSON values, which a checkpoint holds as they are.
+
+    Attributes:
+      step: steps whose metrics are known.
+      totals: sums of the metrics over the steps of the present epoch.
+      history: means of the metrics, per epoch.
+      lowest: the best validation loss.
+      waited: epochs since then.
     """
 
-    def __init__(self, name: str, steps: int, batch_size: int, start: int = 0):
+    step: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+    history: dict[str, list[float]] = field(default_factory=dict)
+    lowest: float | None = None
+    waited: int = 0
+
+
+class Course:
+    """Keeps the record of the training `name`, tells `log`, and shows step, rate (images/s), time left and loss."""
+
+    def __init__(self, name: str, log: Log | None, record: Record, epochs: int, steps_per_epoch: int, batch_size: int):
+        self.record = record
+        self._name, self._log = name, log
+        self._steps_per_epoch = steps_per_epoch
+        self._display = _Display(name, epochs * steps_per_epoch, batch_size, record.step)
+
+    def __enter__(self) -> "Course":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._display.close()
+
+    def follow(self, metrics: Mapping[str, jax.Array] | None) -> None:
+        """Fetches the metrics of one dispatch (scalars, or [steps] for many) and enters them."""
+        if metrics is None:
+            return
+        columns = {name: np.atleast_1d(value).astype(np.float64).tolist() for name, value in metrics.items()}
+        for row in zip(*columns.values(), strict=True):
+            self._enter_step(dict(zip(columns, row, strict=True)))
+        self._display.update(self.record.step, row[0])
+
+    def judge(self, score: float) -> bool:
+        """Enters an epoch's validation loss; true where it is the best so far."""
+        record = self.record
+        require_finite({"validation_loss": score}, record.step, self._name)
+        self._enter_epoch({"validation_loss": score})
+        better = record.lowest is None or score < record.lowest
+        record.lowest, record.waited = (score, 0) if better else (record.lowest, record.waited + 1)
+        return better
+
+    def _enter_step(self, values: dict[str, float]) -> None:
+        record = self.record
+        record.step += 1
+        require_finite(values, record.step, self._name)
+        record.totals = {name: record.totals.get(name, 0.0) + value for name, value in values.items()}
+        self._tell(values)
+        if record.step % self._steps_per_epoch == 0:
+            self._enter_epoch({name: total / self._steps_per_epoch for name, total in record.totals.items()})
+            record.totals = {}
+
+    def _enter_epoch(self, values: dict[str, float]) -> None:
+        for name, value in values.items():
+            self.record.history.setdefault(name, []).append(value)
+        self._tell({f"epoch/{name}": value for name, value in values.items()})
+
+    def _tell(self, values: dict[str, float]) -> None:
+        if self._log is not None:
+            self._log(self.record.step, values)
+
+
+class _Display:
+    """A bar on a terminal; elsewhere a line every ten seconds and at the end."""
+
+    def __init__(self, name: str, steps: int, batch_size: int, start: int):
         self._name, self._steps, self._batch_size, self._start = name, steps, batch_size, start
         self._step, self._loss = start, float("nan")
         self._began = self._last_line = time.monotonic()
         self._bar = None
         if sys.stderr.isatty():
-            total = steps * batch_size
+            images = steps * batch_size
             self._bar = tqdm(
-                total=total, initial=start * batch_size, desc=name, unit="img", unit_scale=True, leave=False
+                total=images, initial=start * batch_size, desc=name, unit="img", unit_scale=True, leave=False
             )
 
     def update(self, step: int, loss: float) -> None:
-        """Says that `step` steps are done and what the latest loss is."""
+        now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(f"step {step}/{self._steps}, loss {loss:.4g}", refresh=False)
             self._bar.update((step - self._step) * self._batch_size)
         self._step, self._loss = step, loss
-        if self._bar is None and time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            left = (self._last_line - self._began) * (self._steps - step) / max(step - self._start, 1)
+        if self._bar is None and now - self._last_line > _SECONDS_BETWEEN_LINES:
+            left = (now - self._began) * (self._steps - step) / (step - self._start)
             self._print(f"{tqdm.format_interval(left)} left")
+            self._last_line = now
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        """Ends the display with one line."""
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._print(f"took {tqdm.format_interval(time.monotonic() - self._began)}")
+        self._print(f"{time.monotonic() - self._began:.1f} s")
 
     def _print(self, note: str) -> None:
         rate = (self._step - self._start) * self._batch_size / max(time.monotonic() - self._began, 1e-9)

@@ -8,10 +8,9 @@ a training resumes to the bit (on CPU) and its result does not depend on where i
 import functools
 import itertools
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,9 +22,9 @@ import optax
 from xinv import batches, parallel
 from xinv.batches import Evaluate, steps_per_epoch
 from xinv.checkpoint import Checkpoints
-from xinv.progress import Progress
+from xinv.progress import Course, Diverged, Log, Record, require_finite
 from xinv.recipe import Recipe, optimizer
-from xinv.types import Array, Batch, InputError, Key, Model, Variables
+from xinv.types import Array, Batch, Key, Model, Variables
 
 __all__ = [
     "Diverged",
@@ -48,10 +47,6 @@ Loss = Callable[[Variables, Batch, Key | None], tuple[jax.Array, Mapping[str, An
 `variables` (batch statistics). Without a key: evaluation mode, and the updates are ignored."""
 
 
-class Diverged(InputError):  # noqa: N818 (an event, named as the field names it)
-    """A loss is no longer finite; the last finite checkpoint stays."""
-
-
 class State(NamedTuple):
     """What a step changes. `variables` and `opt_state` are any pytrees; `step` is int32 [], the steps done."""
 
@@ -72,7 +67,7 @@ class Session(NamedTuple):
 
     directory: str | Path | None = None
     name: str = "train"
-    log: Callable[[int, dict[str, float]], None] | None = None
+    log: Log | None = None
     checkpoint_seconds: float = 30.0
 
 
@@ -185,57 +180,35 @@ def loop(
         another training; `Diverged` when a metric is no longer finite.
     """
     data = parallel.host(data)
-    batches.check(data, recipe, session.name)
-    if (evaluate is not None) != (recipe.validation > 0):
-        raise InputError(
-            f"{session.name}: validation is {recipe.validation} but must be 0 just where nothing evaluates"
-        )
+    batches.check(data, recipe, evaluate, session.name)
     split_key, step_key = jax.random.split(key)
     plan = batches.Plan(recipe, parallel.length(data), split_key, session.name)
     checkpoints = Checkpoints(session.directory, _identity(data, key, recipe))
-    course, state, best = _begin(checkpoints, state, evaluate is not None)
+    start = _copy({"state": state, "best": state.variables if evaluate else None})
+    tree, record = checkpoints.latest(start) or (start, {})
+    state, best, record = parallel.replicate(tree["state"]), tree["best"], Record(**record)
     run = parallel.runner(batches.prepared(step, recipe.augment, recipe.crop_padding), data)
-    keys, taken, pending, saved_at = parallel.per_device(step_key), course.step, None, time.monotonic()
-    with Progress(session.name, recipe.epochs * plan.steps_per_epoch, recipe.batch_size, taken) as progress:
-        follow = functools.partial(_follow, course, plan.steps_per_epoch, session, progress)
+    keys, taken, pending, saved = parallel.per_device(step_key), record.step, None, time.monotonic()
+    course = Course(session.name, session.log, record, recipe.epochs, plan.steps_per_epoch, recipe.batch_size)
+    with checkpoints, course:
         for batch in itertools.chain.from_iterable(map(run.feed, plan.orders(taken))):
-            if recipe.patience and course.waited >= recipe.patience:
+            if recipe.patience and record.waited >= recipe.patience:
                 break
             state, metrics = run.advance(state, batch, keys)
             taken += np.size(next(iter(metrics.values())))
-            follow(pending)  # one dispatch late, so that the device never waits for the host
+            course.follow(pending)  # one dispatch late, so that the device never waits for the host
             pending = metrics
             if evaluate and taken % plan.steps_per_epoch == 0:
-                pending = follow(pending)
+                pending = course.follow(pending)
                 score = batches.mean_score(evaluate, state.variables, data, plan.validation, recipe.batch_size)
-                best = _judged(course, score, state.variables, best, session)
-            if session.directory is not None and time.monotonic() - saved_at >= session.checkpoint_seconds:
-                pending = follow(pending)
-                _save(checkpoints, course, state, best, session.name)
-                saved_at = time.monotonic()
-        follow(pending)
-    checkpoints.close()
+                best = _copy(state.variables) if course.judge(score) else best
+            if session.directory is not None and time.monotonic() - saved >= session.checkpoint_seconds:
+                pending = course.follow(pending)
+                _save(checkpoints, record, {"state": state, "best": best}, session.name)
+                saved = time.monotonic()
+        course.follow(pending)
     variables = best if evaluate else _copy(state.variables)
-    return Fitted(jax.tree.map(jnp.asarray, variables), course.history, course.step)
-
-
-@dataclass
-class _Course:
-    """What the host knows of a training: JSON values, which a checkpoint holds as they are."""
-
-    step: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
-    history: dict[str, list[float]] = field(default_factory=dict)
-    lowest: float | None = None
-    waited: int = 0
-
-
-def _begin(checkpoints: Checkpoints, state: State, judged: bool) -> tuple[_Course, State, Variables | None]:
-    """The course, state and best variables to start from: a checkpoint's, or the initial ones."""
-    start = _copy({"state": state, "best": state.variables if judged else None})
-    saved = checkpoints.latest(start)
-    tree = saved.tree if saved else start
-    return _Course(**saved.record) if saved else _Course(), parallel.replicate(tree["state"]), tree["best"]
+    return Fitted(jax.tree.map(jnp.asarray, variables), record.history, record.step)
 
 
 def _copy(tree: Any) -> Any:
@@ -243,58 +216,12 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(tree))
 
 
-def _follow(
-    course: _Course, per_epoch: int, session: Session, progress: Progress, metrics: Mapping[str, jax.Array] | None
-) -> None:
-    """Fetches one dispatch's metrics, of one or of many steps, and enters them into the course."""
-    if metrics is None:
-        return
-    steps = {name: np.atleast_1d(value).astype(np.float64).tolist() for name, value in metrics.items()}
-    for values in zip(*steps.values(), strict=True):
-        course.step += 1
-        values = dict(zip(steps, values, strict=True))
-        _require_finite(values, course.step, session.name)
-        course.totals = {name: course.totals.get(name, 0.0) + value for name, value in values.items()}
-        _log(session, course.step, values)
-        if course.step % per_epoch == 0:
-            means = {name: total / per_epoch for name, total in course.totals.items()}
-            _record(course, means, session)
-            course.totals = {}
-    progress.update(course.step, next(iter(values.values())))
-
-
-def _record(course: _Course, values: dict[str, float], session: Session) -> None:
-    for name, value in values.items():
-        course.history.setdefault(name, []).append(value)
-    _log(session, course.step, {f"epoch/{name}": value for name, value in values.items()})
-
-
-def _log(session: Session, step: int, values: dict[str, float]) -> None:
-    if session.log is not None:
-        session.log(step, values)
-
-
-def _require_finite(values: Mapping[str, float], step: int, name: str) -> None:
-    for metric, value in values.items():
-        if not math.isfinite(value):
-            raise Diverged(f"{name}: {metric} is {value} at step {step}: lower the learning rate")
-
-
-def _judged(course: _Course, score: float, variables: Variables, best: Variables, session: Session) -> Variables:
-    """Enters an epoch's validation score, and gives the variables of the best epoch so far."""
-    _require_finite({"validation_loss": score}, course.step, session.name)
-    _record(course, {"validation_loss": score}, session)
-    better = course.lowest is None or score < course.lowest
-    course.lowest, course.waited = (score, 0) if better else (course.lowest, course.waited + 1)
-    return _copy(variables) if better else best
-
-
-def _save(checkpoints: Checkpoints, course: _Course, state: State, best: Variables | None, name: str) -> None:
+def _save(checkpoints: Checkpoints, record: Record, tree: Any, name: str) -> None:
     """Writes a checkpoint, unless the last update has just broken the state that gave a finite loss."""
-    tree = _copy({"state": state, "best": best})
+    tree = _copy(tree)
     for leaf in jax.tree.leaves(tree["state"]):
-        _require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, course.step, name)
-    checkpoints.save(course.step, tree, asdict(course))
+        require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, record.step, name)
+    checkpoints.save(record.step, tree, asdict(record))
 
 
 def _identity(data: Batch, key: Key, recipe: Recipe) -> dict[str, Any]:
