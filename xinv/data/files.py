@@ -76,7 +76,7 @@ def _check_size(root: Path, path: str, size: int) -> None:
 def decode(content: bytes, what: str, channels: int | None = None) -> np.ndarray:
     """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its first frame.
 
-    Without `channels` (1, 3 or 4) a grey image has one and any other has three.
+    Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey, has one and any other has three.
 
     Raises:
       InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose detail silently), or
@@ -95,7 +95,9 @@ def decode(content: bytes, what: str, channels: int | None = None) -> np.ndarray
         raise InputError(f"{what} has pixels of mode {image.mode}, only 8 bits per channel are allowed")
     mode = MODES[channels] if channels else "L" if image.mode in GREY_MODES else "RGB"
     pixels = np.asarray(image.convert(mode))
-    return pixels.reshape(*pixels.shape[:2], -1)
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    grey_palette = channels is None and image.mode == "P" and (pixels == pixels[..., :1]).all()
+    return pixels[..., :1] if grey_palette else pixels
 
 
 def _formats() -> list[str]:

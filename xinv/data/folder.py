@@ -37,7 +37,8 @@ def folder(
         a regular expression with named groups: files whose relative path it finds, one label set per group, as in
         r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
         or a function from the relative path to class names per label name, or None to leave the file out.
-      crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ.
+      crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ; grey
+        images among coloured ones get three equal channels.
       drop_duplicates: keeps only the first, by path, of images with the same pixels.
       title: what to call the data set; the root's name if empty.
 
@@ -55,7 +56,9 @@ def folder(
             raise InputError(f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with `tfds`")
     if not found:
         raise InputError(f"{root}: no image file is selected by labels={labels!r}")
-    paths = sorted(found)
+    channels = max(image.shape[-1] for image in found.values())
+    found = {path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in sorted(found)}
+    paths = list(found)
     if drop_duplicates:
         paths = list({_content(found[path]): path for path in reversed(paths)}.values())[::-1]
     _check_shapes(root, {path: found[path].shape for path in paths})
@@ -99,7 +102,7 @@ def _check_shapes(root: str, shapes: dict[str, tuple[int, ...]]) -> None:
     odd = next((path for path in others if shapes[path] != shapes[first]), None)
     if odd:
         sizes = f"{first} is {shapes[first]} and {odd} is {shapes[odd]}"
-        raise InputError(f"{root}: image shapes differ ({sizes}): declare resize=(height, width) or grayscale=True")
+        raise InputError(f"{root}: image shapes differ ({sizes}): declare resize=(height, width)")
 
 
 def _content(image: np.ndarray) -> bytes:

@@ -10,6 +10,9 @@ from xinv.data.files import decode
 from xinv.data.transform import Crop, Geometry, Size, geometry
 from xinv.types import InputError
 
+CHUNK = 1024
+"""Examples read at a time when collecting labels."""
+
 
 def tfds(
     dataset: str,
@@ -30,7 +33,7 @@ def tfds(
       split: "train", or TFDS's slicing such as "train[:50%]+test".
       image: name of the image feature.
       labels: names of the label features, class labels, integers or booleans; "attributes/Smiling" is a nested one.
-        By default all class labels.
+        By default all class labels, by alphabet (TFDS keeps no order).
       crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed sizes need `resize`.
 
     Raises:
@@ -38,15 +41,16 @@ def tfds(
     """
     builder = _builder(dataset, root)
     features = builder.info.features
-    labels = tuple(labels) or tuple(key for key, feature in features.items() if hasattr(feature, "int2str"))
+    labels = list(labels) or sorted(key for key, feature in features.items() if hasattr(feature, "int2str"))
     columns = {key: _label(dataset, features, key) for key in labels}
     if not columns:
         raise InputError(f"{dataset} has no class labels: choose labels among {', '.join(features)}")
     change = geometry(crop, resize, grayscale, method)
     stored, shape = _shapes(dataset, _feature(dataset, features, image), change)
     source = _source(builder, split, features)
-    read = _Reader(f"{dataset} {split}", source, image, stored[-1], shape, change)
-    values = _values(source, labels)
+    what = f"{dataset} {split} in {root}"
+    read = _Reader(what, source, image, stored[-1], shape, change)
+    values = _values(what, source, labels)
     names = {key: _names(feature, values[key]) for key, feature in columns.items()}
     identity = [builder.info.full_name, builder.info.description, builder.info.dataset_size, split, image, change]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
@@ -75,7 +79,9 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
         return builder.as_data_source(split, decoders=encoded)
     except (ValueError, KeyError, OSError) as error:
         splits = ", ".join(builder.info.splits)
-        raise InputError(f"{builder.name}: split {split!r} cannot be read, choose from {splits}: {error}") from error
+        raise InputError(
+            f"{builder.name}: split {split!r} cannot be read, choose from {splits}: {_line(error)}"
+        ) from error
 
 
 class _Reader(NamedTuple):
@@ -90,10 +96,10 @@ class _Reader(NamedTuple):
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         images = np.empty((len(rows), *self.shape), np.uint8)
-        for place, (row, example) in enumerate(zip(rows, self.source.__getitems__(rows.tolist()), strict=True)):
-            value = example[self.image]
+        for place, example in enumerate(_examples(self.what, self.source, rows)):
+            value = _field(self.what, example, self.image)
             if isinstance(value, bytes):
-                value = decode(value, f"{self.what}: image {row}", self.channels)
+                value = decode(value, f"{self.what}: image {rows[place]}", self.channels)
             images[place] = self.change(value)
         return images
 
@@ -110,11 +116,26 @@ def _shapes(name: str, image: Any, change: Geometry) -> tuple[tuple[int | None, 
     return shape, (*change.resize, 1 if change.grayscale and shape[-1] == 3 else shape[-1])
 
 
-def _values(source: Any, labels: Sequence[str]) -> dict[str, np.ndarray]:
+def _values(what: str, source: Any, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """Integer [N] per label name, in one pass over the examples."""
-    rows = [[_item(example, key) for key in labels] for example in source]
-    columns = np.asarray(rows).reshape(-1, len(labels)).astype(np.int64)
+    chunks = np.split(np.arange(len(source)), range(CHUNK, len(source), CHUNK))
+    examples = (example for rows in chunks for example in _examples(what, source, rows))
+    columns = np.array([[int(_field(what, example, key)) for key in labels] for example in examples], np.int64)
     return dict(zip(labels, columns.T, strict=True))
+
+
+def _examples(what: str, source: Any, rows: np.ndarray) -> list[Any]:
+    try:
+        return source.__getitems__(rows.tolist())
+    except RuntimeError as error:
+        raise InputError(f"{what}: the array_record files are damaged: {_line(error)}") from error
+
+
+def _field(what: str, example: Any, path: str) -> Any:
+    value = _item(example, path)
+    if value is None:
+        raise InputError(f"{what}: an example lacks {path!r}, the array_record files are damaged")
+    return value
 
 
 def _item(tree: Any, path: str) -> Any:
