@@ -14,11 +14,11 @@ from configs import base
 
 def get_config(arg: str = "") -> ConfigDict:
     """`arg` is "" for widths and epochs that fit the quickstart, or "full" for the papers'."""
-    sizes = {"": (0.125, 0.125, 40, 40), "full": (1.0, 1.0, 100, 100)}
+    sizes = {"": (0.125, 0.0625, 15, 20), "full": (1.0, 1.0, 100, 100)}
     if arg not in sizes:
         raise ValueError(f"configs/digits.py has no size {arg!r}: choose one of '', 'full'")
     target_width, attack_width, target_epochs, attack_epochs = sizes[arg]
-    rate = 1e-4 if arg == "full" else 2e-3
+    rate = 1e-4 if arg == "full" else 3e-3
     return base.inversion(
         unit="digits",
         data=dict(

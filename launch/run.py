@@ -23,6 +23,8 @@ STORE = flags.DEFINE_string(
     "store", None, "Where stages are kept, to share them between runs. Default: WORKDIR/stages."
 )
 
+CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+
 
 def run(argv: Sequence[str]) -> None:
     """Runs the audit of --config."""
@@ -32,7 +34,7 @@ def run(argv: Sequence[str]) -> None:
     config = cli.config(CONFIG)
     workdir = Path(WORKDIR.value or _new_folder(config["unit"]))
     with store.opened(Path(STORE.value) if STORE.value else workdir / "stages") as stages:
-        audit.run(config, workdir, stages)
+        audit.run(config, workdir, stages, CHECKPOINT_SECONDS.value)
     page = report.render(workdir)
     print(report.table(workdir))
     print(f"\nReport: {page.absolute()}")

@@ -19,6 +19,8 @@ from xinv.types import InputError
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :size behind it.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the units and their shared stages go. Required.")
 
+CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+
 
 def run(argv: Sequence[str]) -> None:
     """Runs the sweep of --config."""
@@ -40,7 +42,7 @@ def run(argv: Sequence[str]) -> None:
             done = audit.is_done(config, folder)
             print(f"unit {number + 1} of {len(configs)}: {changes[number]} {'is done' if done else ''}", flush=True)
             if not done:
-                audit.run(config, folder, stages)
+                audit.run(config, folder, stages, CHECKPOINT_SECONDS.value)
     page = report.render(workdir)
     print(report.table(workdir))
     print(f"\nReport: {page.absolute()}")

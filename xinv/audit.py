@@ -33,11 +33,11 @@ REPORTED = "attack_test"
 """The role that every reported figure is computed on; nothing is trained, stopped or chosen by it."""
 
 
-def run(config: Config, workdir: Path, stages: Store) -> Rows:
+def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0) -> Rows:
     """Runs the audit of `config`, a complete plain dict, and writes the work unit's files to `workdir`.
 
     Stages that the store holds are not computed again. The files of an earlier run of another config in `workdir` move
-    to `workdir/history/`.
+    to `workdir/history/`. A training under way is saved every `checkpoint_seconds`.
 
     Raises:
       InputError: the config names something that does not exist or does not fit the data, or another run is at work.
@@ -47,7 +47,7 @@ def run(config: Config, workdir: Path, stages: Store) -> Rows:
         _keep_history(workdir, config)
         store.write_json(workdir / "config.json", config)
         dataset = data.transform(data.build(**config["data"]["source"]), **config["data"]["transform"])
-        unit = Unit(config, dataset, workdir, stages)
+        unit = Unit(config, dataset, workdir, stages, checkpoint_seconds)
         seeds = range(config["seed"], config["seed"] + config["seeds"])
         results = [unit.audit(seed) for seed in seeds]
         store.write_json(workdir / "dataset.json", _describe(dataset, unit.roles(config["seed"])))
@@ -86,6 +86,7 @@ class Unit(NamedTuple):
     dataset: data.Dataset
     workdir: Path
     store: Store
+    checkpoint_seconds: float
 
     def audit(self, seed: int) -> tuple[Rows, Rows]:
         """The rows and the training curves of one seed."""
@@ -266,14 +267,15 @@ class Unit(NamedTuple):
         if done:
             return stage
         started = time.monotonic()
-        session = train.Session(self.store.partial(stage) / "checkpoints", label)
+        checkpoints = self.store.partial(stage) / "checkpoints"
         with SummaryWriter(str(self.workdir / "tensorboard" / stage.path.name)) as writer:
 
             def log(step: int, scalars: Mapping[str, float]) -> None:
                 for tag, value in scalars.items():
                     writer.add_scalar(tag, value, step)
 
-            self.store.compute(stage, spec, lambda folder: build(folder, session._replace(log=log)))
+            session = train.Session(checkpoints, label, log, self.checkpoint_seconds)
+            self.store.compute(stage, spec, lambda folder: build(folder, session))
         print(f"{name:12s} {label:40s} {time.monotonic() - started:6.1f} s", file=sys.stderr, flush=True)
         return stage
 

@@ -31,7 +31,7 @@ class Stage(NamedTuple):
     path: Path
     digest: str
 
-    def arrays(self, name: str, mmap: bool = True) -> np.ndarray:
+    def array(self, name: str, mmap: bool = True) -> np.ndarray:
         """The array saved as `name`, read lazily unless `mmap` is False."""
         return load_array(self.path / f"{name}.npy", mmap)
 

@@ -1,0 +1,31 @@
+"""Writes report.html from what a run or a sweep left in its folder, and prints its table.
+
+Example:
+  python launch/report.py --workdir=runs/digits
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+from absl import flags
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or of a sweep.")
+LEVEL = flags.DEFINE_float("level", 0.90, "Confidence level of the intervals, between 0 and 1.")
+
+
+def run(argv: Sequence[str]) -> None:
+    """Reports on --workdir."""
+    del argv
+    from xinv import report  # after the flags: a typo is told without waiting for jax
+    from xinv.types import InputError
+
+    if WORKDIR.value is None:
+        raise InputError("--workdir is missing: name the folder that launch/run.py or launch/sweep.py wrote")
+    page = report.render(Path(WORKDIR.value), LEVEL.value)
+    print(report.table(Path(WORKDIR.value), LEVEL.value))
+    print(f"\nReport: {page.absolute()}")
+
+
+if __name__ == "__main__":
+    cli.main(run)

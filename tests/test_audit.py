@@ -1,0 +1,156 @@
+"""The pipeline end to end on a small config: rows, re-use, history, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from xinv import audit, store
+from xinv.types import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from configs import digits  # noqa: E402
+
+TINY = {
+    "seeds": 1,
+    "target.model.width": 0.03125,
+    "target.train.epochs": 2,
+    "evaluation.train.epochs": 2,
+    "attack.width": 0.015625,
+    "attack.train.epochs": 2,
+    "report.examples": 3,
+}
+
+
+def tiny(**changes):
+    """The digits audit with one seed, one explanation and small networks."""
+    config = digits.get_config("")
+    with config.unlocked():
+        config.explanations = ConfigDict({"gradient": config.explanations.gradient})
+    config.update_from_flattened_dict(TINY | changes)
+    return config.to_dict()
+
+
+def run(config, workdir):
+    with store.opened(workdir / "stages") as stages:
+        return audit.run(config, workdir, stages)
+
+
+def stage_names(workdir):
+    return sorted(path.name for path in (workdir / "stages").iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished tiny audit; tests leave its stages as they find them or only add to them."""
+    workdir = tmp_path_factory.mktemp("audit")
+    return workdir, run(tiny(), workdir)
+
+
+def test_rows_name_every_arm_and_metric_once(finished):
+    workdir, rows = finished
+    assert [json.loads(line) for line in (workdir / "rows.jsonl").read_text().splitlines()] == rows
+    arms = {row["arm"] for row in rows if row["stage"] == "attack"}
+    assert arms == {"prediction", "flatten_unet(gradient)"}
+    metrics = {"mse", "one_minus_mse", "psnr", "ssim", "attack_accuracy", "embedding_similarity", "deepsim"}
+    for arm in arms:
+        assert sorted(row["metric"] for row in rows if row["arm"] == arm) == sorted(metrics)
+    assert {row["examples"] for row in rows} == {len(np.load(_stage(workdir, "metrics") / "ssim.npy"))}
+    assert all(np.isfinite(row["value"]) for row in rows)
+
+
+def _stage(workdir, name):
+    return next((workdir / "stages").glob(f"{name}-*"))
+
+
+def test_rows_agree_with_the_images_that_the_attack_made(finished):
+    """mse of the rows = the mean over reported images recomputed from the stored reconstructions in float64."""
+    workdir, rows = finished
+    examples = np.load(workdir / "examples.npz")
+    for arm in ("prediction", "flatten_unet(gradient)"):
+        row = next(row for row in rows if row["arm"] == arm and row["metric"] == "mse")
+        per_image = [np.load(path / "mse.npy") for path in (workdir / "stages").glob("metrics-*")]
+        assert any(np.isclose(row["value"], values.mean(dtype=np.float64)) for values in per_image)
+        guess = examples[f"reconstruction/{arm}"].astype(np.float64)
+        wanted = ((examples["images"] / 255.0 - guess) ** 2).mean(axis=(1, 2, 3))
+        assert any(np.allclose(values[:3], wanted, rtol=1e-5) for values in per_image)
+
+
+def test_the_same_config_again_computes_nothing(finished):
+    workdir, rows = finished
+    before = {path: path.stat().st_mtime_ns for path in (workdir / "stages").iterdir()}
+    assert run(tiny(), workdir) == rows
+    after = {path: path.stat().st_mtime_ns for path in (workdir / "stages").iterdir()}
+    assert {p: t for p, t in after.items() if p.is_dir()} == {p: t for p, t in before.items() if p.is_dir()}
+
+
+def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(finished):
+    workdir, rows = finished
+    before = stage_names(workdir)
+    changed = run(tiny(**{"attack.train.learning_rate": 3e-3}), workdir)
+    added = {name.rsplit("-", 1)[0] for name in set(stage_names(workdir)) - set(before)}
+    assert added == {"attack", "metrics"}
+    assert changed != rows
+    old = next((workdir / "history").iterdir())
+    assert [json.loads(line) for line in (old / "rows.jsonl").read_text().splitlines()] == rows
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"target.label": "emotion"}, "unknown label 'emotion'"),
+        ({"target.roles": ("target_trian",)}, "unknown role 'target_trian'"),
+        ({"explanations.gradient.name": "gradeint"}, "unknown explainer 'gradeint'"),
+        ({"attack.train.batch_size": 4096}, "4096"),
+        ({"attack.encoders": ("unett",)}, "unett"),
+        ({"metrics.image.ssim.window": 33}, "33"),
+    ],
+)
+def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
+    workdir, _ = finished
+    with pytest.raises(InputError) as error:
+        run(tiny(**change), workdir)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_killed_at_several_points_ends_with_the_same_rows(tmp_path):
+    """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(_command(whole), check=True, env=_environment(tmp_path), capture_output=True)
+    for pattern in ("target-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
+        process = subprocess.Popen(_command(killed), env=_environment(tmp_path), stderr=subprocess.DEVNULL)
+        _wait_for(process, killed / "stages", pattern)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (killed / "rows.jsonl").exists()
+    subprocess.run(_command(killed), check=True, env=_environment(tmp_path), capture_output=True)
+    assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
+
+
+def _command(workdir):
+    overrides = [f"--config.{key}={value}" for key, value in TINY.items()]
+    return [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={ROOT / 'configs' / 'digits.py'}",
+            f"--workdir={workdir}", "--checkpoint_seconds=0", *overrides]  # fmt: skip
+
+
+def _environment(tmp_path):
+    """Compiled programs are shared between the processes, so that the test spends its time on what it tests."""
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    return os.environ | cache
+
+
+def _wait_for(process, folder, pattern):
+    deadline = time.monotonic() + 120
+    while not any(folder.glob(pattern)):
+        assert process.poll() is None, f"the run ended before {pattern} appeared"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -1,0 +1,53 @@
+"""The launchers: what a person types wrong is told in one sentence, with exit status 2 and nothing written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = "--config=configs/digits.py"
+
+
+def launch(program, *arguments):
+    command = [sys.executable, str(ROOT / "launch" / program), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nope.py"], "no config file 'configs/nope.py'"),
+        (["--config=configs/digits.py:huge"], "no size 'huge'"),
+        (["--config=tests/test_launch.py"], "defines no get_config"),
+        ([DIGITS, "--config.attack.trian.epochs=3"], "unknown config key 'attack.trian.epochs'"),
+        ([DIGITS, "--config.seeds=many"], "invalid literal for int"),
+        ([DIGITS, "--wrokdir=x"], "Unknown command line flag 'wrokdir'"),
+        ([DIGITS, "runs/x"], "unknown argument 'runs/x'"),
+        ([DIGITS, "--workdir=/proc/nowhere"], "/proc/nowhere"),
+        ([DIGITS, "--workdir={tmp}/w", "--config.explanations.gradient.name=saliencee"], "unknown explainer"),
+        (["--config=configs/mnist.py", "--workdir={tmp}/w", "--config.data.source.root={tmp}"], "{tmp}"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(tmp_path, arguments, sentence):
+    result = launch("run.py", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
+    assert result.returncode == 2, result.stderr
+    assert "Traceback" not in result.stderr
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert sentence.replace("{tmp}", str(tmp_path)) in last
+    assert not list(tmp_path.rglob("rows.jsonl"))
+
+
+def test_help_names_every_flag_and_an_example():
+    text = launch("run.py", "--helpshort").stdout
+    for word in ("--config", "--workdir", "--store", "--checkpoint_seconds", "Example:", "configs/digits.py"):
+        assert word in text
+
+
+def test_a_sweep_needs_a_config_that_defines_one(tmp_path):
+    result = launch("sweep.py", "--config=configs/mnist.py", f"--workdir={tmp_path}")
+    assert result.returncode == 2
+    assert "defines no sweep" in result.stderr

@@ -1,0 +1,108 @@
+"""The store: one result per spec, whole or absent, for one process at a time."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xinv import store
+from xinv.types import InputError
+
+
+@pytest.fixture
+def stages(tmp_path):
+    with store.opened(tmp_path / "stages") as opened:
+        yield opened
+
+
+def _compute(stages, spec, value=1.0):
+    stage, done = stages.find("square", spec)
+    if not done:
+        stages.compute(stage, spec, lambda folder: store.save_array(folder / "x.npy", np.full(3, value)))
+    return stage, done
+
+
+def test_a_spec_is_computed_once_and_another_spec_apart(stages):
+    first, done = _compute(stages, {"rate": 0.1})
+    again, again_done = _compute(stages, {"rate": 0.1}, value=2.0)
+    other, other_done = _compute(stages, {"rate": 0.2}, value=3.0)
+    assert (done, again_done, other_done) == (False, True, False)
+    assert first == again
+    assert again.array("x").tolist() == [1, 1, 1]
+    assert other.array("x").tolist() == [3, 3, 3]
+
+
+def test_the_hash_ignores_the_order_of_keys_and_the_kind_of_sequence():
+    assert store.digest({"a": (1, 2), "b": 3}) == store.digest({"b": 3, "a": [1, 2]})
+    assert store.digest({"a": 1}) != store.digest({"a": 2})
+
+
+def test_a_failed_stage_is_absent_and_its_checkpoints_stay_for_the_next_try(stages):
+    stage, _ = stages.find("square", {"rate": 0.1})
+
+    def fail(folder):
+        (folder / "checkpoints").mkdir()
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        stages.compute(stage, {"rate": 0.1}, fail)
+    assert not stage.path.exists()
+    assert (stages.partial(stage) / "checkpoints").is_dir()
+    _compute(stages, {"rate": 0.1})
+    assert stage.path.is_dir()
+    assert not (stage.path / "checkpoints").exists()
+    assert not stages.partial(stage).exists()
+
+
+def test_trees_and_arrays_survive_to_the_bit(tmp_path):
+    random = np.random.default_rng(0)
+    tree = {"params": {"a": random.normal(size=(3, 4)).astype(np.float32), "b": {"c": np.arange(5)}}, "batch_stats": {}}
+    store.save_tree(tmp_path / "tree", tree)
+    back = store.load_tree(tmp_path / "tree")
+    assert back["batch_stats"] == {}
+    np.testing.assert_array_equal(back["params"]["a"], tree["params"]["a"])
+    np.testing.assert_array_equal(back["params"]["b"]["c"], tree["params"]["b"]["c"])
+
+
+def test_a_result_of_another_config_is_refused(stages):
+    stage, _ = _compute(stages, {"rate": 0.1})
+    (stage.path / "spec.json").write_text(json.dumps({"rate": 0.3}))
+    with pytest.raises(InputError, match="another config"):
+        stages.find("square", {"rate": 0.1})
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY\x01\x00", b"garbage"])
+def test_a_damaged_array_is_named(stages, damage):
+    stage, _ = _compute(stages, {"rate": 0.1})
+    (stage.path / "x.npy").write_bytes(damage)
+    with pytest.raises(InputError, match=r"x\.npy is damaged"):
+        stage.array("x")
+
+
+def test_a_damaged_tree_is_named(tmp_path):
+    store.save_tree(tmp_path / "tree", {"a": np.arange(4)})
+    for file in (tmp_path / "tree").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"garbage")
+    with pytest.raises(InputError, match="is damaged"):
+        store.load_tree(tmp_path / "tree")
+
+
+def test_two_processes_do_not_share_a_folder(tmp_path):
+    code = f"from pathlib import Path; from xinv import store\nwith store.locked(Path({str(tmp_path)!r})): pass"
+    with store.locked(tmp_path):
+        other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "another run is using" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_failed_write_leaves_the_old_content(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    store.write_text(path, "old")
+    with pytest.raises(RuntimeError), store.atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("killed")
+    assert path.read_text() == "old"
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
