@@ -1,0 +1,189 @@
+"""Reads what a run left in its workdir: the only file of the report that knows the layout."""
+
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import NoneType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xinv.types import InputError
+
+_NUMBER, _OPTIONAL_TEXT = (int, float), (str, NoneType)
+_ROW = {
+    "unit": (str,),
+    "seed": (int,),
+    "stage": (str,),
+    "arm": _OPTIONAL_TEXT,
+    "inputs": _OPTIONAL_TEXT,
+    "explainer": _OPTIONAL_TEXT,
+    "metric": (str,),
+    "value": _NUMBER,
+    "examples": (int,),
+}
+_CURVE = {
+    "seed": (int,),
+    "stage": (str,),
+    "arm": _OPTIONAL_TEXT,
+    "epoch": (int,),
+    "loss": _NUMBER,
+    "validation_loss": (*_NUMBER, NoneType),
+}
+_Fields = Mapping[str, tuple[type, ...]]
+
+
+class Unit(NamedTuple):
+    """One finished work unit.
+
+    Attributes:
+      name: what its rows call it.
+      path: its folder.
+      rows: one dict per (seed, stage, arm, metric), in the file's order.
+      curves: one dict per (seed, stage, arm, epoch).
+      examples: images uint8 [M,H,W,C], explanation/…, reconstruction/… and ssim/… of the first test examples.
+      classes: the M examples' class names, of the label that the attacker wants.
+      dataset: name, fingerprint, image shape, class names, sizes of the roles.
+      config: the complete config.
+      environment: versions, devices, date, times.
+    """
+
+    name: str
+    path: Path
+    rows: list[dict[str, Any]]
+    curves: list[dict[str, Any]]
+    examples: dict[str, np.ndarray]
+    classes: list[str]
+    dataset: dict[str, Any]
+    config: dict[str, Any]
+    environment: dict[str, Any]
+
+
+class Folder(NamedTuple):
+    """A workdir: its finished units, and the names of a sweep's unfinished ones."""
+
+    units: tuple[Unit, ...]
+    unfinished: tuple[str, ...] = ()
+
+
+def read(workdir: Path) -> Folder:
+    """The unit in `workdir`, or a sweep's units in `workdir/units/*/`.
+
+    Raises:
+      InputError: nothing finished is there, or a file is missing or damaged; names the file, and the line.
+    """
+    if not workdir.is_dir():
+        raise InputError(f"workdir {str(workdir)!r} is not a folder: give one that launch/run.py wrote")
+    if (workdir / "units").is_dir() and not (workdir / "rows.jsonl").exists():
+        return _sweep(workdir)
+    if not (workdir / "rows.jsonl").exists():
+        raise InputError(f"workdir {str(workdir)!r} has no rows.jsonl: the run is not finished, start it again first")
+    return Folder((_unit(workdir),))
+
+
+def _sweep(workdir: Path) -> Folder:
+    folders = sorted((p for p in (workdir / "units").iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name))
+    finished = [folder for folder in folders if (folder / "rows.jsonl").exists()]
+    if not finished:
+        raise InputError(f"no unit of {str(workdir / 'units')!r} has a rows.jsonl: run the sweep first")
+    return Folder(tuple(map(_unit, finished)), tuple(f.name for f in folders if f not in finished))
+
+
+def _unit(path: Path) -> Unit:
+    rows = _json_lines(path / "rows.jsonl", _ROW)
+    if not rows:
+        raise InputError(f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first")
+    _check_unique(path / "rows.jsonl", rows)
+    dataset, config = _json(path / "dataset.json"), _json(path / "config.json")
+    examples = _examples(path / "examples.npz", rows)
+    return Unit(
+        name=rows[0]["unit"],
+        path=path,
+        rows=rows,
+        curves=_json_lines(path / "curves.jsonl", _CURVE),
+        examples=examples,
+        classes=_classes(path, examples["labels"], dataset, config),
+        dataset=dataset,
+        config=config,
+        environment=_json(path / "environment.json"),
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: the run is not finished, start it again first") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{path} is not text in UTF-8: it is damaged, run the audit again") from None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} line {error.lineno} is not JSON ({error.msg}): run the audit again") from None
+    if not isinstance(value, dict):
+        raise InputError(f"{path} does not hold a JSON object: run the audit again")
+    return value
+
+
+def _json_lines(path: Path, fields: _Fields) -> list[dict[str, Any]]:
+    """The file's objects, each with `fields` of the given types."""
+    return [_json_line(path, number, line, fields) for number, line in enumerate(_text(path).splitlines(), 1)]
+
+
+def _json_line(path: Path, number: int, line: str, fields: _Fields) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} line {number} is cut off or damaged ({error.msg}): run the audit again") from None
+    for field, kinds in fields.items():
+        if not isinstance(value, dict) or field not in value:
+            raise InputError(f"{path} line {number} has no {field!r}: it needs {', '.join(fields)}")
+        if not isinstance(value[field], kinds):
+            allowed = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
+            raise InputError(f"{path} line {number} has {field} = {value[field]!r}: {allowed} is allowed")
+    return value
+
+
+def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
+    """A repeated row would count one run twice and make its interval too narrow."""
+    seen = {}
+    for number, row in enumerate(rows, 1):
+        key = (row["stage"], row["arm"], row["metric"], row["seed"])
+        if key in seen:
+            raise InputError(f"{path} line {number} repeats line {seen[key]} ({row['metric']}, seed {row['seed']})")
+        seen[key] = number
+
+
+def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing: the run is not finished, start it again first") from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{path} is damaged ({error}): run the audit again") from None
+    attacks = [row for row in rows if row["stage"] == "attack"]
+    needed = {"images", "labels"} | {f"reconstruction/{row['arm']}" for row in attacks}
+    needed |= {f"explanation/{row['explainer']}" for row in attacks if row["explainer"]}
+    needed |= {f"ssim/{row['arm']}" for row in attacks if row["metric"] == "ssim"}
+    for name in sorted(needed):
+        if name not in arrays:
+            raise InputError(f"{path} has no array {name!r}: run the audit again")
+        if len(arrays[name]) != len(arrays["images"]):
+            raise InputError(f"{path} has {len(arrays[name])} of {name!r} for {len(arrays['images'])} images")
+    return arrays
+
+
+def _classes(path: Path, labels: np.ndarray, dataset: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    try:
+        names = dataset["labels"][config["evaluation"]["label"]]
+        return [str(names[label]) for label in labels]
+    except (KeyError, TypeError, IndexError) as error:
+        raise InputError(
+            f"the labels of {path / 'examples.npz'} have no names in dataset.json ({error}): run the audit again"
+        ) from None

@@ -1,0 +1,205 @@
+"""Lays a workdir's figures out as one HTML page that needs nothing else: no network, no scripts, no files."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+
+from xinv.report import figures
+from xinv.report.folder import Folder, Unit
+from xinv.report.measures import measure, order, plain
+from xinv.report.summary import Arm, Cell, Summary, headline, leak_levels, number, summarise, tally
+
+_COLOURS = 7
+"""Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
+
+
+class Bar(NamedTuple):
+    """An interval on a scale, in percent of its length."""
+
+    left: float
+    width: float
+    point: float
+
+
+class View(NamedTuple):
+    """A unit as the template shows it."""
+
+    anchor: str
+    unit: Unit
+    summary: Summary
+    headline: str
+    tally: str
+    changed: dict[str, str]
+    bars: dict[str, Bar]
+    scale: tuple[str, ...]
+    examples: list[dict[str, Any]]
+    panels: list[dict[str, Any]]
+    facts: list[tuple[str, str]]
+
+
+def html(folder: Folder, level: float, workdir: Path) -> str:
+    """The page of `folder`, read from `workdir`, with intervals at confidence `level`."""
+    changed = _changed([unit.config for unit in folder.units])
+    views = [
+        _view(f"unit-{n}", unit, summarise(unit, level), c)
+        for n, (unit, c) in enumerate(zip(folder.units, changed, strict=True), 1)
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"plain": plain, "measure": measure, "json": lambda value: json.dumps(value, indent=2)}
+    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    return environment.get_template("page.html").render(
+        views=views,
+        unfinished=folder.unfinished,
+        colours=_colours(view.summary for view in views),
+        comparison=comparison([view.summary for view in views]) if len(views) > 1 else None,
+        metrics=order(list(dict.fromkeys(metric for view in views for metric in view.summary.metrics))),
+        level=f"{level:.0%}",
+        workdir=workdir,
+    )
+
+
+class Comparison(NamedTuple):
+    """A sweep's units side by side, by the metric that the first one's headline uses.
+
+    Attributes:
+      metric: that metric.
+      arms: label by arm name, over all units.
+      models: labels of the models' figures, over all units.
+      rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None where it has none.
+    """
+
+    metric: str
+    arms: dict[str, str]
+    models: list[str]
+    rows: list[list[Cell | None]]
+
+
+def comparison(summaries: list[Summary]) -> Comparison | None:
+    """None where no unit attacked anything."""
+    metric = next((summary.main for summary in summaries if summary.main), None)
+    if metric is None:
+        return None
+    arms = {arm.name: arm.label for summary in summaries for arm in summary.arms if metric in arm.cells}
+    models = list(dict.fromkeys(label for summary in summaries for label, _ in summary.models))
+    attacks = [{arm.name: arm.cells[metric] for arm in s.arms if metric in arm.cells} for s in summaries]
+    place = leak_levels([cell for row in attacks for cell in row.values()], measure(metric).leak)
+    rows = [
+        [place(row[name]) if name in row else None for name in arms] + [dict(s.models).get(label) for label in models]
+        for row, s in zip(attacks, summaries, strict=True)
+    ]
+    return Comparison(metric, arms, models, rows)
+
+
+def _view(anchor: str, unit: Unit, summary: Summary, changed: dict[str, str]) -> View:
+    bars, scale = _bars(summary)
+    return View(
+        anchor=anchor,
+        unit=unit,
+        summary=summary,
+        headline=headline(summary),
+        tally=tally(summary),
+        changed=changed,
+        bars=bars,
+        scale=scale,
+        examples=_examples(unit, summary),
+        panels=_panels(unit, summary),
+        facts=list(_flat(unit.environment)),
+    )
+
+
+def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
+    """The main metric's intervals by arm, and the labels of their scale: 0 to 1 where that holds them all."""
+    cells = {arm.name: arm.cells[summary.main] for arm in summary.arms if summary.main in arm.cells}
+    ends = [value for cell in cells.values() for value in (*cell.values, cell.interval.low, cell.interval.high)]
+    ends = [value for value in ends if value == value]
+    if not ends:
+        return {}, ()
+    low, high = min(ends), max(ends)
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    span = (high - low) or 1.0
+
+    def percent(value: float) -> float:
+        return round(100 * (value - low) / span, 2)
+
+    bars = {}
+    for name, cell in cells.items():
+        mean, half = cell.interval.mean, cell.interval.half_width if cell.half else 0.0
+        if mean == mean:
+            bars[name] = Bar(percent(mean - half), round(200 * half / span, 2), percent(mean))
+    return bars, tuple(number(low + span * step / 4, 2) for step in range(5))
+
+
+def _examples(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
+    """One entry per example: its original, then a group of pictures per explainer, predictions alone first."""
+    arrays = unit.examples
+    pictures = {
+        name: [figures.picture(x) for x in arrays[name]] for name in arrays if name.startswith("reconstruction/")
+    }
+    pictures |= {name: figures.heatmaps(arrays[name]) for name in arrays if name.startswith("explanation/")}
+    originals = [figures.picture(image) for image in arrays["images"]]
+    groups: dict[str | None, list[Arm]] = {}
+    for arm in summary.arms:
+        groups.setdefault(arm.explainer, []).append(arm)
+
+    def group(explainer: str | None, arms: list[Arm], index: int) -> dict[str, Any]:
+        rebuilt = [
+            {
+                "arm": arm,
+                "picture": pictures[f"reconstruction/{arm.name}"][index],
+                "ssim": number(float(arrays[f"ssim/{arm.name}"][index]), 2) if f"ssim/{arm.name}" in arrays else None,
+            }
+            for arm in arms
+        ]
+        map_ = pictures[f"explanation/{explainer}"][index] if explainer else None
+        return {"title": plain(explainer) if explainer else "predictions", "map": map_, "rebuilt": rebuilt}
+
+    return [
+        {"name": name, "original": original, "groups": [group(e, arms, index) for e, arms in groups.items()]}
+        for index, (name, original) in enumerate(zip(unit.classes, originals, strict=True))
+    ]
+
+
+def _panels(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
+    """One entry per stage and arm: its losses; a stage's arms share their scale."""
+    labels = {arm.name: arm.label for arm in summary.arms}
+    panels = []
+    for stage, arm in dict.fromkeys((line["stage"], line["arm"]) for line in unit.curves):
+        lines = [line for line in unit.curves if line["stage"] == stage]
+        limits = figures.limits(lines)
+        svg = figures.curves([line for line in lines if line["arm"] == arm], limits)
+        panels.append({"stage": plain(stage), "arm": arm, "label": labels.get(arm, ""), "svg": svg})
+    return panels
+
+
+def _colours(summaries: Iterable[Summary]) -> dict[str | None, str]:
+    """The CSS class of each arm, the same in every unit of the page; grey is for predictions alone."""
+    arms = {arm.name: arm for summary in summaries for arm in summary.arms}
+    explained = [name for name, arm in arms.items() if arm.explainer]
+    return dict.fromkeys(arms, "c0") | {name: f"c{n % _COLOURS + 1}" for n, name in enumerate(explained)} | {None: "c0"}
+
+
+def _changed(configs: list[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """For each config, the settings (dotted, as flags take them) in which it differs from another one."""
+    flat = [dict(_flat(config)) for config in configs]
+    names = list(dict.fromkeys(name for config in flat for name in config if name != "unit"))
+    differing = [name for name in names if len({config.get(name) for config in flat}) > 1]
+    return [{name: config[name] for name in differing if name in config} for config in flat]
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """The leaves of nested settings, under dotted names."""
+    for name, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)
