@@ -108,5 +108,5 @@ def test_broken_files_are_named(save, tmp_path):
 
 def test_memory_is_limited_before_it_is_taken(save, monkeypatch):
     monkeypatch.setitem(data.arrays.__globals__, "MAX_BYTES", 100)
-    with pytest.raises(InputError, match="'images' exceeds the 100 bytes"):
+    with pytest.raises(InputError, match="'labels' exceeds the 100 bytes"):
         data.build("arrays", path=save(images=IMAGES, labels=LABELS))
