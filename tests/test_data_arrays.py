@@ -76,6 +76,7 @@ def broken(value):
         ({"labels": np.array([object()] * 6)}, {}, "'labels' is damaged or not a plain array"),
         ({"labels": LABELS[:5]}, {}, r"shape \(5,\), but there are 6 images"),
         ({"labels": np.eye(6)}, {}, "type float64, not integers"),
+        ({"labels": np.array([0, 1, np.nan, 0, 1, 1])}, {}, "type float64, not integers"),
         ({"labels": LABELS - 1}, {}, "is -1 for image 0"),
         ({"labels": LABELS * 10**9}, {}, "label 2000000000 is outside 0..1048575"),
         ({}, {"classes": {"label": 2}}, "is 2 for image 1, outside 0..1"),

@@ -46,11 +46,11 @@ def test_splits(root):
     assert load(root, title="mnist").name == "mnist"
 
 
-def test_unzipped_and_prefixed_files(root):
+def test_unzipped_files(root):
     for path in list(root.iterdir()):
-        (root / f"kuzushiji-{path.stem}").write_bytes(gzip.decompress(path.read_bytes()))
+        path.with_suffix("").write_bytes(gzip.decompress(path.read_bytes()))
         path.unlink()
-    np.testing.assert_array_equal(load(root, prefix="kuzushiji-", split="test").images[..., 0], TEST)
+    np.testing.assert_array_equal(load(root, split="test").images[..., 0], TEST)
 
 
 def test_a_wrong_root_says_what_was_looked_for(root):

@@ -136,6 +136,12 @@ def test_damaged_records_are_named(tmp_path, damage):
         data.build("tfds", dataset="toy_set", root=str(tmp_path))
 
 
+def test_a_root_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=r"toy_set cannot be stored in .*file"):
+        data.prepare(toy(), str(tmp_path / "file"))
+
+
 @pytest.mark.parametrize(
     ("change", "name", "message"),
     [

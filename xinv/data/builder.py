@@ -64,16 +64,20 @@ def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
       The folder that holds the data set.
 
     Raises:
-      InputError: the name or a class name is one TFDS cannot hold, or the folder holds other content.
+      InputError: the name or a class name is one TFDS cannot hold, the folder holds other content, or it cannot
+        be written.
     """
     name = name or re.sub(r"\W+", "_", dataset.name.lower())
     _check(dataset, name)
-    builder = Builder(dataset, name, Path(root))
-    folder = Path(builder.data_dir)
-    if folder.exists() and tfds.builder_from_directory(folder).info.description != description(dataset):
-        raise InputError(f"{folder} holds another data set: give this one another name, or remove that folder")
-    with tempfile.TemporaryDirectory() as downloads:
-        builder.download_and_prepare(download_dir=downloads)
+    try:
+        builder = Builder(dataset, name, Path(root))
+        folder = Path(builder.data_dir)
+        if folder.exists() and tfds.builder_from_directory(folder).info.description != description(dataset):
+            raise InputError(f"{folder} holds another data set: give this one another name, or remove that folder")
+        with tempfile.TemporaryDirectory() as downloads:
+            builder.download_and_prepare(download_dir=downloads)
+    except OSError as error:
+        raise InputError(f"{name} cannot be stored in {root}: {error}") from error
     return folder
 
 

@@ -128,8 +128,10 @@ def numbered(values: np.ndarray) -> tuple[str, ...]:
     """The class names "0", "1", … up to the largest of the integers `values` [N].
 
     Raises:
-      InputError: it reaches MAX_CLASSES, as pixel values or identifiers taken for labels would.
+      InputError: they are no integers, or reach MAX_CLASSES, as identifiers taken for labels would.
     """
+    if values.dtype.kind not in "iu":
+        raise InputError(f"labels have type {values.dtype}, not integers")
     largest = int(values.max(initial=0))
     if largest >= MAX_CLASSES:
         raise InputError(f"label {largest} is outside 0..{MAX_CLASSES - 1}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from xinv.types import InputError
 
@@ -89,6 +89,8 @@ def decode(content: bytes, what: str, channels: int | None = None) -> np.ndarray
             image.load()
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{what} has more than the {Image.MAX_IMAGE_PIXELS} pixels allowed") from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{what} is not a readable image: Pillow knows no such format") from error
     except Exception as error:  # Pillow's decoders raise a dozen types on corrupt data
         raise InputError(f"{what} is not a readable image: {error}") from error
     if image.mode in DEEP_MODES or image.mode.startswith("I;"):

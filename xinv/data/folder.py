@@ -39,7 +39,7 @@ def folder(
         or a function from the relative path to class names per label name, or None to leave the file out.
       crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ; grey
         images among coloured ones get three equal channels.
-      drop_duplicates: keeps only the first, by path, of images with the same pixels.
+      drop_duplicates: keeps only the first, by path, of images whose files show the same pixels.
       title: what to call the data set; the root's name if empty.
 
     Raises:
@@ -47,21 +47,20 @@ def folder(
     """
     labeller = _labeller(labels) if isinstance(labels, str) else labels
     change = geometry(crop, resize, grayscale, method)
-    found = {}
-    total = 0
+    found, identity, total = {}, {}, 0
     for path, content in read_files(root, lambda path: labeller(path) is not None):
-        found[path] = change(decode(content, f"{root}: {path}"))
+        image = decode(content, f"{root}: {path}")
+        identity[path] = _content(image) if drop_duplicates else path
+        found[path] = np.ascontiguousarray(change(image))
         total += found[path].nbytes
         if total > MAX_BYTES:
             raise InputError(f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with `tfds`")
     if not found:
         raise InputError(f"{root}: no image file is selected by labels={labels!r}")
+    paths = sorted({identity[path]: path for path in sorted(found, reverse=True)}.values())  # the first of each
     channels = max(image.shape[-1] for image in found.values())
-    found = {path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in sorted(found)}
-    paths = list(found)
-    if drop_duplicates:
-        paths = list({_content(found[path]): path for path in reversed(paths)}.values())[::-1]
-    _check_shapes(root, {path: found[path].shape for path in paths})
+    found = {path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths}
+    _check_shapes(root, {path: image.shape for path, image in found.items()})
     names = [labeller(path) for path in paths]
     return _dataset(title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
 

@@ -1,4 +1,4 @@
-"""The MNIST family: gzipped idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST)."""
+"""The MNIST family: gzipped idx files as published (MNIST, Fashion-MNIST, KMNIST)."""
 
 import gzip
 import math
@@ -13,14 +13,13 @@ from xinv.types import InputError
 SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 
 
-def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", title: str = "") -> Dataset:
-    """Images uint8 [N,H,W,1] and one label set, from `<prefix>{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
+def idx(root: str, split: str = "all", label: str = "label", title: str = "") -> Dataset:
+    """Images uint8 [N,H,W,1] and one label set, from `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
     Args:
       root: the folder of the files.
       split: "train", "test", or "all" for train followed by test.
       label: what to call the label set; its classes are "0", "1", … up to the largest label.
-      prefix: what the file names start with, such as "emnist-letters-" (whose test files also say "test").
       title: what to call the data set; the folder's name if empty.
 
     Raises:
@@ -28,7 +27,7 @@ def idx(root: str, split: str = "all", label: str = "label", prefix: str = "", t
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    images, labels = zip(*(_pair(Path(root), prefix + part) for part in SPLITS[split]), strict=True)
+    images, labels = zip(*(_pair(Path(root), part) for part in SPLITS[split]), strict=True)
     labels = np.concatenate(labels)
     return create(
         title or Path(root).name, np.concatenate(images)[..., None], {label: labels}, {label: numbered(labels)}

@@ -78,9 +78,10 @@ def transform(
     if change.grayscale and images.shape[-1] not in (1, 3):
         raise InputError(f"{name}: grayscale needs 1 or 3 channels, not {images.shape[-1]}")
     shape = (len(images), *change(np.zeros(images.shape[1:], np.uint8)).shape)
-    changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
     if isinstance(images, np.ndarray):
-        changed = changed[:]
+        changed = _apply(change, images, shape[1:])
+    else:
+        changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
     return create(name, changed, dataset.labels, dataset.classes, digest([dataset.fingerprint, change]))
 
 
