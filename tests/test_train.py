@@ -368,6 +368,17 @@ def test_a_loss_that_diverges_stops_the_training_and_keeps_the_last_finite_check
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
 
 
+def test_a_state_that_is_no_longer_finite_is_not_saved(tmp_path):
+    def step(state, batch, key):
+        broken = jnp.where(state.step == 2, jnp.inf, state.variables)
+        return State(state.step + 1, broken, ()), {"loss": jnp.float32(0)}
+
+    state, data, recipe = State(np.int32(0), np.zeros(2), ()), line(), Recipe(batch_size=10, epochs=1, validation=0)
+    with pytest.raises(train.Diverged, match="the state is inf at step 3"):
+        train.loop(step, state, data, jax.random.key(0), recipe, session=Session(tmp_path, checkpoint_seconds=0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

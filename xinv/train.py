@@ -212,8 +212,8 @@ def loop(
 
 
 def _copy(tree: Any) -> Any:
-    """A copy on the host, of which no part is an alias of a buffer that a later step consumes."""
-    return jax.tree.map(np.array, jax.device_get(tree))
+    """A copy on the host, in JAX's types, of which no part is an alias of a buffer that a later step consumes."""
+    return jax.tree.map(np.array, jax.device_get(jax.tree.map(jnp.asarray, tree)))
 
 
 def _save(checkpoints: Checkpoints, record: Record, tree: Any, name: str) -> None:
