@@ -38,7 +38,7 @@ def heatmaps(maps: np.ndarray) -> list[str]:
     """
     maps = np.nan_to_num(maps.astype(np.float64).mean(axis=-1))
     scaled = maps / np.maximum(abs(maps).max(axis=(1, 2), keepdims=True), 1e-12)
-    if maps.min() < 0:
+    if maps.min(initial=0) < 0:
         colours = matplotlib.colormaps["RdBu_r"]((scaled + 1) / 2)
     else:
         colours = matplotlib.colormaps["inferno"](scaled)
@@ -57,7 +57,8 @@ def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) 
         epochs = [line["epoch"] for line in mine]
         validation = [np.nan if line["validation_loss"] is None else line["validation_loss"] for line in mine]
         axes.plot(epochs, [line["loss"] for line in mine], color=_LINE, lw=0.9, ls=(0, (1.5, 1.5)), alpha=0.75)
-        axes.plot(epochs, validation, color=_LINE, lw=1.2)
+        if not np.isnan(validation).all():
+            axes.plot(epochs, validation, color=_LINE, lw=1.2)
     _style(axes, limits)
     return _svg(figure)
 
@@ -88,7 +89,7 @@ def _style(axes: Axes, limits: tuple[float, float] | None) -> None:
 def _svg(figure: Figure) -> Markup:
     """The figure as inline SVG that scales with its box and takes text, grid and line colours from the page."""
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "xinv", "font.family": "sans-serif"}):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()[file.getvalue().index("<svg") :]
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)

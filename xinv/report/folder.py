@@ -161,7 +161,7 @@ def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the run is not finished, start it again first") from None

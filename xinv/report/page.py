@@ -1,6 +1,7 @@
 """Lays a workdir's figures out as one HTML page that needs nothing else: no network, no scripts, no files."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,18 @@ from xinv.report.summary import Arm, Cell, Summary, headline, leak_levels, numbe
 
 _COLOURS = 7
 """Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
+
+
+_REPRODUCE = """\
+import json
+from pathlib import Path
+from xinv import audit, report, store
+
+config = json.loads(Path({path!r}).read_text())
+with store.opened(Path("again/stages")) as stages:
+    audit.run(config, Path("again"), stages)
+print(report.table("again"))
+"""
 
 
 class Bar(NamedTuple):
@@ -38,6 +51,7 @@ class View(NamedTuple):
     examples: list[dict[str, Any]]
     panels: list[dict[str, Any]]
     facts: list[tuple[str, str]]
+    reproduce: str
 
 
 def html(folder: Folder, level: float, workdir: Path) -> str:
@@ -63,7 +77,7 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
         comparison=comparison([view.summary for view in views]) if len(views) > 1 else None,
         metrics=order(list(dict.fromkeys(metric for view in views for metric in view.summary.metrics))),
         level=f"{level:.0%}",
-        workdir=workdir,
+        workdir=shlex.quote(str(workdir)),
     )
 
 
@@ -113,6 +127,7 @@ def _view(anchor: str, unit: Unit, summary: Summary, changed: dict[str, str]) ->
         examples=_examples(unit, summary),
         panels=_panels(unit, summary),
         facts=list(_flat(unit.environment)),
+        reproduce=_REPRODUCE.format(path=str(unit.path / "config.json")),
     )
 
 
@@ -181,11 +196,11 @@ def _panels(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
     return panels
 
 
-def _colours(summaries: Iterable[Summary]) -> dict[str | None, str]:
-    """The CSS class of each arm, the same in every unit of the page; grey is for predictions alone."""
-    arms = {arm.name: arm for summary in summaries for arm in summary.arms}
-    explained = [name for name, arm in arms.items() if arm.explainer]
-    return dict.fromkeys(arms, "c0") | {name: f"c{n % _COLOURS + 1}" for n, name in enumerate(explained)} | {None: "c0"}
+def _colours(summaries: Iterable[Summary]) -> dict[str, str]:
+    """The CSS class of each arm, one per explainer and the same in every unit; grey is for predictions alone."""
+    arms = [arm for summary in summaries for arm in summary.arms]
+    explainers = list(dict.fromkeys(arm.explainer for arm in arms if arm.explainer))
+    return {arm.name: f"c{explainers.index(arm.explainer) % _COLOURS + 1}" if arm.explainer else "c0" for arm in arms}
 
 
 def _changed(configs: list[Mapping[str, Any]]) -> list[dict[str, str]]:

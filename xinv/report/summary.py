@@ -51,11 +51,12 @@ class Cell(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """One attack: what it saw (`explainer` is None for predictions alone), and its cell of each metric."""
+    """One attack: what it saw (`explainer` is None for predictions alone) and how, and its cell of each metric."""
 
     name: str
     label: str
     explainer: str | None
+    inputs: str | None
     cells: dict[str, Cell]
 
 
@@ -116,22 +117,23 @@ def headline(summary: Summary) -> str:
     if not summary.explained:
         return "This run attacked no explanation."
     best, shown = summary.explained[0], measure(summary.main)
+    seen = f"{plain(best.explainer)} explanations" + ("" if best.label == plain(best.explainer) else f" ({best.label})")
     value = f"{shown.label} {best.cells[summary.main].text}"
     if summary.baseline is None or summary.main not in summary.baseline.cells:
-        return f"From {best.label} explanations an attacker rebuilds inputs at {value}."
+        return f"From {seen} an attacker rebuilds inputs at {value}."
     alone = f"{summary.baseline.cells[summary.main].text} from predictions alone"
     match best.cells[summary.main].against:
         case "more":
-            return f"Releasing {best.label} explanations lets an attacker rebuild inputs at {value}, against {alone}."
+            return f"Releasing {seen} lets an attacker rebuild inputs at {value}, against {alone}."
         case "less":
             return f"No explanation helped the attacker: the best, {best.label}, reaches {value}, against {alone}."
         case "overlap":
             return (
-                f"No difference is established: {best.label} explanations reach {value}, against {alone}, "
+                f"No difference is established: {seen} reach {value}, against {alone}, "
                 f"and the {summary.level:.0%} intervals overlap."
             )
     return (
-        f"In one run {best.label} explanations reach {value}, against {alone}; "
+        f"In one run {seen} reach {value}, against {alone}; "
         "a single seed gives no interval, so this difference may be chance."
     )
 
@@ -165,6 +167,7 @@ def _arms(attacks: Rows, metrics: list[str], level: float) -> list[Arm]:
             row["arm"],
             label,
             row["explainer"],
+            row["inputs"],
             {m: column[row["arm"]] for m, column in columns.items() if row["arm"] in column},
         )
         for row, label in zip(heads, _labels(heads), strict=True)
@@ -213,7 +216,10 @@ def _cell(rows: Rows, shown: Measure, level: float) -> Cell:
 def _labels(rows: Rows) -> list[str]:
     """The shortest labels that tell the arms apart: the explainer, the explainer with its inputs, or the arm's name."""
     short = [plain(row["explainer"]) if row["explainer"] else "predictions alone" for row in rows]
-    long = [f"{text}, {plain(row['inputs'])}" if row["inputs"] else text for text, row in zip(short, rows, strict=True)]
+    long = [
+        f"{text}, {plain(row['inputs'])}" if row["explainer"] and row["inputs"] else text
+        for text, row in zip(short, rows, strict=True)
+    ]
     return next((labels for labels in (short, long) if len(set(labels)) == len(rows)), [row["arm"] for row in rows])
 
 

@@ -1,15 +1,18 @@
 """A unit's figures as plain text."""
 
+import textwrap
+
 from xinv.report.folder import Unit
 from xinv.report.measures import measure
 from xinv.report.summary import Summary, headline, summarise
 
 
 def text(unit: Unit, level: float, width: int) -> str:
-    """Headline, table and footnote; a table wider than `width` continues in a second one below."""
+    """Headline, table and footnote in `width` columns; a wider table continues in a second one below."""
     summary = summarise(unit, level)
     tables = [_table(summary, metrics) for metrics in _blocks(summary, width)]
-    return "\n\n".join([f"{unit.name}: {headline(summary)}", *tables, _footnote(summary)])
+    first, last = (textwrap.fill(t, width) for t in (f"{unit.name}: {headline(summary)}", _footnote(summary)))
+    return "\n\n".join([first, *tables, last])
 
 
 def _columns(summary: Summary, metrics: list[str]) -> list[list[str]]:
