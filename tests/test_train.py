@@ -1,12 +1,6 @@
-"""The training loop, against a float64 witness, across devices, data paths and kills."""
+"""The training loop, against a float64 witness, across devices and data paths."""
 
-import functools
-import os
-import signal
-import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -14,59 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
+from trainings import SMALL, Lazy, equal, fit_small, initial, line, pictures, run_here, squared_error, zeros
 
-from xinv import batches, models, parallel, progress, train
+from xinv import batches, parallel, progress, train
 from xinv.train import Recipe, Session, State
 from xinv.types import InputError
-
-
-def squared_error(variables, batch, key):
-    return (batch["x"] @ variables["params"]["w"] - batch["y"]) ** 2, {}
-
-
-def line(count: int = 60) -> dict[str, np.ndarray]:
-    x = np.random.default_rng(0).normal(size=(count, 3)).astype(np.float32)
-    return {"x": x, "y": (x @ np.array([1.0, -2.0, 0.5])).astype(np.float32)}
-
-
-def zeros():
-    return {"params": {"w": jnp.zeros(3)}}
-
-
-def equal(left, right) -> bool:
-    leaves = zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
-    return all(np.array_equal(a, b) for a, b in leaves)
-
-
-class Small(nn.Module):
-    """A network with batch statistics over all devices (which would cancel a bias and leave it to rounding errors)."""
-
-    @nn.compact
-    def __call__(self, images, train: bool):
-        x = nn.Conv(4, (3, 3), use_bias=False)(images)
-        x = nn.BatchNorm(use_running_average=not train, axis_name=parallel.AXIS, momentum=0.5)(x)
-        return nn.Dense(3)(nn.relu(x).mean((1, 2)))
-
-
-SMALL = models.linen(Small())
-
-
-def pictures() -> dict[str, np.ndarray]:
-    draw = np.random.default_rng(1)
-    return {"image": draw.integers(0, 256, (40, 6, 6, 1), np.uint8), "label": draw.integers(0, 3, 40).astype(np.int32)}
-
-
-@functools.cache
-def initial():
-    return jax.jit(SMALL.init)(jax.random.key(4), jnp.zeros((1, 6, 6, 1)))
-
-
-def fit_small(session: Session = Session(), **changes) -> train.Fitted:  # noqa: B008
-    """Three epochs of four steps with all that a resume must restore: Adam, batch statistics, the best epoch."""
-    fields = {"batch_size": 8, "epochs": 3, "schedule": "cosine", "augment": ("crop", "flip"), "crop_padding": 1}
-    data, key = pictures(), jax.random.key(5)
-    return train.fit(train.classifier_loss(SMALL), initial(), data, key, Recipe(**{**fields, **changes}), session)
-
 
 # The result
 
@@ -163,21 +109,10 @@ def test_an_epoch_draws_each_example_at_most_once_and_fills_every_batch():
     assert counts.max() <= 3
 
 
-class Lazy:
-    """An array-like that can only be indexed by positions."""
-
-    def __init__(self, array: np.ndarray):
-        self._array, self.shape, self.dtype = array, array.shape, array.dtype
-
-    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
-        return self._array[positions]
-
-
 def test_streamed_data_gives_the_same_bits(monkeypatch):
     expected = fit_small()
-    images = pictures()
-    monkeypatch.setitem(globals(), "pictures", lambda: {**images, "image": Lazy(images["image"])})
-    assert equal(fit_small(), expected)
+    lazy = {name: Lazy(array) for name, array in pictures().items()}
+    assert equal(fit_small(data=lazy), expected)
 
 
 def test_many_steps_per_dispatch_on_resident_data_give_the_same_result(monkeypatch):
@@ -187,14 +122,6 @@ def test_many_steps_per_dispatch_on_resident_data_give_the_same_result(monkeypat
     actual = fit_small()
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual.variables, expected.variables)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), actual.history, expected.history)
-
-
-def run_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Runs this file's `main` in a process of its own."""
-    command = [sys.executable, "-W", "error", __file__, *arguments]
-    paths = os.pathsep.join([str(Path(train.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_four_devices_agree_with_one(tmp_path):
@@ -277,106 +204,7 @@ def test_early_stopping_restores_the_best_epoch():
     assert fitted.history["validation_loss"] == [4, 2, 0, 2, 4]
 
 
-# Kills and checkpoints
-
-
-def killer(at: int) -> Callable[[int, dict], None]:
-    def log(step: int, values: dict) -> None:
-        if step == at and "loss" in values:
-            raise KeyboardInterrupt
-
-    return log
-
-
-@pytest.mark.parametrize("stops", [[1], [3, 6], [5], [9], [12]], ids=str)
-def test_a_stopped_training_resumes_to_the_bit(stops, tmp_path):
-    """Epochs have 4 steps; metrics arrive one dispatch late or, as a checkpoint follows each dispatch, with it."""
-    for at in stops:
-        with pytest.raises(KeyboardInterrupt):
-            fit_small(Session(tmp_path, log=killer(at), checkpoint_seconds=0))
-    assert equal(fit_small(Session(tmp_path, checkpoint_seconds=0)), fit_small())
-    assert equal(fit_small(Session(tmp_path)), fit_small())  # and once more, from the last checkpoint
-
-
-def test_a_training_killed_by_the_system_resumes_to_the_bit(tmp_path):
-    killed = run_here("kill", str(tmp_path / "run"))
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    steps = []
-    assert equal(fit_small(Session(tmp_path / "run", log=lambda step, _: steps.append(step))), fit_small())
-    assert steps[0] == 7  # the kill at step 7 came after the checkpoint of step 6
-
-
-def test_a_resumed_training_remembers_its_patience(tmp_path):
-    changes = {"patience": 1, "epochs": 30, "learning_rate": 0.3}
-    expected = fit_small(**changes)
-    assert 4 < expected.steps < 120
-    with pytest.raises(KeyboardInterrupt):
-        fit_small(Session(tmp_path, log=killer(expected.steps), checkpoint_seconds=0), **changes)
-    assert equal(fit_small(Session(tmp_path, checkpoint_seconds=0), **changes), expected)
-
-
-def test_a_short_training_leaves_no_checkpoint(tmp_path):
-    fit_small(Session(tmp_path / "none"))
-    assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "named"), [({"learning_rate": 0.5}, "learning_rate"), ({"b1": 0.8}, "b1"), ({"epochs": 4}, "epochs")]
-)
-def test_a_checkpoint_of_another_recipe_is_refused(changes, named, tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        fit_small(Session(tmp_path, log=killer(3), checkpoint_seconds=0))
-    with pytest.raises(InputError, match=f"another training \\({named} was"):
-        fit_small(Session(tmp_path), **changes)
-    assert equal(fit_small(Session(tmp_path)), fit_small())  # and left as it was
-
-
-def truncate(checkpoint: Path) -> None:
-    for file in (file for file in checkpoint.rglob("*") if file.is_file()):
-        os.truncate(file, file.stat().st_size // 2)
-
-
-def test_a_corrupt_checkpoint_falls_back_on_the_one_before(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        fit_small(Session(tmp_path, log=killer(7), checkpoint_seconds=0))
-    truncate(max(tmp_path.iterdir(), key=lambda path: int(path.name)))
-    assert equal(fit_small(Session(tmp_path, checkpoint_seconds=0)), fit_small())
-
-
-def test_corrupt_checkpoints_alone_are_one_clear_error(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        fit_small(Session(tmp_path, log=killer(7), checkpoint_seconds=0))
-    for checkpoint in tmp_path.iterdir():
-        truncate(checkpoint)
-    with pytest.raises(InputError, match=r"no checkpoint in .* is readable"):
-        fit_small(Session(tmp_path))
-
-
 # Bad input
-
-
-def test_a_loss_that_diverges_stops_the_training_and_keeps_the_last_finite_checkpoint(tmp_path):
-    def loss(variables, batch, key):
-        return squared_error(variables, batch, key)[0] * jnp.where(variables["steps"] > 4, jnp.nan, 1), {
-            "steps": variables["steps"] + 1.0
-        }
-
-    variables = {**zeros(), "steps": jnp.float32(0)}
-    recipe, session = Recipe(batch_size=10, epochs=2, validation=0), Session(tmp_path, "target", None, 0)
-    with pytest.raises(train.Diverged, match="target: loss is nan at step 6: lower the learning rate"):
-        train.fit(loss, variables, line(), jax.random.key(0), recipe, session)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
-
-
-def test_a_state_that_is_no_longer_finite_is_not_saved(tmp_path):
-    def step(state, batch, key):
-        broken = jnp.where(state.step == 2, jnp.inf, state.variables)
-        return State(state.step + 1, broken, ()), {"loss": jnp.float32(0)}
-
-    state, data, recipe = State(np.int32(0), np.zeros(2), ()), line(), Recipe(batch_size=10, epochs=1, validation=0)
-    with pytest.raises(train.Diverged, match="the state is inf at step 3"):
-        train.loop(step, state, data, jax.random.key(0), recipe, session=Session(tmp_path, checkpoint_seconds=0))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -439,17 +267,3 @@ def test_a_terminal_shows_a_bar(capsys, monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
     fit_small(Session(name="target"))
     assert "img" in capsys.readouterr().err
-
-
-def main(command: str, path: str) -> None:
-    if command == "save":
-        leaves = jax.tree.leaves(fit_small()[:2])
-        np.savez(path, devices=jax.device_count(), **{str(i): leaf for i, leaf in enumerate(leaves)})
-    if command == "kill":
-        fit_small(
-            Session(path, log=lambda step, _: step == 7 and os.kill(os.getpid(), signal.SIGKILL), checkpoint_seconds=0)
-        )
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
