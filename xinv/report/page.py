@@ -2,20 +2,19 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
-from xinv.report import figures
+from xinv.report import figures, sweep
 from xinv.report.folder import Folder, Unit
 from xinv.report.measures import measure, order, plain
-from xinv.report.summary import Arm, Cell, Summary, headline, leak_levels, number, summarise, tally
+from xinv.report.summary import Arm, Summary, headline, number, summarise, tally
 
 _COLOURS = 7
 """Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
-
 
 _REPRODUCE = """\
 import json
@@ -40,7 +39,6 @@ class Bar(NamedTuple):
 class View(NamedTuple):
     """A unit as the template shows it."""
 
-    anchor: str
     unit: Unit
     summary: Summary
     headline: str
@@ -56,11 +54,8 @@ class View(NamedTuple):
 
 def html(folder: Folder, level: float, workdir: Path) -> str:
     """The page of `folder`, read from `workdir`, with intervals at confidence `level`."""
-    changed = _changed([unit.config for unit in folder.units])
-    views = [
-        _view(f"unit-{n}", unit, summarise(unit, level), c)
-        for n, (unit, c) in enumerate(zip(folder.units, changed, strict=True), 1)
-    ]
+    summaries = [summarise(unit, level) for unit in folder.units]
+    changes = sweep.changed([unit.config for unit in folder.units])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -71,52 +66,19 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
     environment.filters |= {"plain": plain, "measure": measure, "json": lambda value: json.dumps(value, indent=2)}
     environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     return environment.get_template("page.html").render(
-        views=views,
+        views=[_view(*of) for of in zip(folder.units, summaries, changes, strict=True)],
         unfinished=folder.unfinished,
-        colours=_colours(view.summary for view in views),
-        comparison=comparison([view.summary for view in views]) if len(views) > 1 else None,
-        metrics=order(list(dict.fromkeys(metric for view in views for metric in view.summary.metrics))),
+        comparison=sweep.compare([unit.name for unit in folder.units], summaries),
+        colours=_colours(summaries),
+        metrics=order(list(dict.fromkeys(metric for summary in summaries for metric in summary.metrics))),
         level=f"{level:.0%}",
         workdir=shlex.quote(str(workdir)),
     )
 
 
-class Comparison(NamedTuple):
-    """A sweep's units side by side, by the metric that the first one's headline uses.
-
-    Attributes:
-      metric: that metric.
-      arms: label by arm name, over all units.
-      models: labels of the models' figures, over all units.
-      rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None where it has none.
-    """
-
-    metric: str
-    arms: dict[str, str]
-    models: list[str]
-    rows: list[list[Cell | None]]
-
-
-def comparison(summaries: list[Summary]) -> Comparison | None:
-    """None where no unit attacked anything."""
-    metric = next((summary.main for summary in summaries if summary.main), None)
-    if metric is None:
-        return None
-    arms = {arm.name: arm.label for summary in summaries for arm in summary.arms if metric in arm.cells}
-    models = list(dict.fromkeys(label for summary in summaries for label, _ in summary.models))
-    attacks = [{arm.name: arm.cells[metric] for arm in s.arms if metric in arm.cells} for s in summaries]
-    place = leak_levels([cell for row in attacks for cell in row.values()], measure(metric).leak)
-    rows = [
-        [place(row[name]) if name in row else None for name in arms] + [dict(s.models).get(label) for label in models]
-        for row, s in zip(attacks, summaries, strict=True)
-    ]
-    return Comparison(metric, arms, models, rows)
-
-
-def _view(anchor: str, unit: Unit, summary: Summary, changed: dict[str, str]) -> View:
+def _view(unit: Unit, summary: Summary, changed: dict[str, str]) -> View:
     bars, scale = _bars(summary)
     return View(
-        anchor=anchor,
         unit=unit,
         summary=summary,
         headline=headline(summary),
@@ -126,7 +88,7 @@ def _view(anchor: str, unit: Unit, summary: Summary, changed: dict[str, str]) ->
         scale=scale,
         examples=_examples(unit, summary),
         panels=_panels(unit, summary),
-        facts=list(_flat(unit.environment)),
+        facts=list(sweep.flat(unit.environment)),
         reproduce=_REPRODUCE.format(path=str(unit.path / "config.json")),
     )
 
@@ -201,20 +163,3 @@ def _colours(summaries: Iterable[Summary]) -> dict[str, str]:
     arms = [arm for summary in summaries for arm in summary.arms]
     explainers = list(dict.fromkeys(arm.explainer for arm in arms if arm.explainer))
     return {arm.name: f"c{explainers.index(arm.explainer) % _COLOURS + 1}" if arm.explainer else "c0" for arm in arms}
-
-
-def _changed(configs: list[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """For each config, the settings (dotted, as flags take them) in which it differs from another one."""
-    flat = [dict(_flat(config)) for config in configs]
-    names = list(dict.fromkeys(name for config in flat for name in config if name != "unit"))
-    differing = [name for name in names if len({config.get(name) for config in flat}) > 1]
-    return [{name: config[name] for name in differing if name in config} for config in flat]
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    """The leaves of nested settings, under dotted names."""
-    for name, item in value.items():
-        if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)

@@ -1,0 +1,69 @@
+"""Several units side by side."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from xinv.report.measures import measure
+from xinv.report.summary import Cell, Summary, leak_levels
+
+
+class Comparison(NamedTuple):
+    """Units by one metric, the first headline's.
+
+    Attributes:
+      headline: where an attacker gets furthest, in one sentence.
+      metric: that metric.
+      arms: label by arm name, over all units.
+      models: labels of the models' figures, over all units.
+      rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None where it has none.
+    """
+
+    headline: str
+    metric: str
+    arms: dict[str, str]
+    models: list[str]
+    rows: list[list[Cell | None]]
+
+
+def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | None:
+    """Places the units `names` beside each other; None where none of them attacked anything."""
+    metric = next((summary.main for summary in summaries if summary.main), None)
+    if metric is None:
+        return None
+    shown = measure(metric)
+    arms = {arm.name: arm.label for summary in summaries for arm in summary.arms if metric in arm.cells}
+    models = list(dict.fromkeys(label for summary in summaries for label, _ in summary.models))
+    attacks = [{arm.name: arm.cells[metric] for arm in s.arms if metric in arm.cells} for s in summaries]
+    place = leak_levels([cell for row in attacks for cell in row.values()], shown.leak)
+    attacks = [{arm: place(cell) for arm, cell in row.items()} for row in attacks]
+    found = [(cell, name, arms[arm]) for name, row in zip(names, attacks, strict=True) for arm, cell in row.items()]
+    cell, name, label = max(found, key=lambda entry: entry[0].leak or 0)
+    figure = f"{shown.label} {cell.text} from {label}"
+    return Comparison(
+        headline=f"Across {len(names)} audits an attacker gets furthest in {name}: {figure}.",
+        metric=metric,
+        arms=arms,
+        models=models,
+        rows=[
+            [row.get(arm) for arm in arms] + [dict(summary.models).get(label) for label in models]
+            for row, summary in zip(attacks, summaries, strict=True)
+        ],
+    )
+
+
+def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """For each config, the settings (dotted, as flags take them) in which it differs from another one."""
+    settings = [dict(flat(config)) for config in configs]
+    names = list(dict.fromkeys(name for found in settings for name in found if name != "unit"))
+    differing = [name for name in names if len({found.get(name) for found in settings}) > 1]
+    return [{name: found[name] for name in differing if name in found} for found in settings]
+
+
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """The leaves of nested settings, under dotted names."""
+    for name, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)
