@@ -5,8 +5,8 @@
     python launch/run.py --config=configs/faces.py --workdir=runs/faces              Yale at the paper's widths, 128x128
 
 The first is the case of Zhao 2021 (Figures 1, 4 and 5; iCV-MEFED, which nobody can download freely) on a set that can be
-had: 15 people in 11 conditions. Its 165 images, 9 of them exact duplicates that are dropped, are few: read its
-intervals. Published for iCV-MEFED: identity is recognised from Flatten+U-Net reconstructions far more often than from
+had: 15 people in 11 conditions, of which the six emotions are used. Its images are few (9 of all 164 are exact
+duplicates and dropped): read its intervals. Published for iCV-MEFED: identity is recognised from Flatten+U-Net reconstructions far more often than from
 those of predictions alone. BUILD_NOTES.md has our figures.
 Data: yalefaces.tar.xz in $XINV_DATA/yale_faces and att_orl_faces.tar.xz in $XINV_DATA/orl_faces, or
 --config.data.source.root=ARCHIVE OR FOLDER.
@@ -19,7 +19,7 @@ from configs import base
 _SOURCES = {
     "yale": dict(
         root="yale_faces/yalefaces.tar.xz",
-        labels=r"(?P<identity>subject\d+)\.(?P<emotion>\w+)",
+        labels=r"(?P<identity>subject\d+)\.(?P<emotion>happy|normal|sad|sleepy|surprised|wink)",
         target="emotion",
     ),
     "orl": dict(root="orl_faces/att_orl_faces.tar.xz", labels=r"(?P<identity>s\d+)/", target="identity"),
@@ -39,7 +39,9 @@ def get_config(arg: str = "") -> ConfigDict:
     return base.inversion(
         unit=f"faces-{name}",
         data=dict(
-            source=dict(name="folder", root=base.data_root(source["root"]), labels=source["labels"]),
+            source=dict(
+                name="folder", root=base.data_root(source["root"]), labels=source["labels"], drop_duplicates=True
+            ),
             transform=dict(crop="centre", resize=(side, side), grayscale=True),
             roles=dict(roles="zhao", stratify="identity", balance=None),
         ),

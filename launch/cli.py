@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from absl import app, flags
+from absl import app, flags, logging
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
@@ -68,6 +68,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if named:
         _check_overrides(named[1], argv)
     arguments = flags.FLAGS(argv)
+    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
     if len(arguments) > 1:
         raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
     return arguments

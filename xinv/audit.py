@@ -23,7 +23,7 @@ from tensorboardX import SummaryWriter
 from xinv import attacks, data, environment, explain, metrics, models, parallel, plugins, store, train
 from xinv.images import as_float
 from xinv.store import Stage, Store
-from xinv.types import Batch, InputError, Key, Model, Observation, Variables
+from xinv.types import Apply, Batch, Explainer, InputError, Key, Model, Observation, Variables
 
 Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
@@ -166,26 +166,24 @@ class Unit(NamedTuple):
 
         return self.stage("logits", f"{part} on {role}, seed {seed}", spec, build)
 
-    def explanation(self, explainer: str, role: str, seed: int) -> Stage:
+    def explanation(self, name: str, role: str, seed: int) -> Stage:
         """The target's explanations of the classes it predicts on a role."""
-        hyper, classifier = self.config["explanations"][explainer], self.classifier("target", seed)
+        settings, classifier = self.config["explanations"][name], self.classifier("target", seed)
+        factory, how = {k: v for k, v in settings.items() if k != "normalise"}, settings["normalise"]
         logits = self.logits("target", role, seed)
-        spec = self.spec(seed) | {"explainer": hyper, "classifier": classifier.digest, "role": role}
+        spec = self.spec(seed) | {"explainer": settings, "classifier": classifier.digest, "role": role}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
-            explain.batch(
-                explain.build(**hyper),
-                self.model("target").apply,
-                classifier.tree("variables"),
-                self.rows_of([role], seed).images,
-                logits.array("logits").argmax(axis=-1),
-                _key(seed, "explain"),
-                self.config["explain"]["batch_size"],
-                out=folder / "explanation.npy",
-            )
+            images = self.rows_of([role], seed).images
+            explainer = explain.normalise(explain.build(**factory), how)
+            arguments = explainer, self.model("target").apply, classifier.tree("variables"), images
+            maps = store.create_array(folder / "explanation.npy", (len(images), *_map_shape(*arguments)), np.float32)
+            labels, size = logits.array("logits").argmax(axis=-1), self.config["explain"]["batch_size"]
+            explain.batch(*arguments, labels, _key(seed, "explain"), size, out=maps)
+            maps.flush()
 
-        return self.stage("explanation", f"{explainer} on {role}, seed {seed}", spec, build)
+        return self.stage("explanation", f"{name} on {role}, seed {seed}", spec, build)
 
     def observation(self, arm: Arm, role: str, seed: int) -> tuple[Observation, list[str]]:
         """What the service releases about a role's images, and the digests of the stages it comes from."""
@@ -288,6 +286,12 @@ def _key(seed: int, *purpose: str) -> Key:
 @functools.cache
 def _answer(model: Model) -> Callable[[Variables, Batch, Any], jax.Array]:
     return lambda variables, images, keys: model.apply(variables, as_float(images))
+
+
+def _map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: data.Images) -> tuple[int, ...]:
+    """The shape [h,w,c] of an explainer's maps of these images."""
+    one = jax.ShapeDtypeStruct(images.shape[1:], np.float32), jax.ShapeDtypeStruct((), np.int32)
+    return jax.eval_shape(functools.partial(explainer, apply), variables, *one, jax.random.key(0)).shape
 
 
 def _metric(name: str, hyper: Config, given: Config) -> Partial:
