@@ -1,0 +1,79 @@
+"""Games on superpixels: a coalition is the set of superpixels that keep their pixels, its value the label's logit."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xinv.explain.perturb import predict
+from xinv.explain.segment import Segmenter
+from xinv.types import Apply, Array, InputError, Variables
+
+Baseline = float | tuple[float, ...] | str
+"""What an absent superpixel becomes: a number, one number per channel, or "mean", its own mean colour."""
+
+
+class Game(NamedTuple):
+    """One image cut into M superpixels.
+
+    Attributes:
+      image: float [H,W,C].
+      absent: float [H,W,C], the image with every superpixel absent.
+      labels: int32 [H,W], the superpixel of each pixel.
+    """
+
+    image: jax.Array
+    absent: jax.Array
+    labels: jax.Array
+
+
+def game(segmenter: Segmenter, image: Array, baseline: Baseline) -> tuple[Game, int]:
+    """The game on `image` and its number of superpixels M."""
+    count = segmenter.count(*image.shape[:2])
+    image, labels = jnp.asarray(image), segmenter.labels(image)
+    if baseline == "mean":
+        absent = (_per_segment(image, labels, count) / jnp.maximum(_per_segment(1, labels, count), 1))[labels]
+    else:
+        absent = jnp.broadcast_to(jnp.asarray(baseline, image.dtype), image.shape)
+    return Game(image, absent, labels), count
+
+
+def logits(apply: Apply, variables: Variables, game: Game, coalitions: jax.Array) -> jax.Array:
+    """Logits [S, K] of the coalitions bool [S, M]."""
+
+    def compose(game: Game, coalition: jax.Array) -> jax.Array:
+        return jnp.where(coalition[game.labels][..., None], game.image, game.absent)
+
+    return predict(apply, variables, compose, game, coalitions)
+
+
+def paint(values: jax.Array, game: Game) -> jax.Array:
+    """The map [H,W,1] that gives each pixel the value [M] of its superpixel."""
+    return values[game.labels][..., None]
+
+
+def products(game: Game, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Per superpixel [M]: the inner products image.image, image.absent and absent.absent over its pixels."""
+    pairs = (game.image, game.image), (game.image, game.absent), (game.absent, game.absent)
+    return tuple(_per_segment((a * b).sum(-1, keepdims=True), game.labels, count)[:, 0] for a, b in pairs)
+
+
+def check_baseline(baseline: Baseline) -> None:
+    """Raises InputError for a string other than "mean"."""
+    if isinstance(baseline, str) and baseline != "mean":
+        raise InputError(f'a baseline is a number, a number per channel or "mean", not {baseline!r}')
+
+
+def check_samples(name: str, samples: int, least: int) -> None:
+    """Raises InputError for fewer than `least` samples."""
+    if samples < least:
+        raise InputError(f"{name} takes at least {least} samples, not {samples}")
+
+
+def _per_segment(values: Array | int, labels: jax.Array, count: int) -> jax.Array:
+    """Sums [M, c] of values [H,W,c] over each superpixel."""
+    member = jax.nn.one_hot(labels.reshape(-1), count, axis=0)
+    flat = jnp.broadcast_to(
+        jnp.asarray(values, member.dtype), (*labels.shape, jnp.shape(values)[-1] if jnp.ndim(values) else 1)
+    )
+    return jnp.matmul(member, flat.reshape(labels.size, -1), precision="highest")

@@ -1,0 +1,90 @@
+"""LIME: a sparse linear model of the score around one image (Ribeiro 2016)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from xinv.explain import coalitions, linear
+from xinv.explain.coalitions import Baseline, Game
+from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+PENALTIES = {"lasso": linear.lasso, "ridge": linear.ridge}
+
+
+@functools.cache
+def lime(
+    samples: int = 25,
+    segments: int = 50,
+    compactness: float | None = None,
+    kernel_width: float = 1.0,
+    alpha: float = 0.01,
+    *,
+    penalty: str = "lasso",
+    distance: str = "cosine",
+    baseline: Baseline = 0.0,
+    segmentation: str | Labels | Segmenter = "slic",
+    sigma: float | None = None,
+) -> Explainer:
+    """Coefficients of a weighted linear model of the label's logit on the presence of superpixels, as captum's Lime.
+
+    Each of `samples` copies keeps each superpixel with probability 1/2; a copy at distance d from the image weighs
+    exp(-d^2 / 2 kernel_width^2).
+
+    Args:
+      samples: forward passes.
+      segments, compactness, segmentation, sigma: see `segment.superpixels`.
+      kernel_width: in units of `distance`.
+      alpha: strength of the penalty, on weights rescaled to mean 1: `linear.lasso`, `linear.ridge`.
+      penalty: "lasso" or "ridge".
+      distance: between image and copy as vectors, "cosine" or "euclidean".
+      baseline: what an absent superpixel becomes: a number, one per channel, or "mean", its own mean colour.
+
+    Returns:
+      An explainer whose map is [H,W,1], in units of the logit.
+
+    Raises:
+      InputError: an option outside these.
+
+    Cost: `samples` forward passes.
+    """
+    segmenter = superpixels(segmentation, segments, compactness, sigma)
+    coalitions.check_baseline(baseline)
+    coalitions.check_samples("lime", samples, 2)
+    if penalty not in PENALTIES:
+        raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {penalty!r}")
+    if distance not in DISTANCES:
+        raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {distance!r}")
+    if not kernel_width > 0 or alpha < 0:
+        raise InputError(f"lime's kernel_width is positive and its alpha at least 0, not {kernel_width} and {alpha}")
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        game, count = coalitions.game(segmenter, image, baseline)
+        present = jax.random.bernoulli(key, 0.5, (samples, count))
+        scores = coalitions.logits(apply, variables, game, present)[:, label]
+        x = present.astype(scores.dtype)
+        weights = _kernel(DISTANCES[distance](game, x), kernel_width)
+        return coalitions.paint(PENALTIES[penalty](x, scores, weights, alpha), game)
+
+    return explain
+
+
+def _kernel(squared: jax.Array, width: float) -> jax.Array:
+    """exp(-d^2 / 2 width^2) of squared distances, up to a factor that rescaled weights cancel: never all zero."""
+    return jnp.exp((squared.min() - squared) / (2 * width**2))
+
+
+def _cosine(game: Game, present: jax.Array) -> jax.Array:
+    whole, cross, absent = coalitions.products(game, present.shape[1])
+    dot = present @ whole + (1 - present) @ cross
+    norm = jnp.sqrt(whole.sum() * (present @ whole + (1 - present) @ absent))
+    return (1 - dot / jnp.maximum(norm, 1e-8)) ** 2
+
+
+def _euclidean(game: Game, present: jax.Array) -> jax.Array:
+    whole, cross, absent = coalitions.products(game, present.shape[1])
+    return (1 - present) @ (whole - 2 * cross + absent)
+
+
+DISTANCES = {"cosine": _cosine, "euclidean": _euclidean}

@@ -1,0 +1,85 @@
+"""Runs a model on many perturbed copies of an image: the one place where sampling explainers call it.
+
+All copies go through `apply` in its batch axis. `jax.vmap` over examples does not nest: the copies of all examples are
+laid end to end and cut into chunks that fit a memory budget, so that neither the samples per map nor the examples per
+batch bound the size of what can be explained.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from xinv.types import Apply, Array, Variables
+
+CPU_BUDGET, ACCELERATOR_BUDGET = 2**28, 2**31
+"""Bytes of activations in flight. On CPU larger chunks fall out of the cache and are slower, not faster."""
+
+
+def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, rows: Any) -> jax.Array:
+    """Logits [S, K] of the S images `perturb(shared, row)` [H,W,C], one for each row of the tree `rows` [S,...].
+
+    `shared` (a tree of arrays) holds what the copies of one example have in common, such as the image. The copies are
+    made chunk by chunk and never all stored. Not differentiable in reverse mode unless vmapped.
+    """
+    leaves, treedef = jax.tree.flatten(variables)
+    dynamic = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
+
+    def run(arrays: list, shared: Any, owner: jax.Array, rows: Any) -> jax.Array:
+        """`shared` [G,...] holds the examples, `owner` [T] says which of them each row belongs to."""
+        given = iter(arrays)
+        full = [next(given) if moves else leaf for leaf, moves in zip(leaves, dynamic, strict=True)]
+        model = lambda images: apply(jax.tree.unflatten(treedef, full), images)  # noqa: E731
+        copy = lambda owner, row: perturb(jax.tree.map(lambda x: x[owner], shared), row)  # noqa: E731
+        return _in_chunks(model, jax.vmap(copy), (owner, rows))
+
+    flat = custom_vmap(run)
+
+    @flat.def_vmap
+    def _(examples: int, batched: tuple, arrays: list, shared: Any, owner: jax.Array, rows: Any) -> tuple:
+        if any(batched[0]):  # several models: nothing to share
+            axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
+            return jax.vmap(run, in_axes=axes)(arrays, shared, owner, rows), True
+        spread = lambda x, is_batched: x if is_batched else jnp.broadcast_to(x, (examples, *x.shape))  # noqa: E731
+        shared, owner, rows = jax.tree.map(spread, (shared, owner, rows), tuple(batched[1:]))
+        owner += (
+            owner.dtype.type(jax.tree.leaves(shared)[0].shape[1]) * jnp.arange(examples, dtype=owner.dtype)[:, None]
+        )
+        join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        logits = flat(arrays, jax.tree.map(join, shared), join(owner), jax.tree.map(join, rows))
+        return logits.reshape(examples, -1, *logits.shape[1:]), True
+
+    arrays = [leaf for leaf, moves in zip(leaves, dynamic, strict=True) if moves]
+    owner = jnp.zeros(jax.tree.leaves(rows)[0].shape[:1], jnp.int32)
+    return flat(arrays, jax.tree.map(lambda x: jnp.asarray(x)[None], shared), owner, rows)
+
+
+def _in_chunks(model: Callable, copies: Callable, rows: tuple) -> jax.Array:
+    """`model(copies(*rows))`, at most `chunk` rows at a time; a loop, so that compile time does not grow with it."""
+    total = len(rows[0])
+    one = jax.eval_shape(copies, *jax.tree.map(lambda x: x[:1], rows))
+    chunks = -(-total // _largest_chunk(model, one))
+    if chunks == 1:
+        return model(copies(*rows))
+    size = -(-total // chunks)
+    pad = lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], chunks * size - total, axis=0)])  # noqa: E731
+    stacked = jax.tree.map(lambda x: pad(x).reshape(chunks, size, *x.shape[1:]), rows)
+    logits = jax.lax.map(lambda chunk: model(copies(*chunk)), stacked)
+    return logits.reshape(chunks * size, *logits.shape[2:])[:total]
+
+
+def _largest_chunk(model: Callable, one: jax.ShapeDtypeStruct) -> int:
+    """Images per call of `model` within the budget, counting three times its largest intermediate result."""
+    budget = CPU_BUDGET if jax.default_backend() == "cpu" else ACCELERATOR_BUDGET
+    return max(1, budget // (3 * _largest_value(jax.make_jaxpr(model)(one).jaxpr)))
+
+
+def _largest_value(jaxpr: Any) -> int:
+    """Bytes of the largest value that an equation of `jaxpr`, or of a jaxpr within it, computes."""
+    params = [getattr(p, "jaxpr", p) for eqn in jaxpr.eqns for p in eqn.params.values()]
+    inner = [p for p in params if hasattr(p, "eqns")]
+    values = [v.aval.size * v.aval.dtype.itemsize for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "size")]
+    return max([1, *values, *(_largest_value(sub) for sub in inner)])

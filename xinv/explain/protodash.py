@@ -1,0 +1,112 @@
+"""ProtoDash: an image explained by weighted prototypes from a reference set (Gurumoorthy 2019, algorithm 2)."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv.explain import linear
+from xinv.explain.perturb import predict
+from xinv.images import as_float
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+
+def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel: str = "gaussian") -> Explainer:
+    """The weighted mean of the prototypes that ProtoDash picks for an image.
+
+    Of the reference images that the model predicts as the label (of all of them if there is none), those are picked,
+    one after another and each time with the best non-negative weights w, that bring sum_j w_j k(., prototype_j) closest
+    to k(., image) in the kernel's space. Papers leave open how prototypes become a map: here it is
+    sum_j w_j prototype_j / sum_j w_j. The model enters through its predictions on the reference set.
+
+    Args:
+      reference: images [R,H,W,C], uint8 or float in [0,1].
+      prototypes: how many to pick.
+      sigma: width of the Gaussian kernel exp(-|a - b|^2 / 2 sigma^2), in Euclidean distance between whole images. As
+        only ratios of weights matter, the kernel is scaled so that no width underflows.
+      kernel: "gaussian" or "linear", the inner product of the pixels (aix360's "Gaussian" and "other"); the linear
+        kernel has no sigma.
+
+    Returns:
+      An explainer whose map is [H,W,C], in intensity; zero where no prototype has a positive weight.
+
+    Raises:
+      InputError: an option outside these, or images of another shape than the reference's.
+
+    Cost: R forward passes per batch of maps, none per map; R x prototypes kernel evaluations per map.
+    """
+    if np.ndim(reference) != 4 or not 1 <= prototypes <= len(reference):
+        raise InputError(
+            f"protodash picks 1 to R prototypes of a reference [R,H,W,C], not {prototypes} of {np.shape(reference)}"
+        )
+    if kernel not in KERNELS:
+        raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {kernel!r}")
+    if not sigma > 0:
+        raise InputError(f"protodash's sigma is positive, not {sigma}")
+    reference = np.asarray(as_float(reference), np.float32)
+    return _of_bytes(reference.tobytes(), reference.shape, prototypes, sigma, kernel)
+
+
+@functools.lru_cache(maxsize=8)
+def _of_bytes(content: bytes, shape: tuple[int, ...], prototypes: int, sigma: float, kernel: str) -> Explainer:
+    """The explainer, the same object for the same content, so that what was compiled for it is found again."""
+    reference = np.frombuffer(content, np.float32).reshape(shape)
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        if image.shape != shape[1:]:
+            raise InputError(f"protodash's reference holds images {shape[1:]}, the image is {image.shape}")
+        images = jnp.asarray(reference)
+        same = jnp.argmax(predict(apply, variables, lambda _, row: row, (), images), -1) == label
+        allowed = same | ~same.any()
+        points = images.reshape(shape[0], -1)
+        chosen, weights = select(KERNELS[kernel], points, image.reshape(-1), allowed, prototypes, sigma)
+        total = weights.sum()
+        return jnp.tensordot(weights / jnp.where(total > 0, total, 1), images[chosen], 1).astype(image.dtype)
+
+    return explain
+
+
+def select(
+    kernel, points: jax.Array, target: jax.Array, allowed: jax.Array, prototypes: int, sigma: float
+) -> tuple[jax.Array, jax.Array]:
+    """Indices [m] into `points` [R,D] and weights [m], up to one common factor; weight 0 where none would help."""
+    logs, sign = kernel(points, target, sigma)
+    scale = jnp.where(allowed, logs, -jnp.inf).max()
+    likeness = sign * jnp.exp(logs - jnp.where(jnp.isfinite(scale), scale, 0))
+    norms = jax.vmap(lambda point: _value(kernel, point[None], point, sigma)[0])(points)
+
+    def pick(j: int, carry: tuple) -> tuple:
+        chosen, weights, columns = carry
+        gradient = likeness - columns @ weights
+        first = jnp.sign(gradient) * gradient**2 / jnp.maximum(norms, 1e-30)  # twice the gain of a first prototype
+        open_ = allowed & ~(chosen[:, None] == jnp.arange(len(points))).any(0)
+        best = jnp.argmax(jnp.where(open_, jnp.where(j == 0, first, gradient), -jnp.inf))
+        useful = open_[best] & (gradient[best] > 0)
+        chosen = chosen.at[j].set(jnp.where(useful, best, -1))
+        columns = columns.at[:, j].set(jnp.where(useful, _value(kernel, points, points[best], sigma), 0))
+        real = chosen >= 0
+        gram = jnp.where(real[:, None] & real, columns[chosen], 0)
+        return chosen, linear.nonnegative(gram, jnp.where(real, likeness[chosen], 0)), columns
+
+    start = jnp.full(prototypes, -1), jnp.zeros(prototypes), jnp.zeros((len(points), prototypes))
+    chosen, weights, _ = jax.lax.fori_loop(0, prototypes, pick, start)
+    return jnp.maximum(chosen, 0), weights
+
+
+def _value(kernel, points: jax.Array, target: jax.Array, sigma: float) -> jax.Array:
+    logs, sign = kernel(points, target, sigma)
+    return sign * jnp.exp(logs)
+
+
+def _gaussian(points: jax.Array, target: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
+    """Logarithm and sign of the kernel between each of `points` [R,D] and `target` [D]."""
+    return -((points - target) ** 2).sum(-1) / (2 * sigma**2), jnp.ones(len(points))
+
+
+def _linear(points: jax.Array, target: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
+    product = jnp.matmul(points, target, precision="highest")
+    return jnp.log(jnp.abs(product)), jnp.sign(product)
+
+
+KERNELS = {"gaussian": _gaussian, "linear": _linear}

@@ -1,0 +1,260 @@
+"""Superpixels: an image [H,W,C] float in [0,1] as label map int32 [H,W], under jit and vmap.
+
+The number of labels is static, because an array's shape must be: `count(height, width)` bounds it from above. A label
+that no pixel carries is a feature without effect.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import skimage.segmentation
+from skimage.util import regular_grid
+
+from xinv.types import Array, InputError
+
+Labels = tuple[tuple[int, ...], ...]
+
+
+class Segmenter(NamedTuple):
+    """How to cut an image into superpixels.
+
+    Attributes:
+      count: `(height, width) -> int`, one more than the largest label.
+      labels: `(image[H,W,C]) -> int32 [H,W]`.
+    """
+
+    count: Callable[[int, int], int]
+    labels: Callable[[Array], jax.Array]
+
+
+def superpixels(
+    segmentation: str | Labels | Segmenter, segments: int, compactness: float | None, sigma: float | None
+) -> Segmenter:
+    """The segmenter an explainer's options name: "slic", "felzenszwalb", "quickshift", a label map or a Segmenter.
+
+    `compactness` belongs to SLIC alone (None is 10) and `segments` to the three algorithms; `sigma` is the width in
+    pixels of the Gaussian that smooths the image first (None is the algorithm's own default).
+
+    Raises:
+      InputError: an unknown name, or an option that the choice does not have.
+    """
+    if not isinstance(segmentation, str):
+        if compactness is not None or sigma is not None:
+            raise InputError(f"a given segmentation takes no compactness or sigma, not {compactness} and {sigma}")
+        return segmentation if isinstance(segmentation, Segmenter) else fixed(segmentation)
+    options = {} if sigma is None else {"sigma": sigma}
+    if segmentation == "slic":
+        return slic(segments, 10.0 if compactness is None else compactness, **options)
+    if compactness is not None:
+        raise InputError(f"compactness {compactness} belongs to segmentation 'slic', not {segmentation!r}")
+    if segmentation == "felzenszwalb":
+        return felzenszwalb(segments, **options)
+    if segmentation == "quickshift":
+        return quickshift(segments, **options)
+    raise InputError(f"unknown segmentation {segmentation!r}: choose slic, felzenszwalb, quickshift or a label map")
+
+
+@functools.cache
+def fixed(labels: Labels) -> Segmenter:
+    """The same label map [H][W] (nested tuples, from 0) for every image."""
+    array = np.asarray(labels, np.int32)
+    if array.ndim != 2 or array.min() < 0:
+        raise InputError(f"a label map is [H][W] of integers from 0, not of shape {array.shape}, minimum {array.min()}")
+
+    def given(image: Array) -> jax.Array:
+        if array.shape != image.shape[:2]:
+            raise InputError(f"the label map is {array.shape}, the image {image.shape[:2]}")
+        return jnp.asarray(array)
+
+    return Segmenter(lambda height, width: int(array.max()) + 1, given)
+
+
+@functools.cache
+def felzenszwalb(segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min_size: int = 20) -> Segmenter:
+    """scikit-image's felzenszwalb, on the host; `scale` doubles until there are at most `segments` superpixels."""
+
+    def cut(image: np.ndarray, doubling: int) -> np.ndarray:
+        return skimage.segmentation.felzenszwalb(image, scale * 2.0**doubling, sigma, min_size)
+
+    return _on_host("felzenszwalb", cut, segments)
+
+
+@functools.cache
+def quickshift(segments: int = 50, kernel_size: float = 5.0, max_dist: float = 10.0, sigma: float = 0.0) -> Segmenter:
+    """scikit-image's quickshift, on the host; `max_dist` doubles until there are at most `segments` superpixels."""
+
+    def cut(image: np.ndarray, doubling: int) -> np.ndarray:
+        options = {"kernel_size": kernel_size, "max_dist": max_dist * 2.0**doubling, "sigma": sigma}
+        return skimage.segmentation.quickshift(image, convert2lab=image.shape[-1] == 3, **options)
+
+    return _on_host("quickshift", cut, segments)
+
+
+def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: int) -> Segmenter:
+    _check_positive(name, "segments", segments)
+
+    def at_most(image: np.ndarray) -> np.ndarray:
+        for doubling in range(64):
+            labels = cut(image, doubling)
+            if labels.max() < segments:
+                return labels.astype(np.int32)
+        raise InputError(f"{name} finds more than {segments} segments at every scale")
+
+    def host(images: Any) -> np.ndarray:
+        images = np.asarray(images, np.float64)
+        flat = [at_most(image) for image in images.reshape(-1, *images.shape[-3:])]
+        return np.stack(flat).reshape(images.shape[:-1])
+
+    def labels(image: Array) -> jax.Array:
+        result = jax.ShapeDtypeStruct(image.shape[:2], jnp.int32)
+        return jax.pure_callback(host, result, image, vmap_method="broadcast_all")
+
+    return Segmenter(lambda height, width: segments, labels)
+
+
+@functools.cache
+def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iterations: int = 10) -> Segmenter:
+    """SLIC (Achanta 2012) compiled, with scikit-image's conventions: grid, Lab colours of RGB images, rescaling, window.
+
+    As there, `segments` is approximate: it fixes the grid of initial centres. Every superpixel is connected and at
+    least half the average size; unlike there, one label never becomes several superpixels, so `count` is the grid's size.
+    """
+    for option, value in {"segments": segments, "compactness": compactness, "iterations": iterations}.items():
+        _check_positive("slic", option, value)
+    if sigma < 0:
+        raise InputError(f"slic's sigma is at least 0, not {sigma}")
+
+    def labels(image: Array) -> jax.Array:
+        height, width, _ = image.shape
+        centres, steps = _grid(height, width, segments)
+        colours = _smooth(_colours(image), sigma) / compactness
+        assigned = _cluster(colours, centres, steps, iterations)
+        return _connect(assigned, len(centres), int(0.5 * height * width / len(centres)))
+
+    return Segmenter(lambda height, width: len(_grid(height, width, segments)[0]), labels)
+
+
+def _check_positive(name: str, option: str, value: float) -> None:
+    if not value > 0:
+        raise InputError(f"{name}'s {option} is positive, not {value}")
+
+
+def _grid(height: int, width: int, segments: int) -> tuple[np.ndarray, np.ndarray]:
+    """Initial centres [M,2] and the steps [2] between them."""
+    slices = regular_grid((1, height, width), segments)[1:]
+    axes = [np.arange(n)[cut] for n, cut in zip((height, width), slices, strict=True)]
+    centres = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    return centres.astype(np.float32), np.array([cut.step or 1 for cut in slices], np.float32)
+
+
+def _colours(image: Array) -> jax.Array:
+    """The image stretched to [0,1]; in CIE Lab (D65) where it has three channels."""
+    spread = image.max() - image.min()
+    image = (image - image.min()) / jnp.where(spread > 0, spread, 1)
+    return _lab(image) if image.shape[-1] == 3 else image
+
+
+def _lab(rgb: jax.Array) -> jax.Array:
+    linear = jnp.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    to_xyz = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+    white = np.array([0.95047, 1.0, 1.08883])
+    xyz = jnp.matmul(linear, (to_xyz / white[:, None]).T.astype(np.float32), precision="highest")
+    f = jnp.where(xyz > 0.008856, jnp.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
+
+
+def _smooth(image: jax.Array, sigma: float) -> jax.Array:
+    """Gaussian blur over both spatial axes, mirrored at the border, cut off at four sigma."""
+    radius = int(4 * sigma + 0.5)
+    if radius == 0:
+        return image
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).astype(np.float32)
+    for axis in (0, 1):
+        padded = jnp.pad(image, [(radius, radius) if i == axis else (0, 0) for i in range(3)], mode="symmetric")
+        size = image.shape[axis]
+        image = sum(k * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, k in enumerate(kernel))
+    return image
+
+
+def _cluster(colours: jax.Array, centres: np.ndarray, steps: np.ndarray, iterations: int) -> jax.Array:
+    """k-means in space and colour, each centre reaching two steps far; the first pass goes by distance alone."""
+    height, width, channels = colours.shape
+    places = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2).astype(np.float32)
+    points = jnp.concatenate([places / steps.max(), colours.reshape(-1, channels)], -1)
+
+    def assign(means: jax.Array) -> jax.Array:
+        middle = means[:, :2] * steps.max()
+        low, high = jnp.floor(middle - 2 * steps), jnp.floor(middle + 2 * steps + 1)
+        place = places[:, None]
+        near = ((place >= jnp.maximum(low, 0)) & (place < high)).all(-1)
+        distance = sum((points[:, None, i] - means[None, :, i]) ** 2 for i in range(points.shape[1]))
+        return jnp.argmin(jnp.where(near, distance, jnp.inf), -1)
+
+    def update(_: int, means: jax.Array) -> jax.Array:
+        member = jax.nn.one_hot(assign(means), len(centres), dtype=points.dtype)
+        sums, sizes = jnp.matmul(member.T, points, precision="highest"), member.sum(0)[:, None]
+        return jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), means)
+
+    start = jnp.concatenate([jnp.asarray(centres) / steps.max(), jnp.zeros((len(centres), channels))], -1)
+    means = jax.lax.fori_loop(0, iterations - 1, update, start)
+    return assign(means).reshape(height, width)
+
+
+def _connect(labels: jax.Array, count: int, min_size: int) -> jax.Array:
+    """Keeps the largest connected part of each label if it has `min_size` pixels; other parts join a neighbour.
+
+    As in scikit-image a part joins the one, among those that begin earlier, that its last pixels touch.
+    """
+    names, pixels = _components(labels), labels.size
+    parts, flat = names.reshape(-1), labels.reshape(-1)
+    sizes = jax.ops.segment_sum(jnp.ones_like(parts), parts, pixels)[parts]
+    largest = jax.ops.segment_max(sizes, flat, count)[flat]
+    first = jax.ops.segment_min(jnp.where(sizes == largest, parts, pixels), flat, count)[flat]
+    kept = (parts == first) & (sizes >= min_size) | (parts == parts[jnp.argmax(sizes)])
+
+    touched = jnp.stack([jnp.where(n < names, n, -1) for n in _neighbours(names, pixels)]).max(0).reshape(-1)
+    last = jax.ops.segment_max(jnp.where(touched >= 0, jnp.arange(pixels), -1), parts, pixels)[parts]
+    root = jnp.where(kept | (last < 0), parts, touched[last])
+    for _ in range(int(pixels).bit_length()):
+        root = root[root]
+    return _grow(jnp.where(kept[root], flat[root], -1).reshape(labels.shape)).astype(jnp.int32)
+
+
+def _grow(labels: jax.Array) -> jax.Array:
+    """Gives each pixel labelled -1 the label of a neighbour, until none is left."""
+
+    def step(labels: jax.Array) -> jax.Array:
+        for neighbour in _neighbours(labels, -1):
+            labels = jnp.where(labels < 0, neighbour, labels)
+        return labels
+
+    return jax.lax.while_loop(lambda x: (x < 0).any(), step, labels)
+
+
+def _components(labels: jax.Array) -> jax.Array:
+    """The connected component of each pixel, named after its smallest pixel index."""
+    pixels = labels.size
+    same = [neighbour == labels for neighbour in _neighbours(labels, -1)]
+
+    def spread(carry: tuple) -> tuple:
+        names, _ = carry
+        new = names
+        for joined, neighbour in zip(same, _neighbours(names, pixels), strict=True):
+            new = jnp.where(joined, jnp.minimum(new, neighbour), new)
+        new = new.reshape(-1)[new]  # a pixel may take its representative's name: few passes even for long components
+        return new, (new != names).any()
+
+    start = jnp.arange(pixels, dtype=jnp.int32).reshape(labels.shape)
+    return jax.lax.while_loop(lambda carry: carry[1], spread, (start, jnp.array(True)))[0]
+
+
+def _neighbours(values: jax.Array, outside: int) -> list[jax.Array]:
+    """The values above, below, left and right of each pixel."""
+    padded = jnp.pad(values, 1, constant_values=outside)
+    return [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]

@@ -1,0 +1,123 @@
+"""Shapley values of superpixels: by regression on coalitions (KernelSHAP) and by permutations."""
+
+import functools
+from itertools import product
+from math import comb
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv.explain import coalitions, linear
+from xinv.explain.coalitions import Baseline
+from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+MOST_ENUMERATED = 16
+
+
+@functools.cache
+def kernel_shap(
+    samples: int | None = 25,
+    segments: int = 50,
+    compactness: float | None = None,
+    *,
+    baseline: Baseline = 0.0,
+    segmentation: str | Labels | Segmenter = "slic",
+    sigma: float | None = None,
+) -> Explainer:
+    """KernelSHAP (Lundberg and Lee 2017) of the label's logit, as captum's KernelShap.
+
+    The values always add up to f(image) - f(all absent), by constraint (captum: by weights of 10^6). With fewer
+    coalitions than superpixels the solution of least norm is taken, as captum does.
+
+    Args:
+      samples: coalitions, the full and the empty one among them; the others have a size k with probability in
+        proportion to 1 / k(M-k), all sets of one size being equally likely. None, or at least 2^M: every coalition once,
+        with its Shapley weight, which gives the exact Shapley values of M superpixels.
+      segments, compactness, segmentation, sigma: see `segment.superpixels`.
+      baseline: what an absent superpixel becomes: a number, one per channel, or "mean", its own mean colour.
+
+    Returns:
+      An explainer whose map is [H,W,1], in units of the logit; a pixel has its superpixel's value.
+
+    Raises:
+      InputError: an option outside these, or None with more than 16 superpixels.
+
+    Cost: `samples` forward passes, at most 2^M.
+    """
+    segmenter = superpixels(segmentation, segments, compactness, sigma)
+    coalitions.check_baseline(baseline)
+    if samples is not None:
+        coalitions.check_samples("kernel_shap", samples, 3)
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        game, count = coalitions.game(segmenter, image, baseline)
+        if samples is None and count > MOST_ENUMERATED:
+            raise InputError(f"kernel_shap enumerates at most {MOST_ENUMERATED} superpixels, not {count}: give samples")
+        if samples is None or samples >= 2**count:
+            present, weights = _all_coalitions(count)
+        else:
+            present, weights = _sample_coalitions(key, samples, count), jnp.ones(samples - 2)
+        scores = coalitions.logits(apply, variables, game, present)[:, label]
+        total, rest = scores[0] - scores[1], scores[2:] - scores[1]
+        values = linear.sum_constrained(jnp.asarray(present[2:], scores.dtype), rest, weights, total)
+        return coalitions.paint(values, game)
+
+    return explain
+
+
+@functools.cache
+def shapley_sampling(
+    samples: int = 25,
+    segments: int = 50,
+    compactness: float | None = None,
+    *,
+    baseline: Baseline = 0.0,
+    segmentation: str | Labels | Segmenter = "slic",
+    sigma: float | None = None,
+) -> Explainer:
+    """Shapley values of the label's logit by random permutations (Castro 2009), as captum's ShapleyValueSampling.
+
+    Superpixels enter one after another in each of `samples` random orders; a value is the mean change on entering, so
+    that the values always add up to f(image) - f(all absent). Options and map as in `kernel_shap`.
+
+    Cost: samples x (M - 1) + 2 forward passes for M superpixels.
+    """
+    segmenter = superpixels(segmentation, segments, compactness, sigma)
+    coalitions.check_baseline(baseline)
+    coalitions.check_samples("shapley_sampling", samples, 1)
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        game, count = coalitions.game(segmenter, image, baseline)
+        ranks = _ranks(key, samples, count)
+        inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
+        ends = np.array([[True], [False]]) & np.ones(count, bool)
+        scores = coalitions.logits(apply, variables, game, jnp.concatenate([ends, inner]))[:, label]
+        full, empty = (jnp.full((samples, 1), scores[i]) for i in (0, 1))
+        path = jnp.concatenate([empty, scores[2:].reshape(samples, -1), full], 1)
+        return coalitions.paint(jnp.take_along_axis(jnp.diff(path), ranks, 1).mean(0), game)
+
+    return explain
+
+
+def _ranks(key: Key, samples: int, count: int) -> jax.Array:
+    """int [samples, count]: where each superpixel stands in each of `samples` random orders."""
+    return jnp.argsort(jax.random.uniform(key, (samples, count)), axis=1)
+
+
+def _sample_coalitions(key: Key, samples: int, count: int) -> jax.Array:
+    """bool [samples, count]: the full and the empty coalition, then random ones as Shapley's kernel weighs them."""
+    order_key, size_key = jax.random.split(key)
+    sizes = np.arange(1, count)
+    drawn = jax.random.categorical(size_key, -np.log(sizes * (count - sizes)), shape=(samples - 2, 1)) + 1
+    ends = np.array([[True], [False]]) & np.ones(count, bool)
+    return jnp.concatenate([ends, _ranks(order_key, samples - 2, count) < drawn])
+
+
+def _all_coalitions(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """All coalitions bool [2^count, count], the full and the empty one first, and the Shapley weights of the others."""
+    present = np.array([*product([True, False], repeat=count)])
+    present = np.concatenate([present[:1], present[-1:], present[1:-1]])
+    weights = [(count - 1) / (comb(count, k) * k * (count - k)) for k in range(1, count)]
+    return present, np.array(weights, np.float32)[present[2:].sum(1) - 1]
