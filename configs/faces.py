@@ -4,10 +4,10 @@
     python launch/run.py --config=configs/faces.py:runlocal-orl --workdir=runs/orl   ORL: identity -> identity
     python launch/run.py --config=configs/faces.py --workdir=runs/faces              Yale at the paper's widths, 128x128
 
-The first is the case of Zhao 2021 (Figures 1, 4 and 5; iCV-MEFED, which nobody can download freely) on a set that can be
-had: 15 people in 11 conditions, of which the six emotions are used. Its images are few (9 of all 164 are exact
-duplicates and dropped): read its intervals. Published for iCV-MEFED: identity is recognised from Flatten+U-Net reconstructions far more often than from
-those of predictions alone. BUILD_NOTES.md has our figures.
+The first is the case of Zhao 2021 (Figures 1, 4 and 5) on a set that can be had: iCV-MEFED cannot be downloaded freely.
+Yale shows 15 people with six emotions, 90 images less the exact duplicates: read its intervals. Published for iCV-MEFED:
+identity is recognised from Flatten+U-Net reconstructions far more often than from those of predictions alone.
+BUILD_NOTES.md has our figures.
 Data: yalefaces.tar.xz in $XINV_DATA/yale_faces and att_orl_faces.tar.xz in $XINV_DATA/orl_faces, or
 --config.data.source.root=ARCHIVE OR FOLDER.
 """
@@ -21,33 +21,39 @@ _SOURCES = {
         root="yale_faces/yalefaces.tar.xz",
         labels=r"(?P<identity>subject\d+)\.(?P<emotion>happy|normal|sad|sleepy|surprised|wink)",
         target="emotion",
+        roles=dict(target_train=0.4, attack_train=0.35, attack_test=0.25),
+        epochs=300,
     ),
-    "orl": dict(root="orl_faces/att_orl_faces.tar.xz", labels=r"(?P<identity>s\d+)/", target="identity"),
+    "orl": dict(
+        root="orl_faces/att_orl_faces.tar.xz",
+        labels=r"(?P<identity>s\d+)/",
+        target="identity",
+        roles="zhao",
+        epochs=60,
+    ),
 }
-_SIZES = {"": ("yale", 1.0, 128), "runlocal": ("yale", 0.125, 64), "runlocal-orl": ("orl", 0.125, 64)}
+_SIZES = {"": ("yale", 1.0, 128), "runlocal": ("yale", 0.0625, 64), "runlocal-orl": ("orl", 0.0625, 64)}
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is "" for the paper's widths, "runlocal" for an eighth of them at 64x64, "runlocal-orl" for ORL."""
+    """`arg` is "" for the paper's widths, "runlocal" for a sixteenth of them at 64x64, "runlocal-orl" for ORL."""
     if arg not in _SIZES:
         raise ValueError(f"configs/faces.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
     name, width, side = _SIZES[arg]
     source = _SOURCES[name]
-    train = base.recipe(
-        batch_size=16, epochs=100, patience=0, validation=0.0, learning_rate=1e-3 if width < 1 else 1e-4
-    )
+    rate = 2e-3 if width < 1 else 1e-4
+    train = base.recipe(batch_size=16, epochs=source["epochs"], patience=0, validation=0.0, learning_rate=rate)
+    files = dict(root=base.data_root(source["root"]), labels=source["labels"], drop_duplicates=True)
     return base.inversion(
         unit=f"faces-{name}",
         data=dict(
-            source=dict(
-                name="folder", root=base.data_root(source["root"]), labels=source["labels"], drop_duplicates=True
-            ),
+            source=dict(name="folder", title=name, **files),
             transform=dict(crop="centre", resize=(side, side), grayscale=True),
-            roles=dict(roles="zhao", stratify="identity", balance=None),
+            roles=dict(roles=source["roles"], stratify="identity", balance=None),
         ),
         target_label=source["target"],
         attack_label="identity",
-        model=dict(name="cnn", channels=(128, 256, 512), hidden=512, width=width),
+        model=dict(name="cnn", channels=(128, 256, 512), hidden=512, width=max(width, 0.125)),
         train=train,
         attack_width=width,
         attack_train=train,

@@ -305,9 +305,11 @@ def _score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[st
 
 
 def _curve(history: Mapping[str, list[float]]) -> Rows:
-    """A training's history as one line per epoch."""
-    epochs = range(len(history["loss"]))
-    return [{"epoch": i + 1} | {name: values[i] for name, values in history.items()} for i in epochs]
+    """A training's history as one line per epoch; without validation its loss is None."""
+    losses = history["loss"]
+    validation = history.get("validation_loss", [None] * len(losses))
+    pairs = enumerate(zip(losses, validation, strict=True), start=1)
+    return [{"epoch": epoch, "loss": loss, "validation_loss": judged} for epoch, (loss, judged) in pairs]
 
 
 def _describe(dataset: data.Dataset, roles: Mapping[str, np.ndarray]) -> dict[str, Any]:
