@@ -270,7 +270,7 @@ def test_heatmaps_tell_signs_apart_and_survive_constant_maps():
     assert figures.heatmaps(np.zeros((0, 4, 4, 1))) == []
 
 
-@pytest.mark.parametrize("losses", [(1.0, 0.1), (1.0, -0.1), (1.0, math.nan)])
+@pytest.mark.parametrize("losses", [(1.0, 0.1), (0.7, 0.69), (1.0, -0.1), (1.0, math.nan)])
 @pytest.mark.parametrize("validation", [None, 0.2])
 def test_curves_of_any_losses(losses, validation):
     lines = [
@@ -280,6 +280,7 @@ def test_curves_of_any_losses(losses, validation):
     ]
     svg = figures.curves(lines, figures.limits(lines))
     assert svg.count("var(--arm)") == (4 if validation else 2)
+    assert svg.count("<text") >= 5  # an axis label, and ticks on both axes
     Page(svg)
 
 

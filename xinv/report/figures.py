@@ -75,7 +75,9 @@ def _style(axes: Axes, limits: tuple[float, float] | None) -> None:
     if limits:
         axes.set_yscale("log")
         axes.set_ylim(*limits)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if limits[1] / limits[0] < 200 else (1,), numticks=9))
+        decades = np.log10(limits[1] / limits[0])
+        log = LogLocator(subs=(1, 2, 5) if decades < 2.3 else (1,), numticks=9)
+        axes.yaxis.set_major_locator(log if decades > 0.8 else MaxNLocator(4))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -92,7 +94,9 @@ def _svg(figure: Figure) -> Markup:
     with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()[file.getvalue().index("<svg") :]
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img" aria-label="loss by epoch">', svg, count=1
+    )
     for noise in (
         r"<metadata>.*?</metadata>",
         r"<defs>.*?</defs>",
