@@ -1,0 +1,108 @@
+"""What every public explainer keeps to: a new factory is tested here unasked, under every model it accepts."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from explain_zoo import case, images
+
+from xinv import explain
+
+NEEDED: dict[str, dict] = {}
+"""Arguments for factories that have parameters without defaults, or that are slow with their defaults."""
+
+OTHERS: dict[str, tuple[dict, ...]] = {
+    "gradient": ({"of": "probability"},),
+    "gradcam": ({"layer": 0, "of": "input", "upsample": "bilinear", "relu": False},),
+}
+"""Arguments other than the defaults, tried too."""
+
+VARIANTS = [
+    pytest.param(factory, hyper, id="-".join([factory.__name__, *map(str, hyper.values())]))
+    for factory in explain.FACTORIES
+    for hyper in (NEEDED.get(factory.__name__, {}), *OTHERS.get(factory.__name__, ()))
+]
+every = pytest.mark.parametrize(("factory", "hyper"), VARIANTS)
+
+
+@functools.cache
+def mapped(explainer, name="marked"):
+    """The explainer over a batch, compiled; counts its traces."""
+    apply, variables = case(name)
+    traces = []
+
+    def explain_all(variables, images, labels, keys):
+        traces.append(None)
+        return jax.vmap(functools.partial(explainer, apply, variables))(images, labels, keys)
+
+    compiled = jax.jit(explain_all)
+
+    def call(images, labels, seed=0):
+        return np.asarray(compiled(variables, images, labels, jax.random.split(jax.random.key(seed), len(images))))
+
+    call.traces = traces
+    return call
+
+
+LABELS = jnp.array([0, 2, 3])
+
+
+def test_every_factory_is_public_and_documented():
+    for factory in explain.FACTORIES:
+        assert factory.__name__ in explain.__all__
+        assert inspect.getdoc(factory)
+        assert explain.build(factory.__name__, **NEEDED.get(factory.__name__, {}))
+
+
+@every
+def test_shape_finiteness_and_effect(factory, hyper):
+    maps = mapped(factory(**hyper))(images(), LABELS)
+    assert maps.ndim == 4
+    assert len(maps) == 3
+    assert maps.dtype == np.float32
+    assert np.isfinite(maps).all()
+    assert np.ptp(maps) > 0
+
+
+@every
+def test_neighbours_in_a_batch_change_nothing(factory, hyper):
+    """The model has a non-linear head, so that any mean over the batch would show."""
+    explain_all = mapped(factory(**hyper))
+    others = images().at[1:].set(jax.random.uniform(jax.random.key(9), images()[1:].shape) ** 3)
+    first = explain_all(images(), LABELS)[0]
+    np.testing.assert_array_equal(explain_all(others, LABELS.at[1:].set(1))[0], first)
+
+
+@every
+def test_alone_and_eager_equal_mapped_and_compiled(factory, hyper):
+    apply, variables = case("marked")
+    keys = jax.random.split(jax.random.key(0), 3)
+    eager = np.asarray(factory(**hyper)(apply, variables, images()[1], LABELS[1], keys[1]))
+    compiled = mapped(factory(**hyper))(images(), LABELS)[1]
+    np.testing.assert_allclose(eager, compiled, rtol=1e-3, atol=1e-4 * np.abs(compiled).max())
+
+
+@every
+def test_one_trace_serves_many_calls_and_a_key_gives_the_same_map_twice(factory, hyper):
+    explain_all = mapped(factory(**hyper))
+    first = explain_all(images(), LABELS)
+    np.testing.assert_array_equal(explain_all(images(), LABELS), first)
+    explain_all(images() / 2, LABELS - 1, seed=5)
+    assert len(explain_all.traces) == 1
+
+
+@every
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_images_give_no_nan(factory, hyper, value):
+    assert np.isfinite(mapped(factory(**hyper))(jnp.full_like(images(), value), LABELS)).all()
+
+
+@every
+@pytest.mark.parametrize("name", ["residual", "depthwise", "nnx"])
+def test_other_models(factory, hyper, name):
+    maps = mapped(factory(**hyper), name)(images(), LABELS)
+    assert np.isfinite(maps).all()
+    assert np.ptp(maps) > 0

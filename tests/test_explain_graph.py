@@ -1,0 +1,194 @@
+"""The engine without rules is jax.grad; with rules it asks them, and refuses what it cannot see."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from explain_zoo import CLASSES, NAMES, SHAPE, case, images
+
+from xinv.explain.backward import no_rules, vjp
+from xinv.explain.cut import cut
+from xinv.explain.graph import one, trace
+from xinv.types import InputError
+
+
+def one_by_one(equation):
+    """Every equation by itself, through the machinery of rules, by its own derivative."""
+    return lambda site: site.derivative()
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def gradient(rules, apply, variables, image):
+    _, pull = vjp(one(apply, variables), image, rules)
+    return pull(jax.nn.one_hot(2, CLASSES))
+
+
+@partial(jax.jit, static_argnums=0)
+def plain_gradient(apply, variables, image):
+    return jax.grad(lambda image: one(apply, variables)(image)[2])(image)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_rules_equals_grad_exactly(name):
+    apply, variables = case(name)
+    image = images(1)[0]
+    expected = plain_gradient(apply, variables, image)
+    assert np.abs(expected).max() > 0
+    np.testing.assert_array_equal(gradient(no_rules, apply, variables, image), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equation_by_equation_equals_grad(name):
+    """The walk itself: accumulation over branches, integer values, constants. Sums of three may differ by an ulp."""
+    apply, variables = case(name)
+    image = images(1)[0]
+    expected = plain_gradient(apply, variables, image)
+    found = gradient(one_by_one, apply, variables, image)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("rules", [no_rules, one_by_one], ids=["no rules", "one by one"])
+def test_ties_keep_the_derivative_that_the_model_declares(rules):
+    """jax.nn.relu declares 0 at 0 where `maximum` gives 0.5."""
+    declared = lambda x: jax.nn.relu(x) + 10 * jax.nn.relu6(x) + 100 * jnp.maximum(x, 0)  # noqa: E731
+    _, pull = vjp(declared, jnp.array([0.0, 6.0, 1.0]), rules)
+    np.testing.assert_array_equal(pull(jnp.ones(3)), [50, 101, 111])
+
+
+def test_custom_vjp_and_control_flow_keep_their_derivatives():
+    @jax.custom_vjp
+    def clipped(x):
+        return x * x
+
+    clipped.defvjp(lambda x: (x * x, x), lambda x, signal: (7 * signal * x,))
+
+    def function(x):
+        x, _ = jax.lax.scan(lambda carry, _: (jnp.sin(carry), None), clipped(x), length=3)
+        x = jax.lax.cond(x.sum() > 0, jnp.cos, jnp.sin, x)
+        return jax.checkpoint(jnp.tanh)(x) + jnp.floor(x)
+
+    x = jnp.array([0.3, 2.0])
+    for rules in (no_rules, one_by_one):
+        np.testing.assert_array_equal(vjp(function, x, rules)[1](jnp.ones(2)), jax.vjp(function, x)[1](jnp.ones(2))[0])
+
+
+def test_random_numbers_and_integers_inside_a_model():
+    def function(x):
+        noise = jax.random.normal(jax.random.key(0), x.shape)
+        order = jnp.argsort(x)
+        return (x * noise)[order] * (x > 0) + x.astype(int)
+
+    x = jnp.array([0.3, -2.0, 1.5])
+    np.testing.assert_array_equal(vjp(function, x, one_by_one)[1](jnp.ones(3)), jax.vjp(function, x)[1](jnp.ones(3))[0])
+
+
+def test_a_function_that_ignores_its_input_has_no_gradient():
+    output, pull = vjp(lambda x: jnp.arange(3.0), jnp.ones(2))
+    np.testing.assert_array_equal(output, [0, 1, 2])
+    np.testing.assert_array_equal(pull(jnp.ones(3)), [0, 0])
+
+
+def test_rules_see_inside_relu6_and_clip_with_their_bounds():
+    seen = []
+
+    def rules(equation):
+        if equation.name in ("max", "min"):
+            return lambda site: (
+                seen.append((equation.name, [s.is_all(0) or s.is_all(6) for s in equation.inputs]))
+                or (site.derivative())
+            )
+        return None
+
+    vjp(lambda x: jnp.clip(jax.nn.relu6(x), 0, 6), jnp.ones(3), rules)[1](jnp.ones(3))
+    assert sorted(name for name, _ in seen) == ["max", "max", "min", "min"]
+    assert all(any(bounds) for _, bounds in seen)
+
+
+def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
+    @jax.custom_jvp
+    def odd(x):
+        return jnp.exp(jnp.maximum(x, 0))
+
+    odd.defjvp(lambda x, t: (odd(*x), 5 * t[0]))
+    exps = lambda e: one_by_one(e) if e.name == "exp" else None  # noqa: E731
+    with pytest.raises(InputError, match="'exp' and cannot apply it inside 'custom_jvp_call'"):
+        vjp(odd, jnp.ones(2), exps)
+    tanhs = lambda e: one_by_one(e) if e.name == "tanh" else None  # noqa: E731
+    np.testing.assert_array_equal(vjp(odd, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
+    assert [e.name for e in trace(odd, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations] == ["max", "exp"]
+
+
+def test_a_rule_never_misses_an_equation_hidden_in_a_loop():
+    function = lambda x: jax.lax.scan(lambda c, _: (jnp.maximum(c, 0), None), x, length=2)[0]  # noqa: E731
+    with pytest.raises(InputError, match="'max' and cannot apply it inside 'scan'"):
+        vjp(function, jnp.ones(2), lambda e: one_by_one(e) if e.name == "max" else None)
+
+
+def test_rules_see_the_reference_beside_the_image():
+    def slope(site):
+        (reference_inputs, reference_outputs) = site.reference
+        return [site.signals[0] * (site.outputs[0] - reference_outputs[0]) / (site.inputs[0] - reference_inputs[0])]
+
+    function = lambda x: jnp.tanh(2 * x)  # noqa: E731
+    _, pull = vjp(function, jnp.array([1.0, 2.0]), lambda e: slope if e.name == "tanh" else None, jnp.array([0.0, 0.5]))
+    expected = (np.tanh([2, 4]) - np.tanh([0, 1])) / np.array([1, 1.5])
+    np.testing.assert_allclose(pull(jnp.ones(2)), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["plain", "residual", "depthwise", "marked", "nnx"])
+def test_the_rest_of_a_cut_model_gives_its_logits(name):
+    apply, variables = case(name)
+    image = images(1)[0]
+    value, rest = cut(one(apply, variables), image)
+    np.testing.assert_array_equal(rest(value), one(apply, variables)(image))
+    assert value.ndim == 4
+    assert np.abs(jax.grad(lambda value: rest(value)[1])(value)).max() > 0
+
+
+def test_the_default_cut_is_the_last_activated_convolution():
+    """After bias, BatchNorm, residual sum and ReLU, before pooling; but a tensor that the model names "cam" first."""
+    shapes = {
+        name: cut(one(*case(name)), images(1)[0])[0].shape for name in ("plain", "residual", "depthwise", "marked")
+    }
+    assert shapes == {
+        "plain": (1, 2, 2, 8),
+        "residual": (1, 6, 6, 8),
+        "depthwise": (1, 4, 4, 8),
+        "marked": (1, 6, 6, 6),
+    }
+    apply, variables = case("residual")
+    last = cut(one(apply, variables), images(1)[0])[0].mean((1, 2)) @ variables["params"]["Dense_0"]["kernel"]
+    np.testing.assert_allclose(last + variables["params"]["Dense_0"]["bias"], apply(variables, images(1)), rtol=1e-5)
+
+
+def test_layers_by_index_name_and_side():
+    function, image = one(*case("depthwise")), images(1)[0]
+    assert cut(function, image, "joined")[0].shape == (1, 12, 12, 17)
+    assert cut(function, image, "joined", "input")[0].shape == (1, 12, 12, 12)  # of the 1×1 convolution
+    assert cut(function, image, 0)[0].shape == cut(function, image, -4)[0].shape == (1, 12, 12, 6)
+    assert cut(function, image, 0)[0].max() <= 6
+    np.testing.assert_array_equal(cut(function, image, 0, "input")[0][0], image)
+
+
+def test_an_unknown_layer_is_named_with_those_that_exist():
+    with pytest.raises(InputError, match=r"no layer 'cram': it names 'joined' and has 4 convolutions"):
+        cut(one(*case("depthwise")), jnp.zeros(SHAPE), "cram")
+    with pytest.raises(InputError, match=r"no layer 9"):
+        cut(one(*case("plain")), jnp.zeros(SHAPE), 9)
+    with pytest.raises(InputError, match=r"no layer -1: it names none and has 0 convolutions"):
+        cut(one(*case("raw")), jnp.zeros(SHAPE))
+    with pytest.raises(InputError, match="of='middle'"):
+        cut(one(*case("plain")), jnp.zeros(SHAPE), 0, "middle")
+
+
+@pytest.mark.parametrize("rules", [no_rules, one_by_one], ids=["no rules", "one by one"])
+def test_weights_stay_unbatched_under_vmap(rules):
+    """A batched kernel would become a grouped convolution, several times slower."""
+    apply, variables = case("depthwise")
+    explain = jax.vmap(lambda image: gradient(rules, apply, variables, image))
+    text = str(jax.make_jaxpr(explain)(images()))
+    groups = {line.split("=")[1] for line in text.split() if line.startswith("feature_group_count=")}
+    assert groups <= {"1", "6"}
+    assert "batch_group_count=3" not in text

@@ -1,0 +1,159 @@
+"""`vjp` by rules: how signals flow back through a model, one equation or one stretch of equations at a time.
+
+An equation that has a rule sends its signal back by that rule. Neighbouring equations without rules go back together by
+their own derivative, so that without any rule the engine *is* `jax.vjp`.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xinv.explain import graph as graphs
+from xinv.explain.graph import Equation, Graph, Slot, read
+from xinv.types import InputError
+
+
+class Site(NamedTuple):
+    """One equation on the walk backward: all that a rule may look at.
+
+    Attributes:
+      equation: the equation.
+      inputs, outputs: its values.
+      signals: one array per output, zeros where nothing flows back.
+      reference: the same equation's `(inputs, outputs)` on the reference input; None where there is none.
+    """
+
+    equation: Equation
+    inputs: Sequence[jax.Array]
+    outputs: Sequence[jax.Array]
+    signals: Sequence[jax.Array]
+    reference: tuple[Sequence[jax.Array], Sequence[jax.Array]] | None = None
+
+    def derivative(self, *signals: jax.Array) -> list[jax.Array | None]:
+        """Sends `signals` (by default this site's own) back by the equation's own derivative."""
+        known = dict(zip(self.equation.inputs, self.inputs, strict=True))
+        _, pull = _linearise([self.equation], known, self.equation.outputs)
+        back = dict(pull(dict(zip(self.equation.outputs, signals or self.signals, strict=True))))
+        return [back.pop(slot, None) for slot in self.equation.inputs]
+
+
+Rule = Callable[[Site], Sequence[jax.Array | None]]
+"""Turns the signals at a site's outputs into one per input; None where nothing flows back."""
+
+Rules = Callable[[Equation], Rule | None]
+"""Chooses the rule for an equation; None leaves it its own derivative."""
+
+Signals = dict[Slot, jax.Array]
+Pull = Callable[[Signals], Iterator[tuple[Slot, jax.Array]]]
+
+
+def no_rules(equation: Equation) -> None:
+    """The empty table: every equation keeps its own derivative."""
+
+
+def vjp(
+    function: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    rules: Rules = no_rules,
+    reference: jax.Array | None = None,
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """`jax.vjp` of a function of one array, with rules.
+
+    Args:
+      function: any JAX function of one array that returns one array.
+      image: where to evaluate it.
+      rules: chooses how each equation sends signals back.
+      reference: a second input of the same shape; rules then see its values beside those of `image`.
+
+    Returns:
+      the output, and the function that turns a signal at the output into the signal at the input.
+
+    Raises:
+      InputError: a loop, a branch or a function with its own derivative hides an equation that needs a rule.
+    """
+    graph = graphs.trace(function, image, rules)
+    values = {graph.input: image}
+    others = None if reference is None else {graph.input: reference}
+    pulls = [_forward(stretch, values, others) for stretch in _stretches(graph, rules)]
+    (output,) = read(values, [graph.output])
+
+    def pull_back(signal: jax.Array) -> jax.Array:
+        signals = {graph.output: signal}
+        for pull in reversed(pulls):
+            for slot, back in pull(signals):
+                signals[slot] = signals[slot] + back if slot in signals else back
+        return signals.get(graph.input, jnp.zeros_like(image))
+
+    return output, pull_back
+
+
+class _Stretch(NamedTuple):
+    """Neighbouring equations without rules, or one with its rule; `needed` are its outputs that are read after it."""
+
+    rule: Rule | None
+    equations: Sequence[Equation]
+    needed: Sequence[Slot]
+
+
+def _stretches(graph: Graph, rules: Rules) -> list[_Stretch]:
+    chosen = [(rules(equation), equation) for equation in graph.equations]
+    for rule, equation in chosen:
+        hidden = next((inner for inner in graphs.inside(equation) if rule is None and rules(inner)), None)
+        if hidden:
+            raise InputError(f"this method has a rule for {hidden.name!r} and cannot apply it inside {equation.name!r}")
+    numbered = itertools.groupby(enumerate(chosen), lambda item: None if item[1][0] is None else item[0])
+    groups = [[pair for _, pair in group] for _, group in numbered]
+    stretches, later = [], {graph.output}
+    for group in reversed(groups):
+        equations = [equation for _, equation in group]
+        needed = [slot for equation in equations for slot in equation.outputs if slot in later]
+        later.update(slot for equation in equations for slot in equation.inputs)
+        stretches.append(_Stretch(group[0][0], equations, needed))
+    return stretches[::-1]
+
+
+def _forward(stretch: _Stretch, values: Signals, others: Signals | None) -> Pull:
+    """Adds the stretch's outputs to both dicts of values; returns how its signals flow back."""
+    if others is not None:
+        graphs.evaluate(stretch.equations, others)
+    if stretch.rule is None:
+        outputs, pull = _linearise(stretch.equations, values, stretch.needed)
+        values.update(outputs)
+        return pull
+    graphs.evaluate(stretch.equations, values)
+    (equation,) = stretch.equations
+    inputs, outputs = read(values, equation.inputs), read(values, equation.outputs)
+    reference = None if others is None else (read(others, equation.inputs), read(others, equation.outputs))
+
+    def by_rule(signals: Signals) -> Iterator[tuple[Slot, jax.Array]]:
+        if not any(slot in signals for slot in equation.outputs):
+            return
+        arrived = [signals.get(slot, jnp.zeros(slot.shape, slot.dtype)) for slot in equation.outputs]
+        back = stretch.rule(Site(equation, inputs, outputs, arrived, reference))
+        yield from ((s, b) for s, b in zip(equation.inputs, back, strict=True) if b is not None and s.carries)
+
+    return by_rule
+
+
+def _linearise(equations: Sequence[Equation], values: Signals, needed: Sequence[Slot]) -> tuple[Signals, Pull]:
+    """Evaluates equations; returns the needed outputs and how their signals flow back by jax's own derivative."""
+    written = {slot for equation in equations for slot in equation.outputs}
+    arguments = dict.fromkeys(s for e in equations for s in e.inputs if s.carries and s not in written)
+    carried = [slot for slot in needed if slot.carries]
+
+    def run(*arrays: jax.Array) -> tuple[list[jax.Array], Signals]:
+        found = graphs.evaluate(equations, {**values, **dict(zip(arguments, arrays, strict=True))})
+        return read(found, carried), read(found, needed)
+
+    _, pull, outputs = jax.vjp(run, *read(values, arguments), has_aux=True)
+
+    def by_derivative(signals: Signals) -> Iterator[tuple[Slot, jax.Array]]:
+        if not any(slot in signals for slot in carried):
+            return
+        arrived = [signals.get(slot, jnp.zeros(slot.shape, slot.dtype)) for slot in carried]
+        yield from zip(arguments, pull(arrived), strict=True)
+
+    return dict(zip(needed, outputs, strict=True)), by_derivative

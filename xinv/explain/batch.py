@@ -1,0 +1,69 @@
+"""Streams a data set through an explainer."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv import parallel
+from xinv.images import as_float
+from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables
+
+
+def batch(
+    explainer: Explainer,
+    apply: Apply,
+    variables: Variables,
+    images: Any,
+    labels: Array | None,
+    key: Key,
+    batch_size: int = 64,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """Explains every image, over all devices; compiled once, with memory bounded by the batch.
+
+    Image i is explained with `fold_in(key, i)`, so the maps depend on neither the batch size nor the devices.
+
+    Args:
+      explainer, apply: compiled once for each pair of objects and batch shape.
+      variables: the model's.
+      images: array-like [N,H,W,C], uint8 or float in [0,1].
+      labels: the classes to explain, int [N]; None explains the class that the model predicts.
+      key: for explainers that sample.
+      batch_size: images per dispatch.
+      out: array [N,h,w,c] to write into, such as a memory map.
+
+    Returns:
+      the maps, float32 [N,h,w,c].
+
+    Raises:
+      InputError: no image, images and labels that differ in number, or labels that are no class of the model.
+    """
+    arrays = (
+        {"image": images} if labels is None else {"image": images, "label": _classes(apply, variables, images, labels)}
+    )
+    return parallel.map_batches(_explain_batch(explainer, apply), variables, arrays, batch_size, key, out)
+
+
+@functools.lru_cache(64)
+def _explain_batch(explainer: Explainer, apply: Apply) -> Callable[..., jax.Array]:
+    def explain(variables: Variables, examples: Batch, keys: jax.Array) -> jax.Array:
+        images = as_float(examples["image"])
+        labels = examples["label"] if "label" in examples else jnp.argmax(apply(variables, images), -1)
+        return jax.vmap(functools.partial(explainer, apply, variables))(images, labels, keys)
+
+    return explain
+
+
+def _classes(apply: Apply, variables: Variables, images: Any, labels: Array) -> np.ndarray:
+    """The labels as int32, each of them a class of the model."""
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    classes = jax.eval_shape(apply, variables, image).shape[-1]
+    labels = np.asarray(labels)
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if wrong.size:
+        raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")
+    return labels.astype(np.int32)

@@ -1,0 +1,105 @@
+"""Opens a model at one tensor: the tensor's value, and the rest of the model as a function of it."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+
+from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, read, trace
+from xinv.types import InputError
+
+_NAMES = """abs add add_any clamp convert_element_type copy cos div eq erf exp exp2 expm1 ge gt integer_pow is_finite le
+  log log1p logistic lt max min mul name ne neg pow rsqrt select_n sign sin sqrt square stop_gradient sub tanh"""
+ELEMENTWISE = CUSTOM | frozenset(_NAMES.split())
+"""Primitives whose output at a position depends on their inputs at that position alone, where shapes are equal."""
+
+
+def cut(
+    function: Callable[[jax.Array], jax.Array], image: jax.Array, layer: str | int | None = None, of: str = "output"
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Opens a function at one tensor.
+
+    Args:
+      function: any JAX function of one array that returns one array.
+      image: where to evaluate it.
+      layer: the name that the model gave a tensor with `jax.ad_checkpoint.checkpoint_name` (the last of that name), or
+        the index of a convolution (negative from the end), which stands for its output after all that follows
+        elementwise: bias, BatchNorm, residual sum, activation, but no pooling. None is the tensor named "cam" or, in a
+        model that names none so, convolution -1.
+      of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
+
+    Returns:
+      the tensor, and the function from it to the output, in which all that does not depend on it is held fixed.
+
+    Raises:
+      InputError: there is no such layer.
+    """
+    if of not in ("input", "output"):
+        raise InputError(f"of={of!r} is no side of a layer: choose 'input' or 'output'")
+    graph = trace(function, image)
+    slot = _find(graph, layer)
+    if of == "input":
+        above = _convolutions(_upstream(graph, slot))
+        if not above:
+            raise InputError(f"layer {layer!r} has no input to explain: no convolution leads to it")
+        slot = above[-1].inputs[0]
+    below = _downstream(graph, slot)
+    tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
+    fixed = evaluate((e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image})
+
+    def rest(value: jax.Array) -> jax.Array:
+        return read(evaluate(tail, {**fixed, slot: value}), [graph.output])[0]
+
+    return fixed[slot], rest
+
+
+def _find(graph: Graph, layer: str | int | None) -> Slot:
+    names = {e.params["name"]: e.outputs[0] for e in graph.equations if e.name == "name"}
+    convolutions = _convolutions(graph.equations)
+    if layer is None:
+        layer = "cam" if "cam" in names else -1
+    if layer in names:
+        return names[layer]
+    if isinstance(layer, int) and -len(convolutions) <= layer < len(convolutions):
+        return _activated(graph, convolutions[layer].outputs[0])
+    listed = ", ".join(map(repr, names)) or "none"
+    raise InputError(
+        f"the model has no layer {layer!r}: it names {listed} and has {len(convolutions)} convolutions, counted from 0"
+    )
+
+
+def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
+    """Those whose left operand comes from the image."""
+    return [e for e in equations if e.name == "conv_general_dilated" and e.inputs[0].constant is None]
+
+
+def _activated(graph: Graph, slot: Slot) -> Slot:
+    """The last value that elementwise equations make of `slot` before any other equation reads one of them."""
+    reached = {slot}
+    for equation in graph.equations:
+        if not reached.intersection(equation.inputs):
+            continue
+        if equation.name not in ELEMENTWISE or equation.outputs[0].shape != slot.shape:
+            break
+        if equation.outputs[0].carries:
+            slot = equation.outputs[0]
+        reached.update(equation.outputs)
+    return slot
+
+
+def _downstream(graph: Graph, slot: Slot) -> set[Slot]:
+    """All that is computed from `slot`."""
+    below: set[Slot] = set()
+    for equation in graph.equations:
+        if any(s is slot or s in below for s in equation.inputs):
+            below.update(equation.outputs)
+    return below
+
+
+def _upstream(graph: Graph, slot: Slot) -> list[Equation]:
+    """The equations that `slot` is computed from, in order."""
+    needed, found = {slot}, []
+    for equation in reversed(graph.equations):
+        if needed.intersection(equation.outputs):
+            needed.update(equation.inputs)
+            found.append(equation)
+    return found[::-1]

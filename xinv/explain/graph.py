@@ -1,0 +1,184 @@
+"""The explanation engine's view of a model: any JAX function as a flat list of equations.
+
+`jax.make_jaxpr` turns a function into equations, each one primitive; calls (jit, checkpoint, closed calls) are inlined
+and whatever does not depend on the input is evaluated on the spot. `backward.vjp` walks the list backward by rules,
+`cut.cut` opens it at one tensor. All of that happens at trace time: what is compiled is as quick as a plain gradient.
+
+A function with a derivative of its own (`jax.custom_jvp` as in `jax.nn.relu`, `jax.custom_vjp`) is one equation with
+that derivative, unless there is a rule for every equation inside it that depends on the input: then it is inlined too.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.extend.core as jex
+import jax.numpy as jnp
+import numpy as np
+
+from xinv.types import Apply, Variables
+
+CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "checkpoint", "remat", "remat2"})
+CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
+CONTROL = frozenset({"scan", "while", "cond"})
+FOLDED = 1 << 16
+"""Constant expressions up to this many elements are evaluated at trace time, so that rules can look at them."""
+
+
+class Slot:
+    """One value of a graph, compared by identity.
+
+    Attributes:
+      shape, dtype: of the value.
+      constant: the value, where it does not depend on the graph's input; otherwise None.
+      static: whether the constant is known at trace time (a literal or an expression of literals).
+    """
+
+    __slots__ = ("constant", "dtype", "shape", "static")
+
+    def __init__(self, aval: Any, constant: Any = None, static: bool = False):
+        self.shape, self.dtype, self.constant, self.static = aval.shape, aval.dtype, constant, static
+
+    @property
+    def carries(self) -> bool:
+        """Whether a signal can flow back through it: it depends on the input and is no integer, boolean or key."""
+        return self.constant is None and jnp.issubdtype(self.dtype, jnp.inexact)
+
+    def is_all(self, number: float) -> bool:
+        """Whether it is known at trace time to be `number` everywhere."""
+        return self.static and bool(np.all(np.asarray(self.constant) == number))
+
+
+class Equation(NamedTuple):
+    """One primitive applied to slots; `evaluate(*input values)` gives the list of its output values."""
+
+    name: str
+    params: Mapping[str, Any]
+    inputs: tuple[Slot, ...]
+    outputs: tuple[Slot, ...]
+    evaluate: Callable[..., Sequence[jax.Array]]
+
+
+class Graph(NamedTuple):
+    """A function of one array; `equations` are those that depend on it, in the order of evaluation."""
+
+    equations: tuple[Equation, ...]
+    input: Slot
+    output: Slot
+
+
+def one(apply: Apply, variables: Variables) -> Callable[[jax.Array], jax.Array]:
+    """The model as a function of a single image, [H,W,C] -> logits [K]."""
+    return lambda image: apply(variables, image[None])[0]
+
+
+def trace(
+    function: Callable[[jax.Array], jax.Array], image: jax.Array, ruled: Callable[[Equation], Any] = lambda _: None
+) -> Graph:
+    """Flattens `function` at `image`'s shape.
+
+    Args:
+      function: any JAX function of one array that returns one array.
+      image: an array of the input's shape.
+      ruled: tells whether there is a rule for an equation; decides which functions with own derivatives are inlined.
+    """
+    closed = jax.make_jaxpr(function)(image)
+    builder = _Builder(ruled)
+    start = Slot(closed.in_avals[0])
+    (output,) = builder.inline(closed, [start])
+    return Graph(tuple(builder.equations), start, output)
+
+
+def evaluate(equations: Iterable[Equation], values: dict[Slot, jax.Array]) -> dict[Slot, jax.Array]:
+    """Adds the equations' outputs to `values`, and returns it."""
+    for equation in equations:
+        values.update(zip(equation.outputs, equation.evaluate(*read(values, equation.inputs)), strict=True))
+    return values
+
+
+def read(values: Mapping[Slot, jax.Array], slots: Iterable[Slot]) -> list[jax.Array]:
+    """The slots' values: their constants, or what is in `values`."""
+    return [values[slot] if slot.constant is None else slot.constant for slot in slots]
+
+
+def inside(equation: Equation) -> list[Equation]:
+    """All equations in the body of a loop, a branch or a function with its own derivative."""
+    if equation.name not in CUSTOM | CONTROL:
+        return []
+    builder = _Builder(lambda _: True)
+    for jaxpr in jex.jaxprs_in_params(equation.params):
+        jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+        slots = {atom: Slot(atom.aval) for atom in [*jaxpr.constvars, *jaxpr.invars]}
+        builder.run(jaxpr, slots)
+    return [deeper for found in builder.equations for deeper in (found, *inside(found))]
+
+
+class _Builder:
+    """Collects the equations of a graph."""
+
+    def __init__(self, ruled: Callable[[Equation], Any]):
+        self.equations: list[Equation] = []
+        self.ruled = ruled
+
+    def inline(self, jaxpr: Any, inputs: Sequence[Slot]) -> list[Slot]:
+        """Adds the equations of a jaxpr, open or closed, and returns its output slots."""
+        consts = [Slot(jax.typeof(value), value) for value in getattr(jaxpr, "consts", ())]
+        jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+        return self.run(jaxpr, dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)))
+
+    def run(self, jaxpr: Any, slots: dict[Any, Slot]) -> list[Slot]:
+        """Adds an open jaxpr's equations, whose inputs are in `slots`."""
+
+        def slot(atom: Any) -> Slot:
+            return Slot(atom.aval, atom.val, static=True) if isinstance(atom, jex.Literal) else slots[atom]
+
+        for eqn in jaxpr.eqns:
+            slots.update(zip(eqn.outvars, self.add(eqn, [slot(atom) for atom in eqn.invars]), strict=True))
+        return [slot(atom) for atom in jaxpr.outvars]
+
+    def add(self, eqn: Any, inputs: Sequence[Slot]) -> Sequence[Slot]:
+        """Adds one equation and returns its output slots."""
+        name, params = eqn.primitive.name, eqn.params
+        body = params.get("jaxpr", params.get("call_jaxpr"))
+        if all(slot.constant is not None for slot in inputs):
+            return _constants(eqn, inputs)
+        if name in CALLS:
+            return self.inline(body, inputs)
+        equation = Equation(name, params, tuple(inputs), tuple(Slot(a.aval) for a in eqn.outvars), _evaluator(eqn))
+        if name in CUSTOM and not self.ruled(equation):
+            start = len(self.equations)
+            outputs = self.inline(body, inputs)
+            if all(self.ruled(inner) for inner in self.equations[start:]):
+                return outputs
+            del self.equations[start:]
+        self.equations.append(equation)
+        return equation.outputs
+
+
+def _evaluator(eqn: Any) -> Callable[..., Sequence[jax.Array]]:
+    """The equation as a function of its operands, literals included."""
+    variables = tuple(dict.fromkeys([a for a in eqn.invars if not isinstance(a, jex.Literal)]))
+    debug = jex.DebugInfo("explain", eqn.primitive.name, ("",) * len(variables), ("",) * len(eqn.outvars))
+    alone = jex.Jaxpr((), variables, eqn.outvars, (eqn,), eqn.effects, debug)
+    function = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
+
+    def evaluate(*values: jax.Array) -> Sequence[jax.Array]:
+        pairs = zip(eqn.invars, values, strict=True)
+        known = {atom: value for atom, value in pairs if not isinstance(atom, jex.Literal)}
+        return function(*(known[atom] for atom in variables))
+
+    return evaluate
+
+
+def _constants(eqn: Any, inputs: Sequence[Slot]) -> list[Slot]:
+    """Evaluates an equation that does not depend on the graph's input; at trace time where all is known and small."""
+    values = [slot.constant for slot in inputs]
+    small = all(math.prod(getattr(atom.aval, "shape", ())) <= FOLDED for atom in eqn.outvars)
+    static = small and not eqn.effects and all(slot.static for slot in inputs)
+    if static:
+        with jax.ensure_compile_time_eval():
+            outputs = _evaluator(eqn)(*values)
+    else:
+        outputs = _evaluator(eqn)(*values)
+    return [Slot(atom.aval, value, static) for atom, value in zip(eqn.outvars, outputs, strict=True)]

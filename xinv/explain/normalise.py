@@ -1,0 +1,44 @@
+"""Maps on a common scale, each by itself."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+
+def minmax(explanation: jax.Array, epsilon: float = 1e-12) -> jax.Array:
+    """Scales one map to [0,1] by its smallest and largest value; where they differ by less than `epsilon`, to 0."""
+    low, high = explanation.min(), explanation.max()
+    return (explanation - low) / jnp.maximum(high - low, epsilon)
+
+
+SCALES: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "none": lambda explanation: explanation,
+    "absolute": jnp.abs,
+    "minmax": minmax,
+    "absolute_minmax": lambda explanation: minmax(jnp.abs(explanation)),
+}
+
+
+@functools.cache
+def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
+    """An explainer whose maps are put on a scale, one example at a time.
+
+    Args:
+      explainer: any explainer.
+      how: "absolute_minmax", which takes absolute values and then scales each map to [0,1] (Jeong et al. 2022);
+        "minmax", "absolute" or "none". A constant map becomes 0, never NaN.
+
+    Raises:
+      InputError: `how` is none of these.
+    """
+    if how not in SCALES:
+        raise InputError(f"how={how!r} is no scale: choose one of {', '.join(SCALES)}")
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        return SCALES[how](explainer(apply, variables, image, label, key))
+
+    return explain
