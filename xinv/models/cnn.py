@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from xinv.models import layers
 from xinv.models.module import linen
+from xinv.models.table import Layer, Stack, check_dtype, conv, fc, pool, scale
 from xinv.types import Model
 
 
@@ -34,20 +34,25 @@ def cnn(
 
     Returns:
       A model of images [N,H,W,C] in [0,1], H and W at least 2^len(channels), that gives logits [N,classes].
+
+    Raises:
+      InputError: an argument is not one of those; or, at the call, the images are too small.
     """
-    blocks = [(layers.conv(layers.scale(count, width)), layers.pool()) for count in channels]
-    table = [row for block in blocks for row in block]
-    table[-1] = layers.pool(mark="cam")
-    table += [layers.fc(layers.scale(hidden, width)), layers.fc(classes, relu=False)]
-    return linen(_Classifier(tuple(table), dtype), embed="embed")
+    return linen(_Classifier(table(classes, channels, hidden, width), check_dtype(dtype)), embed="embed")
+
+
+def table(classes: int, channels: tuple[int, ...], hidden: int, width: float = 1.0) -> tuple[Layer, ...]:
+    """The rows of `cnn`."""
+    blocks = [row for count in channels for row in (conv(scale(count, width)), pool())]
+    return (*blocks[:-1], pool(mark="cam"), fc(scale(hidden, width)), fc(classes, relu=False))
 
 
 class _Classifier(nn.Module):
-    table: tuple[layers.Layer, ...]
+    table: tuple[Layer, ...]
     dtype: str
 
     def setup(self):
-        self.layers = layers.Stack(self.table, self.dtype)
+        self.layers = Stack(self.table, self.dtype)
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         return self.layers(images)[0].astype(jnp.float32)

@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from xinv.models import layers
 from xinv.models.module import linen
+from xinv.models.table import Layer, Stack, check_dtype, conv, fc, pool, scale, upsample
 from xinv.types import InputError, Model
 
 SIZES = (8, 16, 32, 64, 128, 256)
@@ -60,7 +60,7 @@ def decoder(
       clipped.
 
     Raises:
-      InputError: the shape or encoder is not one of those; or, at the call, an explanation is missing or not square.
+      InputError: an argument is not one of those; or, at the call, an explanation is missing or not square.
     """
     if image_shape[0] != image_shape[1] or image_shape[0] not in SIZES:
         raise InputError(
@@ -68,7 +68,8 @@ def decoder(
         )
     if encoder not in ENCODERS:
         raise InputError(f"unknown encoder {encoder!r}: choose one of {', '.join(ENCODERS)}")
-    return linen(_Decoder(ENCODERS[encoder], tuple(image_shape), width, dtype))
+    decoder_table(image_shape, width)  # rejects a bad width now, not at the first call
+    return linen(_Decoder(ENCODERS[encoder], image_shape, width, check_dtype(dtype)))
 
 
 class _Decoder(nn.Module):
@@ -89,29 +90,37 @@ class _Decoder(nn.Module):
             parts.append(explanation.reshape(len(explanation), -1))
         vector = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
         bypass = maps if self.encoder.bypass else {}
-        images, _ = layers.Stack(self.decoder_table(), self.dtype, name="decoder")(vector[:, None, None], bypass)
+        table = decoder_table(self.image_shape, self.width)
+        images, _ = Stack(table, self.dtype, name="decoder")(vector[:, None, None], bypass)
         return images.astype(jnp.float32)
-
-    def channels(self, size: int) -> int:
-        """Of the stage of that size, in the encoder and the decoder alike."""
-        return self.image_shape[2] if size == self.image_shape[0] else layers.scale(4096 // size, self.width)
-
-    def decoder_table(self) -> tuple[layers.Layer, ...]:
-        table = []
-        for size in _powers(self.image_shape[0]):
-            stage = {"outputs": self.channels(size), "relu": size != self.image_shape[0]}
-            table += [layers.upsample(stride=1 if size == 4 else 2, **stage), layers.conv(bypass=True, **stage)]
-        return tuple(table)
 
     def encode(self, explanation: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         """The embedding [N,64·width] of an explanation, and the convolutions' outputs by size."""
-        largest = self.image_shape[0]
-        explanation = _to_power_of_two(explanation, largest)
-        table = []
-        for size in reversed(_powers(explanation.shape[1])):
-            table += [layers.conv(self.channels(size), relu=size != largest), layers.pool()]
-        table.append(layers.fc(layers.scale(64, self.width)))
-        return layers.Stack(tuple(table), self.dtype, name="encoder")(explanation)
+        explanation = _to_power_of_two(explanation, self.image_shape[0])
+        table = encoder_table(self.image_shape, explanation.shape[1], self.width)
+        return Stack(table, self.dtype, name="encoder")(explanation)
+
+
+def decoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -> tuple[Layer, ...]:
+    """From the vector to an image; each convolution takes a bypass where the encoder has a map of its size."""
+    table = []
+    for size in _powers(image_shape[0]):
+        outputs, relu = _channels(size, image_shape, width), size != image_shape[0]
+        table += [upsample(outputs, 1 if size == 4 else 2, relu), conv(outputs, relu, bypass=True)]
+    return tuple(table)
+
+
+def encoder_table(image_shape: tuple[int, int, int], map_size: int, width: float = 1.0) -> tuple[Layer, ...]:
+    """From a map of that size, over 2×2, to the embedding."""
+    table = []
+    for size in reversed(_powers(map_size)):
+        table += [conv(_channels(size, image_shape, width), relu=size != image_shape[0]), pool()]
+    return (*table, fc(scale(64, width)))
+
+
+def _channels(size: int, image_shape: tuple[int, int, int], width: float) -> int:
+    """Of the stage of that size, in the encoder and the decoder alike."""
+    return image_shape[2] if size == image_shape[0] else scale(4096 // size, width)
 
 
 def _powers(largest: int) -> list[int]:

@@ -1,196 +1,194 @@
-"""Networks as tables of layers, and the fastest exact form of each operation per backend.
+"""The exact form of each operation that trains fastest, per backend. Layout is NHWC.
 
-A table is a tuple of `Layer` rows, read like the supplementary tables of Zhao et al. 2021. Layout is NHWC, kernels
-are HWIO.
+An operation is one plain primitive to whoever reads the program (explain/graph.py); a rearranged form serves training.
+Figures are CPU milliseconds on two Zen cores, batch 64, float32, jax 0.10.2. The rearranged convolutions serve the CPU
+only; accelerators keep XLA's own.
 """
 
+import functools
 import math
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
+from jax import lax
 
 
-class Layer(NamedTuple):
-    """One row of a table.
-
-    Attributes:
-      type: what it computes.
-      outputs: channels (or features) it gives; a pool keeps its input's.
-      kernel, stride, padding: as PyTorch counts them, the same for height and width.
-      relu: a ReLU follows.
-      bypass: before the operation, the encoder's map of the same size is concatenated, where there is one.
-      mark: `checkpoint_name` of the result; "" leaves it unmarked.
-    """
-
-    type: Literal["conv", "pool", "fc", "upsample"]
-    outputs: int = 0
-    kernel: int = 1
-    stride: int = 1
-    padding: int = 0
-    relu: bool = False
-    bypass: bool = False
-    mark: str = ""
+def _on_cpu() -> bool:
+    return jax.default_backend() == "cpu"
 
 
-def conv(outputs: int, relu: bool = True, bypass: bool = False) -> Layer:
-    """The tables' 3×3 convolution, which keeps the size."""
-    return Layer("conv", outputs, 3, 1, 1, relu, bypass)
+def _plain(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
-def pool(mark: str = "") -> Layer:
-    """The tables' 2×2 max-pool; an odd last row or column is dropped."""
-    return Layer("pool", kernel=2, stride=2, mark=mark)
-
-
-def fc(outputs: int, relu: bool = True) -> Layer:
-    """A fully connected layer over everything but the batch axis."""
-    return Layer("fc", outputs, relu=relu)
-
-
-def upsample(outputs: int, stride: int = 2, relu: bool = True) -> Layer:
-    """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
-    return Layer("upsample", outputs, 4, stride, stride - 1, relu)
-
-
-def scale(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded, at least 4."""
-    return max(4, round(channels * width))
-
-
-class Stack(nn.Module):
-    """Runs a table.
-
-    Attributes:
-      table: the rows, first to last.
-      dtype: of the computation; parameters are float32.
-    """
-
-    table: tuple[Layer, ...]
-    dtype: str = "float32"
-
-    @nn.compact
-    def __call__(
-        self, x: jax.Array, bypass: Mapping[int, jax.Array] | None = None, depth: int | None = None
-    ) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """Returns the output of the first `depth` rows (default: all), and each size's last convolution output.
-
-        `bypass` holds the encoder's maps [N,s,s,c] by size s.
-        """
-        x, maps, bypass = x.astype(self.dtype), {}, bypass or {}
-        for index, layer in enumerate(self.table[:depth]):
-            if layer.bypass and x.shape[1] in bypass:
-                x = jnp.concatenate([x, bypass[x.shape[1]].astype(x.dtype)], axis=-1)
-            x = max_pool(x) if layer.type == "pool" else _Affine(layer, self.dtype, name=f"{layer.type}{index}")(x)
-            x = nn.relu(x) if layer.relu else x
-            x = checkpoint_name(x, layer.mark) if layer.mark else x
-            if layer.type == "conv":
-                maps[x.shape[1]] = x
-        return x, maps
-
-
-class _Affine(nn.Module):
-    """One row with a kernel and a bias; the variance of a unit's input is kept (He et al. 2015)."""
-
-    layer: Layer
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        layer = self.layer
-        if layer.type == "fc":
-            x = x.reshape(len(x), -1)
-        side = () if layer.type == "fc" else (layer.kernel, layer.kernel)
-        shape = (*side, x.shape[-1], layer.outputs)
-        # Of a transposed convolution's taps, pixels in ÷ pixels out fall on an input.
-        spread = (_upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
-        initialise = nn.initializers.variance_scaling(
-            (2.0 if layer.relu else 1.0) * spread, "fan_in", "truncated_normal"
-        )
-        kernel = self.param("kernel", initialise, shape, jnp.float32).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (layer.outputs,), jnp.float32).astype(self.dtype)
-        return _apply(layer, x, kernel) + bias
-
-
-def _apply(layer: Layer, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    if layer.type == "fc":
-        return x @ kernel
-    if layer.type == "upsample":
-        return conv_transpose(x, kernel, layer.stride, layer.padding)
-    return convolve(x, kernel, layer.padding)
-
-
-def _upsampled(size: int, layer: Layer) -> int:
-    return (size - 1) * layer.stride + layer.kernel - 2 * layer.padding
-
-
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     """The stride-1 convolution of x [N,h,w,i] with kernel [k,k,i,o]."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=_NHWC)
+    return _plain(x, kernel, padding)
 
 
+# 1024 channels at 4×4: forward, input and kernel gradient 99, 101, 155 by taps, 172, 242, 189 by lax.
+SMALL_MAP = 4
+# 1 to 128 channels at 32×32: input gradient 6 by columns, 27 by lax; kernel gradient 9 by rows of taps, 25 by lax.
+FEW_CHANNELS = 8
+
+
+def _convolve_forward(x: jax.Array, kernel: jax.Array, padding: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    form = _by_taps if _on_cpu() and max(x.shape[1:3]) <= SMALL_MAP else _plain
+    return form(x, kernel, padding), (x, kernel)
+
+
+def _convolve_backward(padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    few = x.shape[-1] <= FEW_CHANNELS
+    if not _on_cpu():
+        return jax.vjp(lambda x, kernel: _plain(x, kernel, padding), x, kernel)[1](g)
+    if max(x.shape[1:3]) <= SMALL_MAP:
+        return jax.vjp(lambda x, kernel: _by_taps(x, kernel, padding), x, kernel)[1](g)
+    form = _by_columns if few else _plain
+    (dx,) = jax.vjp(lambda x: form(x, kernel, padding), x)[1](g)
+    # 256 to 256 channels at 16×16 and 512 to 512 at 8×8: kernel gradient 204 and 152 by taps, 224 and 199 by lax.
+    return dx, _kernel_gradient(x, g, padding, across=len(kernel) if few else 1)
+
+
+convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """`convolve` as one matrix product per tap, over only those pixels that the tap does not see padding at."""
+    size = kernel.shape[0]
+    height, width = (n + 2 * padding - size + 1 for n in x.shape[1:3])
+    rows = [_reach(tap, padding, x.shape[1], height) for tap in range(size)]
+    columns = [_reach(tap, padding, x.shape[2], width) for tap in range(size)]
+    total = jnp.zeros((len(x), height, width, kernel.shape[-1]), x.dtype)
+    for a, (row, above) in enumerate(rows):
+        for b, (column, left) in enumerate(columns):
+            total += jnp.pad(x[:, row, column] @ kernel[a, b], ((0, 0), above, left, (0, 0)))
+    return total
+
+
+def _reach(tap: int, padding: int, inputs: int, outputs: int) -> tuple[slice, tuple[int, int]]:
+    """The input pixels under a tap along one axis, and how many outputs before and after them see padding."""
+    start = min(outputs, max(0, padding - tap))
+    stop = max(start, min(outputs, inputs + padding - tap))
+    return slice(start + tap - padding, stop + tap - padding), (start, outputs - stop)
+
+
+def _by_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """`convolve` as one matrix product of k·k shifted copies."""
+    size = kernel.shape[0]
+    patches = [patch for row in _patches(x, size, padding) for patch in row]
+    return jnp.concatenate(patches, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
+
+
+def _patches(x: jax.Array, size: int, padding: int) -> list[list[jax.Array]]:
+    """What each tap [row][column] sees, [N,H,W,i]."""
+    x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    return [[x[:, a : a + height, b : b + width] for b in range(size)] for a in range(size)]
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> jax.Array:
+    """The gradient [k,k,i,o] of `convolve` for g [N,H,W,o], as a matrix product for each `across` taps of a row.
+
+    g comes first in the product: XLA copies a transposed left side, and g is then copied once for all taps.
+    """
+    size = x.shape[1] + 2 * padding - g.shape[1] + 1
+    g = g.reshape(-1, g.shape[-1]).T
+    groups = [
+        jnp.concatenate(row[b : b + across], axis=-1).reshape(g.shape[1], -1)
+        for row in _patches(x, size, padding)
+        for b in range(0, size, across)
+    ]
+    products = jnp.stack([g @ group for group in groups])
+    return products.swapaxes(1, 2).reshape(size, size, x.shape[-1], -1)
+
+
+@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; tied inputs share the gradient."""
-    batch, height, width, channels = x.shape
-    height, width = height // 2, width // 2
-    return x[:, : 2 * height, : 2 * width].reshape(batch, height, 2, width, 2, channels).max(axis=(2, 4))
+    """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; of tied inputs the first in reading order has the gradient.
+
+    XLA's own backward pass (select-and-scatter) gives the same numbers, 6 (CPU) times slower.
+    """
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+
+def _max_pool_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
+    x, highest = saved
+    batch, height, width, channels = highest.shape
+    free, parts = jnp.ones(highest.shape, bool), []
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        chosen = free & (x[:, a : 2 * height : 2, b : 2 * width : 2] == highest)
+        parts.append(jnp.where(chosen, g, 0))
+        free &= ~chosen
+    grid = jnp.stack([jnp.stack(parts[:2], axis=3), jnp.stack(parts[2:], axis=3)], axis=2)
+    odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
+    return (jnp.pad(grid.reshape(batch, 2 * height, 2 * width, channels), odd),)
+
+
+def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    highest = max_pool(x)
+    return highest, (x, highest)
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The transposed convolution of x [N,h,w,i] with kernel [k,k,i,o] as [N,H,W,o], H = (h-1)·stride + k - 2·padding.
+    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H = (h-1)·stride + k - 2·padding.
 
-    Equal to `lax.conv_transpose(x, kernel, (stride, stride), [(k-1-padding, k-1-padding)] * 2)` and to PyTorch's
-    `ConvTranspose2d(i, o, k, stride, padding)` with the kernel turned by 180°.
+    Equal to PyTorch's `ConvTranspose2d(i, o, k, stride, padding)` with weight [i,o,k,k], and to
+    `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding, k-1-padding)] * 2)` where `turned` is the kernel as
+    [k,k,i,o], turned by 180°.
     """
-    if x.shape[1] == x.shape[2] == 1 and padding == 0:  # no overlap: only the kernel's reach
-        return jnp.einsum("nhwi,uvio->nuvo", x, kernel[::-1, ::-1])
+    if x.shape[1] == x.shape[2] == 1 and padding == 0:  # nothing overlaps
+        return jnp.einsum("nhwi,iuvo->nuvo", x, kernel)
     return overlap_add(x, kernel, stride, padding)
 
 
 def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where they overlap."""
+    """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where they overlap.
+
+    The form in use: of 1024 to 512 channels, 4×4 to 8×8, both gradients take 236; by `sub_pixel`'s 413 with matrix
+    products, and its lax kernel gradient alone takes 34 s.
+    """
     batch, height, width, _ = x.shape
     taps, blocks = _blocks(kernel, stride)
-    # Block (a, b) of pixel (i, j) lands on output block (i+a, j+b): stride × stride pixels each.
-    pieces = jnp.einsum("nhwi,arbsio->abnhrwso", x, taps)
+    # Block (a, b) of pixel (i, j) lands on output block (i+a, j+b), stride × stride pixels each.
+    pieces = (x @ taps.reshape(len(taps), -1)).reshape(batch, height, width, *taps.shape[1:])
     last = blocks - 1
     total = sum(
-        jnp.pad(pieces[a, b], ((0, 0), (a, last - a), (0, 0), (b, last - b), (0, 0), (0, 0)))
+        jnp.pad(pieces[:, :, :, a, :, b], ((0, 0), (a, last - a), (b, last - b), (0, 0), (0, 0), (0, 0)))
         for a in range(blocks)
         for b in range(blocks)
     )
-    total = total.reshape(batch, (height + last) * stride, (width + last) * stride, -1)
-    return _crop(total, (height, width), kernel.shape[0], stride, padding)
+    return _interleave(total, (height, width), kernel.shape[1], padding)
 
 
 def sub_pixel(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """`conv_transpose` as a stride-1 convolution to stride²·o channels, then depth to space."""
-    batch, height, width, inputs = x.shape
+    _, height, width, inputs = x.shape
     taps, blocks = _blocks(kernel, stride)
-    last = blocks - 1
-    taps = taps[::-1, :, ::-1].transpose(0, 2, 4, 1, 3, 5).reshape(blocks, blocks, inputs, -1)
-    y = jax.lax.conv_general_dilated(x, taps, (1, 1), [(last, last)] * 2, dimension_numbers=_NHWC)
-    y = y.reshape(batch, height + last, width + last, stride, stride, -1).transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(batch, (height + last) * stride, (width + last) * stride, -1)
-    return _crop(y, (height, width), kernel.shape[0], stride, padding)
-
-
-_NHWC = ("NHWC", "HWIO", "NHWC")
+    taps = taps[:, ::-1, :, ::-1].transpose(1, 3, 0, 2, 4, 5).reshape(blocks, blocks, inputs, -1)
+    y = _plain(x, taps, blocks - 1)
+    y = y.reshape(*y.shape[:3], stride, stride, -1)
+    return _interleave(y, (height, width), kernel.shape[1], padding)
 
 
 def _blocks(kernel: jax.Array, stride: int) -> tuple[jax.Array, int]:
-    """The kernel in scatter order, zero-padded to whole blocks [a,stride,b,stride,i,o], and the count a = b."""
-    size, _, inputs, outputs = kernel.shape
+    """The kernel, zero-padded to whole blocks [i,a,stride,b,stride,o], and the count a = b."""
+    inputs, size, _, outputs = kernel.shape
     blocks = math.ceil(size / stride)
     fill = (0, blocks * stride - size)
-    taps = jnp.pad(kernel[::-1, ::-1], (fill, fill, (0, 0), (0, 0)))
-    return taps.reshape(blocks, stride, blocks, stride, inputs, outputs), blocks
+    taps = jnp.pad(kernel, ((0, 0), fill, fill, (0, 0)))
+    return taps.reshape(inputs, blocks, stride, blocks, stride, outputs), blocks
 
 
-def _crop(y: jax.Array, size: tuple[int, int], kernel: int, stride: int, padding: int) -> jax.Array:
-    """Drops `padding` at both ends; where the kernel is smaller than the stride, pixels no tap reaches stay zero."""
+def _interleave(y: jax.Array, size: tuple[int, int], kernel: int, padding: int) -> jax.Array:
+    """The pixels of blocks y [N,h,w,stride,stride,o] in place, cropped to the output of an input of `size`."""
+    batch, rows, columns, stride = y.shape[:4]
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * stride, columns * stride, -1)
     height, width = ((n - 1) * stride + kernel - 2 * padding for n in size)
     return y[:, padding : padding + height, padding : padding + width]

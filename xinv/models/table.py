@@ -1,0 +1,151 @@
+"""Networks as tables of layers, read like the supplementary tables of Zhao et al. 2021. Layout is NHWC."""
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+from xinv.models.layers import conv_transpose, convolve, max_pool
+from xinv.types import InputError
+
+DTYPES = ("float32", "bfloat16")
+
+
+class Layer(NamedTuple):
+    """One row of a table.
+
+    Attributes:
+      type: what it computes.
+      outputs: channels (or features) it gives; a pool keeps its input's.
+      kernel, stride, padding: as PyTorch counts them, the same for height and width.
+      relu: a ReLU follows.
+      bypass: before the operation, the encoder's map of the same size is concatenated, where there is one.
+      mark: `checkpoint_name` of the result; "" leaves it unmarked.
+    """
+
+    type: Literal["conv", "pool", "fc", "upsample"]
+    outputs: int = 0
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    relu: bool = False
+    bypass: bool = False
+    mark: str = ""
+
+
+def conv(outputs: int, relu: bool = True, bypass: bool = False) -> Layer:
+    """The tables' 3×3 convolution, which keeps the size."""
+    return Layer("conv", outputs, 3, 1, 1, relu, bypass)
+
+
+def pool(mark: str = "") -> Layer:
+    """The tables' 2×2 max-pool; an odd last row or column is dropped."""
+    return Layer("pool", kernel=2, stride=2, mark=mark)
+
+
+def fc(outputs: int, relu: bool = True) -> Layer:
+    """A fully connected layer over everything but the batch axis."""
+    return Layer("fc", outputs, relu=relu)
+
+
+def upsample(outputs: int, stride: int = 2, relu: bool = True) -> Layer:
+    """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
+    return Layer("upsample", outputs, 4, stride, stride - 1, relu)
+
+
+def scale(channels: int, width: float) -> int:
+    """`channels` times `width`, rounded, at least 4.
+
+    Raises:
+      InputError: `width` is not positive.
+    """
+    if not width > 0:
+        raise InputError(f"width {width} is not a factor on channels: give a number above 0")
+    return max(4, round(channels * width))
+
+
+def check_dtype(dtype: str) -> str:
+    """`dtype` if networks compute in it; otherwise InputError."""
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
+    return dtype
+
+
+class Stack(nn.Module):
+    """Runs a table.
+
+    Attributes:
+      table: the rows, first to last.
+      dtype: of the computation; parameters are float32.
+    """
+
+    table: tuple[Layer, ...]
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, bypass: Mapping[int, jax.Array] | None = None, depth: int | None = None
+    ) -> tuple[jax.Array, dict[int, jax.Array]]:
+        """Returns the output of the first `depth` rows (default: all), and each size's last convolution output.
+
+        `bypass` holds the encoder's maps [N,s,s,c] by size s.
+        """
+        x, maps, bypass = x.astype(self.dtype), {}, bypass or {}
+        for index, layer in enumerate(self.table[:depth]):
+            if layer.bypass and x.shape[1] in bypass:
+                x = jnp.concatenate([x, bypass[x.shape[1]].astype(x.dtype)], axis=-1)
+            if layer.type == "pool" and min(x.shape[1:3]) < 2:
+                raise InputError(
+                    f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or fewer blocks"
+                )
+            x = max_pool(x) if layer.type == "pool" else _Affine(layer, self.dtype, name=f"{layer.type}{index}")(x)
+            x = nn.relu(x) if layer.relu else x
+            x = checkpoint_name(x, layer.mark) if layer.mark else x
+            if layer.type == "conv":
+                maps[x.shape[1]] = x
+        return x, maps
+
+
+class _Affine(nn.Module):
+    """One row with a kernel and a bias; the variance of a unit's input is kept (He et al. 2015)."""
+
+    layer: Layer
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        layer = self.layer
+        x = x.reshape(len(x), -1) if layer.type == "fc" else x
+        inputs, side = x.shape[-1], layer.kernel
+        shapes = {
+            "fc": (inputs, layer.outputs),
+            "conv": (side, side, inputs, layer.outputs),
+            "upsample": (inputs, side, side, layer.outputs),
+        }
+        # Of a transposed convolution's taps, pixels in ÷ pixels out fall on an input.
+        spread = (upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
+        initialise = nn.initializers.variance_scaling(
+            (2.0 if layer.relu else 1.0) * spread,
+            "fan_in",
+            "truncated_normal",
+            in_axis=0 if layer.type == "upsample" else -2,
+        )
+        kernel = self.param("kernel", initialise, shapes[layer.type], jnp.float32).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (layer.outputs,), jnp.float32).astype(self.dtype)
+        return _apply(layer, x, kernel) + bias
+
+
+def _apply(layer: Layer, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    if layer.type == "fc":
+        return x @ kernel
+    if layer.type == "upsample":
+        return conv_transpose(x, kernel, layer.stride, layer.padding)
+    return convolve(x, kernel, layer.padding)
+
+
+def upsampled(size: int, layer: Layer) -> int:
+    """The size that an "upsample" row gives for an input of that size."""
+    return (size - 1) * layer.stride + layer.kernel - 2 * layer.padding
