@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -87,23 +88,35 @@ def raw_apply(variables, x):
     return (hidden * gate + jnp.sort(hidden)) @ variables["b"]
 
 
+def fill(shapes) -> Any:
+    """Weights for a tree of shapes: He's for kernels, no bias or statistic at its initial value; compiles nothing."""
+    random = np.random.default_rng(0)
+
+    def leaf(path, shape):
+        name = str(path[-2] if "value" in str(path[-1]) else path[-1])
+        if "kernel" in name:
+            return jnp.asarray(
+                random.normal(size=shape.shape, scale=(2 / np.prod(shape.shape[:-1])) ** 0.5), jnp.float32
+            )
+        low = 0.5 if "scale" in name or "var" in name else -0.1
+        return jnp.asarray(random.uniform(low, low + 0.3, shape.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+
 def linen_case(module) -> Case:
-    variables = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, *SHAPE)))
-    leaves, tree = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noisy = [leaf + 0.1 * jax.random.uniform(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    return Case(module.apply, jax.tree.unflatten(tree, noisy))  # no bias or statistic is left at its initial value
+    return Case(module.apply, fill(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))))
 
 
 def nnx_case() -> Case:
-    graph, state = nnx.split(NnxNet(nnx.Rngs(0)))
-    return Case(lambda state, x: nnx.merge(graph, state)(x), state)
+    graph, state = nnx.split(nnx.eval_shape(lambda: NnxNet(nnx.Rngs(0))))
+    return Case(lambda state, x: nnx.merge(graph, state)(x), fill(state))
 
 
 def raw_case() -> Case:
-    keys = jax.random.split(jax.random.key(3))
-    a = jax.random.normal(keys[0], (SHAPE[0] * SHAPE[1] * SHAPE[2], 5)) / 10
-    return Case(raw_apply, {"a": a, "b": jax.random.normal(keys[1], (5, CLASSES))})
+    random = np.random.default_rng(3)
+    a = random.normal(size=(SHAPE[0] * SHAPE[1] * SHAPE[2], 5)) / 10
+    return Case(raw_apply, {"a": jnp.float32(a), "b": jnp.float32(random.normal(size=(5, CLASSES)))})
 
 
 _MAKERS = {
@@ -122,5 +135,5 @@ def case(name: str) -> Case:
     return _MAKERS[name]()
 
 
-def images(count: int = 3) -> jax.Array:
-    return jax.random.uniform(jax.random.key(7), (count, *SHAPE))
+def images(count: int = 3, seed: int = 7) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).uniform(size=(count, *SHAPE)), jnp.float32)
