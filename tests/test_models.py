@@ -1,0 +1,264 @@
+"""Networks against the paper's tables, and the rearranged operations against the primitives that they equal."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from xinv import models
+from xinv.models import layers
+from xinv.models.cnn import table
+from xinv.models.decoder import decoder_table
+from xinv.types import InputError
+
+KEY = jax.random.key(0)
+
+
+def normal(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def parameters(model, *inputs):
+    """Their number, without allocating any."""
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, KEY, *inputs)))
+
+
+def affine(*pairs, taps=1):
+    return sum(taps * inputs * outputs + outputs for inputs, outputs in pairs)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "hidden"),
+    [(128, (128, 256, 512), 512), (256, (128, 256, 512, 1024), 1024), (32, (128, 256), 512)],
+)
+def test_targets_have_the_parameters_of_tables_1_to_3(size, channels, hidden):
+    pooled = size // 2 ** len(channels)
+    expected = affine(*zip((1, *channels), channels, strict=False), taps=9)
+    expected += affine((pooled * pooled * channels[-1], hidden), (hidden, 7))
+    assert (
+        parameters(models.build("cnn", classes=7, channels=channels, hidden=hidden), jnp.zeros((1, size, size, 1)))
+        == expected
+    )
+
+
+STAGES = (1024, 512, 256, 128, 64, 1)  # outputs of Tables 4 to 8 at 4×4, 8×8, … 128×128
+
+
+def decoder_parameters(vector, bypassed):
+    """Of Tables 4 to 8: upsample and conv per stage, where the first `bypassed` convs see twice their channels."""
+    convs = [(count * (2 if index < bypassed else 1), count) for index, count in enumerate(STAGES)]
+    return affine(*zip((vector, *STAGES), STAGES, strict=False), taps=16) + affine(*convs, taps=9)
+
+
+def encoder_parameters(stages):
+    """Of Tables 6 to 8: a conv per stage, largest first, and the fully connected layer from 2×2."""
+    return affine(*zip((1, *stages), stages, strict=False), taps=9) + affine((4 * stages[-1], 64))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "expected"),
+    [
+        ("none", 16, decoder_parameters(8, 0)),
+        ("flatten", 16, decoder_parameters(8 + 16**2, 0)),
+        ("cnn", 16, decoder_parameters(8 + 64, 0) + encoder_parameters((256, 512, 1024))),
+        ("unet", 16, decoder_parameters(8 + 64, 3) + encoder_parameters((256, 512, 1024))),
+        ("flatten_unet", 128, decoder_parameters(8 + 64 + 128**2, 6) + encoder_parameters(STAGES[::-1])),
+    ],
+)
+def test_decoders_have_the_parameters_of_tables_4_to_8(encoder, size, expected):
+    model = models.build("decoder", image_shape=(128, 128, 1), encoder=encoder)
+    assert parameters(model, jnp.zeros((1, 8)), jnp.zeros((1, size, size, 1))) == expected
+
+
+def test_tables_read_as_printed():
+    rows = [(row.type, row.outputs) for row in table(10, (128, 256), 512)]
+    assert rows == [("conv", 128), ("pool", 0), ("conv", 256), ("pool", 0), ("fc", 512), ("fc", 10)]
+    rows = [(row.type, row.kernel, row.stride, row.padding, row.outputs) for row in decoder_table((8, 8, 3))]
+    assert rows == [
+        ("upsample", 4, 1, 0, 1024),
+        ("conv", 3, 1, 1, 1024),
+        ("upsample", 4, 2, 1, 3),
+        ("conv", 3, 1, 1, 3),
+    ]
+
+
+def assert_same_function(form, reference, *inputs):
+    """In value and in the gradient of every input; the tolerance is of float32 sums of some hundred products."""
+    cotangent = normal(*jax.eval_shape(reference, *inputs).shape, seed=9)
+
+    def value_and_gradients(function):
+        value, back = jax.vjp(function, *inputs)
+        return value, *back(cotangent)
+
+    got, expected = jax.jit(lambda: (value_and_gradients(form), value_and_gradients(reference)))()
+    for ours, theirs in zip(got, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((2, 3, 4, 5), (1, 2, 3))))
+def test_transposed_convolutions_equal_lax(kernel, stride):
+    x, weights, padding = normal(2, 4, 5, 3), normal(3, kernel, kernel, 2, seed=1), kernel // 3
+
+    def reference(x, weights):
+        turned, reach = weights.transpose(1, 2, 0, 3)[::-1, ::-1], kernel - 1 - padding
+        return lax.conv_transpose(x, turned, (stride, stride), [(reach, reach)] * 2)
+
+    for form in (layers.overlap_add, layers.sub_pixel, layers.conv_transpose):
+        assert_same_function(lambda x, weights, form=form: form(x, weights, stride, padding), reference, x, weights)
+
+
+@pytest.mark.parametrize(("stride", "padding", "size"), [(1, 0, 1), (2, 1, 4), (2, 1, 5)])
+def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
+    torch = pytest.importorskip("torch")
+    x, weights = normal(2, size, size, 3), normal(3, 4, 4, 2, seed=1)
+    expected = torch.nn.functional.conv_transpose2d(
+        torch.tensor(np.moveaxis(np.array(x), 3, 1)),
+        torch.tensor(np.moveaxis(np.array(weights), 3, 1)),
+        None,
+        stride,
+        padding,
+    )
+    got = layers.conv_transpose(x, weights, stride, padding)
+    assert got.shape[1] == (4 if size == 1 else 2 * size)
+    np.testing.assert_allclose(np.moveaxis(np.array(got), 3, 1), expected.numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "channels", "kernel", "padding"),
+    [
+        (4, 3, 9, 3, 1),
+        (1, 2, 9, 3, 1),
+        (6, 5, 9, 3, 1),
+        (6, 5, 2, 3, 1),
+        (7, 8, 9, 5, 2),
+        (7, 8, 2, 4, 0),
+        (4, 4, 3, 2, 1),
+    ],
+)
+def test_convolutions_equal_lax(height, width, channels, kernel, padding):
+    def reference(x, weights):
+        return lax.conv_general_dilated(
+            x, weights, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def tested(x, weights):
+        return layers.convolve(x, weights, padding)
+
+    x, weights = normal(2, height, width, channels), normal(kernel, kernel, channels, 4, seed=1)
+    assert_same_function(tested, reference, x, weights)
+    assert_same_function(jax.vmap(tested, (0, None)), jax.vmap(reference, (0, None)), x[None], weights)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 6), (7, 3)])
+def test_pool_equals_lax_where_inputs_tie(height, width):
+    x = jnp.round(normal(2, height, width, 3))
+    window = (1, 2, 2, 1)
+    assert_same_function(layers.max_pool, lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID"), x)
+
+
+def test_programs_read_as_plain_primitives():
+    """What explain/graph.py sees: the convolutions and pools themselves, and the point at which Grad-CAM cuts."""
+    model = models.build("cnn", classes=3, channels=(4, 5), hidden=6)
+    images = jnp.zeros((1, 8, 8, 1))
+    text = str(jax.make_jaxpr(model.apply)(jax.jit(model.init)(KEY, images), images))
+    assert (text.count("conv_general_dilated["), text.count("reduce_window_max[")) == (2, 2)
+    assert text.count("name=cam") == 1
+
+
+def small(encoder="flatten_unet", **hyper):
+    model = models.build("decoder", image_shape=(16, 16, 3), encoder=encoder, width=0.01, **hyper)
+    inputs = jax.nn.softmax(normal(3, 5)), normal(3, 16, 16, 2, seed=1)
+    return model, jax.jit(model.init)(KEY, *inputs), inputs
+
+
+def classifier(**hyper):
+    model = models.build("cnn", classes=5, channels=[32, 64], hidden=128, width=0.25, **hyper)
+    images = jax.random.uniform(KEY, (3, 10, 11, 3))
+    return model, jax.jit(model.init)(KEY, images), (images,)
+
+
+@pytest.mark.parametrize("build", [small, classifier])
+def test_examples_are_independent_and_jit_changes_nothing(build):
+    model, variables, inputs = build()
+    together = jax.jit(model.apply)(variables, *inputs)
+    alone = jnp.concatenate([model.apply(variables, *(x[i : i + 1] for x in inputs)) for i in (0, 2)])
+    np.testing.assert_allclose(together[::2], alone, rtol=1e-4, atol=1e-5)
+    trained, updates = jax.jit(model.train)(variables, *inputs, key=KEY)
+    np.testing.assert_allclose(together, trained, rtol=1e-4, atol=1e-5)
+    assert not updates
+
+
+@pytest.mark.parametrize("build", [small, classifier])
+def test_bfloat16_keeps_float32_parameters_and_outputs(build):
+    model, variables, inputs = build(dtype="bfloat16")
+    outputs = jax.jit(model.apply)(variables, *inputs)
+    exact = jax.jit(build()[0].apply)(variables, *inputs)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {outputs.dtype} == {jnp.dtype("float32")}
+    assert (
+        0 < jnp.abs(outputs - exact).max() < 0.05 * jnp.abs(exact).max()
+    )  # 8 bits of mantissa through some ten layers
+
+
+def test_width_scales_the_hidden_layers_alone():
+    model, variables, (images,) = classifier()
+    kernels = {name: leaf["kernel"].shape for name, leaf in variables["params"]["layers"].items()}
+    assert kernels == {"conv0": (3, 3, 3, 8), "conv2": (3, 3, 8, 16), "fc4": (64, 32), "fc5": (32, 5)}
+    features = model.embed(variables, images)
+    assert features.shape == (3, 32)
+    assert features.min() == 0
+    last = variables["params"]["layers"]["fc5"]
+    np.testing.assert_allclose(
+        features @ last["kernel"] + last["bias"], model.apply(variables, images), rtol=1e-5, atol=1e-5
+    )
+    assert small()[1]["params"]["encoder"]["conv2"]["kernel"].shape == (3, 3, 3, 5)  # 512 · 0.01; the image's 3 stay
+
+
+def test_signals_keep_their_scale():
+    """He initialisation through transposed convolutions: outputs neither vanish nor explode over ten layers."""
+    model = models.build("decoder", image_shape=(32, 32, 1), encoder="flatten", width=0.1)
+    inputs = jax.nn.one_hot(jnp.arange(8) % 5, 5), normal(8, 8, 8, 1)
+    assert 0.05 < jax.jit(model.apply)(jax.jit(model.init)(KEY, *inputs), *inputs).std() < 5
+
+
+@pytest.mark.parametrize("size", [3, 7, 8, 40])
+def test_maps_of_any_size_fit(size):
+    model = models.build("decoder", image_shape=(16, 16, 1), encoder="unet", width=0.01)
+    inputs = normal(2, 5), normal(2, size, size, 1)
+    assert jax.eval_shape(lambda *inputs: model.apply(model.init(KEY, *inputs), *inputs), *inputs).shape == (
+        2,
+        16,
+        16,
+        1,
+    )
+
+
+def test_the_same_arguments_give_the_same_model():
+    assert models.build("cnn", classes=3, channels=[4]) is models.build("cnn", classes=3, channels=(4,))
+
+
+@pytest.mark.parametrize(
+    ("hyper", "message"),
+    [
+        ({"image_shape": (28, 28, 1)}, "28×28.*8, 16, 32"),
+        ({"image_shape": (32, 16, 1)}, "32×16"),
+        ({"image_shape": (32, 32, 1), "encoder": "vae"}, "'vae'.*flatten_unet"),
+        ({"image_shape": (32, 32, 1), "width": 0}, "width 0"),
+        ({"image_shape": (32, 32, 1), "dtype": "int8"}, "'int8'.*bfloat16"),
+    ],
+)
+def test_bad_input_is_named(hyper, message):
+    with pytest.raises(InputError, match=message):
+        models.build("decoder", **hyper)
+
+
+def test_a_bad_map_or_image_is_named():
+    model = models.build("decoder", image_shape=(16, 16, 1), encoder="unet", width=0.01)
+    with pytest.raises(InputError, match="explanation"):
+        model.init(KEY, jnp.zeros((1, 5)), None)
+    with pytest.raises(InputError, match="8×4"):
+        model.init(KEY, jnp.zeros((1, 5)), jnp.zeros((1, 8, 4, 1)))
+    with pytest.raises(InputError, match=r"1×4.*pool"):
+        models.build("cnn", classes=2, channels=(4, 4)).init(KEY, jnp.zeros((1, 3, 8, 1)))
