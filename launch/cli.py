@@ -50,7 +50,7 @@ def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> ob
     except InputError as error:
         _stop(str(error))
     except flags.Error as error:
-        _stop(str(error).splitlines()[0])
+        _stop(" ".join(str(error).split()))
     except OSError as error:
         _stop(f"{error.filename or 'input or output'}: {error.strerror or error}")
     except KeyboardInterrupt:

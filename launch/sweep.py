@@ -25,7 +25,7 @@ CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds bet
 def run(argv: Sequence[str]) -> None:
     """Runs the sweep of --config."""
     del argv
-    from xinv import audit, report, store  # after the flags: a typo is told without waiting for jax
+    from xinv import audit, report, results, store  # after the flags: a typo is told without waiting for jax
 
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
@@ -39,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
     with store.opened(workdir / "stages") as stages:
         for number, config in enumerate(configs):
             folder = workdir / "units" / f"{number:04d}"
-            done = audit.is_done(config, folder)
+            done = results.is_done(folder, config)
             print(f"unit {number + 1} of {len(configs)}: {changes[number]} {'is done' if done else ''}", flush=True)
             if not done:
                 audit.run(config, folder, stages, CHECKPOINT_SECONDS.value)

@@ -21,6 +21,7 @@ from configs import digits  # noqa: E402
 
 TINY = {
     "seeds": 1,
+    "data.transform.resize": (16, 16),
     "target.model.width": 0.03125,
     "target.train.epochs": 2,
     "evaluation.train.epochs": 2,
@@ -31,7 +32,7 @@ TINY = {
 
 
 def tiny(**changes):
-    """The digits audit with one seed, one explanation and small networks."""
+    """The digits audit with one seed, one explanation, small images and small networks."""
     config = digits.get_config("")
     with config.unlocked():
         config.explanations = ConfigDict({"gradient": config.explanations.gradient})
@@ -125,21 +126,22 @@ def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
 def test_a_run_killed_at_several_points_ends_with_the_same_rows(tmp_path):
     """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(_command(whole), check=True, env=_environment(tmp_path), capture_output=True)
+    subprocess.run(_command(tmp_path, whole), check=True, env=_environment(tmp_path), capture_output=True)
     for pattern in ("target-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
-        process = subprocess.Popen(_command(killed), env=_environment(tmp_path), stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(_command(tmp_path, killed), env=_environment(tmp_path), stderr=subprocess.DEVNULL)
         _wait_for(process, killed / "stages", pattern)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (killed / "rows.jsonl").exists()
-    subprocess.run(_command(killed), check=True, env=_environment(tmp_path), capture_output=True)
+    subprocess.run(_command(tmp_path, killed), check=True, env=_environment(tmp_path), capture_output=True)
     assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
 
 
-def _command(workdir):
-    overrides = [f"--config.{key}={value}" for key, value in TINY.items()]
-    return [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={ROOT / 'configs' / 'digits.py'}",
-            f"--workdir={workdir}", "--checkpoint_seconds=0", *overrides]  # fmt: skip
+def _command(config, workdir):
+    path = config / "tiny.py"
+    path.write_text(f"from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return ConfigDict({tiny()!r})\n")
+    return [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={path}", f"--workdir={workdir}",
+            "--checkpoint_seconds=0"]  # fmt: skip
 
 
 def _environment(tmp_path):

@@ -1,36 +1,24 @@
-"""The pipeline: a config becomes stages, and stages become rows. The only file that knows the order.
+"""The pipeline: a config becomes stages, stages become rows. The only file that knows the order of a run."""
 
-    data -> roles -> target -> predictions, explanations -> attack -> metrics -> rows
-
-Each stage is stored under the hash of the part of the config that determines it and of the stages it reads.
-"""
-
-import functools
-import json
-import os
-import sys
 import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-from jax.tree_util import Partial
-from tensorboardX import SummaryWriter
 
-from xinv import attacks, data, environment, explain, metrics, models, parallel, plugins, store, train
-from xinv.images import as_float
+from xinv import data, environment, results, store, train
+from xinv.results import Config, Rows
 from xinv.store import Stage, Store
-from xinv.types import Apply, Batch, Explainer, InputError, Key, Model, Observation, Variables
+from xinv.types import InputError
+from xinv.unit import ATTACKER, REPORTED, Arm, Unit, map_shape, metric, score
 
-Config = Mapping[str, Any]
-Rows = list[dict[str, Any]]
-
-ATTACKER = "attack_train"
-REPORTED = "attack_test"
-"""The role that every reported figure is computed on; nothing is trained, stopped or chosen by it."""
+SECTIONS = (
+    *("unit", "seed", "seeds", "data", "target", "evaluation"),
+    *("explanations", "explain", "attack", "metrics", "report"),
+)
+"""What a config must have."""
 
 
 def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0) -> Rows:
@@ -44,272 +32,94 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
     """
     with store.locked(workdir):
         started = time.monotonic()
-        _keep_history(workdir, config)
-        store.write_json(workdir / "config.json", config)
+        _require_sections(config)
         dataset = data.transform(data.build(**config["data"]["source"]), **config["data"]["transform"])
         unit = Unit(config, dataset, workdir, stages, checkpoint_seconds)
-        seeds = range(config["seed"], config["seed"] + config["seeds"])
-        results = [unit.audit(seed) for seed in seeds]
-        store.write_json(workdir / "dataset.json", _describe(dataset, unit.roles(config["seed"])))
-        with store.atomic(workdir / "examples.npz") as path, open(path, "wb") as file:
-            np.savez(file, **unit.examples(config["seed"]))
-        _write_lines(workdir / "curves.jsonl", (line for _, curves in results for line in curves))
+        if not results.is_done(workdir, config):
+            rehearse(unit)
+        results.begin(workdir, config)
+        audited = [_audit(unit, seed) for seed in unit.seeds]
+        rows, curves = ([line for lines in part for line in lines] for part in zip(*audited, strict=True))
         seconds = {"seconds": round(time.monotonic() - started, 1)}
-        store.write_json(workdir / "environment.json", environment.describe() | seconds)
-        rows = [row for rows, _ in results for row in rows]
-        _write_lines(workdir / "rows.jsonl", rows)
+        first = unit.seeds[0]
+        about = _describe(dataset, unit.roles(first))
+        results.finish(workdir, rows, curves, _examples(unit, first), about, environment.describe() | seconds)
     return rows
 
 
-def is_done(config: Config, workdir: Path) -> bool:
-    """Whether `workdir` holds the rows of this very config."""
-    made = workdir / "config.json"
-    done = (workdir / "rows.jsonl").exists() and made.exists()
-    return done and store.canonical(store.read_json(made)) == store.canonical(config)
+def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:
+    """The rows and the training curves of one seed."""
+    rows, curves = [], []
+
+    def report(stage: str, arm: Arm | None, result: Stage, values: Mapping[str, np.ndarray]) -> None:
+        about = {"unit": unit.config["unit"], "seed": seed, "stage": stage, "arm": arm.name if arm else stage}
+        about |= {"inputs": arm.encoder if arm else None, "explainer": arm.explainer if arm else None}
+        rows.extend(
+            about | {"metric": name, "value": float(np.mean(value)), "examples": len(value)}
+            for name, value in values.items()
+        )
+        curves.extend({"seed": seed, "stage": stage, "arm": about["arm"], **line} for line in result.json("history"))
+
+    for name in ("target", "evaluation"):
+        stage = unit.classifier(name, seed)
+        report(name, None, stage, {"accuracy": unit.correct(name, seed)})
+    for arm in unit.arms():
+        report("attack", arm, unit.attack(arm, seed), unit.scores(arm, seed))
+    return rows, curves
 
 
-class Arm(NamedTuple):
-    """One attack of the comparison: how it reads what, None being predictions alone."""
+def rehearse(unit: Unit) -> None:
+    """Finds what is wrong with the config before anything is computed, by shapes alone.
 
-    encoder: str
-    explainer: str | None
-
-    @property
-    def name(self) -> str:
-        return "prediction" if self.explainer is None else f"{self.encoder}({self.explainer})"
-
-
-class Unit(NamedTuple):
-    """One work unit: a config, its data and where its results are kept."""
-
-    config: Config
-    dataset: data.Dataset
-    workdir: Path
-    store: Store
-    checkpoint_seconds: float
-
-    def audit(self, seed: int) -> tuple[Rows, Rows]:
-        """The rows and the training curves of one seed."""
-        rows, curves = [], []
-
-        def report(stage: str, arm: Arm | None, result: Stage, values: Mapping[str, np.ndarray]) -> None:
-            about = {"unit": self.config["unit"], "seed": seed, "stage": stage, "arm": arm.name if arm else stage}
-            about |= {"inputs": arm.encoder if arm else None, "explainer": arm.explainer if arm else None}
-            rows.extend(
-                about | {"metric": metric, "value": float(np.mean(value)), "examples": len(value)}
-                for metric, value in values.items()
-            )
-            curves.extend(
-                {"seed": seed, "stage": stage, "arm": about["arm"], **line} for line in result.json("history")
-            )
-
-        for name in ("target", "evaluation"):
-            stage = self.classifier(name, seed)
-            report(name, None, stage, {"accuracy": self.correct(name, seed)})
-        for arm in self.arms():
-            report("attack", arm, self.attack(arm, seed), self.scores(arm, seed))
-        return rows, curves
-
-    def arms(self) -> list[Arm]:
-        """Predictions alone first, then every way to read every explanation."""
-        encoders = self.config["attack"]["encoders"]
-        explained = [Arm(e, name) for name in self.config["explanations"] for e in encoders if e != "none"]
-        return [Arm(e, None) for e in encoders if e == "none"] + explained
-
-    def roles(self, seed: int) -> dict[str, np.ndarray]:
-        """The indices of each role."""
-        return data.roles.split(self.dataset.labels, seed=seed, **self.config["data"]["roles"])
-
-    def rows_of(self, roles: Iterable[str], seed: int) -> data.Dataset:
-        """The images of some roles together."""
-        split = self.roles(seed)
-        unknown = sorted(set(roles) - set(split))
-        if unknown:
-            raise InputError(f"unknown role {unknown[0]!r}: data.roles gives {', '.join(split)}")
-        return data.take(self.dataset, np.unique(np.concatenate([split[role] for role in roles])))
-
-    def classifier(self, part: str, seed: int) -> Stage:
-        """The trained classifier that `config[part]` describes."""
-        settings, model = self.config[part], self.model(part)
-        spec = self.spec(seed) | {"part": part, "settings": settings}
-
-        def build(folder: Path, session: train.Session) -> None:
-            chosen = self.rows_of(settings["roles"], seed)
-            batch = {"image": chosen.images, "label": chosen.labels[settings["label"]]}
-            variables = jax.jit(model.init)(_key(seed, part, "init"), as_float(chosen.images[:1]))
-            recipe = train.Recipe(**settings["train"])
-            fitted = train.fit(train.classifier_loss(model), variables, batch, _key(seed, part, "fit"), recipe, session)
-            store.save_tree(folder / "variables", fitted.variables)
-            store.write_json(folder / "history.json", _curve(fitted.history))
-
-        return self.stage(part, f"{part}, seed {seed}", spec, build)
-
-    def model(self, part: str) -> Model:
-        """The network that `config[part]` describes, for its label's classes."""
-        settings = self.config[part]
-        if settings["label"] not in self.dataset.classes:
-            allowed = ", ".join(self.dataset.classes)
-            raise InputError(f"unknown label {settings['label']!r} for the {part}: the data has {allowed}")
-        return models.build(classes=len(self.dataset.classes[settings["label"]]), **settings["model"])
-
-    def logits(self, part: str, role: str, seed: int) -> Stage:
-        """The classifier's answers on a role."""
-        classifier = self.classifier(part, seed)
-        spec = self.spec(seed) | {"role": role, "classifier": classifier.digest}
-
-        def build(folder: Path, session: train.Session) -> None:
-            del session
-            images = self.rows_of([role], seed).images
-            answer, size = _answer(self.model(part)), self.config["explain"]["batch_size"]
-            logits = parallel.map_batches(answer, classifier.tree("variables"), images, size)
-            store.save_array(folder / "logits.npy", logits)
-
-        return self.stage("logits", f"{part} on {role}, seed {seed}", spec, build)
-
-    def explanation(self, name: str, role: str, seed: int) -> Stage:
-        """The target's explanations of the classes it predicts on a role."""
-        settings, classifier = self.config["explanations"][name], self.classifier("target", seed)
-        factory, how = {k: v for k, v in settings.items() if k != "normalise"}, settings["normalise"]
-        logits = self.logits("target", role, seed)
-        spec = self.spec(seed) | {"explainer": settings, "classifier": classifier.digest, "role": role}
-
-        def build(folder: Path, session: train.Session) -> None:
-            del session
-            images = self.rows_of([role], seed).images
-            explainer = explain.normalise(explain.build(**factory), how)
-            arguments = explainer, self.model("target").apply, classifier.tree("variables"), images
-            maps = store.create_array(folder / "explanation.npy", (len(images), *_map_shape(*arguments)), np.float32)
-            labels, size = logits.array("logits").argmax(axis=-1), self.config["explain"]["batch_size"]
-            explain.batch(*arguments, labels, _key(seed, "explain"), size, out=maps)
-            maps.flush()
-
-        return self.stage("explanation", f"{name} on {role}, seed {seed}", spec, build)
-
-    def observation(self, arm: Arm, role: str, seed: int) -> tuple[Observation, list[str]]:
-        """What the service releases about a role's images, and the digests of the stages it comes from."""
-        logits = self.logits("target", role, seed)
-        prediction = np.asarray(jax.nn.softmax(logits.array("logits")))
-        if arm.explainer is None:
-            return Observation(prediction), [logits.digest]
-        explanation = self.explanation(arm.explainer, role, seed)
-        return Observation(prediction, explanation.array("explanation")), [logits.digest, explanation.digest]
-
-    def attack(self, arm: Arm, seed: int) -> Stage:
-        """The attack of one arm, trained on the attacker's images, with its guesses on the reported ones."""
-        settings = self.config["attack"]
-        observed, sources = self.observation(arm, ATTACKER, seed)
-        released, targets = self.observation(arm, REPORTED, seed)
-        common = {name: value for name, value in settings.items() if name != "encoders"}
-        spec = self.spec(seed) | {"settings": common, "encoder": arm.encoder, "sources": sources + targets}
-
-        def build(folder: Path, session: train.Session) -> None:
-            inputs = ("prediction",) if arm.explainer is None else ("prediction", "explanation")
-            hyper = common | {"inputs": inputs, "encoder": arm.encoder, "recipe": train.Recipe(**settings["train"])}
-            del hyper["train"]
-            attack = attacks.build(**hyper)
-            state = attack.fit(_key(seed, "attack"), observed, self.rows_of([ATTACKER], seed).images, session)
-            store.save_tree(folder / "state", state["variables"])
-            store.write_json(folder / "history.json", _curve(state["history"]))
-            store.save_array(folder / "reconstruction.npy", attack.predict(state, released))
-
-        return self.stage("attack", f"{arm.name}, seed {seed}", spec, build)
-
-    def scores(self, arm: Arm, seed: int) -> dict[str, np.ndarray]:
-        """Each metric, per reported image, of one arm's reconstructions."""
-        settings = self.config["metrics"]
-        attack, evaluation = self.attack(arm, seed), self.classifier("evaluation", seed)
-        spec = {"metrics": settings, "attack": attack.digest, "evaluation": evaluation.digest}
-
-        def build(folder: Path, session: train.Session) -> None:
-            del session
-            reported, judge = self.rows_of([REPORTED], seed), self.model("evaluation")
-            truths = {"image": reported.images, "label": reported.labels[self.config["evaluation"]["label"]]}
-            given = {"apply": judge.apply, "embed": judge.embed, "variables": evaluation.tree("variables")}
-            for kind, named in settings.items():
-                functions = {name: _metric(name, hyper, given) for name, hyper in named.items()}
-                batch = {"truth": truths[kind], "guess": attack.array("reconstruction")}
-                scores = parallel.map_batches(_score, functions, batch, self.config["explain"]["batch_size"])
-                for name, values in scores.items():
-                    store.save_array(folder / f"{name}.npy", values)
-
-        scored = self.stage("metrics", f"{arm.name}, seed {seed}", spec, build)
-        return {name: scored.array(name) for named in settings.values() for name in named}
-
-    def correct(self, part: str, seed: int) -> np.ndarray:
-        """Whether a classifier is right, per reported image."""
-        labels = self.rows_of([REPORTED], seed).labels[self.config[part]["label"]]
-        return (self.logits(part, REPORTED, seed).array("logits").argmax(axis=-1) == labels).astype(np.float32)
-
-    def examples(self, seed: int) -> dict[str, np.ndarray]:
-        """The first reported images with their explanations and reconstructions, for the report to show."""
-        count = self.config["report"]["examples"]
-        reported = self.rows_of([REPORTED], seed)
-        result = {
-            "images": reported.images[:count],
-            "labels": reported.labels[self.config["evaluation"]["label"]][:count],
-        }
-        for arm in self.arms():
-            if arm.explainer is not None:
-                result[f"explanation/{arm.explainer}"] = self.observation(arm, REPORTED, seed)[0].explanation[:count]
-            result[f"reconstruction/{arm.name}"] = self.attack(arm, seed).array("reconstruction")[:count]
-            result |= {f"ssim/{arm.name}": v[:count] for name, v in self.scores(arm, seed).items() if name == "ssim"}
-        return result
-
-    def spec(self, seed: int) -> dict[str, Any]:
-        """What determines every stage of a seed: the images, and who may see which."""
-        return {"data": self.dataset.fingerprint, "roles": self.config["data"]["roles"], "seed": seed}
-
-    def stage(self, name: str, label: str, spec: Config, build: Callable[[Path, train.Session], None]) -> Stage:
-        """The stage that `spec` determines, computed if the store does not hold it."""
-        stage, done = self.store.find(name, spec)
-        if done:
-            return stage
-        started = time.monotonic()
-        checkpoints = self.store.partial(stage) / "checkpoints"
-        with SummaryWriter(str(self.workdir / "tensorboard" / stage.path.name)) as writer:
-
-            def log(step: int, scalars: Mapping[str, float]) -> None:
-                for tag, value in scalars.items():
-                    writer.add_scalar(tag, value, step)
-
-            session = train.Session(checkpoints, label, log, self.checkpoint_seconds)
-            self.store.compute(stage, spec, lambda folder: build(folder, session))
-        print(f"{name:12s} {label:40s} {time.monotonic() - started:6.1f} s", file=sys.stderr, flush=True)
-        return stage
+    Raises:
+      InputError: a name does not exist, or a shape does not fit.
+    """
+    images = jax.ShapeDtypeStruct((2, *unit.dataset.images.shape[1:]), np.float32)
+    for part in ("target", "evaluation"):
+        _rehearse_training(unit, unit.config[part], unit.config[part]["roles"])
+    _rehearse_training(unit, unit.config["attack"], [ATTACKER])
+    target, judge = unit.model("target"), unit.model("evaluation")
+    for name in unit.config["explanations"]:
+        map_shape(unit.explainer(name), target.apply, jax.eval_shape(target.init, jax.random.key(0), images), images)
+    for arm in unit.arms():
+        unit.attacker(arm)
+    variables = jax.eval_shape(judge.init, jax.random.key(0), images)
+    given = {"apply": judge.apply, "embed": judge.embed, "variables": variables}
+    truths = {"image": images, "label": jax.ShapeDtypeStruct((2,), np.int32)}
+    for kind, named in unit.config["metrics"].items():
+        functions = {name: metric(name, hyper, given) for name, hyper in named.items()}
+        jax.eval_shape(score, functions, {"truth": truths[kind], "guess": images}, None)
 
 
-def _key(seed: int, *purpose: str) -> Key:
-    """Independent random numbers for each purpose of a seed."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(purpose).encode()))
+def _rehearse_training(unit: Unit, settings: Config, roles: Sequence[str]) -> None:
+    recipe = train.Recipe(**settings["train"])
+    for seed in unit.seeds:
+        unit.rows_of([REPORTED], seed)
+        train.steps_per_epoch(recipe, len(unit.rows_of(roles, seed).images), "the config")
 
 
-@functools.cache
-def _answer(model: Model) -> Callable[[Variables, Batch, Any], jax.Array]:
-    return lambda variables, images, keys: model.apply(variables, as_float(images))
+def _examples(unit: Unit, seed: int) -> dict[str, np.ndarray]:
+    """The first reported images with their explanations and reconstructions, for the report to show."""
+    count = unit.config["report"]["examples"]
+    reported = unit.rows_of([REPORTED], seed)
+    result = {
+        "images": reported.images[:count],
+        "labels": reported.labels[unit.config["evaluation"]["label"]][:count],
+    }
+    for arm in unit.arms():
+        if arm.explainer is not None:
+            result[f"explanation/{arm.explainer}"] = unit.observation(arm, REPORTED, seed)[0].explanation[:count]
+        result[f"reconstruction/{arm.name}"] = unit.attack(arm, seed).array("reconstruction")[:count]
+        result |= {f"ssim/{arm.name}": v[:count] for name, v in unit.scores(arm, seed).items() if name == "ssim"}
+    return result
 
 
-def _map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: data.Images) -> tuple[int, ...]:
-    """The shape [h,w,c] of an explainer's maps of these images."""
-    one = jax.ShapeDtypeStruct(images.shape[1:], np.float32), jax.ShapeDtypeStruct((), np.int32)
-    return jax.eval_shape(functools.partial(explainer, apply), variables, *one, jax.random.key(0)).shape
-
-
-def _metric(name: str, hyper: Config, given: Config) -> Partial:
-    fn = plugins.build(metrics, "metric", name, hyper, given)
-    return fn if isinstance(fn, Partial) else Partial(fn)
-
-
-def _score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[str, jax.Array]:
-    del keys
-    return {name: fn(batch["truth"], as_float(batch["guess"])) for name, fn in functions.items()}
-
-
-def _curve(history: Mapping[str, list[float]]) -> Rows:
-    """A training's history as one line per epoch; without validation its loss is None."""
-    losses = history["loss"]
-    validation = history.get("validation_loss", [None] * len(losses))
-    pairs = enumerate(zip(losses, validation, strict=True), start=1)
-    return [{"epoch": epoch, "loss": loss, "validation_loss": judged} for epoch, (loss, judged) in pairs]
+def _require_sections(config: Config) -> None:
+    missing = [name for name in SECTIONS if name not in config]
+    if missing:
+        raise InputError(f"the config has no {missing[0]!r}: it needs {', '.join(SECTIONS)}")
+    if config["seeds"] < 1:
+        raise InputError(f"seeds is {config['seeds']} but must be at least 1")
 
 
 def _describe(dataset: data.Dataset, roles: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -320,29 +130,3 @@ def _describe(dataset: data.Dataset, roles: Mapping[str, np.ndarray]) -> dict[st
         "labels": dataset.classes,
         "roles": {role: len(indices) for role, indices in roles.items()},
     }
-
-
-def _keep_history(workdir: Path, config: Config) -> None:
-    """Moves the results of another config out of the way, to history/<its hash>; nothing is lost."""
-    if not (workdir / "config.json").exists():
-        return
-    earlier = store.read_json(workdir / "config.json")
-    if store.canonical(earlier) == store.canonical(config):
-        return
-    folder = workdir / "history" / store.digest(earlier)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (
-        "rows.jsonl",
-        "curves.jsonl",
-        "examples.npz",
-        "dataset.json",
-        "environment.json",
-        "report.html",
-        "config.json",
-    ):
-        if (workdir / name).exists():
-            os.replace(workdir / name, folder / name)
-
-
-def _write_lines(path: Path, values: Iterable[Mapping[str, Any]]) -> None:
-    store.write_text(path, "".join(json.dumps(value) + "\n" for value in values))
