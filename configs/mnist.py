@@ -14,12 +14,12 @@ from configs import base
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is "" for the paper's widths and all images, or "runlocal" for an eighth of both."""
+    """`arg` is "" for the paper's widths and all images, or "runlocal" for a tenth of the images."""
     if arg not in ("", "runlocal"):
         raise ValueError(f"configs/mnist.py has no size {arg!r}: choose one of '', 'runlocal'")
     local = arg == "runlocal"
-    width, share = (0.125, 0.1) if local else (1.0, 1.0)
-    rate = dict(learning_rate=1e-3, epochs=15) if local else dict(learning_rate=1e-4, epochs=100)
+    width, attack_width, share = (0.125, 0.0625, 0.1) if local else (1.0, 1.0, 1.0)
+    rate = dict(learning_rate=2e-3, epochs=12) if local else dict(learning_rate=1e-4, epochs=100)
     return base.inversion(
         unit="mnist",
         data=dict(
@@ -35,6 +35,6 @@ def get_config(arg: str = "") -> ConfigDict:
         attack_label="label",
         model=dict(name="cnn", channels=(128, 256), hidden=512, width=width),
         train=base.recipe(**rate),
-        attack_width=width,
+        attack_width=attack_width,
         attack_train=base.recipe(**rate),
     )

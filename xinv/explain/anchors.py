@@ -3,8 +3,8 @@
 The search is alibi's beam search with the KL-LUCB bandit (Kaufmann 2013), with one difference that makes it batched:
 where alibi draws copies for two candidates at a time, a round here draws `batch_size` copies around each parent anchor
 A, and they count for every candidate A + f whose superpixel f they happen to keep. Given that it keeps f, such a copy
-is distributed exactly as one drawn for A + f, because superpixels are kept independently. So the draws of each candidate
-are independent and identically distributed as the bounds require; they are merely shared between candidates.
+is distributed exactly as one drawn for A + f, because superpixels are kept independently. So the draws of each
+candidate are independent and identically distributed as the bounds require; candidates merely share them.
 """
 
 import functools
@@ -104,7 +104,7 @@ def anchors(
         visible = jnp.zeros(count, bool).at[game.labels.reshape(-1)].set(True)
 
         def draw(key: Key, parents: jax.Array) -> tuple[jax.Array, jax.Array]:
-            """Coalitions bool [B, batch_size, M] that contain each parent [B, M], and whether the label is predicted."""
+            """Coalitions bool [B, batch_size, M] that contain each parent [B, M]; whether the label is predicted."""
             present = jax.random.bernoulli(key, 1 - p_sample, (len(parents), batch_size, count)) | parents[:, None]
             logits = coalitions.logits(apply, variables, game, present.reshape(-1, count))
             return present, (jnp.argmax(logits, -1) == label).reshape(present.shape[:2])
@@ -162,7 +162,7 @@ def _search(draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: 
 
 def _candidates(search: _Search, covered: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Every beam anchor with one more superpixel: sets [B*M, M], coverage [B*M], and whether each is worth trying."""
-    width, count = search.beam.shape
+    count = len(visible)
     sets = (search.beam[:, None] | jnp.eye(count, dtype=bool)).reshape(-1, count)
     contains = (covered[:, None] | ~search.beam).all(-1).astype(jnp.float32)
     coverage = (contains.T @ covered.astype(jnp.float32) / len(covered)).reshape(-1)
@@ -190,10 +190,10 @@ def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> t
         return rounds + 1, draws + present.sum(1).reshape(-1), hits + (present & hit[..., None]).sum(1).reshape(-1)
 
     def undecided(carry: tuple) -> jax.Array:
-        return (carry[0] < rules.max_rounds) & (gap(carry) > rules.tau)
+        return (carry[0] < 1) | (carry[0] < rules.max_rounds) & (gap(carry) > rules.tau)
 
-    first = sample((0, jnp.zeros(open_.shape, jnp.int32), jnp.zeros(open_.shape, jnp.int32)))
-    return jax.lax.while_loop(undecided, sample, first)[1:]
+    none = jnp.zeros(open_.shape, jnp.int32)
+    return jax.lax.while_loop(undecided, sample, (0, none, none))[1:]
 
 
 def _check(
@@ -226,7 +226,7 @@ def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> jax.
     """Whether the label is predicted whatever is replaced: the lower bound of its precision exceeds the threshold."""
 
     def low(carry: tuple) -> jax.Array:
-        return lower_bound(carry[2] / carry[1], jnp.log(1 / rules.delta) / carry[1])
+        return lower_bound(carry[2] / jnp.maximum(carry[1], 1), jnp.log(1 / rules.delta) / jnp.maximum(carry[1], 1e-6))
 
     def sample(carry: tuple) -> tuple:
         rounds, draws, hits = carry
@@ -234,11 +234,11 @@ def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> jax.
         return rounds + 1, draws + hit.size, hits + hit.sum()
 
     def unclear(carry: tuple) -> jax.Array:
-        likely = carry[2] / carry[1] > rules.threshold
-        return (carry[0] < rules.max_rounds) & likely & (low(carry) < rules.threshold - rules.tau)
+        likely = carry[2] > rules.threshold * carry[1]
+        more = likely & (low(carry) < rules.threshold - rules.tau)
+        return (carry[0] < 1) | (carry[0] < rules.max_rounds) & more
 
-    first = sample((0, jnp.array(0), jnp.array(0)))
-    return low(jax.lax.while_loop(unclear, sample, first)) > rules.threshold
+    return low(jax.lax.while_loop(unclear, sample, (0, jnp.array(0), jnp.array(0)))) > rules.threshold
 
 
 def _beta(arms: Array, rounds: Array, delta: float) -> jax.Array:
@@ -258,11 +258,13 @@ def lower_bound(mean: Array, level: Array) -> jax.Array:
 
 
 def _bisect(inside: Array, outside: Array, mean: Array, level: Array) -> jax.Array:
-    for _ in range(16):
+    def halve(_: int, ends: tuple) -> tuple:
+        inside, outside = ends
         middle = (inside + outside) / 2
         beyond = _kl(mean, middle) > level
-        inside, outside = jnp.where(beyond, inside, middle), jnp.where(beyond, middle, outside)
-    return outside
+        return jnp.where(beyond, inside, middle), jnp.where(beyond, middle, outside)
+
+    return jax.lax.fori_loop(0, 16, halve, (inside + 0 * level, outside))[1]
 
 
 def _kl(p: Array, q: Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from xinv.types import Apply, Array, Variables
+from xinv.types import Apply, Variables
 
 CPU_BUDGET, ACCELERATOR_BUDGET = 2**28, 2**31
 """Bytes of activations in flight. On CPU larger chunks fall out of the cache and are slower, not faster."""

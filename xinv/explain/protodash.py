@@ -71,6 +71,7 @@ def select(
     kernel, points: jax.Array, target: jax.Array, allowed: jax.Array, prototypes: int, sigma: float
 ) -> tuple[jax.Array, jax.Array]:
     """Indices [m] into `points` [R,D] and weights [m], up to one common factor; weight 0 where none would help."""
+    points, target = jnp.asarray(points), jnp.asarray(target)
     logs, sign = kernel(points, target, sigma)
     scale = jnp.where(allowed, logs, -jnp.inf).max()
     likeness = sign * jnp.exp(logs - jnp.where(jnp.isfinite(scale), scale, 0))

@@ -85,11 +85,11 @@ def felzenszwalb(segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min
 
 @functools.cache
 def quickshift(segments: int = 50, kernel_size: float = 5.0, max_dist: float = 10.0, sigma: float = 0.0) -> Segmenter:
-    """scikit-image's quickshift, on the host; `max_dist` doubles until there are at most `segments` superpixels."""
+    """scikit-image's quickshift, on the host; both lengths double until there are at most `segments` superpixels."""
 
     def cut(image: np.ndarray, doubling: int) -> np.ndarray:
-        options = {"kernel_size": kernel_size, "max_dist": max_dist * 2.0**doubling, "sigma": sigma}
-        return skimage.segmentation.quickshift(image, convert2lab=image.shape[-1] == 3, **options)
+        lengths = {"kernel_size": kernel_size * 2.0**doubling, "max_dist": max_dist * 2.0**doubling}
+        return skimage.segmentation.quickshift(image, convert2lab=image.shape[-1] == 3, sigma=sigma, **lengths)
 
     return _on_host("quickshift", cut, segments)
 
@@ -118,10 +118,10 @@ def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: 
 
 @functools.cache
 def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iterations: int = 10) -> Segmenter:
-    """SLIC (Achanta 2012) compiled, with scikit-image's conventions: grid, Lab colours of RGB images, rescaling, window.
+    """SLIC (Achanta 2012) compiled, as scikit-image has it: grid, Lab colours of RGB images, rescaling, window.
 
     As there, `segments` is approximate: it fixes the grid of initial centres. Every superpixel is connected and at
-    least half the average size; unlike there, one label never becomes several superpixels, so `count` is the grid's size.
+    least half the average size; unlike there, one centre never gives several superpixels, so the grid bounds `count`.
     """
     for option, value in {"segments": segments, "compactness": compactness, "iterations": iterations}.items():
         _check_positive("slic", option, value)
@@ -221,8 +221,7 @@ def _connect(labels: jax.Array, count: int, min_size: int) -> jax.Array:
     touched = jnp.stack([jnp.where(n < names, n, -1) for n in _neighbours(names, pixels)]).max(0).reshape(-1)
     last = jax.ops.segment_max(jnp.where(touched >= 0, jnp.arange(pixels), -1), parts, pixels)[parts]
     root = jnp.where(kept | (last < 0), parts, touched[last])
-    for _ in range(int(pixels).bit_length()):
-        root = root[root]
+    root = jax.lax.fori_loop(0, int(pixels).bit_length(), lambda _, root: root[root], root)
     return _grow(jnp.where(kept[root], flat[root], -1).reshape(labels.shape)).astype(jnp.int32)
 
 

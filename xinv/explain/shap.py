@@ -33,8 +33,8 @@ def kernel_shap(
 
     Args:
       samples: coalitions, the full and the empty one among them; the others have a size k with probability in
-        proportion to 1 / k(M-k), all sets of one size being equally likely. None, or at least 2^M: every coalition once,
-        with its Shapley weight, which gives the exact Shapley values of M superpixels.
+        proportion to 1 / k(M-k), all sets of one size being equally likely. None, or at least 2^M: every coalition
+        once, with its Shapley weight, which gives the exact Shapley values of M superpixels.
       segments, compactness, segmentation, sigma: see `segment.superpixels`.
       baseline: what an absent superpixel becomes: a number, one per channel, or "mean", its own mean colour.
 
