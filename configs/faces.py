@@ -4,11 +4,11 @@
     python launch/run.py --config=configs/faces.py:runlocal-orl --workdir=runs/orl   ORL: identity -> identity
     python launch/run.py --config=configs/faces.py --workdir=runs/faces              Yale at the paper's widths, 128x128
 
-The first is the case of Zhao 2021 (Figures 1, 4 and 5), whose iCV-MEFED is not freely available, on Yale: 15 people with
-six emotions, 90 images less the exact duplicates, so read its intervals. Each person shows an emotion once, so that the
+The first is the case of Zhao 2021 (Figures 1, 4, 5), whose iCV-MEFED is not freely available, on Yale: 15 people with
+six emotions, 90 images less exact duplicates: read its intervals. Each person shows an emotion once, so that the
 target cannot learn emotions that carry over (see BUILD_NOTES.md, which has our figures); what it says still gives away
-who is shown. Published for iCV-MEFED: identity is recognised from Flatten+U-Net reconstructions far more often than from
-those of predictions alone.
+who is shown. Published for iCV-MEFED: identity is recognised from Flatten+U-Net reconstructions far more often than
+from those of predictions alone.
 Data: yalefaces.tar.xz in $XINV_DATA/yale_faces and att_orl_faces.tar.xz in $XINV_DATA/orl_faces, or
 --config.data.source.root=ARCHIVE OR FOLDER.
 """
