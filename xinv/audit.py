@@ -60,7 +60,7 @@ def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:
         )
         curves.extend({"seed": seed, "stage": stage, "arm": about["arm"], **line} for line in result.json("history"))
 
-    for name in ("target", "evaluation"):
+    for name in ("target", "evaluation") if unit.arms() else ("target",):
         stage = unit.classifier(name, seed)
         report(name, None, stage, {"accuracy": unit.correct(name, seed)})
     for arm in unit.arms():
@@ -75,16 +75,18 @@ def rehearse(unit: Unit) -> None:
       InputError: a name does not exist, or a shape does not fit.
     """
     images = jax.ShapeDtypeStruct((2, *unit.dataset.images.shape[1:]), np.float32)
-    for part in ("target", "evaluation"):
-        _rehearse_training(unit, unit.config[part], unit.config[part]["roles"])
-    _rehearse_training(unit, unit.config["attack"], [ATTACKER])
-    target, judge = unit.model("target"), unit.model("evaluation")
+    target, key = unit.model("target"), jax.random.key(0)
+    _rehearse_training(unit, unit.config["target"], unit.config["target"]["roles"])
     for name in unit.config["explanations"]:
-        map_shape(unit.explainer(name), target.apply, jax.eval_shape(target.init, jax.random.key(0), images), images)
+        map_shape(unit.explainer(name), target.apply, jax.eval_shape(target.init, key, images), images)
+    if not unit.arms():
+        return
+    judge = unit.model("evaluation")
+    _rehearse_training(unit, unit.config["evaluation"], unit.config["evaluation"]["roles"])
+    _rehearse_training(unit, unit.config["attack"], [ATTACKER])
     for arm in unit.arms():
         unit.attacker(arm)
-    variables = jax.eval_shape(judge.init, jax.random.key(0), images)
-    given = {"apply": judge.apply, "embed": judge.embed, "variables": variables}
+    given = {"apply": judge.apply, "embed": judge.embed, "variables": jax.eval_shape(judge.init, key, images)}
     truths = {"image": images, "label": jax.ShapeDtypeStruct((2,), np.int32)}
     for kind, named in unit.config["metrics"].items():
         functions = {name: metric(name, hyper, given) for name, hyper in named.items()}
@@ -106,9 +108,9 @@ def _examples(unit: Unit, seed: int) -> dict[str, np.ndarray]:
         "images": reported.images[:count],
         "labels": reported.labels[unit.config["evaluation"]["label"]][:count],
     }
+    for name in unit.config["explanations"]:
+        result[f"explanation/{name}"] = unit.explanation(name, REPORTED, seed).array("explanation")[:count]
     for arm in unit.arms():
-        if arm.explainer is not None:
-            result[f"explanation/{arm.explainer}"] = unit.observation(arm, REPORTED, seed)[0].explanation[:count]
         result[f"reconstruction/{arm.name}"] = unit.attack(arm, seed).array("reconstruction")[:count]
         result |= {f"ssim/{arm.name}": v[:count] for name, v in unit.scores(arm, seed).items() if name == "ssim"}
     return result

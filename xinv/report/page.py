@@ -36,6 +36,13 @@ class Bar(NamedTuple):
     point: float
 
 
+class Gallery(NamedTuple):
+    """Explanations that no attack of the run reads: one row per image, one map per method."""
+
+    methods: list[str]
+    rows: list[dict[str, Any]]
+
+
 class View(NamedTuple):
     """A unit as the template shows it."""
 
@@ -47,6 +54,7 @@ class View(NamedTuple):
     bars: dict[str, Bar]
     scale: tuple[str, ...]
     examples: list[dict[str, Any]]
+    gallery: Gallery | None
     panels: list[dict[str, Any]]
     facts: list[tuple[str, str]]
     reproduce: str
@@ -78,15 +86,17 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
 
 def _view(unit: Unit, summary: Summary, changed: dict[str, str]) -> View:
     bars, scale = _bars(summary)
+    gallery = _gallery(unit, summary)
     return View(
         unit=unit,
         summary=summary,
-        headline=headline(summary),
+        headline=headline(summary) if summary.arms or not gallery else _shown(gallery),
         tally=tally(summary),
         changed=changed,
         bars=bars,
         scale=scale,
-        examples=_examples(unit, summary),
+        examples=_examples(unit, summary) if summary.arms else [],
+        gallery=gallery,
         panels=_panels(unit, summary),
         facts=list(sweep.flat(unit.environment)),
         reproduce=_REPRODUCE.format(path=str(unit.path / "config.json")),
@@ -144,6 +154,22 @@ def _examples(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
         {"name": name, "original": original, "groups": [group(e, arms, index) for e, arms in groups.items()]}
         for index, (name, original) in enumerate(zip(unit.classes, originals, strict=True))
     ]
+
+
+def _gallery(unit: Unit, summary: Summary) -> Gallery | None:
+    attacked = {arm.explainer for arm in summary.arms}
+    stored = [name for name in unit.examples if name.startswith("explanation/")]
+    maps = {name.removeprefix("explanation/"): unit.examples[name] for name in stored}
+    pictures = {name: figures.heatmaps(array) for name, array in maps.items() if name not in attacked}
+    rows = [
+        {"name": name, "original": figures.picture(image), "maps": [maps[index] for maps in pictures.values()]}
+        for index, (name, image) in enumerate(zip(unit.classes, unit.examples["images"], strict=True))
+    ]
+    return Gallery([plain(name) for name in pictures], rows) if pictures else None
+
+
+def _shown(gallery: Gallery) -> str:
+    return f"The same images explained by {len(gallery.methods)} methods; this run attacked none of them."
 
 
 def _panels(unit: Unit, summary: Summary) -> list[dict[str, Any]]:

@@ -1,0 +1,70 @@
+"""Gallery: the same images explained by every method, one image per row and one method per column. No attack.
+
+    python launch/run.py --config=configs/explainers.py --workdir=runs/gallery              embedded digits
+    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB traffic signs
+
+Some minutes on two cores. Every parameter of a method can be set: --config.explanations.smoothgrad.samples=100.
+Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or --config.data.source.path=FILE.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+METHODS = {
+    "gradient": {},
+    "saliency": {},
+    "input_x_gradient": {},
+    "integrated_gradients": dict(steps=50),
+    "smoothgrad": dict(stdev=0.15, samples=25),
+    "vargrad": dict(stdev=0.15, samples=25),
+    "deconvolution": {},
+    "guided_backprop": {},
+    "deeplift": {},
+    "lrp": dict(rule="epsilon_plus"),
+    "gradcam": {},
+    "gradcam_plus_plus": {},
+    "guided_gradcam": {},
+    "class_cams": {},
+    "constituent_cams": {},
+    "occlusion": dict(window=6, stride=3),
+    "lime": dict(samples=200),
+    "kernel_shap": dict(samples=200),
+    "shapley_sampling": dict(samples=10),
+    "anchors": {},
+}
+_SIZES = ("", "signs")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg` is "" for digits or "signs" for traffic signs."""
+    if arg not in _SIZES:
+        raise ValueError(f"configs/explainers.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
+    if arg == "signs":
+        path = base.data_root("gtsrb32/gtsrb32_train_every3rd.npz")
+        labels, label = {"sign": "y", "track": "track_frame[0]"}, "sign"
+        source = dict(name="arrays", path=path, image="x", labels=labels, title="GTSRB")
+        roles = dict(
+            roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.01), stratify=None, group=("sign", "track")
+        )
+        train = base.recipe(batch_size=64, epochs=8, learning_rate=2e-3)
+    else:
+        source, label = dict(name="digits"), "digit"
+        roles = dict(roles=dict(target_train=0.9, attack_train=0.02, attack_test=0.02), stratify=label)
+        train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
+    config = base.inversion(
+        unit="gallery" + (f"-{arg}" if arg else ""),
+        data=dict(source=source, transform=dict(crop=None, resize=(32, 32), grayscale=False), roles=roles),
+        target_label=label,
+        attack_label=label,
+        model=dict(name="cnn", channels=(128, 256), hidden=512, width=0.25),
+        train=train,
+        attack_width=1.0,
+        attack_train=train,
+    )
+    config.seeds = 1
+    config.attack.encoders = ()
+    config.explanations = ConfigDict(
+        {name: dict(name=name, normalise="none") | hyper for name, hyper in METHODS.items()}
+    )
+    return config
