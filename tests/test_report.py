@@ -103,7 +103,7 @@ def test_headline_and_verdicts_of_a_clear_difference(tmp_path):
         (SSIM, 1, "In one run gradient explanations reach SSIM 0.710, against 0.430 from predictions alone; a single"),
         ({"flatten_unet(gradient)": (0.7, 0.7, 0.7)}, 3, "From gradient explanations an attacker rebuilds inputs at"),
         ({"prediction": (0.4, 0.4, 0.4)}, 3, "This run attacked no explanation."),
-        ({}, 3, "This run attacked no explanation."),
+        ({}, 3, "The same images explained by 3 methods; this run attacked none of them."),
     ],
 )
 def test_headline_claims_no_more_than_the_intervals_allow(tmp_path, ssim, seeds, headline):
@@ -161,6 +161,19 @@ def test_pictures_are_the_arrays(tmp_path):
     expected = arrays["reconstruction/flatten_unet(gradcam)"][..., 0]
     np.testing.assert_allclose(pixels(rebuilt[1]["src"]) / 255, expected[1], atol=0.5 / 255 + 1e-6)
     assert f"SSIM {arrays['ssim/flatten_unet(gradcam)'][1]:.2f}" in page.text
+
+
+def test_explanations_without_an_attack_are_a_gallery(tmp_path):
+    """One row per image, one column per method, each map the stored array's picture."""
+    unit = make_unit(tmp_path / "unit", ssim={})
+    page = Page(report.render(unit).read_text())
+    assert "explained by 3 methods; this run attacked none of them" in page.text
+    maps = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    examples = np.load(unit / "examples.npz")
+    methods = ("gradient", "input_x_gradient", "gradcam")
+    columns = [[figures.picture(image) for image in examples["images"]]]
+    columns += [figures.heatmaps(examples[f"explanation/{name}"]) for name in methods]
+    assert maps == [picture for row in zip(*columns, strict=True) for picture in row]
 
 
 def test_colour_images_and_large_ones():
