@@ -103,7 +103,7 @@ def test_headline_and_verdicts_of_a_clear_difference(tmp_path):
         (SSIM, 1, "In one run gradient explanations reach SSIM 0.710, against 0.430 from predictions alone; a single"),
         ({"flatten_unet(gradient)": (0.7, 0.7, 0.7)}, 3, "From gradient explanations an attacker rebuilds inputs at"),
         ({"prediction": (0.4, 0.4, 0.4)}, 3, "This run attacked no explanation."),
-        ({}, 3, "The same images explained by 3 methods; this run attacked none of them."),
+        ({}, 3, "This run attacked no explanation."),
     ],
 )
 def test_headline_claims_no_more_than_the_intervals_allow(tmp_path, ssim, seeds, headline):
@@ -167,7 +167,7 @@ def test_explanations_without_an_attack_are_a_gallery(tmp_path):
     """One row per image, one column per method, each map the stored array's picture."""
     unit = make_unit(tmp_path / "unit", ssim={})
     page = Page(report.render(unit).read_text())
-    assert "explained by 3 methods; this run attacked none of them" in page.text
+    assert "Each map explains the class that the target predicts" in page.text
     maps = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
     examples = np.load(unit / "examples.npz")
     methods = ("gradient", "input_x_gradient", "gradcam")

@@ -86,17 +86,16 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
 
 def _view(unit: Unit, summary: Summary, changed: dict[str, str]) -> View:
     bars, scale = _bars(summary)
-    gallery = _gallery(unit, summary)
     return View(
         unit=unit,
         summary=summary,
-        headline=headline(summary) if summary.arms or not gallery else _shown(gallery),
+        headline=headline(summary),
         tally=tally(summary),
         changed=changed,
         bars=bars,
         scale=scale,
         examples=_examples(unit, summary) if summary.arms else [],
-        gallery=gallery,
+        gallery=_gallery(unit, summary),
         panels=_panels(unit, summary),
         facts=list(sweep.flat(unit.environment)),
         reproduce=_REPRODUCE.format(path=str(unit.path / "config.json")),
@@ -166,10 +165,6 @@ def _gallery(unit: Unit, summary: Summary) -> Gallery | None:
         for index, (name, image) in enumerate(zip(unit.classes, unit.examples["images"], strict=True))
     ]
     return Gallery([plain(name) for name in pictures], rows) if pictures else None
-
-
-def _shown(gallery: Gallery) -> str:
-    return f"The same images explained by {len(gallery.methods)} methods; this run attacked none of them."
 
 
 def _panels(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
