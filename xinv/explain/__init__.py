@@ -3,29 +3,82 @@
 An explainer maps `(apply, variables, image[H,W,C], label[], key)` to a map [h,w,c] of that one image. It is pure, so
 jit and vmap it, or let `batch` do both for a data set; `normalise` puts its maps on a common scale.
 
-| method | shows | passes per map: forward + backward |
+| method | shows | cost of a map, forward + backward passes |
 |---|---|---|
-| gradient | where the class's score reacts to the intensity | 1 + 1 |
+| gradient, saliency | where the class's score reacts to the intensity | 1 + 1 |
 | input_x_gradient | the same, times the intensity | 1 + 1 |
-| gradcam | the regions of the last feature map that speak for the class | 1 + a small part |
+| integrated_gradients | what each pixel adds to the score, from a baseline on | steps + steps |
+| deeplift | the same, without the integral | 2 + 1 |
+| lrp | the score, handed back layer by layer | 1 + 1, and up to 4 products more per layer |
+| smoothgrad, vargrad | any other map, less noisy; or how noisy it is | samples × that map |
+| deconvolution, guided_backprop | the patterns that excite the class, sharp but little dependent on it | 1 + 1 |
+| gradcam, gradcam_plus_plus | the regions of the last feature map that speak for the class | 1 + a small part |
+| guided_gradcam | those patterns in those regions | 2 + 1 and a small part |
+| class_cams | one Grad-CAM per class | 1 + a small part per class |
+| constituent_cams | the terms of Grad-CAM, one per channel | 1 + a small part |
+| occlusion | where covering a window lowers the score | windows + 1, and 0 |
+| lime | a sparse linear model of the score on superpixels | samples + 0 |
+| kernel_shap | Shapley values of superpixels, by regression; exact with all coalitions | samples + 0 |
+| shapley_sampling | the same without bias, by random orders | samples × superpixels + 0 |
+| anchors | the superpixels that suffice for the prediction | hundreds to thousands + 0 |
+| protodash | the mean of the most similar reference images of the class | 0, and the reference set once a batch |
+
+For a first look: gradcam, coarse and cheap. For numbers that add up to the score: deeplift, lrp or, on any smooth
+function, integrated_gradients. The passes of one map go through the model together, as one batch, as far as memory
+allows.
 """
 
 import sys
 from typing import Any
 
 from xinv import plugins
+from xinv.explain.anchors import anchors
 from xinv.explain.batch import batch
-from xinv.explain.cam import gradcam
+from xinv.explain.cam import class_cams, constituent_cams, gradcam, gradcam_plus_plus, guided_gradcam
 from xinv.explain.cut import cut
-from xinv.explain.gradient import gradient, input_x_gradient
+from xinv.explain.deeplift import deeplift
+from xinv.explain.gradient import gradient, input_x_gradient, integrated_gradients, saliency
+from xinv.explain.guided import deconvolution, guided_backprop
+from xinv.explain.lime import lime
+from xinv.explain.lrp import lrp
+from xinv.explain.noise import smoothgrad, vargrad
 from xinv.explain.normalise import SCALES, normalise
+from xinv.explain.occlusion import occlusion
+from xinv.explain.protodash import protodash
+from xinv.explain.shap import kernel_shap, shapley_sampling
 from xinv.types import Explainer
 
-__all__ = ["SCALES", "batch", "build", "cut", "gradcam", "gradient", "input_x_gradient", "normalise"]
-
-FACTORIES = (gradient, input_x_gradient, gradcam)
+FACTORIES = (
+    anchors,
+    class_cams,
+    constituent_cams,
+    deconvolution,
+    deeplift,
+    gradcam,
+    gradcam_plus_plus,
+    gradient,
+    guided_backprop,
+    guided_gradcam,
+    input_x_gradient,
+    integrated_gradients,
+    kernel_shap,
+    lime,
+    lrp,
+    occlusion,
+    protodash,
+    saliency,
+    shapley_sampling,
+    smoothgrad,
+    vargrad,
+)
+__all__ = ["FACTORIES", "SCALES", "batch", "build", "cut", "normalise", *(factory.__name__ for factory in FACTORIES)]
 
 
 def build(name: str, **hyper: Any) -> Explainer:
-    """Calls the factory of that name; InputError lists the names and the parameters there are."""
+    """Calls the factory of that name; InputError lists the names and the parameters there are.
+
+    A `base` explainer may be given by its name, too.
+    """
+    if isinstance(hyper.get("base"), str):
+        hyper["base"] = build(hyper["base"])
     return plugins.build(sys.modules[__name__], "explainer", name, hyper)

@@ -60,10 +60,17 @@ def vjp(
     rules: Rules = no_rules,
     reference: jax.Array | None = None,
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
-    """`jax.vjp` of a function of one array, with rules.
+    """`jax.vjp` of a function of one array, with rules; see `walk`."""
+    return walk(graphs.trace(function, image, rules), image, rules, reference)
+
+
+def walk(
+    graph: Graph, image: jax.Array, rules: Rules, reference: jax.Array | None = None
+) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
+    """Runs a graph forward, and says how signals flow back.
 
     Args:
-      function: any JAX function of one array that returns one array.
+      graph: of a function of one array that returns one array.
       image: where to evaluate it.
       rules: chooses how each equation sends signals back.
       reference: a second input of the same shape; rules then see its values beside those of `image`.
@@ -74,7 +81,6 @@ def vjp(
     Raises:
       InputError: a loop, a branch or a function with its own derivative hides an equation that needs a rule.
     """
-    graph = graphs.trace(function, image, rules)
     values = {graph.input: image}
     others = None if reference is None else {graph.input: reference}
     pulls = [_forward(stretch, values, others) for stretch in _stretches(graph, rules)]

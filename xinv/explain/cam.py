@@ -4,15 +4,21 @@ One forward pass, and a backward pass down to the tensor only. `graph.cut` says 
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
-from xinv.explain.cut import cut
+from xinv.explain.cut import SIDES, cut
 from xinv.explain.graph import one
+from xinv.explain.guided import guided_backprop
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 UPSAMPLING = ("nearest", "linear", "bilinear", "cubic", "bicubic", "lanczos3", "lanczos5")
 """Methods of `jax.image.resize`; linear and bilinear are the same for maps, and so are cubic and bicubic."""
+
+Rest = Callable[[jax.Array], jax.Array]
+"""The model from the tensor on: [1,h,w,c] -> logits [K]."""
 
 
 @functools.cache
@@ -32,36 +38,101 @@ def gradcam(
     Raises:
       InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c].
     """
-    _check(upsample)
+
+    def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
+        alpha = _slope(activation, rest, label).mean((1, 2), keepdims=True)  # eq. 1
+        return (alpha * activation).sum(-1, keepdims=True)[0]  # eq. 2
+
+    return _map(cams, layer, of, upsample, relu)
+
+
+@functools.cache
+def gradcam_plus_plus(
+    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = True
+) -> Explainer:
+    """Grad-CAM++: each position's positive gradient has a weight of its own (Chattopadhyay et al. 2018, eq. 5, 7, 19).
+
+    The score is the exponential of the logit, whose factor exp(logit) common to all weights is left out, as it is in
+    other libraries. The map is [h,w,1]; arguments and errors as for `gradcam`.
+    """
+
+    def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
+        slope = _slope(activation, rest, label)
+        below = 2 * slope**2 + activation.sum((1, 2), keepdims=True) * slope**3
+        share = jnp.where(below == 0, 0, slope**2 / jnp.where(below == 0, 1, below))  # eq. 19
+        weight = (share * jax.nn.relu(slope)).sum((1, 2), keepdims=True)  # eq. 7
+        return (weight * activation).sum(-1, keepdims=True)[0]
+
+    return _map(cams, layer, of, upsample, relu)
+
+
+@functools.cache
+def class_cams(
+    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = True
+) -> Explainer:
+    """Σ-CAM: one Grad-CAM for every class, whatever the label (Zhao et al. 2021, section 3.3).
+
+    The map is [h,w,K] for K classes; arguments and errors as for `gradcam`.
+    """
+
+    def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
+        logits, pull = jax.vjp(rest, activation)
+        (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
+        return jnp.einsum("kc,hwc->hwk", slopes.mean((2, 3))[:, 0], activation[0])
+
+    return _map(cams, layer, of, upsample, relu)
+
+
+@functools.cache
+def constituent_cams(
+    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = False
+) -> Explainer:
+    """∂-CAM: the terms that Grad-CAM sums, one per channel of the tensor (Zhao et al. 2021, section 3.3).
+
+    The map is [h,w,c]; arguments and errors as for `gradcam`. Negative evidence is kept unless `relu`, so that the
+    terms sum to the map of `gradcam(relu=False)`.
+    """
+
+    def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
+        return (_slope(activation, rest, label).mean((1, 2), keepdims=True) * activation)[0]
+
+    return _map(cams, layer, of, upsample, relu)
+
+
+@functools.cache
+def guided_gradcam(layer: str | int | None = None, of: str = "output", upsample: str = "bilinear") -> Explainer:
+    """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The map is [H,W,C].
+
+    Arguments and errors as for `gradcam` and `guided_backprop`.
+    """
+    coarse, fine = gradcam(layer, of, upsample), guided_backprop()
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        activation, rest = activations(apply, variables, image, layer, of)
-        slope = jax.grad(lambda activation: rest(activation)[label])(activation)
-        alpha = slope.mean((1, 2), keepdims=True)  # eq. 1
-        cam = (alpha * activation).sum(-1, keepdims=True)[0]  # eq. 2
-        return resize(jax.nn.relu(cam) if relu else cam, image, upsample)
+        return fine(apply, variables, image, label, key) * coarse(apply, variables, image, label, key)
 
     return explain
 
 
-def activations(apply: Apply, variables: Variables, image: Array, layer: str | int | None, of: str):
-    """`cut.cut` of the model at a feature map [1,h,w,c].
-
-    Raises:
-      InputError: no such layer, or its tensor has no spatial axes.
-    """
-    activation, rest = cut(one(apply, variables), image, layer, of)
-    if activation.ndim != 4:
-        name = "the default layer" if layer is None else f"layer {layer!r}"
-        raise InputError(f"a class activation map needs a tensor [1,h,w,c], but {name} is {list(activation.shape)}")
-    return activation, rest
-
-
-def resize(cam: jax.Array, image: Array, upsample: str | None) -> jax.Array:
-    """`cam` [h,w,c] at the height and width of `image`, or as it is for None."""
-    return cam if upsample is None else jax.image.resize(cam, (*image.shape[:2], cam.shape[-1]), upsample)
-
-
-def _check(upsample: str | None) -> None:
+def _map(
+    cams: Callable[..., jax.Array], layer: str | int | None, of: str, upsample: str | None, relu: bool
+) -> Explainer:
+    """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
     if upsample is not None and upsample not in UPSAMPLING:
         raise InputError(f"upsample={upsample!r} is no method: choose None or one of {', '.join(UPSAMPLING)}")
+    if of not in SIDES:
+        raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        activation, rest = cut(one(apply, variables), image, layer, of)
+        if activation.ndim != 4:
+            name = "the default layer" if layer is None else f"layer {layer!r}"
+            raise InputError(f"a class activation map needs a tensor [1,h,w,c], but {name} is {list(activation.shape)}")
+        cam = cams(activation, rest, label)
+        cam = jax.nn.relu(cam) if relu else cam
+        return cam if upsample is None else jax.image.resize(cam, (*image.shape[:2], cam.shape[-1]), upsample)
+
+    return explain
+
+
+def _slope(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
+    return jax.grad(lambda activation: rest(activation)[label])(activation)

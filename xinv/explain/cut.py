@@ -4,13 +4,11 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, read, trace
+from xinv.explain.graph import Equation, Graph, Slot, evaluate, read, trace
+from xinv.explain.kinds import is_pointwise
 from xinv.types import InputError
 
-_NAMES = """abs add add_any clamp convert_element_type copy cos div eq erf exp exp2 expm1 ge gt integer_pow is_finite le
-  log log1p logistic lt max min mul name ne neg pow rsqrt select_n sign sin sqrt square stop_gradient sub tanh"""
-ELEMENTWISE = CUSTOM | frozenset(_NAMES.split())
-"""Primitives whose output at a position depends on their inputs at that position alone, where shapes are equal."""
+SIDES = ("output", "input")
 
 
 def cut(
@@ -33,8 +31,8 @@ def cut(
     Raises:
       InputError: there is no such layer.
     """
-    if of not in ("input", "output"):
-        raise InputError(f"of={of!r} is no side of a layer: choose 'input' or 'output'")
+    if of not in SIDES:
+        raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
     graph = trace(function, image)
     slot = _find(graph, layer)
     if of == "input":
@@ -78,7 +76,7 @@ def _activated(graph: Graph, slot: Slot) -> Slot:
     for equation in graph.equations:
         if not reached.intersection(equation.inputs):
             continue
-        if equation.name not in ELEMENTWISE or equation.outputs[0].shape != slot.shape:
+        if not is_pointwise(equation) or equation.outputs[0].shape != slot.shape:
             break
         if equation.outputs[0].carries:
             slot = equation.outputs[0]

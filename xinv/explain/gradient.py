@@ -1,9 +1,12 @@
-"""The gradient and what is made of it directly. One forward and one backward pass per map."""
+"""The gradient and what is made of it: one forward and one backward pass per point at which it is taken."""
 
 import functools
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from xinv.explain import memory
 from xinv.explain.graph import one
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -33,6 +36,17 @@ def gradient(of: str = "logit") -> Explainer:
 
 
 @functools.cache
+def saliency(of: str = "logit") -> Explainer:
+    """The gradient's absolute value, [H,W,C] (Simonyan et al. 2014). See `gradient`."""
+    base = gradient(of)
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        return jnp.abs(base(apply, variables, image, label, key))
+
+    return explain
+
+
+@functools.cache
 def input_x_gradient(of: str = "logit") -> Explainer:
     """The gradient times the image, elementwise; [H,W,C], in score (Shrikumar et al. 2016). See `gradient`."""
     base = gradient(of)
@@ -41,3 +55,67 @@ def input_x_gradient(of: str = "logit") -> Explainer:
         return image * base(apply, variables, image, label, key)
 
     return explain
+
+
+METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
+"""Quadratures of the integral from the baseline to the image, numbered as in captum."""
+
+
+@functools.cache
+def integrated_gradients(
+    steps: int = 50,
+    method: str = "gausslegendre",
+    multiply_by_inputs: bool = True,
+    baseline: float = 0.0,
+    of: str = "logit",
+) -> Explainer:
+    """The gradient's mean on the straight line from a baseline to the image (Sundararajan et al. 2017, eq. 1).
+
+    Times image minus baseline, the map [H,W,C] is in score and sums to score(image) - score(baseline), but for the
+    quadrature's error.
+
+    Args:
+      steps: points at which the gradient is taken.
+      method: a quadrature, one of `METHODS`.
+      multiply_by_inputs: False leaves the mean gradient, in score per unit of intensity.
+      baseline: the intensity of every pixel of the baseline.
+      of: as for `gradient`.
+
+    Raises:
+      InputError: unknown `method` or `of`, or no steps.
+    """
+    base = gradient(of)
+    positions, weights = quadrature(method, steps)
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        start = jnp.full_like(image, baseline)
+
+        def term(row: tuple[jax.Array, jax.Array]) -> jax.Array:
+            position, weight = row
+            return weight * base(apply, variables, start + position * (image - start), label, key)
+
+        mean = memory.total(term, (jnp.asarray(positions, image.dtype), jnp.asarray(weights, image.dtype)))
+        return mean * (image - start) if multiply_by_inputs else mean
+
+    return explain
+
+
+def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions [steps] in [0,1] and weights [steps] of a quadrature over the unit interval.
+
+    Raises:
+      InputError: unknown method, or no steps.
+    """
+    if method not in METHODS:
+        raise InputError(f"method={method!r} is no quadrature: choose one of {', '.join(METHODS)}")
+    if steps < 1 + (method == "riemann_trapezoid"):
+        raise InputError(f"steps={steps} is too few for {method}")
+    if method == "gausslegendre":
+        nodes, weights = np.polynomial.legendre.leggauss(steps)
+        return (1 + nodes) / 2, weights / 2
+    weights = np.full(steps, 1 / steps)
+    if method == "riemann_trapezoid":
+        weights[[0, -1]] /= 2
+        return np.linspace(0, 1, steps), weights
+    shift = {"riemann_left": 0, "riemann_middle": 0.5, "riemann_right": 1}[method]
+    return (np.arange(steps) + shift) / steps, weights

@@ -1,0 +1,100 @@
+"""DeepLIFT's rescale rule. Two forward passes, on the image and the baseline, and one backward pass per map.
+
+The multiplier of a function of one value is its change over its input's change. Products of two values that depend on
+the image have the multipliers of their midpoint, maxima pass their change to the winners: with these, whatever the
+model, the map sums to the change of the logit.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from xinv.explain import graph as graphs
+from xinv.explain.backward import Rule, Site, walk
+from xinv.explain.graph import CUSTOM, Equation, one
+from xinv.explain.kinds import POOLING, WEIGHTED, dependent, fused, is_linear, is_unary
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+SMALLEST = 1e-10
+"""A smaller change of an input is none: the derivative stands for the multiplier. As in captum."""
+
+
+@functools.cache
+def deeplift(baseline: float = 0.0, multiply_by_inputs: bool = True) -> Explainer:
+    """DeepLIFT with the rescale rule (Shrikumar et al. 2017, section 3.5.1).
+
+    The map [H,W,C] is in logit and sums to logit(image) - logit(baseline).
+
+    Args:
+      baseline: the intensity of every pixel of the baseline.
+      multiply_by_inputs: False leaves the multipliers, in logit per unit of intensity.
+
+    Raises:
+      InputError: the model has an equation, named in the message, that is neither linear nor treated here.
+    """
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        start = jnp.full_like(image, baseline)
+        graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))
+        logits, pull = walk(graph, image, _rules, start)
+        multipliers = pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
+        return multipliers * (image - start) if multiply_by_inputs else multipliers
+
+    return explain
+
+
+def _rules(equation: Equation) -> Rule | None:
+    if not any(slot.carries for slot in equation.outputs):
+        return None
+    if equation.name == "stop_gradient":
+        return lambda site: site.signals
+    if not any(slot.carries for slot in equation.inputs):
+        raise InputError(f"deeplift has no rule for {equation.name!r} of integers that depend on the image")
+    if is_linear(equation):
+        return None
+    if equation.name in POOLING:
+        return _winners
+    if is_unary(equation):
+        return _rescale
+    if equation.name in WEIGHTED | {"mul"}:
+        return _midpoint
+    if equation.name == "div":
+        return _quotient
+    values = len(dependent(equation.inputs))
+    raise InputError(f"deeplift has no rule for {equation.name!r} of {values} values that depend on the image")
+
+
+def _ratio(change: jax.Array, by: jax.Array, otherwise: jax.Array) -> jax.Array:
+    small = jnp.abs(by) < SMALLEST
+    return jnp.where(small, otherwise, change / jnp.where(small, 1, by))
+
+
+def _rescale(site: Site) -> list[jax.Array | None]:
+    """Eq. 11: signal · Δy/Δx."""
+    (others, (other,)), (output,) = site.reference, site.outputs
+    slopes = site.derivative()
+    changes = zip(site.inputs, others, slopes, strict=True)
+    return [s if s is None else _ratio(site.signals[0] * (output - other), x - x0, s) for x, x0, s in changes]
+
+
+def _midpoint(site: Site) -> list[jax.Array | None]:
+    """Δ(xy) = Δx·(y + y0)/2 + Δy·(x + x0)/2, which holds for any bilinear function."""
+    middle = [(x + x0) / 2 for x, x0 in zip(site.inputs, site.reference[0], strict=True)]
+    return site._replace(inputs=middle).derivative()
+
+
+def _quotient(site: Site) -> list[jax.Array | None]:
+    """Δ(x/y) = Δx·(1/y + 1/y0)/2 - Δy·(x + x0)/(2·y·y0)."""
+    (x, y), ((x0, y0), _) = site.inputs, site.reference
+    to_x, to_y = site.signals[0] * (1 / y + 1 / y0) / 2, -site.signals[0] * (x + x0) / (2 * y * y0)
+    return [to_x if site.equation.inputs[0].carries else None, to_y]
+
+
+def _winners(site: Site) -> list[jax.Array | None]:
+    """Of the change y - y0, max(y, y0) - y0 goes to where the image has its maximum, the rest to the baseline's."""
+    ((x,), (y,)), ((x0,), (y0,)) = (site.inputs, site.outputs), site.reference
+    larger = jnp.maximum(y, y0)
+    (up,) = site.derivative(site.signals[0] * (larger - y0))
+    (down,) = site._replace(inputs=[x0]).derivative(site.signals[0] * (y - larger))
+    return [_ratio(up + down, x - x0, site.derivative()[0])]

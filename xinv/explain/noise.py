@@ -1,0 +1,65 @@
+"""Any explainer under noise: its maps of noisy copies of the image, averaged or their variance.
+
+One map of the base explainer per sample.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from xinv.explain import memory
+from xinv.explain.gradient import gradient
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+
+@functools.cache
+def smoothgrad(stdev: float = 0.15, samples: int = 50, base: Explainer | None = None) -> Explainer:
+    """The mean map of noisy copies of the image (Smilkov et al. 2017, section 3).
+
+    Args:
+      stdev: standard deviation of the Gaussian noise, in units of intensity.
+      samples: noisy copies.
+      base: the explainer whose maps are averaged (in `build`, its name); None is `gradient()`.
+
+    Raises:
+      InputError: no samples, or a negative deviation.
+    """
+    return _tunnel(lambda first, mean, square: first + mean, stdev, samples, base)
+
+
+@functools.cache
+def vargrad(stdev: float = 0.15, samples: int = 50, base: Explainer | None = None) -> Explainer:
+    """The variance over noisy copies of the image, not negative (Adebayo et al. 2018, section 3). See `smoothgrad`."""
+    return _tunnel(lambda first, mean, square: jnp.maximum(square - mean**2, 0), stdev, samples, base)
+
+
+def _tunnel(reduce: Callable[..., jax.Array], stdev: float, samples: int, base: Explainer | None) -> Explainer:
+    """`reduce(first map, mean, mean square)`, the means being of the maps' differences from the first.
+
+    The differences are small where the variance is, so that it does not cancel in float32.
+    """
+    if samples < 1 or stdev < 0:
+        raise InputError(
+            f"samples={samples} and stdev={stdev} are no noise: need at least 1 sample and no negative stdev"
+        )
+    base = base or gradient()
+
+    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        def noisy(key: Key) -> jax.Array:
+            noise, inner = jax.random.split(key)
+            copy = image + stdev * jax.random.normal(noise, image.shape, image.dtype)
+            return base(apply, variables, copy, label, inner)
+
+        keys = jax.random.split(key, samples)
+        first = noisy(keys[0])
+
+        def moments(key: Key) -> tuple[jax.Array, jax.Array]:
+            difference = noisy(key) - first
+            return difference, difference**2
+
+        sums = memory.total(moments, keys)
+        return reduce(first, *(moment / samples for moment in sums))
+
+    return explain
