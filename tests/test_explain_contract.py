@@ -11,7 +11,13 @@ from explain_zoo import case, images
 
 from xinv import explain
 
-NEEDED: dict[str, dict] = {}
+QUARTERS = tuple(tuple(y // 6 * 2 + x // 6 for x in range(12)) for y in range(12))
+NEEDED: dict[str, dict] = {
+    "anchors": {"segmentation": QUARTERS, "batch_size": 8, "coverage_samples": 32, "max_rounds": 2, "max_size": 1},
+    "kernel_shap": {"segmentation": QUARTERS, "samples": 6},
+    "protodash": {"reference": images(seed=4)[:3], "prototypes": 2},
+    "shapley_sampling": {"segmentation": QUARTERS, "samples": 1},
+}
 """Arguments for factories that have parameters without defaults, or that are slow with their defaults."""
 
 OTHERS: dict[str, tuple[dict, ...]] = {
@@ -21,9 +27,9 @@ OTHERS: dict[str, tuple[dict, ...]] = {
 """Arguments other than the defaults, tried too."""
 
 VARIANTS = [
-    pytest.param(factory, hyper, id="-".join([factory.__name__, *map(str, hyper.values())]))
+    pytest.param(factory, hyper, id=f"{factory.__name__}-{number}")
     for factory in explain.FACTORIES
-    for hyper in (NEEDED.get(factory.__name__, {}), *OTHERS.get(factory.__name__, ()))
+    for number, hyper in enumerate((NEEDED.get(factory.__name__, {}), *OTHERS.get(factory.__name__, ())))
 ]
 every = pytest.mark.parametrize(("factory", "hyper"), VARIANTS)
 

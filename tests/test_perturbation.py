@@ -11,11 +11,11 @@ import pytest
 from scipy.optimize import nnls
 from sklearn.linear_model import Lasso, Ridge
 
-from xinv.explain import linear, perturb, protodash as protodash_module
+from xinv.explain import linear, perturb
 from xinv.explain.anchors import anchors, lower_bound, upper_bound
 from xinv.explain.lime import lime
 from xinv.explain.occlusion import occlusion
-from xinv.explain.protodash import protodash
+from xinv.explain.protodash import KERNELS, protodash, select
 from xinv.explain.shap import kernel_shap, shapley_sampling
 from xinv.types import InputError
 
@@ -92,7 +92,7 @@ def test_anchors_are_alibis(beam_size):
     """Games whose anchor is clear: alibi finds the same with five seeds, and so does xinv, in one batch of games."""
     recorded = fixture("anchors")
     explain = anchors(
-        coverage_samples=1000, beam_size=beam_size, baseline=0.0, segmentation=as_tuples(recorded["labels"])
+        coverage_samples=200, beam_size=beam_size, baseline=0.0, segmentation=as_tuples(recorded["labels"])
     )
 
     def blocks(variables, images):
@@ -121,9 +121,9 @@ def test_kl_bounds_are_alibis():
 def test_prototypes_are_aix360s(kernel, sigma):
     recorded = fixture("protodash")
     points, target = recorded["points"].astype(np.float32), recorded["target"].astype(np.float32)
-    ours = protodash_module.KERNELS["gaussian" if kernel == "Gaussian" else "linear"]
+    ours = KERNELS["gaussian" if kernel == "Gaussian" else "linear"]
     allowed = jnp.arange(len(points)) > 0  # aix360 never considers the first point
-    chosen, weights = protodash_module.select(ours, points, target, allowed, 4, sigma)
+    chosen, weights = select(ours, points, target, allowed, 4, sigma)
     np.testing.assert_array_equal(chosen, recorded[f"{kernel}_{sigma}_chosen"])
     expected = recorded[f"{kernel}_{sigma}_weights"]
     np.testing.assert_allclose(weights / weights.sum(), expected / expected.sum(), atol=2e-3)  # osqp's own tolerance
@@ -206,7 +206,7 @@ def test_regressions_are_scikit_learns(penalty):
     alpha = {"lasso": 0.05, "ridge": 2.0}[penalty]
     model = {"lasso": Lasso(alpha, tol=1e-10), "ridge": Ridge(alpha)}[penalty].fit(x, y, sample_weight=w / w.mean())
     ours = {"lasso": linear.lasso, "ridge": linear.ridge}[penalty](*map(jnp.float32, (x, y, w)), alpha)
-    np.testing.assert_allclose(ours, model.coef_, atol=2e-5)
+    np.testing.assert_allclose(ours, model.coef_, atol=1e-4)
     assert (np.asarray(ours) == 0).sum() > 1 if penalty == "lasso" else True
 
 
@@ -215,7 +215,7 @@ def test_nonnegative_quadratic_program_is_scipys():
     a, b = rng.normal(size=(20, 8)), rng.normal(size=20)
     expected, _ = nnls(a, b)
     assert 2 < (expected == 0).sum() < 8
-    np.testing.assert_allclose(linear.nonnegative(jnp.float32(a.T @ a), jnp.float32(a.T @ b)), expected, atol=1e-5)
+    np.testing.assert_allclose(linear.nonnegative(jnp.float32(a.T @ a), jnp.float32(a.T @ b)), expected, atol=1e-4)
 
 
 def test_sum_constrained_regression_meets_its_optimality_conditions():

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from xinv.types import Array
 
-SWEEPS, TOLERANCE = 1000, 1e-6
+SWEEPS, TOLERANCE = 1000, 1e-5
 
 
 def _exact(fn: Callable) -> Callable:

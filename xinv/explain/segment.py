@@ -187,18 +187,22 @@ def _cluster(colours: jax.Array, centres: np.ndarray, steps: np.ndarray, iterati
     height, width, channels = colours.shape
     places = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2).astype(np.float32)
     points = jnp.concatenate([places / steps.max(), colours.reshape(-1, channels)], -1)
+    numbers = np.arange(len(centres))[:, None]
 
     def assign(means: jax.Array) -> jax.Array:
-        middle = means[:, :2] * steps.max()
-        low, high = jnp.floor(middle - 2 * steps), jnp.floor(middle + 2 * steps + 1)
-        place = places[:, None]
-        near = ((place >= jnp.maximum(low, 0)) & (place < high)).all(-1)
-        distance = sum((points[:, None, i] - means[None, :, i]) ** 2 for i in range(points.shape[1]))
-        return jnp.argmin(jnp.where(near, distance, jnp.inf), -1)
+        """The nearest centre of each pixel; reduced over the leading axis, which is several times faster on CPU."""
+        distance = sum((means[:, None, i] - points[:, i]) ** 2 for i in range(points.shape[1]))
+        for i in (0, 1):
+            middle = means[:, None, i] * steps.max()
+            low, high = jnp.floor(middle - 2 * steps[i]), jnp.floor(middle + 2 * steps[i] + 1)
+            near = (places[:, i] >= jnp.maximum(low, 0)) & (places[:, i] < high)
+            distance = jnp.where(near, distance, jnp.inf)
+        nearest = distance <= distance.min(0) * (1 + 1e-6) + 1e-12  # the first of several within rounding
+        return jnp.where(nearest, numbers, len(centres)).min(0)
 
     def update(_: int, means: jax.Array) -> jax.Array:
-        member = jax.nn.one_hot(assign(means), len(centres), dtype=points.dtype)
-        sums, sizes = jnp.matmul(member.T, points, precision="highest"), member.sum(0)[:, None]
+        member = (assign(means) == numbers).astype(points.dtype)
+        sums, sizes = jnp.matmul(member, points, precision="highest"), member.sum(1)[:, None]
         return jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), means)
 
     start = jnp.concatenate([jnp.asarray(centres) / steps.max(), jnp.zeros((len(centres), channels))], -1)
