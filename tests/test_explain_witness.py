@@ -1,7 +1,8 @@
-"""Maps of other libraries for the same weights: captum 0.9.0 and zennit 0.5.1, recorded by fixtures/make_attribution.py.
+"""Maps of captum 0.9.0 and zennit 0.5.1 for the same weights, recorded by fixtures/make_attribution.py.
 
-They computed in float64 and so does xinv here. Maps agree to 1e-6 of their largest value: a mean is stabilised by zennit
-after its division and by xinv before it, which differs by some 1e-9, and 1e-5 with the large epsilon of one case.
+They computed in float64 and so does xinv here. Maps agree to 1e-6 of their largest value: a mean is stabilised by
+zennit after its division and by xinv before it, which differs by some 1e-9, and 1e-5 with the large epsilon of one
+case.
 """
 
 import functools
@@ -28,7 +29,7 @@ CASES = {
             {"steps": 7, "method": method, "multiply_by_inputs": multiply, "baseline": 0.25},
         )
         for method in QUADRATURES
-        for multiply in (True, False)
+        for multiply in ((True, False) if method == "gausslegendre" else (True,))
     },
     "captum/guided_backprop": ("guided_backprop", {}),
     "captum/deconvolution": ("deconvolution", {}),

@@ -9,8 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import parallel
+from xinv.explain import memory
 from xinv.images import as_float
 from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables
+
+LARGEST = 256
+"""Images per dispatch and device beyond which nothing is gained."""
 
 
 def batch(
@@ -20,7 +24,7 @@ def batch(
     images: Any,
     labels: Array | None,
     key: Key,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Explains every image, over all devices; compiled once, with memory bounded by the batch.
@@ -33,7 +37,7 @@ def batch(
       images: array-like [N,H,W,C], uint8 or float in [0,1].
       labels: the classes to explain, int [N]; None explains the class that the model predicts.
       key: for explainers that sample.
-      batch_size: images per dispatch.
+      batch_size: images per dispatch; None takes as many as fit in memory, at most `LARGEST` for each device.
       out: array [N,h,w,c] to write into, such as a memory map.
 
     Returns:
@@ -45,7 +49,16 @@ def batch(
     arrays = (
         {"image": images} if labels is None else {"image": images, "label": _classes(apply, variables, images, labels)}
     )
+    if batch_size is None:
+        batch_size = parallel.device_count() * _fitting(explainer, apply, variables, images, key)
     return parallel.map_batches(_explain_batch(explainer, apply), variables, arrays, batch_size, key, out)
+
+
+def _fitting(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
+    """How many maps one device makes at once, from what one of them needs when its program is traced."""
+    image, label = jax.ShapeDtypeStruct(images.shape[1:], jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    needed = memory.peak(functools.partial(explainer, apply), variables, image, label, key)
+    return min(LARGEST, max(1, memory.budget() // needed))
 
 
 @functools.lru_cache(64)
