@@ -22,6 +22,8 @@ from xinv.types import Apply, Variables
 CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "checkpoint", "remat", "remat2"})
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 CONTROL = frozenset({"scan", "while", "cond"})
+WHOLE = frozenset({"depthwise"})
+"""Jitted functions that are one equation of their name: those of `models.layers` that compute a primitive faster."""
 FOLDED = 1 << 16
 """Constant expressions up to this many elements are evaluated at trace time, so that rules can look at them."""
 
@@ -143,7 +145,9 @@ class _Builder:
         body = params.get("jaxpr", params.get("call_jaxpr"))
         if all(slot.constant is not None for slot in inputs):
             return _constants(eqn, inputs)
-        if name in CALLS:
+        if name in CALLS and params.get("name") in WHOLE:
+            name = params["name"]
+        elif name in CALLS:
             return self.inline(body, inputs)
         equation = Equation(name, params, tuple(inputs), tuple(Slot(a.aval) for a in eqn.outvars), _evaluator(eqn))
         if name in CUSTOM and not self.ruled(equation):

@@ -21,7 +21,7 @@ REARRANGING = frozenset(_REARRANGING.split())
 
 SUMMING = frozenset({"add", "add_any", "cumsum", "reduce_sum", "reduce_window_sum", "sub"})
 POOLING = frozenset({"reduce_max", "reduce_window_max"})
-WEIGHTED = frozenset({"conv_general_dilated", "dot_general"})
+WEIGHTED = frozenset({"conv_general_dilated", "depthwise", "dot_general"})
 _DATA = {"select_n": slice(1, None), "gather": slice(0, 1), "dynamic_slice": slice(0, 1), "pad": slice(0, 1)}
 
 

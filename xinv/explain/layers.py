@@ -87,6 +87,8 @@ def _layer(
 
 def _channel_axes(equation: Equation, number: int) -> tuple[int, int] | None:
     """The axis of the output channels, in the output and in the kernel; None where there is no single one."""
+    if equation.name == "depthwise":
+        return 3, 2
     dimensions = equation.params["dimension_numbers"]
     if equation.name == "conv_general_dilated":
         return (dimensions.out_spec[1], dimensions.rhs_spec[0]) if number == 0 else None

@@ -6,12 +6,15 @@ from typing import Any
 from xinv import plugins
 from xinv.models.cnn import cnn
 from xinv.models.decoder import decoder
+from xinv.models.densenet import densenet
+from xinv.models.mobilenet import mobilenet_v2
 from xinv.models.module import linen
+from xinv.models.resnet import resnet
 from xinv.types import Model
 
-__all__ = ["build", "cnn", "decoder", "linen"]
+__all__ = ["build", "cnn", "decoder", "densenet", "linen", "mobilenet_v2", "resnet"]
 
-FACTORIES = (cnn, decoder)
+FACTORIES = (cnn, decoder, densenet, mobilenet_v2, resnet)
 
 
 def build(name: str, **hyper: Any) -> Model:

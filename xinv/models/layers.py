@@ -114,6 +114,59 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> j
     return products.swapaxes(1, 2).reshape(size, size, x.shape[-1], -1)
 
 
+@functools.partial(jax.jit, static_argnums=2)
+def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+    """The convolution of each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by k//2.
+
+    One equation of this name to whoever reads the program, since `jit` keeps it together.
+    """
+    if _on_cpu():
+        return _by_shifts(x, kernel, stride)
+    padding = [(len(kernel) // 2,) * 2] * 2
+    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1]
+    return lax.conv_general_dilated(
+        x, kernel[:, :, None], (stride, stride), padding, dimension_numbers=numbers, feature_group_count=groups
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """`depthwise` as a sum of shifted images. Of 144 channels at 32×32 it takes 24 ms of processor time, by lax 240.
+
+    The input gradient of 144 channels between two pointwise convolutions takes 56, of half the batch; by the derivative
+    of this sum 185, since XLA computes the operands anew for each shift.
+    """
+    around = len(kernel) // 2
+    return _shifts(jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0))), kernel, stride)
+
+
+def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    size, x = len(kernel), lax.optimization_barrier(x)
+    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    return sum(
+        x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b] for a in range(size) for b in range(size)
+    )
+
+
+def _by_shifts_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _by_shifts(x, kernel, stride), (x, kernel)
+
+
+def _by_shifts_backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    size, around = len(kernel), len(kernel) // 2
+    padded = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)))
+    (dkernel,) = jax.vjp(lambda kernel: _shifts(padded, kernel, stride), kernel)[1](g)
+    # A stride leaves gaps in g; the far side is padded until every pixel of x is reached.
+    sides = zip(x.shape[1:3], g.shape[1:3], strict=True)
+    spread = [(around, inputs + around - (outputs - 1) * stride - 1, stride - 1) for inputs, outputs in sides]
+    g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
+    return _shifts(g, kernel[::-1, ::-1], 1), dkernel
+
+
+_by_shifts.defvjp(_by_shifts_forward, _by_shifts_backward)
+
+
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; of tied inputs the first in reading order has the gradient.

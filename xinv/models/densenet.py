@@ -1,0 +1,64 @@
+"""Densely connected networks: Huang et al. 2017 (arXiv 1608.06993)."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from xinv.models.blocks import check_stem, classifier, conv, norm, pool_stem
+from xinv.models.table import scale
+from xinv.types import Model
+
+
+@functools.cache
+def densenet(
+    classes: int,
+    blocks: tuple[int, ...] = (6, 12, 24, 16),
+    growth: int = 32,
+    width: float = 1.0,
+    stem: str = "small",
+    dtype: str = "float32",
+) -> Model:
+    """DenseNet-BC: each layer sees the maps of all before it in its block; `embed` gives the mean of the last.
+
+    The defaults are DenseNet-121; DenseNet-161 has blocks (6, 12, 36, 24) and growth 48. The last feature map is marked
+    "cam".
+
+    Args:
+      classes: number of logits.
+      blocks: layers of each block; between blocks the channels and the size are halved.
+      growth: channels that each layer adds.
+      width: factor on `growth`.
+      stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with strides that divide
+        the size by 4.
+      dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+
+    Returns:
+      A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
+
+    Raises:
+      InputError: an argument is not one of those.
+    """
+    return classifier(DenseNet(blocks, scale(growth, width), check_stem(stem)), classes, dtype)
+
+
+class DenseNet(nn.Module):
+    """The feature maps."""
+
+    blocks: tuple[int, ...]
+    growth: int
+    large: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        def unit(x: jax.Array, *convolution: int) -> jax.Array:
+            return conv(nn.relu(norm(x, train)), *convolution)
+
+        x = nn.relu(norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train))
+        x = pool_stem(x) if self.large else x
+        for index, count in enumerate(self.blocks):
+            x = nn.avg_pool(unit(x, x.shape[-1] // 2), (2, 2), (2, 2)) if index else x
+            for _ in range(count):
+                x = jnp.concatenate([x, unit(unit(x, 4 * self.growth), self.growth, 3)], axis=-1)
+        return nn.relu(norm(x, train))

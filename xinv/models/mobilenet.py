@@ -1,0 +1,69 @@
+"""MobileNetV2: Sandler et al. 2018 (arXiv 1801.04381)."""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from xinv.models.blocks import check_stem, classifier, conv, conv_each, norm
+from xinv.models.table import scale
+from xinv.types import Model
+
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, output channels, blocks and stride of the first of them: the rows of Table 2."""
+
+
+@functools.cache
+def mobilenet_v2(classes: int, width: float = 1.0, stem: str = "small", dtype: str = "float32") -> Model:
+    """Inverted residuals with depthwise convolutions; the last feature map is marked "cam", `embed` gives its mean.
+
+    Args:
+      classes: number of logits.
+      width: factor on all channels, the last 1280 too; unlike in the paper's code they stay no multiples of 8.
+      stem: "large" has the paper's strides, which divide the size by 32; "small", for images of some 32×32, leaves out
+        the first two and divides it by 8.
+      dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+
+    Returns:
+      A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
+
+    Raises:
+      InputError: an argument is not one of those.
+    """
+    large, (first, *others) = check_stem(stem), STAGES
+    if not large:
+        others[0] = (*others[0][:3], 1)
+    stages = tuple((expansion, scale(outputs, width), *rest) for expansion, outputs, *rest in (first, *others))
+    return classifier(MobileNetV2(stages, scale(32, width), scale(1280, width), 2 if large else 1), classes, dtype)
+
+
+class MobileNetV2(nn.Module):
+    """The feature maps; `stages` as in STAGES, between convolutions to `first` channels with `stride`, and to `last`."""
+
+    stages: tuple[tuple[int, int, int, int], ...]
+    first: int
+    last: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = jax.nn.relu6(norm(conv(x, self.first, 3, self.stride), train))
+        for expansion, outputs, count, stride in self.stages:
+            for index in range(count):
+                x = _InvertedResidual(expansion, outputs, 1 if index else stride)(x, train)
+        return jax.nn.relu6(norm(conv(x, self.last), train))
+
+
+class _InvertedResidual(nn.Module):
+    expansion: int
+    outputs: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y = x
+        if self.expansion > 1:
+            y = jax.nn.relu6(norm(conv(y, self.expansion * x.shape[-1]), train))
+        y = jax.nn.relu6(norm(conv_each(y, 3, self.stride), train))
+        y = norm(conv(y, self.outputs), train)
+        return x + y if x.shape == y.shape else y

@@ -1,0 +1,101 @@
+"""Residual networks: He et al. 2016 (arXiv 1512.03385, version 1; arXiv 1603.05027, version 2)."""
+
+import functools
+
+import flax.linen as nn
+import jax
+
+from xinv.models.blocks import check_stem, classifier, conv, norm, pool_stem
+from xinv.models.table import scale
+from xinv.types import InputError, Model
+
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Blocks per stage; from depth 50 on they are bottlenecks."""
+
+
+@functools.cache
+def resnet(
+    classes: int, depth: int = 18, width: float = 1.0, stem: str = "small", version: int = 1, dtype: str = "float32"
+) -> Model:
+    """A residual network; its last feature map is marked "cam" and `embed` gives that map's mean.
+
+    Args:
+      classes: number of logits.
+      depth: one of DEPTHS.
+      width: factor on all channels.
+      stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with strides that divide
+        the size by 4.
+      version: 2 normalises and rectifies before each convolution, 1 after it.
+      dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+
+    Returns:
+      A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
+
+    Raises:
+      InputError: an argument is not one of those.
+    """
+    if depth not in DEPTHS:
+        raise InputError(f"there is no ResNet-{depth}: choose one of {', '.join(map(str, DEPTHS))}")
+    if version not in BLOCKS:
+        raise InputError(f"there is no ResNet version {version}: choose 1 or 2")
+    features = ResNet(DEPTHS[depth], depth >= 50, scale(64, width), check_stem(stem), version)
+    return classifier(features, classes, dtype)
+
+
+class ResNet(nn.Module):
+    """The feature maps; `blocks` of each stage, whose channels start at `channels` and double."""
+
+    blocks: tuple[int, ...]
+    bottleneck: bool
+    channels: int
+    large: bool
+    version: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        x = conv(x, self.channels, *((7, 2) if self.large else (3, 1)))
+        x = nn.relu(norm(x, train)) if self.version == 1 else x
+        x = pool_stem(x) if self.large else x
+        for stage, count in enumerate(self.blocks):
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                x = BLOCKS[self.version](_convolutions(self.channels * 2**stage, stride, self.bottleneck))(x, train)
+        return x if self.version == 1 else nn.relu(norm(x, train))
+
+
+Convolutions = tuple[tuple[int, int, int], ...]
+
+
+def _convolutions(channels: int, stride: int, bottleneck: bool) -> Convolutions:
+    """Outputs, size and stride of a block's convolutions."""
+    if bottleneck:
+        return (channels, 1, 1), (channels, 3, stride), (4 * channels, 1, 1)
+    return (channels, 3, stride), (channels, 3, 1)
+
+
+class _Block(nn.Module):
+    convolutions: Convolutions
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        y, outputs, stride = x, self.convolutions[-1][0], max(stride for *_, stride in self.convolutions)
+        for index, convolution in enumerate(self.convolutions):
+            y = norm(conv(nn.relu(y) if index else y, *convolution), train)
+        if stride > 1 or outputs != x.shape[-1]:
+            x = norm(conv(x, outputs, 1, stride), train)
+        return nn.relu(y + x)
+
+
+class _PreactivatedBlock(nn.Module):
+    convolutions: Convolutions
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        outputs, stride = self.convolutions[-1][0], max(stride for *_, stride in self.convolutions)
+        y = first = nn.relu(norm(x, train))
+        for index, convolution in enumerate(self.convolutions):
+            y = conv(nn.relu(norm(y, train)) if index else y, *convolution)
+        return y + (conv(first, outputs, 1, stride) if stride > 1 or outputs != x.shape[-1] else x)
+
+
+BLOCKS = {1: _Block, 2: _PreactivatedBlock}
