@@ -41,7 +41,10 @@ class Site(NamedTuple):
 
 
 Rule = Callable[[Site], Sequence[jax.Array | None]]
-"""Turns the signals at a site's outputs into one per input; None where nothing flows back."""
+"""Turns the signals at a site's outputs into one per input; None where nothing flows back.
+
+Where an equation repeats an input along axes of size 1, a rule may leave the sum over the repetitions to the engine.
+"""
 
 Rules = Callable[[Equation], Rule | None]
 """Chooses the rule for an equation; None leaves it its own derivative."""
@@ -139,9 +142,19 @@ def _forward(stretch: _Stretch, values: Signals, others: Signals | None) -> Pull
             return
         arrived = [signals.get(slot, jnp.zeros(slot.shape, slot.dtype)) for slot in equation.outputs]
         back = stretch.rule(Site(equation, inputs, outputs, arrived, reference))
-        yield from ((s, b) for s, b in zip(equation.inputs, back, strict=True) if b is not None and s.carries)
+        pairs = zip(equation.inputs, back, strict=True)
+        yield from ((slot, _fit(b, slot)) for slot, b in pairs if b is not None and slot.carries)
 
     return by_rule
+
+
+def _fit(signal: jax.Array, slot: Slot) -> jax.Array:
+    """Sums a signal over the axes along which its equation has repeated the slot's value."""
+    if signal.shape == slot.shape:
+        return signal
+    signal = signal.sum(tuple(range(signal.ndim - len(slot.shape))))
+    repeated = [axis for axis, size in enumerate(slot.shape) if size == 1]
+    return signal.sum(repeated, keepdims=True)
 
 
 def _linearise(equations: Sequence[Equation], values: Signals, needed: Sequence[Slot]) -> tuple[Signals, Pull]:
