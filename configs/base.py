@@ -87,6 +87,7 @@ def inversion(
                 encoders=("none", "flatten_unet"),
                 loss="mse",
                 width=attack_width,
+                dtype="float32",
                 train=attack_train,
             ),
             metrics=metrics(sigma),

@@ -14,7 +14,7 @@ from configs import base
 
 def get_config(arg: str = "") -> ConfigDict:
     """`arg` is "" for widths and epochs that fit the quickstart, or "full" for the papers'."""
-    sizes = {"": (0.125, 0.0625, 15, 20), "full": (1.0, 1.0, 100, 100)}
+    sizes = {"": (0.125, 0.0625, 15, 12), "full": (1.0, 1.0, 100, 100)}
     if arg not in sizes:
         raise ValueError(f"configs/digits.py has no size {arg!r}: choose one of '', 'full'")
     target_width, attack_width, target_epochs, attack_epochs = sizes[arg]
@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         target_label="digit",
         attack_label="digit",
-        model=dict(name="cnn", channels=(128, 256), hidden=512, width=target_width),
+        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=target_width),
         train=base.recipe(epochs=target_epochs, learning_rate=rate, batch_size=32),
         attack_width=attack_width,
         attack_train=base.recipe(epochs=attack_epochs, learning_rate=rate, batch_size=32),

@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ConfigDict:
         data=dict(source=source, transform=dict(crop=None, resize=(32, 32), grayscale=False), roles=roles),
         target_label=label,
         attack_label=label,
-        model=dict(name="cnn", channels=(128, 256), hidden=512, width=0.25),
+        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.25),
         train=train,
         attack_width=1.0,
         attack_train=train,

@@ -54,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         target_label=source["target"],
         attack_label="identity",
-        model=dict(name="cnn", channels=(128, 256, 512), hidden=512, width=max(width, 0.125)),
+        model=dict(name="cnn", dtype="float32", channels=(128, 256, 512), hidden=512, width=max(width, 0.125)),
         train=train,
         attack_width=width,
         attack_train=train,

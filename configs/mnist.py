@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return base.inversion(
         unit="mnist",
         data=dict(
-            source=dict(name="idx", root=base.data_root("mnist"), split="all"),
+            source=dict(name="idx", root=base.data_root("mnist"), split="all", classes=10),
             transform=dict(crop=None, resize=(32, 32), grayscale=False),
             roles=dict(
                 roles=dict(target_train=0.5 * share, attack_train=0.4 * share, attack_test=0.1 * share),
@@ -33,7 +33,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         target_label="label",
         attack_label="label",
-        model=dict(name="cnn", channels=(128, 256), hidden=512, width=width),
+        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=width),
         train=base.recipe(**rate),
         attack_width=attack_width,
         attack_train=base.recipe(**rate),

@@ -23,7 +23,7 @@ STEPS = flags.DEFINE_integer("steps", None, "Training steps per round. Default: 
 
 def training() -> None:
     """Training steps against PyTorch."""
-    import bench_training  # after the flags: a typo is told without waiting for jax
+    import bench_training  # after the flags: this takes seconds, and a typo is told at once
 
     bench_training.run(BATCH.value, ROUNDS.value, STEPS.value)
 

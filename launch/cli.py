@@ -1,7 +1,9 @@
 """What the launchers share: flag parsing and one clear sentence for everything that a person can get wrong."""
 
 import importlib.util
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +14,15 @@ from absl import app, flags, logging
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
 from xinv.types import InputError
+
+
+def _interrupted(*_: object) -> None:
+    """Leaves at once, whatever is running: a run may be stopped at any moment."""
+    print("\ninterrupted: the same command continues where this one stopped", file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+signal.signal(signal.SIGINT, _interrupted)
 
 
 def main(run: Callable[[Sequence[str]], None]) -> None:
@@ -53,9 +64,6 @@ def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> ob
         _stop(" ".join(str(error).split()))
     except OSError as error:
         _stop(f"{error.filename or 'input or output'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command continues where this one stopped", file=sys.stderr)
-        sys.exit(130)
 
 
 def _stop(sentence: str) -> None:
@@ -68,7 +76,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if named:
         _check_overrides(named[1], argv)
     arguments = flags.FLAGS(argv)
-    logging.set_verbosity(logging.WARNING)  # Orbax tells every file it writes
+    logging.set_verbosity(logging.FATAL)  # Orbax tells every file it writes, and its errors twice
     if len(arguments) > 1:
         raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
     return arguments

@@ -17,7 +17,7 @@ fi
 stamp=".venv/installed-$(printf '%s %s' "$1" "$(cat pyproject.toml)" | cksum | tr ' ' '-')"
 if ! [ -e "$stamp" ]; then
   echo "Installing xinv${1:+[$1]} into .venv (the first time takes a minute or two)"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --progress-bar on --editable ".${1:+[$1]}" ||
+  .venv/bin/python -m pip install --disable-pip-version-check --editable ".${1:+[$1]}" ||
     { echo "error: the installation failed; the lines above say why" >&2; exit 2; }
   touch "$stamp"
 fi

@@ -139,7 +139,9 @@ def test_a_run_killed_at_several_points_ends_with_the_same_rows(tmp_path):
 
 def _command(config, workdir):
     path = config / "tiny.py"
-    path.write_text(f"from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return ConfigDict({tiny()!r})\n")
+    path.write_text(
+        f"from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return ConfigDict({tiny()!r})\n"
+    )
     return [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={path}", f"--workdir={workdir}",
             "--checkpoint_seconds=0"]  # fmt: skip
 

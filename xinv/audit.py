@@ -11,7 +11,7 @@ import numpy as np
 from xinv import data, environment, results, store, train
 from xinv.results import Config, Rows
 from xinv.store import Stage, Store
-from xinv.types import InputError
+from xinv.types import InputError, Observation
 from xinv.unit import ATTACKER, REPORTED, Arm, Unit, map_shape, metric, score
 
 SECTIONS = (
@@ -35,15 +35,16 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
         _require_sections(config)
         dataset = data.transform(data.build(**config["data"]["source"]), **config["data"]["transform"])
         unit = Unit(config, dataset, workdir, stages, checkpoint_seconds)
-        if not results.is_done(workdir, config):
+        done = results.is_done(workdir, config) and (workdir / "environment.json").exists()
+        if not done:
             rehearse(unit)
         results.begin(workdir, config)
         audited = [_audit(unit, seed) for seed in unit.seeds]
         rows, curves = ([line for lines in part for line in lines] for part in zip(*audited, strict=True))
-        seconds = {"seconds": round(time.monotonic() - started, 1)}
         first = unit.seeds[0]
         about = _describe(dataset, unit.roles(first))
-        results.finish(workdir, rows, curves, _examples(unit, first), about, environment.describe() | seconds)
+        used = None if done else environment.describe() | {"seconds": round(time.monotonic() - started, 1)}
+        results.finish(workdir, rows, curves, _examples(unit, first), about, used)
     return rows
 
 
@@ -76,16 +77,20 @@ def rehearse(unit: Unit) -> None:
     """
     images = jax.ShapeDtypeStruct((2, *unit.dataset.images.shape[1:]), np.float32)
     target, key = unit.model("target"), jax.random.key(0)
-    _rehearse_training(unit, unit.config["target"], unit.config["target"]["roles"])
-    for name in unit.config["explanations"]:
-        map_shape(unit.explainer(name), target.apply, jax.eval_shape(target.init, key, images), images)
+    _rehearse_training(unit, "target", unit.config["target"]["roles"])
+    variables = jax.eval_shape(target.init, key, images)
+    logits = jax.eval_shape(target.apply, variables, images)
+    maps = {
+        name: jax.ShapeDtypeStruct((2, *map_shape(unit.explainer(name), target.apply, variables, images)), np.float32)
+        for name in unit.config["explanations"]
+    }
     if not unit.arms():
         return
     judge = unit.model("evaluation")
-    _rehearse_training(unit, unit.config["evaluation"], unit.config["evaluation"]["roles"])
-    _rehearse_training(unit, unit.config["attack"], [ATTACKER])
+    _rehearse_training(unit, "evaluation", unit.config["evaluation"]["roles"])
+    _rehearse_training(unit, "attack", [ATTACKER])
     for arm in unit.arms():
-        unit.attacker(arm)
+        unit.attacker(arm).check(Observation(logits, maps.get(arm.explainer)), images)
     given = {"apply": judge.apply, "embed": judge.embed, "variables": jax.eval_shape(judge.init, key, images)}
     truths = {"image": images, "label": jax.ShapeDtypeStruct((2,), np.int32)}
     for kind, named in unit.config["metrics"].items():
@@ -93,11 +98,14 @@ def rehearse(unit: Unit) -> None:
         jax.eval_shape(score, functions, {"truth": truths[kind], "guess": images}, None)
 
 
-def _rehearse_training(unit: Unit, settings: Config, roles: Sequence[str]) -> None:
-    recipe = train.Recipe(**settings["train"])
+def _rehearse_training(unit: Unit, part: str, roles: Sequence[str]) -> None:
+    recipe = train.Recipe(**unit.config[part]["train"])
     for seed in unit.seeds:
-        unit.rows_of([REPORTED], seed)
-        train.steps_per_epoch(recipe, len(unit.rows_of(roles, seed).images), "the config")
+        if np.intersect1d(unit.indices(roles, seed), unit.indices([REPORTED], seed)).size:
+            raise InputError(
+                f"the {part} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}"
+            )
+        train.steps_per_epoch(recipe, len(unit.indices(roles, seed)), part)
 
 
 def _examples(unit: Unit, seed: int) -> dict[str, np.ndarray]:

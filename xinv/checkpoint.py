@@ -1,5 +1,7 @@
 """Checkpoints of one training, by Orbax: the two newest states, readable again after a kill at any moment."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,7 +63,8 @@ class Checkpoints:
         about = {"identity": self._identity, "arrays": _describe(tree), "record": record}
         arrays = {_name(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
         args = ocp.args.Composite(about=ocp.args.JsonSave(about), arrays=ocp.args.StandardSave(arrays))
-        self._open().save(step, args=args, force=True)
+        with writing(self._directory):
+            self._open().save(step, args=args, force=True)
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -99,6 +102,23 @@ class Checkpoints:
                     f"the checkpoint in {self._directory} belongs to another training ({name} was {stored.get(name)!r} "
                     f"and is {present.get(name)!r}): delete that folder or use another"
                 )
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what Orbax raises where a disk is full or read-only into one sentence.
+
+    Raises:
+      InputError: `path` takes no more data.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        reasons = {"RESOURCE_EXHAUSTED": "no space left", "No space left": "no space left", "PERMISSION": "not allowed"}
+        reason = next((reason for sign, reason in reasons.items() if sign in str(error)), None)
+        if reason is None:
+            raise
+        raise InputError(f"cannot write {path}: {reason} on the device") from error
 
 
 def _name(number: int) -> str:

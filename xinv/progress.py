@@ -128,7 +128,8 @@ class _Display:
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
-        self._print(f"{time.monotonic() - self._began:.1f} s")
+        if self._step > self._start:
+            self._print(f"{time.monotonic() - self._began:.1f} s")
 
     def _print(self, note: str) -> None:
         rate = (self._step - self._start) * self._batch_size / max(time.monotonic() - self._began, 1e-9)

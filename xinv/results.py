@@ -29,8 +29,13 @@ def begin(workdir: Path, config: Config) -> None:
 
 def is_done(workdir: Path, config: Config) -> bool:
     """Whether `workdir` holds the rows of this very config."""
-    complete = (workdir / ROWS).exists() and (workdir / CONFIG).exists()
-    return complete and _same(store.read_json(workdir / CONFIG), config)
+    if not (workdir / ROWS).exists() or not (workdir / CONFIG).exists():
+        return False
+    try:
+        rows = [json.loads(line) for line in (workdir / ROWS).read_text().splitlines()]
+    except json.JSONDecodeError:
+        return False  # damaged by hand: the stages make them again
+    return bool(rows) and _same(store.read_json(workdir / CONFIG), config)
 
 
 def finish(
@@ -39,13 +44,17 @@ def finish(
     curves: Rows,
     examples: Mapping[str, np.ndarray],
     dataset: Mapping[str, Any],
-    environment: Mapping[str, Any],
+    environment: Mapping[str, Any] | None,
 ) -> None:
-    """Writes the results; the rows last, since their presence says that the unit is done."""
+    """Writes the results; the rows last, since their presence says that the unit is done.
+
+    `environment` says what they were computed with; None keeps what an earlier run of the same config wrote.
+    """
     with store.atomic(workdir / "examples.npz") as path, open(path, "wb") as file:
         np.savez(file, **examples)
     store.write_json(workdir / "dataset.json", dataset)
-    store.write_json(workdir / "environment.json", environment)
+    if environment is not None:
+        store.write_json(workdir / "environment.json", environment)
     store.write_text(workdir / "curves.jsonl", _lines(curves))
     store.write_text(workdir / ROWS, _lines(rows))
 

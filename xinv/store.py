@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from xinv.checkpoint import writing
 from xinv.types import InputError
 
 _FORMAT = 1
@@ -41,7 +42,7 @@ class Stage(NamedTuple):
 
     def json(self, name: str) -> Any:
         """The JSON value saved as `name`."""
-        return read_json(self.path / f"{name}.json")
+        return read_json(self.path / f"{name}.json", _recompute(self.path))
 
 
 class Store(NamedTuple):
@@ -58,7 +59,7 @@ class Store(NamedTuple):
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
         if not stage.path.is_dir():
             return stage, False
-        if read_json(stage.path / "spec.json") != json.loads(canonical(spec)):
+        if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(canonical(spec)):
             raise InputError(f"{stage.path} holds the result of another config than its name says: delete that folder")
         return stage, True
 
@@ -113,12 +114,12 @@ def digest(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical([_FORMAT, spec]).encode()).hexdigest()[:16]
 
 
-def read_json(path: Path) -> Any:
-    """Raises InputError where the file is damaged."""
+def read_json(path: Path, remedy: str = "delete it and run again") -> Any:
+    """The JSON value in a file. Raises InputError where it is damaged; `remedy` says what helps."""
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete {path.parent} to compute it again") from None
+        raise InputError(f"{path} is damaged ({error}): {remedy}") from None
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -139,8 +140,11 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A .npy file to be filled in place; complete only once its stage is."""
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    """A .npy file to be filled in place; complete only once its stage is. Raises OSError where the disk is full."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    with open(path, "r+b") as file:  # a sparse file would end the process when a page of it cannot be written
+        os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
+    return array
 
 
 def load_array(path: Path, mmap: bool = True) -> np.ndarray:
@@ -148,12 +152,12 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except (ValueError, EOFError, FileNotFoundError) as error:
-        raise InputError(f"{path} is damaged ({error}): delete {path.parent} to compute it again") from None
+        raise InputError(f"{path} is damaged ({error}): {_recompute(path.parent)}") from None
 
 
 def save_tree(path: Path, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
-    with ocp.StandardCheckpointer() as checkpointer:
+    with writing(path), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
@@ -164,7 +168,7 @@ def load_tree(path: Path) -> Any:
             return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
     except (ValueError, KeyError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path} is damaged ({reason}): delete {path.parent} to compute it again") from None
+        raise InputError(f"{path} is damaged ({reason}): {_recompute(path.parent)}") from None
 
 
 @contextlib.contextmanager
@@ -178,6 +182,10 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _recompute(folder: Path) -> str:
+    return f"delete {folder} to compute it again"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -49,10 +49,13 @@ class Attack(NamedTuple):
     Attributes:
       fit: `(key, Observation, truth[N,...], session=train.Session()) -> state`, from what an attacker may hold.
       predict: `(state, Observation) -> guess[N,...]`, from observations and nothing else.
+      check: `(Observation, truth)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot treat these
+        shapes, before anything is computed.
     """
 
     fit: Callable[..., Any]
     predict: Callable[[Any, Observation], Array]
+    check: Callable[[Observation, Any], None] = lambda observation, truth: None
 
 
 class Defence(NamedTuple):

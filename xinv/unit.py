@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.tree_util import Partial
-from tensorboardX import SummaryWriter
 
 from xinv import attacks, data, explain, metrics, models, parallel, plugins, store, train
 from xinv.images import as_float
 from xinv.results import Config, Rows
+from xinv.scalars import Scalars
 from xinv.store import Stage, Store
 from xinv.types import Apply, Attack, Batch, Explainer, InputError, Key, Model, Observation, Variables
 
@@ -66,11 +66,15 @@ class Unit(NamedTuple):
 
     def rows_of(self, roles: Iterable[str], seed: int) -> data.Dataset:
         """The images of some roles together."""
+        return data.take(self.dataset, self.indices(roles, seed))
+
+    def indices(self, roles: Iterable[str], seed: int) -> np.ndarray:
+        """The indices of some roles together, ascending."""
         split = self.roles(seed)
         unknown = sorted(set(roles) - set(split))
         if unknown:
             raise InputError(f"unknown role {unknown[0]!r}: data.roles gives {', '.join(split)}")
-        return data.take(self.dataset, np.unique(np.concatenate([split[role] for role in roles])))
+        return np.unique(np.concatenate([split[role] for role in roles]))
 
     def classifier(self, part: str, seed: int) -> Stage:
         """The trained classifier that `config[part]` describes."""
@@ -122,7 +126,7 @@ class Unit(NamedTuple):
             arguments = self.explainer(name), self.model("target").apply, classifier.tree("variables"), images
             maps = store.create_array(folder / "explanation.npy", (len(images), *map_shape(*arguments)), np.float32)
             labels, size = logits.array("logits").argmax(axis=-1), self.config["explain"]["batch_size"]
-            explain.batch(*arguments, labels, _key(seed, "explain"), size, out=maps)
+            explain.batch(*arguments, labels, _key(seed, "explain", role), size, out=maps)
             maps.flush()
 
         return self.stage("explanation", f"{name} on {role}, seed {seed}", spec, build)
@@ -202,13 +206,8 @@ class Unit(NamedTuple):
             return stage
         started = time.monotonic()
         checkpoints = self.store.partial(stage) / "checkpoints"
-        with SummaryWriter(str(self.workdir / "tensorboard" / stage.path.name)) as writer:
-
-            def log(step: int, scalars: Mapping[str, float]) -> None:
-                for tag, value in scalars.items():
-                    writer.add_scalar(tag, value, step)
-
-            session = train.Session(checkpoints, label, log, self.checkpoint_seconds)
+        with Scalars(self.workdir / "tensorboard" / stage.path.name) as scalars:
+            session = train.Session(checkpoints, label, scalars.write, self.checkpoint_seconds)
             self.store.compute(stage, spec, lambda folder: build(folder, session))
         print(f"{name:12s} {label:40s} {time.monotonic() - started:6.1f} s", file=sys.stderr, flush=True)
         return stage

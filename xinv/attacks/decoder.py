@@ -11,7 +11,9 @@ import numpy as np
 
 from xinv import models, parallel, train
 from xinv.images import as_float
-from xinv.types import Array, Attack, Batch, InputError, Key, Observation, Variables
+from xinv.types import Array, Attack, Batch, InputError, Key, Model, Observation, Variables
+
+_DSSIM_WINDOW = 11  # dm_pix accepts smaller images and returns nonsense
 
 
 def _mse(images: jax.Array, guesses: jax.Array) -> jax.Array:
@@ -23,7 +25,7 @@ def _mae(images: jax.Array, guesses: jax.Array) -> jax.Array:
 
 
 def _dssim(images: jax.Array, guesses: jax.Array) -> jax.Array:
-    return 1 - dm_pix.ssim(images, guesses)
+    return 1 - dm_pix.ssim(images, guesses, filter_size=_DSSIM_WINDOW)
 
 
 LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"mse": _mse, "mae": _mae, "dssim": _dssim}
@@ -35,6 +37,7 @@ def decoder(
     encoder: str = "flatten_unet",
     loss: str = "mse",
     width: float = 1.0,
+    dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
 ) -> Attack:
     """An inversion network trained on the attacker's own images (Yang 2019; Zhao 2021, Section 3.2 and Eq. 1).
@@ -45,6 +48,7 @@ def decoder(
         "unet" or "flatten_unet".
       loss: "mse" (Zhao's Eq. 1), "mae", or "dssim" (1 - SSIM, Thielen 2024).
       width: factor on the paper's channel counts.
+      dtype: of the computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.
 
     Returns:
@@ -58,7 +62,7 @@ def decoder(
 
     def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
         data = {**_select(inputs, observation), "image": truth}
-        model, objective = _network(encoder, width, tuple(truth.shape[1:]), loss)
+        model, objective = _network(encoder, width, dtype, tuple(truth.shape[1:]), loss)
         init_key, fit_key = jax.random.split(key)
         first = {name: jnp.asarray(array[:1]) for name, array in data.items()}
         variables = model.init(init_key, first["prediction"], first.get("explanation"))
@@ -66,15 +70,24 @@ def decoder(
         return {"variables": fitted.variables, "image_shape": np.asarray(truth.shape[1:]), "history": fitted.history}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
-        reconstruct = _reconstruct(encoder, width, tuple(int(side) for side in state["image_shape"]))
+        reconstruct = _reconstruct(encoder, width, dtype, tuple(int(side) for side in state["image_shape"]))
         return parallel.map_batches(reconstruct, state["variables"], _select(inputs, observation), recipe.batch_size)
 
-    return Attack(fit, predict)
+    def check(observation: Observation, truth: Any) -> None:
+        shape = tuple(truth.shape[1:])
+        if loss == "dssim" and min(shape[:2]) < _DSSIM_WINDOW:
+            raise InputError(f"loss 'dssim' needs images of at least {_DSSIM_WINDOW} pixels a side: these have {shape}")
+        model, _ = _network(encoder, width, dtype, shape, loss)
+        jax.eval_shape(model.init, jax.random.key(0), observation.prediction, observation.explanation)
+
+    return Attack(fit, predict, check)
 
 
 @functools.cache
-def _network(encoder: str, width: float, image_shape: tuple[int, ...], loss: str) -> tuple[Any, train.Loss]:
-    model = models.build("decoder", encoder=encoder, image_shape=image_shape, width=width)
+def _network(
+    encoder: str, width: float, dtype: str, image_shape: tuple[int, ...], loss: str
+) -> tuple[Model, train.Loss]:
+    model = models.build("decoder", encoder=encoder, image_shape=image_shape, width=width, dtype=dtype)
     distance = LOSSES[loss]
 
     def objective(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Any]:
@@ -89,8 +102,8 @@ def _network(encoder: str, width: float, image_shape: tuple[int, ...], loss: str
 
 
 @functools.cache
-def _reconstruct(encoder: str, width: float, image_shape: tuple[int, ...]) -> Callable[..., jax.Array]:
-    model = models.build("decoder", encoder=encoder, image_shape=image_shape, width=width)
+def _reconstruct(encoder: str, width: float, dtype: str, image_shape: tuple[int, ...]) -> Callable[..., jax.Array]:
+    model = models.build("decoder", encoder=encoder, image_shape=image_shape, width=width, dtype=dtype)
 
     def reconstruct(variables: Variables, batch: Batch, keys: Key) -> jax.Array:
         del keys

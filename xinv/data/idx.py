@@ -13,13 +13,14 @@ from xinv.types import InputError
 SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 
 
-def idx(root: str, split: str = "all", label: str = "label", title: str = "") -> Dataset:
+def idx(root: str, split: str = "all", label: str = "label", classes: int | None = None, title: str = "") -> Dataset:
     """Images uint8 [N,H,W,1] and one label set, from `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
     Args:
       root: the folder of the files.
       split: "train", "test", or "all" for train followed by test.
-      label: what to call the label set; its classes are "0", "1", … up to the largest label.
+      label: what to call the label set.
+      classes: the number of classes, "0", "1", …; None ends them at the largest label.
       title: what to call the data set; the folder's name if empty.
 
     Raises:
@@ -30,7 +31,10 @@ def idx(root: str, split: str = "all", label: str = "label", title: str = "") ->
     images, labels = zip(*(_pair(Path(root), part) for part in SPLITS[split]), strict=True)
     labels = np.concatenate(labels)
     return create(
-        title or Path(root).name, np.concatenate(images)[..., None], {label: labels}, {label: numbered(labels)}
+        title or Path(root).name,
+        np.concatenate(images)[..., None],
+        {label: labels},
+        {label: numbered(labels) if classes is None else tuple(map(str, range(classes)))},
     )
 
 

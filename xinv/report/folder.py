@@ -1,6 +1,7 @@
 """Reads what a run left in its workdir: the only file of the report that knows the layout."""
 
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -146,6 +147,8 @@ def _json_line(path: Path, number: int, line: str, fields: _Fields) -> dict[str,
         if not isinstance(value[field], kinds):
             allowed = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
             raise InputError(f"{path} line {number} has {field} = {value[field]!r}: {allowed} is allowed")
+        if isinstance(value[field], float) and not math.isfinite(value[field]):
+            raise InputError(f"{path} line {number} has {field} = {value[field]}: a finite number is allowed")
     return value
 
 
@@ -176,6 +179,8 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             raise InputError(f"{path} has no array {name!r}: run the audit again")
         if len(arrays[name]) != len(arrays["images"]):
             raise InputError(f"{path} has {len(arrays[name])} of {name!r} for {len(arrays['images'])} images")
+        if name.startswith("reconstruction/") and arrays[name].shape != arrays["images"].shape:
+            raise InputError(f"{path} has {name!r} of shape {arrays[name].shape} for {arrays['images'].shape}")
     return arrays
 
 
