@@ -154,7 +154,7 @@ def _by_shifts_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[ja
 
 def _by_shifts_backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    size, around = len(kernel), len(kernel) // 2
+    around = len(kernel) // 2
     padded = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)))
     (dkernel,) = jax.vjp(lambda kernel: _shifts(padded, kernel, stride), kernel)[1](g)
     # A stride leaves gaps in g; the far side is padded until every pixel of x is reached.

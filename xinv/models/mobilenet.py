@@ -38,7 +38,7 @@ def mobilenet_v2(classes: int, width: float = 1.0, stem: str = "small", dtype: s
 
 
 class MobileNetV2(nn.Module):
-    """The feature maps; `stages` as in STAGES, between convolutions to `first` channels with `stride`, and to `last`."""
+    """The feature maps; rows as in STAGES, after a convolution to `first` channels and before one to `last`."""
 
     stages: tuple[tuple[int, int, int, int], ...]
     first: int

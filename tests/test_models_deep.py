@@ -1,0 +1,223 @@
+"""The deep classifiers against published sizes and against torchvision, with the same weights."""
+
+import functools
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from drawn import Drawn
+from explain_zoo import fill
+from jax import lax
+
+from xinv import explain, models, parallel
+from xinv.models import layers
+from xinv.models.blocks import classifier
+from xinv.models.densenet import DenseNet
+from xinv.models.mobilenet import MobileNetV2
+from xinv.models.resnet import ResNet
+from xinv.types import InputError
+
+KEY = jax.random.key(0)
+RECORDED = np.load(Path(__file__).parent / "fixtures" / "deep.npz")
+TINY = {
+    "resnet": ResNet((1, 1), False, 4, False, 1),
+    "resnet_v2": ResNet((1, 1), True, 4, False, 2),
+    "mobilenet_v2": MobileNetV2(((1, 4, 1, 1), (6, 6, 2, 2)), 4, 16, 1),
+    "densenet": DenseNet((2, 1), 4, False),
+}
+"""Some blocks of each kind: what compiles in a second."""
+every = pytest.mark.parametrize("name", TINY)
+
+
+def images(count=3, size=12):
+    return np.random.default_rng(1).uniform(size=(count, size, size, 3)).astype(np.float32)
+
+
+@functools.cache
+def tiny(name):
+    """A small model and weights for it."""
+    model = classifier(TINY[name], 5, "float32")
+    return model, fill(jax.eval_shape(model.init, KEY, images()))
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "parameters"),
+    [
+        ("resnet", {}, 11_689_512),
+        ("resnet", {"depth": 34}, 21_797_672),
+        ("resnet", {"depth": 50}, 25_557_032),
+        ("resnet", {"depth": 50, "version": 2}, 25_549_352),  # timm's resnetv2_50; the others are torchvision's
+        ("mobilenet_v2", {}, 3_504_872),
+        ("densenet", {}, 7_978_856),
+        ("densenet", {"blocks": [6, 12, 36, 24], "growth": 48}, 28_681_000),
+    ],
+)
+def test_published_sizes(name, hyper, parameters):
+    model = models.build(name, classes=1000, stem="large", **hyper)
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 64, 64, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
+
+
+def drawn_variables(model, inputs):
+    """What tests/drawn.py draws for the model's layers in the order of their execution."""
+    order, drawn, variables = [], Drawn(), {"params": {}, "batch_stats": {}}
+
+    def note(call, arguments, keywords, context):
+        if context.method_name == "__call__":
+            order.append(context.module.path)
+        return call(*arguments, **keywords)
+
+    def node(tree, path):
+        return functools.reduce(lambda tree, name: tree.setdefault(name, {}), path, tree)
+
+    with nn.intercept_methods(note):
+        shapes = jax.eval_shape(model.init, KEY, inputs)["params"]
+    for path in order:
+        leaf = functools.reduce(lambda tree, name: tree.get(name, {}), path, shapes)
+        if "scale" in leaf:
+            values = drawn.norm(leaf["scale"].size)
+            node(variables["batch_stats"], path).update({name: values.pop(name) for name in ("mean", "var")})
+            node(variables["params"], path).update(values)
+        elif "bias" in leaf:
+            node(variables["params"], path).update(drawn.dense(leaf["kernel"].shape))
+        elif "kernel" in leaf:
+            node(variables["params"], path)["kernel"] = drawn.kernel(leaf["kernel"].shape)
+    return variables
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "hyper"),
+    [
+        ("resnet18", "resnet", {}),
+        ("resnet50_large", "resnet", {"depth": 50, "stem": "large"}),
+        ("resnet18_v2", "resnet", {"version": 2}),
+        ("mobilenet", "mobilenet_v2", {}),
+        ("mobilenet_large", "mobilenet_v2", {"stem": "large"}),
+        ("densenet_large", "densenet", {"blocks": (3, 4, 2), "growth": 12, "stem": "large"}),
+    ],
+)
+def test_logits_equal_torchvision(case, name, hyper):
+    """Theirs are float64; float32 rounds by 1e-7 in each of up to 50 layers."""
+    model = models.build(name, classes=5, **hyper)
+    inputs = images(2, 64 if "large" in case else 32)
+    got = jax.jit(model.apply)(drawn_variables(model, inputs), inputs)
+    np.testing.assert_allclose(got, RECORDED[case], atol=3e-5 * np.abs(RECORDED[case]).max())
+
+
+@every
+def test_examples_are_independent_and_jit_changes_nothing(name):
+    model, variables = tiny(name)
+    together = jax.jit(model.apply)(variables, images())
+    assert together.shape == (3, 5)
+    alone = model.apply(variables, images()[1:2])
+    np.testing.assert_allclose(alone, together[1:2], rtol=1e-4, atol=1e-5)
+
+
+@every
+def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
+    model, variables = tiny(name)
+    features, head = model.embed(variables, images()), variables["params"]["head"]
+    np.testing.assert_allclose(
+        features @ head["kernel"] + head["bias"], model.apply(variables, images()), rtol=1e-4, atol=1e-5
+    )
+    maps, rest = explain.cut(lambda image: model.apply(variables, image[None])[0], images()[0])
+    np.testing.assert_allclose(maps[0].mean((0, 1)), features[0], rtol=1e-4, atol=1e-5)
+    slope = jax.grad(lambda maps: rest(maps)[2])(maps)
+    np.testing.assert_allclose(slope[0, 0, 0], head["kernel"][:, 2] / maps[0, ..., 0].size, rtol=1e-5)
+
+
+@every
+def test_training_takes_statistics_over_all_devices(name):
+    """Two halves of a batch on two devices give what the whole gives on one; each statistic moves."""
+    model, variables = tiny(name)
+
+    def train(batch):
+        return model.train(variables, batch, key=KEY)
+
+    halves = images(4).reshape(2, 2, 12, 12, 3)
+    trained = jax.jit(jax.vmap(train, axis_name=parallel.AXIS))
+    (logits, updates), (whole, expected) = trained(halves), trained(images(4)[None])
+    np.testing.assert_allclose(logits.reshape(4, 5), whole[0], rtol=1e-3, atol=1e-3)
+    assert np.abs(whole[0] - model.apply(variables, images(4))).max() > 1e-2
+    for old, new, same in zip(*map(jax.tree.leaves, (variables["batch_stats"], updates, expected)), strict=True):
+        np.testing.assert_allclose(new[0], same[0], rtol=1e-3, atol=1e-4)
+        assert np.abs(new[0] - old).max() > 1e-4
+
+
+@every
+def test_bfloat16_keeps_float32_parameters_and_outputs(name):
+    exact, variables = tiny(name)
+    outputs = jax.jit(classifier(TINY[name], 5, "bfloat16").apply)(variables, images())
+    reference = jax.jit(exact.apply)(variables, images())
+    assert outputs.dtype == jnp.float32
+    assert 0 < np.abs(outputs - reference).max() < 0.1 * np.abs(reference).max()  # 8 bits of mantissa, some ten layers
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "stride", "size"),
+    [(5, 6, 1, 3), (5, 6, 2, 3), (6, 5, 2, 3), (7, 7, 3, 5), (4, 4, 1, 1), (2, 1, 2, 3)],
+)
+def test_depthwise_convolution_equals_lax(height, width, stride, size):
+    """In value and in both gradients."""
+    x, kernel = (jax.random.normal(KEY, shape) for shape in ((2, height, width, 3), (size, size, 3)))
+
+    def reference(x, kernel):
+        padding, numbers = [(size // 2,) * 2] * 2, ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel[:, :, None], (stride,) * 2, padding, dimension_numbers=numbers, feature_group_count=3
+        )
+
+    value, back = jax.vjp(lambda x, kernel: layers.depthwise(x, kernel, stride), x, kernel)
+    expected, expected_back = jax.vjp(reference, x, kernel)
+    cotangent = jax.random.normal(KEY, expected.shape)
+    pairs = zip((value, *back(cotangent)), (expected, *expected_back(cotangent)), strict=True)
+    for ours, theirs in pairs:
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", ["epsilon_plus", "zplus", "gamma"])
+def test_lrp_reads_a_depthwise_convolution_as_the_layer_that_it_is(rule):
+    """The same map as for lax's grouped convolution, with the scale that follows folded into either."""
+    random = np.random.default_rng(2)
+    variables = {"depthwise": random.normal(size=(3, 3, 3)), "scale": random.uniform(0.5, 2, 3)}
+    variables = jax.tree.map(jnp.float32, variables | {"head": random.normal(size=(3, 4))})
+
+    def grouped(x, kernel, stride):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(
+            x, kernel[:, :, None], (stride,) * 2, [(1, 1)] * 2, dimension_numbers=numbers, feature_group_count=3
+        )
+
+    def apply(convolution, variables, x):
+        x = convolution(x, variables["depthwise"], 2) * variables["scale"] + 0.1
+        return jax.nn.relu(x).mean((1, 2)) @ variables["head"]
+
+    explainer = explain.lrp(rule)
+    ours, theirs = (
+        explainer(functools.partial(apply, form), variables, images()[0], 1, KEY)
+        for form in (layers.depthwise, grouped)
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5 * np.abs(theirs).max())
+    assert np.ptp(ours) > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "message"),
+    [
+        ("resnet", {"depth": 20}, "ResNet-20.*18, 34"),
+        ("resnet", {"version": 3}, "version 3.*1 or 2"),
+        ("resnet", {"stem": "tiny"}, "'tiny'.*small, large"),
+        ("mobilenet_v2", {"width": 0}, "width 0"),
+        ("densenet", {"dtype": "int8"}, "'int8'.*bfloat16"),
+    ],
+)
+def test_bad_input_is_named(name, hyper, message):
+    with pytest.raises(InputError, match=message):
+        models.build(name, classes=2, **hyper)
+
+
+def test_the_same_arguments_give_the_same_model():
+    assert models.build("densenet", classes=3, blocks=[2]) is models.build("densenet", classes=3, blocks=(2,))
