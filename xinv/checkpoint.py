@@ -1,6 +1,7 @@
 """Checkpoints of one training, by Orbax: the two newest states, readable again after a kill at any moment."""
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from xinv.types import InputError
+
+_MARGIN = 1 << 18
+"""Bytes of names, shapes and indices that a checkpoint holds besides its arrays, with room to spare."""
 
 
 class Saved(NamedTuple):
@@ -63,7 +67,7 @@ class Checkpoints:
         about = {"identity": self._identity, "arrays": _describe(tree), "record": record}
         arrays = {_name(i): leaf for i, leaf in enumerate(jax.tree.leaves(tree))}
         args = ocp.args.Composite(about=ocp.args.JsonSave(about), arrays=ocp.args.StandardSave(arrays))
-        with writing(self._directory):
+        with writing(self._directory, tree):
             self._open().save(step, args=args, force=True)
 
     def __enter__(self) -> "Checkpoints":
@@ -105,20 +109,23 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns what Orbax raises where a disk is full or read-only into one sentence.
+def writing(path: Path, tree: Any) -> Iterator[None]:
+    """Lets Orbax write `tree` to `path`, where there is room: it would answer a full disk with a flood of tracebacks.
 
     Raises:
-      InputError: `path` takes no more data.
+      InputError: the device takes no more data.
     """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN  # it merges into a copy
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(f"cannot write {path}: {free} bytes are free on the device, {needed} are needed")
     try:
         yield
     except (OSError, ValueError) as error:
-        reasons = {"RESOURCE_EXHAUSTED": "no space left", "No space left": "no space left", "PERMISSION": "not allowed"}
-        reason = next((reason for sign, reason in reasons.items() if sign in str(error)), None)
-        if reason is None:
+        if not any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "No space left", "PERMISSION_DENIED")):
             raise
-        raise InputError(f"cannot write {path}: {reason} on the device") from error
+        raise InputError(f"cannot write {path}: the device is full or read-only") from error
 
 
 def _name(number: int) -> str:

@@ -157,7 +157,7 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
 
 def save_tree(path: Path, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
-    with writing(path), ocp.StandardCheckpointer() as checkpointer:
+    with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
