@@ -172,6 +172,18 @@ def test_layers_by_index_name_and_side():
     np.testing.assert_array_equal(cut(function, image, 0, "input")[0][0], image)
 
 
+def test_convolutions_with_a_derivative_of_their_own_count():
+    @jax.custom_vjp
+    def conv(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    conv.defvjp(lambda x, kernel: jax.vjp(conv.fun, x, kernel), lambda pull, signal: pull(signal))
+    function = lambda x: jax.nn.relu(conv(x[None] * 2, jnp.ones((3, 3, 3, 5))) + 1).sum((0, 1, 2))  # noqa: E731
+    image = images(1)[0]
+    assert cut(function, image)[0].shape == (1, 12, 12, 5)
+    np.testing.assert_array_equal(cut(function, image, -1, "input")[0][0], image * 2)
+
+
 def test_an_unknown_layer_is_named_with_those_that_exist():
     with pytest.raises(InputError, match=r"no layer 'cram': it names 'joined' and has 4 convolutions"):
         cut(one(*case("depthwise")), jnp.zeros(SHAPE), "cram")

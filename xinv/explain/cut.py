@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from xinv.explain.graph import Equation, Graph, Slot, evaluate, read, trace
-from xinv.explain.kinds import is_pointwise
+from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, read, trace
+from xinv.explain.kinds import dependent, is_pointwise
 from xinv.types import InputError
 
 SIDES = ("output", "input")
+CONVOLVING = frozenset({"conv_general_dilated", "depthwise"})
 
 
 def cut(
@@ -39,7 +40,7 @@ def cut(
         above = _convolutions(_upstream(graph, slot))
         if not above:
             raise InputError(f"layer {layer!r} has no input to explain: no convolution leads to it")
-        slot = above[-1].inputs[0]
+        slot = dependent(above[-1].inputs)[0]
     below = _downstream(graph, slot)
     tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
     fixed = evaluate((e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image})
@@ -66,8 +67,13 @@ def _find(graph: Graph, layer: str | int | None) -> Slot:
 
 
 def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
-    """Those whose left operand comes from the image."""
-    return [e for e in equations if e.name == "conv_general_dilated" and e.inputs[0].constant is None]
+    """Those of the image with a kernel, functions with their own derivative around one among them."""
+    found = []
+    for equation in equations:
+        names = {equation.name} | {inner.name for inner in inside(equation) if equation.name in CUSTOM}
+        if names & CONVOLVING and dependent(equation.inputs):
+            found.append(equation)
+    return found
 
 
 def _activated(graph: Graph, slot: Slot) -> Slot:
