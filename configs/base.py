@@ -81,7 +81,6 @@ def inversion(
             target=dict(label=target_label, roles=("target_train",), model=model, train=train),
             evaluation=dict(label=attack_label, roles=("target_train", "attack_train"), model=model, train=train),
             explanations=explanations(),
-            explain=dict(batch_size=64),
             attack=dict(
                 name="decoder",
                 encoders=("none", "flatten_unet"),

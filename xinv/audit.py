@@ -14,10 +14,7 @@ from xinv.store import Stage, Store
 from xinv.types import InputError, Observation
 from xinv.unit import ATTACKER, REPORTED, Arm, Unit, map_shape, metric, score
 
-SECTIONS = (
-    *("unit", "seed", "seeds", "data", "target", "evaluation"),
-    *("explanations", "explain", "attack", "metrics", "report"),
-)
+SECTIONS = ("unit", "seed", "seeds", "data", "target", "evaluation", "explanations", "attack", "metrics", "report")
 """What a config must have."""
 
 

@@ -24,6 +24,8 @@ from xinv.scalars import Scalars
 from xinv.store import Stage, Store
 from xinv.types import Apply, Attack, Batch, Explainer, InputError, Key, Model, Observation, Variables
 
+FORWARD = 64
+"""Images per forward pass of a classifier."""
 ATTACKER = "attack_train"
 REPORTED = "attack_test"
 """The role that every reported figure is computed on; nothing is trained, stopped or chosen by it."""
@@ -108,8 +110,8 @@ class Unit(NamedTuple):
         def build(folder: Path, session: train.Session) -> None:
             del session
             images = self.rows_of([role], seed).images
-            answer, size = _answer(self.model(part)), self.config["explain"]["batch_size"]
-            logits = parallel.map_batches(answer, classifier.tree("variables"), images, size)
+            answer = _answer(self.model(part))
+            logits = parallel.map_batches(answer, classifier.tree("variables"), images, FORWARD)
             store.save_array(folder / "logits.npy", logits)
 
         return self.stage("logits", f"{part} on {role}, seed {seed}", spec, build)
@@ -125,8 +127,8 @@ class Unit(NamedTuple):
             images = self.rows_of([role], seed).images
             arguments = self.explainer(name), self.model("target").apply, classifier.tree("variables"), images
             maps = store.create_array(folder / "explanation.npy", (len(images), *map_shape(*arguments)), np.float32)
-            labels, size = logits.array("logits").argmax(axis=-1), self.config["explain"]["batch_size"]
-            explain.batch(*arguments, labels, _key(seed, "explain", role), size, out=maps)
+            labels = logits.array("logits").argmax(axis=-1)
+            explain.batch(*arguments, labels, _key(seed, "explain", role), out=maps)
             maps.flush()
 
         return self.stage("explanation", f"{name} on {role}, seed {seed}", spec, build)
@@ -183,7 +185,7 @@ class Unit(NamedTuple):
             for kind, named in settings.items():
                 functions = {name: metric(name, hyper, given) for name, hyper in named.items()}
                 batch = {"truth": truths[kind], "guess": attack.array("reconstruction")}
-                scores = parallel.map_batches(score, functions, batch, self.config["explain"]["batch_size"])
+                scores = parallel.map_batches(score, functions, batch, FORWARD)
                 for name, values in scores.items():
                     store.save_array(folder / f"{name}.npy", values)
 
