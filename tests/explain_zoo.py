@@ -132,7 +132,8 @@ NAMES = tuple(_MAKERS)
 
 @cache
 def case(name: str) -> Case:
-    return _MAKERS[name]()
+    with jax.ensure_compile_time_eval():  # the cache must not keep a tracer of its first caller
+        return _MAKERS[name]()
 
 
 def images(count: int = 3, seed: int = 7) -> jax.Array:
