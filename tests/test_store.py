@@ -101,8 +101,13 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 def test_a_failed_write_leaves_the_old_content(tmp_path):
     path = tmp_path / "rows.jsonl"
     store.write_text(path, "old")
-    with pytest.raises(RuntimeError), store.atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError("killed")
+
+    def half():
+        with store.atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        half()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
