@@ -2,10 +2,16 @@
 
 Example:
   python launch/bench.py training
+  python launch/bench.py explainers --methods=saliency,occlusion --networks=cnn
 
 `training`: images per second of a training step of Zhao's MNIST target and decoders at the paper's width, against the
 same networks in PyTorch where that is installed. Rounds alternate and the medians are reported. On an accelerator also
 in bfloat16, and always with the fraction of the rate that a large matrix product reaches in this run.
+
+`explainers`: maps per second of the MNIST target at the paper's width and of MobileNetV2 at 32×32, against captum with
+the same weights, images, superpixels and parameters, where that is installed. Beside them the memory that each needs,
+and the fraction of the roofline: the rate that the passes of a map would reach if each were as fast as the model's
+forward pass on the same images, measured in the same rounds.
 """
 
 import sys
@@ -16,19 +22,28 @@ from absl import flags
 
 from xinv.types import InputError
 
-BATCH = flags.DEFINE_integer("batch_size", 64, "Images per training step.", 1)
+BATCH = flags.DEFINE_integer("batch_size", None, "Images per step. Default: 64; for explainers on CPU 16.", 1)
 ROUNDS = flags.DEFINE_integer("rounds", 7, "Alternating measurements of each network.", 1)
 STEPS = flags.DEFINE_integer("steps", None, "Training steps per round. Default: 2 on CPU, 128 on an accelerator.", 1)
+METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: all.")
+NETWORKS = flags.DEFINE_list("networks", None, "Networks to explain, cnn or mobilenet_v2. Default: both.")
 
 
 def training() -> None:
     """Training steps against PyTorch."""
     import bench_training  # after the flags: this takes seconds, and a typo is told at once
 
-    bench_training.run(BATCH.value, ROUNDS.value, STEPS.value)
+    bench_training.run(BATCH.value or 64, ROUNDS.value, STEPS.value)
 
 
-COMMANDS: dict[str, Callable[[], None]] = {"training": training}
+def explainers() -> None:
+    """Explanations against captum."""
+    import bench_explainers
+
+    bench_explainers.run(BATCH.value, ROUNDS.value, METHODS.value, NETWORKS.value)
+
+
+COMMANDS: dict[str, Callable[[], None]] = {"training": training, "explainers": explainers}
 
 
 def main() -> None:

@@ -1,0 +1,186 @@
+"""`bench.py explainers`: see there. What captum does beside it is in bench_captum.py."""
+
+import functools
+import importlib.util
+import math
+import os
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from xinv import explain, models
+from xinv.explain import memory
+from xinv.explain.segment import slic
+from xinv.types import Explainer, InputError, Model
+
+STEPS, SAMPLES, STDEV, SEGMENTS, ORDERS, WINDOW, STRIDE = 50, 25, 0.15, 25, 2, 8, 4
+"""What both libraries are told: of integrated gradients, all that samples, superpixels, Shapley values, occlusion."""
+SIZE = 32
+SHORTEST = 0.2
+"""Seconds: a measurement repeats a fast method until it lasts so long."""
+
+
+class Method(NamedTuple):
+    """An explainer, and its passes through the model per map, a backward pass being worth a forward pass."""
+
+    explainer: Explainer
+    passes: int
+
+
+class Run(NamedTuple):
+    """`start` explains the batch and waits for the maps; `device_mib` is what it needs of an accelerator's memory."""
+
+    start: Callable[[], Any]
+    device_mib: Callable[[], float]
+
+
+class Network(NamedTuple):
+    """A network and the shape of its images."""
+
+    model: Model
+    shape: tuple[int, int, int]
+
+
+class Inputs(NamedTuple):
+    """What is explained: images [B,H,W,C], the classes predicted for them [B], and the model's variables."""
+
+    variables: Any
+    images: jax.Array
+    labels: jax.Array
+
+
+NETWORKS = {
+    "cnn": Network(models.cnn(10), (SIZE, SIZE, 1)),
+    "mobilenet_v2": Network(models.mobilenet_v2(10), (SIZE, SIZE, 3)),
+}
+WINDOWS, SUPERPIXELS = (math.ceil((SIZE - WINDOW) / STRIDE) + 1) ** 2, slic(SEGMENTS).count(SIZE, SIZE)
+METHODS = {
+    "saliency": Method(explain.saliency(), 2),
+    "input_x_gradient": Method(explain.input_x_gradient(), 2),
+    "integrated_gradients": Method(explain.integrated_gradients(STEPS), 2 * STEPS),
+    "smoothgrad": Method(explain.smoothgrad(STDEV, SAMPLES), 2 * SAMPLES),
+    "vargrad": Method(explain.vargrad(STDEV, SAMPLES), 2 * SAMPLES),
+    "deconvolution": Method(explain.deconvolution(), 2),
+    "guided_backprop": Method(explain.guided_backprop(), 2),
+    "deeplift": Method(explain.deeplift(), 3),
+    "lrp": Method(explain.lrp("epsilon"), 2),
+    "gradcam": Method(explain.gradcam(), 1),
+    "gradcam_plus_plus": Method(explain.gradcam_plus_plus(), 1),
+    "guided_gradcam": Method(explain.guided_gradcam(), 3),
+    "occlusion": Method(explain.occlusion(WINDOW, STRIDE), WINDOWS + 1),
+    "lime": Method(explain.lime(SAMPLES, SEGMENTS), SAMPLES),
+    "kernel_shap": Method(explain.kernel_shap(SAMPLES, SEGMENTS), SAMPLES),
+    "shapley_sampling": Method(explain.shapley_sampling(ORDERS, SEGMENTS), ORDERS * (SUPERPIXELS - 1) + 2),
+}
+
+
+def run(batch_size: int | None, rounds: int, methods: list[str] | None, networks: list[str] | None) -> None:
+    """Prints a table of images per second."""
+    methods, networks = _chosen("method", methods, METHODS), _chosen("network", networks, NETWORKS)
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for PyTorch
+    batch_size = batch_size or (16 if jax.default_backend() == "cpu" else 64)
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batches of {batch_size}, {rounds} rounds")
+    captum = _captum()
+    print(captum.settings() if captum else "captum is not installed (pip install 'xinv[bench]'): xinv alone")
+    ratios = []
+    for name in networks:
+        print(f"{name:22s}xinv: images/s  of roofline      MiB   captum: images/s      MiB    ratio")
+        inputs = _inputs(NETWORKS[name], batch_size)
+        theirs = captum.runs(name, inputs, methods) if captum else {}
+        for method in methods:
+            ratios += _measure(method, NETWORKS[name].model, inputs, theirs.get(method), rounds)
+    if ratios:
+        print(
+            f"geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}"
+        )
+
+
+def _chosen(kind: str, names: list[str] | None, known: Mapping[str, Any]) -> list[str]:
+    for name in names or ():
+        if name not in known:
+            raise InputError(f"unknown {kind} {name!r}: choose of {', '.join(known)}")
+    return names or [*known]
+
+
+def _captum() -> Any:
+    """The module of the other side, where its libraries are installed."""
+    if not (importlib.util.find_spec("torch") and importlib.util.find_spec("captum")):
+        return None
+    import bench_captum
+
+    return bench_captum
+
+
+def _inputs(network: Network, batch_size: int) -> Inputs:
+    images = jax.random.uniform(jax.random.key(0), (batch_size, *network.shape))
+    variables = jax.jit(network.model.init)(jax.random.key(1), images[:1])
+    return Inputs(variables, images, jnp.argmax(jax.jit(network.model.apply)(variables, images), -1))
+
+
+def _measure(name: str, model: Model, inputs: Inputs, captum: Run | None, rounds: int) -> list[float]:
+    """Prints a row; the rate of xinv over captum's, if there is one."""
+    method, count = METHODS[name], len(inputs.images)
+    forward, xinv = jax.jit(model.apply), _xinv(method.explainer, model, inputs)
+    starts = {"forward": lambda: jax.block_until_ready(forward(*inputs[:2])), "xinv": xinv.start}
+    if captum:
+        starts["captum"] = captum.start
+    seconds = _time(starts, rounds)
+    fraction = method.passes * seconds["forward"] / seconds["xinv"]
+    row = f"  {name:20s}{count / seconds['xinv']:15.1f} {fraction:12.0%} {_peak(xinv):8.0f}"
+    if not captum:
+        print(row, flush=True)
+        return []
+    ratio = seconds["captum"] / seconds["xinv"]
+    print(f"{row}   {count / seconds['captum']:16.1f} {_peak(captum):8.0f} {ratio:8.2f}", flush=True)
+    return [ratio]
+
+
+def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
+    """What `explain.batch` runs once it has compiled: as many images at a time as it finds to fit into memory."""
+    one = functools.partial(explainer, model.apply)
+    variables, images, labels = inputs
+    size = max(1, memory.budget() // memory.peak(one, variables, images[0], labels[0], jax.random.key(2)))
+    keys = jax.random.split(jax.random.key(2), len(images))
+    parts = [tuple(x[start : start + size] for x in (images, labels, keys)) for start in range(0, len(images), size)]
+    program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+
+    def device_mib() -> float:
+        needs = program.lower(variables, *parts[0]).compile().memory_analysis()
+        return (needs.temp_size_in_bytes + needs.output_size_in_bytes) / 2**20
+
+    return Run(lambda: jax.block_until_ready([program(variables, *part) for part in parts]), device_mib)
+
+
+def _peak(run: Run) -> float:
+    """MiB of the accelerator; on CPU those that the process grows by."""
+    if jax.default_backend() != "cpu":
+        return run.device_mib()
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM, the highest, to VmRSS, the present
+    before = _status("VmRSS")
+    run.start()
+    return (_status("VmHWM") - before) / 2**10
+
+
+def _status(name: str) -> int:
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+
+
+def _time(starts: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """The median seconds of each, in turns, so that what else the machine does meets all of them alike."""
+    seconds = {key: [] for key in starts}
+    for start in starts.values():
+        start()  # compiles
+    for _ in range(rounds):
+        for key, start in starts.items():
+            repeats = math.ceil(SHORTEST / seconds[key][0]) if seconds[key] else 1
+            begin = time.perf_counter()
+            for _ in range(repeats):
+                start()
+            seconds[key].append((time.perf_counter() - begin) / repeats)
+    return {key: statistics.median(values) for key, values in seconds.items()}
