@@ -74,7 +74,7 @@ def drawn_variables(model, inputs):
         return functools.reduce(lambda tree, name: tree.setdefault(name, {}), path, tree)
 
     with nn.intercept_methods(note):
-        shapes = jax.eval_shape(model.init, KEY, inputs)["params"]
+        shapes = jax.eval_shape(lambda: model.init(KEY, inputs))["params"]  # traced anew, so that layers are noted
     for path in order:
         leaf = functools.reduce(lambda tree, name: tree.get(name, {}), path, shapes)
         if "scale" in leaf:

@@ -1,0 +1,70 @@
+"""Every explainer under the architectures of `xinv.models` and models of other kinds; NNX is in the contract tests."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from explain_zoo import CLASSES, SHAPE, Case, case, fill, images
+from test_explain_contract import NEEDED
+from test_models_deep import TINY
+
+from xinv import explain
+from xinv.models.blocks import classifier
+
+KINDS = ("resnet", "mobilenet_v2", "densenet", "equinox", "raw")
+CAMS = {"class_cams", "constituent_cams", "gradcam", "gradcam_plus_plus", "guided_gradcam"}
+"""They need a feature map, which the raw function of products has not."""
+
+
+def equinox_case() -> Case:
+    eqx = pytest.importorskip("equinox")
+
+    class Net(eqx.Module):
+        first: eqx.nn.Conv2d
+        second: eqx.nn.Conv2d
+        head: eqx.nn.Linear
+
+        def __call__(self, image):
+            x = jax.nn.relu(self.first(jnp.moveaxis(image, -1, 0)))
+            x = jax.nn.gelu(self.second(eqx.nn.AvgPool2d(2, 2)(x)))
+            return self.head(x.mean((1, 2)))
+
+    keys = jax.random.split(jax.random.key(0), 3)
+    conv = functools.partial(eqx.nn.Conv2d, kernel_size=3)
+    net = Net(conv(3, 6, key=keys[0]), conv(6, 8, key=keys[1]), eqx.nn.Linear(8, CLASSES, key=keys[2]))
+    return Case(lambda net, images: jax.vmap(net)(images), net)
+
+
+@functools.cache
+def model(name: str) -> Case:
+    if name == "equinox":
+        return equinox_case()
+    if name == "raw":
+        return case(name)
+    apply, init = (getattr(classifier(TINY[name], CLASSES, "float32"), part) for part in ("apply", "init"))
+    return Case(apply, fill(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *SHAPE)))))
+
+
+COARSE = CAMS - {"guided_gradcam"}
+"""Their maps have the size of the last feature map."""
+BLACK_BOX = {"anchors", "kernel_shap", "lime", "occlusion", "protodash", "shapley_sampling"}
+"""They only call the model, whatever it is made of."""
+PAIRS = [
+    pytest.param(factory, name, id=f"{factory.__name__}-{name}")
+    for factory in explain.FACTORIES
+    for name in (("mobilenet_v2", "equinox") if factory.__name__ in BLACK_BOX else KINDS)
+    if not (factory.__name__ in CAMS and name == "raw")
+]
+
+
+@pytest.mark.parametrize(("factory", "name"), PAIRS)
+def test_every_explainer_explains_every_model(factory, name):
+    """Not compiled as a whole, so that the explainers share what jax compiles for each operation."""
+    apply, variables = model(name)
+    explainer = factory(**NEEDED.get(factory.__name__, {}))
+    explanation = np.asarray(explainer(apply, variables, images()[0], jnp.asarray(2), jax.random.key(0)))
+    assert explanation.ndim == 3
+    assert np.isfinite(explanation).all()
+    assert explanation.shape[:2] == SHAPE[:2] or factory.__name__ in COARSE
