@@ -113,6 +113,9 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"attack.train.batch_size": 4096}, "4096"),
         ({"attack.encoders": ("unett",)}, "unett"),
         ({"metrics.image.ssim.window": 33}, "33"),
+        ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),
+        ({"data.transform.resize": (20, 20)}, "20"),
+        ({"explanations.gradient.normalise": "minmaxx"}, "minmaxx"),
     ],
 )
 def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):

@@ -1,6 +1,7 @@
 """The store: one result per spec, whole or absent, for one process at a time."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -111,3 +112,12 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
         half()
     assert path.read_text() == "old"
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    """One sentence, where Orbax would print a traceback for every file it cannot write."""
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(InputError, match="1000 bytes are free on the device"):
+        store.save_tree(tmp_path / "tree", {"a": np.zeros(1000)})
+    assert not list(tmp_path.iterdir())
