@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from explain_zoo import CLASSES, SHAPE, Case, case, fill, images
+from explain_zoo import CLASSES, SHAPE, Case, fill, images
 from test_explain_contract import NEEDED
 from test_models_deep import TINY
 
@@ -42,7 +42,9 @@ def model(name: str) -> Case:
     if name == "equinox":
         return equinox_case()
     if name == "raw":
-        return case(name)
+        shape = images()[0].size, CLASSES
+        matrix = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+        return Case(lambda matrix, x: jnp.sqrt(1 + jnp.maximum(x.reshape(len(x), -1) @ matrix, 0)), matrix)
     apply, init = (getattr(classifier(TINY[name], CLASSES, "float32"), part) for part in ("apply", "init"))
     return Case(apply, fill(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *SHAPE)))))
 
@@ -51,8 +53,15 @@ COARSE = CAMS - {"guided_gradcam"}
 """Their maps have the size of the last feature map."""
 BLACK_BOX = {"anchors", "kernel_shap", "lime", "occlusion", "protodash", "shapley_sampling"}
 """They only call the model, whatever it is made of."""
+WRONG = {(name, "equinox") for name in COARSE}
+CHANNELS_FIRST = pytest.mark.xfail(strict=True, reason="explain.cut takes a tensor [1,c,h,w] for [1,h,w,c]")
 PAIRS = [
-    pytest.param(factory, name, id=f"{factory.__name__}-{name}")
+    pytest.param(
+        factory,
+        name,
+        id=f"{factory.__name__}-{name}",
+        marks=CHANNELS_FIRST if (factory.__name__, name) in WRONG else (),
+    )
     for factory in explain.FACTORIES
     for name in (("mobilenet_v2", "equinox") if factory.__name__ in BLACK_BOX else KINDS)
     if not (factory.__name__ in CAMS and name == "raw")
@@ -67,4 +76,6 @@ def test_every_explainer_explains_every_model(factory, name):
     explanation = np.asarray(explainer(apply, variables, images()[0], jnp.asarray(2), jax.random.key(0)))
     assert explanation.ndim == 3
     assert np.isfinite(explanation).all()
-    assert explanation.shape[:2] == SHAPE[:2] or factory.__name__ in COARSE
+    height, width, _ = explanation.shape
+    assert height == width
+    assert height == SHAPE[0] or factory.__name__ in COARSE
