@@ -1,5 +1,6 @@
 """`bench.py explainers`: see there. What captum does beside it is in bench_captum.py."""
 
+import ctypes
 import functools
 import importlib.util
 import math
@@ -161,6 +162,7 @@ def _peak(run: Run) -> float:
     """MiB of the accelerator; on CPU those that the process grows by."""
     if jax.default_backend() != "cpu":
         return run.device_mib()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed but kept would be used again unseen
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM, the highest, to VmRSS, the present
     before = _status("VmRSS")
     run.start()

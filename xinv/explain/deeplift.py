@@ -14,6 +14,7 @@ from xinv.explain import graph as graphs
 from xinv.explain.backward import Rule, Site, walk
 from xinv.explain.graph import CUSTOM, Equation, one
 from xinv.explain.kinds import POOLING, WEIGHTED, dependent, fused, is_linear, is_unary
+from xinv.explain.pooling import compared
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SMALLEST = 1e-10
@@ -36,7 +37,9 @@ def deeplift(baseline: float = 0.0, multiply_by_inputs: bool = True) -> Explaine
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         start = jnp.full_like(image, baseline)
-        graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))
+        graph = compared(
+            fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))
+        )
         logits, pull = walk(graph, image, _rules, start)
         multipliers = pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
         return multipliers * (image - start) if multiply_by_inputs else multipliers

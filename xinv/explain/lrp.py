@@ -16,6 +16,7 @@ from xinv.explain.backward import Rule, Site, walk
 from xinv.explain.graph import CUSTOM, Equation, one
 from xinv.explain.kinds import POOLING, SUMMING, fused, is_rearranging, is_unary
 from xinv.explain.layers import NAME, Layer, layered
+from xinv.explain.pooling import compared
 from xinv.explain.shares import SHARES, stabilised
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -85,7 +86,7 @@ def lrp(
     rules = functools.partial(_rules, composite, parameters)
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        graph = layered(fused(graphs.trace(one(apply, variables), image, lambda equation: equation.name not in CUSTOM)))
+        graph = layered(compared(fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))))
         logits, pull = walk(graph, image, rules)
         return pull(logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits)))
 

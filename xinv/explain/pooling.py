@@ -1,0 +1,66 @@
+"""Max-pooling with a fast derivative.
+
+XLA's own (select-and-scatter) took two thirds of LRP's time, on a CPU, and more of DeepLIFT's, which takes it thrice.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from xinv.explain.graph import Equation, Graph
+
+Window = tuple[int, ...]
+
+
+def compared(graph: Graph) -> Graph:
+    """A graph whose max-pools of disjoint windows send signals back by comparing; the numbers are XLA's."""
+    return graph._replace(equations=tuple(_quick(e) if _is_disjoint(e) else e for e in graph.equations))
+
+
+def _is_disjoint(equation: Equation) -> bool:
+    if equation.name != "reduce_window_max":
+        return False
+    params = equation.params
+    plain = {*params["base_dilation"], *params["window_dilation"]} == {1} and not np.any(params["padding"])
+    return plain and tuple(params["window_dimensions"]) == tuple(params["window_strides"])
+
+
+def _quick(equation: Equation) -> Equation:
+    window = tuple(equation.params["window_dimensions"])
+    return equation._replace(evaluate=lambda x: [max_pool(x, window)])
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def max_pool(x: jax.Array, window: Window) -> jax.Array:
+    """The maximum of each window; what fills none is dropped. Of tied values the first in reading order has the signal.
+
+    Args:
+      x: any array.
+      window: one size per axis, which is the stride too.
+    """
+    return lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+
+
+def _forward(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    highest = max_pool(x, window)
+    return highest, (x, highest)
+
+
+def _backward(window: Window, saved: tuple[jax.Array, jax.Array], signal: jax.Array) -> tuple[jax.Array]:
+    x, highest = saved
+    used = [count * size for count, size in zip(highest.shape, window, strict=True)]
+    blocks = [size for pair in zip(highest.shape, window, strict=True) for size in pair]
+    inner = tuple(range(1, 2 * x.ndim, 2))  # the axes within a window
+    values = x[tuple(slice(size) for size in used)].reshape(blocks)
+    place = np.arange(math.prod(window)).reshape([size for side in window for size in (1, side)])
+    order = jnp.where(values == jnp.expand_dims(highest, inner), place, place.size)
+    first = order == order.min(inner, keepdims=True)
+    back = jnp.where(first, jnp.expand_dims(signal, inner), 0).reshape(used)
+    return (jnp.pad(back, [(0, have - size) for have, size in zip(x.shape, used, strict=True)]),)
+
+
+max_pool.defvjp(_forward, _backward)
