@@ -53,15 +53,8 @@ COARSE = CAMS - {"guided_gradcam"}
 """Their maps have the size of the last feature map."""
 BLACK_BOX = {"anchors", "kernel_shap", "lime", "occlusion", "protodash", "shapley_sampling"}
 """They only call the model, whatever it is made of."""
-WRONG = {(name, "equinox") for name in COARSE}
-CHANNELS_FIRST = pytest.mark.xfail(strict=True, reason="explain.cut takes a tensor [1,c,h,w] for [1,h,w,c]")
 PAIRS = [
-    pytest.param(
-        factory,
-        name,
-        id=f"{factory.__name__}-{name}",
-        marks=CHANNELS_FIRST if (factory.__name__, name) in WRONG else (),
-    )
+    pytest.param(factory, name, id=f"{factory.__name__}-{name}")
     for factory in explain.FACTORIES
     for name in (("mobilenet_v2", "equinox") if factory.__name__ in BLACK_BOX else KINDS)
     if not (factory.__name__ in CAMS and name == "raw")
@@ -79,3 +72,31 @@ def test_every_explainer_explains_every_model(factory, name):
     height, width, _ = explanation.shape
     assert height == width
     assert height == SHAPE[0] or factory.__name__ in COARSE
+
+
+@pytest.mark.parametrize("factory", [explain.gradcam, explain.gradcam_plus_plus, explain.class_cams])
+@pytest.mark.parametrize("of", ["output", "input"])
+def test_class_activation_maps_do_not_depend_on_the_layout(factory, of):
+    """The same network computed channels-first and channels-last: convolutions say which axis is which."""
+    random = np.random.default_rng(0)
+    kernels = [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 3, 2, 5), (3, 3, 5, 4))]
+    head = jnp.asarray(random.normal(size=(4, 3)), jnp.float32)
+
+    def convolve(x, kernel, axes):
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=axes)
+
+    def last(variables, x):
+        for kernel in kernels:
+            x = jnp.maximum(convolve(x, kernel, ("NHWC", "HWIO", "NHWC")), 0)
+        return x.mean((1, 2)) @ head
+
+    def first(variables, x):
+        x = x.transpose(0, 3, 1, 2)
+        for kernel in kernels:
+            x = jnp.maximum(convolve(x, kernel, ("NCHW", "HWIO", "NCHW")), 0)
+        return x.mean((2, 3)) @ head
+
+    image = jnp.asarray(random.normal(size=(6, 7, 2)), jnp.float32)
+    wanted, got = (factory(of=of)(apply, None, image, 1, jax.random.key(0)) for apply in (last, first))
+    assert wanted.shape[:2] == (6, 7)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, read, trace
 from xinv.explain.kinds import dependent, is_pointwise
@@ -27,7 +29,8 @@ def cut(
       of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
 
     Returns:
-      the tensor, and the function from it to the output, in which all that does not depend on it is held fixed.
+      the tensor, and the function from it to the output, in which all that does not depend on it is held fixed. What a
+      convolution gives or takes is [1,h,w,c], also in a model of another layout; a named tensor is as the model has it.
 
     Raises:
       InputError: there is no such layer.
@@ -35,31 +38,44 @@ def cut(
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
     graph = trace(function, image)
-    slot = _find(graph, layer)
+    slot, order = _find(graph, layer)
     if of == "input":
         above = _convolutions(_upstream(graph, slot))
         if not above:
             raise InputError(f"layer {layer!r} has no input to explain: no convolution leads to it")
-        slot = dependent(above[-1].inputs)[0]
+        slot, order = dependent(above[-1].inputs)[0], _order(above[-1], "lhs_spec")
+    order = order or tuple(range(len(slot.shape)))
     below = _downstream(graph, slot)
     tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
     fixed = evaluate((e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image})
 
     def rest(value: jax.Array) -> jax.Array:
+        value = jnp.transpose(value, np.argsort(order))
         return read(evaluate(tail, {**fixed, slot: value}), [graph.output])[0]
 
-    return fixed[slot], rest
+    return jnp.transpose(fixed[slot], order), rest
 
 
-def _find(graph: Graph, layer: str | int | None) -> Slot:
+def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
+    """The axes of a convolution's "lhs_spec" or "out_spec" as batch, space, channels; None where they are in order."""
+    for equation in (convolution, *inside(convolution)):
+        if equation.name == "conv_general_dilated":
+            batch, channels, *space = getattr(equation.params["dimension_numbers"], side)
+            return (batch, *space, channels)
+    return None
+
+
+def _find(graph: Graph, layer: str | int | None) -> tuple[Slot, tuple[int, ...] | None]:
+    """The tensor that `layer` stands for, and the order of its axes where its convolution tells it."""
     names = {e.params["name"]: e.outputs[0] for e in graph.equations if e.name == "name"}
     convolutions = _convolutions(graph.equations)
     if layer is None:
         layer = "cam" if "cam" in names else -1
     if layer in names:
-        return names[layer]
+        return names[layer], None
     if isinstance(layer, int) and -len(convolutions) <= layer < len(convolutions):
-        return _activated(graph, convolutions[layer].outputs[0])
+        convolution = convolutions[layer]
+        return _activated(graph, convolution.outputs[0]), _order(convolution, "out_spec")
     listed = ", ".join(map(repr, names)) or "none"
     raise InputError(
         f"the model has no layer {layer!r}: it names {listed} and has {len(convolutions)} convolutions, counted from 0"
