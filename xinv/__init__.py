@@ -1,1 +1,26 @@
-"""xinv measures what a model's explanations give away, and hardens them."""
+"""xinv measures what a model's explanations give away, and hardens them.
+
+| module | what |
+|---|---|
+| `xinv.data` | images with label sets from idx files, folders, archives, npz or TFDS; disjoint roles |
+| `xinv.models` | target classifiers and inversion networks as pure functions |
+| `xinv.explain` | explanations of any JAX function: `build`, `batch`, `normalise` and a factory per method |
+| `xinv.attacks` | what an adversary rebuilds from predictions and explanations |
+| `xinv.metrics` | how close a reconstruction comes, per image; intervals over seeds |
+| `xinv.train` | the one training loop |
+| `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
+| `xinv.types` | the protocols that plug-ins follow, and `InputError` |
+"""
+
+import importlib
+from types import ModuleType
+
+__version__ = "0.1.0"
+__all__ = ["attacks", "audit", "data", "explain", "metrics", "models", "report", "train", "types"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Imports a module of the table when it is first used, so that the others cost nothing."""
+    if name not in __all__:
+        raise AttributeError(f"module 'xinv' has no attribute {name!r}")
+    return importlib.import_module(f"xinv.{name}")
