@@ -20,7 +20,7 @@ from xinv.models.mobilenet import STAGES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 AT_ONCE = {"cpu": 64, "cuda": 4096}[DEVICE]
-"""Images per forward pass where captum asks: on two cores it is no faster with more."""
+"""Images per forward pass where captum asks for a batch size."""
 Arrays = Mapping[str, Any]
 
 

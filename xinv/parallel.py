@@ -24,7 +24,7 @@ Step = Callable[[Any, Any, Key], tuple[Any, dict[str, jax.Array]]]
 """`(state, batch, key) -> (state, metrics)` on one device; what it returns is equal on every device (see `mean`)."""
 
 _RESIDENT_BYTES = 2**30  # larger data sets stream from the host
-_STEPS_PER_DISPATCH = 64  # on accelerators: at 1 ms a step and 0.3 ms a dispatch the cost of dispatching is below 1 %
+_STEPS_PER_DISPATCH = 64  # on accelerators: enough that the time of dispatching is spread thin; to be measured on one
 _PROGRAMS = 64  # compiled functions kept alive by the caches below
 
 
