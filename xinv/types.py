@@ -47,27 +47,34 @@ class Attack(NamedTuple):
     """Rebuilds what the observations hide.
 
     Attributes:
-      fit: `(key, Observation, truth[N,...], session=train.Session()) -> state`, from what an attacker may hold.
+      fit: `(key, Observation, truth[N,...], session=train.Session(), **holdings) -> state`, from what an attacker may
+        hold. The state is a dict of trees of arrays, with the losses per epoch as "history" where a network is trained.
       predict: `(state, Observation) -> guess[N,...]`, from observations and nothing else.
-      check: `(Observation, truth)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot treat these
-        shapes, before anything is computed.
+      check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot
+        treat these shapes, before anything is computed. Returns the shape of one guess.
+      needs: the holdings that `fit` and `check` take as keywords: "known", a `Known`.
     """
 
     fit: Callable[..., Any]
     predict: Callable[[Any, Observation], Array]
-    check: Callable[[Observation, Any], None] = lambda observation, truth: None
+    check: Callable[..., tuple[int, ...]] = lambda observation, truth: truth.shape[1:]
+    needs: tuple[str, ...] = ()
 
 
 class Defence(NamedTuple):
     """Turns an Observation into what is released.
 
     Attributes:
-      init: `(key, Observation, images) -> state`.
-      apply: `(state, Observation, key) -> Observation`.
+      init: `(key, Observation, images[N,H,W,C], session=train.Session()) -> state`, a dict of trees of arrays, with the
+        losses per epoch as "history" where a network is trained.
+      apply: `(state, Observation, key) -> Observation`, clean under jit and vmap; no example sees its neighbours.
+      check: `(Observation, images)` of `jax.ShapeDtypeStruct`s; raises InputError where the defence cannot treat these
+        shapes, before anything is computed.
     """
 
-    init: Callable[[Key, Observation, Array], Any]
+    init: Callable[..., Any]
     apply: Callable[[Any, Observation, Key], Observation]
+    check: Callable[[Observation, Any], None] = lambda observation, images: None
 
 
 Metric = Callable[..., Any]
@@ -83,9 +90,18 @@ class Model(NamedTuple):
       train: `(variables, *inputs, key=key) -> (outputs, updates)`, with dropout and batch statistics on; `updates` is a
         dict of the collections that changed (empty without BatchNorm), to be merged into `variables`.
       embed: `(variables, images) -> features[N, D]`, the penultimate layer of a classifier; None for other networks.
+      head: `(variables, features[N, D]) -> logits[N, K]`, what a classifier does after `embed`.
     """
 
     init: Callable[..., Variables]
     apply: Callable[..., jax.Array]
     train: Callable[..., tuple[jax.Array, Mapping[str, Any]]]
     embed: Callable[[Variables, Array], jax.Array] | None = None
+    head: Callable[[Variables, Array], jax.Array] | None = None
+
+
+class Known(NamedTuple):
+    """A model that an attacker can differentiate: a shadow of its own, or the target in a white-box attack."""
+
+    model: Model
+    variables: Variables

@@ -73,12 +73,13 @@ def decoder(
         reconstruct = _reconstruct(encoder, width, dtype, tuple(int(side) for side in state["image_shape"]))
         return parallel.map_batches(reconstruct, state["variables"], _select(inputs, observation), recipe.batch_size)
 
-    def check(observation: Observation, truth: Any) -> None:
+    def check(observation: Observation, truth: Any) -> tuple[int, ...]:
         shape = tuple(truth.shape[1:])
         if loss == "dssim" and min(shape[:2]) < _DSSIM_WINDOW:
             raise InputError(f"loss 'dssim' needs images of at least {_DSSIM_WINDOW} pixels a side: these have {shape}")
         model, _ = _network(encoder, width, dtype, shape, loss)
         jax.eval_shape(model.init, jax.random.key(0), observation.prediction, observation.explanation)
+        return shape
 
     return Attack(fit, predict, check)
 
