@@ -38,6 +38,46 @@ def explanations(**changes: object) -> ConfigDict:
     return ConfigDict({name: dict(name=name, normalise="absolute_minmax") | changes for name in names})
 
 
+def arm(
+    *reads: str,
+    learns: dict | None = None,
+    sees: dict | None = None,
+    known: str = "",
+    scored: bool = True,
+    **attack: object,
+) -> ConfigDict:
+    """One attack: what it reads ("prediction", explanations, other arms), what it learns from, and what it sees.
+
+    `attack` changes the attack section's parameters; with a `name` it replaces them. An attack learns from what the
+    service answers about the attacker's images, and sees what it releases about the reported ones. `known` names a
+    classifier whose weights the attacker has.
+    """
+    service = dict(prediction="target", explanation="target", defences=(), queries=1)
+    return ConfigDict(
+        dict(
+            reads=reads,
+            attack=attack,
+            learns=dict(roles=("attack_train",)) | service | (learns or {}),
+            sees=service | (sees or {}),
+            known=known,
+            scored=scored,
+        )
+    )
+
+
+def defended(*reads: str, by: tuple[str, ...], **changes: object) -> ConfigDict:
+    """An arm whose attacker adapts: it learns from what the defences release, as it will see it."""
+    return arm(*reads, learns=dict(defences=by), sees=dict(defences=by), **changes)
+
+
+def arms(encoders: tuple[str, ...], explanations: tuple[str, ...]) -> ConfigDict:
+    """Predictions alone, and every explanation read in every way (Zhao 2021, Figure 4)."""
+    read = {
+        f"{encoder}({name})": arm("prediction", name, encoder=encoder) for name in explanations for encoder in encoders
+    }
+    return ConfigDict({"prediction": arm("prediction", encoder="none")} | read)
+
+
 def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
     """Zhao 2021, Section 4.2, and GNIME's DeePSiM, grouped by what the truth of a reconstruction is."""
     return ConfigDict(
@@ -51,6 +91,7 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
                 deepsim={},
             ),
             label=dict(attack_accuracy={}),
+            explanation=dict(distortion={}),
         )
     )
 
@@ -80,16 +121,22 @@ def inversion(
             data=data,
             target=dict(label=target_label, roles=("target_train",), model=model, train=train),
             evaluation=dict(label=attack_label, roles=("target_train", "attack_train"), model=model, train=train),
+            shadows={},
+            attributes={},
             explanations=explanations(),
+            defences={},
+            defender=dict(role="target_train", held_out="defence_test"),
             attack=dict(
                 name="decoder",
-                encoders=("none", "flatten_unet"),
+                encoder="flatten_unet",
                 loss="mse",
                 width=attack_width,
                 dtype="float32",
                 train=attack_train,
             ),
+            arms=arms(("flatten_unet",), tuple(explanations())),
             metrics=metrics(sigma),
-            report=dict(examples=12),
+            analysis={},
+            report=dict(examples=12, published=()),
         )
     )

@@ -22,6 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return base.inversion(
         unit="digits",
         data=dict(
+            auxiliary={},
             source=dict(name="digits"),
             transform=dict(crop=None, resize=(32, 32), grayscale=False),
             roles=dict(roles="zhao", stratify="digit", balance=None),

@@ -54,7 +54,9 @@ def get_config(arg: str = "") -> ConfigDict:
         train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
     config = base.inversion(
         unit="gallery" + (f"-{arg}" if arg else ""),
-        data=dict(source=source, transform=dict(crop=None, resize=(32, 32), grayscale=False), roles=roles),
+        data=dict(
+            auxiliary={}, source=source, transform=dict(crop=None, resize=(32, 32), grayscale=False), roles=roles
+        ),
         target_label=label,
         attack_label=label,
         model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.25),
@@ -63,7 +65,7 @@ def get_config(arg: str = "") -> ConfigDict:
         attack_train=train,
     )
     config.seeds = 1
-    config.attack.encoders = ()
+    config.arms = ConfigDict()
     config.explanations = ConfigDict(
         {name: dict(name=name, normalise="none") | hyper for name, hyper in METHODS.items()}
     )

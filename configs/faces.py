@@ -48,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return base.inversion(
         unit=f"faces-{name}",
         data=dict(
+            auxiliary={},
             source=dict(name="folder", title=name, **files),
             transform=dict(crop="centre", resize=(side, side), grayscale=True),
             roles=dict(roles=source["roles"], stratify="identity", balance=None),

@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return base.inversion(
         unit="mnist",
         data=dict(
+            auxiliary={},
             source=dict(name="idx", root=base.data_root("mnist"), split="all", classes=10),
             transform=dict(crop=None, resize=(32, 32), grayscale=False),
             roles=dict(

@@ -17,7 +17,7 @@ from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from configs import digits  # noqa: E402
+from configs import base, digits  # noqa: E402
 
 TINY = {
     "seeds": 1,
@@ -34,8 +34,8 @@ TINY = {
 def tiny(**changes):
     """The digits audit with one seed, one explanation, small images and small networks."""
     config = digits.get_config("")
-    with config.unlocked():
-        config.explanations = ConfigDict({"gradient": config.explanations.gradient})
+    config.explanations = ConfigDict({"gradient": config.explanations.gradient})
+    config.arms = base.arms(("flatten_unet",), ("gradient",))
     config.update_from_flattened_dict(TINY | changes)
     return config.to_dict()
 
@@ -98,7 +98,7 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
     before = stage_names(workdir)
     changed = run(tiny(**{"attack.train.learning_rate": 1e-3}), workdir)
     added = {name.rsplit("-", 1)[0] for name in set(stage_names(workdir)) - set(before)}
-    assert added == {"attack", "metrics"}
+    assert added == {"attack", "guess", "metrics"}
     assert changed != rows
     old = next((workdir / "history").iterdir())
     assert [json.loads(line) for line in (old / "rows.jsonl").read_text().splitlines()] == rows
@@ -111,7 +111,9 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"target.roles": ("target_trian",)}, "unknown role 'target_trian'"),
         ({"explanations.gradient.name": "gradeint"}, "unknown explainer 'gradeint'"),
         ({"attack.train.batch_size": 4096}, "4096"),
-        ({"attack.encoders": ("unett",)}, "unett"),
+        ({"arms.prediction.attack.encoder": "unett"}, "unett"),
+        ({"arms.prediction.reads": ("prediction", "gradcm")}, "gradcm"),
+        ({"arms.prediction.sees.defences": ("rund",)}, "rund"),
         ({"metrics.image.ssim.window": 33}, "33"),
         ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),
         ({"data.transform.resize": (20, 20)}, "20"),

@@ -14,7 +14,7 @@ Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 
 CONFIG, ROWS = "config.json", "rows.jsonl"
-FILES = (ROWS, "curves.jsonl", "examples.npz", "dataset.json", "environment.json", "report.html", CONFIG)
+FILES = (ROWS, "curves.jsonl", "examples.npz", "factors.npz", "dataset.json", "environment.json", "report.html", CONFIG)
 """In the order in which an earlier run's are moved away: what says that the unit is done goes first."""
 
 
@@ -43,6 +43,7 @@ def finish(
     rows: Rows,
     curves: Rows,
     examples: Mapping[str, np.ndarray],
+    factors: Mapping[str, np.ndarray],
     dataset: Mapping[str, Any],
     environment: Mapping[str, Any] | None,
 ) -> None:
@@ -50,8 +51,9 @@ def finish(
 
     `environment` says what they were computed with; None keeps what an earlier run of the same config wrote.
     """
-    with store.atomic(workdir / "examples.npz") as path, open(path, "wb") as file:
-        np.savez(file, **examples)
+    for name, arrays in (("examples.npz", examples), ("factors.npz", factors)):
+        with store.atomic(workdir / name) as path, open(path, "wb") as file:
+            np.savez(file, **arrays)
     store.write_json(workdir / "dataset.json", dataset)
     if environment is not None:
         store.write_json(workdir / "environment.json", environment)

@@ -7,7 +7,7 @@ from typing import Any
 from xinv import plugins
 from xinv.data import roles
 from xinv.data.arrays import arrays
-from xinv.data.dataset import Dataset, Images, Lazy, create, take, validate
+from xinv.data.dataset import Dataset, Images, Lazy, concatenate, create, keep, take, validate
 from xinv.data.digits import digits
 from xinv.data.folder import folder
 from xinv.data.idx import idx
@@ -22,10 +22,12 @@ __all__ = [
     "Lazy",
     "arrays",
     "build",
+    "concatenate",
     "create",
     "digits",
     "folder",
     "idx",
+    "keep",
     "prepare",
     "roles",
     "take",

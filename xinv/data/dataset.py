@@ -155,6 +155,55 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
     return create(dataset.name, chosen, labels, dataset.classes, fingerprint)
 
 
+def keep(dataset: Dataset, label: str, classes: Sequence[str]) -> Dataset:
+    """The images of some classes of `label`, renumbered in the order given.
+
+    Raises:
+      InputError: there is no such label or class, or no image of them.
+    """
+    if label not in dataset.classes:
+        raise InputError(f"unknown label {label!r}: choose one of {', '.join(dataset.classes)}")
+    names = dataset.classes[label]
+    unknown = [name for name in classes if name not in names]
+    if unknown or not classes:
+        raise InputError(
+            f"unknown class {unknown[0] if unknown else ''!r} of {label!r}: choose among {', '.join(names)}"
+        )
+    renumbered = np.full(len(names), -1, np.int32)
+    renumbered[[names.index(name) for name in classes]] = np.arange(len(classes))
+    values = renumbered[dataset.labels[label]]
+    kept = take(dataset, values >= 0)
+    labels = {**kept.labels, label: values[values >= 0]}
+    described = [kept.fingerprint, "keep", label, list(classes)]
+    return create(dataset.name, kept.images, labels, {**kept.classes, label: tuple(classes)}, digest(described))
+
+
+def concatenate(parts: Sequence[Images]) -> Images:
+    """One array-like of the images [N,H,W,C] of some parts, one after the other; lazy where a part is.
+
+    Raises:
+      InputError: the parts differ in the size of their images.
+    """
+    shapes = {tuple(part.shape[1:]) for part in parts}
+    if len(shapes) > 1:
+        raise InputError(f"images of sizes {sorted(shapes)} cannot be used together: give one data.transform.resize")
+    if len(parts) == 1:
+        return parts[0]
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    ends = np.cumsum([len(part) for part in parts])
+    starts = ends - [len(part) for part in parts]
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        result = np.empty((len(rows), *parts[0].shape[1:]), np.uint8)
+        for part, start, end in zip(parts, starts, ends, strict=True):
+            inside = (rows >= start) & (rows < end)
+            result[inside] = part[rows[inside] - start]
+        return result
+
+    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read)
+
+
 def digest(description: Any, *arrays: np.ndarray) -> str:
     """32 hexadecimal digits that stand for a JSON-able description and the bytes of some arrays."""
     state = hashlib.sha256(json.dumps(description).encode())

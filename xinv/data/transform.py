@@ -1,11 +1,12 @@
-"""Cropping, resizing and grey levels: deterministic, declared in a config and recorded in the fingerprint."""
+"""Choosing classes, cropping, resizing, grey levels: deterministic, declared in a config, part of the fingerprint."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from xinv.data.dataset import Dataset, Lazy, create, digest
+from xinv.data.dataset import Dataset, Lazy, create, digest, keep
 from xinv.types import InputError
 
 METHODS = {
@@ -59,7 +60,12 @@ def geometry(crop: Crop = None, resize: Size = None, grayscale: bool = False, me
 
 
 def transform(
-    dataset: Dataset, crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear"
+    dataset: Dataset,
+    crop: Crop = None,
+    resize: Size = None,
+    grayscale: bool = False,
+    method: str = "bilinear",
+    classes: tuple[str, Sequence[str]] | None = None,
 ) -> Dataset:
     """A new Dataset with every image cropped, made grey and resized, in this order; lazy images stay lazy.
 
@@ -69,10 +75,12 @@ def transform(
       resize: None or (height, width) in pixels.
       grayscale: three channels become one by ITU-R 601 luma.
       method: how Pillow resizes; all but "nearest" average over the area when shrinking.
+      classes: a label and the names of its classes to keep, renumbered in this order; None keeps all.
 
     Raises:
       InputError: an option has a value it does not allow, or the crop leaves the image.
     """
+    dataset = dataset if classes is None else keep(dataset, *classes)
     change = geometry(crop, resize, grayscale, method)
     images, name = dataset.images, dataset.name
     if change.grayscale and images.shape[-1] not in (1, 3):

@@ -1,0 +1,201 @@
+"""What attackers make of what the service releases: one arm per attack of the comparison.
+
+    released (learns) -> attack -> guesses of what is released (sees) -> metrics
+
+Every arm is trained by the one recipe of `config.attack.train`. An arm may read what another arm guesses.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from xinv import attacks, store, train
+from xinv.released import Released, stack, state_of
+from xinv.results import Config
+from xinv.store import Stage
+from xinv.types import Attack, InputError, Known, Observation
+from xinv.unit import REPORTED, Unit, abstract, key, map_shape, save_state
+
+PREDICTION = "prediction"
+LEARNS, SEES = "learns", "sees"
+"""The two views of an attack: what it is fitted to, and what it is shown of the reported images."""
+
+
+class Arm(NamedTuple):
+    """One attack: the section `config.arms[name]` of a unit."""
+
+    unit: Unit
+    name: str
+
+    @property
+    def settings(self) -> Config:
+        """The arm's section."""
+        return self.unit.config["arms"][self.name]
+
+    @property
+    def explanations(self) -> tuple[str, ...]:
+        """The explanations it reads."""
+        return tuple(name for name in self.settings["reads"] if name in self.unit.config["explanations"])
+
+    @property
+    def others(self) -> tuple["Arm", ...]:
+        """The arms whose guesses it reads."""
+        own = (PREDICTION, *self.explanations)
+        others = [name for name in self.settings["reads"] if name not in own]
+        known = self.unit.config["arms"]
+        for name in others:
+            if name not in known:
+                allowed = ", ".join((PREDICTION, *self.unit.config["explanations"], *known))
+                raise InputError(f"arm {self.name!r} reads {name!r}: there is {allowed}")
+        return tuple(Arm(self.unit, name) for name in others)
+
+    @property
+    def inputs(self) -> str:
+        """How it reads: the encoder of a trained attack, or the attack's name."""
+        hyper = self._hyper()
+        return hyper.get("encoder", hyper["name"])
+
+    @property
+    def explainer(self) -> str | None:
+        """What it reads beside predictions, for people."""
+        return "+".join(name for name in self.settings["reads"] if name != PREDICTION) or None
+
+    @property
+    def defended(self) -> str | None:
+        """The defences of what it is shown, for people."""
+        return "+".join(self.settings[SEES]["defences"]) or None
+
+    def released(self, view: str) -> Released:
+        """What it learns from, or sees, of the service."""
+        settings = self.settings[view]
+        return Released(
+            self.unit,
+            self.explanations,
+            settings["prediction"],
+            settings["explanation"],
+            tuple(settings["defences"]),
+            settings["queries"],
+        )
+
+    def observation(self, view: str, role: str, seed: int) -> tuple[Observation, list[str]]:
+        """All that it learns from, or sees, of a role's images, and the digests of the stages that this comes from."""
+        observed, sources = self.released(view).observation(role, seed)
+        guesses = [other.guess(view, role, seed) for other in self.others]
+        maps = [] if observed.explanation is None else [observed.explanation]
+        maps += [stage.array("guess") for stage in guesses]
+        sources = sources + [stage.digest for stage in guesses]
+        return Observation(observed.prediction, stack(maps) if maps else None), sources
+
+    def attacker(self) -> Attack:
+        """The attack; arms differ in what they read and in their method, never in how they are trained."""
+        reads = self.settings["reads"]
+        kinds = {PREDICTION: PREDICTION in reads, "explanation": bool(set(reads) - {PREDICTION})}
+        recipe = train.Recipe(**self.unit.config["attack"]["train"])
+        given = {"inputs": tuple(kind for kind, there in kinds.items() if there), "recipe": recipe}
+        return attacks.build(**self._hyper(), given=given)
+
+    def _hyper(self) -> dict[str, Any]:
+        """The attack section's parameters, changed by the arm's; those of another method are the arm's alone."""
+        own, common = self.settings["attack"], self.unit.config["attack"]
+        if "name" in own:
+            return dict(own)
+        return {name: value for name, value in common.items() if name != "train"} | dict(own)
+
+    def learned(self, seed: int) -> Stage:
+        """The state of the attack, from what the attacker holds."""
+        settings = self.settings[LEARNS]
+        if not settings["roles"]:
+            return self.unit.classifier(settings["prediction"], seed)
+        observed, sources = zip(*(self.observation(LEARNS, role, seed) for role in settings["roles"]), strict=True)
+        known = self.settings["known"]
+        spec = self.unit.spec(seed) | {
+            "settings": self._hyper(),
+            "train": self.unit.config["attack"]["train"],
+            "reads": PREDICTION in self.settings["reads"],
+            "sources": sources,
+            "known": self.unit.classifier(known, seed).digest if known else None,
+        }
+
+        def build(folder: Path, session: train.Session) -> None:
+            attack, images = self.attacker(), self.unit.images(settings["roles"], seed)
+            held = {"known": self.unit.known(known, seed)} if "known" in attack.needs else {}
+            state = attack.fit(key(seed, "attack"), _join(observed), images, session=session, **held)
+            save_state(folder, state)
+
+        return self.unit.stage("attack", f"{self.name}, seed {seed}", spec, build)
+
+    def guess(self, view: str, role: str, seed: int) -> Stage:
+        """What the attack makes of a role's images."""
+        learned, (observed, sources) = self.learned(seed), self.observation(view, role, seed)
+        spec = {"attack": learned.digest, "sources": sources}
+
+        def build(folder: Path, session: train.Session) -> None:
+            del session
+            attack, state = self.attacker(), state_of(learned)
+            if "known" in attack.needs:
+                state = {**state, "known": self.unit.known(self.settings["known"], seed)}
+            store.save_array(folder / "guess.npy", attack.predict(state, observed))
+
+        return self.unit.stage("guess", f"{self.name} on {role}, seed {seed}", spec, build)
+
+    def reconstruction(self, seed: int) -> Stage:
+        """The guesses of the reported images."""
+        return self.guess(SEES, REPORTED, seed)
+
+    def check(self, image: Sequence[int], above: tuple[str, ...] = ()) -> tuple[int, ...]:
+        """The shape of one guess, of images [H,W,C], without computing anything.
+
+        Raises:
+          InputError: a name does not exist, a shape does not fit, or arms read each other in a circle.
+        """
+        if self.name in above:
+            raise InputError(f"arms read each other in a circle: {' reads '.join((*above, self.name))}")
+        images = jax.ShapeDtypeStruct((2, *image), np.float32)
+        attack = self.attacker()
+        if "known" in attack.needs and not self.settings["known"]:
+            raise InputError(f"arm {self.name!r} needs a model it can differentiate: known is empty, name a classifier")
+        held = {"known": abstract(self.unit, self.settings["known"], images)} if "known" in attack.needs else {}
+        shapes = {view: self._shapes(view, images, (*above, self.name)) for view in (LEARNS, SEES)}
+        return attack.check(shapes[LEARNS], images, **held)
+
+    def _shapes(self, view: str, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
+        released = self.released(view)
+        prediction = _logits(abstract(self.unit, released.prediction, images), images)
+        shapes = []
+        if released.explains:
+            explained = abstract(self.unit, released.explanation, images)
+            shapes = [
+                map_shape(self.unit.explainer(name, None), explained.model.apply, explained.variables, images)
+                for name in self.explanations
+            ]
+        observed = released.rehearsed(Observation(prediction, _stacked(shapes)), images)
+        guesses = [other.check(images.shape[1:], above) for other in self.others]
+        own = [] if observed.explanation is None else [observed.explanation.shape[1:]]
+        return Observation(prediction, _stacked(own + guesses))
+
+
+def arms(unit: Unit) -> list[Arm]:
+    """Every arm of a unit, in the order of its config."""
+    return [Arm(unit, name) for name in unit.config["arms"]]
+
+
+def _join(observations: Sequence[Observation]) -> Observation:
+    if len(observations) == 1:
+        return observations[0]
+    predictions, explanations = zip(*observations, strict=True)
+    return Observation(np.concatenate(predictions), None if explanations[0] is None else np.concatenate(explanations))
+
+
+def _logits(known: Known, images: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.eval_shape(known.model.apply, known.variables, images)
+
+
+def _stacked(shapes: Sequence[tuple[int, ...]]) -> jax.ShapeDtypeStruct | None:
+    """The shape of `released.stack` of two maps of each of these shapes."""
+    if not shapes:
+        return None
+    maps = [np.broadcast_to(np.float32(0), (2, *shape)) for shape in shapes]
+    return jax.ShapeDtypeStruct(stack(maps).shape, np.float32)

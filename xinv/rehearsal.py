@@ -1,0 +1,75 @@
+"""Finds what is wrong with a config before anything is computed, by names and shapes alone."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from xinv import scored, train
+from xinv.arms import LEARNS, SEES, Arm
+from xinv.released import Released
+from xinv.results import Config
+from xinv.types import InputError
+from xinv.unit import Unit, abstract, map_shape
+
+
+def rehearse(unit: Unit) -> None:
+    """Builds every plug-in that the config names, and traces it on the shapes it will see.
+
+    Raises:
+      InputError: a name does not exist, or a shape does not fit.
+    """
+    images = jax.ShapeDtypeStruct((2, *unit.dataset.images.shape[1:]), np.float32)
+    for part in unit.classifiers():
+        _training(unit, f"the {part}", unit.settings(part)["train"], unit.settings(part)["roles"])
+        abstract(unit, part, images)
+    target = abstract(unit, "target", images)
+    for name in unit.config["explanations"]:
+        map_shape(unit.explainer(name, None), target.model.apply, target.variables, images)
+    for name in unit.config["arms"]:
+        _arm(Arm(unit, name), images)
+    if unit.config["arms"]:
+        _metrics(unit, images)
+
+
+def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
+    learns, sees = arm.settings[LEARNS], arm.settings[SEES]
+    if learns["roles"]:
+        _training(arm.unit, f"arm {arm.name!r}", arm.unit.config["attack"]["train"], learns["roles"])
+    guess = arm.check(images.shape[1:])
+    if arm.settings["scored"] and guess != images.shape[1:]:
+        raise InputError(
+            f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
+        )
+    if learns["queries"] < 1 or sees["queries"] < 1:
+        raise InputError(
+            f"arm {arm.name!r} has {min(learns['queries'], sees['queries'])} queries: at least 1 is needed"
+        )
+    for view in (LEARNS, SEES):
+        _defender(arm.released(view))
+
+
+def _defender(released: Released) -> None:
+    """The defender has images of its own, and holds others back, none of which is reported."""
+    for name in released.defences:
+        unit, settings = released.unit, released.unit.config["defences"][name]
+        defender = unit.config["defender"]
+        _training(unit, f"defence {name!r}", settings.get("train"), [defender["role"]])
+        if released.explains:
+            _training(unit, f"the defender's hold-out of {name!r}", None, [defender["held_out"]])
+
+
+def _training(unit: Unit, what: str, recipe: Config | None, roles: Sequence[str]) -> None:
+    for seed in unit.seeds:
+        count = unit.require_unseen(what, roles, seed)
+        if recipe is not None:
+            train.steps_per_epoch(train.Recipe(**recipe), count, what)
+
+
+def _metrics(unit: Unit, images: jax.ShapeDtypeStruct) -> None:
+    truths = {"image": images, "label": jax.ShapeDtypeStruct((2,), np.int32)}
+    for kind in scored.RECONSTRUCTION:
+        judge = abstract(unit, "evaluation", images)
+        given = {"apply": judge.model.apply, "embed": judge.model.embed, "variables": judge.variables}
+        functions = {name: scored.metric(name, h, given) for name, h in unit.config["metrics"][kind].items()}
+        jax.eval_shape(scored.score, functions, {"truth": truths[kind], "guess": images}, None)

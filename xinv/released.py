@@ -1,0 +1,180 @@
+"""What leaves the service: predictions and explanations, through the defences.
+
+    predictions, explanations -> defence 1 -> defence 2 -> … -> release
+
+A defence learns from what the one before it releases about the defender's images. What it does to an explanation is
+measured on images that the defender holds back.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv import defences, store, train
+from xinv.store import Stage
+from xinv.types import Array, Defence, InputError, Observation
+from xinv.unit import Unit, key, save_state
+
+NONE = "none"
+"""In the place of an explained model: nothing is explained."""
+
+
+class Released(NamedTuple):
+    """What someone sees of the images of a role.
+
+    Attributes:
+      unit: whose classifiers and explanations.
+      reads: names of explanations, stacked as channels.
+      prediction: the classifier whose predictions are seen.
+      explanation: the classifier that is explained, or NONE.
+      defences: names, first to last.
+      queries: independent releases of every image, of which the mean is seen.
+    """
+
+    unit: Unit
+    reads: tuple[str, ...]
+    prediction: str = "target"
+    explanation: str = "target"
+    defences: tuple[str, ...] = ()
+    queries: int = 1
+
+    def observation(self, role: str, seed: int) -> tuple[Observation, list[str]]:
+        """What is seen of a role's images, and the digests of the stages it comes from."""
+        if not self.defences:
+            return self._raw(role, seed)
+        stage = self.stage(role, seed)
+        explanation = stage.array("explanation") if self.explains else None
+        return Observation(stage.array("prediction"), explanation), [stage.digest]
+
+    @property
+    def explains(self) -> bool:
+        """Whether explanations are seen."""
+        return bool(self.reads) and self.explanation != NONE
+
+    def _raw(self, role: str, seed: int) -> tuple[Observation, list[str]]:
+        logits = self.unit.logits(self.prediction, role, seed)
+        prediction = np.asarray(jax.nn.softmax(logits.array("logits")))
+        if not self.explains:
+            return Observation(prediction), [logits.digest]
+        found = [self.unit.explanation(name, role, seed, self.explanation) for name in self.reads]
+        maps = stack([stage.array("explanation") for stage in found])
+        return Observation(prediction, maps), [logits.digest, *(stage.digest for stage in found)]
+
+    def stage(self, role: str, seed: int) -> Stage:
+        """A role's images as the last defence releases them."""
+        *_, name = self.defences
+        observed, sources = self.before().observation(role, seed)
+        learned = self.learned(seed)
+        spec = {"settings": self._hyper(seed), "state": learned.digest, "sources": sources, "queries": self.queries}
+
+        def build(folder: Path, session: train.Session) -> None:
+            del session
+            released = defences.release(
+                self.defence(seed), state_of(learned), observed, key(seed, "release", name, role), queries=self.queries
+            )
+            store.save_array(folder / "prediction.npy", released.prediction)
+            if released.explanation is not None:
+                store.save_array(folder / "explanation.npy", released.explanation)
+
+        return self.unit.stage("release", f"{self.label} on {role}, seed {seed}", spec, build)
+
+    def learned(self, seed: int) -> Stage:
+        """The state of the last defence, learned from the defender's images."""
+        settings = self._settings()
+        if "trained" in settings:
+            return self._replace(defences=(*self.defences[:-1], settings["trained"])).learned(seed)
+        role = self.unit.config["defender"]["role"]
+        observed, sources = self.before().observation(role, seed)
+        spec = self.unit.spec(seed) | {"defence": self._hyper(seed), "train": settings.get("train"), "sources": sources}
+
+        def build(folder: Path, session: train.Session) -> None:
+            images = self.unit.images([role], seed)
+            state = self.defence(seed).init(key(seed, "defence"), observed, images, session)
+            save_state(folder, state)
+
+        return self.unit.stage("defence", f"{self.label}, seed {seed}", spec, build)
+
+    def defence(self, seed: int) -> Defence:
+        """The last defence."""
+        return defences.build(**self._hyper(seed), given=self._given())
+
+    def rehearsed(self, observation: Observation, images: Any) -> Observation:
+        """The shapes of the release of `observation`, without computing anything.
+
+        Raises:
+          InputError: a defence has a wrong parameter, or cannot treat these shapes.
+        """
+        for count in range(1, len(self.defences) + 1):
+            part = self._replace(defences=self.defences[:count])
+            part.check_names()
+            defence = defences.build(**part._hyper(None), given=part._given())
+            defence.check(observation, images)
+        return observation
+
+    def check_names(self) -> None:
+        """Raises InputError where a defence, or one that it refers to, does not exist."""
+        known, settings = self.unit.config["defences"], self._settings()
+        for reference in ("match", "trained"):
+            if reference in settings and settings[reference] not in known:
+                raise InputError(
+                    f"defence {self.defences[-1]!r} has {reference} {settings[reference]!r}: "
+                    f"the config has {', '.join(known)}"
+                )
+
+    def before(self) -> "Released":
+        """What the last defence is applied to; only the whole release is asked for repeatedly."""
+        return self._replace(defences=self.defences[:-1], queries=1)
+
+    def distortion(self, seed: int) -> np.ndarray:
+        """Mean squared change of each explanation that the defender holds back, in the units of the maps."""
+        role = self.unit.config["defender"]["held_out"]
+        (original, _), (released, _) = self._replace(defences=()).observation(role, seed), self.observation(role, seed)
+        return squared_change(original.explanation, released.explanation)
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        return f"{'+'.join(self.defences)}({'+'.join(self.reads) or 'prediction'})"
+
+    def _settings(self) -> dict[str, Any]:
+        known = self.unit.config["defences"]
+        if self.defences[-1] not in known:
+            raise InputError(f"unknown defence {self.defences[-1]!r}: the config has {', '.join(known) or 'none'}")
+        return dict(known[self.defences[-1]])
+
+    def _hyper(self, seed: int | None) -> dict[str, Any]:
+        """The factory's parameters; a distortion that is to match another defence's is measured (1 without a seed)."""
+        settings = self._settings()
+        matched = settings.get("match")
+        hyper = {name: value for name, value in settings.items() if name not in ("match", "trained", "train")}
+        if matched is None:
+            return hyper
+        other = self._replace(defences=(*self.defences[:-1], matched), queries=1)
+        return hyper | {"mse": 1.0 if seed is None else float(other.distortion(seed).mean(dtype=np.float64))}
+
+    def _given(self) -> dict[str, Any]:
+        settings = self._settings()
+        return {"recipe": train.Recipe(**settings["train"])} if "train" in settings else {}
+
+
+def state_of(stage: Stage) -> Any:
+    """What a defence or an attack has learned; an empty tree if that is nothing."""
+    return stage.tree("state") if (stage.path / "state").exists() else {}
+
+
+def stack(maps: Sequence[Array]) -> Array:
+    """Maps [N,h,w,c] as the channels of one; those that are smaller than the largest are enlarged bilinearly."""
+    if len(maps) == 1:
+        return maps[0]
+    height, width = (max(part.shape[axis] for part in maps) for axis in (1, 2))
+    sized = [jax.image.resize(part, (len(part), height, width, part.shape[-1]), "linear") for part in maps]
+    return jnp.concatenate(sized, axis=-1)
+
+
+def squared_change(original: Array, released: Array) -> np.ndarray:
+    """Mean squared difference per example [N]."""
+    return np.square(np.asarray(original) - np.asarray(released)).mean(axis=(1, 2, 3))

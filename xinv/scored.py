@@ -1,0 +1,169 @@
+"""What an attack is worth: its guesses, and what defences do to explanations, judged image by image."""
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from xinv import data, defences, metrics, parallel, plugins, store, train
+from xinv.arms import SEES, Arm, arms
+from xinv.images import as_float
+from xinv.metrics import classification
+from xinv.released import Released, stack, state_of
+from xinv.results import Config
+from xinv.types import Apply, Array, Batch, Defence, Explainer, InputError, Key, Observation, Variables
+from xinv.unit import FORWARD, REPORTED, Unit
+
+RECONSTRUCTION = ("image", "label")
+"""Groups of metrics, by what the truth of a reconstruction is."""
+FUNCTIONALITY = "explanation"
+"""The group of metrics whose truth is the explanation before the defences."""
+
+
+def scores(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """Each metric of reconstructions, per reported image, of one arm."""
+    unit, settings = arm.unit, {kind: arm.unit.config["metrics"][kind] for kind in RECONSTRUCTION}
+    guess, evaluation = arm.reconstruction(seed), unit.classifier("evaluation", seed)
+    spec = {"metrics": settings, "guess": guess.digest, "evaluation": evaluation.digest}
+
+    def build(folder: Path, session: train.Session) -> None:
+        del session
+        reported, judge = unit.rows_of([REPORTED], seed), unit.model("evaluation")
+        truths = {"image": reported.images, "label": reported.labels[unit.config["evaluation"]["label"]]}
+        given = {"apply": judge.apply, "embed": judge.embed, "variables": evaluation.tree("variables")}
+        for kind, named in settings.items():
+            _save(folder, named, given, {"truth": truths[kind], "guess": guess.array("guess")})
+
+    stage = unit.stage("metrics", f"{arm.name}, seed {seed}", spec, build)
+    return {name: stage.array(name) for named in settings.values() for name in named}
+
+
+def functionality(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """Each metric of explanations, per reported image, of what one arm sees; empty without defended explanations."""
+    unit, released, settings = arm.unit, arm.released(SEES), arm.unit.config["metrics"][FUNCTIONALITY]
+    if not (released.defences and released.explains and settings):
+        return {}
+    original, defended = released._replace(defences=(), queries=1), released._replace(queries=1)
+    observed, sources = defended.observation(REPORTED, seed)
+    maps, _ = original.observation(REPORTED, seed)
+    target = unit.classifier(released.explanation, seed)
+    spec = {"metrics": settings, "released": sources, "target": target.digest, "explanations": list(released.reads)}
+
+    def build(folder: Path, session: train.Session) -> None:
+        del session
+        truth = {
+            "image": unit.images([REPORTED], seed),
+            "explanation": maps.explanation,
+            "label": maps.prediction.argmax(axis=-1).astype(np.int32),
+        }
+        model, variables = unit.model(released.explanation), target.tree("variables")
+        given = {"apply": model.apply, "embed": model.embed, "variables": variables}
+        given["release"] = service(defended, seed)
+        _save(folder, settings, given, {"truth": truth, "guess": observed.explanation})
+
+    stage = unit.stage("function", f"{defended.label}, seed {seed}", spec, build)
+    return {name: stage.array(name) for name in settings}
+
+
+def classified(unit: Unit, part: str, seed: int) -> dict[str, np.ndarray]:
+    """How right a classifier is on the reported images."""
+    truth, guess = unit.answers(part, seed)
+    f1 = classification.weighted_f1(truth, guess)
+    return {"accuracy": (truth == guess).astype(np.float32), "weighted_f1": np.full(len(truth), f1)}
+
+
+def attributes(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """Per attribute, F1 of what its classifier says of one arm's reconstructions (Jeong 2022, Figure 6)."""
+    unit, guess, found = arm.unit, arm.reconstruction(seed), {}
+    for name, settings in unit.config["attributes"].items():
+        truth, variables = unit.rows_of([REPORTED], seed).labels[settings["label"]], unit.known(name, seed).variables
+        said = parallel.map_batches(_classify(unit.model(name).apply), variables, guess.array("guess"), FORWARD)
+        f1 = classification.binary_f1 if truth.max() <= 1 else classification.weighted_f1
+        found[f"f1_{name}"] = np.full(len(truth), f1(truth, said))
+    return found
+
+
+def factors(unit: Unit, seed: int) -> dict[str, np.ndarray]:
+    """What may make a reported image easy to invert, beside how well each arm inverts it (Zhao 2021, Figure 6)."""
+    reported, settings = unit.rows_of([REPORTED], seed), unit.config["analysis"]
+    observed, _ = Released(unit, (settings["explanation"],) if settings else ()).observation(REPORTED, seed)
+    truth = reported.labels[unit.config["target"]["label"]]
+    found = {
+        "confidence": metrics.factors.confidence(observed.prediction),
+        "target_accuracy": metrics.factors.target_accuracy(observed.prediction, truth),
+    }
+    if settings:
+        found["relevance"] = metrics.factors.relevance(observed.explanation, _region(settings["region"], reported))
+        found["typicalness"] = metrics.factors.typicalness(observed.explanation, observed.prediction.argmax(axis=-1))
+    for arm in arms(unit):
+        judged = functionality(arm, seed) | (scores(arm, seed) if arm.settings["scored"] else {})
+        kept = ("ssim", "attack_accuracy", "distortion")
+        found |= {f"{name}/{arm.name}": np.asarray(judged[name]) for name in kept if name in judged}
+    return found
+
+
+def _region(name: str, images: data.Dataset) -> np.ndarray:
+    regions = {
+        "bright": lambda: metrics.factors.bright(images.images[:]),
+        "ellipse": lambda: metrics.factors.ellipse(*images.images.shape[1:3]),
+    }
+    if name not in regions:
+        raise InputError(f"unknown region {name!r} for analysis: choose one of {', '.join(regions)}")
+    return regions[name]()
+
+
+def service(released: Released, seed: int) -> Partial:
+    """The service that a release comes from, as a pytree: `(images, labels, keys) -> released maps [N,h,w,c]`."""
+    unit = released.unit
+    explainers = tuple(unit.explainer(name, seed) for name in released.reads)
+    parts = [released._replace(defences=released.defences[:n]) for n in range(1, len(released.defences) + 1)]
+    steps = tuple(part.defence(seed) for part in parts)
+    states = [state_of(part.learned(seed)) for part in parts]
+    apply = unit.model(released.explanation).apply
+    return Partial(
+        _service(explainers, apply, steps), unit.classifier(released.explanation, seed).tree("variables"), states
+    )
+
+
+@functools.lru_cache(64)
+def _service(explainers: tuple[Explainer, ...], apply: Apply, steps: tuple[Defence, ...]) -> Callable[..., jax.Array]:
+    def answer(variables: Variables, states: list[Any], images: Array, labels: Array, keys: Key) -> jax.Array:
+        logits = apply(variables, images)
+
+        def one(image: jax.Array, label: jax.Array, key: Key) -> tuple[jax.Array, ...]:
+            return tuple(explainer(apply, variables, image, label, key) for explainer in explainers)
+
+        maps = jax.vmap(one)(images, labels, keys)
+        observed = Observation(jax.nn.softmax(logits), stack(maps))
+        for number, (step, state) in enumerate(zip(steps, states, strict=True)):
+            observed = defences.each(step, state, observed, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
+        return observed.explanation
+
+    return answer
+
+
+@functools.lru_cache(64)
+def _classify(apply: Apply) -> Callable[..., jax.Array]:
+    return lambda variables, images, keys: apply(variables, as_float(images)).argmax(axis=-1)
+
+
+def metric(name: str, hyper: Config, given: Config) -> Partial:
+    """A metric as a pytree, so that an argument of `score` carries its variables; `given` as in `plugins.build`."""
+    fn = plugins.build(metrics, "metric", name, hyper, given)
+    return fn if isinstance(fn, Partial) else Partial(fn)
+
+
+def score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[str, jax.Array]:
+    """Every function's value per example of {"truth", "guess"}."""
+    del keys
+    return {name: fn(batch["truth"], as_float(batch["guess"])) for name, fn in functions.items()}
+
+
+def _save(folder: Path, settings: Config, given: Config, batch: Batch) -> None:
+    functions = {name: metric(name, hyper, given) for name, hyper in settings.items()}
+    for name, values in parallel.map_batches(score, functions, batch, FORWARD).items():
+        store.save_array(folder / f"{name}.npy", values)
