@@ -2,7 +2,6 @@
 
 from itertools import permutations
 from math import factorial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.optimize import nnls
 from sklearn.linear_model import Lasso, Ridge
+from witnesses import SOURCES, maps
 
 from xinv.explain import linear, perturb
 from xinv.explain.anchors import anchors, lower_bound, upper_bound
@@ -19,14 +19,8 @@ from xinv.explain.protodash import KERNELS, protodash, select
 from xinv.explain.shap import kernel_shap, shapley_sampling
 from xinv.types import InputError
 
-FIXTURES = Path(__file__).parent / "fixtures"
 KEY = jax.random.key(5)
 FOUR = ((0, 0, 1), (2, 2, 3))  # a label map of four superpixels
-
-
-def fixture(name):
-    with np.load(FIXTURES / f"{name}.npz") as file:
-        return dict(file)
 
 
 def as_tuples(labels):
@@ -59,6 +53,7 @@ def small_problem(seed=0, shape=(2, 3, 1), classes=3):
 # --- against other libraries: float32 on both sides, so 1e-4 of logits of order 1; captum's Lasso stops at 1e-4 -------
 
 
+@pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     ("name", "explainer", "tolerance"),
     [
@@ -75,8 +70,8 @@ def small_problem(seed=0, shape=(2, 3, 1), classes=3):
         ("shapley_sampling", lambda s: shapley_sampling(7, segmentation=s), 1e-4),
     ],
 )
-def test_maps_are_captums(name, explainer, tolerance):
-    recorded = fixture("perturbation")
+def test_maps_are_captums(name, explainer, tolerance, source):
+    recorded = maps("perturbation", source)
     explain = explainer(as_tuples(recorded["labels"]))
     variables = {name: recorded[name] for name in ("kernel", "dense")}
     explanation = compiled(explain)(convolutional, variables, recorded["image"], jnp.array(1), KEY)
@@ -90,7 +85,7 @@ def test_maps_are_captums(name, explainer, tolerance):
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_anchors_are_alibis(beam_size):
     """Games whose anchor is clear: alibi finds the same with five seeds, and so does xinv, in one batch of games."""
-    recorded = fixture("anchors")
+    recorded = maps("anchors")
     explain = anchors(
         coverage_samples=200, beam_size=beam_size, baseline=0.0, segmentation=as_tuples(recorded["labels"])
     )
@@ -104,14 +99,14 @@ def test_anchors_are_alibis(beam_size):
         return explain(blocks, (weights, threshold), jnp.ones((8, 12, 1)), jnp.array(1), key)
 
     games = len(recorded["weights"])
-    maps = jax.jit(jax.vmap(one))(recorded["weights"], recorded["thresholds"], jax.random.split(KEY, games))
-    for explanation, found in zip(maps, recorded["found"], strict=True):
+    explanations = jax.jit(jax.vmap(one))(recorded["weights"], recorded["thresholds"], jax.random.split(KEY, games))
+    for explanation, found in zip(explanations, recorded["found"], strict=True):
         np.testing.assert_array_equal(explanation[..., 0], found[0][recorded["labels"]])
         assert (found == found[0]).all()
 
 
 def test_kl_bounds_are_alibis():
-    recorded = fixture("anchors")
+    recorded = maps("anchors")
     means, levels = recorded["means"].astype(np.float32), recorded["levels"].astype(np.float32)
     np.testing.assert_allclose(upper_bound(means, levels), recorded["upper"], atol=2e-4)
     np.testing.assert_allclose(lower_bound(means, levels), recorded["lower"], atol=2e-4)
@@ -119,7 +114,7 @@ def test_kl_bounds_are_alibis():
 
 @pytest.mark.parametrize(("kernel", "sigma"), [("Gaussian", 0.5), ("Gaussian", 1.5), ("other", 1.0)])
 def test_prototypes_are_aix360s(kernel, sigma):
-    recorded = fixture("protodash")
+    recorded = maps("protodash")
     points, target = recorded["points"].astype(np.float32), recorded["target"].astype(np.float32)
     ours = KERNELS["gaussian" if kernel == "Gaussian" else "linear"]
     allowed = jnp.arange(len(points)) > 0  # aix360 never considers the first point

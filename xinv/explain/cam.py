@@ -8,14 +8,16 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xinv.explain.cut import SIDES, cut
 from xinv.explain.graph import one
 from xinv.explain.guided import guided_backprop
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
-UPSAMPLING = ("nearest", "linear", "bilinear", "cubic", "bicubic", "lanczos3", "lanczos5")
-"""Methods of `jax.image.resize`; linear and bilinear are the same for maps, and so are cubic and bicubic."""
+LINEAR, CUBIC = ("linear", "bilinear", "trilinear"), ("cubic", "bicubic", "tricubic")
+UPSAMPLING = ("nearest", "area", *LINEAR, *CUBIC, "lanczos3", "lanczos5")
+"""Methods of `jax.image.resize`, and PyTorch's "area". Names for other numbers of axes mean the same for maps."""
 
 Rest = Callable[[jax.Array], jax.Array]
 """The model from the tensor on: [1,h,w,c] -> logits [K]."""
@@ -32,7 +34,7 @@ def gradcam(
     Args:
       layer: a tensor's name, a convolution's index, or None for the model's own choice; see `cut.cut`.
       of: "output" of the layer, or its "input".
-      upsample: a method of `jax.image.resize`, or None to leave the map at the tensor's size.
+      upsample: one of `UPSAMPLING`, or None to leave the map at the tensor's size.
       relu: whether negative evidence is dropped, as in the paper.
 
     Raises:
@@ -129,9 +131,24 @@ def _map(
             raise InputError(f"a class activation map needs a tensor [1,h,w,c], but {name} is {list(activation.shape)}")
         cam = cams(activation, rest, label)
         cam = jax.nn.relu(cam) if relu else cam
-        return cam if upsample is None else jax.image.resize(cam, (*image.shape[:2], cam.shape[-1]), upsample)
+        return cam if upsample is None else _resize(cam, image.shape[:2], upsample)
 
     return explain
+
+
+def _resize(cam: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
+    """A map [h,w,c] as [H,W,c]."""
+    if method != "area":
+        return jax.image.resize(cam, (*size, cam.shape[-1]), method)
+    rows, columns = (jnp.asarray(_overlaps(*lengths), cam.dtype) for lengths in zip(cam.shape, size, strict=False))
+    return jnp.einsum("Hh,Ww,hwc->HWc", rows, columns, cam, precision="highest")
+
+
+def _overlaps(inputs: int, outputs: int) -> np.ndarray:
+    """Weights [outputs, inputs]: each output is the mean of all inputs that its stretch of the axis touches."""
+    i, j = np.arange(outputs)[:, None], np.arange(inputs)
+    touched = (j * outputs < (i + 1) * inputs) & ((j + 1) * outputs > i * inputs)
+    return touched / touched.sum(1, keepdims=True)
 
 
 def _slope(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
