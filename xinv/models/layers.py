@@ -47,13 +47,25 @@ def _convolve_backward(padding: int, saved: tuple[jax.Array, jax.Array], g: jax.
         return jax.vjp(lambda x, kernel: _plain(x, kernel, padding), x, kernel)[1](g)
     if max(x.shape[1:3]) <= SMALL_MAP:
         return jax.vjp(lambda x, kernel: _by_taps(x, kernel, padding), x, kernel)[1](g)
-    form = _by_columns if few else _plain
-    (dx,) = jax.vjp(lambda x: form(x, kernel, padding), x)[1](g)
+    if few:
+        (dx,) = jax.vjp(lambda x: _by_columns(x, kernel, padding), x)[1](g)
+    else:
+        dx = _input_gradient(g, kernel, padding)
     # 256 to 256 channels at 16×16 and 512 to 512 at 8×8: kernel gradient 204 and 152 by taps, 224 and 199 by lax.
     return dx, _kernel_gradient(x, g, padding, across=len(kernel) if few else 1)
 
 
 convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _input_gradient(g: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
+    """The gradient [N,h,w,i] of `convolve` for g [N,H,W,o], as a forward convolution with the turned kernel.
+
+    XLA (CPU) has a fast library for this layout, and brings others into it in a program's entry only. In a loop, the
+    input gradient of 100 images by a network of 32, 64 and 128 channels takes 28 so, and 60 by lax's derivative.
+    """
+    turned = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
+    return _plain(g, turned, len(kernel) - 1 - padding)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
