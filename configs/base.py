@@ -107,11 +107,13 @@ def inversion(
     attack_width: float,
     attack_train: ConfigDict,
     sigma: float = 1.5,
+    **sections: object,
 ) -> ConfigDict:
     """An inversion audit: what each explanation adds to predictions alone.
 
     The target is trained for `target_label`; recognition is judged for `attack_label` by an evaluation model of the
     same architecture, initialised independently and trained on originals that the reported role does not contain.
+    `sections` replace whole sections.
     """
     return ConfigDict(
         dict(
@@ -129,7 +131,9 @@ def inversion(
             attack=dict(
                 name="decoder",
                 encoder="flatten_unet",
+                network="decoder",
                 loss="mse",
+                rescale="none",
                 width=attack_width,
                 dtype="float32",
                 train=attack_train,
@@ -139,4 +143,13 @@ def inversion(
             analysis={},
             report=dict(examples=12, published=()),
         )
+        | sections
+    )
+
+
+def published(source: str, metric: str, values: dict[str, float | tuple[float, float]]) -> tuple[dict, ...]:
+    """What a paper states, to be shown beside what is measured: per arm a mean, or a mean and a standard deviation."""
+    pairs = {arm: value if isinstance(value, tuple) else (value, None) for arm, value in values.items()}
+    return tuple(
+        dict(source=source, arm=arm, metric=metric, value=mean, spread=spread) for arm, (mean, spread) in pairs.items()
     )

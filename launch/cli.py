@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that confi
 
 from xinv.types import InputError
 
+_SHARED = ("base", "datasets")  # of configs/, what its experiments share
+
 
 def _interrupted(*_: object) -> None:
     """Leaves at once, whatever is running: a run may be stopped at any moment."""
@@ -38,7 +40,7 @@ def config_file(value: str) -> tuple[ModuleType, str]:
     """
     path, _, arg = value.partition(":")
     if not Path(path).is_file():
-        known = sorted(str(file) for file in Path("configs").glob("*.py") if file.name != "base.py")
+        known = sorted(str(file) for file in Path("configs").glob("*.py") if file.stem not in _SHARED)
         raise InputError(f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}")
     spec = importlib.util.spec_from_file_location("xinv_config", path)
     module = importlib.util.module_from_spec(spec)

@@ -3,7 +3,7 @@
 Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
 
-The config file defines `sweep(arg) -> list of {dotted key: value}`. Unit i runs in WORKDIR/units/<i>; all share the
+The config file defines `sweep(arg) -> list of {dotted key: value}`; a dict as value replaces a whole section. Unit i runs in WORKDIR/units/<i>; all share the
 stages in WORKDIR/stages, so that what they have in common is computed once.
 """
 
@@ -40,7 +40,7 @@ def run(argv: Sequence[str]) -> None:
         for number, config in enumerate(configs):
             folder = workdir / "units" / f"{number:04d}"
             done = results.is_done(folder, config)
-            print(f"unit {number + 1} of {len(configs)}: {changes[number]} {'is done' if done else ''}", flush=True)
+            print(f"unit {number + 1} of {len(configs)}: {config['unit']} {'is done' if done else ''}", flush=True)
             if not done:
                 audit.run(config, folder, stages, CHECKPOINT_SECONDS.value)
     page = report.render(workdir)
@@ -50,8 +50,11 @@ def run(argv: Sequence[str]) -> None:
 
 def _changed(base: dict, change: dict) -> dict:
     config = ConfigDict(base).lock()
+    sections = {name: value for name, value in change.items() if isinstance(value, dict)}
     try:
-        config.update_from_flattened_dict(change)
+        config.update_from_flattened_dict({name: value for name, value in change.items() if name not in sections})
+        for name, value in sections.items():
+            config[name] = ConfigDict(value)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
     return config.to_dict()

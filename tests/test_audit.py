@@ -112,7 +112,7 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"explanations.gradient.name": "gradeint"}, "unknown explainer 'gradeint'"),
         ({"attack.train.batch_size": 4096}, "4096"),
         ({"arms.prediction.attack.encoder": "unett"}, "unett"),
-        ({"arms.prediction.reads": ("prediction", "gradcm")}, "gradcm"),
+        ({"arms.flatten_unet(gradient).reads": ("prediction", "gradcm")}, "gradcm"),
         ({"arms.prediction.sees.defences": ("rund",)}, "rund"),
         ({"metrics.image.ssim.window": 33}, "33"),
         ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),

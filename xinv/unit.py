@@ -117,13 +117,14 @@ class Unit(NamedTuple):
             batch = {"image": chosen.images, "label": chosen.labels[settings["label"]]}
             recipe, fit_key = train.Recipe(**settings["train"]), key(seed, part, "fit")
             if "joint" in settings:
-                fitted = attacks.joint(fit_key, batch, model, recipe, session, **settings["joint"])
-                save_state(folder, fitted.state)
+                given = {"classifier": model, "recipe": recipe, "session": session}
+                variables, state = attacks.fit_jointly(fit_key, *batch.values(), **given, **settings["joint"])
+                save_state(folder, state)
             else:
-                variables = jax.jit(model.init)(key(seed, part, "init"), as_float(chosen.images[:1]))
-                fitted = train.fit(train.classifier_loss(model), variables, batch, fit_key, recipe, session)
-            store.save_tree(folder / "variables", fitted.variables)
-            store.write_json(folder / "history.json", curve(fitted.history))
+                start = jax.jit(model.init)(key(seed, part, "init"), as_float(chosen.images[:1]))
+                variables, history, *_ = train.fit(train.classifier_loss(model), start, batch, fit_key, recipe, session)
+                store.write_json(folder / "history.json", curve(history))
+            store.save_tree(folder / "variables", variables)
 
         return self.stage(part, f"{part}, seed {seed}", spec, build)
 

@@ -1,0 +1,137 @@
+"""Zhao 2021: every input method, explanation and attack, on one target per data set.
+
+    python launch/run.py --config=configs/zhao.py:SIZE --workdir=runs/zhao              all arms on one data set
+    python launch/sweep.py --config=configs/zhao.py:SIZE --workdir=runs/zhao-figures    one unit per figure
+
+| SIZE | data | on |
+|---|---|---|
+| runlocal | a tenth of MNIST, Fashion-MNIST out of distribution | two cores, minutes |
+| runlocal-cifar10 | the 5,000-image subset (S5b) | two cores, minutes |
+| runlocal-yale | Yale faces: emotion -> identity, as iCV-MEFED | two cores, minutes |
+| runlocal-orl | ORL faces, LFW out of distribution (S5a) | two cores, minutes |
+| mnist, cifar10 | the paper's setting | an accelerator |
+| icv-mefed, celeba | folders of crops per identity, $XINV_DATA/faces | an accelerator |
+
+Published, in figures without numbers and with 90 % intervals: Prediction only < Flatten < CNN < U-Net < Flatten+U-Net
+(4a); CAM < Sigma-CAM < partial-CAM (4a); Prediction only < LRP < Gradient < CAM < Gradient x Input (4b); Fredrikson <
+Prediction only < rs-CAM < s-CAM < CAM (5, S4); attackers out of distribution weaker than others, but above predictions
+alone (S5a).
+BUILD_NOTES.md has what we measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base, datasets
+
+ENCODERS = ("flatten", "cnn", "unet", "flatten_unet")
+TYPES = ("lrp", "gradient", "gradcam", "input_x_gradient")
+_WIDE = dict(name="cnn", dtype="float32", hidden=512)
+_SMALL = _WIDE | dict(channels=(128, 256))
+_LARGE = _WIDE | dict(channels=(128, 256, 512))
+
+
+def _sizes() -> dict:
+    """Per size: data, label of the target and of the attack, target network, factors on widths, and training."""
+    local = base.recipe(learning_rate=2e-3, epochs=12)
+    faces = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0, validation=0.0)
+    folder = datasets.identities
+    return {
+        "runlocal": (_mnist(0.1), "label", "label", _SMALL, 0.125, 0.0625, local),
+        "runlocal-cifar10": (datasets.cifar10_subset(datasets.HALVES), "label", "label", _SMALL, 0.25, 0.0625, local),
+        "runlocal-yale": (datasets.yale(64), "emotion", "identity", _LARGE, 0.125, 0.0625, faces),
+        "runlocal-orl": (_orl(64), "identity", "identity", _LARGE, 0.125, 0.0625, faces),
+        "mnist": (_mnist(1.0), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
+        "cifar10": (datasets.cifar10(datasets.HALVES), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
+        "icv-mefed": (folder("faces", datasets.HALVES, 128), "identity", "identity", _LARGE, 1.0, 1.0, base.recipe()),
+        "celeba": (
+            folder("faces", datasets.HALVES, 256, False),
+            "identity",
+            "identity",
+            _HUGE,
+            1.0,
+            1.0,
+            base.recipe(),
+        ),
+    }
+
+
+_HUGE = _WIDE | dict(channels=(128, 256, 512, 1024), hidden=1024)
+
+
+def _mnist(share: float) -> dict:
+    data = datasets.idx("mnist", datasets.HALVES, share)
+    return data | dict(auxiliary=datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4)))
+
+
+def _orl(side: int) -> dict:
+    return datasets.orl(side) | dict(auxiliary=datasets.auxiliary(datasets.lfw(side)))
+
+
+def get_config(arg: str = "mnist") -> ConfigDict:
+    """All arms of all figures on the data set of the size `arg`; the docstring above lists the sizes."""
+    sizes = _sizes()
+    if arg not in sizes:
+        raise ValueError(f"configs/zhao.py has no size {arg!r}: choose one of {', '.join(sizes)}")
+    data, target_label, attack_label, model, width, attack_width, train = sizes[arg]
+    config = base.inversion(
+        unit=f"zhao-{arg}",
+        data=data,
+        target_label=target_label,
+        attack_label=attack_label,
+        model=model | dict(width=width),
+        train=train,
+        attack_width=attack_width,
+        attack_train=train,
+        sigma=2.5 if arg == "celeba" else 1.5,
+        explanations=explanations(),
+        analysis=dict(explanation="gradcam", region="bright" if target_label == "label" else "ellipse"),
+    )
+    config.shadows = ConfigDict(dict(surrogate=dict(config.target) | dict(roles=("attack_train",))))
+    config.arms = ConfigDict({name: arm for arms in figures(config).values() for name, arm in arms.items()})
+    return config
+
+
+def explanations() -> ConfigDict:
+    """Those of Section 4.1; the paper states no rule for LRP, so that of Jeong 2022 is taken."""
+    names = ("gradient", "input_x_gradient", "gradcam", "class_cams", "constituent_cams")
+    methods = {name: dict(name=name) for name in names} | {"lrp": dict(name="lrp", rule="gnime")}
+    return ConfigDict({name: method | dict(normalise="absolute_minmax") for name, method in methods.items()})
+
+
+def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
+    """The arms of each figure."""
+    alone = {"prediction": base.arm("prediction", encoder="none")}
+    several = {name: _read(name) for name in ("class_cams", "constituent_cams")}
+    several["several"] = _read("gradient", "gradcam", "lrp")
+    transfer = dict(name="attention_transfer", encoder="flatten_unet", network="decoder", loss="mse", weight=1.0)
+    transfer |= dict(rescale="none", width=config.attack.width, dtype="float32")
+    surrogate = dict(explanation="surrogate")
+    reconstructed = base.arm("prediction", "gradcam", learns=surrogate, sees=dict(explanation="none"), **transfer)
+    unexplained = {
+        "fredrikson": base.arm("prediction", known="target", name="fredrikson"),
+        "rs_cam": reconstructed,
+        "s_cam": _read("gradcam", learns=surrogate, sees=surrogate),
+    }
+    result = {
+        "4a": alone | dict(base.arms(ENCODERS, ("gradcam",))) | several,
+        "4b": alone | {f"flatten_unet({name})": _read(name) for name in TYPES},
+        "5": alone | unexplained | {"flatten_unet(gradcam)": _read("gradcam")},
+    }
+    if config.data.auxiliary:
+        outside = dict(roles=("auxiliary",))
+        result["S5a"] = {
+            "ood_prediction": base.arm("prediction", learns=outside, encoder="none"),
+            "ood_cam": _read("gradcam", learns=outside),
+        }
+        result["S5a"] |= alone | {"flatten_unet(gradcam)": _read("gradcam")}
+    return result
+
+
+def _read(*names: str, **views: dict) -> ConfigDict:
+    return base.arm("prediction", *names, encoder="flatten_unet", **views)
+
+
+def sweep(arg: str = "mnist") -> list[dict]:
+    """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
+    config = get_config(arg)
+    return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in figures(config).items()]
