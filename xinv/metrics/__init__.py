@@ -1,32 +1,69 @@
-"""How much of a private image a reconstruction gives back, per example.
+"""How much of a private image a reconstruction gives back, and what a released explanation is still good for.
 
 Every metric is a factory that returns a pure `fn(truth[N,...], guess[N,...]) -> float32 [N]`, clean under jit and vmap.
 Image metrics compare pictures; recognition metrics ask an independent evaluation network, bound in the factory, what it
-sees in them. `xinv.metrics.stats` turns the per-seed means into intervals, on the host.
+sees in them; explanation metrics compare released maps with the original ones and ask the target what they explain.
+
+Host statistics stand beside them: `classification` judges labels of a whole data set, `factors` and `trend` relate a
+reconstruction's quality to what its explanation is like, and `stats` turns the per-seed means into intervals.
 """
 
 import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import stats
+from xinv.metrics import classification, factors, stats, trend
+from xinv.metrics.explanation import (
+    deletion,
+    distortion,
+    insertion,
+    masked_deepsim,
+    max_sensitivity,
+    spearman,
+    top_overlap,
+)
 from xinv.metrics.image import mse, one_minus_mse, psnr, ssim
 from xinv.metrics.recognition import attack_accuracy, deepsim, embedding_similarity
 from xinv.types import Metric
 
-FACTORIES = (mse, one_minus_mse, psnr, ssim, attack_accuracy, embedding_similarity, deepsim)
+FACTORIES = (
+    mse,
+    one_minus_mse,
+    psnr,
+    ssim,
+    attack_accuracy,
+    embedding_similarity,
+    deepsim,
+    distortion,
+    masked_deepsim,
+    spearman,
+    top_overlap,
+    deletion,
+    insertion,
+    max_sensitivity,
+)
 
 __all__ = [
     "FACTORIES",
     "attack_accuracy",
     "build",
+    "classification",
     "deepsim",
+    "deletion",
+    "distortion",
     "embedding_similarity",
+    "factors",
+    "insertion",
+    "masked_deepsim",
+    "max_sensitivity",
     "mse",
     "one_minus_mse",
     "psnr",
+    "spearman",
     "ssim",
     "stats",
+    "top_overlap",
+    "trend",
 ]
 
 

@@ -1,0 +1,233 @@
+"""What a released explanation is still good for: how far a defence moved it, and whether it still explains.
+
+Each factory returns `fn(truth, guess) -> float32 [N]`. `truth` is what the defender knows, {"image": [N,H,W,C],
+"explanation": the original maps e [N,h,w,c], "label": the classes they explain, int [N]}; `guess` is the maps ê
+[N,h,w,c] that were released, of the same shape as e. A pixel's importance is the mean of its map's channels, signs
+kept. `apply`, `embed` and `variables` are the target's: users put its explanations to use on the target. A function
+that binds a network is a pytree whose leaves are its variables, as in `recognition`.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.stats import rankdata
+from jax.tree_util import Partial
+
+from xinv.images import as_float
+from xinv.metrics.recognition import Embed, deepsim
+from xinv.types import Apply, Array, InputError, Key, Metric, Variables
+
+Truth = Mapping[str, Array]
+Baseline = float | tuple[float, ...] | str
+"""What a removed pixel becomes: one number, one per channel, or "blur" for the blurred image."""
+
+Release = Callable[[Array, Array, Key], jax.Array]
+"""`release(images[N,H,W,C] in [0,1], labels[N], keys[N]) -> released maps [N,h,w,c]`; a pytree, such as a Partial."""
+
+BLUR_SIGMA, BLUR_WINDOW = 5.0, 11
+"""Pixels; the canvas that the released code of Petsiuk 2018 inserts into."""
+
+
+@functools.cache
+def distortion() -> Metric:
+    """Mean squared perturbation of the map, in the square of its unit; 0 for equal maps (Jeong 2022, Table 3)."""
+
+    def fn(truth: Truth, guess: Array) -> jax.Array:
+        e, released = _maps(truth, guess)
+        return jnp.square(e - released).mean(axis=(1, 2, 3))
+
+    return fn
+
+
+def masked_deepsim(embed: Embed, variables: Variables) -> Metric:
+    """DeePSiM of x⊙e against x⊙ê in the target's penultimate features, in [0,1] (Jeong 2022, section 5.3.2).
+
+    Meant for maps on a scale of [0,1], which pass through unclipped. A map with the image's channels masks each by
+    itself, any other masks all channels by the mean of its own; smaller maps are resized linearly. DeePSiM is the
+    cosine of `recognition.deepsim`.
+    """
+    return Partial(_masked_deepsim(embed), variables)
+
+
+@functools.cache
+def spearman() -> Metric:
+    """Spearman's rank correlation of the original's and the released map's values, in [−1,1]; ties share their rank.
+
+    1 for equal maps; 0 where one map alone is constant, which orders nothing.
+    """
+
+    def fn(truth: Truth, guess: Array) -> jax.Array:
+        e, released = (jax.vmap(rankdata)(_flat(maps)) for maps in _maps(truth, guess))
+        e, released = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (e, released))
+        scale = jnp.linalg.norm(e, axis=-1) * jnp.linalg.norm(released, axis=-1)
+        correlation = (e * released).sum(axis=-1) / jnp.where(scale == 0, 1, scale)
+        return jnp.where((e == released).all(axis=-1), 1.0, correlation.clip(-1, 1))
+
+    return fn
+
+
+@functools.cache
+def top_overlap(share: float = 0.1) -> Metric:
+    """Intersection over union of the original's and the released map's most important pixels, in [0,1].
+
+    Args:
+      share: of the map's pixels, rounded, at least one. Of equally important pixels the upper left ones come first.
+
+    Raises:
+      InputError: `share` is not in (0,1].
+    """
+    if not 0 < share <= 1:
+        raise InputError(f"top_overlap share {share} is not allowed: give a number above 0, at most 1")
+
+    def fn(truth: Truth, guess: Array) -> jax.Array:
+        e, released = (_order(_importance(maps)) for maps in _maps(truth, guess))
+        count = max(1, round(share * e.shape[1]))
+        both = ((e < count) & (released < count)).sum(axis=-1)
+        return both / (2 * count - both)
+
+    return fn
+
+
+def deletion(apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = 0.0) -> Metric:
+    """Area under the label's probability as the released map's most important pixels are removed (Petsiuk 2018).
+
+    In [0,1]; a faithful map has a small one. The curve runs from the image to the baseline over the share of pixels
+    removed, by the trapezoidal rule. Maps of another size are resized linearly; of equally important pixels the upper
+    left ones go first. The original map's area is this function's value with `guess` set to it.
+
+    Args:
+      apply, variables: the target's.
+      steps: removals of equally many pixels.
+      baseline: what a removed pixel becomes.
+
+    Raises:
+      InputError: fewer than one step, or a baseline that is none for these images.
+
+    Cost: `steps + 1` forward passes per image, all in one call of `apply`: choose the batch accordingly.
+    """
+    return Partial(_area(apply, _at_least_one("deletion", "steps", steps), baseline, False), variables)
+
+
+def insertion(apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = "blur") -> Metric:
+    """Area under the label's probability as the released map's most important pixels are put in (Petsiuk 2018).
+
+    In [0,1]; a faithful map has a large one. The curve runs from the baseline to the image; otherwise as `deletion`.
+    """
+    return Partial(_area(apply, _at_least_one("insertion", "steps", steps), baseline, True), variables)
+
+
+def max_sensitivity(release: Release, radius: float = 0.02, samples: int = 10, seed: int = 0) -> Metric:
+    """max over δ of ‖Φ(x+δ) − ê‖ / ‖ê‖, with ê = Φ(x) the released map; 0 for a map that ignores x (Yeh 2019, Eq. 2).
+
+    Each δ is uniform in [−radius, radius] per value, and x + δ is clipped to images. The same draws serve every
+    image. A release that is random counts its own noise, since Φ(x+δ) draws anew. A zero map is divided by 1.
+
+    Args:
+      release: Φ, what the service releases for an image and a class; a pytree.
+      radius: largest change of a value of the image.
+      samples: the number of δ.
+      seed: of the draws.
+
+    Raises:
+      InputError: a negative radius, or no sample.
+
+    Cost: `samples` releases per image, all in one call: choose the batch accordingly.
+    """
+    if not radius >= 0:
+        raise InputError(f"max_sensitivity radius {radius} is not allowed: give a number of at least 0")
+    return Partial(_max_sensitivity(radius, _at_least_one("max_sensitivity", "samples", samples), seed), release)
+
+
+@functools.cache
+def _masked_deepsim(embed: Embed) -> Callable[..., jax.Array]:
+    def fn(variables: Variables, truth: Truth, guess: Array) -> jax.Array:
+        x = as_float(truth["image"])
+        e, released = (_mask(maps, x.shape) for maps in _maps(truth, guess))
+        return deepsim(embed, variables)(x * e, x * released)
+
+    return fn
+
+
+@functools.cache
+def _area(apply: Apply, steps: int, baseline: Baseline, inserts: bool) -> Callable[..., jax.Array]:
+    def fn(variables: Variables, truth: Truth, guess: Array) -> jax.Array:
+        x, (_, released) = as_float(truth["image"]), _maps(truth, guess)
+        start, end = (_canvas(x, baseline), x) if inserts else (x, _canvas(x, baseline))
+        order = _order(_importance(resize(released, x.shape[1:3]))).reshape(x.shape[:3])
+        pixels = x.shape[1] * x.shape[2]
+        counts = np.linspace(0, pixels, steps + 1).round()
+        changed = order < counts[:, None, None, None]  # [S+1,N,H,W]
+        images = jnp.where(changed[..., None], end, start)
+        logits = apply(variables, images.reshape(-1, *x.shape[1:])).reshape(steps + 1, len(x), -1)
+        probability = jax.nn.softmax(logits)[:, jnp.arange(len(x)), truth["label"]]
+        return jnp.trapezoid(probability, counts[:, None] / pixels, axis=0)
+
+    return fn
+
+
+@functools.cache
+def _max_sensitivity(radius: float, samples: int, seed: int) -> Callable[..., jax.Array]:
+    def fn(release: Release, truth: Truth, guess: Array) -> jax.Array:
+        x, (_, released) = as_float(truth["image"]), _maps(truth, guess)
+        for_noise, for_release = jax.random.split(jax.random.key(seed))
+        noise = jax.random.uniform(for_noise, (samples, 1, *x.shape[1:]), minval=-radius, maxval=radius)
+        near = jnp.clip(x + noise, 0, 1).reshape(-1, *x.shape[1:])
+        keys = jnp.repeat(jax.random.split(for_release, samples), len(x))
+        again = release(near, jnp.tile(jnp.asarray(truth["label"]), samples), keys)
+        moved = jnp.linalg.norm(again.reshape(samples, len(x), -1) - _flat(released), axis=-1).max(axis=0)
+        size = jnp.linalg.norm(_flat(released), axis=-1)
+        return moved / jnp.where(size == 0, 1, size)
+
+    return fn
+
+
+def resize(maps: Array, size: tuple[int, ...]) -> jax.Array:
+    """Maps [N,h,w,c] at the height and width `size`, linearly interpolated; unchanged where they have it."""
+    return jax.image.resize(maps, (len(maps), *size, maps.shape[-1]), "linear")
+
+
+def _maps(truth: Truth, guess: Array) -> tuple[jax.Array, jax.Array]:
+    """Original and released maps, after the check that keeps broadcasting from comparing different shapes."""
+    original = truth["explanation"]
+    if original.shape != guess.shape or guess.ndim != 4:
+        raise InputError(f"maps of shapes {original.shape} and {guess.shape} are not comparable: give two [N,h,w,c]")
+    return jnp.asarray(original), jnp.asarray(guess)
+
+
+def _mask(maps: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Maps [N,h,w,c] as factors of images of `shape` [N,H,W,C]."""
+    maps = maps if maps.shape[-1] == shape[-1] else maps.mean(axis=-1, keepdims=True)
+    return resize(maps, shape[1:3])
+
+
+def _importance(maps: jax.Array) -> jax.Array:
+    """The importance of each pixel, [N,h·w]."""
+    return _flat(maps.mean(axis=-1))
+
+
+def _order(importance: jax.Array) -> jax.Array:
+    """int [N,P]: each pixel's place from the most important one, 0; equal ones in the order of their positions."""
+    return jnp.argsort(jnp.argsort(-importance, axis=-1, stable=True), axis=-1)
+
+
+def _flat(maps: jax.Array) -> jax.Array:
+    return maps.reshape(len(maps), -1)
+
+
+def _canvas(x: jax.Array, baseline: Baseline) -> jax.Array:
+    """The images [N,H,W,C] with every pixel removed."""
+    if baseline == "blur":
+        return dm_pix.gaussian_blur(x, BLUR_SIGMA, BLUR_WINDOW)
+    if isinstance(baseline, str) or np.size(baseline) not in (1, x.shape[-1]):
+        raise InputError(f"baseline {baseline!r} is not allowed: give a number, {x.shape[-1]} of them, or 'blur'")
+    return jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
+
+
+def _at_least_one(metric: str, name: str, value: int) -> int:
+    if value < 1:
+        raise InputError(f"{metric} {name} {value} is not allowed: give at least 1")
+    return value
