@@ -9,14 +9,14 @@
 | mnist | the paper's setting | an accelerator |
 | facescrub | crops per identity in $XINV_DATA/facescrub, CelebA's in $XINV_DATA/celeba | an accelerator |
 
-The units of a sweep: "truncation" (Figures 6, 7), "auxiliary-…" (4, 5), "size-…" (8, 9), "classes" (10), "joint" (11, 12,
-Table II). launch/run.py runs "truncation".
+The units of a sweep: "truncation" (Figures 6, 7), "auxiliary-…" (4, 5), "size-…" (8, 9), "classes" (10), "joint" (11,
+12, Table II). launch/run.py runs "truncation".
 
 Published: aligned truncation reconstructs well at every m where the baseline, trained on full predictions, fails at
 small m; same > generic > distinct auxiliary data; more classes, better reconstructions; class images of inference
 recognisable, MI-Face's not. Table II: joint training improves the reconstruction loss on MNIST from .3120 to .0197 at
-an accuracy of 99.4 -> 99.2 %, and on FaceScrub from .1072 to .0085 at 78.3 -> 76.8 %; .0083 at 78.3 % by an auxiliary set
-augmented with CelebA. BUILD_NOTES.md has what we measured.
+an accuracy of 99.4 -> 99.2 %, and on FaceScrub from .1072 to .0085 at 78.3 -> 76.8 %; .0083 at 78.3 % by an auxiliary
+set augmented with CelebA. BUILD_NOTES.md has what we measured.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ _NETWORK = dict(name="cnn", dtype="float32", norm="batch", activation="none", dr
 
 
 def _sizes() -> dict:
-    """Per size: label, data of classes (None for all), generic and distinct images, classes, network, widths, training."""
+    """Per size: label, data by auxiliary set and classes, all classes, network, factors on widths, training."""
     paper = base.recipe(learning_rate=2e-4, batch_size=128, patience=0)
     local = base.recipe(learning_rate=2e-3, epochs=15, patience=0)
     few = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0)
@@ -113,7 +113,7 @@ def truncation(sizes: tuple[int, ...]) -> ConfigDict:
 
 def sweep(arg: str = "mnist") -> list[dict]:
     """Every figure and Table II; units share what they have in common."""
-    label, data, classes, network, width, attack_width, train = _sizes()[arg]
+    _, data, classes, _, _, attack_width, _ = _sizes()[arg]
     alone, outside = base.arm("prediction"), dict(roles=("auxiliary",))
     units = [{"unit": "truncation"}, {"unit": "auxiliary-same", "arms": _only(same=alone)}]
     for name in OTHERS:

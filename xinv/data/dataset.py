@@ -161,6 +161,31 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str]) -> Dataset:
     Raises:
       InputError: there is no such label or class, or no image of them.
     """
+    renumbered = np.full(len(dataset.classes.get(label, ())), -1, np.int32)
+    renumbered[_numbers(dataset, label, classes)] = np.arange(len(classes))
+    values = renumbered[dataset.labels[label]]
+    kept = take(dataset, values >= 0)
+    labels = {**kept.labels, label: values[values >= 0]}
+    described = [kept.fingerprint, "keep", label, list(classes)]
+    return create(dataset.name, kept.images, labels, {**kept.classes, label: tuple(classes)}, digest(described))
+
+
+def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -> Dataset:
+    """With a binary label more, `attribute`: "yes" where `label` is one of `classes`.
+
+    Raises:
+      InputError: there is no such label or class, or there is a label of that name.
+    """
+    if attribute in dataset.labels:
+        raise InputError(f"there is a label {attribute!r} already: give the attribute another name")
+    values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(np.int32)
+    labels, names = {**dataset.labels, attribute: values}, {**dataset.classes, attribute: ("no", "yes")}
+    described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
+    return create(dataset.name, dataset.images, labels, names, described)
+
+
+def _numbers(dataset: Dataset, label: str, classes: Sequence[str]) -> list[int]:
+    """The numbers of some classes of `label`."""
     if label not in dataset.classes:
         raise InputError(f"unknown label {label!r}: choose one of {', '.join(dataset.classes)}")
     names = dataset.classes[label]
@@ -169,13 +194,7 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str]) -> Dataset:
         raise InputError(
             f"unknown class {unknown[0] if unknown else ''!r} of {label!r}: choose among {', '.join(names)}"
         )
-    renumbered = np.full(len(names), -1, np.int32)
-    renumbered[[names.index(name) for name in classes]] = np.arange(len(classes))
-    values = renumbered[dataset.labels[label]]
-    kept = take(dataset, values >= 0)
-    labels = {**kept.labels, label: values[values >= 0]}
-    described = [kept.fingerprint, "keep", label, list(classes)]
-    return create(dataset.name, kept.images, labels, {**kept.classes, label: tuple(classes)}, digest(described))
+    return [names.index(name) for name in classes]
 
 
 def concatenate(parts: Sequence[Images]) -> Images:

@@ -1,12 +1,12 @@
 """Choosing classes, cropping, resizing, grey levels: deterministic, declared in a config, part of the fingerprint."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from xinv.data.dataset import Dataset, Lazy, create, digest, keep
+from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
 from xinv.types import InputError
 
 METHODS = {
@@ -66,6 +66,7 @@ def transform(
     grayscale: bool = False,
     method: str = "bilinear",
     classes: tuple[str, Sequence[str]] | None = None,
+    attributes: Mapping[str, tuple[str, Sequence[str]]] | None = None,
 ) -> Dataset:
     """A new Dataset with every image cropped, made grey and resized, in this order; lazy images stay lazy.
 
@@ -76,11 +77,14 @@ def transform(
       grayscale: three channels become one by ITU-R 601 luma.
       method: how Pillow resizes; all but "nearest" average over the area when shrinking.
       classes: a label and the names of its classes to keep, renumbered in this order; None keeps all.
+      attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
     Raises:
       InputError: an option has a value it does not allow, or the crop leaves the image.
     """
     dataset = dataset if classes is None else keep(dataset, *classes)
+    for attribute, meaning in (attributes or {}).items():
+        dataset = mark(dataset, attribute, *meaning)
     change = geometry(crop, resize, grayscale, method)
     images, name = dataset.images, dataset.name
     if change.grayscale and images.shape[-1] not in (1, 3):
