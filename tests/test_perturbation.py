@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from sklearn.linear_model import Lasso, Ridge
 from witnesses import SOURCES, maps
 
-from xinv.explain import linear, perturb
+from xinv.explain import batch, build, gradient, linear, normalise, perturb
 from xinv.explain.anchors import anchors, lower_bound, upper_bound
 from xinv.explain.lime import lime
 from xinv.explain.occlusion import occlusion
@@ -335,4 +335,28 @@ def test_bad_options_name_what_is_allowed(call, message):
 def test_equal_options_give_the_same_explainer():
     """So that what was compiled for one is found again."""
     assert lime(10, 5) is lime(10, 5)
-    assert protodash(REFERENCE, 2) is protodash(REFERENCE.copy(), 2)
+    assert normalise(lime(10, 5)) is normalise(lime(10, 5))
+
+
+def test_references_of_one_shape_share_a_program():
+    """A pipeline offers each seed's images; explainers that have no use for them ignore them."""
+    variables, traces = np.random.default_rng(9).normal(size=(64, 3)).astype(np.float32), []
+
+    def counted(variables, images):
+        traces.append(None)
+        return smooth(variables, images)
+
+    def maps_of(reference):
+        offered = {"reference": (reference * 255).astype(np.uint8)}
+        explainer = normalise(build("protodash", offered, prototypes=2), "minmax")
+        return batch(explainer, counted, variables, REFERENCE, None, KEY, batch_size=3)
+
+    first = maps_of(REFERENCE)
+    count = len(traces)
+    other = maps_of(1 - REFERENCE)
+    assert len(traces) == count
+    assert np.abs(first - other).max() > 0.1
+    label = jnp.argmax(smooth(variables, REFERENCE[:1]))
+    single = protodash((REFERENCE * 255).astype(np.uint8), 2)(smooth, variables, REFERENCE[0], label, KEY)
+    np.testing.assert_allclose(first[0], (single - single.min()) / np.ptp(single), atol=1e-4)
+    assert build("gradient", {"reference": REFERENCE}) is gradient()

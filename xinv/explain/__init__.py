@@ -29,6 +29,7 @@ allows.
 """
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from xinv import plugins
@@ -74,11 +75,14 @@ FACTORIES = (
 __all__ = ["FACTORIES", "SCALES", "batch", "build", "cut", "normalise", *(factory.__name__ for factory in FACTORIES)]
 
 
-def build(name: str, **hyper: Any) -> Explainer:
+def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Explainer:
     """Calls the factory of that name; InputError lists the names and the parameters there are.
 
-    A `base` explainer may be given by its name, too.
+    Args:
+      name: of the factory.
+      given: what a pipeline offers, such as `{"reference": images}`; a factory receives what it has parameters for.
+      hyper: its parameters. A `base` explainer may be given by its name, too.
     """
     if isinstance(hyper.get("base"), str):
-        hyper["base"] = build(hyper["base"])
-    return plugins.build(sys.modules[__name__], "explainer", name, hyper)
+        hyper["base"] = build(hyper["base"], given)
+    return plugins.build(sys.modules[__name__], "explainer", name, hyper, given)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from xinv import parallel
 from xinv.explain import memory
@@ -32,7 +33,8 @@ def batch(
     Image i is explained with `fold_in(key, i)`, so the maps depend on neither the batch size nor the devices.
 
     Args:
-      explainer, apply: compiled once for each pair of objects and batch shape.
+      explainer, apply: compiled once for each pair of objects and batch shape. An explainer that is a
+        `jax.tree_util.Partial` hands its arrays over with the variables: others of their shapes compile nothing anew.
       variables: the model's.
       images: array-like [N,H,W,C], uint8 or float in [0,1].
       labels: the classes to explain, int [N]; None explains the class that the model predicts.
@@ -51,7 +53,8 @@ def batch(
     )
     if batch_size is None:
         batch_size = parallel.device_count() * _fitting(explainer, apply, variables, images, key)
-    return parallel.map_batches(_explain_batch(explainer, apply), variables, arrays, batch_size, key, out)
+    held, tree = jax.tree.flatten(explainer if isinstance(explainer, Partial) else Partial(explainer))
+    return parallel.map_batches(_explain_batch(tree, apply), (held, variables), arrays, batch_size, key, out)
 
 
 def _fitting(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
@@ -62,9 +65,12 @@ def _fitting(explainer: Explainer, apply: Apply, variables: Variables, images: A
 
 
 @functools.lru_cache(64)
-def _explain_batch(explainer: Explainer, apply: Apply) -> Callable[..., jax.Array]:
-    def explain(variables: Variables, examples: Batch, keys: jax.Array) -> jax.Array:
-        images = as_float(examples["image"])
+def _explain_batch(tree: Any, apply: Apply) -> Callable[..., jax.Array]:
+    """What explains a batch, for explainers of one structure; the arrays they hold come with the variables."""
+
+    def explain(shared: tuple[list, Variables], examples: Batch, keys: jax.Array) -> jax.Array:
+        held, variables = shared
+        explainer, images = jax.tree.unflatten(tree, held), as_float(examples["image"])
         labels = examples["label"] if "label" in examples else jnp.argmax(apply(variables, images), -1)
         return jax.vmap(functools.partial(explainer, apply, variables))(images, labels, keys)
 

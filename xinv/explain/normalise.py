@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -23,7 +24,6 @@ SCALES: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-@functools.cache
 def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
     """An explainer whose maps are put on a scale, one example at a time.
 
@@ -37,8 +37,22 @@ def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
     """
     if how not in SCALES:
         raise InputError(f"how={how!r} is no scale: choose one of {', '.join(SCALES)}")
+    if isinstance(explainer, Partial):
+        return Partial(_scaled(how), explainer)
+    return _on_scale(explainer, how)
 
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+
+@functools.cache
+def _on_scale(explainer: Explainer, how: str) -> Explainer:
+    """The same object for the same explainer, so that what was compiled for it is found again."""
+    return functools.partial(_scaled(how), explainer)
+
+
+@functools.cache
+def _scaled(how: str) -> Callable[..., jax.Array]:
+    def explain(
+        explainer: Explainer, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         return SCALES[how](explainer(apply, variables, image, label, key))
 
     return explain

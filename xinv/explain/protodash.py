@@ -1,10 +1,12 @@
 """ProtoDash: an image explained by weighted prototypes from a reference set (Gurumoorthy 2019, algorithm 2)."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from xinv.explain import linear
 from xinv.explain.perturb import predict
@@ -29,7 +31,8 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel:
         kernel has no sigma.
 
     Returns:
-      An explainer whose map is [H,W,C], in intensity; zero where no prototype has a positive weight.
+      An explainer whose map is [H,W,C], in intensity; zero where no prototype has a positive weight. It is a
+      `jax.tree_util.Partial` that holds the reference: `batch` compiles once for all references of one shape.
 
     Raises:
       InputError: an option outside these, or images of another shape than the reference's.
@@ -44,25 +47,22 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel:
         raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {kernel!r}")
     if not sigma > 0:
         raise InputError(f"protodash's sigma is positive, not {sigma}")
-    reference = np.asarray(as_float(reference), np.float32)
-    return _of_bytes(reference.tobytes(), reference.shape, prototypes, sigma, kernel)
+    return Partial(_explainer(prototypes, sigma, kernel), np.asarray(as_float(reference), np.float32))
 
 
-@functools.lru_cache(maxsize=8)
-def _of_bytes(content: bytes, shape: tuple[int, ...], prototypes: int, sigma: float, kernel: str) -> Explainer:
-    """The explainer, the same object for the same content, so that what was compiled for it is found again."""
-    reference = np.frombuffer(content, np.float32).reshape(shape)
-
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        if image.shape != shape[1:]:
-            raise InputError(f"protodash's reference holds images {shape[1:]}, the image is {image.shape}")
-        images = jnp.asarray(reference)
-        same = jnp.argmax(predict(apply, variables, lambda _, row: row, (), images), -1) == label
-        allowed = same | ~same.any()
-        points = images.reshape(shape[0], -1)
+@functools.cache
+def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.Array]:
+    def explain(
+        reference: Array, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
+        if image.shape != reference.shape[1:]:
+            raise InputError(f"protodash's reference holds images {reference.shape[1:]}, the image is {image.shape}")
+        reference = jnp.asarray(reference)
+        same = jnp.argmax(predict(apply, variables, lambda _, row: row, (), reference), -1) == label
+        allowed, points = same | ~same.any(), reference.reshape(len(reference), -1)
         chosen, weights = select(KERNELS[kernel], points, image.reshape(-1), allowed, prototypes, sigma)
         total = weights.sum()
-        return jnp.tensordot(weights / jnp.where(total > 0, total, 1), images[chosen], 1).astype(image.dtype)
+        return jnp.tensordot(weights / jnp.where(total > 0, total, 1), reference[chosen], 1).astype(image.dtype)
 
     return explain
 
