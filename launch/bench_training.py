@@ -221,7 +221,7 @@ def _torch_module(network: Network) -> Any:
                 if row.layer.bypass and x.shape[2] in bypass:
                     x = torch.cat([x, bypass[x.shape[2]]], 1)
                 x = part(x)
-                x = nn.functional.relu(x) if row.layer.relu else x
+                x = nn.functional.relu(x) if row.layer.activation == "relu" else x
                 if row.layer.type == "conv":
                     maps[x.shape[2]] = x
             return x, maps

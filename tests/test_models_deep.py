@@ -120,9 +120,9 @@ def test_examples_are_independent_and_jit_changes_nothing(name):
 def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
     model, variables = tiny(name)
     features, head = model.embed(variables, images()), variables["params"]["head"]
-    np.testing.assert_allclose(
-        features @ head["kernel"] + head["bias"], model.apply(variables, images()), rtol=1e-4, atol=1e-5
-    )
+    logits = features @ head["kernel"] + head["bias"]
+    for same in (model.apply(variables, images()), model.head(variables, features)):
+        np.testing.assert_allclose(same, logits, rtol=1e-4, atol=1e-5)
     maps, rest = explain.cut(lambda image: model.apply(variables, image[None])[0], images()[0])
     np.testing.assert_allclose(maps[0].mean((0, 1)), features[0], rtol=1e-4, atol=1e-5)
     slope = jax.grad(lambda maps: rest(maps)[2])(maps)

@@ -10,11 +10,12 @@ from xinv.models.densenet import densenet
 from xinv.models.mobilenet import mobilenet_v2
 from xinv.models.module import linen
 from xinv.models.resnet import resnet
+from xinv.models.tcnn import dropout_tcnn, tcnn
 from xinv.types import Model
 
-__all__ = ["build", "cnn", "decoder", "densenet", "linen", "mobilenet_v2", "resnet"]
+__all__ = ["build", "cnn", "decoder", "densenet", "dropout_tcnn", "linen", "mobilenet_v2", "resnet", "tcnn"]
 
-FACTORIES = (cnn, decoder, densenet, mobilenet_v2, resnet)
+FACTORIES = (cnn, decoder, densenet, dropout_tcnn, mobilenet_v2, resnet, tcnn)
 
 
 def build(name: str, **hyper: Any) -> Model:

@@ -9,7 +9,6 @@ from jax.ad_checkpoint import checkpoint_name
 from xinv.models.layers import convolve, depthwise
 from xinv.models.module import linen
 from xinv.models.table import check_dtype
-from xinv.parallel import AXIS
 from xinv.types import InputError, Model
 
 STEMS = ("small", "large")
@@ -17,7 +16,7 @@ STEMS = ("small", "large")
 
 def classifier(features: nn.Module, classes: int, dtype: str) -> Model:
     """The model of `features(images, train) -> maps [N,h,w,c]`, which are marked "cam", averaged and classified."""
-    return linen(_Classifier(features, classes, check_dtype(dtype)), embed="embed")
+    return linen(_Classifier(features, classes, check_dtype(dtype)), embed="embed", head=_head)
 
 
 class _Classifier(nn.Module):
@@ -36,16 +35,15 @@ class _Classifier(nn.Module):
         return checkpoint_name(maps, "cam").mean((1, 2))
 
 
+def _head(module: _Classifier, features: jax.Array) -> jax.Array:
+    return module.head(features)
+
+
 def check_stem(stem: str) -> bool:
     """Whether it is the large one; InputError if there is no such stem."""
     if stem not in STEMS:
         raise InputError(f"unknown stem {stem!r}: choose one of {', '.join(STEMS)}")
     return stem == "large"
-
-
-def norm(x: jax.Array, train: bool) -> jax.Array:
-    """BatchNorm: in training over the batch on all devices, otherwise by the running averages."""
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=AXIS if train else None)(x)
 
 
 def conv(x: jax.Array, outputs: int, size: int = 1, stride: int = 1) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Target classifiers: Zhao et al. 2021, supplementary Tables 1 to 3."""
+"""Target classifiers: Zhao 2021, supplementary Tables 1 to 3; Yang 2019, Figures 13 and 15; Thielen 2024, Figure 25."""
 
 import functools
 
@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from xinv.models.module import linen
-from xinv.models.table import Layer, Stack, check_dtype, conv, fc, pool, scale
-from xinv.types import Model
+from xinv.models.table import Layer, Stack, check_activation, check_dropout, check_dtype, conv, fc, pool, scale
+from xinv.types import InputError, Model
+
+NORMS = ("none", "batch")
 
 
 @functools.cache
@@ -18,19 +20,32 @@ def cnn(
     hidden: int = 512,
     width: float = 1.0,
     dtype: str = "float32",
+    norm: str = "none",
+    activation: str = "relu",
+    dropout: tuple[float, float] = (0.0, 0.0),
 ) -> Model:
-    """Blocks of a 3×3 convolution, ReLU and a 2×2 max-pool, then two fully connected layers.
+    """Blocks of a 3×3 convolution and a 2×2 max-pool, then two fully connected layers.
 
-    The defaults are Table 3 (MNIST, 32×32). Table 1 (iCV-MEFED, 128×128) has channels (128, 256, 512) and hidden 512,
-    Table 2 (CelebA, 256×256) channels (128, 256, 512, 1024) and hidden 1024. The last pooled map is marked "cam", since
-    the paper's Grad-CAM maps are 8×8 (Table 3) and 16×16 (Tables 1, 2).
+    | network | channels | hidden | norm | activation | dropout |
+    |---|---|---|---|---|---|
+    | Zhao's MNIST (Table 3, 32×32): the defaults | 128, 256 | 512 | none | relu | 0, 0 |
+    | Zhao's iCV-MEFED (Table 1, 128×128) | 128, 256, 512 | 512 | none | relu | 0, 0 |
+    | Zhao's CelebA (Table 2, 256×256) | 128, 256, 512, 1024 | 1024 | none | relu | 0, 0 |
+    | GNIME's CelebA (Jeong 2022) | 128, 256, 512 | 512 | none | relu | 0.5, 0.5 |
+    | Yang's MNIST (Figure 15, 32×32), Thielen's (Figure 25) | 128, 256, 512 | 50 | batch | none | 0, 0.5 |
+    | Yang's FaceScrub (Figure 13, 64×64) | 128, 256, 512, 1024 | 5 · classes | batch | none | 0, 0.5 |
+
+    The last pooled map is marked "cam", since Zhao's Grad-CAM maps are 8×8 (Table 3) and 16×16 (Tables 1, 2).
 
     Args:
       classes: number of logits.
       channels: one block each.
-      hidden: features of the penultimate layer, which `embed` gives after its ReLU.
+      hidden: features of the penultimate layer, which `embed` gives after its activation.
       width: factor on `channels` and `hidden`.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+      norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool, ReLU.
+      activation: of the penultimate layer, one of "none", "relu", "tanh", "sigmoid", "gelu", "silu" (Thielen, Table 1).
+      dropout: the rates before the penultimate layer and before the last.
 
     Returns:
       A model of images [N,H,W,C] in [0,1], H and W at least 2^len(channels), that gives logits [N,classes].
@@ -38,13 +53,37 @@ def cnn(
     Raises:
       InputError: an argument is not one of those; or, at the call, the images are too small.
     """
-    return linen(_Classifier(table(classes, channels, hidden, width), check_dtype(dtype)), embed="embed")
+    rows = table(classes, channels, hidden, width, norm, activation, dropout)
+    return linen(_Classifier(rows, check_dtype(dtype)), embed="embed", head="head")
 
 
-def table(classes: int, channels: tuple[int, ...], hidden: int, width: float = 1.0) -> tuple[Layer, ...]:
+def table(
+    classes: int,
+    channels: tuple[int, ...],
+    hidden: int,
+    width: float = 1.0,
+    norm: str = "none",
+    activation: str = "relu",
+    dropout: tuple[float, float] = (0.0, 0.0),
+) -> tuple[Layer, ...]:
     """The rows of `cnn`."""
-    blocks = [row for count in channels for row in (conv(scale(count, width)), pool())]
-    return (*blocks[:-1], pool(mark="cam"), fc(scale(hidden, width)), fc(classes, relu=False))
+    if norm not in NORMS:
+        raise InputError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
+    if len(dropout) != 2:
+        raise InputError(f"dropout {dropout!r} must be two rates, before the penultimate layer and before the last")
+    first, last = map(check_dropout, dropout)
+    marks = ("",) * (len(channels) - 1) + ("cam",)
+    block = _block if norm == "none" else _normalised_block
+    blocks = [row for count, mark in zip(channels, marks, strict=True) for row in block(scale(count, width), mark)]
+    return (*blocks, fc(scale(hidden, width), check_activation(activation), first), fc(classes, "none", last))
+
+
+def _block(outputs: int, mark: str) -> tuple[Layer, ...]:
+    return conv(outputs), pool(mark=mark)
+
+
+def _normalised_block(outputs: int, mark: str) -> tuple[Layer, ...]:
+    return conv(outputs, "none", norm=True), pool("relu", mark)
 
 
 class _Classifier(nn.Module):
@@ -55,7 +94,10 @@ class _Classifier(nn.Module):
         self.layers = Stack(self.table, self.dtype)
 
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        return self.layers(images)[0].astype(jnp.float32)
+        return self.layers(images, train=train)[0].astype(jnp.float32)
 
     def embed(self, images: jax.Array) -> jax.Array:
-        return self.layers(images, depth=len(self.table) - 1)[0].astype(jnp.float32)
+        return self.layers(images, rows=slice(-1))[0].astype(jnp.float32)
+
+    def head(self, features: jax.Array) -> jax.Array:
+        return self.layers(features, rows=slice(-1, None))[0].astype(jnp.float32)

@@ -1,6 +1,7 @@
 """Inversion networks: Zhao et al. 2021, supplementary Tables 4 to 8."""
 
 import functools
+import math
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -10,8 +11,6 @@ import jax.numpy as jnp
 from xinv.models.module import linen
 from xinv.models.table import Layer, Stack, check_dtype, conv, fc, pool, scale, upsample
 from xinv.types import InputError, Model
-
-SIZES = (8, 16, 32, 64, 128, 256)
 
 
 class Encoder(NamedTuple):
@@ -45,12 +44,13 @@ def decoder(
 
     Encoders "none", "flatten", "cnn", "unet" and "flatten_unet" are Tables 4, 5, 6, 7 and 8. The stage of size s has
     4096/s channels; that of the image's size has the image's. A map whose size is no power of two from 4 to the image's
-    is resized to the nearest that is, before the convolutions. The tables' "fc" of as many outputs as inputs is read as
-    the concatenated vector itself: as a matrix it would hold 4·10⁹ weights for CelebA. The paper states no activations:
-    here a ReLU follows every layer but those that give the image's channels, since a ReLU on a single channel can die.
+    is resized to the nearest that is, before the convolutions; images that are no such square are built as the next
+    larger one (of at least 8×8) and resized. The tables' "fc" of as many outputs as inputs is read as the concatenated
+    vector itself: as a matrix it would hold 4·10⁹ weights for CelebA. The paper states no activations: here a ReLU
+    follows every layer but those that give the image's channels, since a ReLU on a single channel can die.
 
     Args:
-      image_shape: (H, W, C) with H = W one of SIZES.
+      image_shape: (H, W, C).
       encoder: one of ENCODERS.
       width: factor on every hidden count.
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
@@ -60,12 +60,9 @@ def decoder(
       clipped.
 
     Raises:
-      InputError: an argument is not one of those; or, at the call, an explanation is missing or not square.
+      InputError: an argument is not one of those; or, at the call, an explanation is missing or no map.
     """
-    if image_shape[0] != image_shape[1] or image_shape[0] not in SIZES:
-        raise InputError(
-            f"a decoder cannot build images of {image_shape[0]}×{image_shape[1]}: resize them to a square of {SIZES}"
-        )
+    check_image_shape(image_shape)
     if encoder not in ENCODERS:
         raise InputError(f"unknown encoder {encoder!r}: choose one of {', '.join(ENCODERS)}")
     decoder_table(image_shape, width)  # rejects a bad width now, not at the first call
@@ -92,11 +89,11 @@ class _Decoder(nn.Module):
         bypass = maps if self.encoder.bypass else {}
         table = decoder_table(self.image_shape, self.width)
         images, _ = Stack(table, self.dtype, name="decoder")(vector[:, None, None], bypass)
-        return images.astype(jnp.float32)
+        return to_shape(images.astype(jnp.float32), self.image_shape)
 
     def encode(self, explanation: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         """The embedding [N,64·width] of an explanation, and the convolutions' outputs by size."""
-        explanation = _to_power_of_two(explanation, self.image_shape[0])
+        explanation = _to_power_of_two(explanation, side(self.image_shape))
         table = encoder_table(self.image_shape, explanation.shape[1], self.width)
         return Stack(table, self.dtype, name="encoder")(explanation)
 
@@ -104,33 +101,50 @@ class _Decoder(nn.Module):
 def decoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -> tuple[Layer, ...]:
     """From the vector to an image; each convolution takes a bypass where the encoder has a map of its size."""
     table = []
-    for size in _powers(image_shape[0]):
-        outputs, relu = _channels(size, image_shape, width), size != image_shape[0]
-        table += [upsample(outputs, 1 if size == 4 else 2, relu), conv(outputs, relu, bypass=True)]
+    for size in powers(side(image_shape)):
+        outputs, activation = _stage(size, image_shape, width)
+        table += [upsample(outputs, 1 if size == 4 else 2, activation), conv(outputs, activation, bypass=True)]
     return tuple(table)
 
 
 def encoder_table(image_shape: tuple[int, int, int], map_size: int, width: float = 1.0) -> tuple[Layer, ...]:
     """From a map of that size, over 2×2, to the embedding."""
     table = []
-    for size in reversed(_powers(map_size)):
-        table += [conv(_channels(size, image_shape, width), relu=size != image_shape[0]), pool()]
+    for size in reversed(powers(map_size)):
+        table += [conv(*_stage(size, image_shape, width)), pool()]
     return (*table, fc(scale(64, width)))
 
 
-def _channels(size: int, image_shape: tuple[int, int, int], width: float) -> int:
-    """Of the stage of that size, in the encoder and the decoder alike."""
-    return image_shape[2] if size == image_shape[0] else scale(4096 // size, width)
+def _stage(size: int, image_shape: tuple[int, int, int], width: float) -> tuple[int, str]:
+    """Channels and activation of the stage of that size, in the encoder and the decoder alike."""
+    return (image_shape[2], "none") if size == side(image_shape) else (scale(4096 // size, width), "relu")
 
 
-def _powers(largest: int) -> list[int]:
+def check_image_shape(image_shape: tuple[int, int, int]) -> None:
+    """InputError if this is no (H, W, C)."""
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise InputError(f"an inversion network builds images (H, W, C) with at least one pixel: got {image_shape}")
+
+
+def side(image_shape: tuple[int, int, int]) -> int:
+    """The size of the square, a power of two of at least 8, that images are built on."""
+    return max(8, 2 ** math.ceil(math.log2(max(image_shape[:2]))))
+
+
+def powers(largest: int) -> list[int]:
     """4, 8, … up to `largest`."""
     return [2**exponent for exponent in range(2, largest.bit_length())]
 
 
+def to_shape(images: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
+    """Images [N,h,w,c], resized where they are not [N,*image_shape]."""
+    same = images.shape[1:] == image_shape
+    return images if same else jax.image.resize(images, (len(images), *image_shape), "linear")
+
+
 def _to_power_of_two(maps: jax.Array, largest: int) -> jax.Array:
-    batch, height, width, channels = maps.shape
-    if height != width:
-        raise InputError(f"an explanation of {height}×{width} is not square: crop or resize it to a square")
-    size = min(_powers(largest), key=lambda power: max(power / height, height / power))
-    return maps if size == height else jax.image.resize(maps, (batch, size, size, channels), "linear")
+    if maps.ndim != 4:
+        raise InputError(f"an encoder reads maps [N,h,w,c]: got {maps.shape}, for which there is encoder 'flatten'")
+    extent = max(maps.shape[1:3])
+    size = min(powers(largest), key=lambda power: max(power / extent, extent / power))
+    return to_shape(maps, (size, size, maps.shape[3]))

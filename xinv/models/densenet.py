@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from xinv.models.blocks import check_stem, classifier, conv, norm, pool_stem
+from xinv.models.blocks import check_stem, classifier, conv, pool_stem
+from xinv.models.regularise import norm
 from xinv.models.table import scale
 from xinv.types import Model
 

@@ -5,7 +5,8 @@ import functools
 import flax.linen as nn
 import jax
 
-from xinv.models.blocks import check_stem, classifier, conv, conv_each, norm
+from xinv.models.blocks import check_stem, classifier, conv, conv_each
+from xinv.models.regularise import norm
 from xinv.models.table import scale
 from xinv.types import Model
 

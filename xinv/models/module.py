@@ -10,7 +10,7 @@ from xinv.types import Model
 
 
 @functools.cache
-def linen(module: nn.Module, embed: str | Callable | None = None) -> Model:
+def linen(module: nn.Module, embed: str | Callable | None = None, head: str | Callable | None = None) -> Model:
     """Any Linen module whose `__call__` takes its inputs and `train: bool`.
 
     Args:
@@ -18,6 +18,7 @@ def linen(module: nn.Module, embed: str | Callable | None = None) -> Model:
         from the "dropout" stream.
       embed: the method, or a function of the bound module and the images, that gives a classifier's penultimate
         features.
+      head: the method, or a function of the bound module and those features, that gives the logits.
     """
 
     def init(key, *inputs):
@@ -33,4 +34,7 @@ def linen(module: nn.Module, embed: str | Callable | None = None) -> Model:
     def features(variables, images):
         return module.apply(variables, images, method=embed)
 
-    return Model(init, apply, train, features if embed else None)
+    def logits(variables, features):
+        return module.apply(variables, features, method=head)
+
+    return Model(init, apply, train, features if embed else None, logits if head else None)

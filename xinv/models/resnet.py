@@ -5,7 +5,8 @@ import functools
 import flax.linen as nn
 import jax
 
-from xinv.models.blocks import check_stem, classifier, conv, norm, pool_stem
+from xinv.models.blocks import check_stem, classifier, conv, pool_stem
+from xinv.models.regularise import norm
 from xinv.models.table import scale
 from xinv.types import InputError, Model
 

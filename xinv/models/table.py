@@ -1,6 +1,7 @@
 """Networks as tables of layers, read like the supplementary tables of Zhao et al. 2021. Layout is NHWC."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 import flax.linen as nn
@@ -9,9 +10,18 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from xinv.models.layers import conv_transpose, convolve, max_pool
+from xinv.models.regularise import dropout, norm
 from xinv.types import InputError
 
 DTYPES = ("float32", "bfloat16")
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "none": lambda x: x,
+    "relu": nn.relu,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+    "gelu": functools.partial(nn.gelu, approximate=False),
+    "silu": nn.silu,
+}
 
 
 class Layer(NamedTuple):
@@ -21,7 +31,9 @@ class Layer(NamedTuple):
       type: what it computes.
       outputs: channels (or features) it gives; a pool keeps its input's.
       kernel, stride, padding: as PyTorch counts them, the same for height and width.
-      relu: a ReLU follows.
+      activation: one of ACTIVATIONS, which follows.
+      norm: a BatchNorm follows the operation, before the activation.
+      dropout: rate at which inputs are dropped in training.
       bypass: before the operation, the encoder's map of the same size is concatenated, where there is one.
       mark: `checkpoint_name` of the result; "" leaves it unmarked.
     """
@@ -31,29 +43,33 @@ class Layer(NamedTuple):
     kernel: int = 1
     stride: int = 1
     padding: int = 0
-    relu: bool = False
+    activation: str = "none"
+    norm: bool = False
+    dropout: float = 0.0
     bypass: bool = False
     mark: str = ""
 
 
-def conv(outputs: int, relu: bool = True, bypass: bool = False) -> Layer:
+def conv(outputs: int, activation: str = "relu", norm: bool = False, bypass: bool = False) -> Layer:
     """The tables' 3×3 convolution, which keeps the size."""
-    return Layer("conv", outputs, 3, 1, 1, relu, bypass)
+    return Layer("conv", outputs, 3, 1, 1, activation, norm, bypass=bypass)
 
 
-def pool(mark: str = "") -> Layer:
+def pool(activation: str = "none", mark: str = "") -> Layer:
     """The tables' 2×2 max-pool; an odd last row or column is dropped."""
-    return Layer("pool", kernel=2, stride=2, mark=mark)
+    return Layer("pool", kernel=2, stride=2, activation=activation, mark=mark)
 
 
-def fc(outputs: int, relu: bool = True) -> Layer:
+def fc(outputs: int, activation: str = "relu", dropout: float = 0.0) -> Layer:
     """A fully connected layer over everything but the batch axis."""
-    return Layer("fc", outputs, relu=relu)
+    return Layer("fc", outputs, activation=activation, dropout=dropout)
 
 
-def upsample(outputs: int, stride: int = 2, relu: bool = True) -> Layer:
+def upsample(
+    outputs: int, stride: int = 2, activation: str = "relu", norm: bool = False, dropout: float = 0.0
+) -> Layer:
     """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
-    return Layer("upsample", outputs, 4, stride, stride - 1, relu)
+    return Layer("upsample", outputs, 4, stride, stride - 1, activation, norm, dropout)
 
 
 def scale(channels: int, width: float) -> int:
@@ -74,6 +90,20 @@ def check_dtype(dtype: str) -> str:
     return dtype
 
 
+def check_activation(activation: str) -> str:
+    """`activation` if it is one of ACTIVATIONS; otherwise InputError."""
+    if activation not in ACTIVATIONS:
+        raise InputError(f"unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}")
+    return activation
+
+
+def check_dropout(rate: float) -> float:
+    """`rate` if it is a share in [0, 1); otherwise InputError."""
+    if not 0 <= rate < 1:
+        raise InputError(f"dropout {rate} is not a share of the values: give a number from 0 to below 1")
+    return rate
+
+
 class Stack(nn.Module):
     """Runs a table.
 
@@ -87,22 +117,29 @@ class Stack(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, bypass: Mapping[int, jax.Array] | None = None, depth: int | None = None
+        self,
+        x: jax.Array,
+        bypass: Mapping[int, jax.Array] | None = None,
+        rows: slice = slice(None),
+        train: bool = False,
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """Returns the output of the first `depth` rows (default: all), and each size's last convolution output.
+        """Returns the output of those rows (default: all), and each size's last convolution output.
 
         `bypass` holds the encoder's maps [N,s,s,c] by size s.
         """
         x, maps, bypass = x.astype(self.dtype), {}, bypass or {}
-        for index, layer in enumerate(self.table[:depth]):
+        for index, layer in tuple(enumerate(self.table))[rows]:
             if layer.bypass and x.shape[1] in bypass:
                 x = jnp.concatenate([x, bypass[x.shape[1]].astype(x.dtype)], axis=-1)
+            if layer.dropout and train:
+                x = dropout(x, layer.dropout, self.make_rng("dropout"))
             if layer.type == "pool" and min(x.shape[1:3]) < 2:
                 raise InputError(
                     f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or fewer blocks"
                 )
             x = max_pool(x) if layer.type == "pool" else _Affine(layer, self.dtype, name=f"{layer.type}{index}")(x)
-            x = nn.relu(x) if layer.relu else x
+            x = norm(x, train, name=f"norm{index}") if layer.norm else x
+            x = ACTIVATIONS[layer.activation](x)
             x = checkpoint_name(x, layer.mark) if layer.mark else x
             if layer.type == "conv":
                 maps[x.shape[1]] = x
@@ -128,7 +165,7 @@ class _Affine(nn.Module):
         # Of a transposed convolution's taps, pixels in ÷ pixels out fall on an input.
         spread = (upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
         initialise = nn.initializers.variance_scaling(
-            (2.0 if layer.relu else 1.0) * spread,
+            (2.0 if layer.activation == "relu" else 1.0) * spread,
             "fan_in",
             "truncated_normal",
             in_axis=0 if layer.type == "upsample" else -2,

@@ -1,0 +1,147 @@
+"""What the trained attacks share: networks from a release to an image, their losses, and the truncation they learn."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+
+from xinv import models, train
+from xinv.images import as_float
+from xinv.types import Array, Batch, InputError, Key, Model, Variables
+
+_DSSIM_WINDOW = 11  # dm_pix accepts smaller images and returns nonsense
+# Yang's code fixes c at 50. Test MSE on 8×8 digits from 0, 10 and 50: full predictions .031, .031, .035; m = 3 .058,
+# .047, .048; m = 1 .051, .050, .050.
+_INITIAL_OFFSET = 10.0
+
+
+def _mse(images: jax.Array, guesses: jax.Array) -> jax.Array:
+    return jnp.mean((images - guesses) ** 2, axis=(1, 2, 3))
+
+
+def _mae(images: jax.Array, guesses: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.abs(images - guesses), axis=(1, 2, 3))
+
+
+def _dssim(images: jax.Array, guesses: jax.Array) -> jax.Array:
+    return 1 - dm_pix.ssim(images, guesses, filter_size=_DSSIM_WINDOW)
+
+
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"mse": _mse, "mae": _mae, "dssim": _dssim}
+
+
+def logit_input(network: Model) -> Model:
+    """`network` on z = log(prediction) + c for a learned constant c, "offset" (Yang 2019, Eq. 12).
+
+    A zero, which a truncated class has, stays 0 as in the authors' code. Only so does c matter before a BatchNorm: it
+    is how far the released classes stand out. It starts at 10, since from 0 a certain class would look truncated.
+    """
+
+    def rescaled(variables: Variables, prediction: Array) -> jax.Array:
+        released = prediction > 0
+        return jnp.where(released, jnp.log(jnp.where(released, prediction, 1)) + variables["params"]["offset"], 0)
+
+    def init(key: Key, prediction: Array, *rest: Any) -> Variables:
+        variables = join({"network": network.init(key, prediction, *rest)})
+        return {**variables, "params": {**variables["params"], "offset": jnp.float32(_INITIAL_OFFSET)}}
+
+    def apply(variables: Variables, prediction: Array, *rest: Any) -> jax.Array:
+        return network.apply(part(variables, "network"), rescaled(variables, prediction), *rest)
+
+    def train(variables: Variables, prediction: Array, *rest: Any, key: Key) -> tuple[jax.Array, Mapping[str, Any]]:
+        inputs = rescaled(variables, prediction), *rest
+        outputs, updates = network.train(part(variables, "network"), *inputs, key=key)
+        return outputs, join({"network": updates})
+
+    return Model(init, apply, train)
+
+
+RESCALES: dict[str, Callable[[Model], Model]] = {"none": lambda network: network, "logits": logit_input}
+
+
+class Settings(NamedTuple):
+    """What fixes an inversion network, up to the shape of its images."""
+
+    network: str
+    encoder: str
+    rescale: str
+    width: float
+    dtype: str
+
+
+@functools.cache
+def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
+    """The network from (prediction [N,K], explanation [N,h,w,c] or None) to images [N,*image_shape].
+
+    Raises:
+      InputError: a setting does not exist.
+    """
+    check_choice("rescale", settings.rescale, RESCALES)
+    hyper = {name: value for name, value in settings._asdict().items() if name not in ("network", "rescale")}
+    return RESCALES[settings.rescale](models.build(settings.network, image_shape=image_shape, **hyper))
+
+
+@functools.cache
+def objective(network: Model, loss: str) -> train.Loss:
+    """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]}."""
+
+    def distance(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
+        guesses, updates = run(network, variables, batch["prediction"], batch.get("explanation"), key=key)
+        return LOSSES[loss](as_float(batch["image"]), guesses), updates
+
+    return distance
+
+
+@functools.cache
+def reconstruct(network: Model) -> Callable[..., jax.Array]:
+    """A function for `parallel.map_batches`: images in [0,1] from {"prediction"[, "explanation"]}."""
+
+    def images(variables: Variables, batch: Batch, keys: None) -> jax.Array:
+        del keys
+        return jnp.clip(network.apply(variables, batch["prediction"], batch.get("explanation")), 0, 1)
+
+    return images
+
+
+def run(model: Model, variables: Variables, *inputs: Any, key: Key | None) -> tuple[Any, Mapping[str, Any]]:
+    """The outputs and updates in training, or, without a key, the outputs in inference and no updates."""
+    return (model.apply(variables, *inputs), {}) if key is None else model.train(variables, *inputs, key=key)
+
+
+def join(parts: Mapping[str, Variables]) -> Variables:
+    """The variables of several networks as those of one: {collection: {part: …}}."""
+    collections = dict.fromkeys(name for variables in parts.values() for name in variables)
+    return {
+        name: {label: variables[name] for label, variables in parts.items() if name in variables}
+        for name in collections
+    }
+
+
+def part(variables: Variables, label: str) -> Variables:
+    """The variables of one network of a `join`."""
+    return {name: collection[label] for name, collection in variables.items() if label in collection}
+
+
+def truncate(prediction: jax.Array, count: int) -> jax.Array:
+    """The `count` largest of each prediction [N,K] and zeros (Yang 2019, trunc_m); 0 keeps all."""
+    if not count:
+        return prediction
+    largest = jax.lax.top_k(prediction, min(count, prediction.shape[1]))[1]
+    return prediction * jax.nn.one_hot(largest, prediction.shape[1]).sum(axis=1)
+
+
+def check_choice(kind: str, value: str, allowed: Mapping[str, Any]) -> None:
+    """InputError if `value` is not one of `allowed`."""
+    if value not in allowed:
+        raise InputError(f"unknown {kind} {value!r}: choose one of {', '.join(allowed)}")
+
+
+def check_images(loss: str, image_shape: tuple[int, ...]) -> None:
+    """InputError if `loss` cannot judge such images."""
+    if loss == "dssim" and min(image_shape[:2]) < _DSSIM_WINDOW:
+        raise InputError(
+            f"loss 'dssim' needs images of at least {_DSSIM_WINDOW} pixels a side: these have {image_shape}"
+        )

@@ -1,0 +1,98 @@
+"""A malicious developer trains the classifier so that its predictions can be inverted (Yang 2019, Section IV-C)."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from xinv import train
+from xinv.attacks.inverter import (
+    LOSSES,
+    Settings,
+    check_choice,
+    check_images,
+    inverter,
+    join,
+    part,
+    run,
+    truncate,
+)
+from xinv.images import as_float
+from xinv.types import Array, Batch, InputError, Key, Model, Variables
+
+
+def fit_jointly(
+    key: Key,
+    images: Array,
+    labels: Array,
+    classifier: Model,
+    network: str = "tcnn",
+    loss: str = "mse",
+    rescale: str = "logits",
+    width: float = 1.0,
+    dtype: str = "float32",
+    truncation: int = 0,
+    weight: float = 1.0,
+    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+    session: train.Session = train.Session(),  # noqa: B008
+) -> tuple[Variables, dict[str, Any]]:
+    """Trains a classifier and the inverter of its predictions together, on the classifier's own data.
+
+    Args:
+      key: a typed key.
+      images: [N,H,W,C], uint8 or float32 in [0,1].
+      labels: int [N].
+      classifier: whose variables are a dict of collections with "params", such as any of `xinv.models`.
+      network, loss, rescale, width, dtype: the inverter, as in `attacks.decoder`.
+      truncation: classes that the inverter sees of a prediction, 0 for all.
+      weight: of the reconstruction loss, a mean per pixel; Eq. 11's sum over pixels has weight H·W·C.
+      recipe: the training configuration of both.
+      session: where it may leave traces.
+
+    Returns:
+      The classifier's variables, and a state for the `predict` of an `attacks.decoder` with the same settings,
+      inputs=("prediction",) and encoder="none".
+
+    Raises:
+      InputError: a setting does not exist.
+    """
+    check_choice("loss", loss, LOSSES)
+    if truncation < 0:
+        raise InputError(f"truncation {truncation} is no number of classes: give 0 for all, or more")
+    shape = tuple(images.shape[1:])
+    check_images(loss, shape)
+    inversion = inverter(Settings(network, "none", rescale, width, dtype), shape)
+    *init_keys, fit_key = jax.random.split(key, 3)
+    variables = joint_variables(init_keys, classifier, inversion, as_float(images[:1]))
+    objective = joint_loss(classifier, inversion, truncation, weight, loss)
+    fitted = train.fit(objective, variables, {"image": images, "label": labels}, fit_key, recipe, session)
+    state = {"variables": part(fitted.variables, "inverter"), "image_shape": np.asarray(shape)}
+    return part(fitted.variables, "classifier"), state | {"history": fitted.history}
+
+
+def joint_variables(keys: Any, classifier: Model, inversion: Model, images: Array) -> Variables:
+    """Initial variables of both networks for `joint_loss`, from two keys and some images."""
+    variables = classifier.init(keys[0], images)
+    prediction = jax.nn.softmax(classifier.apply(variables, images))
+    return join({"classifier": variables, "inverter": inversion.init(keys[1], prediction)})
+
+
+@functools.cache
+def joint_loss(
+    classifier: Model, inversion: Model, truncation: int = 0, weight: float = 1.0, loss: str = "mse"
+) -> train.Loss:
+    """L_D + weight · R_D (Eq. 2 and 11) on batches {"image": [B,H,W,C], "label": int [B]}."""
+
+    def losses(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
+        images, keys = as_float(batch["image"]), (None, None) if key is None else jax.random.split(key)
+        logits, first = run(classifier, part(variables, "classifier"), images, key=keys[0])
+        released = truncate(jax.nn.softmax(logits), truncation)
+        guesses, second = run(inversion, part(variables, "inverter"), released, key=keys[1])
+        recognition = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(batch["label"]))
+        return recognition + weight * LOSSES[loss](images, guesses), join({"classifier": first, "inverter": second})
+
+    return losses
