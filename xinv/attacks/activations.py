@@ -1,0 +1,108 @@
+"""Last-layer activations of the model that answered, from its answer alone (Thielen 2024, Section 3.5)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from xinv import parallel, train
+from xinv.attacks import pixels
+from xinv.attacks.preimage import centred_logits
+from xinv.types import Array, Attack, InputError, Key, Known, Observation, Variables
+
+STARTS = ("zeros", "normal")
+Head = Callable[[Variables, jax.Array], jax.Array]
+
+
+@functools.cache
+def activations(
+    threshold: float = 1.5,
+    steps: int = 2000,
+    learning_rate: float = 0.1,
+    start: str = "zeros",
+    floor: float = 1e-6,
+) -> Attack:
+    """Gradient descent on MSE(head(A), Y) over the penultimate activations A, until the loss is below τ.
+
+    Y is the logarithm of the observed prediction less its mean: the logits, up to the constant that a prediction hides.
+    Each example stops by its own loss, where the paper stops a batch, so that no guess depends on its neighbours.
+
+    Args:
+      threshold: τ.
+      steps: at most so many.
+      learning_rate: η, which the paper does not state.
+      start: A_0, "zeros" or "normal"; the paper does not state it.
+      floor: the least probability that a logarithm is taken of; a truncated prediction has zeros.
+
+    Returns:
+      An attack whose guess is float32 [N,1,1,D], D the width of the known model's penultimate layer, so that it may be
+      read as an explanation. Its truth gives the shape of the images only.
+
+    Raises:
+      InputError: an argument is out of its range; or, at `check`, the known model has no `embed` and `head`.
+    """
+    if start not in STARTS:
+        raise InputError(f"unknown start {start!r}: choose one of {', '.join(STARTS)}")
+    positive = {"threshold": threshold, "steps": steps, "learning_rate": learning_rate, "floor": floor}
+    pixels.check_numbers(positive, {})
+    numbers = {"threshold": threshold, "learning_rate": learning_rate, "floor": floor}
+
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        *,
+        known: Known,
+    ) -> dict[str, Any]:
+        del observation, session
+        first = np.zeros((1, _width(truth, known)), np.float32)
+        return {"known": known, "first": first, "key": np.asarray(jax.random.key_data(key))}
+
+    def predict(state: Any, observation: Observation) -> np.ndarray:
+        known, key = state["known"], jax.random.wrap_key_data(jnp.asarray(state["key"]))
+        shared = {name: np.float32(value) for name, value in numbers.items()}
+        shared |= {"variables": known.variables, "first": state["first"]}
+        program = _program(known.model.head, steps, start)
+        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), key)
+
+    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+        if known.model.embed is None or known.model.head is None:
+            raise InputError("the known model has no embed and head: activations need a classifier that has both")
+        pixels.check_known(observation, truth, known)
+        return (1, 1, _width(truth, known))
+
+    return Attack(fit, predict, check, ("known",))
+
+
+def _width(truth: Any, known: Known) -> int:
+    image = jax.ShapeDtypeStruct((1, *truth.shape[1:]), np.float32)
+    return jax.eval_shape(known.model.embed, known.variables, image).shape[1]
+
+
+@functools.lru_cache(64)
+def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
+    def recover(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
+        logits = centred_logits(prediction, shared["floor"])
+
+        def losses(A: jax.Array) -> jax.Array:
+            return jnp.square(head(shared["variables"], A) - logits).mean(1)
+
+        def body(at: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            step, A, loss = at
+            gradient = jax.grad(lambda A: losses(A).sum())(A)
+            A = jnp.where((loss > shared["threshold"])[:, None], A - shared["learning_rate"] * gradient, A)
+            return step + 1, A, losses(A)
+
+        A = jnp.repeat(shared["first"], len(prediction), axis=0)
+        if start == "normal":
+            A = jax.vmap(lambda key: jax.random.normal(key, A.shape[1:]))(keys)
+        at = jnp.int32(0), A, losses(A)
+        _, A, _ = lax.while_loop(lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(), body, at)
+        return A[:, None, None]
+
+    return recover

@@ -1,0 +1,146 @@
+"""Pre-image search: inversion as optimisation under an image prior (Yang 2019, Section II-B)."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from xinv import parallel, train
+from xinv.attacks import pixels
+from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
+
+DISTANCES = ("prediction", "logits")
+
+
+@functools.cache
+def preimage(
+    start: str = "random",
+    distance: str = "prediction",
+    steps: int = 400,
+    learning_rate: float = 0.03,
+    alpha: float = 6.0,
+    alpha_weight: float = 1e-4,
+    beta: float = 2.0,
+    tv_weight: float = 1e-3,
+    jitter: int = 1,
+    blur: float = 0.5,
+    blur_every: int = 10,
+    floor: float = 1e-6,
+) -> Attack:
+    """Clamped gradient descent on ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂) (Yang 2019, Eq. 4 and 5).
+
+    Yang lists these priors without their weights; the defaults come from MNIST, see BUILD_NOTES.md.
+
+    Args:
+      start: as in `gradient_reconstruction`.
+      distance: what F is, "prediction" or "logits". Observed logits are the logarithms of the prediction; both sides
+        are taken less their mean, since a prediction hides a constant.
+      steps: of the descent.
+      learning_rate: of the descent.
+      alpha: the norm, 2 for Simonyan et al. and 6 for Mahendran and Vedaldi.
+      alpha_weight: λ_α.
+      beta: of the total variation.
+      tv_weight: λ_V.
+      jitter: pixels by which the image is rolled at random along each axis before the network sees it; 0 does not.
+      blur: the Gaussian's σ in pixels; 0 does not blur.
+      blur_every: steps from one blur to the next.
+      floor: the least probability that a logarithm is taken of.
+
+    Returns:
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1].
+
+    Raises:
+      InputError: an argument is none of these.
+    """
+    pixels.check_start(start)
+    if distance not in DISTANCES:
+        raise InputError(f"unknown distance {distance!r}: choose one of {', '.join(DISTANCES)}")
+    positive = {"steps": steps, "learning_rate": learning_rate, "alpha": alpha, "beta": beta, "blur_every": blur_every}
+    weights = {"alpha_weight": alpha_weight, "tv_weight": tv_weight, "jitter": jitter, "blur": blur}
+    pixels.check_numbers(positive | {"floor": floor}, weights)
+    numbers = {"learning_rate": learning_rate, "alpha_weight": alpha_weight, "tv_weight": tv_weight, "floor": floor}
+
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        *,
+        known: Known,
+    ) -> dict[str, Any]:
+        del session
+        start_key, random_key = jax.random.split(key)
+        starts = pixels.class_starts(start_key, start, observation, truth)
+        return {"known": known, "starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
+
+    def predict(state: Any, observation: Observation) -> np.ndarray:
+        known, key = state["known"], jax.random.wrap_key_data(jnp.asarray(state["key"]))
+        shared = {name: np.float32(value) for name, value in numbers.items()}
+        shared |= {"variables": known.variables, "starts": state["starts"]}
+        program = _program(known.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every)
+        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), key)
+
+    return Attack(fit, predict, _check, ("known",))
+
+
+def _check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+    return pixels.check_known(observation, truth, known)
+
+
+def centred_logits(prediction: jax.Array, floor: Array | float) -> jax.Array:
+    """[N,K], the logits behind the probabilities [N,K], of which none is taken below `floor`; their mean is 0."""
+    logits = jnp.log(jnp.maximum(prediction, floor))
+    return logits - logits.mean(1, keepdims=True)
+
+
+def _output(logits: jax.Array, distance: str) -> jax.Array:
+    return jax.nn.softmax(logits) if distance == "prediction" else logits - logits.mean(1, keepdims=True)
+
+
+@functools.lru_cache(64)
+def _program(
+    apply: Apply,
+    start: str,
+    distance: str,
+    steps: int,
+    alpha: float,
+    beta: float,
+    jitter: int,
+    sigma: float,
+    every: int,
+) -> Callable[..., jax.Array]:
+    def search(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
+        wanted = prediction if distance == "prediction" else centred_logits(prediction, shared["floor"])
+        start_keys, jitter_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+
+        def loss(images: jax.Array, step: jax.Array) -> jax.Array:
+            shifted = shift(images, jitter_keys, step, jitter)
+            error = jnp.square(_output(apply(shared["variables"], shifted), distance) - wanted).sum(1)  # Eq. 4
+            norm, variation = pixels.alpha_norm(images, alpha), pixels.total_variation(images, beta)  # Eq. 5
+            return (error + shared["alpha_weight"] * norm + shared["tv_weight"] * variation).sum()
+
+        def process(images: jax.Array, step: jax.Array) -> jax.Array:
+            if sigma == 0:
+                return images
+            return lax.cond((step + 1) % every == 0, lambda x: pixels.blur(x, sigma), lambda x: x, images)
+
+        images = pixels.started(start, shared["starts"], prediction, start_keys)
+        return pixels.descend(jax.grad(loss), images, steps, shared["learning_rate"], process)
+
+    return search
+
+
+def shift(images: jax.Array, keys: Key, step: jax.Array, reach: int) -> jax.Array:
+    """Images [N,H,W,C], each rolled by up to `reach` pixels along each axis, anew at every step."""
+    if reach == 0:
+        return images
+
+    def roll(image: jax.Array, key: Key) -> jax.Array:
+        offsets = jax.random.randint(jax.random.fold_in(key, step), (2,), -reach, reach + 1)
+        return jnp.roll(image, offsets, (0, 1))
+
+    return jax.vmap(roll)(images, keys)
