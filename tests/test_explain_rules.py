@@ -234,6 +234,11 @@ def test_guided_and_deconvolution_see_every_kind_of_relu():
         "raw relu6": (lambda x: jnp.minimum(jnp.maximum(x, 0.0), 6.0), 6),
         "clip": (lambda x: jnp.clip(x, 0, 6), 6),
         "clamp": (lambda x: jax.lax.clamp(0.0, x, 6.0), 6),
+        "where": (lambda x: jnp.where(x > 0, x, 0), np.inf),
+        "where not": (lambda x: jnp.where(x <= 0, 0.0, x), np.inf),
+        "where6": (lambda x: jnp.where((x := jnp.where(x < 0, 0, x)) > 6, 6, x), 6),
+        "where6 first": (lambda x: jax.nn.relu(jnp.where(x < 6, x, 6)), 6),
+        "gate": (lambda x: x * (x > 0), np.inf),
     }
     for name, (relu, bound) in relus.items():
         apply = lambda v, x, relu=relu: relu(relu(x.reshape(len(x), -1) @ v) @ v) @ v  # noqa: E731
@@ -245,6 +250,30 @@ def test_guided_and_deconvolution_see_every_kind_of_relu():
                 mask = ((value > 0) & (value < bound)) if masked else 1
                 signal = matrix @ (np.maximum(signal, 0) * mask)
             np.testing.assert_allclose(call(explainer, apply, matrix, image).ravel(), signal, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [8, 300])
+def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
+    """300 x 300 zeros are too many to be evaluated at trace time."""
+    image = jnp.asarray(np.random.default_rng(0).normal(size=(size, size, 1)), jnp.float32)
+    maps = []
+    for relu in jax.nn.relu, lambda x: jnp.where(x > 0, x, 0), lambda x: jnp.maximum(x, jnp.zeros_like(x)):
+        apply = lambda v, x, relu=relu: (jax.nn.relu(relu(x) - 0.3) @ v).sum((1, 2))  # noqa: E731
+        maps.append(call(explain.guided_backprop(), apply, jnp.array([[1.0, 2.0]]), image))
+    assert (maps[0] > 0).any()
+    np.testing.assert_array_equal(maps[1], maps[0])
+    np.testing.assert_array_equal(maps[2], maps[0])
+
+
+def test_guided_leaves_other_functions_their_derivative():
+    """Leaky ReLUs and smooth functions, softplus too, which computes with a maximum and is no ReLU."""
+    x, matrix = jnp.array([-1.5, -0.2, 0.4, 2.0]), jnp.array([[1.0, -2.0]])
+    for function in jax.nn.leaky_relu, jax.nn.elu, jax.nn.softplus, jnp.tanh, lambda x: jnp.minimum(x, 0.3), jnp.abs:
+        apply = lambda v, x, f=function: jax.nn.relu((f(x) * f(-x)).reshape(1, -1, 1) @ v).sum(1)  # noqa: E731
+        found = call(explain.guided_backprop(), apply, matrix, x.reshape(2, 2, 1), 0)
+        inner = lambda x, f=function: f(x) * f(-x)  # noqa: E731
+        expected = (inner(x) > 0) * jax.vmap(jax.grad(inner))(x)
+        np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5, atol=1e-7)
 
 
 def test_gradcam_plus_plus_reads_as_its_equations():
@@ -274,6 +303,14 @@ def test_cams_of_classes_and_channels_are_those_of_gradcam():
     np.testing.assert_allclose(terms.sum(-1, keepdims=True), expected, rtol=1e-4, atol=1e-6)
 
 
+@jax.custom_jvp
+def own_relu(x):
+    return jnp.where(x > 0, x, 0)
+
+
+own_relu.defjvp(lambda x, t: (own_relu(*x), (x[0] > 0) * t[0]))
+
+
 @pytest.mark.parametrize(
     ("explainer", "apply", "message"),
     [
@@ -284,6 +321,12 @@ def test_cams_of_classes_and_channels_are_those_of_gradcam():
         (explain.deeplift(), lambda v, x: jnp.sort(x.reshape(1, -1)), "deeplift has no rule for 'sort'"),
         (explain.deeplift(), case("raw").apply, "of integers that depend on the image"),
         (explain.guided_backprop(), lambda v, x: jnp.tanh(x.reshape(1, -1)), "guided_backprop .* the model has none"),
+        (explain.deconvolution(), lambda v, x: own_relu(x.reshape(1, -1)), "cannot apply it inside 'custom_jvp_call'"),
+        (
+            explain.guided_backprop(),
+            lambda v, x: jax.lax.map(jax.nn.relu, x.reshape(1, -1)),
+            "guided_backprop has a rule for ReLUs and cannot apply it inside 'scan'",
+        ),
     ],
 )
 def test_what_has_no_sound_rule_is_named(explainer, apply, message):

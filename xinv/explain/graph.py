@@ -35,12 +35,14 @@ class Slot:
       shape, dtype: of the value.
       constant: the value, where it does not depend on the graph's input; otherwise None.
       static: whether the constant is known at trace time (a literal or an expression of literals).
+      number: what it is everywhere, where that is known at trace time; otherwise None.
     """
 
-    __slots__ = ("constant", "dtype", "shape", "static")
+    __slots__ = ("constant", "dtype", "number", "shape", "static")
 
-    def __init__(self, aval: Any, constant: Any = None, static: bool = False):
+    def __init__(self, aval: Any, constant: Any = None, static: bool = False, number: float | None = None):
         self.shape, self.dtype, self.constant, self.static = aval.shape, aval.dtype, constant, static
+        self.number = _everywhere(constant) if static and number is None else number
 
     @property
     def carries(self) -> bool:
@@ -49,7 +51,7 @@ class Slot:
 
     def is_all(self, number: float) -> bool:
         """Whether it is known at trace time to be `number` everywhere."""
-        return self.static and bool(np.all(np.asarray(self.constant) == number))
+        return self.number is not None and bool(self.number == number)
 
 
 class Equation(NamedTuple):
@@ -185,4 +187,13 @@ def _constants(eqn: Any, inputs: Sequence[Slot]) -> list[Slot]:
             outputs = _evaluator(eqn)(*values)
     else:
         outputs = _evaluator(eqn)(*values)
-    return [Slot(atom.aval, value, static) for atom, value in zip(eqn.outvars, outputs, strict=True)]
+    number = inputs[0].number if eqn.primitive.name == "broadcast_in_dim" else None
+    return [Slot(atom.aval, value, static, number) for atom, value in zip(eqn.outvars, outputs, strict=True)]
+
+
+def _everywhere(constant: Any) -> float | None:
+    """The number that an array holds and no other; None for keys, which are no numbers, too."""
+    if jnp.issubdtype(getattr(constant, "dtype", np.float32), jax.dtypes.extended):
+        return None
+    values = np.asarray(constant).ravel()
+    return values[0] if values.size and (values == values[0]).all() else None

@@ -1,18 +1,24 @@
 """Backward passes that treat ReLUs in their own way. One forward and one backward pass per map.
 
-A ReLU is recognised by what it computes and not by its name: a maximum with 0, the minimum with a constant of a ReLU6,
-a clamp from 0, written by hand or inside `jax.nn.relu` and `jax.nn.relu6`.
+A ReLU is recognised by what it computes and not by its name: max(x, 0), clamp(x, 0, 6), where(x > 0, x, 0) and its
+relatives, x·(x > 0), and the minimum with a constant next to one of these (ReLU6); written by hand or inside
+`jax.nn.relu` and `jax.nn.relu6`. Other functions, leaky ReLUs among them, keep their own derivative.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from xinv.explain.backward import Rule, Site, vjp
-from xinv.explain.graph import Equation, one
+from xinv.explain import graph as graphs
+from xinv.explain.backward import Rule, Site, walk
+from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.kinds import is_pointwise
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+
+GREATER, LESS = ("gt", "ge"), ("lt", "le")
 
 
 @functools.cache
@@ -22,7 +28,7 @@ def deconvolution() -> Explainer:
     Raises:
       InputError: the model has no ReLU.
     """
-    return _rectified("deconvolution", lambda site: jax.nn.relu(site.signals[0]))
+    return _rectified("deconvolution", lambda clip, value, signal: jax.nn.relu(signal))
 
 
 @functools.cache
@@ -35,39 +41,120 @@ def guided_backprop() -> Explainer:
     return _rectified("guided_backprop", _guided)
 
 
-def is_relu(equation: Equation) -> bool:
-    """Whether it is a ReLU or one of the two halves of a ReLU6."""
+class Clip(NamedTuple):
+    """min(max(value, low), high), where None is a bound that there is not."""
+
+    value: Slot
+    low: Slot | None = None
+    high: Slot | None = None
+
+
+def rectifiers(equations: Sequence[Equation]) -> dict[Slot, Clip]:
+    """Every ReLU and every upper half of a ReLU6 among equations in order of evaluation, by its output."""
+    made: dict[Slot, Equation] = {}
+    clips: dict[Slot, Clip] = {}
+    for equation in equations:
+        clip = _clip(equation, made)
+        if clip is not None and clip.value.carries:
+            clips[equation.outputs[0]] = clip
+        made.update(dict.fromkeys(equation.outputs, equation))
+    relus = {output: clip for output, clip in clips.items() if clip.low is not None and clip.low.is_all(0)}
+    rectified = {clip.value for clip in relus.values()}
+    halves = {o: clip for o, clip in clips.items() if clip.low is None and (clip.value in relus or o in rectified)}
+    return relus | halves
+
+
+def _clip(equation: Equation, made: Mapping[Slot, Equation]) -> Clip | None:
+    """The equation as a clip between constants, if it is one; `made` tells what its inputs come from."""
+    inputs = equation.inputs
     if equation.name == "clamp":
-        return equation.inputs[0].is_all(0) and equation.inputs[1].carries
-    carried = any(slot.carries for slot in equation.inputs)
-    upper = equation.name == "min" and any(slot.static for slot in equation.inputs)
-    return carried and (upper or (equation.name == "max" and any(slot.is_all(0) for slot in equation.inputs)))
+        low, value, high = inputs
+        return Clip(value, low, high) if low.constant is not None and high.constant is not None else None
+    if equation.name in ("max", "min"):
+        value, bound = inputs if inputs[1].constant is not None else inputs[::-1]
+        return None if bound.constant is None else _one_sided(value, bound, equation.name == "max")
+    if equation.name == "select_n":
+        test, *cases = inputs
+        return _chosen(made.get(test), cases)
+    if equation.name == "mul":
+        return _gated(*inputs, made) or _gated(*inputs[::-1], made)
+    return None
 
 
-def _guided(site: Site) -> jax.Array:
+def _one_sided(value: Slot, bound: Slot, below: bool) -> Clip:
+    return Clip(value, low=bound) if below else Clip(value, high=bound)
+
+
+def _compared(test: Equation | None) -> tuple[Slot, Slot, bool] | None:
+    """A comparison of a value with a constant: both, and whether it asks if the value is the larger."""
+    if test is None or test.name not in GREATER + LESS:
+        return None
+    left, right = test.inputs
+    larger = test.name in GREATER
+    return (left, right, larger) if right.constant is not None else (right, left, not larger)
+
+
+def _chosen(test: Equation | None, cases: Sequence[Slot]) -> Clip | None:
+    """where(x > c, x, c) is max(x, c), where(x > c, c, x) is min(x, c), and so on."""
+    compared = _compared(test)
+    if compared is None or len(cases) != 2:
+        return None
+    value, bound, larger = compared
+    above, under = cases[::-1] if larger else cases
+    other = under if above is value else above
+    if value not in cases or bound.number is None or not other.is_all(bound.number):
+        return None
+    return _one_sided(value, bound, above is value)
+
+
+def _gated(value: Slot, gate: Slot, made: Mapping[Slot, Equation]) -> Clip | None:
+    """x·(x > 0) is max(x, 0)."""
+    cast = made.get(gate)
+    compared = _compared(made.get(cast.inputs[0])) if cast is not None and cast.name == "convert_element_type" else None
+    if compared is None or compared[0] is not value or not compared[1].is_all(0) or not compared[2]:
+        return None
+    return Clip(value, low=compared[1])
+
+
+def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
     """Eq. in section 3.4: R = (x > 0)·(R > 0)·R, and x < 6 for a ReLU6; strictly, whatever the derivative at ties."""
-    if site.equation.name == "clamp":
-        low, value, high = site.inputs
-        active = (value > low) & (value < high)
-    else:
-        left, right = site.inputs if site.equation.inputs[0].carries else site.inputs[::-1]
-        active = left > right if site.equation.name == "max" else left < right
-    return jnp.where(active, jax.nn.relu(site.signals[0]), 0)
+    over = True if clip.low is None else value > clip.low.constant
+    under = True if clip.high is None else value < clip.high.constant
+    return jnp.where(jnp.logical_and(over, under), jax.nn.relu(signal), 0)
 
 
-def _rectified(name: str, back: Callable[[Site], jax.Array]) -> Explainer:
+def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array]) -> Explainer:
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        found = []
+        graph = graphs.trace(one(apply, variables), image, lambda equation: _clip(equation, {}) is not None)
+        clips = rectifiers(graph.equations)
+        _refuse_hidden(name, graph)
+        if not clips:
+            raise InputError(f"{name} changes the backward pass of ReLUs, and the model has none")
 
         def rules(equation: Equation) -> Rule | None:
-            if not is_relu(equation):
-                return None
-            found.append(equation)
-            return lambda site: [back(site) if slot.carries else None for slot in equation.inputs]
+            clip = clips.get(equation.outputs[0])
+            return None if clip is None else functools.partial(send, clip)
 
-        logits, pull = vjp(one(apply, variables), image, rules)
-        if not found:
-            raise InputError(f"{name} changes the backward pass of ReLUs, and the model has none")
+        def send(clip: Clip, site: Site) -> list[jax.Array | None]:
+            inputs = site.equation.inputs
+            signal = back(clip, site.inputs[inputs.index(clip.value)], site.signals[0])
+            return [signal if slot is clip.value else None for slot in inputs]
+
+        logits, pull = walk(graph, image, rules)
         return pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
 
     return explain
+
+
+def _refuse_hidden(name: str, graph: Graph) -> None:
+    """Raises InputError where a loop, a branch or a function with its own derivative hides a ReLU.
+
+    A function of one value (softplus, say) may compute with one, and is none unless it ends in it.
+    """
+    for equation in graph.equations:
+        inner = graphs.inside(equation)
+        hidden = rectifiers(inner)
+        if equation.name in CUSTOM and is_pointwise(equation):
+            hidden = hidden.keys() & set(inner[-1].outputs)
+        if hidden:
+            raise InputError(f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}")
