@@ -191,7 +191,8 @@ def map_batches(
     if count == 0 or batch_size < 1:
         raise InputError(f"need at least one example and a batch size of at least 1: got {count} and {batch_size}")
     batch_size = math.ceil(min(batch_size, count) / device_count()) * device_count()
-    arrays, shared, program = host(arrays), replicate(shared), _pmap_examples(fn)
+    arrays, program = host(arrays), _pmap_examples(fn)
+    shared = replicate((shared, np.int32(0)))  # pmap mistakes the axes of what follows an argument without leaves
     pending = None
     for start in range(0, count, batch_size):
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
@@ -203,8 +204,8 @@ def map_batches(
 
 @functools.lru_cache(_PROGRAMS)
 def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
-    def program(shared: Any, batch: tuple[Tree, jax.Array], key: Key | None) -> Any:
-        examples, positions = batch
+    def program(shared: tuple[Any, jax.Array], batch: tuple[Tree, jax.Array], key: Key | None) -> Any:
+        (shared, _), (examples, positions) = shared, batch
         keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
         return fn(shared, examples, keys)
 
