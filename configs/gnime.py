@@ -102,7 +102,7 @@ def explanations() -> ConfigDict:
 
 
 def defences(width: float, train: ConfigDict, game: ConfigDict, lam: float) -> ConfigDict:
-    """GNIME, and random and optimised noise of the magnitude that GNIME is measured to have on the defender's images."""
+    """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the defender holds back."""
     network = dict(encoder="flatten_unet", width=width, dtype="float32")
     player = dict(name="gnime", lam=lam, gamma=None, updates="alternating", collapse=2.0, train=game) | network
     optimised = dict(name="pgd", match="gnime", steps=10, step_size=0.25, train=train) | network
@@ -124,7 +124,7 @@ def sweep(arg: str = "mnist") -> list[dict]:
     known, player = config.defences.to_dict(), config.defences.gnime.to_dict()
     shared = dict(prediction=base.arm("prediction", encoder="none"), gradient=base.arm("prediction", "gradient"))
     with_gnime = shared | dict(gradient_gnime=_by("gnime"))
-    bounded = {f"gamma_{gamma:g}": player | dict(gamma=gamma, trained="gnime") for gamma in GAMMAS}
+    bounded = {f"gamma_{gamma:.0e}": player | dict(gamma=gamma, trained="gnime") for gamma in GAMMAS}
     asked = {f"{name}_{count}": _by(name, queries=count) for name in ("rnd", "gnime") for count in QUERIES}
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
     third = {f"gradient_{'_'.join(by)}": _by(*by) for by in (("sigmoid",), ("gnime",), ("gnime", "sigmoid"))}

@@ -9,8 +9,8 @@
 | mnist | the paper's setting, 20,000 + 4,000 images, 5 seeds | an accelerator |
 
 Published, in the tables below and beside what is measured in the report. Class averages are the best start; of the
-networks the one that reads X alone, with an SSIM of .3727 against .2298 from O; rounding to one decimal changes nothing;
-both rise as predictions are truncated. BUILD_NOTES.md has what we measured.
+networks the one that reads X alone, with an SSIM of .3727 against .2298 from O; rounding to one decimal changes
+nothing; both rise as predictions are truncated. BUILD_NOTES.md has what we measured.
 
 The attacker holds a shadow of the target, trained on images of its own (attack_train), and learns from the shadow's
 answers; of the private images it sees the target's. X is a gradient reconstruction, A the shadow's last activations.

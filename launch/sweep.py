@@ -3,8 +3,8 @@
 Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
 
-The config file defines `sweep(arg) -> list of {dotted key: value}`; a dict as value replaces a whole section. Unit i runs in WORKDIR/units/<i>; all share the
-stages in WORKDIR/stages, so that what they have in common is computed once.
+The config file defines `sweep(arg) -> list of {dotted key: value}`; a dict as value replaces a whole section. Unit i
+runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages, so that what they have in common is computed once.
 """
 
 from collections.abc import Sequence

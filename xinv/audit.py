@@ -87,7 +87,7 @@ def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:
         trained(part, part, unit.classifier(part, seed))
     for arm in arms.arms(unit):
         trained("attack", arm.name, arm.learned(seed))
-        report("defence", arm, scored.functionality(arm, seed))
+        report("defence", arm, scored.functionality(arm, seed) | scored.held_out(arm, seed))
         if arm.settings["scored"]:
             report("attack", arm, scored.scores(arm, seed) | scored.attributes(arm, seed))
     return rows, curves

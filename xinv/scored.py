@@ -69,6 +69,12 @@ def functionality(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     return {name: stage.array(name) for name in settings}
 
 
+def held_out(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """What the defences change, per image that the defender holds back, in the squared units of the maps."""
+    released = arm.released(SEES)._replace(queries=1)
+    return {"held_out_distortion": released.distortion(seed)} if released.defences and released.explains else {}
+
+
 def classified(unit: Unit, part: str, seed: int) -> dict[str, np.ndarray]:
     """How right a classifier is on the reported images."""
     truth, guess = unit.answers(part, seed)

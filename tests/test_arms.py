@@ -1,0 +1,227 @@
+"""Attacks, defences and views of one unit, together: what they read, what they share, and what they may not."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from xinv import audit, store
+from xinv.types import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from configs import base, datasets  # noqa: E402
+
+TRAIN = dict(epochs=1, patience=0, batch_size=64, learning_rate=2e-3)
+NETWORK = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.03125, norm="none")
+INVERTER = dict(network="decoder", loss="mse", rescale="none", width=0.015625, dtype="float32")
+
+
+def unit(arms, **sections):
+    """Digits at 16x16 with a surrogate, a jointly trained target, two defences and other digits as auxiliary images."""
+    data = datasets.section(dict(name="digits"), "digit", datasets.DEFENDED, resize=(16, 16))
+    few, many = (str(digit) for digit in range(5)), (str(digit) for digit in range(5, 10))
+    data["transform"]["classes"] = ("digit", tuple(few))
+    others = datasets.section(dict(name="digits"), "digit", dict(others=0.5), resize=(16, 16))
+    others["transform"]["classes"] = ("digit", tuple(many))
+    del others["auxiliary"]
+    config = base.inversion(
+        unit="arms",
+        data=data | dict(auxiliary=others),
+        target_label="digit",
+        attack_label="digit",
+        model=NETWORK,
+        train=base.recipe(**TRAIN),
+        attack_width=0.015625,
+        attack_train=base.recipe(**TRAIN),
+        explanations=ConfigDict({"gradient": dict(name="gradient", normalise="absolute_minmax")}),
+    )
+    config.seeds = 1
+    config.arms = ConfigDict(arms)
+    config.shadows = ConfigDict(dict(surrogate=dict(config.target) | dict(roles=("attack_train",))))
+    game = dict(name="gnime", lam=10.0, width=0.015625, train=base.recipe(**TRAIN, validation=0.0))
+    config.defences = ConfigDict(
+        dict(gnime=game, rnd=dict(name="gaussian", match="gnime"), top2=dict(name="truncate", m=2))
+    )
+    config.report.examples = 2
+    for name, section in sections.items():
+        config[name] = ConfigDict(section) if isinstance(section, dict) else section
+    return config.to_dict()
+
+
+def run(config, workdir):
+    with store.opened(workdir / "stages") as stages:
+        return audit.run(config, workdir, stages)
+
+
+def stages(workdir, name):
+    return sorted((workdir / "stages").glob(f"{name}-*"))
+
+
+def values(rows, arm, metric, stage="attack"):
+    return [row["value"] for row in rows if (row["stage"], row["arm"], row["metric"]) == (stage, arm, metric)]
+
+
+TRUNCATED = dict(defences=("top2",))
+ARMS = {
+    "prediction": base.arm("prediction", encoder="none"),
+    "baseline": base.arm("prediction", encoder="none", sees=TRUNCATED),
+    "aligned": base.arm("prediction", encoder="none", learns=TRUNCATED, sees=TRUNCATED),
+    "gradient": base.arm("prediction", "gradient"),
+    "gnime": base.defended("prediction", "gradient", by=("gnime",)),
+    "rnd": base.defended("prediction", "gradient", by=("rnd",)),
+    "both": base.defended("prediction", "gradient", by=("gnime", "top2")),
+    "averaged": base.arm(
+        "prediction", "gradient", learns=dict(defences=("rnd",)), sees=dict(defences=("rnd",), queries=64)
+    ),
+    "surrogate": base.arm(
+        "prediction",
+        "gradient",
+        learns=dict(explanation="surrogate"),
+        sees=dict(explanation="none"),
+        name="attention_transfer",
+        encoder="flatten",
+        weight=1.0,
+        **INVERTER,
+    ),
+    "others": base.arm("prediction", encoder="none", learns=dict(roles=("others",))),
+    "more": base.arm("prediction", encoder="none", learns=dict(roles=("attack_train", "others"))),
+    "classes": base.arm("prediction", name="class_inference", **INVERTER),
+    "pixels": base.arm(
+        "prediction",
+        learns=dict(prediction="surrogate"),
+        known="surrogate",
+        name="gradient_reconstruction",
+        steps=3,
+    ),
+    "activations": base.arm(
+        "prediction", learns=dict(prediction="surrogate"), known="surrogate", scored=False, name="activations"
+    ),
+    "reads": base.arm("pixels", "activations", learns=dict(prediction="surrogate"), encoder="flatten"),
+    "class_image": base.arm("prediction", known="target", name="fredrikson"),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("arms")
+    return workdir, run(unit(ARMS), workdir)
+
+
+def test_every_arm_is_scored_and_every_target_is_trained_once(finished):
+    workdir, rows = finished
+    scored = {row["arm"] for row in rows if row["stage"] == "attack"}
+    assert scored == set(ARMS) - {"activations"}
+    assert all(np.isfinite(row["value"]) for row in rows)
+    for part in ("target", "evaluation", "surrogate"):
+        assert len(stages(workdir, part)) == 1
+    # baseline and prediction learn the same; averaged and rnd too
+    assert len(stages(workdir, "attack")) == len(ARMS) - 2
+    assert len(stages(workdir, "defence")) == 4  # gnime, rnd, top2 of predictions, top2 after gnime
+
+
+def test_all_attacks_read_one_training_configuration(finished):
+    workdir, _ = finished
+    specs = [json.loads((path / "spec.json").read_text()) for path in stages(workdir, "attack")]
+    assert {json.dumps(spec["train"], sort_keys=True) for spec in specs} == {
+        json.dumps(json.loads(json.dumps(base.recipe(**TRAIN).to_dict())), sort_keys=True)
+    }
+    with pytest.raises(InputError, match="'train'"):
+        run(
+            unit({"gnime": base.defended("prediction", "gradient", by=("gnime",), train=dict(epochs=9))}), workdir / "x"
+        )
+
+
+def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(finished):
+    _, rows = finished
+    gnime, rnd = (values(rows, arm, "held_out_distortion", "defence")[0] for arm in ("gnime", "rnd"))
+    assert rnd == pytest.approx(gnime, rel=0.1)  # fitted on the defender's training images
+
+
+def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finished):
+    workdir, _ = finished
+    examples = np.load(workdir / "examples.npz")
+    original = examples["explanation/gradient"]
+    once, often = (np.square(examples[f"release/{arm}"] - original).mean() for arm in ("rnd", "averaged"))
+    assert often < 0.8 * once  # all but what clipping to [0,1] leaves
+
+
+def test_several_defences_are_applied_in_order(finished):
+    workdir, _ = finished
+    examples = np.load(workdir / "examples.npz")
+    np.testing.assert_array_equal(examples["release/both"], examples["release/gnime"])  # top2 leaves maps alone
+    assert not np.array_equal(examples["release/rnd"], examples["explanation/gradient"])
+
+
+def test_class_images_are_one_per_predicted_class(finished):
+    workdir, _ = finished
+    for arm in ("classes", "class_image"):
+        spec = next(p for p in stages(workdir, "guess") if _is(p, workdir, arm))
+        guess = np.load(spec / "guess.npy")
+        assert len(np.unique(guess.reshape(len(guess), -1).round(5), axis=0)) <= 5
+
+
+def _is(path, workdir, arm):
+    digest = json.loads((path / "spec.json").read_text())["attack"]
+    name = ARMS[arm].attack.name
+    spec = json.loads((workdir / "stages" / f"attack-{digest}" / "spec.json").read_text())
+    return spec["settings"].get("name") == name
+
+
+def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
+    """X̃ is scored as a reconstruction and is the input of another network."""
+    _, rows = finished
+    assert values(rows, "pixels", "ssim")
+    assert values(rows, "reads", "ssim")
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [
+        ({"a": base.arm("b"), "b": base.arm("a")}, "in a circle: a reads b reads a"),
+        ({"a": base.arm("prediction", encoder="none", sees=dict(defences=("no",)))}, "unknown defence 'no'"),
+        ({"a": base.arm("prediction", name="fredrikson")}, "known is empty"),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(roles=("attack_test",)))}, "which is reported"),
+        (
+            {"a": base.arm("prediction", encoder="none", learns=dict(prediction="shadow"))},
+            "unknown classifier 'shadow'",
+        ),
+        ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "0 queries"),
+        ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
+    ],
+)
+def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):
+    with pytest.raises(InputError) as error:
+        run(unit(arms), tmp_path)
+    assert sentence in str(error.value)
+    assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]
+
+
+def test_a_jointly_trained_target_brings_its_inverter(tmp_path):
+    joint = dict(network="tcnn", loss="mse", rescale="logits", width=0.03125, dtype="float32", truncation=0, weight=1.0)
+    config = unit({"prediction": base.arm("prediction", encoder="none")})
+    target = config["target"]
+    config = unit(
+        {
+            "black_box": base.arm("prediction", encoder="none", network="tcnn", rescale="logits", width=0.03125),
+            "joint": base.arm(
+                "prediction",
+                learns=dict(roles=(), prediction="joint"),
+                sees=dict(prediction="joint"),
+                encoder="none",
+                network="tcnn",
+                rescale="logits",
+                width=0.03125,
+            ),
+        },
+        shadows=dict(joint=target | dict(joint=joint)),
+    )
+    rows = run(config, tmp_path)
+    assert values(rows, "joint", "mse")
+    assert values(rows, "joint", "accuracy", "joint")
+    assert len(stages(tmp_path, "attack")) == 1  # the joint arm's inverter comes with its target
+    assert jax.tree.leaves(store.load_tree(stages(tmp_path, "joint")[0] / "state"))
