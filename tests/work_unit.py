@@ -13,6 +13,23 @@ SSIM = {
     "flatten_unet(input_x_gradient)": (0.66, 0.67, 0.655),
     "flatten_unet(gradcam)": (0.44, 0.43, 0.45),
 }
+DEFENDED = SSIM | {
+    "flatten_unet(gradient)@rnd": (0.66, 0.68, 0.655),
+    "flatten_unet(gradient)@ond": (0.63, 0.635, 0.62),
+    "flatten_unet(gradient)@gnime": (0.49, 0.485, 0.48),
+    "flatten_unet(input_x_gradient)@rnd": (0.635, 0.645, 0.63),
+    "flatten_unet(input_x_gradient)@ond": (0.60, 0.605, 0.61),
+    "flatten_unet(input_x_gradient)@gnime": (0.47, 0.48, 0.465),
+}
+"""The same arms, and defended releases of two explanations."""
+DISTORTION = {"rnd": (0.0040, 0.0041, 0.0039), "ond": (0.0040, 0.0040, 0.0041), "gnime": (0.0039, 0.0042, 0.0040)}
+PUBLISHED = [
+    dict(arm="prediction", metric="ssim", value=0.4412, spread=0.003, source="Table 1"),
+    dict(arm="flatten_unet(gradient)", metric="ssim", value=0.9065, spread=None, source="Table 1"),
+    dict(arm="flatten_unet(gradient)", metric="mse", value=0.0051, spread=0.012, source="Table 1"),
+    dict(arm="flatten_unet(lrp)", metric="ssim", value=0.9767, spread=None, source="Table 1"),
+    dict(arm="target", metric="accuracy", value=0.9, spread=0.01, source="Table II"),
+]
 METRICS = {
     "mse": lambda s: 0.09 * (1 - s),
     "one_minus_mse": lambda s: 1 - 0.09 * (1 - s),
@@ -24,16 +41,22 @@ METRICS = {
 }
 
 
-def make_rows(ssim, name="digits", seeds=3):
+def make_rows(ssim, name="digits", seeds=3, factor=1.0):
     def row(seed, stage, metric, value, arm=None):
-        inputs, _, explainer = arm.strip(")").partition("(") if arm else (None, None, None)
-        keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage, inputs=inputs, explainer=explainer or None)
+        seen, _, defence = (arm or "").partition("@")
+        inputs, _, explainer = seen.strip(")").partition("(")
+        keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage, inputs=inputs or None)
+        keys |= dict(explainer=explainer or None) | (dict(defence=defence) if defence else {})
         return keys | dict(metric=metric, value=float(value), examples=360)
 
     for seed in range(seeds):
         yield row(seed, "target", "accuracy", 0.95 + 0.01 * seed)
         yield row(seed, "evaluation", "accuracy", 0.97 + 0.005 * seed)
         for arm, values in ssim.items():
+            if "@" in arm:
+                distortion = factor * DISTORTION[arm.partition("@")[2]][seed]
+                yield row(seed, "defence", "distortion", distortion, arm)
+                yield row(seed, "defence", "masked_deepsim", 1 - 10 * distortion, arm)
             for metric, value in METRICS.items():
                 yield row(seed, "attack", metric, value(values[seed]), arm)
 
@@ -65,11 +88,49 @@ def make_examples(ssim, count=6):
         noisy = blur + 0.1 * (1 - values[0]) * rng.normal(size=images.shape)
         arrays[f"reconstruction/{arm}"] = noisy.clip(0, 1)[..., None].astype(np.float32)
         arrays[f"ssim/{arm}"] = (values[0] + 0.05 * rng.normal(size=count)).astype(np.float32)
+    for arm in ssim:
+        if "@" in arm:
+            explained = arrays[f"explanation/{arm.partition('(')[2].partition(')')[0]}"]
+            arrays[f"release/{arm}"] = explained + 0.2 * rng.normal(size=explained.shape)
     return arrays
 
 
-def make_unit(path, ssim=SSIM, name="digits", seeds=3, classes=CLASSES, width=0.125, examples=6):
-    """Writes a work unit as `xinv.audit` does."""
+def make_factors(ssim, count=300):
+    """Relevance raises SSIM by up to 0.2; typicalness changes nothing; defended arms keep their distortions."""
+    rng = np.random.default_rng(1)
+    arrays = {"relevance": rng.uniform(0.1, 0.8, count), "typicalness": rng.uniform(-0.2, 1, count)}
+    arrays["target_accuracy"] = (rng.uniform(size=count) < 0.9).astype(np.float32)
+    for arm, values in ssim.items():
+        arrays[f"ssim/{arm}"] = values[0] + 0.25 * (arrays["relevance"] - 0.45) + 0.05 * rng.normal(size=count)
+        arrays[f"attack_accuracy/{arm}"] = (rng.uniform(size=count) < arrays[f"ssim/{arm}"]).astype(np.float32)
+        if "@" in arm:
+            arrays[f"distortion/{arm}"] = DISTORTION[arm.partition("@")[2]][0] * rng.gamma(6, 1 / 6, count)
+    return arrays
+
+
+def make_confusion(classes=10, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.poisson(0.6, (classes, classes)) + np.diag(rng.integers(24, 38, classes))
+
+
+def make_unit(
+    path,
+    ssim=SSIM,
+    name="digits",
+    seeds=3,
+    classes=CLASSES,
+    width=0.125,
+    examples=6,
+    published=(),
+    factors=False,
+    confusion=0,
+    defences=None,
+    factor=1.0,
+):
+    """Writes a work unit as `xinv.audit` does.
+
+    `factors` adds factors.npz, `confusion` a matrix of so many classes, `factor` scales the defences' distortions.
+    """
     path.mkdir(parents=True)
     write = {
         "config.json": dict(
@@ -78,6 +139,9 @@ def make_unit(path, ssim=SSIM, name="digits", seeds=3, classes=CLASSES, width=0.
             evaluation=dict(label="digit"),
             target=dict(label="digit", model=dict(name="cnn", width=width)),
             attack=dict(name="decoder", encoders=["none", "flatten_unet"], train=dict(epochs=40, learning_rate=0.002)),
+            defences=defences
+            or dict(rnd=dict(name="gaussian"), ond=dict(name="pgd"), gnime=dict(name="gnime", lam=100.0)),
+            report=dict(examples=examples, published=list(published)),
         ),
         "environment.json": dict(python="3.11.7", packages=dict(jax="0.10.2"), devices=["cpu"], seconds=93.1),
         "dataset.json": dict(
@@ -90,7 +154,11 @@ def make_unit(path, ssim=SSIM, name="digits", seeds=3, classes=CLASSES, width=0.
     }
     for file, value in write.items():
         (path / file).write_text(json.dumps(value))
-    for file, lines in (("rows.jsonl", make_rows(ssim, name, seeds)), ("curves.jsonl", make_curves(ssim, seeds))):
+    rows = make_rows(ssim, name, seeds, factor)
+    for file, lines in (("rows.jsonl", rows), ("curves.jsonl", make_curves(ssim, seeds))):
         (path / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    np.savez(path / "examples.npz", **make_examples(ssim, examples))
+    arrays = make_examples(ssim, examples)
+    np.savez(path / "examples.npz", **arrays | ({"confusion/target": make_confusion(confusion)} if confusion else {}))
+    if factors:
+        np.savez(path / "factors.npz", **make_factors(ssim))
     return path

@@ -34,4 +34,4 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
     Raises:
       InputError: as `render`.
     """
-    return "\n\n".join(text(unit, level, width) for unit in read(Path(workdir)).units)
+    return text(read(Path(workdir)).units, level, width)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xinv.report.seen import explanations
 from xinv.types import InputError
 
 _NUMBER, _OPTIONAL_TEXT = (int, float), (str, NoneType)
@@ -33,6 +34,13 @@ _CURVE = {
     "loss": _NUMBER,
     "validation_loss": (*_NUMBER, NoneType),
 }
+_PUBLISHED = {
+    "arm": (str,),
+    "metric": (str,),
+    "value": _NUMBER,
+    "spread": (*_NUMBER, NoneType),
+    "source": (str,),
+}
 _Fields = Mapping[str, tuple[type, ...]]
 
 
@@ -42,11 +50,15 @@ class Unit(NamedTuple):
     Attributes:
       name: what its rows call it.
       path: its folder.
-      rows: one dict per (seed, stage, arm, metric), in the file's order.
+      rows: one dict per (seed, stage, arm, metric), in the file's order; "defence" is None where a row has none.
       curves: one dict per (seed, stage, arm, epoch).
-      examples: images uint8 [M,H,W,C], explanation/…, reconstruction/… and ssim/… of the first test examples.
+      examples: images uint8 [M,H,W,C], explanation/…, release/…, reconstruction/… and ssim/… of the first test images;
+        and confusion/… [K,K] of classifiers, rows the truth.
+      factors: [N] over all reported images: properties of target and explanation, ssim/… and attack_accuracy/… by arm,
+        distortion/… by defended arm; empty where the run kept none.
       classes: the M examples' class names, of the label that the attacker wants.
       dataset: name, fingerprint, image shape, class names, sizes of the roles.
+      published: figures to compare with, one dict per (source, arm, metric): value, and its spread or None.
       config: the complete config.
       environment: versions, devices, date, times.
     """
@@ -56,8 +68,10 @@ class Unit(NamedTuple):
     rows: list[dict[str, Any]]
     curves: list[dict[str, Any]]
     examples: dict[str, np.ndarray]
+    factors: dict[str, np.ndarray]
     classes: list[str]
     dataset: dict[str, Any]
+    published: list[dict[str, Any]]
     config: dict[str, Any]
     environment: dict[str, Any]
 
@@ -93,20 +107,22 @@ def _sweep(workdir: Path) -> Folder:
 
 
 def _unit(path: Path) -> Unit:
-    rows = _json_lines(path / "rows.jsonl", _ROW)
+    rows = [{"defence": None, **row} for row in _json_lines(path / "rows.jsonl", _ROW)]
     if not rows:
         raise InputError(f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first")
     _check_unique(path / "rows.jsonl", rows)
     dataset, config = _json(path / "dataset.json"), _json(path / "config.json")
-    examples = _examples(path / "examples.npz", rows)
+    examples = _examples(path / "examples.npz", rows, config)
     return Unit(
         name=rows[0]["unit"],
         path=path,
         rows=rows,
         curves=_json_lines(path / "curves.jsonl", _CURVE),
         examples=examples,
+        factors=_factors(path / "factors.npz"),
         classes=_classes(path, examples["labels"], dataset, config),
         dataset=dataset,
+        published=_published(path / "config.json", config),
         config=config,
         environment=_json(path / "environment.json"),
     )
@@ -141,15 +157,29 @@ def _json_line(path: Path, number: int, line: str, fields: _Fields) -> dict[str,
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"{path} line {number} is cut off or damaged ({error.msg}): run the audit again") from None
+    return _checked(f"{path} line {number}", value, fields)
+
+
+def _checked(place: str, value: Any, fields: _Fields) -> dict[str, Any]:
+    """`value`, an object with `fields` of the given types and no number that is not finite; errors name `place`."""
     for field, kinds in fields.items():
         if not isinstance(value, dict) or field not in value:
-            raise InputError(f"{path} line {number} has no {field!r}: it needs {', '.join(fields)}")
+            raise InputError(f"{place} has no {field!r}: it needs {', '.join(fields)}")
         if not isinstance(value[field], kinds):
             allowed = " or ".join(kind.__name__.replace("NoneType", "null") for kind in kinds)
-            raise InputError(f"{path} line {number} has {field} = {value[field]!r}: {allowed} is allowed")
+            raise InputError(f"{place} has {field} = {value[field]!r}: {allowed} is allowed")
         if isinstance(value[field], float) and not math.isfinite(value[field]):
-            raise InputError(f"{path} line {number} has {field} = {value[field]}: a finite number is allowed")
+            raise InputError(f"{place} has {field} = {value[field]}: a finite number is allowed")
     return value
+
+
+def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
+    """The config's published figures; none where it has none."""
+    report = config.get("report", {})
+    entries = report.get("published", []) if isinstance(report, dict) else []
+    if not isinstance(entries, list):
+        raise InputError(f"{path} has report.published = {entries!r}: a list of objects is allowed")
+    return [_checked(f"{path} report.published[{n}]", entry, _PUBLISHED) for n, entry in enumerate(entries)]
 
 
 def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -162,25 +192,44 @@ def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
         seen[key] = number
 
 
-def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+def _arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+            return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"{path} is missing: the run is not finished, start it again first") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error}): run the audit again") from None
+
+
+def _examples(path: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, np.ndarray]:
+    arrays = _arrays(path)
     attacks = [row for row in rows if row["stage"] == "attack"]
     needed = {"images", "labels"} | {f"reconstruction/{row['arm']}" for row in attacks}
-    needed |= {f"explanation/{row['explainer']}" for row in attacks if row["explainer"]}
+    needed |= {f"explanation/{name}" for row in attacks for name in explanations(config, row["explainer"])}
     needed |= {f"ssim/{row['arm']}" for row in attacks if row["metric"] == "ssim"}
-    for name in sorted(needed):
+    for name in sorted(needed | {name for name in arrays if name.startswith("release/")}):
         if name not in arrays:
             raise InputError(f"{path} has no array {name!r}: run the audit again")
         if len(arrays[name]) != len(arrays["images"]):
             raise InputError(f"{path} has {len(arrays[name])} of {name!r} for {len(arrays['images'])} images")
         if name.startswith("reconstruction/") and arrays[name].shape != arrays["images"].shape:
             raise InputError(f"{path} has {name!r} of shape {arrays[name].shape} for {arrays['images'].shape}")
+    for name, array in arrays.items():
+        if name.startswith("confusion/") and (array.ndim != 2 or array.shape[0] != array.shape[1]):
+            raise InputError(f"{path} has {name!r} of shape {array.shape}: a square is allowed")
+    return arrays
+
+
+def _factors(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of `path`, all of one length; none where the run kept none."""
+    if not path.exists():
+        return {}
+    arrays = _arrays(path)
+    sizes = {name: array.shape for name, array in arrays.items()}
+    for name, size in sizes.items():
+        if len(size) != 1 or size != next(iter(sizes.values())):
+            raise InputError(f"{path} has {name!r} of shape {size}: all need one dimension and one length")
     return arrays
 
 

@@ -11,12 +11,14 @@ class Measure(NamedTuple):
       leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0 where unknown.
       digits: decimals shown.
       meaning: one sentence.
+      intact: what an explanation released as it is has by definition; None where that must be measured.
     """
 
     label: str
     leak: int = 0
     digits: int = 3
     meaning: str = ""
+    intact: float | None = None
 
 
 _MEASURES = {
@@ -43,17 +45,68 @@ _MEASURES = {
         "Cosine between the evaluation model's features of original and reconstruction; 1 for equal features.",
     ),
     "accuracy": Measure("Accuracy", 0, 3, "Share of test images that the model classifies correctly."),
+    "distortion": Measure(
+        "Distortion, MSE",
+        0,
+        4,
+        "Mean squared difference between an explanation and its defended release; 0 for an unchanged one.",
+        0.0,
+    ),
+    "held_out_distortion": Measure(
+        "Held-out distortion",
+        0,
+        4,
+        "Distortion on images that the defender holds back; 0 for an unchanged release.",
+        0.0,
+    ),
+    "masked_deepsim": Measure(
+        "Masked DeePSiM",
+        0,
+        3,
+        "DeePSiM of the image times its explanation against the image times the release; 1 for an unchanged one.",
+        1.0,
+    ),
+    "spearman": Measure(
+        "Rank correlation",
+        0,
+        3,
+        "Spearman's correlation of an explanation with its release; 1 for an unchanged one.",
+        1.0,
+    ),
+    "top_overlap": Measure(
+        "Top overlap",
+        0,
+        3,
+        "Intersection over union of the most important pixels of explanation and release; 1 for an unchanged one.",
+        1.0,
+    ),
+    "deletion": Measure(
+        "Deletion", 0, 3, "Area under the class's probability as the released map's top pixels go; small if faithful."
+    ),
+    "insertion": Measure(
+        "Insertion",
+        0,
+        3,
+        "Area under the class's probability as the released map's top pixels come; large if faithful.",
+    ),
+    "max_sensitivity": Measure(
+        "Max sensitivity", 0, 3, "Largest relative change of the release under a small change of the image; 0 for none."
+    ),
+    "weighted_f1": Measure("Weighted F1", 1, 3, "F1 of the true classes on reconstructions, weighted by their sizes."),
 }
 
 
 def measure(metric: str) -> Measure:
     """How `metric` is shown; one without an entry gets its own name and no direction."""
+    if metric.startswith("f1_"):
+        name = plain(metric.removeprefix("f1_"))
+        return Measure(f"F1 of {name}", 1, 3, f"F1 of what a classifier of {name} says of reconstructions.")
     return _MEASURES.get(metric, Measure(plain(metric)))
 
 
 def plain(name: str) -> str:
-    """A plug-in's name as words: `input_x_gradient` is "input x gradient"."""
-    return name.replace("_", " ")
+    """A plug-in's name as words: `input_x_gradient` is "input x gradient", `gradient+gradcam` "gradient + gradcam"."""
+    return name.replace("_", " ").replace("+", " + ")
 
 
 def order(metrics: list[str]) -> list[str]:

@@ -2,19 +2,18 @@
 
 import json
 import shlex
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 
-from xinv.report import figures, sweep
+from xinv.report import defences, grids, plots, published, sweep, tradeoffs, trends
+from xinv.report.cells import number
+from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
+from xinv.report.headline import defended, headline, tally
 from xinv.report.measures import measure, order, plain
-from xinv.report.summary import Arm, Summary, headline, number, summarise, tally
-
-_COLOURS = 7
-"""Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
+from xinv.report.summary import Summary, colours, summarise
 
 _REPRODUCE = """\
 import json
@@ -36,34 +35,47 @@ class Bar(NamedTuple):
     point: float
 
 
-class Gallery(NamedTuple):
-    """Explanations that no attack of the run reads: one row per image, one map per method."""
-
-    methods: list[str]
-    rows: list[dict[str, Any]]
-
-
 class View(NamedTuple):
     """A unit as the template shows it."""
 
     unit: Unit
     summary: Summary
     headline: str
+    defended: str
     tally: str
     changed: dict[str, str]
     bars: dict[str, Bar]
     scale: tuple[str, ...]
-    examples: list[dict[str, Any]]
-    gallery: Gallery | None
-    panels: list[dict[str, Any]]
+    indented: dict[str, str]
+    published: list[published.Table]
+    groups: list[defences.Group]
+    leaks: list[str]
+    tradeoffs: tradeoffs.Diagrams | None
+    histograms: list[tradeoffs.Panel]
+    originals: list[str]
+    grids: list[grids.Grid]
+    gallery: grids.Gallery | None
+    factors: tradeoffs.Diagrams | None
+    confusions: list[Confusion]
+    panels: list[tradeoffs.Panel]
     facts: list[tuple[str, str]]
     reproduce: str
+
+
+class Sweep(NamedTuple):
+    """What several units show together; `lines` by the setting that they are drawn over."""
+
+    comparison: sweep.Comparison | None
+    published: list[published.Table]
+    lines: list[tuple[str, tradeoffs.Diagrams]]
+    tradeoffs: tradeoffs.Diagrams | None
 
 
 def html(folder: Folder, level: float, workdir: Path) -> str:
     """The page of `folder`, read from `workdir`, with intervals at confidence `level`."""
     summaries = [summarise(unit, level) for unit in folder.units]
     changes = sweep.changed([unit.config for unit in folder.units])
+    inks = colours(summaries)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -72,34 +84,70 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": plain, "measure": measure, "json": lambda value: json.dumps(value, indent=2)}
+    environment.filters |= {"share": defences.share, "number": number}
     environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    shown = [metric for summary in summaries for metric in (*summary.metrics, *summary.releases)]
     return environment.get_template("page.html").render(
-        views=[_view(*of) for of in zip(folder.units, summaries, changes, strict=True)],
+        views=[_view(*of, inks) for of in zip(folder.units, summaries, changes, strict=True)],
+        sweep=_sweep(folder.units, summaries, changes, inks) if len(folder.units) > 1 else None,
         unfinished=folder.unfinished,
-        comparison=sweep.compare([unit.name for unit in folder.units], summaries),
-        colours=_colours(summaries),
-        metrics=order(list(dict.fromkeys(metric for summary in summaries for metric in summary.metrics))),
+        colours=inks,
+        metrics=order(list(dict.fromkeys(shown))),
         level=f"{level:.0%}",
         workdir=shlex.quote(str(workdir)),
     )
 
 
-def _view(unit: Unit, summary: Summary, changed: dict[str, str]) -> View:
+def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str, str]) -> View:
     bars, scale = _bars(summary)
+    groups = defences.groups(summary)
     return View(
         unit=unit,
         summary=summary,
         headline=headline(summary),
+        defended=defended(summary),
         tally=tally(summary),
         changed=changed,
         bars=bars,
         scale=scale,
-        examples=_examples(unit, summary) if summary.arms else [],
-        gallery=_gallery(unit, summary),
-        panels=_panels(unit, summary),
+        indented=_indented(groups),
+        published=published.tables([unit], [summary]),
+        groups=groups,
+        leaks=tradeoffs.leaks(summary.metrics, 4),
+        tradeoffs=tradeoffs.tradeoffs([unit], [summary], inks),
+        histograms=tradeoffs.histograms(unit, summary, inks),
+        originals=grids.originals(unit) if summary.arms else [],
+        grids=grids.grids(unit, summary),
+        gallery=grids.gallery(unit, summary),
+        factors=trends.factors(unit, summary, inks),
+        confusions=confusions(unit),
+        panels=_training(unit, summary, inks),
         facts=list(sweep.flat(unit.environment)),
         reproduce=_REPRODUCE.format(path=str(unit.path / "config.json")),
     )
+
+
+def _sweep(
+    units: tuple[Unit, ...], summaries: list[Summary], changes: list[dict[str, str]], inks: dict[str, str]
+) -> Sweep:
+    alike = sweep.defended_alike(units, changes)
+    lines = [
+        (axis.setting, trends.sweep_lines(axis.values, axis.setting, [summaries[place] for place in axis.units], inks))
+        for axis in sweep.axes(changes)
+    ]
+    several = [units[place] for place in alike], [summaries[place] for place in alike]
+    return Sweep(
+        comparison=sweep.compare([unit.name for unit in units], summaries),
+        published=published.tables(units, summaries),
+        lines=[(setting, diagrams) for setting, diagrams in lines if diagrams],
+        tradeoffs=tradeoffs.tradeoffs(*several, inks) if len(alike) > 1 else None,
+    )
+
+
+def _indented(groups: list[defences.Group]) -> dict[str, str]:
+    """Short labels, by arm, of those that stand below the undefended arm of their group."""
+    below = [zip(group.arms[1:], group.names[1:], strict=True) for group in groups if not group.arms[0].defence]
+    return {arm.name: f"with {name}" if arm.defence else name for group in below for arm, name in group}
 
 
 def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
@@ -125,62 +173,14 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
     return bars, tuple(number(low + span * step / 4, 2) for step in range(5))
 
 
-def _examples(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
-    """One entry per example: its original, then a group of pictures per explainer, predictions alone first."""
-    arrays = unit.examples
-    pictures = {
-        name: [figures.picture(x) for x in arrays[name]] for name in arrays if name.startswith("reconstruction/")
-    }
-    pictures |= {name: figures.heatmaps(arrays[name]) for name in arrays if name.startswith("explanation/")}
-    originals = [figures.picture(image) for image in arrays["images"]]
-    groups: dict[str | None, list[Arm]] = {}
-    for arm in summary.arms:
-        groups.setdefault(arm.explainer, []).append(arm)
-
-    def group(explainer: str | None, arms: list[Arm], index: int) -> dict[str, Any]:
-        rebuilt = [
-            {
-                "arm": arm,
-                "picture": pictures[f"reconstruction/{arm.name}"][index],
-                "ssim": number(float(arrays[f"ssim/{arm.name}"][index]), 2) if f"ssim/{arm.name}" in arrays else None,
-            }
-            for arm in arms
-        ]
-        map_ = pictures[f"explanation/{explainer}"][index] if explainer else None
-        return {"title": plain(explainer) if explainer else "predictions", "map": map_, "rebuilt": rebuilt}
-
-    return [
-        {"name": name, "original": original, "groups": [group(e, arms, index) for e, arms in groups.items()]}
-        for index, (name, original) in enumerate(zip(unit.classes, originals, strict=True))
-    ]
-
-
-def _gallery(unit: Unit, summary: Summary) -> Gallery | None:
-    attacked = {arm.explainer for arm in summary.arms}
-    stored = [name for name in unit.examples if name.startswith("explanation/")]
-    maps = {name.removeprefix("explanation/"): unit.examples[name] for name in stored}
-    pictures = {name: figures.heatmaps(array) for name, array in maps.items() if name not in attacked}
-    rows = [
-        {"name": name, "original": figures.picture(image), "maps": [maps[index] for maps in pictures.values()]}
-        for index, (name, image) in enumerate(zip(unit.classes, unit.examples["images"], strict=True))
-    ]
-    return Gallery([plain(name) for name in pictures], rows) if pictures else None
-
-
-def _panels(unit: Unit, summary: Summary) -> list[dict[str, Any]]:
-    """One entry per stage and arm: its losses; a stage's arms share their scale."""
+def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeoffs.Panel]:
+    """One panel per stage and arm: its losses; a stage's arms share their scale."""
     labels = {arm.name: arm.label for arm in summary.arms}
-    panels = []
-    for stage, arm in dict.fromkeys((line["stage"], line["arm"]) for line in unit.curves):
+
+    def panel(stage: str, arm: str) -> tradeoffs.Panel:
         lines = [line for line in unit.curves if line["stage"] == stage]
-        limits = figures.limits(lines)
-        svg = figures.curves([line for line in lines if line["arm"] == arm], limits)
-        panels.append({"stage": plain(stage), "arm": arm, "label": labels.get(arm, ""), "svg": svg})
-    return panels
+        title = f"{plain(stage)}: {labels.get(arm, plain(arm or ''))}" if arm not in (None, stage) else plain(stage)
+        mine: list[dict[str, Any]] = [line for line in lines if line["arm"] == arm]
+        return tradeoffs.Panel(title, plots.curves(mine, plots.limits(lines)), inks.get(arm, "c0"))
 
-
-def _colours(summaries: Iterable[Summary]) -> dict[str, str]:
-    """The CSS class of each arm, one per explainer and the same in every unit; grey is for predictions alone."""
-    arms = [arm for summary in summaries for arm in summary.arms]
-    explainers = list(dict.fromkeys(arm.explainer for arm in arms if arm.explainer))
-    return {arm.name: f"c{explainers.index(arm.explainer) % _COLOURS + 1}" if arm.explainer else "c0" for arm in arms}
+    return [panel(*of) for of in dict.fromkeys((line["stage"], line["arm"]) for line in unit.curves)]

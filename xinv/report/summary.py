@@ -1,72 +1,51 @@
-"""Rows to the figures that a page or a terminal shows: intervals, leak levels, and one honest sentence."""
+"""Rows to the figures that a page or a terminal shows: arms, their labels, and a cell per metric."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
-from xinv.metrics.stats import Interval, mean_interval, overlap
+from xinv.report.cells import Cell, Rows, against, cell, leak_levels
 from xinv.report.folder import Unit
-from xinv.report.measures import Measure, measure, order, plain
+from xinv.report.measures import measure, order, plain
+from xinv.report.seen import seen
 
-Rows = list[dict[str, Any]]
-
-
-class Cell(NamedTuple):
-    """One arm's figure for one metric.
-
-    Attributes:
-      interval: mean over seeds and its confidence interval.
-      values: the seeds' values.
-      digits: decimals shown.
-      leak: 0 for the arm that gives least away in this metric, 1 for the one that gives most; None where unknown.
-      against: "more" or "less" where an explanation leaks more or less than predictions alone and the intervals are
-        apart, "overlap" where they are not, None where that cannot be said.
-    """
-
-    interval: Interval
-    values: tuple[float, ...]
-    digits: int
-    leak: float | None = None
-    against: str | None = None
-
-    @property
-    def mean(self) -> str:
-        """The mean as shown."""
-        return number(self.interval.mean, self.digits)
-
-    @property
-    def half(self) -> str:
-        """Half the interval as shown; empty for one seed."""
-        return number(self.interval.half_width, self.digits) if self.interval.count > 1 else ""
-
-    @property
-    def text(self) -> str:
-        """Mean ± half the interval."""
-        return f"{self.mean} ± {self.half}" if self.half else self.mean
-
-    @property
-    def seeds(self) -> str:
-        """The seeds' values as shown."""
-        return ", ".join(number(value, self.digits) for value in self.values)
+_COLOURS = 7
+"""Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
 
 
 class Arm(NamedTuple):
-    """One attack: what it saw (`explainer` is None for predictions alone) and how, and its cell of each metric."""
+    """One attack: what it saw and how, and what came of it.
+
+    Attributes:
+      name: as in the rows.
+      label: the shortest text that tells it from the unit's other arms.
+      explainer: what the service explained with, several joined by "+"; None for predictions alone.
+      inputs: how the attack read it; None where the rows do not say.
+      kind: what it does, whatever defends the release: arms that share it differ in nothing else.
+      defence: what changed the release, several joined by "+"; None for a release as it is.
+      cells: figure by metric, of what the attacker recovers.
+      release: figure by metric, of what the defence does to the release; empty without a defence.
+    """
 
     name: str
     label: str
     explainer: str | None
     inputs: str | None
+    kind: str
+    defence: str | None
     cells: dict[str, Cell]
+    release: dict[str, Cell]
 
 
 class Summary(NamedTuple):
     """A unit in figures.
 
     Attributes:
-      arms: predictions alone first, the others in the order of the rows.
+      arms: predictions alone first, then by explainer and inputs, arms without a defence before the others.
       metrics: the metrics of the arms, the most telling first.
-      models: (label, cell) of each figure of the target and the evaluation model.
+      releases: the metrics of what defences do to the release.
+      models: label, metric and cell of each figure of the target and the other classifiers.
       seeds: number of seeds.
       examples: reconstructed images per seed, for example "360".
       level: confidence level.
@@ -74,7 +53,8 @@ class Summary(NamedTuple):
 
     arms: tuple[Arm, ...]
     metrics: tuple[str, ...]
-    models: tuple[tuple[str, Cell], ...]
+    releases: tuple[str, ...]
+    models: tuple[tuple[str, str, Cell], ...]
     seeds: int
     examples: str
     level: float
@@ -86,25 +66,32 @@ class Summary(NamedTuple):
 
     @property
     def baseline(self) -> Arm | None:
-        """The attack that saw predictions alone."""
-        return next((arm for arm in self.arms if arm.explainer is None), None)
+        """The attack that saw predictions alone: the arm "prediction", or the only one without an explainer."""
+        found = {arm.name: arm for arm in self.arms if not arm.explainer and not arm.defence}
+        return found.get(_alone(found))
 
     @property
     def explained(self) -> list[Arm]:
-        """The attacks on explanations that the headline can rank, the most successful first."""
-        found = [arm for arm in self.arms if arm.explainer and self.main in arm.cells]
+        """The attacks on undefended explanations that the headline can rank, the most successful first."""
+        return self.ranked(arm for arm in self.arms if arm.explainer and not arm.defence)
+
+    def ranked(self, arms: Iterable[Arm]) -> list[Arm]:
+        """Those of `arms` with a figure of the main metric, the most successful attack first."""
+        found = [arm for arm in arms if self.main in arm.cells]
         found = [arm for arm in found if not math.isnan(arm.cells[self.main].interval.mean)]
         return sorted(found, key=lambda arm: -measure(self.main).leak * arm.cells[self.main].interval.mean)
 
 
 def summarise(unit: Unit, level: float = 0.90) -> Summary:
     """The figures of `unit` with intervals at confidence `level`."""
-    attacks = [row for row in unit.rows if row["stage"] == "attack"]
+    attacks = [row | seen(unit.config, row) for row in unit.rows if row["stage"] == "attack"]
+    defences = [row for row in unit.rows if row["stage"] == "defence"]
     metrics = order(_distinct(row["metric"] for row in attacks))
     counts = sorted({row["examples"] for row in attacks or unit.rows})
     return Summary(
-        arms=tuple(_arms(attacks, metrics, level)),
+        arms=tuple(_arms(attacks, defences, metrics, level)),
         metrics=tuple(metrics),
+        releases=tuple(order(_distinct(row["metric"] for row in defences))),
         models=tuple(_models(unit.rows, level)),
         seeds=len({row["seed"] for row in unit.rows}),
         examples=f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}",
@@ -112,55 +99,39 @@ def summarise(unit: Unit, level: float = 0.90) -> Summary:
     )
 
 
-def headline(summary: Summary) -> str:
-    """What the audit shows, in one sentence that claims no more than the intervals allow."""
-    if not summary.explained:
-        return "This run attacked no explanation."
-    best, shown = summary.explained[0], measure(summary.main)
-    seen = f"{plain(best.explainer)} explanations" + ("" if best.label == plain(best.explainer) else f" ({best.label})")
-    value = f"{shown.label} {best.cells[summary.main].text}"
-    if summary.baseline is None or summary.main not in summary.baseline.cells:
-        return f"From {seen} an attacker rebuilds inputs at {value}."
-    alone = f"{summary.baseline.cells[summary.main].text} from predictions alone"
-    match best.cells[summary.main].against:
-        case "more":
-            return f"Releasing {seen} lets an attacker rebuild inputs at {value}, against {alone}."
-        case "less":
-            return f"No explanation helped the attacker: the best, {best.label}, reaches {value}, against {alone}."
-        case "overlap":
-            return (
-                f"No difference is established: {seen} reach {value}, against {alone}, "
-                f"and the {summary.level:.0%} intervals overlap."
-            )
-    return (
-        f"In one run {seen} reach {value}, against {alone}; "
-        "a single seed gives no interval, so this difference may be chance."
-    )
+def colours(summaries: Iterable[Summary]) -> dict[str, str]:
+    """The CSS class of each arm, the same in every unit: one per undefended attack, whose defended versions share it.
+
+    Grey is for predictions alone. Where the colours do not suffice there is one per explainer.
+    """
+    arms = [(arm, summary.baseline) for summary in summaries for arm in summary.arms]
+    fine = {arm.name: _origin(arm, [other for other, _ in arms]) for arm, _ in arms}
+    coarse = {arm.name: arm.explainer or "" for arm, _ in arms}
+    grey = {arm.name for arm, baseline in arms if baseline and arm.kind == baseline.kind and arm.defence}
+    grey |= {baseline.name for _, baseline in arms if baseline}
+    for keys in (fine, coarse):
+        found = _distinct(key for name, key in keys.items() if name not in grey)
+        if len(found) <= _COLOURS:
+            break
+    return {name: "c0" if name in grey else f"c{found.index(key) % _COLOURS + 1}" for name, key in keys.items()}
 
 
-def tally(summary: Summary) -> str:
-    """How many explanations are apart from predictions alone; empty where the headline says it all."""
-    verdicts = [arm.cells[summary.main].against for arm in summary.explained]
-    if len(verdicts) < 2 or None in verdicts:
-        return ""
-    said = {
-        "more": "leak more than predictions alone, intervals apart",
-        "overlap": "cannot be told from predictions alone",
-        "less": "leak less than predictions alone, intervals apart",
-    }
-    parts = [f"{verdicts.count(v)} of {len(verdicts)} explanations {text}" for v, text in said.items() if v in verdicts]
-    return f"By {measure(summary.main).label}, {'; '.join(parts)} (confidence {summary.level:.0%})."
+def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
+    """Those of `others` that differ from `arm` in nothing but what defends the release."""
+    return [other for other in others if other.kind == arm.kind]
 
 
-def number(value: float, digits: int) -> str:
-    """`value` with `digits` decimals and a real minus sign; "n/a" for NaN."""
-    return "n/a" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+def _origin(arm: Arm, arms: list[Arm]) -> Any:
+    """What an arm's colour stands for: itself, or for a defended one the undefended one, or what they all read."""
+    if not arm.defence:
+        return arm.name
+    return next((other.name for other in same_attack(arm, arms) if not other.defence), arm.kind)
 
 
-def _arms(attacks: Rows, metrics: list[str], level: float) -> list[Arm]:
+def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> list[Arm]:
     groups = {name: [row for row in attacks if row["arm"] == name] for name in _distinct(r["arm"] for r in attacks)}
-    heads = sorted((rows[0] for rows in groups.values()), key=lambda row: row["explainer"] is not None)
-    alone = next((row["arm"] for row in heads if row["explainer"] is None), None)
+    heads = _sorted([rows[0] for rows in groups.values()])
+    alone = _alone([row["arm"] for row in heads if not row["explainer"] and not row["defence"]])
     columns = {metric: _column(groups, metric, alone, level) for metric in metrics}
     return [
         Arm(
@@ -168,66 +139,73 @@ def _arms(attacks: Rows, metrics: list[str], level: float) -> list[Arm]:
             label,
             row["explainer"],
             row["inputs"],
+            row["kind"],
+            row["defence"],
             {m: column[row["arm"]] for m, column in columns.items() if row["arm"] in column},
+            _release([found for found in defences if found["arm"] == row["arm"]], level),
         )
-        for row, label in zip(heads, _labels(heads), strict=True)
+        for row, label in zip(heads, _labels(heads, alone), strict=True)
     ]
+
+
+def _sorted(heads: Rows) -> Rows:
+    """The arm "prediction" and the others without an explainer first; then by what they read, undefended ones first."""
+    explainers = _distinct(row["explainer"] for row in heads)
+    kinds = _distinct(row["kind"] for row in heads)
+
+    def rank(row: dict[str, Any]) -> tuple[Any, ...]:
+        first = row["arm"] != "prediction", row["explainer"] is not None
+        kind = explainers.index(row["explainer"]), kinds.index(row["kind"])
+        return *first, *kind, row["defence"] is not None
+
+    return sorted(heads, key=rank)
 
 
 def _column(groups: dict[str, Rows], metric: str, alone: str | None, level: float) -> dict[str, Cell]:
     """The cells of one metric by arm, each placed between the arm that leaks least and the one that leaks most."""
     shown = measure(metric)
     found = {arm: [row for row in rows if row["metric"] == metric] for arm, rows in groups.items()}
-    cells = {arm: _cell(rows, shown, level) for arm, rows in found.items() if rows}
-    place = leak_levels(list(cells.values()), shown.leak)
-    base = cells.get(alone)
-    explained = {arm for arm in cells if groups[arm][0]["explainer"]}
+    cells = {arm: cell(rows, shown.digits, level) for arm, rows in found.items() if rows}
+    place, base = leak_levels(list(cells.values()), shown.leak), cells.get(alone)
     return {
-        arm: place(cell)._replace(against=_against(cell, base, shown.leak) if base and arm in explained else None)
-        for arm, cell in cells.items()
+        arm: place(mine)._replace(against=against(mine, base, shown.leak) if base and arm != alone else None)
+        for arm, mine in cells.items()
     }
 
 
-def leak_levels(cells: list[Cell], direction: int) -> Callable[[Cell], Cell]:
-    """A function that gives a cell its leak level among `cells`, 0 for the one that leaks least and 1 for the most."""
-    ranks = [direction * cell.interval.mean for cell in cells if math.isfinite(cell.interval.mean)]
-    low, spread = min(ranks, default=0), max(ranks, default=0) - min(ranks, default=0)
-
-    def place(cell: Cell) -> Cell:
-        rank = direction * cell.interval.mean
-        return cell._replace(leak=(rank - low) / spread if spread and math.isfinite(rank) else None)
-
-    return place
+def _alone(names: Collection[str]) -> str | None:
+    """Which of the undefended arms without an explainer the others are compared with; None where none stands out."""
+    return next((name for name in names if name == "prediction" or len(names) == 1), None)
 
 
-def _against(cell: Cell, alone: Cell, direction: int) -> str | None:
-    if not direction or not math.isfinite(cell.interval.half_width + alone.interval.half_width):
-        return None
-    if overlap(cell.interval, alone.interval):
-        return "overlap"
-    return "more" if direction * (cell.interval.mean - alone.interval.mean) > 0 else "less"
+def _release(rows: Rows, level: float) -> dict[str, Cell]:
+    metrics = order(_distinct(row["metric"] for row in rows))
+    return {m: cell([row for row in rows if row["metric"] == m], measure(m).digits, level) for m in metrics}
 
 
-def _cell(rows: Rows, shown: Measure, level: float) -> Cell:
-    values = tuple(float(row["value"]) for row in rows)
-    return Cell(mean_interval(values, level), values, shown.digits)
-
-
-def _labels(rows: Rows) -> list[str]:
-    """The shortest labels that tell the arms apart: the explainer, the explainer with its inputs, or the arm's name."""
-    short = [plain(row["explainer"]) if row["explainer"] else "predictions alone" for row in rows]
+def _labels(rows: Rows, alone: str | None) -> list[str]:
+    """The shortest labels that tell the arms apart: what is seen, then with the inputs, or else the arm's name."""
+    ends = [f" with {plain(row['defence'])}" if row["defence"] else "" for row in rows]
+    short = [plain(row["explainer"] or "predictions alone") + end for row, end in zip(rows, ends, strict=True)]
     long = [
-        f"{text}, {plain(row['inputs'])}" if row["explainer"] and row["inputs"] else text
-        for text, row in zip(short, rows, strict=True)
+        f"{plain(row['explainer'])}, {plain(row['inputs'] or row['arm'])}{end}"
+        if row["explainer"]
+        else plain(row["arm"])
+        for row, end in zip(rows, ends, strict=True)
     ]
-    return next((labels for labels in (short, long) if len(set(labels)) == len(rows)), [row["arm"] for row in rows])
+    long = ["predictions alone" if row["arm"] == alone else text for row, text in zip(rows, long, strict=True)]
+    counts = Counter(short), Counter(long)
+    return [
+        a if counts[0][a] == 1 else b if counts[1][b] == 1 else row["arm"]
+        for a, b, row in zip(short, long, rows, strict=True)
+    ]
 
 
-def _models(rows: Rows, level: float) -> Iterable[tuple[str, Cell]]:
-    others = [row for row in rows if row["stage"] != "attack"]
+def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:
+    others = [row for row in rows if row["stage"] not in ("attack", "defence")]
     for stage, metric in _distinct((row["stage"], row["metric"]) for row in others):
         found = [row for row in others if (row["stage"], row["metric"]) == (stage, metric)]
-        yield f"{plain(stage)} {plain(metric)}", _cell(found, measure(metric), level)
+        yield f"{plain(stage)} {plain(metric)}", metric, cell(found, measure(metric).digits, level)
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

@@ -4,8 +4,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from xinv.report.cells import Cell, leak_levels
+from xinv.report.folder import Unit
 from xinv.report.measures import measure
-from xinv.report.summary import Cell, Summary, leak_levels
+from xinv.report.summary import Summary
 
 
 class Comparison(NamedTuple):
@@ -33,7 +35,7 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | 
         return None
     shown = measure(metric)
     arms = {arm.name: arm.label for summary in summaries for arm in summary.arms if metric in arm.cells}
-    models = list(dict.fromkeys(label for summary in summaries for label, _ in summary.models))
+    models = list(dict.fromkeys(label for summary in summaries for label, of, _ in summary.models if of == "accuracy"))
     attacks = [{arm.name: arm.cells[metric] for arm in s.arms if metric in arm.cells} for s in summaries]
     place = leak_levels([cell for row in attacks for cell in row.values()], shown.leak)
     attacks = [{arm: place(cell) for arm, cell in row.items()} for row in attacks]
@@ -46,7 +48,8 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | 
         arms=arms,
         models=models,
         rows=[
-            [row.get(arm) for arm in arms] + [dict(summary.models).get(label) for label in models]
+            [row.get(arm) for arm in arms]
+            + [{of: cell for of, _, cell in summary.models}.get(label) for label in models]
             for row, summary in zip(attacks, summaries, strict=True)
         ],
     )
@@ -67,3 +70,51 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]
             yield from flat(item, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", item if isinstance(item, str) else json.dumps(item)
+
+
+class Axis(NamedTuple):
+    """Units, by their places in the sweep, that differ in one number: the setting and its value for each."""
+
+    setting: str
+    units: list[int]
+    values: list[float]
+
+
+def axes(changes: Sequence[Mapping[str, str]]) -> list[Axis]:
+    """Every set of units that differ in one number, by what `changed` gives.
+
+    Settings that take the same value as that number in every unit, such as m in two places, count as the same one.
+    """
+    found = []
+    for name in dict.fromkeys(name for settings in changes for name in settings if not name.startswith("report.")):
+        sets: dict[Any, list[int]] = {}
+        for place, settings in enumerate(changes):
+            if _number(settings.get(name)) is not None:
+                sets.setdefault(_others(settings, settings[name]), []).append(place)
+        for units in sets.values():
+            values = [_number(changes[place][name]) for place in units]
+            if len(set(values)) == len(units) > 1 and units not in [axis.units for axis in found]:
+                found.append(Axis(name, units, values))
+    return found
+
+
+def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) -> list[int]:
+    """The largest set of units that differ in nothing but defences and attacks, so that one diagram holds them all."""
+    sets: dict[Any, list[int]] = {}
+    for place, (unit, settings) in enumerate(zip(units, changes, strict=True)):
+        rest = {n: v for n, v in settings.items() if n.partition(".")[0] not in ("defences", "arms", "report")}
+        sets.setdefault((unit.dataset["fingerprint"], frozenset(rest.items())), []).append(place)
+    return max(sets.values(), key=len, default=[])
+
+
+def _others(settings: Mapping[str, str], value: str) -> frozenset[tuple[str, str]]:
+    """What a unit has beside a number: all settings but those with that value and those of the report."""
+    return frozenset((n, v) for n, v in settings.items() if v != value and not n.startswith("report."))
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = json.loads(text or "null")
+    except json.JSONDecodeError:
+        return None
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

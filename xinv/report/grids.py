@@ -1,0 +1,136 @@
+"""Rows of pictures as in the papers' figures: original, explanation, what was released, what the attacker rebuilt."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from xinv.report import pictures
+from xinv.report.cells import number
+from xinv.report.folder import Unit
+from xinv.report.measures import plain
+from xinv.report.summary import Arm, Summary
+
+_COLUMNS = 10
+"""Columns beside the original that a page is wide enough for."""
+
+
+class Column(NamedTuple):
+    """One kind of picture: its heading, what it shows in words, and one picture and SSIM (or None) per example."""
+
+    heading: str
+    words: str
+    pictures: Sequence[str]
+    scores: Sequence[str | None]
+
+
+class Strip(NamedTuple):
+    """Columns that belong together: what one explanation, defended in one way, gives the attacker.
+
+    Attributes:
+      title: what is explained, or the defence where the grid names the explanation.
+      arm: the arm whose colour it has.
+      columns: maps first, then one reconstruction per arm.
+    """
+
+    title: str
+    arm: str
+    columns: tuple[Column, ...]
+
+
+class Grid(NamedTuple):
+    """Strips side by side, one row per example; `title` is the explanation that they defend, or empty."""
+
+    title: str
+    strips: tuple[Strip, ...]
+
+
+class Gallery(NamedTuple):
+    """Explanations that no attack of the run reads: one row per image, one map per method."""
+
+    methods: list[str]
+    rows: list[dict[str, Any]]
+
+
+def grids(unit: Unit, summary: Summary) -> list[Grid]:
+    """The run's pictures in grids of a page's width: one per defended explanation, the others side by side."""
+    defended = list(dict.fromkeys(arm.explainer for arm in summary.arms if arm.defence))
+    groups: dict[tuple[str | None, str | None], list[Arm]] = {}
+    for arm in summary.arms:
+        groups.setdefault((arm.explainer, arm.defence), []).append(arm)
+    strips = {key: _strip(unit, arms, key[0] in defended) for key, arms in groups.items()}
+    others = [strip for key, strip in strips.items() if key[0] not in defended]
+    found = [Grid("", part) for part in _packed(others)]
+    for explainer in defended:
+        mine = [strip for key, strip in strips.items() if key[0] == explainer]
+        found += [Grid(plain(explainer or "predictions alone"), part) for part in _packed(mine)]
+    return found
+
+
+def originals(unit: Unit) -> list[str]:
+    """The examples as they are."""
+    return [pictures.picture(image) for image in unit.examples["images"]]
+
+
+def gallery(unit: Unit, summary: Summary) -> Gallery | None:
+    """The explanations that no arm reads; None where there are none."""
+    attacked = {name for arm in summary.arms if arm.explainer for name in arm.explainer.split("+")}
+    stored = [name for name in unit.examples if name.startswith("explanation/")]
+    maps = {name.removeprefix("explanation/"): unit.examples[name] for name in stored}
+    shown = {name: pictures.heatmaps(array) for name, array in maps.items() if name not in attacked}
+    rows = [
+        {"name": name, "original": original, "maps": [maps[index] for maps in shown.values()]}
+        for index, (name, original) in enumerate(zip(unit.classes, originals(unit), strict=True))
+    ]
+    return Gallery([plain(name) for name in shown], rows) if shown else None
+
+
+def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:
+    """One explanation's maps under one defence, or none, and what `arms` rebuild; `titled` if the grid names it."""
+    first = arms[0]
+    explainer, defence = plain(first.explainer or "predictions"), plain(first.defence or "no defence")
+    maps = _released(unit, arms) if first.defence else _explained(unit, first)
+    repeated = len({arm.inputs for arm in arms}) < len(arms)
+    headings = [arm.name if repeated else plain(arm.inputs or arm.name) for arm in arms]
+    rebuilt = [
+        _rebuilt(unit, arm, heading if len(arms) > 1 else "rebuilt")
+        for arm, heading in zip(arms, headings, strict=True)
+    ]
+    return Strip(defence if titled else explainer, first.name, (*maps, *rebuilt))
+
+
+def _explained(unit: Unit, arm: Arm) -> Iterable[Column]:
+    names = arm.explainer.split("+") if arm.explainer else []
+    for name in names:
+        heading = plain(name) if len(names) > 1 else "explanation"
+        shown = pictures.heatmaps(unit.examples[f"explanation/{name}"])
+        yield Column(heading, f"Explanation: {plain(name)}", shown, [None] * len(shown))
+
+
+def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
+    """What the first of `arms` saw, which they share, on its explanation's scale; nothing where the run kept none."""
+    name, explainers = f"release/{arms[0].name}", (arms[0].explainer or "").split("+")
+    if name in unit.examples:
+        signed = any(unit.examples[f"explanation/{of}"].mean(axis=-1).min() < 0 for of in explainers if of)
+        shown = pictures.heatmaps(unit.examples[name], signed)
+        yield Column("released", f"Released: {arms[0].label}", shown, [None] * len(shown))
+
+
+def _rebuilt(unit: Unit, arm: Arm, heading: str) -> Column:
+    shown = [pictures.picture(image) for image in unit.examples[f"reconstruction/{arm.name}"]]
+    scores = unit.examples.get(f"ssim/{arm.name}")
+    texts = [None] * len(shown) if scores is None else [number(float(score), 2) for score in scores]
+    return Column(heading, f"Reconstruction from {arm.label}", shown, texts)
+
+
+def _packed(strips: Sequence[Strip]) -> list[tuple[Strip, ...]]:
+    """The strips in order, in as few rows of `_COLUMNS` columns as that allows; one that is wider is cut."""
+    rows: list[list[Strip]] = []
+    room = 0
+    for strip in strips:
+        for start in range(0, len(strip.columns), _COLUMNS):
+            part = strip._replace(columns=strip.columns[start : start + _COLUMNS])
+            if len(part.columns) > room:
+                rows.append([])
+                room = _COLUMNS
+            rows[-1].append(part)
+            room -= len(part.columns)
+    return [tuple(row) for row in rows]

@@ -1,0 +1,189 @@
+"""Diagrams as inline SVG that follows the page's colours, light or dark."""
+
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from xinv.metrics.stats import Interval
+
+_INK, _GRID, _LINE = "#010203", "#040506", "#070809"
+"""Placeholders that become the page's CSS variables --muted, --line and --arm."""
+_ARMS = {f"c{number}": f"#0a0b{number:02d}" for number in range(8)}
+"""Placeholders of the variables --c0 to --c7, by the CSS class that an arm has."""
+_VARIABLES = {_INK: "--muted", _GRID: "--line", _LINE: "--arm"} | {ink: f"--{name}" for name, ink in _ARMS.items()}
+MARKS = {"○": "o", "■": "s", "▲": "^", "◆": "D", "▼": "v", "✚": "P", "✖": "X"}
+"""Marks of a trade-off's points, by the character that a legend shows."""
+UNDEFENDED = "○"
+"""The mark of no defence, which is hollow."""
+
+
+class Point(NamedTuple):
+    """One arm in a trade-off: its colour's CSS class, its mark as a key of `MARKS`, and where it stands."""
+
+    colour: str
+    mark: str
+    x: Interval
+    y: Interval
+
+
+class Line(NamedTuple):
+    """A line with a band.
+
+    Attributes:
+      colour: CSS class of its colour.
+      dashed: whether it is; so are defended arms.
+      x, y, low, high: the line and the band's ends, [n] each.
+      dots: x and y of points drawn beside it, [m] each.
+    """
+
+    colour: str
+    dashed: bool
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    dots: tuple[np.ndarray, np.ndarray]
+
+
+def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) -> Markup:
+    """Losses by epoch as SVG, 300 x 190 units: one thin line per seed, validation solid, training dotted.
+
+    The scale is logarithmic between `limits`, linear where they are None.
+    """
+    figure, axes = _axes("epoch")
+    for seed in dict.fromkeys(line["seed"] for line in lines):
+        mine = sorted((line for line in lines if line["seed"] == seed), key=lambda line: line["epoch"])
+        epochs = [line["epoch"] for line in mine]
+        validation = [np.nan if line["validation_loss"] is None else line["validation_loss"] for line in mine]
+        axes.plot(epochs, [line["loss"] for line in mine], color=_LINE, lw=0.9, ls=(0, (1.5, 1.5)), alpha=0.75)
+        if not np.isnan(validation).all():
+            axes.plot(epochs, validation, color=_LINE, lw=1.2)
+    if limits:
+        _logarithmic(axes, limits)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return _svg(figure, "loss by epoch")
+
+
+def limits(lines: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
+    """Limits of a logarithmic axis that holds all losses; None where one is not positive and finite."""
+    values = [line[key] for line in lines for key in ("loss", "validation_loss") if line[key] is not None]
+    if not values or not all(0 < value < float("inf") for value in values):
+        return None
+    return min(values) / 1.15, max(values) * 1.15
+
+
+def tradeoff(series: Iterable[Sequence[Point]], bounds: Iterable[Interval], x: str, y: str) -> Markup:
+    """What the attacker recovers by what the defence costs, with intervals both ways; a series of several is joined.
+
+    `bounds` are horizontal lines with bands: predictions alone.
+    """
+    figure, axes = _axes(x)
+    for bound in bounds:
+        axes.axhline(bound.mean, color=_ARMS["c0"], lw=1.1)
+        if bound.count > 1:
+            axes.axhspan(bound.low, bound.high, color=_ARMS["c0"], alpha=0.2, lw=0)
+    for points in series:
+        points = sorted(points, key=lambda point: point.x.mean)
+        ink = _ARMS[points[0].colour]
+        if len(points) > 1:
+            axes.plot([p.x.mean for p in points], [p.y.mean for p in points], color=ink, lw=1, alpha=0.6)
+        for point in points:
+            mark, face = MARKS[point.mark], "none" if point.mark == UNDEFENDED else ink
+            halves = [0.0 if math.isnan(end.half_width) else end.half_width for end in (point.x, point.y)]
+            where = point.x.mean, point.y.mean
+            axes.errorbar(*where, halves[1], halves[0], color=ink, marker=mark, ms=4.5, mfc=face, elinewidth=0.9)
+    axes.margins(0.08, 0.12)
+    return _svg(figure, f"{y} by {x}")
+
+
+def bands(lines: Iterable[Line], x: str, y: str, logarithmic: bool = False) -> Markup:
+    """Lines with their intervals as bands, over an x axis that may be logarithmic."""
+    figure, axes = _axes(x)
+    for line in lines:
+        ink = _ARMS[line.colour]
+        axes.fill_between(line.x, line.low, line.high, color=ink, alpha=0.18, lw=0)
+        axes.plot(line.x, line.y, color=ink, lw=1.3, ls=(0, (4, 2)) if line.dashed else "-")
+        axes.plot(*line.dots, color=ink, lw=0, marker="o", ms=2.6)
+    if logarithmic:
+        axes.set_xscale("log")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    return _svg(figure, f"{y} by {x}")
+
+
+def histogram(values: np.ndarray, limit: float, x: str) -> Markup:
+    """How many of `values` [N] fall into each of 40 equal bins from 0 to `limit`, their mean marked."""
+    figure, axes = _axes(x)
+    axes.hist(values, bins=40, range=(0, limit), color=_LINE, alpha=0.55)
+    axes.axvline(values.mean(), color=_LINE, lw=1.4)
+    axes.set_xlim(0, limit)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return _svg(figure, f"images by {x}")
+
+
+def _axes(x: str) -> tuple[Figure, Axes]:
+    """An empty diagram of 300 x 190 units."""
+    figure = Figure(figsize=(3.0, 1.9), dpi=100)
+    axes = figure.add_axes((0.15, 0.18, 0.81, 0.78))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(x, fontsize=8, color=_INK, labelpad=1)
+    axes.tick_params(labelsize=8, labelcolor=_INK, length=0, pad=3)
+    axes.grid(axis="y", color=_GRID, lw=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(_GRID)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.6g}".replace("-", "−")))
+    return figure, axes
+
+
+def _logarithmic(axes: Axes, limits: tuple[float, float]) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(*limits)
+    decades = np.log10(limits[1] / limits[0])
+    log = LogLocator(subs=(1, 2, 5) if decades < 2.3 else (1,), numticks=9)
+    axes.yaxis.set_major_locator(log if decades > 0.8 else MaxNLocator(4))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _svg(figure: Figure, label: str) -> Markup:
+    """The figure as inline SVG that scales with its box and takes text, grid and line colours from the page."""
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "xinv"}):
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = file.getvalue()[file.getvalue().index("<svg") :]
+    head = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda found: head.format(found[1], label), svg, count=1)
+    svg = _inline_marks(svg)
+    for noise in (
+        r"<metadata>.*?</metadata>",
+        r"<defs>.*?</defs>",
+        r' (id|clip-path)="[^"]*"',
+        r" font-family: [^;]*;",
+    ):
+        svg = re.sub(noise, "", svg, flags=re.DOTALL)  # ids must not clash between the page's figures
+    for placeholder, variable in _VARIABLES.items():
+        svg = svg.replace(placeholder, f"var({variable})")
+    return Markup(svg)
+
+
+def _inline_marks(svg: str) -> str:
+    """Matplotlib draws markers by reference to a definition; here each becomes the path itself, moved into place."""
+    paths = dict(re.findall(r'<path id="(m[0-9a-f]+)" d="([^"]*)"', svg))
+
+    def drawn(found: re.Match) -> str:
+        name, x, y, style = found.groups()
+        return f'<path d="{paths[name]}" transform="translate({x} {y})" style="{style}"/>'
+
+    return re.sub(r'<use xlink:href="#(m[0-9a-f]+)" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>', drawn, svg)
