@@ -10,6 +10,7 @@ import scipy.stats
 from jax.tree_util import Partial
 
 from xinv import metrics
+from xinv.metrics import explanation
 from xinv.types import InputError
 
 RNG = np.random.default_rng(0)
@@ -188,9 +189,9 @@ def test_max_sensitivity_is_the_largest_relative_change():
     truth, _ = case()
     matrix = RNG.normal(0, 1, (3, SIZE, SIZE)).astype(np.float32)
     released = np.asarray(linear(matrix, truth["image"], truth["label"], None))
-    draws, _ = jax.random.split(jax.random.key(5))
-    noise = np.asarray(jax.random.uniform(draws, (6, 1, SIZE, SIZE, 3), minval=-0.2, maxval=0.2), np.float64)
-    near = np.clip(truth["image"] + noise, 0, 1)
+    draws = [jax.random.split(key)[0] for key in jax.random.split(jax.random.key(5), 6)]
+    noise = [jax.random.uniform(key, (SIZE, SIZE, 3), minval=-0.2, maxval=0.2) for key in draws]
+    near = np.clip(truth["image"] + np.array(noise, np.float64)[:, None], 0, 1)
     maps = np.einsum("nij,snjwc->sniwc", matrix.astype(np.float64)[truth["label"]], near).mean(-1, keepdims=True)
     expected = np.sqrt(((maps - released) ** 2).sum((2, 3, 4))).max(0) / np.sqrt((released**2).sum((1, 2, 3)))
     fn = metrics.max_sensitivity(Partial(linear, matrix), radius=0.2, samples=6, seed=5)
@@ -216,6 +217,17 @@ def test_max_sensitivity_counts_the_noise_of_a_random_release_and_ignores_the_re
     ones = np.ones((COUNT, SIZE, SIZE, 1), np.float32)
     truth |= {"explanation": ones}
     np.testing.assert_allclose(metrics.max_sensitivity(Partial(noisy), samples=3)(truth, ones), 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("largest", [1, 2 * COUNT * SIZE**2])
+def test_large_images_are_treated_a_few_steps_at_a_time(monkeypatch, largest):
+    truth, released = case()
+    deletion = metrics.deletion(apply, weights(), steps=6)
+    matrix = RNG.normal(0, 1, (3, SIZE, SIZE)).astype(np.float32)
+    sensitivity = metrics.max_sensitivity(Partial(linear, matrix), samples=3)
+    expected = deletion(truth, released), sensitivity(truth, released)
+    monkeypatch.setattr(explanation, "LARGEST", largest)
+    np.testing.assert_allclose((deletion(truth, released), sensitivity(truth, released)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,9 @@ Release = Callable[[Array, Array, Key], jax.Array]
 BLUR_SIGMA, BLUR_WINDOW = 5.0, 11
 """Pixels; the canvas that the released code of Petsiuk 2018 inserts into."""
 
+LARGEST = 2**21
+"""Pixels that pass a network at once, beyond those of the batch itself: 1 GiB for each layer of 128 channels."""
+
 
 @functools.cache
 def distortion() -> Metric:
@@ -107,7 +110,7 @@ def deletion(apply: Apply, variables: Variables, steps: int = 16, baseline: Base
     Raises:
       InputError: fewer than one step, or a baseline that is none for these images.
 
-    Cost: `steps + 1` forward passes per image, all in one call of `apply`: choose the batch accordingly.
+    Cost: `steps + 1` forward passes per image.
     """
     return Partial(_area(apply, _at_least_one("deletion", "steps", steps), baseline, False), variables)
 
@@ -135,7 +138,7 @@ def max_sensitivity(release: Release, radius: float = 0.02, samples: int = 10, s
     Raises:
       InputError: a negative radius, or no sample.
 
-    Cost: `samples` releases per image, all in one call: choose the batch accordingly.
+    Cost: `samples` releases per image.
     """
     if not radius >= 0:
         raise InputError(f"max_sensitivity radius {radius} is not allowed: give a number of at least 0")
@@ -160,11 +163,12 @@ def _area(apply: Apply, steps: int, baseline: Baseline, inserts: bool) -> Callab
         order = _order(_importance(resize(released, x.shape[1:3]))).reshape(x.shape[:3])
         pixels = x.shape[1] * x.shape[2]
         counts = np.linspace(0, pixels, steps + 1).round()
-        changed = order < counts[:, None, None, None]  # [S+1,N,H,W]
-        images = jnp.where(changed[..., None], end, start)
-        logits = apply(variables, images.reshape(-1, *x.shape[1:])).reshape(steps + 1, len(x), -1)
-        probability = jax.nn.softmax(logits)[:, jnp.arange(len(x)), truth["label"]]
-        return jnp.trapezoid(probability, counts[:, None] / pixels, axis=0)
+
+        def probability(count: jax.Array) -> jax.Array:
+            images = jnp.where((order < count)[..., None], end, start)
+            return jax.nn.softmax(apply(variables, images))[jnp.arange(len(x)), truth["label"]]
+
+        return jnp.trapezoid(_each(probability, counts, x), counts[:, None] / pixels, axis=0)
 
     return fn
 
@@ -173,16 +177,24 @@ def _area(apply: Apply, steps: int, baseline: Baseline, inserts: bool) -> Callab
 def _max_sensitivity(radius: float, samples: int, seed: int) -> Callable[..., jax.Array]:
     def fn(release: Release, truth: Truth, guess: Array) -> jax.Array:
         x, (_, released) = as_float(truth["image"]), _maps(truth, guess)
-        for_noise, for_release = jax.random.split(jax.random.key(seed))
-        noise = jax.random.uniform(for_noise, (samples, 1, *x.shape[1:]), minval=-radius, maxval=radius)
-        near = jnp.clip(x + noise, 0, 1).reshape(-1, *x.shape[1:])
-        keys = jnp.repeat(jax.random.split(for_release, samples), len(x))
-        again = release(near, jnp.tile(jnp.asarray(truth["label"]), samples), keys)
-        moved = jnp.linalg.norm(again.reshape(samples, len(x), -1) - _flat(released), axis=-1).max(axis=0)
-        size = jnp.linalg.norm(_flat(released), axis=-1)
-        return moved / jnp.where(size == 0, 1, size)
+        labels, size = jnp.asarray(truth["label"]), jnp.linalg.norm(_flat(released), axis=-1)
+
+        def moved(key: Key) -> jax.Array:
+            for_noise, for_release = jax.random.split(key)
+            near = jnp.clip(x + jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius), 0, 1)
+            again = release(near, labels, jnp.broadcast_to(for_release, labels.shape))
+            return jnp.linalg.norm(_flat(again - released), axis=-1)
+
+        largest = _each(moved, jax.random.split(jax.random.key(seed), samples), x, passes=4).max(axis=0)
+        return largest / jnp.where(size == 0, 1, size)
 
     return fn
+
+
+def _each(fn: Callable, items: Array, x: jax.Array, passes: int = 1) -> jax.Array:
+    """`fn` of each item, [S,N], as many at once as `LARGEST` allows; each costs `passes` forward passes of images x."""
+    at_once = max(1, LARGEST // (passes * x[..., 0].size))
+    return jax.vmap(fn)(items) if at_once >= len(items) else jax.lax.map(fn, items, batch_size=at_once)
 
 
 def resize(maps: Array, size: tuple[int, ...]) -> jax.Array:
