@@ -1,9 +1,10 @@
 """What the host knows of a training and shows of it: losses, history, patience; a bar or plain lines on stderr."""
 
+import contextlib
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import jax
@@ -18,7 +19,7 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class Diverged(InputError):  # noqa: N818 (an event, named as the field names it)
-    """A loss is no longer finite; the last finite checkpoint stays."""
+    """A loss is no longer finite, or beyond its limit; the last sound checkpoint stays."""
 
 
 def require_finite(values: Mapping[str, float], step: int, name: str) -> None:
@@ -38,6 +39,8 @@ class Record:
       history: means of the metrics, per epoch.
       lowest: the best validation loss.
       waited: epochs since then.
+      kept: the epoch after which variables were kept last; 0 before that.
+      beyond: which metrics were beyond their limits in the last epoch, in words.
     """
 
     step: int = 0
@@ -45,13 +48,15 @@ class Record:
     history: dict[str, list[float]] = field(default_factory=dict)
     lowest: float | None = None
     waited: int = 0
+    kept: int = 0
+    beyond: str = ""
 
 
 class Course:
     """Keeps the record of the training `name`, tells `log`, and shows step, rate (images/s), time left and loss."""
 
     def __init__(self, name: str, log: Log | None, record: Record, epochs: int, steps_per_epoch: int, batch_size: int):
-        self.record = record
+        self.record, self.diverged = record, ""
         self._name, self._log = name, log
         self._steps_per_epoch = steps_per_epoch
         self._display = _Display(name, epochs * steps_per_epoch, batch_size, record.step)
@@ -71,7 +76,17 @@ class Course:
             self._enter_step(dict(zip(columns, row, strict=True)))
         self._display.update(self.record.step, row[0])
 
-    def judge(self, score: float) -> bool:
+    def judge(self, score: float | None, limits: Mapping[str, float]) -> bool:
+        """Whether to keep the variables after an epoch: within the limits, with the best validation loss if any."""
+        record = self.record
+        means = {name: record.history[name][-1] for name in limits}
+        beyond = [f"{name} is {mean:.3g}, above {limits[name]}" for name, mean in means.items() if mean > limits[name]]
+        record.beyond = "; ".join(beyond)
+        better = (score is None or self._improves(score)) and not beyond
+        record.kept = record.step // self._steps_per_epoch if better else record.kept
+        return better
+
+    def _improves(self, score: float) -> bool:
         """Enters an epoch's validation loss; true where it is the best so far."""
         record = self.record
         require_finite({"validation_loss": score}, record.step, self._name)
@@ -79,6 +94,23 @@ class Course:
         better = record.lowest is None or score < record.lowest
         record.lowest, record.waited = (score, 0) if better else (record.lowest, record.waited + 1)
         return better
+
+    @contextlib.contextmanager
+    def surviving(self, keeps: bool) -> Iterator[None]:
+        """Lets a training that diverges end, and says so, where it `keeps` the variables of sound epochs and has some.
+
+        A training has diverged when something is no longer finite, or when its last epoch is beyond a limit.
+        """
+        record = self.record
+        try:
+            yield
+            if record.beyond:
+                raise Diverged(f"{self._name}: {record.beyond} in the last epoch")
+        except Diverged as error:
+            if not keeps or not record.kept:
+                raise
+            self.diverged = f"{error}; the state after epoch {record.kept} is kept"
+            print(self.diverged, file=sys.stderr, flush=True)
 
     def _enter_step(self, values: dict[str, float]) -> None:
         record = self.record

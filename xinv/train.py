@@ -78,11 +78,13 @@ class Fitted(NamedTuple):
       variables: of the epoch with the lowest validation loss, or of the last one without validation.
       history: per epoch the mean of each metric over its steps, and "validation_loss" where there is validation.
       steps: the number of steps taken.
+      diverged: why the variables are those of an earlier epoch than the last, in words; "" where they need not be.
     """
 
     variables: Variables
     history: dict[str, list[float]]
     steps: int
+    diverged: str = ""
 
 
 def fit(
@@ -160,6 +162,7 @@ def loop(
     recipe: Recipe,
     evaluate: Evaluate | None = None,
     session: Session = Session(),  # noqa: B008 (immutable)
+    limits: Mapping[str, float] | None = None,
 ) -> Fitted:
     """Runs `step` over `data` for the recipe's epochs.
 
@@ -174,23 +177,27 @@ def loop(
       recipe: see `Recipe`.
       evaluate: a score per example; needed exactly where the recipe holds out a validation part.
       session: see `Session`.
+      limits: what metrics may be at most, on the mean of an epoch. With limits (also none in particular) the variables
+        are those of the last epoch within them, also where a later one is not finite: see `Fitted.diverged`.
 
     Raises:
       InputError: too little data for a batch, NaN in it, a batch size that the devices do not divide, a checkpoint of
-        another training; `Diverged` when a metric is no longer finite.
+        another training; `Diverged` when a metric is no longer finite, but for limits that an epoch kept; or when no
+        epoch kept them.
     """
     data = parallel.host(data)
     batches.check(data, recipe, evaluate, session.name)
     split_key, step_key = jax.random.split(key)
     plan = batches.Plan(recipe, parallel.length(data), split_key, session.name)
     checkpoints = Checkpoints(session.directory, _identity(data, key, recipe))
-    start = _copy({"state": state, "best": state.variables if evaluate else None})
+    keeps = evaluate is not None or limits is not None
+    start = _copy({"state": state, "best": state.variables if keeps else None})
     tree, record = checkpoints.latest(start) or (start, {})
     state, best, record = parallel.replicate(tree["state"]), tree["best"], Record(**record)
     run = parallel.runner(batches.prepared(step, recipe.augment, recipe.crop_padding), data)
     keys, taken, pending, saved = parallel.per_device(step_key), record.step, None, time.monotonic()
     course = Course(session.name, session.log, record, recipe.epochs, plan.steps_per_epoch, recipe.batch_size)
-    with checkpoints, course:
+    with checkpoints, course, course.surviving(limits is not None):
         for batch in itertools.chain.from_iterable(map(run.feed, plan.orders(taken))):
             if recipe.patience and record.waited >= recipe.patience:
                 break
@@ -198,17 +205,18 @@ def loop(
             taken += np.size(next(iter(metrics.values())))
             course.follow(pending)  # one dispatch late, so that the device never waits for the host
             pending = metrics
-            if evaluate and taken % plan.steps_per_epoch == 0:
+            if keeps and taken % plan.steps_per_epoch == 0:
                 pending = course.follow(pending)
-                score = batches.mean_score(evaluate, state.variables, data, plan.validation, recipe.batch_size)
-                best = _copy(state.variables) if course.judge(score) else best
+                sound = _sound(state.variables, record.step, session.name)
+                score = evaluate and batches.mean_score(evaluate, sound, data, plan.validation, recipe.batch_size)
+                best = sound if course.judge(score, limits or {}) else best
             if session.directory is not None and time.monotonic() - saved >= session.checkpoint_seconds:
                 pending = course.follow(pending)
                 _save(checkpoints, record, {"state": state, "best": best}, session.name)
                 saved = time.monotonic()
         course.follow(pending)
-    variables = best if evaluate else _copy(state.variables)
-    return Fitted(jax.tree.map(jnp.asarray, variables), record.history, record.step)
+    variables = best if keeps else _copy(state.variables)
+    return Fitted(jax.tree.map(jnp.asarray, variables), record.history, record.step, course.diverged)
 
 
 def _copy(tree: Any) -> Any:
@@ -216,12 +224,16 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(jax.tree.map(jnp.asarray, tree)))
 
 
-def _save(checkpoints: Checkpoints, record: Record, tree: Any, name: str) -> None:
-    """Writes a checkpoint, unless the last update has just broken the state that gave a finite loss."""
+def _sound(tree: Any, step: int, name: str) -> Any:
+    """A copy on the host, unless the last update has just broken what gave a finite loss."""
     tree = _copy(tree)
-    for leaf in jax.tree.leaves(tree["state"]):
-        require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, record.step, name)
-    checkpoints.save(record.step, tree, asdict(record))
+    for leaf in jax.tree.leaves(tree):
+        require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, step, name)
+    return tree
+
+
+def _save(checkpoints: Checkpoints, record: Record, tree: Any, name: str) -> None:
+    checkpoints.save(record.step, _sound(tree, record.step, name), asdict(record))
 
 
 def _identity(data: Batch, key: Key, recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,227 @@
+"""GNIME: Equations 1 to 3, its training and what becomes of one that diverges."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from trainings import equal
+
+from xinv import defences, parallel, store, train
+from xinv.defences.gnime import Players, two_player_step
+from xinv.train import Recipe, Session, State
+from xinv.types import InputError, Model, Observation
+
+SHAPE, CLASSES = (8, 8, 1), 4
+RECIPE = Recipe(batch_size=8, epochs=3, learning_rate=1e-3, validation=0)
+SMALL = {"encoder": "flatten", "width": 1 / 64, "collapse": 1e6, "recipe": RECIPE}
+
+
+def observed(count: int = 24) -> tuple[Observation, np.ndarray]:
+    draw = np.random.default_rng(0)
+    images = draw.integers(0, 256, (count, *SHAPE), np.uint8)
+    maps = np.abs(images / 255 - 0.5)
+    maps /= maps.max(axis=(1, 2, 3), keepdims=True)
+    return Observation(draw.dirichlet(np.ones(CLASSES), count).astype(np.float32), maps.astype(np.float32)), images
+
+
+# The step
+
+
+def _linear(variables, prediction, maps):
+    return variables["gain"] * maps + (prediction @ variables["shift"])[:, None, None, None]
+
+
+LINEAR = Model(lambda key, *inputs: {}, _linear, None)
+PLAYERS = Players(LINEAR, LINEAR)
+VARIABLES = {
+    "generator": {"gain": np.float32(0.8), "shift": np.float32([0.1, -0.2, 0.3, 0.0])},
+    "inverter": {"gain": np.float32(0.5), "shift": np.float32([0.2, 0.1, 0.0, -0.3])},
+    "moments": np.float32([0.4, 0.25]),
+    "limits": np.float32([0.0, 1.0]),
+}
+
+
+def _literal(variables, batch):
+    """L_xd, L_re(x, f_INV(ê)) and L_re(x, f_INV(e)) as Equations 1 and 2 have them, example by example."""
+    (mean, deviation), rows = variables["moments"], []
+    for x, y, e in zip(batch["image"], batch["prediction"], batch["explanation"], strict=True):
+        e = (e - mean) / deviation
+        noised = variables["generator"]["gain"] * e + y @ variables["generator"]["shift"]
+        released = (jnp.clip(noised * deviation + mean, 0, 1) - mean) / deviation
+
+        def invert(maps, y=y):
+            return variables["inverter"]["gain"] * maps + y @ variables["inverter"]["shift"]
+
+        rows.append(
+            [jnp.mean((e - noised) ** 2), jnp.mean((x - invert(released)) ** 2), jnp.mean((x - invert(e)) ** 2)]
+        )
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
+def test_a_step_descends_equations_1_and_2(updates):
+    observation, images = observed(6)
+    batch = {**observation._asdict(), "image": (images / 255).astype(np.float32)}
+    lam, rate = 30.0, 0.01
+    tx = optax.sgd(rate)
+    opt_state = {name: tx.init(VARIABLES[name]) for name in ("generator", "inverter")}
+    step = parallel.pmap_step(two_player_step(PLAYERS, lam, updates, tx))
+    start = parallel.replicate(State(np.int32(0), VARIABLES, opt_state))
+    state, metrics = step(start, parallel.shard(batch), parallel.per_device(jax.random.key(0)))
+
+    def equation_1(inverter):
+        _, noised, clean = _literal({**VARIABLES, "inverter": inverter}, batch)
+        return clean + noised
+
+    slope = jax.grad(equation_1)(VARIABLES["inverter"])
+    inverter = jax.tree.map(lambda value, gradient: value - rate * gradient, VARIABLES["inverter"], slope)
+    faced = inverter if updates == "alternating" else VARIABLES["inverter"]
+
+    def equation_2(generator):
+        distortion, noised, _ = _literal({**VARIABLES, "generator": generator, "inverter": faced}, batch)
+        return distortion - lam * noised
+
+    slope = jax.grad(equation_2)(VARIABLES["generator"])
+    generator = jax.tree.map(lambda value, gradient: value - rate * gradient, VARIABLES["generator"], slope)
+    assert any(np.abs(leaf).max() > 0.1 for leaf in jax.tree.leaves(slope))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    jax.tree.map(close, state.variables["inverter"], inverter)
+    jax.tree.map(close, state.variables["generator"], generator)
+    distortion, inversion, clean = _literal(VARIABLES, batch)
+    expected = {
+        "loss": distortion - lam * inversion,
+        "distortion": distortion,
+        "inversion": inversion,
+        "clean": clean,
+    }
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.ravel(a)[0], b, rtol=1e-4), dict(metrics), expected)
+
+
+# Training and deployment
+
+
+@pytest.fixture(scope="module")
+def trained():
+    observation, images = observed()
+    defence = defences.gnime(**SMALL)
+    return defence, defence.init(jax.random.key(0), observation, images)
+
+
+def test_the_state_and_its_history(trained):
+    _, state = trained
+    maps = observed()[0].explanation
+    np.testing.assert_allclose(state["seen"]["moments"], [maps.mean(), maps.std()], rtol=1e-5)
+    assert {name: len(values) for name, values in state["history"].items()} == dict.fromkeys(
+        ("loss", "distortion", "inversion", "clean"), 3
+    )
+    assert state["diverged"] == 0
+    assert "inverter" not in state
+
+
+def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):
+    defence, state = trained
+    observation, _ = observed()
+    store.save_tree(tmp_path / "state", {name: part for name, part in state.items() if name != "history"})
+    loaded = store.load_tree(tmp_path / "state")
+    once = jax.jit(defence.apply)(loaded, observation, jax.random.key(0))
+    released = defences.release(defence, state, observation, jax.random.key(7))
+    np.testing.assert_allclose(once.explanation, released.explanation, atol=1e-5)
+    assert defences.withstands(defence, state, observation, jax.random.key(0), releases=2) == np.inf
+
+
+def test_equation_3(trained):
+    defence, state = trained
+    observation, _ = observed()
+    wide = {**state, "seen": {**state["seen"], "limits": np.float32([-99, 99])}}  # so that nothing is clipped
+    released = np.asarray(defence.apply(wide, observation, None).explanation, np.float64)
+    for gamma in (1e-4, 4.0):  # less and more than the generator's own
+        bounded = defences.gnime(gamma=gamma, **SMALL).apply(wide, observation, None).explanation
+        n = released - observation.explanation
+        scale = np.sqrt(n.var(axis=(1, 2, 3), keepdims=True) / gamma)
+        np.testing.assert_allclose(bounded, observation.explanation + n / scale, atol=2e-4)
+    clipped = defences.gnime(gamma=4.0, **SMALL).apply(state, observation, None).explanation
+    assert 0 <= clipped.min() <= clipped.max() <= 1
+
+
+def test_a_killed_training_continues_to_the_same_generator(trained, tmp_path):
+    def kill(step, values):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    defence, expected = trained
+    observation, images = observed()
+    with pytest.raises(KeyboardInterrupt):
+        defence.init(jax.random.key(0), observation, images, Session(tmp_path, log=kill, checkpoint_seconds=0))
+    state = defence.init(jax.random.key(0), observation, images, Session(tmp_path, checkpoint_seconds=0))
+    assert equal(state, expected)
+
+
+def test_the_generator_learns_to_mislead_the_inverter():
+    """Maps that are the image: with λ the inverter does worse on the generated map than on the original, at once."""
+    observation, images = observed(64)
+    recipe = Recipe(batch_size=16, epochs=12, learning_rate=3e-3, validation=0)
+    observation = observation._replace(explanation=(images / 255).astype(np.float32))
+    defence = defences.gnime(lam=20.0, width=1 / 64, collapse=1e6, recipe=recipe)
+    history = defence.init(jax.random.key(0), observation, images)["history"]
+    assert history["inversion"][-1] > 1.1 * history["clean"][-1]
+    assert history["distortion"][-1] > 0.05
+
+
+# Divergence
+
+
+def scripted(values):
+    """A step whose "distortion" follows a script; the variable counts the steps."""
+    script = jnp.asarray(values, jnp.float32)
+
+    def step(state, batch, key):
+        return State(state.step + 1, state.variables + 1, ()), {"distortion": script[state.step]}
+
+    return step
+
+
+def run(values, limits, session=Session()):  # noqa: B008
+    """Two steps an epoch."""
+    recipe = Recipe(batch_size=4, epochs=len(values) // 2, validation=0)
+    state, data = State(np.int32(0), jnp.float32(0), ()), {"x": np.zeros((8, 1))}
+    return train.loop(scripted(values), state, data, jax.random.key(0), recipe, None, session, limits)
+
+
+def test_within_limits_the_last_epoch_counts_whatever_came_before():
+    fitted = run([9, 9, 1, 2, 1, 1], {"distortion": 2.0})
+    assert (fitted.variables, fitted.diverged) == (6, "")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1, 1, 1, 2, 4, 4, 9, 9], "distortion is 9, above 2.0 in the last epoch; the state after epoch 2 is kept"),
+        ([1, 1, 1, 2, 4, np.nan, 1, 1], "distortion is nan at step 6: .*; the state after epoch 2 is kept"),
+        ([1, 1, 1, 2, 4, np.inf, 1, 1], "distortion is inf at step 6: .*; the state after epoch 2 is kept"),
+    ],
+)
+def test_a_training_that_diverges_is_named_and_leaves_the_last_sound_epoch(values, message, capsys, tmp_path):
+    fitted = run(values, {"distortion": 2.0})
+    assert fitted.variables == 4
+    assert re.fullmatch(f"train: {message}", fitted.diverged)
+    assert fitted.diverged in capsys.readouterr().err
+    resumed = [run(values, {"distortion": 2.0}, Session(tmp_path, checkpoint_seconds=0)) for _ in range(2)]
+    assert [(one.variables, one.diverged) for one in resumed] == [(4, fitted.diverged)] * 2
+
+
+def test_without_a_sound_epoch_there_is_nothing_to_keep():
+    with pytest.raises(train.Diverged, match=r"distortion is 3, above 2\.0 in the last epoch"):
+        run([9, 9, 3, 3], {"distortion": 2.0})
+    with pytest.raises(train.Diverged, match="distortion is nan at step 3"):
+        run([1, 1, np.nan, 1], None)
+
+
+def test_a_lambda_that_is_too_large_is_named():
+    observation, images = observed()
+    with pytest.raises(
+        InputError, match=r"distortion is .*, above 2.0 in the last epoch.* with lam 1000000000.0: lower"
+    ):
+        defences.gnime(lam=1e9, encoder="flatten", width=1 / 64, recipe=RECIPE).init(jax.random.key(0), observation, images)

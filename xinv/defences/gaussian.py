@@ -1,0 +1,75 @@
+"""RND: Gaussian noise of a stated size, the baseline of Jeong et al. 2022."""
+
+import functools
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import optimize, stats
+
+from xinv import train
+from xinv.defences.maps import describe, normal, require_shape, required
+from xinv.types import Array, Defence, InputError, Key, Observation
+
+_BINS = 4096
+_CHUNK = 1024  # examples read at once
+_LARGEST = 1e3  # standard deviation of the noise, in widths of the maps' range
+
+
+@functools.cache
+def gaussian(mse: float) -> Defence:
+    """Adds Gaussian noise so that the released maps are distorted by `mse` on the average of the defender's data.
+
+    Maps in [0,1] are released in [0,1], others within the smallest and largest value seen in `init`. That clips some of
+    the noise off: of the variance given to it about half where most values lie on a limit, as after min–max scaling. So
+    `init` solves for the variance that leaves a mean squared change of `mse` after clipping.
+
+    The mean of q releases of one image is distorted by less and less, though clipping leaves a rest: see
+    `xinv.defences.withstands`.
+
+    Args:
+      mse: mean squared change of a map's values, in their squared units; another defence's measured distortion.
+
+    Raises:
+      InputError: `mse` is not positive; or, in `init`, no noise within the maps' range is that large.
+    """
+    if not mse > 0:
+        raise InputError(f"mse is {mse!r} but must be positive")
+
+    def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        seen = describe(observation)
+        return {"seen": seen, "stdev": np.float32(_calibrated(observation.explanation, *seen["limits"], mse))}
+
+    def apply(state: Any, observation: Observation, key: Key) -> Observation:
+        require_shape(state["seen"], observation)
+        maps, (low, high) = observation.explanation, state["seen"]["limits"]
+        return observation._replace(explanation=jnp.clip(maps + state["stdev"] * normal(key, maps), low, high))
+
+    return Defence(init, apply, lambda observation, images: (required(observation), None)[1])
+
+
+def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:
+    """The noise's standard deviation for which the mean squared change of `maps` after clipping is `mse`."""
+    low, high = float(low), float(high)
+    counts, edges = np.zeros(_BINS), np.linspace(low, high, _BINS + 1)
+    for start in range(0, len(maps), _CHUNK):
+        counts += np.histogram(np.asarray(maps[start : start + _CHUNK]), edges)[0]
+    values, weights = np.linspace(low, high, _BINS), counts / counts.sum()  # the limits, where most are, are exact
+
+    def excess(stdev: float) -> float:
+        return weights @ clipped_variance(values, stdev, low, high) - mse
+
+    largest = _LARGEST * max(high - low, np.finfo(np.float32).tiny)
+    if high <= low or excess(largest) < 0:
+        most = excess(largest) + mse if high > low else 0.0
+        raise InputError(f"mse is {mse} but noise within [{low}, {high}] distorts these maps by at most {most:.3g}")
+    return optimize.brentq(excess, 0.0, largest, xtol=1e-7 * np.sqrt(mse))
+
+
+def clipped_variance(values: np.ndarray, stdev: float, low: float, high: float) -> np.ndarray:
+    """E[(clip(v + stdev·n, low, high) - v)²] for standard normal n and each v within the limits."""
+    if stdev == 0:
+        return np.zeros_like(values)
+    down, up = (values - low) / stdev, (high - values) / stdev
+    inside = stats.norm.cdf(up) - stats.norm.cdf(-down) - up * stats.norm.pdf(up) - down * stats.norm.pdf(down)
+    return stdev**2 * (down**2 * stats.norm.cdf(-down) + up**2 * stats.norm.cdf(-up) + inside)

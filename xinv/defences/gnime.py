@@ -1,0 +1,235 @@
+"""GNIME (Jeong et al. 2022): a generator learns to release maps from which an inverter cannot rebuild the image."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from xinv import models, parallel, train
+from xinv.defences.maps import describe, require_shape, required
+from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
+
+UPDATES = ("alternating", "simultaneous")
+PAPER = train.Recipe(batch_size=1024, epochs=500, learning_rate=1e-4, validation=0.0)
+_FLAT = 1e-12  # variance of a perturbation that is constant but for rounding
+
+
+@functools.cache
+def gnime(
+    lam: float = 100.0,
+    gamma: float | None = None,
+    encoder: str = "flatten_unet",
+    width: float = 1.0,
+    updates: str = "alternating",
+    collapse: float = 2.0,
+    dtype: str = "float32",
+    recipe: train.Recipe = PAPER,
+) -> Defence:
+    """Generative noise injector for model explanations: Algorithm 1 in `init`, the generator and Eq. 3 in `apply`.
+
+    The generator f_NG(e, ŷ) gives a new map, the inverter f_INV(e, ŷ) an image; both read maps standardised by the mean
+    and standard deviation of the defender's. The distortion L_xd is taken in those units (1 is the maps' own variance),
+    before the generated map is clipped to the maps' range, [0,1] where that holds them; the inverter reads it after.
+    The generator of the last epoch is deployed, and the inverter dropped. Nothing is drawn in `apply`, so any number of
+    queries gives the same release.
+
+    Example, deployed apart from the pipeline:
+      defence = gnime(lam=100.0, recipe=Recipe(batch_size=128, epochs=50, learning_rate=1e-4, validation=0))
+      state = defence.init(jax.random.key(0), observation, images)
+      store.save_tree(path, {name: part for name, part in state.items() if name != "history"})
+      released = jax.jit(defence.apply)(store.load_tree(path), observation, jax.random.key(1))
+
+    Args:
+      lam: λ of Eq. 2; the paper has 100, and 500 for CelebA.
+      gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the squared units of the
+        maps; None releases the generator's map. The state does not depend on it.
+      encoder: of both networks, see `models.decoder`.
+      width: factor on both networks' channels.
+      updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
+        "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
+      collapse: the mean distortion in the last epoch from which on training has diverged; a map of another image has 2.
+        Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
+      dtype: of the networks' computation, "float32" or "bfloat16".
+      recipe: of both players; without validation, since neither loss of a game says when to stop.
+
+    Returns:
+      A defence of maps of any size. Its state has "generator", "seen" (see `maps.describe`), "diverged" (1 where the
+      training did, and the generator is that of the last epoch before) and per epoch in "history" the means of
+      "distortion" L_xd, "inversion" L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
+
+    Raises:
+      InputError: an argument is not one of those; `train.Diverged` where no epoch was sound.
+    """
+    _check(lam, gamma, updates, collapse, recipe)
+
+    def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        seen = describe(observation)
+        generator_key, inverter_key, loop_key = jax.random.split(key, 3)
+        players = _players(observation.explanation.shape[1:], images.shape[1:], encoder, width, dtype)
+        example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
+        steps = recipe.epochs * train.steps_per_epoch(recipe, len(images), session.name)
+        tx = train.optimizer(recipe, steps)
+        nets = {
+            "generator": jax.jit(players.generator.init)(generator_key, *example),
+            "inverter": jax.jit(players.inverter.init)(inverter_key, *example),
+        }
+        start = train.State(np.int32(0), nets | _scale(seen), {name: tx.init(net) for name, net in nets.items()})
+        data = {**observation._asdict(), "image": images}
+        step = two_player_step(players, lam, updates, tx)
+        fitted = _trained(step, start, data, loop_key, recipe, session, lam, collapse)
+        return {
+            "generator": fitted.variables["generator"],
+            "seen": seen,
+            "diverged": np.int32(bool(fitted.diverged)),
+            "history": fitted.history,
+        }
+
+    def apply(state: Any, observation: Observation, key: Key) -> Observation:
+        del key
+        require_shape(state["seen"], observation)
+        maps = observation.explanation
+        generator = _network(maps.shape[1:], encoder, width, dtype)
+        scale = _scale(state["seen"])
+        raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
+        released = _released(scale, raw)
+        return observation._replace(
+            explanation=released if gamma is None else _bounded(maps, released, gamma, scale["limits"])
+        )
+
+    def check(observation: Observation, images: Any) -> None:
+        players = _players(required(observation).shape[1:], images.shape[1:], encoder, width, dtype)
+        for player in players:
+            jax.eval_shape(player.init, jax.random.key(0), observation.prediction, observation.explanation)
+
+    return Defence(init, apply, check)
+
+
+class Players(NamedTuple):
+    """The two networks of (prediction [N,K], standardised maps [N,h,w,c]): to new maps, and to images."""
+
+    generator: Model
+    inverter: Model
+
+
+@functools.lru_cache(64)
+def two_player_step(
+    players: Players, lam: float, updates: str, tx: optax.GradientTransformation
+) -> Callable[[train.State, Batch, Key], tuple[train.State, dict[str, jax.Array]]]:
+    """One step of Algorithm 1, for `train.loop`.
+
+    The state's variables are "generator", "inverter", "moments" and "limits"; its optimizer states go by the players'
+    names. The batch is {"prediction", "explanation", "image"}.
+    """
+
+    def step(state: train.State, batch: Batch, key: Key) -> tuple[train.State, dict[str, jax.Array]]:
+        del key  # neither player draws
+        variables, truth, prediction = state.variables, batch["image"], batch["prediction"]
+        clean = _standard(variables, batch["explanation"])
+
+        def errors(inverter: Variables, maps: jax.Array) -> jax.Array:
+            """L_re of as many maps [B,…] or [2B,…] as there are, per batch of B."""
+            copies = len(maps) // len(truth)
+            guesses = players.inverter.apply(inverter, jnp.tile(prediction, (copies, 1)), maps)
+            differences = guesses.reshape(copies, *truth.shape) - truth
+            return jnp.mean(differences**2, axis=(1, 2, 3, 4))
+
+        def equation_1(inverter: Variables, noised: jax.Array) -> tuple[jax.Array, jax.Array]:
+            both = errors(inverter, jnp.concatenate([clean, _as_released(variables, noised)]))
+            return jnp.sum(both), both
+
+        def inversion(noised: jax.Array) -> jax.Array:
+            return errors(inverter, _as_released(variables, noised))[0]
+
+        def distortion(noised: jax.Array) -> jax.Array:
+            return jnp.mean((clean - noised) ** 2)
+
+        def update(name: str, gradient: Variables) -> tuple[Variables, Any]:
+            change, opt_state = tx.update(parallel.mean(gradient), state.opt_state[name], variables[name])
+            return optax.apply_updates(variables[name], change), opt_state
+
+        noised, to_generator = jax.vjp(
+            lambda net: players.generator.apply(net, prediction, clean), variables["generator"]
+        )
+        # With the inverter fixed, the clean term of Eq. 1 does not depend on ê: one backward pass serves both players.
+        gradients, both = jax.grad(equation_1, argnums=(0, 1), has_aux=True)(variables["inverter"], noised)
+        inverter, inverter_state = update("inverter", gradients[0])
+        to_noised = gradients[1] if updates == "simultaneous" else jax.grad(inversion)(noised)
+        moved, from_distortion = jax.value_and_grad(distortion)(noised)
+        (gradient,) = to_generator(from_distortion - lam * to_noised)  # of Eq. 2
+        generator, generator_state = update("generator", gradient)
+        metrics = {"loss": moved - lam * both[1], "distortion": moved, "inversion": both[1], "clean": both[0]}
+        nets = {"generator": generator, "inverter": inverter}
+        opt_state = {"generator": generator_state, "inverter": inverter_state}
+        return train.State(state.step + 1, {**variables, **nets}, opt_state), metrics
+
+    return step
+
+
+def _trained(
+    step: parallel.Step,
+    start: train.State,
+    data: Batch,
+    key: Key,
+    recipe: train.Recipe,
+    session: train.Session,
+    lam: float,
+    collapse: float,
+) -> train.Fitted:
+    try:
+        return train.loop(step, start, data, key, recipe, None, session, {"distortion": collapse})
+    except train.Diverged as error:
+        raise train.Diverged(f"{error} of a game with lam {lam}: lower lam") from error
+
+
+def _players(
+    map_shape: tuple[int, ...], image_shape: tuple[int, ...], encoder: str, width: float, dtype: str
+) -> Players:
+    return Players(_network(map_shape, encoder, width, dtype), _network(image_shape, encoder, width, dtype))
+
+
+def _network(shape: tuple[int, ...], encoder: str, width: float, dtype: str) -> Model:
+    """From (prediction, maps) to an array of that shape."""
+    return models.build("decoder", encoder=encoder, image_shape=tuple(shape), width=width, dtype=dtype)
+
+
+def _scale(seen: Any) -> dict[str, Array]:
+    return {name: seen[name] for name in ("moments", "limits")}
+
+
+def _standard(scale: Any, maps: jax.Array) -> jax.Array:
+    mean, deviation = scale["moments"]
+    return (maps - mean) / deviation
+
+
+def _released(scale: Any, raw: jax.Array) -> jax.Array:
+    """The generator's output as a map in the units and range of the originals."""
+    (mean, deviation), (low, high) = scale["moments"], scale["limits"]
+    return jnp.clip(raw * deviation + mean, low, high)
+
+
+def _as_released(scale: Any, raw: jax.Array) -> jax.Array:
+    """What the inverter sees of the generator's output: the released map, standardised."""
+    return _standard(scale, _released(scale, raw))
+
+
+def _bounded(maps: jax.Array, released: jax.Array, gamma: float, limits: jax.Array) -> jax.Array:
+    """Eq. 3 per map, kept within the maps' range; a perturbation without variance stays as it is."""
+    n = released - maps
+    variance = jnp.var(n, axis=(1, 2, 3), keepdims=True)
+    scale = jnp.where(variance > _FLAT, jnp.sqrt(gamma / jnp.maximum(variance, _FLAT)), 1.0)
+    return jnp.clip(maps + scale * n, *limits)
+
+
+def _check(lam: float, gamma: float | None, updates: str, collapse: float, recipe: train.Recipe) -> None:
+    positive = {"lam": lam, "collapse": collapse} | ({} if gamma is None else {"gamma": gamma})
+    for name, value in positive.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value!r} but must be positive")
+    if updates not in UPDATES:
+        raise InputError(f"updates is {updates!r} but must be one of {', '.join(UPDATES)}")
+    if recipe.validation:
+        raise InputError(f"validation is {recipe.validation} but must be 0: gnime deploys the last epoch's generator")

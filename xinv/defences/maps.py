@@ -1,0 +1,88 @@
+"""What a defence knows of the observations that it was fitted to, and whether others are like them."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv.types import Array, InputError, Key, Observation
+
+_CHUNK = 1024  # examples read at once
+_FACTOR = 10.0  # by which the largest value of a map may leave the range seen in init
+_ROUNDING = 1e-5
+
+Seen = Mapping[str, Array]
+"""What `describe` returns."""
+
+
+def describe(observation: Observation) -> dict[str, np.ndarray]:
+    """What the defender's observations are like, float32, read in chunks.
+
+    Returns:
+      "prediction" [K] and "explanation" [h,w,c]: their means; "moments" [2]: mean and standard deviation of all values
+      of the maps (1 where they are constant); "limits" [2]: where they lie, [0,1] if that holds them, otherwise their
+      smallest and largest value; "peaks" [2]: the smallest and largest of the maps' largest magnitudes, without maps of
+      zeros.
+
+    Raises:
+      InputError: there are no explanations, or they hold NaN or infinite values.
+    """
+    maps = required(observation)
+    totals, squares, low, high, peaks = np.zeros(maps.shape[1:]), 0.0, np.inf, -np.inf, []
+    for start in range(0, len(maps), _CHUNK):
+        part = np.asarray(maps[start : start + _CHUNK], np.float64)
+        totals, squares = totals + part.sum(axis=0), squares + np.square(part).sum()
+        low, high = min(low, part.min()), max(high, part.max())
+        peaks.append(np.abs(part).max(axis=(1, 2, 3)))
+    if not np.isfinite(squares):
+        raise InputError("the defender's explanations hold NaN or infinite values: a defence needs finite numbers")
+    mean = totals.sum() / (len(maps) * totals.size)
+    deviation = np.sqrt(max(squares / (len(maps) * totals.size) - mean**2, 0.0))
+    lit = np.concatenate(peaks)[np.concatenate(peaks) > 0]
+    values = {
+        "prediction": np.mean(observation.prediction, axis=0, dtype=np.float64),
+        "explanation": totals / len(maps),
+        "moments": [mean, deviation if deviation > _ROUNDING * abs(mean) else 1.0],
+        "limits": [0.0, 1.0] if low >= 0 and high <= 1 else [low, high],
+        "peaks": [lit.min(), lit.max()] if lit.size else [0.0, 0.0],
+    }
+    return {name: np.asarray(value, np.float32) for name, value in values.items()}
+
+
+def required(observation: Observation) -> Array:
+    """The explanations. Raises InputError where there are none, or they are not [N,h,w,c]."""
+    maps = observation.explanation
+    if maps is None:
+        raise InputError("this defence changes explanations, and the observation has none")
+    if len(maps.shape) != 4:
+        raise InputError(f"explanations of shape {tuple(maps.shape)} are no maps: give [N,h,w,c]")
+    return maps
+
+
+def require_shape(seen: Seen, observation: Observation) -> None:
+    """InputError where examples have another shape than those in init; shapes are static, so also under jit."""
+    for name in ("prediction", "explanation"):
+        array, fitted = getattr(observation, name), tuple(seen[name].shape)
+        got = None if array is None else tuple(array.shape[1:])
+        if got != fitted:
+            raise InputError(f"this defence was fitted to {name}s of shape {fitted}, and is applied to {got}")
+
+
+def require_scale(seen: Seen, maps: Array) -> None:
+    """InputError where concrete maps have another scale than those in init; see `describe`."""
+    (low, high), (least, most) = np.asarray(seen["limits"]), np.asarray(seen["peaks"])
+    for start in range(0, len(maps), _CHUNK):
+        part = np.asarray(maps[start : start + _CHUNK])
+        if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
+            raise InputError(f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to {part.max()}")
+        peaks = np.abs(part).max(axis=(1, 2, 3))
+        odd = peaks[((peaks > 0) & (peaks < least / _FACTOR)) | (peaks > most * _FACTOR)]
+        if odd.size:
+            raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]}")
+
+
+def normal(key: Key, maps: jax.Array) -> jax.Array:
+    """Standard normal values in the shape of `maps` [N,h,w,c]; map i's come from `fold_in(key, i)`."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(maps)))
+    return jax.vmap(lambda key: jax.random.normal(key, maps.shape[1:], maps.dtype))(keys)

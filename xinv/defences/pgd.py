@@ -1,0 +1,124 @@
+"""OND: noise optimised against an inversion network, the second baseline of Jeong et al. 2022."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv import models, train
+from xinv.defences.maps import describe, require_shape, required
+from xinv.images import as_float
+from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
+
+_HALVINGS = 30
+_FARTHEST = 1e3  # in root-mean-square units of the wanted change
+_TINY = 1e-12
+
+
+@functools.cache
+def pgd(
+    mse: float,
+    steps: int = 10,
+    step_size: float = 0.25,
+    encoder: str = "flatten_unet",
+    width: float = 1.0,
+    dtype: str = "float32",
+    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+) -> Defence:
+    """Projected gradient ascent on the error of an inverter, within an L2 ball (Madry et al. 2018).
+
+    `init` trains the inverter f_INV on the defender's undefended observations. The image is not there when a map is
+    released, so what stands in for it is its reconstruction: the ascent is on ‖f_INV(e', ŷ) - f_INV(e, ŷ)‖². It starts
+    from one random direction, drawn in `init` (at e the gradient is zero) and the same for all: a start of its own for
+    each release would let an attacker average the perturbations away. So any number of queries gives the same release.
+
+    After each step and at the end the change is scaled so that every map's, clipped to the maps' range, has a mean
+    square of `mse`; less only where the whole range does not allow that much.
+
+    Args:
+      mse: mean squared change of a map's values, in their squared units; another defence's measured distortion.
+      steps: of the ascent; unrolled, so that compiling takes as long in proportion.
+      step_size: the length of a step, as a fraction of the ball's radius.
+      encoder, width, dtype: of the inverter, see `models.decoder`.
+      recipe: how it is trained.
+
+    Raises:
+      InputError: an argument is not one of those.
+    """
+    for name, value in {"mse": mse, "steps": steps, "step_size": step_size}.items():
+        if not value > 0:
+            raise InputError(f"{name} is {value!r} but must be positive")
+
+    def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        seen = describe(observation)
+        start_key, init_key, fit_key = jax.random.split(key, 3)
+        model, loss = _inverter(tuple(images.shape[1:]), encoder, width, dtype)
+        example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
+        variables = jax.jit(model.init)(init_key, *example)
+        data = {**observation._asdict(), "image": images}
+        fitted = train.fit(loss, variables, data, fit_key, recipe, session)
+        return {
+            "inverter": fitted.variables,
+            "start": np.asarray(jax.random.normal(start_key, observation.explanation.shape[1:])),
+            "image": np.zeros(images.shape[1:], np.float32),  # for its shape, which is static under jit
+            "seen": seen,
+            "history": fitted.history,
+        }
+
+    def apply(state: Any, observation: Observation, key: Key) -> Observation:
+        del key
+        require_shape(state["seen"], observation)
+        model, _ = _inverter(state["image"].shape, encoder, width, dtype)
+        prediction, maps, limits = observation.prediction, observation.explanation, state["seen"]["limits"]
+        original = model.apply(state["inverter"], prediction, maps)
+
+        def distance(changed: jax.Array) -> jax.Array:
+            return jnp.sum((model.apply(state["inverter"], prediction, changed) - original) ** 2)
+
+        change = _unit(jnp.broadcast_to(state["start"], maps.shape))
+        for _ in range(steps):
+            changed = _moved(maps, change, mse, limits)
+            change = _unit(changed - maps) + step_size * _unit(jax.grad(distance)(changed))
+        return observation._replace(explanation=_moved(maps, change, mse, limits))
+
+    def check(observation: Observation, images: Any) -> None:
+        required(observation)
+        model, _ = _inverter(tuple(images.shape[1:]), encoder, width, dtype)
+        jax.eval_shape(model.init, jax.random.key(0), observation.prediction, observation.explanation)
+
+    return Defence(init, apply, check)
+
+
+@functools.lru_cache(64)
+def _inverter(image_shape: tuple[int, ...], encoder: str, width: float, dtype: str) -> tuple[Model, train.Loss]:
+    model = models.build("decoder", encoder=encoder, image_shape=image_shape, width=width, dtype=dtype)
+
+    def loss(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, dict[str, Any]]:
+        guesses = model.apply(variables, batch["prediction"], batch["explanation"])
+        return jnp.mean((as_float(batch["image"]) - guesses) ** 2, axis=(1, 2, 3)), {}
+
+    return model, loss
+
+
+def _unit(maps: jax.Array) -> jax.Array:
+    """Each map with a mean square of 1; one of zeros stays."""
+    return maps / jnp.sqrt(jnp.maximum(jnp.mean(maps**2, axis=(1, 2, 3), keepdims=True), _TINY))
+
+
+def _moved(maps: jax.Array, change: jax.Array, mse: float, limits: jax.Array) -> jax.Array:
+    """The maps moved along `change` until each, clipped to the limits, has changed by `mse`; by bisection."""
+    change = _unit(change)
+
+    def moved(length: jax.Array) -> jax.Array:
+        return jnp.clip(maps + length * change, *limits)
+
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        short = jnp.mean((moved(middle) - maps) ** 2, axis=(1, 2, 3), keepdims=True) < mse
+        return jnp.where(short, middle, low), jnp.where(short, high, middle)
+
+    none = jnp.zeros((len(maps), 1, 1, 1), maps.dtype)
+    return moved(jax.lax.fori_loop(0, _HALVINGS, halve, (none, none + _FARTHEST * mse**0.5))[0])

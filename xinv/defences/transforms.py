@@ -1,0 +1,149 @@
+"""Fixed changes of what is released: nothing is learned, so their state is empty.
+
+Each but `noise` is a function of its input, so that any number of queries gives the same release. What they leave is
+left to every attacker; `noise` is averaged away (see `xinv.defences.withstands`).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from xinv import train
+from xinv.defences.maps import normal, required
+from xinv.types import Array, Defence, InputError, Key, Observation
+
+_TINY = 1e-9
+_BREAK_TIE = 1e-6
+
+
+@functools.cache
+def truncate(m: int) -> Defence:
+    """Keeps the `m` largest of each prediction and sets the others to 0 (Yang et al. 2019); no rescaling.
+
+    Of equal values the first are kept.
+
+    Raises:
+      InputError: `m` is below 1; or, at check and call, above the number of classes.
+    """
+    _require(m >= 1, "m", m, "at least 1")
+
+    def one(prediction: jax.Array) -> jax.Array:
+        _, kept = jax.lax.top_k(prediction, m)
+        return jnp.zeros_like(prediction).at[kept].set(prediction[kept])
+
+    def check(observation: Observation, images: Any) -> None:
+        _require(
+            m <= observation.prediction.shape[1], "m", m, f"at most {observation.prediction.shape[1]}, the classes"
+        )
+
+    def change(observation: Observation, key: Key) -> Observation:
+        check(observation, None)
+        return observation._replace(prediction=jax.vmap(one)(observation.prediction))
+
+    return _fixed(change, check)
+
+
+@functools.cache
+def round_to(decimals: int) -> Defence:
+    """Rounds each prediction to that many decimals (Thielen 2024, Table 5); halves go to the even digit."""
+    _require(decimals >= 0, "decimals", decimals, "at least 0")
+
+    def change(observation: Observation, key: Key) -> Observation:
+        return observation._replace(prediction=jnp.round(observation.prediction, decimals))
+
+    return _fixed(change)
+
+
+@functools.cache
+def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
+    """Reverse sigmoid perturbation of the prediction, against model extraction (Lee et al. 2018, arXiv 1806.00054).
+
+    Releases ỹ ∝ max(y - r(y), 0) with r(y) = β(σ(γ logit(y)) - 1/2), normalised to sum 1. Where that would change the
+    predicted class, its value and the largest one change places, so the label is always the service's.
+
+    Args:
+      beta: the magnitude β, positive.
+      gamma: the steepness γ, positive.
+    """
+    _require(beta > 0, "beta", beta, "positive")
+    _require(gamma > 0, "gamma", gamma, "positive")
+
+    def one(y: jax.Array) -> jax.Array:
+        logit = jnp.log(jnp.maximum(y, _TINY)) - jnp.log(jnp.maximum(1 - y, _TINY))
+        changed = jnp.maximum(y - beta * (jax.nn.sigmoid(gamma * logit) - 0.5), 0)
+        top, largest = jnp.argmax(y), jnp.argmax(changed)
+        changed = changed.at[largest].set(changed[top]).at[top].set(changed[largest] * (1 + _BREAK_TIE))
+        return changed / jnp.sum(changed)
+
+    def change(observation: Observation, key: Key) -> Observation:
+        return observation._replace(prediction=jax.vmap(one)(observation.prediction))
+
+    return _fixed(change)
+
+
+@functools.cache
+def clip(low: float, high: float) -> Defence:
+    """Clips the explanation's values to [low, high], in the units of the maps (DeepLeak, Algorithm 2, line 4)."""
+    _require(low < high, "low", low, f"below high, which is {high}")
+    return _of_maps(lambda maps, key: jnp.clip(maps, low, high))
+
+
+@functools.cache
+def mask(threshold: float, relative: bool = False) -> Defence:
+    """Sets the explanation's values of a magnitude below the threshold to 0 (DeepLeak, Algorithm 2, line 5).
+
+    Args:
+      threshold: in the units of the maps; with `relative`, a fraction of each map's largest magnitude.
+      relative: see there.
+    """
+    _require(threshold >= 0, "threshold", threshold, "at least 0")
+    _require(not relative or threshold <= 1, "threshold", threshold, "a fraction up to 1")
+
+    def change(maps: jax.Array, key: Key) -> jax.Array:
+        magnitude = jnp.abs(maps)
+        least = threshold * (jnp.max(magnitude, axis=(1, 2, 3), keepdims=True) if relative else 1.0)
+        return jnp.where(magnitude < least, 0, maps)
+
+    return _of_maps(change)
+
+
+@functools.cache
+def noise(stdev: float) -> Defence:
+    """Adds Gaussian noise to the explanation, without clipping (DeepLeak, Algorithm 2, line 6).
+
+    The mean of q releases of one image is distorted by stdev²/q: 1/f queries bring that down to a fraction f.
+
+    Args:
+      stdev: its standard deviation, in the units of the maps.
+    """
+    _require(stdev > 0, "stdev", stdev, "positive")
+    return _of_maps(lambda maps, key: maps + stdev * normal(key, maps))
+
+
+def _of_maps(change: Callable[[Array, Key], jax.Array]) -> Defence:
+    """A defence that changes the explanation alone."""
+    return _fixed(
+        lambda observation, key: observation._replace(explanation=change(required(observation), key)),
+        lambda observation, images: (required(observation), None)[1],
+    )
+
+
+def _fixed(
+    change: Callable[[Observation, Key], Observation],
+    check: Callable[[Observation, Any], None] = lambda observation, images: None,
+) -> Defence:
+    """A defence that learns nothing."""
+
+    def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        check(observation, images)
+        return {}
+
+    return Defence(init, lambda state, observation, key: change(observation, key), check)
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{name} is {value!r} but must be {allowed}")
