@@ -168,7 +168,9 @@ class Arm(NamedTuple):
         if released.explains:
             explained = abstract(self.unit, released.explanation, images)
             shapes = [
-                map_shape(self.unit.explainer(name, None), explained.model.apply, explained.variables, images)
+                map_shape(
+                    self.unit.explainer(name, self.unit.seeds[0]), explained.model.apply, explained.variables, images
+                )
                 for name in self.explanations
             ]
         observed = released.rehearsed(Observation(prediction, _stacked(shapes)), images)

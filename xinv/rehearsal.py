@@ -25,7 +25,7 @@ def rehearse(unit: Unit) -> None:
         abstract(unit, part, images)
     target = abstract(unit, "target", images)
     for name in unit.config["explanations"]:
-        map_shape(unit.explainer(name, None), target.model.apply, target.variables, images)
+        map_shape(unit.explainer(name, unit.seeds[0]), target.model.apply, target.variables, images)
     for name in unit.config["arms"]:
         _arm(Arm(unit, name), images)
     if unit.config["arms"]:

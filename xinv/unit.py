@@ -163,10 +163,17 @@ class Unit(NamedTuple):
         return self.stage("explanation", f"{name} of {part} on {role}, seed {seed}", spec, build)
 
     def explainer(self, name: str, seed: int) -> Explainer:
-        """The explainer of that name in the config, on its scale."""
-        settings = self.config["explanations"][name]
-        factory = {key: value for key, value in settings.items() if key != "normalise"}
-        return explain.normalise(explain.build(**factory), settings["normalise"])
+        """The explainer of that name in the config, on its scale.
+
+        A `reference` in the config is a number of images, dealt evenly from those that the target is trained on.
+        """
+        settings, given = self.config["explanations"][name], {}
+        factory = {key: value for key, value in settings.items() if key not in ("normalise", "reference")}
+        if "reference" in settings:
+            images = self.images(self.config["target"]["roles"], seed)
+            positions = np.linspace(0, len(images) - 1, min(settings["reference"], len(images))).astype(int)
+            given = {"reference": images[positions]}
+        return explain.normalise(explain.build(given=given, **factory), settings["normalise"])
 
     def classifiers(self) -> tuple[str, ...]:
         """The classifiers of a run: without an attack only the target."""
