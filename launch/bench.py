@@ -16,6 +16,10 @@ forward pass on the same images, measured in the same rounds.
 `inversion`: images per second of gradient reconstruction (Thielen 2024) by their classifier, against the same loop in
 PyTorch with the same weights, where that is installed, at the fastest of several batch sizes. By default 1,000 images ×
 400 steps on an accelerator; on CPU, where these take half an hour, 64 images × 4 steps.
+
+`defences`: what applying a trained GNIME adds to the cost of the MNIST target's Gradient explanation, by the width of
+its generator; and images per second of its two-player training step at the paper's width, against the same step in
+PyTorch where that is installed.
 """
 
 import sys
@@ -58,7 +62,19 @@ def inversion() -> None:
     bench_inversion.run(IMAGES.value, STEPS.value, ROUNDS.value, WIDTH.value)
 
 
-COMMANDS: dict[str, Callable[[], None]] = {"training": training, "explainers": explainers, "inversion": inversion}
+def defences() -> None:
+    """Releasing against explaining, and GNIME's training step against PyTorch."""
+    import bench_defences
+
+    bench_defences.run(BATCH.value or 64, ROUNDS.value, STEPS.value)
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "training": training,
+    "explainers": explainers,
+    "inversion": inversion,
+    "defences": defences,
+}
 
 
 def main() -> None:

@@ -1,0 +1,156 @@
+"""`bench.py defences`: see there."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import bench_training
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from bench_training import CLASSES, NETWORKS, SHAPE, Run, torch
+
+from xinv import defences, explain, models, parallel, train
+from xinv.defences.gnime import UPDATES, Players, two_player_step
+from xinv.types import Observation
+
+WIDTHS = (1.0, 0.5, 0.25)
+LAMBDA, ADAM = 100.0, 1e-4
+
+
+def run(batch_size: int, rounds: int, steps: int | None) -> None:
+    """Prints what releasing costs beside explaining, and images per second of the two-player step."""
+    steps = steps or (2 if jax.default_backend() == "cpu" else 128)
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds} rounds")
+    print(bench_training._torch_settings())
+    data = bench_training._data(4 * batch_size)
+    _applying(data, batch_size, rounds)
+    _training(data, batch_size, rounds, steps)
+
+
+def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> None:
+    """Gradient maps of the MNIST target, against the generator's pass that follows."""
+    batch = {name: jnp.asarray(values[:batch_size]) for name, values in data.items()}
+    observation = Observation(batch["prediction"], batch["explanation"])
+    runs = {"explain": _explaining(batch)} | {str(width): _releasing(width, observation) for width in WIDTHS}
+    seconds = bench_training._time(runs, rounds, 1)
+    gradient = 2 * bench_training._forward_operations(NETWORKS["target"])
+    rate = gradient * batch_size / seconds["explain"]
+    print(f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s")
+    for width in WIDTHS:
+        share, done = seconds[str(width)] / seconds["explain"], _operations(width)
+        rate = done * batch_size / seconds[str(width)]
+        print(
+            f"  gnime at width {width}: {seconds[str(width)] * 1e3:.1f} ms, adds {share:.0%}"
+            f" ({done / gradient:.0%} of the operations, {rate / 1e9:.0f} GFLOP/s)",
+            flush=True,
+        )
+
+
+def _explaining(batch: Mapping[str, jax.Array]) -> Run:
+    model = models.cnn(CLASSES)
+    variables = jax.jit(model.init)(jax.random.key(0), batch["image"][:1])
+    keys = jax.random.split(jax.random.key(1), len(batch["image"]))
+    maps = jax.jit(jax.vmap(functools.partial(explain.saliency(), model.apply), (None, 0, 0, 0)))
+    return lambda steps: jax.block_until_ready(maps(variables, batch["image"], batch["label"], keys))
+
+
+def _releasing(width: float, observation: Observation) -> Run:
+    """The compiled call of a deployment, with a generator of random weights."""
+    generator = _network(width)
+    seen = {
+        "prediction": np.zeros(CLASSES, np.float32),
+        "explanation": np.zeros(SHAPE, np.float32),
+        "moments": np.float32([0.5, 0.3]),
+        "limits": np.float32([0, 1]),
+    }
+    variables = jax.jit(generator.init)(jax.random.key(0), observation.prediction[:1], observation.explanation[:1])
+    state = {"generator": variables, "seen": jax.tree.map(jnp.asarray, seen)}
+    apply = jax.jit(defences.gnime(width=width).apply)
+    return lambda steps: jax.block_until_ready(apply(state, observation, jax.random.key(1)))
+
+
+def _training(data: Mapping[str, np.ndarray], batch_size: int, rounds: int, steps: int) -> None:
+    for updates in UPDATES:
+        runs = {"xinv": _step(updates, data, batch_size)}
+        if torch:
+            runs["torch"] = _torch_step(updates, data, batch_size)
+        seconds = bench_training._time(runs, rounds, steps)
+        rates = {name: batch_size * steps / value for name, value in seconds.items()}
+        versus = f"  torch {rates['torch']:8.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
+        print(f"two-player step, {updates:12s} images/s: xinv {rates['xinv']:8.1f}{versus}", flush=True)
+
+
+def _network(width: float = 1.0) -> Any:
+    return models.decoder(SHAPE, "flatten_unet", width)
+
+
+def _operations(width: float) -> int:
+    """Floating-point operations per image of the generator's forward pass."""
+    from xinv.models.decoder import decoder_table, encoder_table
+
+    network = bench_training.Network(_network, decoder_table(SHAPE, width), encoder_table(SHAPE, SHAPE[0], width))
+    return bench_training._forward_operations(network)
+
+
+def _step(updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+    """xinv's own step, dispatched as its training loop does."""
+    players, tx = Players(_network(), _network()), optax.adam(ADAM)
+    names = ("image", "prediction", "explanation")
+    example = [jnp.asarray(data[name][:1]) for name in names[1:]]
+    nets = {name: jax.jit(_network().init)(jax.random.key(0), *example) for name in Players._fields}
+    scale = {"moments": np.float32([0.5, 0.3]), "limits": np.float32([0, 1])}
+    state = train.State(np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()})
+    runner = parallel.runner(two_player_step(players, LAMBDA, updates, tx), {name: data[name] for name in names})
+    state, key = parallel.replicate(state), parallel.per_device(jax.random.key(1))
+
+    def start(steps: int) -> None:
+        nonlocal state
+        order = np.arange(steps * batch_size).reshape(steps, batch_size) % len(data["image"])
+        for batch in runner.feed(order):
+            state, _ = runner.advance(state, batch, key)
+        jax.block_until_ready(state)
+
+    return start
+
+
+def _torch_step(updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+    """The same game as PyTorch code has it: a backward pass for each player."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    modules = [bench_training._torch_module(NETWORKS["flatten_unet"]) for _ in range(2)]
+    generator, inverter = (module.to(device, memory_format=layout) for module in modules)
+    first, second = (torch.optim.Adam(net.parameters(), ADAM, fused=True) for net in (generator, inverter))
+    placed = {name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x) for name, x in data.items()}
+    placed = {name: x.to(device) for name, x in placed.items()}
+    error = torch.nn.functional.mse_loss
+
+    def start(steps: int) -> None:
+        for step in range(steps):
+            begin = step * batch_size % len(data["image"])
+            batch = {name: x[begin : begin + batch_size] for name, x in placed.items()}
+            clean, truth = (batch["explanation"] - 0.5) / 0.3, batch["image"]
+
+            def invert(maps, batch=batch):
+                return inverter({"prediction": batch["prediction"], "explanation": maps})
+
+            noised = generator({"prediction": batch["prediction"], "explanation": clean})
+            released = ((noised * 0.3 + 0.5).clip(0, 1) - 0.5) / 0.3
+            again = updates == "alternating"
+            guess = invert(released.detach() if again else released)
+            second.zero_grad(set_to_none=True)
+            loss = error(invert(clean), truth) + error(guess, truth)
+            loss.backward(inputs=list(inverter.parameters()), retain_graph=not again)
+            if again:
+                second.step()
+                guess = invert(released)
+            first.zero_grad(set_to_none=True)
+            (error(noised, clean) - LAMBDA * error(guess, truth)).backward(inputs=list(generator.parameters()))
+            first.step()
+            if not again:
+                second.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return start
