@@ -1,0 +1,262 @@
+"""The trained inversions: what they read and learn, against literal formulas and on real digits."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from xinv import attacks, data, models, parallel, train
+from xinv.attacks import surrogate
+from xinv.attacks.inverter import join, logit_input, part, truncate
+from xinv.attacks.joint import joint_loss, joint_variables
+from xinv.types import InputError, Model, Observation
+
+KEY = jax.random.key(0)
+RECIPE = train.Recipe(batch_size=32, epochs=10, learning_rate=5e-3, validation=0)
+TINY = {"width": 0.05, "recipe": RECIPE}
+
+
+@functools.cache
+def digits(count=320):
+    """Real digits of 8×8 and their labels."""
+    dataset = data.build("digits")
+    return np.asarray(dataset.images[:count]), np.asarray(dataset.labels["digit"][:count]).astype(np.int32)
+
+
+def predictions(count=320, sharpness=3.0):
+    """Confident answers about the digits, of which the wrong classes differ by example."""
+    noise = np.random.default_rng(0).normal(size=(count, 10))
+    return np.asarray(jax.nn.softmax(jnp.float32(noise + sharpness * np.eye(10)[digits()[1][:count]])))
+
+
+def maps(*shape, count=320):
+    """Averages of the images over blocks, as explanations of that shape; they tell something of the image."""
+    return np.array(
+        jax.image.resize(digits()[0] / np.float32(255), (count, *shape[:2], 1), "linear").repeat(shape[2], 3)
+    )
+
+
+def observe(explanation=None):
+    return Observation(predictions(), explanation)
+
+
+def mean_square(attack, state, observed):
+    """The error on the images that it was fitted to, and that of the mean image."""
+    images = digits()[0] / np.float32(255)
+    guess = attack.predict(state, observed)
+    assert guess.shape == images.shape
+    assert guess.min() >= 0
+    assert guess.max() <= 1
+    return np.mean((guess - images) ** 2), images.var(axis=0).mean()
+
+
+# Inputs and networks
+
+
+@pytest.mark.parametrize("network", ["decoder", "dropout_tcnn"])
+def test_explanations_alone_are_read_end_to_end(network):
+    hyper = TINY if network == "decoder" else TINY | {"width": 0.5}
+    attack = attacks.build("decoder", inputs=["explanation"], encoder="flatten", network=network, **hyper)
+    observed = observe(maps(8, 8, 1))
+    assert attack.check(observed, digits()[0]) == (8, 8, 1)
+    state = attack.fit(KEY, observed, digits()[0])
+    error, ignorant = mean_square(attack, state, observed)
+    assert error < 0.7 * ignorant
+    blind = observed._replace(prediction=np.roll(observed.prediction, 1, axis=1))
+    np.testing.assert_array_equal(attack.predict(state, observed), attack.predict(state, blind))
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 10), (4, 4, 3), (7, 5, 2), (8, 8, 4)])
+@pytest.mark.parametrize("encoder", ["flatten", "cnn", "unet", "flatten_unet"])
+def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):
+    attack = attacks.build("decoder", encoder=encoder, **TINY)
+    shapes = jax.ShapeDtypeStruct((4, 10), np.float32), jax.ShapeDtypeStruct((4, *shape), np.float32)
+    assert attack.check(Observation(*shapes), jax.ShapeDtypeStruct((4, 28, 20, 3), np.uint8)) == (28, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "message"),
+    [
+        ("decoder", {"inputs": ()}, "inputs"),
+        ("decoder", {"inputs": ("explanation",), "encoder": "none"}, "'none'"),
+        ("decoder", {"loss": "ssim"}, "'ssim'.*dssim"),
+        ("decoder", {"rescale": "log"}, "'log'.*logits"),
+        ("decoder", {"network": "gan"}, "'gan'.*tcnn"),
+        ("decoder", {"network": "tcnn", "encoder": "unet"}, "'unet'.*flatten"),
+        ("attention_transfer", {"encoder": "none"}, "'none'"),
+        ("attention_transfer", {"loss": "ssim"}, "'ssim'.*mse"),
+        ("class_inference", {"network": "gan"}, "'gan'.*tcnn"),
+    ],
+)
+def test_bad_settings_are_named(name, hyper, message):
+    with pytest.raises(InputError, match=message):
+        attacks.build(name, **hyper)
+
+
+def test_what_does_not_fit_is_named():
+    with pytest.raises(InputError, match="11 pixels"):
+        attacks.build("decoder", loss="dssim", **TINY).check(observe(maps(8, 8, 1)), digits()[0])
+    for name in ("decoder", "attention_transfer"):
+        with pytest.raises(InputError, match="none"):
+            attacks.build(name, **TINY).check(observe(), digits()[0])
+
+
+# Rescaling: Yang 2019, Eq. 12
+
+LINEAR = Model(
+    init=lambda key, p: {"params": jnp.ones(p.shape[1])},
+    apply=lambda variables, p: p * variables["params"],
+    train=lambda variables, p, key: (p * variables["params"], {}),
+)
+
+
+def test_logits_are_recovered_up_to_the_constant_and_truncated_classes_stay_zero():
+    logits = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
+    model, prediction = logit_input(LINEAR), jax.nn.softmax(logits)
+    variables = model.init(KEY, prediction)
+    expected = logits - np.log(np.exp(logits.astype(np.float64)).sum(1, keepdims=True)) + 10
+    np.testing.assert_allclose(model.apply(variables, prediction), expected, rtol=1e-5)
+    kept = np.asarray(truncate(prediction, 2)) > 0
+    got = np.asarray(model.apply(variables, truncate(prediction, 2)))
+    np.testing.assert_allclose(got[kept], expected[kept], rtol=1e-5)
+    assert (got[~kept] == 0).all()
+    slope = jax.grad(lambda p: model.apply(variables, truncate(p, 2)).sum())(prediction)
+    np.testing.assert_allclose(slope, np.where(kept, 1 / prediction, 0), rtol=1e-5)
+
+
+def test_the_constant_is_learned():
+    attack = attacks.build("decoder", inputs=["prediction"], encoder="none", network="tcnn", rescale="logits", **TINY)
+    observed = Observation(np.asarray(truncate(jnp.asarray(predictions()), 3)))
+    state = attack.fit(KEY, observed, digits()[0])
+    assert abs(float(state["variables"]["params"]["offset"]) - 10) > 1e-3
+    assert attack.predict(state, observed).std() > 0.1
+
+
+def test_truncation_keeps_the_largest():
+    prediction = jnp.array([[0.6, 0.05, 0.06, 0.2, 0.09], [0.25, 0.25, 0.25, 0.25, 0]])
+    np.testing.assert_allclose(truncate(prediction, 2), [[0.6, 0, 0, 0.2, 0], [0.25, 0.25, 0, 0, 0]])  # Section III-A
+    np.testing.assert_array_equal(truncate(prediction, 0), prediction)
+    np.testing.assert_array_equal(truncate(prediction, 9), prediction)
+
+
+# Attention transfer: Zhao 2021, Section 3.4
+
+
+def test_attention_transfer_sees_predictions_alone_and_learns():
+    attack = attacks.build("attention_transfer", given={"inputs": ("prediction",)}, **TINY)
+    observed = observe(maps(4, 4, 2))
+    assert attack.check(observed, digits()[0]) == (8, 8, 1)
+    state = attack.fit(KEY, observed, digits()[0])
+    error, ignorant = mean_square(attack, state, Observation(predictions()))
+    assert error < 0.9 * ignorant
+    np.testing.assert_array_equal(
+        attack.predict(state, observed), attack.predict(state, Observation(observed.prediction))
+    )
+
+
+def test_attention_transfers_loss_is_the_sum_of_equations_1_and_2():
+    """From the two inverters, run one after the other."""
+    prediction, explanation, images = predictions()[:4], maps(4, 4, 1)[:4], digits()[0][:4] / np.float32(255)
+    parts = models.decoder((4, 4, 1), "none", 0.01), models.decoder((8, 8, 1), "unet", 0.01)
+    keys = jax.random.split(KEY)
+    own = parts[0].init(keys[0], prediction), parts[1].init(keys[1], prediction, explanation)
+    network = surrogate._cascade(*parts)
+    variables = network.init(KEY, prediction, explanation)
+    jax.tree.map(np.testing.assert_array_equal, variables, join({"explanation": own[0], "image": own[1]}))
+    batch = {"prediction": prediction, "explanation": explanation, "image": images}
+    got, _ = surrogate._losses(network, "mse", 2.5)(variables, batch, None)
+    rebuilt = parts[0].apply(own[0], prediction)
+    guess = parts[1].apply(own[1], prediction, rebuilt)
+    expected = np.mean((guess - images) ** 2, (1, 2, 3)) + 2.5 * np.mean((rebuilt - explanation) ** 2, (1, 2, 3))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+# Training classes: Yang 2019, Scenario 2
+
+
+def test_a_class_has_one_image_and_is_known_by_its_answers_alone():
+    chosen = np.isin(digits()[1], (1, 4, 7))
+    answers = np.eye(10, dtype=np.float32)[digits()[1][chosen]] * 0.9
+    recipe = train.Recipe(batch_size=32, epochs=30, learning_rate=5e-3, validation=0)
+    attack = attacks.build("class_inference", width=0.25, recipe=recipe)
+    state = attack.fit(KEY, Observation(answers), digits()[0][chosen])
+    np.testing.assert_array_equal(state["classes"], [1, 4, 7])
+    asked = Observation(np.eye(10, dtype=np.float32)[[4, 1, 4, 9]] * np.float32([[0.3], [0.5], [0.8], [1]]))
+    images = attack.predict(state, asked)
+    np.testing.assert_array_equal(images[0], images[2])
+    means = {label: digits()[0][digits()[1] == label].mean(0) / 255 for label in (1, 4, 7)}
+    nearest = [min(means, key=lambda label, image=image: np.square(image - means[label]).sum()) for image in images[:2]]
+    assert nearest == [4, 1]
+    assert np.isfinite(images[3]).all()
+
+
+# Joint training: Yang 2019, Eq. 11
+
+
+@functools.cache
+def classifier():
+    return models.cnn(10, (8,), 16)
+
+
+@pytest.mark.parametrize(("truncation", "weight"), [(0, 1.0), (3, 64.0)])
+def test_the_joint_loss_is_equation_11(truncation, weight):
+    images, labels = digits()[0][:16] / np.float32(255), digits()[1][:16]
+    inversion = models.tcnn((8, 8, 1), width=0.03)
+    variables = joint_variables(jax.random.split(KEY), classifier(), inversion, images)
+    loss = joint_loss(classifier(), inversion, truncation, weight)
+    got, updates = loss(variables, {"image": images, "label": labels}, None)
+    logits = np.asarray(classifier().apply(part(variables, "classifier"), images), np.float64)
+    prediction = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    entropy = -np.log(prediction[np.arange(16), labels])
+    if truncation:
+        prediction *= prediction >= np.sort(prediction, axis=1)[:, [-truncation]]
+    guess = inversion.apply(part(variables, "inverter"), np.float32(prediction))
+    expected = entropy + weight * np.mean((guess - images) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(got, expected, rtol=1e-4)
+    assert not jax.tree.leaves(updates)
+
+
+def test_both_networks_learn_from_the_reconstruction():
+    """The classifier's gradient is that of the sum, and the inverter's BatchNorm follows the batch."""
+    images, labels = digits()[0][:16] / np.float32(255), digits()[1][:16]
+    inversion = models.tcnn((8, 8, 1), width=0.03)
+    variables = joint_variables(jax.random.split(KEY), classifier(), inversion, images)
+
+    def gradient(weight):
+        def mean(parameters):
+            batch = {"image": images, "label": labels}
+            losses, updates = joint_loss(classifier(), inversion, 0, weight)(
+                {**variables, "params": parameters}, batch, KEY
+            )
+            return losses.mean(), updates
+
+        run = jax.vmap(lambda parameters: jax.grad(mean, has_aux=True)(parameters), axis_name=parallel.AXIS)
+        return jax.jit(run)(jax.tree.map(lambda leaf: leaf[None], variables["params"]))
+
+    (alone, _), (together, updates) = gradient(0.0), gradient(1.0)
+    assert optax.tree.norm(optax.tree.sub(alone["classifier"], together["classifier"])) > 1e-4
+    assert optax.tree.norm(alone["inverter"]) == 0
+    assert optax.tree.norm(together["inverter"]) > 1e-4
+    assert list(updates["batch_stats"]) == ["inverter"]
+
+
+def test_joint_training_classifies_and_gives_a_state_that_inverts():
+    """The decoder attack reads the state; a classifier's answers are inverted to well below the images' variance."""
+    images, labels = digits()
+    recipe = train.Recipe(batch_size=32, epochs=25, learning_rate=5e-3, validation=0)
+    hyper = {"network": "tcnn", "rescale": "logits", "width": 0.25, "recipe": recipe}
+    variables, state = attacks.fit_jointly(KEY, images, labels, classifier(), weight=64.0, **hyper)
+    logits = classifier().apply(variables, images / np.float32(255))
+    assert (np.argmax(logits, axis=1) == labels).mean() > 0.9
+    attack = attacks.decoder(("prediction",), "none", **hyper)
+    error, ignorant = mean_square(attack, state, Observation(np.asarray(jax.nn.softmax(logits))))
+    assert error < 0.4 * ignorant
+    assert len(state["history"]["loss"]) == recipe.epochs
+
+
+def test_a_negative_truncation_is_named():
+    with pytest.raises(InputError, match="-1"):
+        attacks.fit_jointly(KEY, *digits(), classifier(), truncation=-1)
