@@ -33,7 +33,7 @@ def activations(
 
     Args:
       threshold: τ.
-      steps: at most so many.
+      steps: at most so many; with fewer activations than classes there may be none whose loss is below τ.
       learning_rate: η, which the paper does not state.
       start: A_0, "zeros" or "normal"; the paper does not state it.
       floor: the least probability that a logarithm is taken of; a truncated prediction has zeros.

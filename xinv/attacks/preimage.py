@@ -33,7 +33,7 @@ def preimage(
 ) -> Attack:
     """Clamped gradient descent on ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂) (Yang 2019, Eq. 4 and 5).
 
-    Yang lists these priors without their weights; the defaults come from MNIST, see BUILD_NOTES.md.
+    Yang lists these priors without weights; those here, like the step, are this library's own and not tuned.
 
     Args:
       start: as in `gradient_reconstruction`.
