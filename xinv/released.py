@@ -167,9 +167,14 @@ def state_of(stage: Stage) -> Any:
 
 
 def stack(maps: Sequence[Array]) -> Array:
-    """Maps [N,h,w,c] as the channels of one; those that are smaller than the largest are enlarged bilinearly."""
+    """Maps [N,h,w,c] as the channels of one; those that are smaller than the largest are enlarged bilinearly.
+
+    Beside vectors [N,1,1,c], such as activations, maps are vectors too: their values follow one another.
+    """
     if len(maps) == 1:
         return maps[0]
+    if any(part.shape[1:3] == (1, 1) for part in maps):
+        return jnp.concatenate([part.reshape(len(part), 1, 1, -1) for part in maps], axis=-1)
     height, width = (max(part.shape[axis] for part in maps) for axis in (1, 2))
     sized = [jax.image.resize(part, (len(part), height, width, part.shape[-1]), "linear") for part in maps]
     return jnp.concatenate(sized, axis=-1)
