@@ -1,6 +1,7 @@
 """Streams a data set through an explainer."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -48,20 +49,43 @@ def batch(
     Raises:
       InputError: no image, images and labels that differ in number, or labels that are no class of the model.
     """
-    arrays = (
-        {"image": images} if labels is None else {"image": images, "label": _classes(apply, variables, images, labels)}
-    )
+    arrays = {"image": images}
+    if labels is not None:
+        arrays["label"] = _classes(apply, variables, images, labels)
     if batch_size is None:
-        batch_size = parallel.device_count() * _fitting(explainer, apply, variables, images, key)
-    held, tree = jax.tree.flatten(explainer if isinstance(explainer, Partial) else Partial(explainer))
+        devices = parallel.device_count()
+        most = min(LARGEST, at_once(explainer, apply, variables, images, key))
+        batch_size = devices * memory.chunk(math.ceil(max(1, len(images)) / devices), most)
+    held, tree = _held(explainer)
     return parallel.map_batches(_explain_batch(tree, apply), (held, variables), arrays, batch_size, key, out)
 
 
-def _fitting(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
-    """How many maps one device makes at once, from what one of them needs when its program is traced."""
-    image, label = jax.ShapeDtypeStruct(images.shape[1:], jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
-    needed = memory.peak(functools.partial(explainer, apply), variables, image, label, key)
-    return min(LARGEST, max(1, memory.budget() // needed))
+def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
+    """How many maps fit into a device's memory at once, as far as the traced program tells; traced once per shape."""
+    image, (held, tree) = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32), _held(explainer)
+    return _at_once(tree, apply, *_shapes((image, key[None], (held, variables))))
+
+
+@functools.lru_cache(64)
+def _at_once(tree: Any, apply: Apply, treedef: Any, leaves: tuple) -> int:
+    image, key, shared = jax.tree.unflatten(treedef, leaves)
+
+    def explain(rows: tuple, shared: tuple[list, Variables]) -> jax.Array:
+        held, variables = shared
+        return jax.vmap(functools.partial(jax.tree.unflatten(tree, held), apply, variables))(*rows)
+
+    return memory.fitting(explain, (image, jax.ShapeDtypeStruct((1,), jnp.int32), key), shared)
+
+
+def _held(explainer: Explainer) -> tuple[list, Any]:
+    """The arrays that an explainer holds, and its structure."""
+    return jax.tree.flatten(explainer if isinstance(explainer, Partial) else Partial(explainer))
+
+
+def _shapes(tree: Any) -> tuple[Any, tuple]:
+    """A tree of arrays as its structure and its leaves' shapes, which can be the key of a cache."""
+    leaves, treedef = jax.tree.flatten(tree)
+    return treedef, tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
 
 
 @functools.lru_cache(64)
@@ -80,9 +104,14 @@ def _explain_batch(tree: Any, apply: Apply) -> Callable[..., jax.Array]:
 def _classes(apply: Apply, variables: Variables, images: Any, labels: Array) -> np.ndarray:
     """The labels as int32, each of them a class of the model."""
     image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    classes = jax.eval_shape(apply, variables, image).shape[-1]
+    classes = _count(apply, *_shapes((variables, image)))
     labels = np.asarray(labels)
     wrong = labels[(labels < 0) | (labels >= classes)]
     if wrong.size:
         raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")
     return labels.astype(np.int32)
+
+
+@functools.lru_cache(64)
+def _count(apply: Apply, treedef: Any, leaves: tuple) -> int:
+    return jax.eval_shape(apply, *jax.tree.unflatten(treedef, leaves)).shape[-1]
