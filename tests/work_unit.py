@@ -89,7 +89,7 @@ def make_examples(ssim, count=6):
         arrays[f"reconstruction/{arm}"] = noisy.clip(0, 1)[..., None].astype(np.float32)
         arrays[f"ssim/{arm}"] = (values[0] + 0.05 * rng.normal(size=count)).astype(np.float32)
     for arm in ssim:
-        if "@" in arm:
+        if "(" in arm and "@" in arm:
             explained = arrays[f"explanation/{arm.partition('(')[2].partition(')')[0]}"]
             arrays[f"release/{arm}"] = explained + 0.2 * rng.normal(size=explained.shape)
     return arrays

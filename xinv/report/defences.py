@@ -16,7 +16,7 @@ class Group(NamedTuple):
     Attributes:
       title: what they read.
       arms: the undefended one first, where there is one, then one per defence; their cells are compared with the first.
-      names: for each arm "no defence", its defence, or its own name where another arm has the same defence.
+      names: for each arm "no defence" or its defence; its label where that does not tell it from the group's others.
       closed: for each arm the share of the distance from the undefended arm to predictions alone that it closes.
     """
 
@@ -62,13 +62,12 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
     undefended = next((arm for arm in arms if not arm.defence), None)
     first = [undefended] if undefended else []
     arms = [*first, *(arm for arm in arms if arm is not undefended)]
-    defences = [arm.defence for arm in arms]
+    names = [plain(arm.defence) if arm.defence else "no defence" for arm in arms]
     return Group(
         title=undefended.label if undefended else plain(arms[0].explainer or "predictions alone"),
         arms=tuple(_compared(arm, undefended) for arm in arms),
         names=tuple(
-            (plain(arm.defence) if arm.defence else "no defence") if defences.count(arm.defence) == 1 else arm.name
-            for arm in arms
+            name if undefended and names.count(name) == 1 else arm.label for name, arm in zip(names, arms, strict=True)
         ),
         closed=tuple(closed(summary, undefended, arm) if arm.defence and undefended else None for arm in arms),
     )

@@ -1,6 +1,6 @@
 """One honest sentence: what the audit shows, claiming no more than the intervals allow."""
 
-from xinv.report.cells import against
+from xinv.report.cells import Cell, against
 from xinv.report.defences import best, closed, share
 from xinv.report.measures import measure, plain
 from xinv.report.summary import Arm, Summary
@@ -61,8 +61,7 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
     match against(figure, first.cells[summary.main], measure(summary.main).leak):
         case "less":
             part = closed(summary, first, arm)
-            far = f", {share(part)} of the way to predictions alone" if part else ""
-            return f"The best defence, {name}, brings that to {figure.text}{far}."
+            return f"The best defence, {name}, brings that to {figure.text}{_far(part)}."
         case "more":
             return f"No defence helps: under the best, {name}, it is {figure.text}."
         case "overlap":
@@ -70,6 +69,14 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
                 f"No defence is known to help: under the best, {name}, it is {figure.text}, and the intervals overlap."
             )
     return f"Under the best defence, {name}, it is {figure.text}."
+
+
+def _far(part: Cell | None) -> str:
+    if part is None:
+        return ""
+    if part.interval.mean >= 100:
+        return ", which leaves the attacker no better off than predictions alone do"
+    return f", {share(part)} of the way to predictions alone"
 
 
 def _without_explanations(summary: Summary) -> str:
@@ -81,5 +88,6 @@ def _without_explanations(summary: Summary) -> str:
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
         return f"From {first.label} an attacker rebuilds inputs at {value}."
-    least = f"{arms[-1].cells[summary.main].text} of {arms[-1].label}, the least successful"
-    return f"Of {len(arms)} attacks, {first.label} rebuilds inputs best: {value}, against the {least}."
+    last = arms[-1]
+    least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
+    return f"Of {len(arms)} attacks, {first.label} rebuilds inputs best on average: {value}; {least}."

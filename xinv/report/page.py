@@ -13,6 +13,7 @@ from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
 from xinv.report.headline import defended, headline, tally
 from xinv.report.measures import measure, order, plain
+from xinv.report.seen import adaptive
 from xinv.report.summary import Summary, colours, summarise
 
 _REPRODUCE = """\
@@ -50,6 +51,7 @@ class View(NamedTuple):
     published: list[published.Table]
     groups: list[defences.Group]
     leaks: list[str]
+    adaptive: bool
     tradeoffs: tradeoffs.Diagrams | None
     histograms: list[tradeoffs.Panel]
     originals: list[str]
@@ -114,6 +116,7 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         published=published.tables([unit], [summary]),
         groups=groups,
         leaks=tradeoffs.leaks(summary.metrics, 4),
+        adaptive=all(adaptive(unit.config, arm.name) for arm in summary.arms if arm.defence),
         tradeoffs=tradeoffs.tradeoffs([unit], [summary], inks),
         histograms=tradeoffs.histograms(unit, summary, inks),
         originals=grids.originals(unit) if summary.arms else [],

@@ -3,7 +3,7 @@
 import io
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -23,7 +23,14 @@ _VARIABLES = {_INK: "--muted", _GRID: "--line", _LINE: "--arm"} | {ink: f"--{nam
 MARKS = {"○": "o", "■": "s", "▲": "^", "◆": "D", "▼": "v", "✚": "P", "✖": "X"}
 """Marks of a trade-off's points, by the character that a legend shows."""
 UNDEFENDED = "○"
-"""The mark of no defence, which is hollow."""
+"""The mark of no defence, hollow in a trade-off."""
+
+
+def marks(names: Iterable[Hashable], none: Hashable) -> dict[Hashable, str]:
+    """A mark for no defence, which is called `none`, and one for each of `names`; repeated where they are many."""
+    filled = [mark for mark in MARKS if mark != UNDEFENDED]
+    different = [name for name in dict.fromkeys(names) if name != none]
+    return {none: UNDEFENDED} | {name: filled[index % len(filled)] for index, name in enumerate(different)}
 
 
 class Point(NamedTuple):
@@ -40,13 +47,13 @@ class Line(NamedTuple):
 
     Attributes:
       colour: CSS class of its colour.
-      dashed: whether it is; so are defended arms.
+      mark: a key of `MARKS` for its dots; a line with another mark than that of no defence is dashed.
       x, y, low, high: the line and the band's ends, [n] each.
       dots: x and y of points drawn beside it, [m] each.
     """
 
     colour: str
-    dashed: bool
+    mark: str
     x: np.ndarray
     y: np.ndarray
     low: np.ndarray
@@ -111,8 +118,8 @@ def bands(lines: Iterable[Line], x: str, y: str, logarithmic: bool = False) -> M
     for line in lines:
         ink = _ARMS[line.colour]
         axes.fill_between(line.x, line.low, line.high, color=ink, alpha=0.18, lw=0)
-        axes.plot(line.x, line.y, color=ink, lw=1.3, ls=(0, (4, 2)) if line.dashed else "-")
-        axes.plot(*line.dots, color=ink, lw=0, marker="o", ms=2.6)
+        axes.plot(line.x, line.y, color=ink, lw=1.3, ls="-" if line.mark == UNDEFENDED else (0, (4, 2)))
+        axes.plot(*line.dots, color=ink, lw=0, marker=MARKS[line.mark], ms=2.8)
     if logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_minor_locator(NullLocator())
@@ -133,7 +140,7 @@ def histogram(values: np.ndarray, limit: float, x: str) -> Markup:
 def _axes(x: str) -> tuple[Figure, Axes]:
     """An empty diagram of 300 x 190 units."""
     figure = Figure(figsize=(3.0, 1.9), dpi=100)
-    axes = figure.add_axes((0.15, 0.18, 0.81, 0.78))
+    axes = figure.add_axes((0.15, 0.18, 0.79, 0.78))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(x, fontsize=8, color=_INK, labelpad=1)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from xinv.report.cells import Cell, Rows, against, cell, leak_levels
@@ -66,9 +66,10 @@ class Summary(NamedTuple):
 
     @property
     def baseline(self) -> Arm | None:
-        """The attack that saw predictions alone: the arm "prediction", or the only one without an explainer."""
-        found = {arm.name: arm for arm in self.arms if not arm.explainer and not arm.defence}
-        return found.get(_alone(found))
+        """The attack that saw predictions alone: the arm "prediction", or the only one of its kind."""
+        found = [arm for arm in self.arms if not arm.explainer]
+        name = _alone([(arm.name, arm.kind, arm.defence) for arm in found])
+        return next((arm for arm in found if arm.name == name), None)
 
     @property
     def explained(self) -> list[Arm]:
@@ -131,7 +132,7 @@ def _origin(arm: Arm, arms: list[Arm]) -> Any:
 def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> list[Arm]:
     groups = {name: [row for row in attacks if row["arm"] == name] for name in _distinct(r["arm"] for r in attacks)}
     heads = _sorted([rows[0] for rows in groups.values()])
-    alone = _alone([row["arm"] for row in heads if not row["explainer"] and not row["defence"]])
+    alone = _alone([(row["arm"], row["kind"], row["defence"]) for row in heads if not row["explainer"]])
     columns = {metric: _column(groups, metric, alone, level) for metric in metrics}
     return [
         Arm(
@@ -173,9 +174,10 @@ def _column(groups: dict[str, Rows], metric: str, alone: str | None, level: floa
     }
 
 
-def _alone(names: Collection[str]) -> str | None:
-    """Which of the undefended arms without an explainer the others are compared with; None where none stands out."""
-    return next((name for name in names if name == "prediction" or len(names) == 1), None)
+def _alone(found: list[tuple[str, str, str | None]]) -> str | None:
+    """Of the (name, kind, defence) without an explainer, what the others are compared with, if one stands out."""
+    single = len({kind for _, kind, _ in found}) == 1
+    return next((name for name, _, defence in found if not defence and (single or name == "prediction")), None)
 
 
 def _release(rows: Rows, level: float) -> dict[str, Cell]:
@@ -185,15 +187,17 @@ def _release(rows: Rows, level: float) -> dict[str, Cell]:
 
 def _labels(rows: Rows, alone: str | None) -> list[str]:
     """The shortest labels that tell the arms apart: what is seen, then with the inputs, or else the arm's name."""
-    ends = [f" with {plain(row['defence'])}" if row["defence"] else "" for row in rows]
-    short = [plain(row["explainer"] or "predictions alone") + end for row, end in zip(rows, ends, strict=True)]
-    long = [
-        f"{plain(row['explainer'])}, {plain(row['inputs'] or row['arm'])}{end}"
-        if row["explainer"]
-        else plain(row["arm"])
-        for row, end in zip(rows, ends, strict=True)
-    ]
-    long = ["predictions alone" if row["arm"] == alone else text for row, text in zip(rows, long, strict=True)]
+    short, long = [], []
+    for row in rows:
+        end = f" with {plain(row['defence'])}" if row["defence"] else ""
+        if row["explainer"]:
+            text = plain(row["explainer"])
+            short.append(text + end)
+            long.append(f"{text}, {plain(row['inputs'] or row['arm'])}{end}")
+        else:
+            name = "predictions alone" if row["arm"] == alone else plain(row["arm"])
+            short.append(f"predictions alone{end}" if end else name)
+            long.append(name)
     counts = Counter(short), Counter(long)
     return [
         a if counts[0][a] == 1 else b if counts[1][b] == 1 else row["arm"]

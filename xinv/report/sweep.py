@@ -1,13 +1,14 @@
 """Several units side by side."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xinv.report.cells import Cell, leak_levels
 from xinv.report.folder import Unit
-from xinv.report.measures import measure
-from xinv.report.summary import Summary
+from xinv.report.measures import measure, plain
+from xinv.report.summary import Arm, Summary
 
 
 class Comparison(NamedTuple):
@@ -34,7 +35,7 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | 
     if metric is None:
         return None
     shown = measure(metric)
-    arms = {arm.name: arm.label for summary in summaries for arm in summary.arms if metric in arm.cells}
+    arms = labels([arm for summary in summaries for arm in summary.arms if metric in arm.cells])
     models = list(dict.fromkeys(label for summary in summaries for label, of, _ in summary.models if of == "accuracy"))
     attacks = [{arm.name: arm.cells[metric] for arm in s.arms if metric in arm.cells} for s in summaries]
     place = leak_levels([cell for row in attacks for cell in row.values()], shown.leak)
@@ -53,6 +54,13 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | 
             for row, summary in zip(attacks, summaries, strict=True)
         ],
     )
+
+
+def labels(arms: Sequence[Arm]) -> dict[str, str]:
+    """Labels of several units' arms by name: a unit's own, or the name where arms of different names share a label."""
+    found = {arm.name: arm.label for arm in arms}
+    counts = Counter(found.values())
+    return {name: label if counts[label] == 1 else plain(name) for name, label in found.items()}
 
 
 def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

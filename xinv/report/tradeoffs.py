@@ -56,9 +56,7 @@ def tradeoffs(units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapp
     metrics = leaks(order(list(dict.fromkeys(name for summary in summaries for name in summary.metrics))))
     if not costs or not metrics:
         return None
-    filled = [mark for mark in plots.MARKS if mark != plots.UNDEFENDED]
-    factories = list(dict.fromkeys(found.factories for found in placed if found.factories))
-    marks = {(): plots.UNDEFENDED} | {name: filled[index % len(filled)] for index, name in enumerate(factories)}
+    marks = plots.marks((found.factories for found in placed), none=())
     panels = [
         Panel(
             f"{measure(metric).label} by {measure(cost).label}",

@@ -62,7 +62,10 @@ def sweep_lines(
         for metric in metrics
         for arm in arms
     }
-    lines = {key: _line(cells, arms.get(key[1]), colours) for key, cells in found.items() if len(cells) > 1}
+    marks = plots.marks((arm.defence for arm in arms.values()), none=None)
+    looks = {name: (colours[name], marks[arm.defence]) for name, arm in arms.items()}
+    looks[None] = "c0", plots.UNDEFENDED
+    lines = {key: _line(cells, *looks[key[1]]) for key, cells in found.items() if len(cells) > 1}
     titles = [*(measure(metric).label for metric in metrics), *models]
     wide = min(x) > 0 and max(x) / min(x) >= 30
     panels = [
@@ -70,7 +73,11 @@ def sweep_lines(
         for title in titles
         if (mine := [line for (of, _), line in lines.items() if of == title])
     ]
-    return Diagrams(panels, [(colours[arm.name], arm.label) for arm in arms.values()], []) if panels else None
+    labels: dict[str, str] = {}
+    for arm in sorted(arms.values(), key=lambda arm: bool(arm.defence)):
+        labels.setdefault(colours[arm.name], arm.label)
+    shown = [(mark, plain(name or "no defence")) for name, mark in marks.items()] if len(marks) > 1 else []
+    return Diagrams(panels, list(labels.items()), shown) if panels else None
 
 
 def _trends(
@@ -85,15 +92,15 @@ def _trends(
         x, y = x[kept], y[kept]
         if len(x) > 2 and np.ptp(x) > 0:
             fitted = trend.fit(x, y, level)
-            lines.append(plots.Line(colours[arm.name], bool(arm.defence), *fitted, binned(x, y)))
+            lines.append(plots.Line(colours[arm.name], plots.UNDEFENDED, *fitted, binned(x, y)))
     return lines
 
 
-def _line(cells: Sequence[tuple[float, Cell]], arm: Arm | None, colours: Mapping[str, str]) -> plots.Line:
+def _line(cells: Sequence[tuple[float, Cell]], colour: str, mark: str) -> plots.Line:
     """The line through cells at their x; a cell of one seed has no band."""
     x, y = np.array([at for at, _ in cells], float), np.array([found.interval.mean for _, found in cells])
     half = np.nan_to_num([found.interval.half_width for _, found in cells])
-    return plots.Line(colours[arm.name] if arm else "c0", bool(arm and arm.defence), x, y, y - half, y + half, (x, y))
+    return plots.Line(colour, mark, x, y, y - half, y + half, (x, y))
 
 
 def _has(arm: Arm, name: str, metric: str) -> bool:

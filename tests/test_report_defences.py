@@ -1,0 +1,207 @@
+"""Defended arms in the report: what is compared with what, the share that a defence closes, diagrams, and sweeps."""
+
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+from html_page import Page
+from work_unit import DEFENDED, DISTORTION, PUBLISHED, SSIM, make_factors, make_unit
+
+from xinv import report
+from xinv.metrics.stats import mean_interval
+from xinv.report import defences, folder, plots, sweep
+from xinv.report.cells import number
+from xinv.report.headline import defended, headline
+from xinv.report.summary import colours, summarise
+
+GRADIENT, GNIME = "flatten_unet(gradient)", "flatten_unet(gradient)@gnime"
+
+
+@pytest.fixture(scope="module")
+def unit(tmp_path_factory):
+    return make_unit(tmp_path_factory.mktemp("report") / "unit", DEFENDED, factors=True, examples=2)
+
+
+@pytest.fixture(scope="module")
+def page(unit):
+    return Page(report.render(unit).read_text())
+
+
+def interval(values, digits):
+    half = scipy.stats.t.ppf(0.95, len(values) - 1) * scipy.stats.sem(values)
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
+
+
+def shares(arm):
+    """Percent of the way from the undefended arm to predictions alone, seed by seed."""
+    pairs = zip(SSIM[GRADIENT], DEFENDED[arm], SSIM["prediction"], strict=True)
+    return [100 * (undefended - value) / (undefended - alone) for undefended, value, alone in pairs]
+
+
+def summary(path):
+    return summarise(folder.read(path).units[0])
+
+
+def test_best_defence_is_told_with_the_distance_that_it_closes(unit, page):
+    said = f"The best defence, gnime, brings that to {interval(DEFENDED[GNIME], 3)}, {interval(shares(GNIME), 0)}%"
+    assert f"{said} of the way to predictions alone." in page.text
+    assert said in " ".join(report.table(unit).split())
+
+
+def test_table_sets_what_a_defence_costs_beside_what_leaks(unit, page):
+    group = defences.groups(summary(unit))[0]
+    assert group.names == ("no defence", "rnd", "ond", "gnime")
+    assert [arm.name for arm in group.arms] == [GRADIENT, *(f"{GRADIENT}@{name}" for name in DISTORTION)]
+    for name, values in DISTORTION.items():
+        assert group.arms[group.names.index(name)].release["distortion"].text == interval(values, 4)
+        assert interval(values, 4) in report.table(unit)
+    assert [arm.cells["ssim"].against for arm in group.arms] == [None, "overlap", "less", "less"]
+    assert "Distance closed" in page.text
+    assert page.text.count("no defence") >= 2  # one row per explanation that is defended
+
+
+@pytest.mark.parametrize(
+    ("gnime", "sentence"),
+    [
+        ((0.71, 0.70, 0.69), "No defence is known to help: under the best, gnime, it is 0.700 ± 0.017, and the"),
+        ((0.81, 0.82, 0.80), "No defence helps: under the best, gnime, it is 0.810 ± 0.017."),
+        ((0.30, 0.31, 0.30), "brings that to 0.303 ± 0.010, which leaves the attacker no better off than predictions"),
+    ],
+)
+def test_defences_are_praised_no_more_than_the_intervals_allow(tmp_path, gnime, sentence):
+    arms = SSIM | {GNIME: gnime}
+    assert sentence in defended(summary(make_unit(tmp_path / "unit", arms, examples=1)))
+
+
+def test_one_seed_gives_no_verdict_on_a_defence(tmp_path):
+    arms = SSIM | {GNIME: (0.5,)}
+    found = summary(make_unit(tmp_path / "unit", arms, seeds=1, examples=1))
+    assert defended(found) == "Under the best defence, gnime, it is 0.500."
+    assert defences.groups(found)[0].closed == (None, None)
+
+
+def test_defence_of_predictions_is_no_baseline(tmp_path):
+    arms = {"prediction": (0.4, 0.41, 0.4), "none@rnd": (0.3, 0.31, 0.3), "fredrikson": (0.2, 0.21, 0.2)}
+    found = summary(make_unit(tmp_path / "unit", arms, examples=1))
+    assert found.baseline.name == "prediction"
+    assert [arm.label for arm in found.arms] == ["predictions alone", "predictions alone with rnd", "fredrikson"]
+    said = "Of 3 attacks, predictions alone rebuilds inputs best on average: SSIM 0.403 ± 0.010; the least successful"
+    assert headline(found).startswith(said)
+
+
+def arm(*reads, learns=None, sees=None, scored=True):
+    service = dict(prediction="target", explanation="target", defences=[], queries=1)
+    return dict(
+        reads=reads, attack={}, learns=service | (learns or {}), sees=service | (sees or {}), known="", scored=scored
+    )
+
+
+def with_arms(unit, arms):
+    """The unit with a config of such arms; what the rows do not name needs no rows."""
+    config = json.loads((unit / "config.json").read_text())
+    config |= dict(explanations=dict(gradient={}, input_x_gradient={}, gradcam={}), arms=arms)
+    (unit / "config.json").write_text(json.dumps(config))
+    return summary(unit)
+
+
+def test_only_what_the_service_releases_is_an_explanation(tmp_path):
+    """s-CAM reads a surrogate's explanations: the service gave nothing, so it is an attack on predictions."""
+    unit = make_unit(tmp_path / "unit", examples=1)
+    read = {name: arm("prediction", *name.strip(")").split("(")[1:]) for name in SSIM}
+    surrogate = dict(explanation="surrogate")
+    found = with_arms(unit, read | {GRADIENT: arm("prediction", "gradient", learns=surrogate, sees=surrogate)})
+    assert {a.name: a.explainer for a in found.arms}[GRADIENT] is None
+    assert headline(found).startswith("Releasing input x gradient explanations lets an attacker")
+
+
+def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
+    """A defence is as good as its most successful attack says; attacks of another kind are not compared."""
+    more, other = f"{GRADIENT}@ond", f"{GRADIENT}@rnd"
+    arms = SSIM | {GNIME: (0.5, 0.51, 0.5), more: (0.69, 0.7, 0.69), other: (0.6, 0.61, 0.6)}
+    unit = make_unit(tmp_path / "unit", arms, examples=1)
+    lines = (unit / "rows.jsonl").read_text().replace('"defence": "ond"', '"defence": "gnime"')
+    (unit / "rows.jsonl").write_text(lines)
+    read = {name: arm("prediction", *name.partition("@")[0].strip(")").split("(")[1:]) for name in arms}
+    read[more] = arm("prediction", "gradient", sees=dict(queries=16))
+    found = with_arms(unit, read)
+    assert defended(found).startswith("The best defence, rnd, brings that to 0.603")
+    apart = with_arms(unit, read | {other: arm("prediction", "gradient", learns=dict(roles=["auxiliary"]))})
+    assert [group.title for group in defences.groups(apart)] == ["gradient", "gradient"]
+
+
+def test_defended_arms_share_the_colour_of_the_undefended_one(unit):
+    found = colours([summary(unit)])
+    assert found["prediction"] == "c0"
+    assert found[GNIME] == found[GRADIENT]
+    assert len(set(found.values())) == 4  # grey, and one per explanation
+
+
+def test_diagrams_place_every_arm_and_the_bound(page):
+    panels = page.all("svg", **{"aria-label": "SSIM by "})
+    assert [p["aria-label"] for p in panels][:2] == ["SSIM by Distortion, MSE", "SSIM by Masked DeePSiM"]
+    points = [
+        plots.Point("c1", "■", mean_interval((x, x + 0.1)), mean_interval((y, y + 0.1))) for x, y in ((1, 2), (3, 4))
+    ]
+    svg = plots.tradeoff([points], [mean_interval((1.5, 1.6))], "x", "y")
+    assert svg.count("translate(") == 2  # marks
+    assert svg.count("var(--c0)") >= 2  # the bound's line and band
+    assert "<use" not in svg
+    Page(svg)
+
+
+def test_histograms_state_mean_and_quantile_of_the_stored_distortions(page):
+    values = make_factors(DEFENDED)[f"distortion/{GNIME}"]
+    assert f"gradient with gnime: mean {values.mean():.4f}, 95% below {np.quantile(values, 0.95):.4f}" in page.text
+    assert len(page.all("svg", **{"aria-label": "images by distortion"})) == 6
+
+
+def test_pictures_show_release_and_reconstruction_of_every_defence(unit, page):
+    for name in DISTORTION:
+        assert len(page.all("img", alt=f"Released: gradient with {name}")) == 2
+        assert len(page.all("img", alt=f"Reconstruction from gradient with {name}")) == 2
+    stored = np.load(unit / "examples.npz")
+    assert number(float(stored[f"ssim/{GNIME}"][0]), 2) in page.text
+
+
+def make_sweep(path):
+    for place, lam in enumerate((10.0, 100.0, 1000.0)):
+        arms = SSIM | {GNIME: tuple(value - 0.05 * place for value in (0.6, 0.61, 0.6))}
+        settings = dict(gnime=dict(name="gnime", lam=lam))
+        folder = path / "units" / f"{place:04d}"
+        make_unit(folder, arms, f"lam-{lam:g}", examples=1, defences=settings, factor=2 - 0.5 * place)
+    return path
+
+
+def test_units_that_differ_in_one_number_are_drawn_over_it(tmp_path):
+    page = Page(report.render(make_sweep(tmp_path)).read_text())
+    assert "By defences.gnime.lam" in page.text
+    assert page.all("svg", **{"aria-label": "SSIM by defences.gnime.lam"})
+    assert page.all("svg", **{"aria-label": "target accuracy by defences.gnime.lam"})
+    assert len(page.all("svg", **{"aria-label": "SSIM by Distortion"})) == 1 + 3  # the sweep's, and each unit's
+
+
+@pytest.mark.parametrize(
+    ("changes", "axes"),
+    [
+        ([{"a": "1"}, {"a": "2"}], [("a", [0, 1], [1, 2])]),
+        ([{"a": "1", "b": "1"}, {"a": "2", "b": "2"}], [("a", [0, 1], [1, 2])]),  # they change together
+        ([{"a": "1", "b": "x"}, {"a": "2", "b": "x"}, {"a": "2", "b": "y"}], [("a", [0, 1], [1, 2])]),
+        ([{"a": "x"}, {"a": "y"}], []),
+        ([{"a": "true"}, {"a": "false"}], []),
+        ([{"a": "1", "b": "3"}, {"a": "2", "b": "4"}], []),
+        ([{"a": "1", "report.published": "[]"}, {"a": "2", "report.published": "[1]"}], [("a", [0, 1], [1, 2])]),
+    ],
+)
+def test_axes(changes, axes):
+    assert [tuple(axis) for axis in sweep.axes(changes)] == axes
+
+
+def test_published_figures_of_a_sweep_are_joined(tmp_path):
+    for place, name in enumerate(("one", "two")):
+        make_unit(
+            tmp_path / "units" / f"{place:04d}", name=name, examples=1, published=PUBLISHED[:1], width=place + 1.0
+        )
+    page = Page(report.render(tmp_path).read_text())
+    assert page.text.count("Table 1: measured beside published") == 1
+    assert "one: predictions alone, SSIM" in report.table(tmp_path)
