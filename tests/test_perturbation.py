@@ -12,7 +12,7 @@ from sklearn.linear_model import Lasso, Ridge
 from witnesses import SOURCES, maps
 
 from xinv.explain import batch, build, gradient, linear, normalise, perturb
-from xinv.explain.anchors import anchors, lower_bound, upper_bound
+from xinv.explain.anchors import _Rules, _search, anchors, lower_bound, upper_bound
 from xinv.explain.lime import lime
 from xinv.explain.occlusion import occlusion
 from xinv.explain.protodash import KERNELS, protodash, select
@@ -103,6 +103,24 @@ def test_anchors_are_alibis(beam_size):
     for explanation, found in zip(explanations, recorded["found"], strict=True):
         np.testing.assert_array_equal(explanation[..., 0], found[0][recorded["labels"]])
         assert (found == found[0]).all()
+
+
+@pytest.mark.parametrize("budget", [7, 30])
+def test_an_unsure_model_is_asked_no_more_often_than_allowed(budget):
+    """Chance decides here: no anchor holds, and without a bound every size would be tried."""
+    rounds = []
+
+    def draw(key, parents):
+        jax.debug.callback(lambda: rounds.append(None))
+        present = jax.random.bernoulli(key, 0.5, (len(parents), 50, 16)) | parents[:, None]
+        return present, jax.random.bernoulli(jax.random.fold_in(key, 1), 0.9, present.shape[:2])
+
+    covered = jax.random.bernoulli(KEY, 0.5, (100, 16))
+    rules = _Rules(0.95, 0.1, 0.15, 1, 5, budget)
+    found = jax.jit(lambda key: _search(draw, covered, jnp.ones(16, bool), 16, rules, key))(KEY)
+    jax.effects_barrier()
+    assert budget - 1 <= len(rounds) <= budget
+    assert found.any()
 
 
 def test_kl_bounds_are_alibis():
@@ -321,6 +339,7 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         (lambda: shapley_sampling(0), "at least 1 samples"),
         (lambda: anchors(1.0), "threshold lies between 0 and 1, not 1.0"),
         (lambda: anchors(beam_size=0), "beam_size is at least 1, not 0"),
+        (lambda: anchors(max_samples=99), "max_samples is at least batch_size x beam_size, not 99"),
         (lambda: protodash(REFERENCE, 7), "picks 1 to R prototypes"),
         (lambda: protodash(REFERENCE, kernel="cubic"), "gaussian or linear, not 'cubic'"),
         (lambda: protodash(REFERENCE, sigma=0.0), "sigma is positive"),

@@ -25,6 +25,7 @@ SLACK = 0.05
 class _Search(NamedTuple):
     """Anchors are bool [M]; `beam` [B,M] are the best of the current size, those with `alive` [B] False are empty."""
 
+    rounds: jax.Array
     size: jax.Array
     beam: jax.Array
     alive: jax.Array
@@ -40,6 +41,9 @@ class _Rules(NamedTuple):
     tau: float
     beam_size: int
     max_rounds: int
+    """Of one bandit or check of precision."""
+    budget: int
+    """Rounds in all."""
 
 
 @functools.cache
@@ -56,6 +60,7 @@ def anchors(
     *,
     max_size: int | None = None,
     max_rounds: int = 20,
+    max_samples: int = 10000,
     baseline: Baseline = "mean",
     segmentation: str | Labels | Segmenter = "slic",
     sigma: float | None = None,
@@ -76,6 +81,8 @@ def anchors(
       segments, compactness, segmentation, sigma: see `segment.superpixels`. DeepLeak's Table VIII: 15, 20, "slic", 0.5.
       max_size: largest anchor; None is all superpixels.
       max_rounds: bound on the rounds of each bandit and of each check of precision; alibi has none, and may not end.
+      max_samples: bound on the copies of one image, whatever the model; a model that is unsure would else take many
+        times as many as a sure one. The search then ends with what it has found, which holds as well as it says.
       baseline: what a replaced superpixel becomes: a number, one per channel, or "mean", its own mean colour.
 
     Returns:
@@ -84,7 +91,8 @@ def anchors(
     Raises:
       InputError: an option outside these.
 
-    Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor size tried.
+    Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor size tried, and
+    max_samples in all. Images mapped together take as many rounds as the hardest of them.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma)
     coalitions.check_baseline(baseline)
@@ -95,7 +103,9 @@ def anchors(
     for name, size in {**sizes, "max_rounds": max_rounds, "max_size": 1 if max_size is None else max_size}.items():
         if size < 1:
             raise InputError(f"anchors' {name} is at least 1, not {size}")
-    rules = _Rules(threshold, delta, tau, beam_size, max_rounds)
+    if max_samples < batch_size * beam_size:
+        raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples}")
+    rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
@@ -119,12 +129,14 @@ def _search(draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: 
     """The best anchor bool [M]; `draw(key, parents[B,M])` samples, `visible` [M] are the superpixels with pixels."""
     width, count = rules.beam_size, len(visible)
     empty = jnp.zeros((width, count), bool)
+    rounds, holds = _empty_anchor_holds(draw, empty[:1], _within(rules, 0), jax.random.fold_in(key, 0))
     start = _Search(
+        rounds=rounds,
         size=jnp.array(0),
         beam=empty,
         alive=jnp.arange(width) < 1,
         best=empty[0],
-        best_coverage=jnp.where(_empty_anchor_holds(draw, empty[:1], rules, jax.random.fold_in(key, 0)), 1.0, -1.0),
+        best_coverage=jnp.where(holds, 1.0, -1.0),
         spare=empty[0],
         spare_precision=jnp.array(-1.0),
     )
@@ -133,20 +145,23 @@ def _search(draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: 
         return _candidates(search, covered, visible)
 
     def unfinished(search: _Search) -> jax.Array:
-        return (search.size < max_size) & (search.best_coverage < 1) & open_candidates(search)[2].any()
+        more = (search.size < max_size) & (search.rounds < rules.budget)
+        return more & (search.best_coverage < 1) & open_candidates(search)[2].any()
 
     def grow(search: _Search) -> _Search:
         sets, coverage, open_ = open_candidates(search)
         race_key, check_key = jax.random.split(jax.random.fold_in(key, search.size + 1))
-        draws, hits = _race(draw, search.beam, open_, rules, race_key)
+        raced, draws, hits = _race(draw, search.beam, open_, _within(rules, search.rounds), race_key)
         precision, chosen = jax.lax.top_k(jnp.where(open_, hits / jnp.maximum(draws, 1), -1), width)
         sets, coverage, alive = sets[chosen], coverage[chosen], open_[chosen]
-        precision, low = _check(draw, sets, alive, draws[chosen], hits[chosen], rules, check_key)
+        within = _within(rules, search.rounds + raced)
+        checked, precision, low = _check(draw, sets, alive, draws[chosen], hits[chosen], within, check_key)
         holds = alive & (precision >= rules.threshold) & (low > rules.threshold - SLACK)
         gain = jnp.where(holds & (coverage > search.best_coverage), coverage, -1)
         better, top = gain.max() > search.best_coverage, jnp.argmax(jnp.where(alive, precision, -1))
         likelier = precision[top] > search.spare_precision
         return _Search(
+            rounds=search.rounds + raced + checked,
             size=search.size + 1,
             beam=sets,
             alive=alive,
@@ -158,6 +173,11 @@ def _search(draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: 
 
     end = jax.lax.while_loop(unfinished, grow, start)
     return jnp.where(end.best_coverage >= 0, end.best, end.spare)
+
+
+def _within(rules: _Rules, rounds: Array) -> _Rules:
+    """The rules where that many rounds are over."""
+    return rules._replace(max_rounds=jnp.minimum(rules.max_rounds, rules.budget - rounds))
 
 
 def _candidates(search: _Search, covered: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -172,8 +192,8 @@ def _candidates(search: _Search, covered: jax.Array, visible: jax.Array) -> tupl
     return sets, coverage, new & ~again & (coverage > search.best_coverage)
 
 
-def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> tuple[jax.Array, jax.Array]:
-    """Draws and hits [B*M] of the candidates, sampled until the best B stand out by tau or rounds run out."""
+def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rounds, draws and hits [B*M] of the candidates, sampled until the best B stand out by tau or rounds run out."""
 
     def gap(carry: tuple) -> jax.Array:
         rounds, draws, hits = carry
@@ -193,13 +213,13 @@ def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> t
         return (carry[0] < 1) | (carry[0] < rules.max_rounds) & (gap(carry) > rules.tau)
 
     none = jnp.zeros(open_.shape, jnp.int32)
-    return jax.lax.while_loop(undecided, sample, (0, none, none))[1:]
+    return jax.lax.while_loop(undecided, sample, (0, none, none))
 
 
 def _check(
     draw, sets: jax.Array, alive: jax.Array, draws: jax.Array, hits: jax.Array, rules: _Rules, key: Key
-) -> tuple[jax.Array, jax.Array]:
-    """Precision [B] of the anchors `sets` [B,M] and its lower bound, sampled until each is clear of the threshold."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rounds, precision [B] of the anchors `sets` [B,M] and its lower bound, until each is clear of the threshold."""
     beta = jnp.log((1 + (rules.beam_size - 1) * sets.shape[1]) / rules.delta)
 
     def unclear(draws: jax.Array, hits: jax.Array) -> jax.Array:
@@ -217,13 +237,13 @@ def _check(
     def go_on(carry: tuple) -> jax.Array:
         return (carry[0] < rules.max_rounds) & unclear(*carry[1:]).any()
 
-    _, draws, hits = jax.lax.while_loop(go_on, sample, (0, draws, hits))
+    rounds, draws, hits = jax.lax.while_loop(go_on, sample, (0, draws, hits))
     mean = hits / jnp.maximum(draws, 1)
-    return mean, lower_bound(mean, beta / jnp.maximum(draws, 1e-6))
+    return rounds, mean, lower_bound(mean, beta / jnp.maximum(draws, 1e-6))
 
 
-def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> jax.Array:
-    """Whether the label is predicted whatever is replaced: the lower bound of its precision exceeds the threshold."""
+def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> tuple[jax.Array, jax.Array]:
+    """Rounds, and whether the label is predicted whatever is replaced: its precision's lower bound is high enough."""
 
     def low(carry: tuple) -> jax.Array:
         return lower_bound(carry[2] / jnp.maximum(carry[1], 1), jnp.log(1 / rules.delta) / jnp.maximum(carry[1], 1e-6))
@@ -238,7 +258,8 @@ def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> jax.
         more = likely & (low(carry) < rules.threshold - rules.tau)
         return (carry[0] < 1) | (carry[0] < rules.max_rounds) & more
 
-    return low(jax.lax.while_loop(unclear, sample, (0, jnp.array(0), jnp.array(0)))) > rules.threshold
+    end = jax.lax.while_loop(unclear, sample, (0, jnp.array(0), jnp.array(0)))
+    return end[0], low(end) > rules.threshold
 
 
 def _beta(arms: Array, rounds: Array, delta: float) -> jax.Array:
