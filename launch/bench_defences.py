@@ -15,7 +15,7 @@ from xinv import defences, explain, models, parallel, train
 from xinv.defences.gnime import UPDATES, Players, two_player_step
 from xinv.types import Observation
 
-WIDTHS = (1.0, 0.5, 0.25)
+WIDTHS = (1.0, 0.5, 0.25, 0.125, 0.0625)
 LAMBDA, ADAM = 100.0, 1e-4
 
 
