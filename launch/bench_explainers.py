@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from xinv import explain, models
 from xinv.explain import memory
+from xinv.explain.batch import at_once
 from xinv.explain.segment import slic
 from xinv.types import Explainer, InputError, Model
 
@@ -146,7 +147,7 @@ def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
     """What `explain.batch` runs once it has compiled: as many images at a time as it finds to fit into memory."""
     one = functools.partial(explainer, model.apply)
     variables, images, labels = inputs
-    size = max(1, memory.budget() // memory.peak(one, variables, images[0], labels[0], jax.random.key(2)))
+    size = memory.chunk(len(images), at_once(explainer, model.apply, variables, images, jax.random.key(2)))
     keys = jax.random.split(jax.random.key(2), len(images))
     parts = [tuple(x[start : start + size] for x in (images, labels, keys)) for start in range(0, len(images), size)]
     program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))

@@ -11,7 +11,7 @@ from scipy.optimize import nnls
 from sklearn.linear_model import Lasso, Ridge
 from witnesses import SOURCES, maps
 
-from xinv.explain import batch, build, gradient, linear, normalise, perturb
+from xinv.explain import batch, build, gradient, linear, memory, normalise, perturb
 from xinv.explain.anchors import _Rules, _search, anchors, lower_bound, upper_bound
 from xinv.explain.lime import lime
 from xinv.explain.occlusion import occlusion
@@ -288,7 +288,7 @@ def test_a_batch_is_its_examples(name, monkeypatch):
     labels, keys = jnp.array([0, 1, 2]), jax.random.split(KEY, 3)
     one = jax.jit(lambda variables, *example: explain(smooth, variables, *example))
     alone = [one(variables, *example) for example in zip(images, labels, keys, strict=True)]
-    monkeypatch.setattr(perturb, "CPU_BUDGET", 3 * 7 * 64 * 4)  # seven copies at a time
+    monkeypatch.setattr(memory, "CPU_BUDGET", 2**13)  # a few copies at a time
     together = jax.jit(jax.vmap(lambda *example: explain(smooth, variables, *example)))(images, labels, keys)
     assert together.shape[:3] == (3, 8, 8)
     assert np.isfinite(together).all()
@@ -311,7 +311,8 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         seen.append(len(images))
         return images.reshape(len(images), -1) @ variables
 
-    monkeypatch.setattr(perturb, "CPU_BUDGET", 3 * 10 * 64 * 4)
+    copies = 2 * 64 * 4 + 4  # of one row: the image, its product, and where it stands
+    monkeypatch.setattr(memory, "CPU_BUDGET", 10 * copies)
     variables, images = jnp.ones((64, 2)), jnp.ones((5, 8, 8, 1))
     rows = jnp.arange(7.0)
     logits = jax.vmap(lambda x: perturb.predict(watched, variables, lambda x, row: x * row, x, rows))(images)

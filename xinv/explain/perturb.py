@@ -13,10 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
+from xinv.explain import memory, winograd
 from xinv.types import Apply, Variables
-
-CPU_BUDGET, ACCELERATOR_BUDGET = 2**28, 2**31
-"""Bytes of activations in flight. On CPU larger chunks fall out of the cache and are slower, not faster."""
 
 
 def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, rows: Any) -> jax.Array:
@@ -32,9 +30,8 @@ def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, 
         """`shared` [G,...] holds the examples, `owner` [T] says which of them each row belongs to."""
         given = iter(arrays)
         full = [next(given) if moves else leaf for leaf, moves in zip(leaves, dynamic, strict=True)]
-        model = lambda images: apply(jax.tree.unflatten(treedef, full), images)  # noqa: E731
         copy = lambda owner, row: perturb(jax.tree.map(lambda x: x[owner], shared), row)  # noqa: E731
-        return _in_chunks(model, jax.vmap(copy), (owner, rows))
+        return _in_chunks(apply, jax.tree.unflatten(treedef, full), jax.vmap(copy), (owner, rows))
 
     flat = custom_vmap(run)
 
@@ -57,29 +54,9 @@ def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, 
     return flat(arrays, jax.tree.map(lambda x: jnp.asarray(x)[None], shared), owner, rows)
 
 
-def _in_chunks(model: Callable, copies: Callable, rows: tuple) -> jax.Array:
-    """`model(copies(*rows))`, at most `chunk` rows at a time; a loop, so that compile time does not grow with it."""
-    total = len(rows[0])
-    one = jax.eval_shape(copies, *jax.tree.map(lambda x: x[:1], rows))
-    chunks = -(-total // _largest_chunk(model, one))
-    if chunks == 1:
-        return model(copies(*rows))
-    size = -(-total // chunks)
-    pad = lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], chunks * size - total, axis=0)])  # noqa: E731
-    stacked = jax.tree.map(lambda x: pad(x).reshape(chunks, size, *x.shape[1:]), rows)
-    logits = jax.lax.map(lambda chunk: model(copies(*chunk)), stacked)
-    return logits.reshape(chunks * size, *logits.shape[2:])[:total]
-
-
-def _largest_chunk(model: Callable, one: jax.ShapeDtypeStruct) -> int:
-    """Images per call of `model` within the budget, counting three times its largest intermediate result."""
-    budget = CPU_BUDGET if jax.default_backend() == "cpu" else ACCELERATOR_BUDGET
-    return max(1, budget // (3 * _largest_value(jax.make_jaxpr(model)(one).jaxpr)))
-
-
-def _largest_value(jaxpr: Any) -> int:
-    """Bytes of the largest value that an equation of `jaxpr`, or of a jaxpr within it, computes."""
-    params = [getattr(p, "jaxpr", p) for eqn in jaxpr.eqns for p in eqn.params.values()]
-    inner = [p for p in params if hasattr(p, "eqns")]
-    values = [v.aval.size * v.aval.dtype.itemsize for eqn in jaxpr.eqns for v in eqn.outvars if hasattr(v.aval, "size")]
-    return max([1, *values, *(_largest_value(sub) for sub in inner)])
+def _in_chunks(apply: Apply, variables: Variables, copies: Callable, rows: tuple) -> jax.Array:
+    """The logits of `copies(*rows)`, as many rows at a time as fit into memory."""
+    size = memory.chunk(len(rows[0]), memory.fitting(lambda rows: apply(variables, copies(*rows)), rows))
+    images = jax.eval_shape(copies, *jax.tree.map(lambda x: x[:size], rows))
+    model = winograd.predictor(apply, variables, images)
+    return memory.mapped(lambda rows: model(copies(*rows)), rows, size)
