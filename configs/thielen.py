@@ -34,7 +34,8 @@ def get_config(arg: str = "mnist") -> ConfigDict:
         raise ValueError(f"configs/thielen.py has no size {arg!r}: choose one of {', '.join(_SIZES)}")
     share, width, seeds, steps, _ = _SIZES[arg]
     roles = dict(target_train=10 / 23.0, attack_train=10 / 23.0, attack_test=1.333 / 23.0)
-    network = dict(channels=(128, 256, 512), hidden=50, norm="batch", activation="none", dropout=(0.0, 0.5))
+    layers = dict(channels=(128, 256, 512), hidden=round(50 / width))  # 50 activations at any width
+    network = layers | dict(norm="batch", activation="none", dropout=(0.0, 0.5))
     train = base.recipe(batch_size=64, epochs=20, learning_rate=1e-3, b1=0.9, patience=0)
     config = base.inversion(
         unit=f"thielen-{arg}",
