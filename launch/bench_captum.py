@@ -11,6 +11,7 @@ import torch
 from bench_explainers import ORDERS, SAMPLES, SEGMENTS, STDEV, STEPS, STRIDE, WINDOW, Inputs, Run
 from captum import attr
 from captum._utils.models.linear_model import SkLearnLasso
+from captum.attr._core import deep_lift, lrp
 from captum.attr._core.lime import get_exp_kernel_similarity_function
 from captum.attr._utils.custom_modules import Addition_Module
 from torch import nn
@@ -192,15 +193,15 @@ def _mobilenet_v2(variables: Arrays, hooked: bool) -> Twin:
 TWINS = {"cnn": _cnn, "mobilenet_v2": _mobilenet_v2}
 
 
-class _ClippedReLU(nn.Module):
-    """ReLU6, whose ReLU captum finds."""
-
-    def __init__(self):
-        super().__init__()
-        self.relu = nn.ReLU()
+class _ClippedReLU(nn.ReLU):
+    """ReLU6 that captum takes for a ReLU: it would silently explain nn.ReLU6 by its gradient, whatever the method."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(x).clamp(max=6)
+        return nn.functional.relu6(x)
+
+
+deep_lift.SUPPORTED_NON_LINEAR[_ClippedReLU] = deep_lift.nonlinear
+lrp.SUPPORTED_NON_LINEAR_LAYERS.append(_ClippedReLU)
 
 
 class _InvertedResidual(nn.Module):

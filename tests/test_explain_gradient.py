@@ -127,11 +127,11 @@ def test_batch_compiles_once():
         traces.append(x.shape)
         return apply(variables, x)
 
-    images_ = np.asarray(images(5))
-    explain.batch(explain.gradient(), counted, variables, images_, None, KEY, 2)
+    images_, labels = np.asarray(images(5)), np.array([0, 1, 2, 3, 0])
+    explain.batch(explain.gradient(), counted, variables, images_, labels, KEY)
     first = len(traces)
-    explain.batch(explain.gradient(), counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, None, KEY, 2)
-    assert len(traces) == first
+    explain.batch(explain.gradient(), counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, labels, KEY)
+    assert len(traces) == first  # what fits into memory and the number of classes are found by tracing, too
 
 
 def test_batch_refuses_labels_that_are_no_class():
