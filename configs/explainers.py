@@ -46,7 +46,7 @@ def get_config(arg: str = "") -> ConfigDict:
         labels, label = {"sign": "y", "track": "track_frame[0]"}, "sign"
         source = dict(name="arrays", path=path, image="x", labels=labels, title="GTSRB")
         roles = dict(
-            roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05), stratify=None, group=("sign", "track")
+            roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05), stratify=label, group=("sign", "track")
         )
         train = base.recipe(batch_size=64, epochs=8, learning_rate=2e-3)
     else:
