@@ -67,7 +67,7 @@ def test_a_cut_without_spatial_axes_is_named():
     ("make", "message"),
     [
         (lambda: explain.gradient(of="loss"), "of='loss'.*logit, probability"),
-        (lambda: explain.gradcam(upsample="area"), "upsample='area'.*nearest"),
+        (lambda: explain.gradcam(upsample="areal"), "upsample='areal'.*nearest"),
         (lambda: explain.normalise(explain.gradient(), "max"), "how='max'.*absolute_minmax"),
         (lambda: explain.build("gradcan"), "unknown explainer 'gradcan': choose one of"),
         (lambda: explain.build("gradcam", layers=1), "no parameter 'layers'"),
