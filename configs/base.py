@@ -147,9 +147,16 @@ def inversion(
     )
 
 
-def published(source: str, metric: str, values: dict[str, float | tuple[float, float]]) -> tuple[dict, ...]:
-    """What a paper states, to be shown beside what is measured: per arm a mean, or a mean and a standard deviation."""
+def published(
+    source: str, metric: str, values: dict[str, float | tuple[float, float]], tolerance: float = 0.05
+) -> tuple[dict, ...]:
+    """What a paper states, to be shown beside what is measured: per arm a mean, or a mean and a standard deviation.
+
+    A measured mean is said to be within the published one where it differs by at most two of its standard deviations,
+    or by the fraction `tolerance`.
+    """
     pairs = {arm: value if isinstance(value, tuple) else (value, None) for arm, value in values.items()}
     return tuple(
-        dict(source=source, arm=arm, metric=metric, value=mean, spread=spread) for arm, (mean, spread) in pairs.items()
+        dict(source=source, arm=arm, metric=metric, value=mean, spread=spread, tolerance=tolerance)
+        for arm, (mean, spread) in pairs.items()
     )

@@ -73,7 +73,7 @@ def lfw(side: int) -> dict:
 
 def celeba(roles: dict, side: int, labels: tuple[str, ...] = ("attributes/Eyeglasses",)) -> dict:
     """CelebA, prepared by TFDS in $XINV_DATA/tfds, the face cropped (Yang 2019, Section V-A)."""
-    geometry = dict(crop=(35, 35, 148, 108), resize=(side, side), grayscale=False)
+    geometry = dict(crop=(70, 35, 108, 108), resize=(side, side), grayscale=False)
     source = dict(name="tfds", dataset="celeb_a", root=data_root("tfds"), split="train+validation+test", **geometry)
     return section(source | dict(labels=labels), labels[0], roles)
 

@@ -10,7 +10,8 @@
 | runlocal-yale | Yale faces: emotion -> identity, as iCV-MEFED | two cores, minutes |
 | runlocal-orl | ORL faces, LFW out of distribution (S5a) | two cores, minutes |
 | mnist, cifar10 | the paper's setting | an accelerator |
-| icv-mefed, celeba | folders of crops per identity, $XINV_DATA/faces | an accelerator |
+| icv-mefed | crops in $XINV_DATA/faces/IDENTITY/EMOTION | an accelerator |
+| celeba | a folder of crops per identity in $XINV_DATA/faces | an accelerator |
 
 Published, in figures without numbers and with 90 % intervals: Prediction only < Flatten < CNN < U-Net < Flatten+U-Net
 (4a); CAM < Sigma-CAM < partial-CAM (4a); Prediction only < LRP < Gradient < CAM < Gradient x Input (4b); Fredrikson <
@@ -28,6 +29,7 @@ TYPES = ("lrp", "gradient", "gradcam", "input_x_gradient")
 _WIDE = dict(name="cnn", dtype="float32", hidden=512)
 _SMALL = _WIDE | dict(channels=(128, 256))
 _LARGE = _WIDE | dict(channels=(128, 256, 512))
+_HUGE = _WIDE | dict(channels=(128, 256, 512, 1024), hidden=1024)
 
 
 def _sizes() -> dict:
@@ -42,7 +44,7 @@ def _sizes() -> dict:
         "runlocal-orl": (_orl(64), "identity", "identity", _LARGE, 0.125, 0.0625, faces),
         "mnist": (_mnist(1.0), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
         "cifar10": (datasets.cifar10(datasets.HALVES), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
-        "icv-mefed": (folder("faces", datasets.HALVES, 128), "identity", "identity", _LARGE, 1.0, 1.0, base.recipe()),
+        "icv-mefed": (_emotions(128), "emotion", "identity", _LARGE, 1.0, 1.0, base.recipe()),
         "celeba": (
             folder("faces", datasets.HALVES, 256, False),
             "identity",
@@ -55,12 +57,14 @@ def _sizes() -> dict:
     }
 
 
-_HUGE = _WIDE | dict(channels=(128, 256, 512, 1024), hidden=1024)
-
-
 def _mnist(share: float) -> dict:
     data = datasets.idx("mnist", datasets.HALVES, share)
     return data | dict(auxiliary=datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4)))
+
+
+def _emotions(side: int) -> dict:
+    labels = r"(?P<identity>[^/]+)/(?P<emotion>[^/]+)/[^/]+$"
+    return datasets.faces("faces", labels, "identity", datasets.HALVES, side, "iCV-MEFED")
 
 
 def _orl(side: int) -> dict:
@@ -103,19 +107,17 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     alone = {"prediction": base.arm("prediction", encoder="none")}
     several = {name: _read(name) for name in ("class_cams", "constituent_cams")}
     several["several"] = _read("gradient", "gradcam", "lrp")
-    transfer = dict(name="attention_transfer", encoder="flatten_unet", network="decoder", loss="mse", weight=1.0)
-    transfer |= dict(rescale="none", width=config.attack.width, dtype="float32")
-    surrogate = dict(explanation="surrogate")
-    reconstructed = base.arm("prediction", "gradcam", learns=surrogate, sees=dict(explanation="none"), **transfer)
-    unexplained = {
+    surrogate, unexplained = dict(explanation="surrogate"), dict(explanation="none")
+    transfer = dict(name="attention_transfer", weight=1.0)
+    others = {
         "fredrikson": base.arm("prediction", known="target", name="fredrikson"),
-        "rs_cam": reconstructed,
+        "rs_cam": base.arm("prediction", "gradcam", learns=surrogate, sees=unexplained, **transfer),
         "s_cam": _read("gradcam", learns=surrogate, sees=surrogate),
     }
     result = {
         "4a": alone | dict(base.arms(ENCODERS, ("gradcam",))) | several,
         "4b": alone | {f"flatten_unet({name})": _read(name) for name in TYPES},
-        "5": alone | unexplained | {"flatten_unet(gradcam)": _read("gradcam")},
+        "5": alone | others | {"flatten_unet(gradcam)": _read("gradcam")},
     }
     if config.data.auxiliary:
         outside = dict(roles=("auxiliary",))

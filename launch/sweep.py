@@ -25,7 +25,13 @@ CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds bet
 def run(argv: Sequence[str]) -> None:
     """Runs the sweep of --config."""
     del argv
-    from xinv import audit, report, results, store  # after the flags: this takes seconds, and a typo is told at once
+    from xinv import (
+        audit,
+        report,
+        results,
+        store,
+        train,
+    )  # after the flags: this takes seconds, and a typo is told at once
 
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
@@ -36,16 +42,23 @@ def run(argv: Sequence[str]) -> None:
     changes = module.sweep(arg)
     configs = [_changed(base, change) for change in changes]
     workdir = Path(WORKDIR.value)
+    diverged = []
     with store.opened(workdir / "stages") as stages:
         for number, config in enumerate(configs):
             folder = workdir / "units" / f"{number:04d}"
             done = results.is_done(folder, config)
             print(f"unit {number + 1} of {len(configs)}: {config['unit']} {'is done' if done else ''}", flush=True)
-            if not done:
-                audit.run(config, folder, stages, CHECKPOINT_SECONDS.value)
+            try:
+                if not done:
+                    audit.run(config, folder, stages, CHECKPOINT_SECONDS.value)
+            except train.Diverged as error:  # a finding about that unit; the others go on
+                diverged.append(f"unit {config['unit']} diverged: {error}")
+                print(diverged[-1], flush=True)
     page = report.render(workdir)
     print(report.table(workdir))
     print(f"\nReport: {page.absolute()}")
+    if diverged:
+        raise InputError(f"{len(diverged)} of {len(configs)} units have no result: {'; '.join(diverged)}")
 
 
 def _changed(base: dict, change: dict) -> dict:

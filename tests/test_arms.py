@@ -136,6 +136,17 @@ def test_all_attacks_read_one_training_configuration(finished):
         )
 
 
+def test_nothing_is_fitted_to_what_is_reported(finished):
+    """No classifier, defence or attack has a stage of the reported role among its sources."""
+    workdir, _ = finished
+    specs = {path: json.loads((path / "spec.json").read_text()) for path in (workdir / "stages").glob("*-*")}
+    reported = {path.name.rsplit("-", 1)[1] for path, spec in specs.items() if spec.get("role") == "attack_test"}
+    reported |= {p.name.rsplit("-", 1)[1] for p, s in specs.items() if reported & set(map(str, s.get("sources", ())))}
+    for path, spec in specs.items():
+        if path.name.split("-")[0] in ("attack", "defence", "target", "evaluation", "surrogate"):
+            assert not reported & set(json.dumps(spec).replace('"', " ").split())
+
+
 def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(finished):
     _, rows = finished
     gnime, rnd = (values(rows, arm, "held_out_distortion", "defence")[0] for arm in ("gnime", "rnd"))
@@ -191,6 +202,8 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
             "unknown classifier 'shadow'",
         ),
         ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "0 queries"),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(roles=()))}, "learns from no role"),
+        ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
         ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
     ],
 )

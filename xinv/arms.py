@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv import attacks, store, train
+from xinv import attacks, plugins, store, train
 from xinv.released import Released, stack, state_of
 from xinv.results import Config
 from xinv.store import Stage
@@ -95,14 +95,26 @@ class Arm(NamedTuple):
         kinds = {PREDICTION: PREDICTION in reads, "explanation": bool(set(reads) - {PREDICTION})}
         recipe = train.Recipe(**self.unit.config["attack"]["train"])
         given = {"inputs": tuple(kind for kind, there in kinds.items() if there), "recipe": recipe}
-        return attacks.build(**self._hyper(), given=given)
+        return attacks.build(**self._hyper(), given=self._offered() | given)
 
     def _hyper(self) -> dict[str, Any]:
-        """The attack section's parameters, changed by the arm's; those of another method are the arm's alone."""
+        """The attack section's parameters, changed by the arm's; of another method, the arm's alone."""
         own, common = self.settings["attack"], self.unit.config["attack"]
         if "name" in own:
             return dict(own)
         return {name: value for name, value in common.items() if name != "train"} | dict(own)
+
+    def _offered(self) -> dict[str, Any]:
+        """The attack section's parameters that another method takes where it has them and the arm does not say."""
+        own, common = self.settings["attack"], self.unit.config["attack"]
+        return (
+            {name: value for name, value in common.items() if name not in ("name", "train", *own)}
+            if "name" in own
+            else {}
+        )
+
+    def _method(self) -> dict[str, Any]:
+        return plugins.complete(attacks, self._offered() | self._hyper())
 
     def learned(self, seed: int) -> Stage:
         """The state of the attack, from what the attacker holds."""
@@ -111,8 +123,8 @@ class Arm(NamedTuple):
             return self.unit.classifier(settings["prediction"], seed)
         observed, sources = zip(*(self.observation(LEARNS, role, seed) for role in settings["roles"]), strict=True)
         known = self.settings["known"]
-        spec = self.unit.spec(seed) | {
-            "settings": self._hyper(),
+        spec = self.unit.spec(seed, settings["roles"]) | {
+            "settings": self._method(),
             "train": self.unit.config["attack"]["train"],
             "reads": PREDICTION in self.settings["reads"],
             "sources": sources,
@@ -130,7 +142,7 @@ class Arm(NamedTuple):
     def guess(self, view: str, role: str, seed: int) -> Stage:
         """What the attack makes of a role's images."""
         learned, (observed, sources) = self.learned(seed), self.observation(view, role, seed)
-        spec = {"attack": learned.digest, "sources": sources}
+        spec = {"attack": learned.digest, "settings": self._method(), "sources": sources}
 
         def build(folder: Path, session: train.Session) -> None:
             del session

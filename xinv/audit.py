@@ -87,26 +87,27 @@ def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:
         trained(part, part, unit.classifier(part, seed))
     for arm in arms.arms(unit):
         trained("attack", arm.name, arm.learned(seed))
-        report("defence", arm, scored.functionality(arm, seed) | scored.held_out(arm, seed))
+        report("defence", arm, scored.functionality(arm, seed) | scored.budget(arm, seed))
         if arm.settings["scored"]:
             report("attack", arm, scored.scores(arm, seed) | scored.attributes(arm, seed))
     return rows, curves
 
 
 def _examples(unit: Unit, seed: int) -> dict[str, np.ndarray]:
-    """The first reported images with their explanations, releases and reconstructions, for the report to show."""
+    """Some reported images with their explanations, releases and reconstructions, for the report to show."""
     count, label = unit.config["report"]["examples"], unit.config["evaluation"]["label"]
     reported = unit.rows_of([REPORTED], seed)
-    result = {"images": reported.images[:count], "labels": reported.labels[label][:count]}
+    shown = np.linspace(0, len(reported.images) - 1, min(count, len(reported.images))).astype(int)
+    result = {"images": reported.images[shown], "labels": reported.labels[label][shown]}
     for name in unit.config["explanations"]:
-        result[f"explanation/{name}"] = unit.explanation(name, REPORTED, seed).array("explanation")[:count]
+        result[f"explanation/{name}"] = unit.explanation(name, REPORTED, seed).array("explanation")[shown]
     for arm in arms.arms(unit):
         released = arm.released(arms.SEES)
         if released.defences and released.explains:
-            result[f"release/{arm.name}"] = released.observation(REPORTED, seed)[0].explanation[:count]
+            result[f"release/{arm.name}"] = released.observation(REPORTED, seed)[0].explanation[shown]
         if arm.settings["scored"]:
-            result[f"reconstruction/{arm.name}"] = arm.reconstruction(seed).array("guess")[:count]
-            result |= {f"ssim/{arm.name}": v[:count] for name, v in scored.scores(arm, seed).items() if name == "ssim"}
+            result[f"reconstruction/{arm.name}"] = arm.reconstruction(seed).array("guess")[shown]
+            result |= {f"ssim/{arm.name}": v[shown] for name, v in scored.scores(arm, seed).items() if name == "ssim"}
     for part in unit.classifiers():
         classes = len(unit.dataset.classes[unit.settings(part)["label"]])
         result[f"confusion/{part}"] = classification.confusion(*unit.answers(part, seed), classes)

@@ -38,5 +38,17 @@ def build(
     return factories[name](**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
+def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """`hyper`, with the name of its factory, and the defaults of that factory that can be written down as JSON.
+
+    What a stage's hash must hold: a changed default is another result.
+    """
+    factories = {factory.__name__: factory for factory in package.FACTORIES}
+    parameters = inspect.signature(factories[hyper["name"]]).parameters if hyper["name"] in factories else {}
+    plain = (str, int, float, bool, tuple, type(None))
+    defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, plain)}
+    return {**defaults, **hyper}
+
+
 def _hashable(value: Any) -> Any:
     return tuple(_hashable(item) for item in value) if isinstance(value, list | tuple) else value

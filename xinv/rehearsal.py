@@ -34,6 +34,8 @@ def rehearse(unit: Unit) -> None:
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
     learns, sees = arm.settings[LEARNS], arm.settings[SEES]
+    if not learns["roles"] and "joint" not in arm.unit.settings(learns["prediction"]):
+        raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
     if learns["roles"]:
         _training(arm.unit, f"arm {arm.name!r}", arm.unit.config["attack"]["train"], learns["roles"])
     guess = arm.check(images.shape[1:])
@@ -46,17 +48,23 @@ def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
             f"arm {arm.name!r} has {min(learns['queries'], sees['queries'])} queries: at least 1 is needed"
         )
     for view in (LEARNS, SEES):
-        _defender(arm.released(view))
+        _defender(arm.released(view), learns["roles"])
 
 
-def _defender(released: Released) -> None:
-    """The defender has images of its own, and holds others back, none of which is reported."""
+def _defender(released: Released, attacker: Sequence[str]) -> None:
+    """The defender has images of its own, and holds others back, none of which is reported or the attacker's."""
+    unit, defender = released.unit, released.unit.config["defender"]
     for name in released.defences:
-        unit, settings = released.unit, released.unit.config["defences"][name]
-        defender = unit.config["defender"]
-        _training(unit, f"defence {name!r}", settings.get("train"), [defender["role"]])
-        if released.explains:
-            _training(unit, f"the defender's hold-out of {name!r}", None, [defender["held_out"]])
+        own = {"role": defender["role"]} | ({"held_out": defender["held_out"]} if released.explains else {})
+        for kind, role in own.items():
+            recipe = unit.config["defences"][name].get("train") if kind == "role" else None
+            _training(unit, f"defender.{kind} of {name!r}", recipe, [role])
+            if attacker and unit.shared([role], attacker, unit.seeds[0]):
+                raise InputError(
+                    f"defender.{kind} {role!r} has images of the attacker, who learns from {list(attacker)}"
+                )
+        if len(own) > 1 and unit.shared([own["role"]], [own["held_out"]], unit.seeds[0]):
+            raise InputError(f"defender.held_out {own['held_out']!r} has images of defender.role {own['role']!r}")
 
 
 def _training(unit: Unit, what: str, recipe: Config | None, roles: Sequence[str]) -> None:

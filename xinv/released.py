@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv import defences, store, train
+from xinv import defences, plugins, store, train
 from xinv.store import Stage
 from xinv.types import Array, Defence, InputError, Observation
 from xinv.unit import Unit, key, save_state
@@ -89,7 +89,11 @@ class Released(NamedTuple):
             return self._replace(defences=(*self.defences[:-1], settings["trained"])).learned(seed)
         role = self.unit.config["defender"]["role"]
         observed, sources = self.before().observation(role, seed)
-        spec = self.unit.spec(seed) | {"defence": self._hyper(seed), "train": settings.get("train"), "sources": sources}
+        spec = self.unit.spec(seed, [role]) | {
+            "defence": self._hyper(seed),
+            "train": settings.get("train"),
+            "sources": sources,
+        }
 
         def build(folder: Path, session: train.Session) -> None:
             images = self.unit.images([role], seed)
@@ -129,10 +133,10 @@ class Released(NamedTuple):
         """What the last defence is applied to; only the whole release is asked for repeatedly."""
         return self._replace(defences=self.defences[:-1], queries=1)
 
-    def distortion(self, seed: int) -> np.ndarray:
-        """Mean squared change of each explanation that the defender holds back, in the units of the maps."""
+    def distortion(self, seed: int, start: "Released") -> np.ndarray:
+        """Mean squared change since `start` of each explanation that the defender holds back, in the maps' units."""
         role = self.unit.config["defender"]["held_out"]
-        (original, _), (released, _) = self._replace(defences=()).observation(role, seed), self.observation(role, seed)
+        (original, _), (released, _) = start.observation(role, seed), self.observation(role, seed)
         return squared_change(original.explanation, released.explanation)
 
     @property
@@ -151,10 +155,13 @@ class Released(NamedTuple):
         settings = self._settings()
         matched = settings.get("match")
         hyper = {name: value for name, value in settings.items() if name not in ("match", "trained", "train")}
+        hyper = plugins.complete(defences, hyper)
         if matched is None:
             return hyper
         other = self._replace(defences=(*self.defences[:-1], matched), queries=1)
-        return hyper | {"mse": 1.0 if seed is None else float(other.distortion(seed).mean(dtype=np.float64))}
+        return hyper | {
+            "mse": 1.0 if seed is None else float(other.distortion(seed, self.before()).mean(dtype=np.float64))
+        }
 
     def _given(self) -> dict[str, Any]:
         settings = self._settings()

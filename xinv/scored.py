@@ -16,7 +16,7 @@ from xinv.metrics import classification
 from xinv.released import Released, stack, state_of
 from xinv.results import Config
 from xinv.types import Apply, Array, Batch, Defence, Explainer, InputError, Key, Observation, Variables
-from xinv.unit import FORWARD, REPORTED, Unit
+from xinv.unit import FORWARD, REPORTED, Unit, key
 
 RECONSTRUCTION = ("image", "label")
 """Groups of metrics, by what the truth of a reconstruction is."""
@@ -43,36 +43,65 @@ def scores(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 
 
 def functionality(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Each metric of explanations, per reported image, of what one arm sees; empty without defended explanations."""
+    """Each metric of explanations, per reported image, of what one arm sees, in a unit with defences.
+
+    Without a defence the map is its own release: what insertion and deletion of defended maps are to be compared with.
+    """
     unit, released, settings = arm.unit, arm.released(SEES), arm.unit.config["metrics"][FUNCTIONALITY]
-    if not (released.defences and released.explains and settings):
+    if not (unit.config["defences"] and released.explains and settings):
         return {}
     original, defended = released._replace(defences=(), queries=1), released._replace(queries=1)
-    observed, sources = defended.observation(REPORTED, seed)
-    maps, _ = original.observation(REPORTED, seed)
-    target = unit.classifier(released.explanation, seed)
-    spec = {"metrics": settings, "released": sources, "target": target.digest, "explanations": list(released.reads)}
+    (observed, sources), (maps, _) = defended.observation(REPORTED, seed), original.observation(REPORTED, seed)
+    explained = unit.classifier(released.explanation, seed)
+    spec = {"metrics": settings, "released": sources, "explained": explained.digest, "reads": list(released.reads)}
 
     def build(folder: Path, session: train.Session) -> None:
         del session
-        truth = {
-            "image": unit.images([REPORTED], seed),
-            "explanation": maps.explanation,
-            "label": maps.prediction.argmax(axis=-1).astype(np.int32),
-        }
-        model, variables = unit.model(released.explanation), target.tree("variables")
+        logits = unit.logits(released.explanation, REPORTED, seed).array("logits")
+        labels = {"label": logits.argmax(axis=-1).astype(np.int32), "explanation": maps.explanation}
+        model, variables = unit.model(released.explanation), explained.tree("variables")
         given = {"apply": model.apply, "embed": model.embed, "variables": variables}
         given["release"] = service(defended, seed)
+        truth = {"image": unit.images([REPORTED], seed), **labels}
         _save(folder, settings, given, {"truth": truth, "guess": observed.explanation})
 
     stage = unit.stage("function", f"{defended.label}, seed {seed}", spec, build)
     return {name: stage.array(name) for name in settings}
 
 
-def held_out(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """What the defences change, per image that the defender holds back, in the squared units of the maps."""
-    released = arm.released(SEES)._replace(queries=1)
-    return {"held_out_distortion": released.distortion(seed)} if released.defences and released.explains else {}
+def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """What the defences of one arm change of the images that the defender holds back, and what they withstand.
+
+    Distortions are mean squared changes, of maps in their units and of probabilities. The queries of one image whose
+    mean leaves half the distortion are there for defences that draw; `diverged` for those that were trained.
+    """
+    released, role = arm.released(SEES)._replace(queries=1), arm.unit.config["defender"]["held_out"]
+    if not released.defences or role not in arm.unit.roles(seed):
+        return {}
+    bare = released._replace(defences=())
+    (before, _), (after, _) = bare.observation(role, seed), released.observation(role, seed)
+    found = {"prediction_distortion": np.square(after.prediction - before.prediction).mean(axis=1)}
+    learned = state_of(released.learned(seed))
+    found |= {"diverged": np.full(1, learned["diverged"])} if "diverged" in learned else {}
+    if released.explains:
+        found["held_out_distortion"] = released.distortion(seed, bare)
+    queries = _queries(released, role, seed)
+    return found | ({"queries_withstood": np.full(1, queries)} if np.isfinite(queries) else {})
+
+
+def _queries(released: Released, role: str, seed: int, examples: int = 100) -> float:
+    """See `defences.withstands`, of the last defence."""
+    learned, (observed, sources) = released.learned(seed), released.before().observation(role, seed)
+    spec = {"state": learned.digest, "sources": sources, "examples": examples}
+
+    def build(folder: Path, session: train.Session) -> None:
+        del session
+        few = jax.tree.map(lambda part: np.asarray(part[:examples]), observed)
+        withstood = defences.withstands(released.defence(seed), state_of(learned), few, key(seed, "queries"))
+        store.save_array(folder / "queries.npy", np.asarray(withstood))
+
+    stage = released.unit.stage("queries", f"{released.label}, seed {seed}", spec, build)
+    return float(stage.array("queries"))
 
 
 def classified(unit: Unit, part: str, seed: int) -> dict[str, np.ndarray]:

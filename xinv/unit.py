@@ -7,6 +7,7 @@ computed twice. `released` continues with what leaves the service, `arms` with w
 """
 
 import functools
+import itertools
 import sys
 import time
 import zlib
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv import attacks, data, explain, models, parallel, store, train
+from xinv import attacks, data, explain, models, parallel, plugins, store, train
 from xinv.images import as_float
 from xinv.results import Config, Rows
 from xinv.scalars import Scalars
@@ -61,8 +62,8 @@ class Unit(NamedTuple):
     def rows_of(self, roles: Iterable[str], seed: int) -> data.Dataset:
         """The labelled images of some roles together, all of one data set, each once, in its order."""
         found = self._find(roles, seed)
-        if len({id(dataset) for dataset, _ in found}) > 1:
-            raise InputError(f"roles {list(roles)} mix the data set and the auxiliary one, whose labels differ")
+        if any(dataset is not found[0][0] or dataset.classes != self.dataset.classes for dataset, _ in found):
+            raise InputError(f"the labels of roles {list(roles)} are not those of the data set: they cannot be learned")
         return data.take(found[0][0], np.unique(np.concatenate([indices for _, indices in found])))
 
     def images(self, roles: Iterable[str], seed: int) -> data.Images:
@@ -75,13 +76,14 @@ class Unit(NamedTuple):
         Raises:
           InputError: `what` trains on them, and one is.
         """
-        found, (_, reported) = self._find(roles, seed), self._find([REPORTED], seed)[0]
-        for dataset, indices in found:
-            if dataset is self.dataset and np.intersect1d(indices, reported).size:
-                raise InputError(
-                    f"{what} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}"
-                )
-        return sum(len(indices) for _, indices in found)
+        if self.shared(roles, [REPORTED], seed):
+            raise InputError(f"{what} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}")
+        return sum(len(indices) for _, indices in self._find(roles, seed))
+
+    def shared(self, roles: Iterable[str], others: Iterable[str], seed: int) -> bool:
+        """Whether some roles have images in common with others."""
+        pairs = itertools.product(self._find(roles, seed), self._find(others, seed))
+        return any(one[0] is two[0] and np.intersect1d(one[1], two[1]).size for one, two in pairs)
 
     def _find(self, roles: Iterable[str], seed: int) -> list[tuple[data.Dataset, np.ndarray]]:
         known = self.roles(seed)
@@ -110,7 +112,11 @@ class Unit(NamedTuple):
     def classifier(self, part: str, seed: int) -> Stage:
         """A trained classifier."""
         settings, model = self.settings(part), self.model(part)
-        spec = self.spec(seed) | {"part": part, "settings": settings}
+        spec = self.spec(seed, settings["roles"]) | {
+            "part": part,
+            "settings": settings,
+            "model": plugins.complete(models, settings["model"]),
+        }
 
         def build(folder: Path, session: train.Session) -> None:
             chosen = self.rows_of(settings["roles"], seed)
@@ -135,7 +141,7 @@ class Unit(NamedTuple):
     def logits(self, part: str, role: str, seed: int) -> Stage:
         """A classifier's answers on a role."""
         classifier = self.classifier(part, seed)
-        spec = self.spec(seed) | {"role": role, "classifier": classifier.digest}
+        spec = self.spec(seed, [role]) | {"role": role, "classifier": classifier.digest}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
@@ -149,12 +155,13 @@ class Unit(NamedTuple):
         """A classifier's explanations of the classes it predicts on a role."""
         settings, classifier = self.config["explanations"][name], self.classifier(part, seed)
         logits = self.logits(part, role, seed)
-        spec = self.spec(seed) | {"explainer": settings, "classifier": classifier.digest, "role": role}
+        explainer = plugins.complete(explain, settings)
+        spec = self.spec(seed, [role]) | {"explainer": explainer, "classifier": classifier.digest, "role": role}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
             images = self.images([role], seed)
-            arguments = self.explainer(name, seed), self.model(part).apply, classifier.tree("variables"), images
+            arguments = self.explainer(name, seed, part), self.model(part).apply, classifier.tree("variables"), images
             maps = store.create_array(folder / "explanation.npy", (len(images), *map_shape(*arguments)), np.float32)
             labels = logits.array("logits").argmax(axis=-1)
             explain.batch(*arguments, labels, key(seed, "explain", role), out=maps)
@@ -162,15 +169,15 @@ class Unit(NamedTuple):
 
         return self.stage("explanation", f"{name} of {part} on {role}, seed {seed}", spec, build)
 
-    def explainer(self, name: str, seed: int) -> Explainer:
+    def explainer(self, name: str, seed: int, part: str = "target") -> Explainer:
         """The explainer of that name in the config, on its scale.
 
-        A `reference` in the config is a number of images, dealt evenly from those that the target is trained on.
+        A `reference` in the config is a number of images, dealt evenly from those that the classifier is trained on.
         """
         settings, given = self.config["explanations"][name], {}
         factory = {key: value for key, value in settings.items() if key not in ("normalise", "reference")}
         if "reference" in settings:
-            images = self.images(self.config["target"]["roles"], seed)
+            images = self.images(self.settings(part)["roles"], seed)
             positions = np.linspace(0, len(images) - 1, min(settings["reference"], len(images))).astype(int)
             given = {"reference": images[positions]}
         return explain.normalise(explain.build(given=given, **factory), settings["normalise"])
@@ -185,11 +192,11 @@ class Unit(NamedTuple):
         truth = self.rows_of([REPORTED], seed).labels[self.settings(part)["label"]]
         return truth, self.logits(part, REPORTED, seed).array("logits").argmax(axis=-1)
 
-    def spec(self, seed: int) -> dict[str, Any]:
-        """What determines every stage of a seed: the images, and who may see which."""
+    def spec(self, seed: int, roles: Iterable[str]) -> dict[str, Any]:
+        """What determines a stage that reads these roles of a seed: the images, and who may see which."""
         settings = self.config["data"]
         spec = {"data": self.dataset.fingerprint, "roles": settings["roles"], "seed": seed}
-        if self.auxiliary is None:
+        if all(dataset is self.dataset for dataset, _ in self._find(roles, seed)):
             return spec
         return spec | {"auxiliary": self.auxiliary.fingerprint, "auxiliary_roles": settings["auxiliary"]["roles"]}
 
