@@ -32,7 +32,7 @@ _NETWORK = dict(name="cnn", dtype="float32", norm="batch", activation="none", dr
 def _sizes() -> dict:
     """Per size: label, data by auxiliary set and classes, all classes, network, factors on widths, training."""
     paper = base.recipe(learning_rate=2e-4, batch_size=128, patience=0)
-    local = base.recipe(learning_rate=2e-3, epochs=15, patience=0)
+    local = base.recipe(learning_rate=2e-3, epochs=8, patience=0)
     few = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0)
     digits = _NETWORK | dict(channels=(128, 256, 512))
     faces = _NETWORK | dict(channels=(128, 256, 512, 1024))

@@ -90,7 +90,11 @@ def get_config(arg: str = "mnist") -> ConfigDict:
         explanations=explanations(),
         analysis=dict(explanation="gradcam", region="bright" if target_label == "label" else "ellipse"),
     )
-    config.shadows = ConfigDict(dict(surrogate=dict(config.target) | dict(roles=("attack_train",))))
+    shadows = dict(surrogate=dict(config.target) | dict(roles=("attack_train",)))
+    if data["auxiliary"]:  # whose labels mean nothing to the target: what it answers is learned instead
+        taught = dict(roles=("auxiliary",), teacher=dict(prediction="target", defences=()))
+        shadows["ood_surrogate"] = dict(config.target) | taught
+    config.shadows = ConfigDict(shadows)
     config.arms = ConfigDict({name: arm for arms in figures(config).values() for name, arm in arms.items()})
     return config
 
@@ -124,6 +128,13 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
         result["S5a"] = {
             "ood_prediction": base.arm("prediction", learns=outside, encoder="none"),
             "ood_cam": _read("gradcam", learns=outside),
+            "ood_rs_cam": base.arm(
+                "prediction",
+                "gradcam",
+                learns=outside | dict(explanation="ood_surrogate"),
+                sees=unexplained,
+                **transfer,
+            ),
         }
         result["S5a"] |= alone | {"flatten_unet(gradcam)": _read("gradcam")}
     return result

@@ -42,8 +42,18 @@ def unit(arms, **sections):
     )
     config.seeds, config.attack.encoder = 1, "flatten"
     config.arms = ConfigDict(arms)
-    config.shadows = ConfigDict(dict(surrogate=dict(config.target) | dict(roles=("attack_train",))))
-    game = dict(name="gnime", lam=10.0, collapse=100.0, encoder="flatten", width=0.015625, train=base.recipe(**TRAIN, validation=0.0))
+    taught = dict(roles=("others",), teacher=dict(prediction="target", defences=("top2",)))
+    config.shadows = ConfigDict(
+        dict(surrogate=dict(config.target) | dict(roles=("attack_train",)), pupil=dict(config.target) | taught)
+    )
+    game = dict(
+        name="gnime",
+        lam=10.0,
+        collapse=100.0,
+        encoder="flatten",
+        width=0.015625,
+        train=base.recipe(**TRAIN, validation=0.0),
+    )
     config.defences = ConfigDict(
         dict(gnime=game, rnd=dict(name="gaussian", match="gnime"), top2=dict(name="truncate", m=2))
     )

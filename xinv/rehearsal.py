@@ -23,6 +23,10 @@ def rehearse(unit: Unit) -> None:
     for part in unit.classifiers():
         _training(unit, f"the {part}", unit.settings(part)["train"], unit.settings(part)["roles"])
         abstract(unit, part, images)
+        if "teacher" in unit.settings(part):
+            teacher = unit.settings(part)["teacher"]
+            abstract(unit, teacher["prediction"], images)
+            _defender(Released(unit, (), teacher["prediction"], defences=teacher["defences"]), ())
     target = abstract(unit, "target", images)
     for name in unit.config["explanations"]:
         map_shape(unit.explainer(name, unit.seeds[0]), target.model.apply, target.variables, images)

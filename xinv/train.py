@@ -142,14 +142,16 @@ def _evaluation(loss: Loss) -> Evaluate:
 
 @functools.lru_cache(64)
 def classifier_loss(model: Model, label: str = "label") -> Loss:
-    """Cross-entropy of `model` on batches {"image": [B,H,W,C], label: int [B]}."""
+    """Cross-entropy of `model` on batches {"image": [B,H,W,C], label: int [B], or a teacher's probabilities [B,K]}."""
 
     def loss(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
         if key is None:
             logits, updates = model.apply(variables, batch["image"]), {}
         else:
             logits, updates = model.train(variables, batch["image"], key=key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch[label]), updates
+        soft = batch[label].ndim == 2
+        entropy = optax.softmax_cross_entropy if soft else optax.softmax_cross_entropy_with_integer_labels
+        return entropy(logits, batch[label]), updates
 
     return loss
 

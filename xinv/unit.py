@@ -112,27 +112,40 @@ class Unit(NamedTuple):
     def classifier(self, part: str, seed: int) -> Stage:
         """A trained classifier."""
         settings, model = self.settings(part), self.model(part)
+        lesson, sources = self._lesson(settings, seed)
         spec = self.spec(seed, settings["roles"]) | {
             "part": part,
             "settings": settings,
             "model": plugins.complete(models, settings["model"]),
+            "sources": sources,
         }
 
         def build(folder: Path, session: train.Session) -> None:
-            chosen = self.rows_of(settings["roles"], seed)
-            batch = {"image": chosen.images, "label": chosen.labels[settings["label"]]}
+            batch = lesson()
             recipe, fit_key = train.Recipe(**settings["train"]), key(seed, part, "fit")
             if "joint" in settings:
                 given = {"classifier": model, "recipe": recipe, "session": session}
                 variables, state = attacks.fit_jointly(fit_key, *batch.values(), **given, **settings["joint"])
                 save_state(folder, state)
             else:
-                start = jax.jit(model.init)(key(seed, part, "init"), as_float(chosen.images[:1]))
+                start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
                 variables, history, *_ = train.fit(train.classifier_loss(model), start, batch, fit_key, recipe, session)
                 store.write_json(folder / "history.json", curve(history))
             store.save_tree(folder / "variables", variables)
 
         return self.stage(part, f"{part}, seed {seed}", spec, build)
+
+    def _lesson(self, settings: Config, seed: int) -> tuple[Callable[[], Batch], list[str]]:
+        """What a classifier learns from: images with their labels, or with what its teacher releases about them."""
+        if "teacher" not in settings:
+            return lambda: _labelled(self.rows_of(settings["roles"], seed), settings["label"]), []
+        from xinv.released import Released  # which builds on this module
+
+        released = Released(self, (), settings["teacher"]["prediction"], defences=settings["teacher"]["defences"])
+        seen = [released.observation(role, seed) for role in settings["roles"]]
+        sources = [digest for _, digests in seen for digest in digests]
+        predictions = [observed.prediction for observed, _ in seen]
+        return lambda: {"image": self.images(settings["roles"], seed), "label": np.concatenate(predictions)}, sources
 
     def known(self, part: str, seed: int) -> Known:
         """A classifier as someone holds it who has its weights."""
@@ -217,6 +230,10 @@ class Unit(NamedTuple):
 def key(seed: int, *purpose: str) -> Key:
     """Independent random numbers for each purpose of a seed."""
     return jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(purpose).encode()))
+
+
+def _labelled(dataset: data.Dataset, label: str) -> Batch:
+    return {"image": dataset.images, "label": dataset.labels[label]}
 
 
 @functools.cache
