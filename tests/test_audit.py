@@ -82,7 +82,8 @@ def test_rows_agree_with_the_images_that_the_attack_made(finished):
         assert any(np.isclose(row["value"], values.mean(dtype=np.float64)) for values in per_image)
         guess = examples[f"reconstruction/{arm}"].astype(np.float64)
         wanted = ((examples["images"] / 255.0 - guess) ** 2).mean(axis=(1, 2, 3))
-        assert any(np.allclose(values[:3], wanted, rtol=1e-5) for values in per_image)
+        shown = np.linspace(0, len(per_image[0]) - 1, 3).astype(int)  # spread over the reported images
+        assert any(np.allclose(values[shown], wanted, rtol=1e-5) for values in per_image)
 
 
 def test_the_same_config_again_computes_nothing(finished):
