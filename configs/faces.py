@@ -15,45 +15,26 @@ Data: yalefaces.tar.xz in $XINV_DATA/yale_faces and att_orl_faces.tar.xz in $XIN
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, datasets
 
-_SOURCES = {
-    "yale": dict(
-        root="yale_faces/yalefaces.tar.xz",
-        labels=r"(?P<identity>subject\d+)\.(?P<emotion>happy|normal|sad|sleepy|surprised|wink)",
-        target="emotion",
-        roles=dict(target_train=0.4, attack_train=0.35, attack_test=0.25),
-        epochs=300,
-    ),
-    "orl": dict(
-        root="orl_faces/att_orl_faces.tar.xz",
-        labels=r"(?P<identity>s\d+)/",
-        target="identity",
-        roles="zhao",
-        epochs=60,
-    ),
+_SIZES = {
+    "": ("yale", "emotion", 300, 1.0, 128),
+    "runlocal": ("yale", "emotion", 300, 0.0625, 64),
+    "runlocal-orl": ("orl", "identity", 60, 0.0625, 64),
 }
-_SIZES = {"": ("yale", 1.0, 128), "runlocal": ("yale", 0.0625, 64), "runlocal-orl": ("orl", 0.0625, 64)}
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """`arg` is "" for the paper's widths, "runlocal" for a sixteenth of them at 64x64, "runlocal-orl" for ORL."""
     if arg not in _SIZES:
         raise ValueError(f"configs/faces.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
-    name, width, side = _SIZES[arg]
-    source = _SOURCES[name]
+    name, target, epochs, width, side = _SIZES[arg]
     rate = 2e-3 if width < 1 else 1e-4
-    train = base.recipe(batch_size=16, epochs=source["epochs"], patience=0, validation=0.0, learning_rate=rate)
-    files = dict(root=base.data_root(source["root"]), labels=source["labels"], drop_duplicates=True)
+    train = base.recipe(batch_size=16, epochs=epochs, patience=0, validation=0.0, learning_rate=rate)
     return base.inversion(
         unit=f"faces-{name}",
-        data=dict(
-            auxiliary={},
-            source=dict(name="folder", title=name, **files),
-            transform=dict(crop="centre", resize=(side, side), grayscale=True),
-            roles=dict(roles=source["roles"], stratify="identity", balance=None),
-        ),
-        target_label=source["target"],
+        data={"yale": datasets.yale, "orl": datasets.orl}[name](side),
+        target_label=target,
         attack_label="identity",
         model=dict(name="cnn", dtype="float32", channels=(128, 256, 512), hidden=512, width=max(width, 0.125)),
         train=train,

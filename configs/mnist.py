@@ -10,7 +10,7 @@ Data: the four idx files of MNIST in $XINV_DATA/mnist, or --config.data.source.r
 
 from ml_collections import ConfigDict
 
-from configs import base
+from configs import base, datasets
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -22,16 +22,7 @@ def get_config(arg: str = "") -> ConfigDict:
     rate = dict(learning_rate=2e-3, epochs=12) if local else dict(learning_rate=1e-4, epochs=100)
     return base.inversion(
         unit="mnist",
-        data=dict(
-            auxiliary={},
-            source=dict(name="idx", root=base.data_root("mnist"), split="all", classes=10),
-            transform=dict(crop=None, resize=(32, 32), grayscale=False),
-            roles=dict(
-                roles=dict(target_train=0.5 * share, attack_train=0.4 * share, attack_test=0.1 * share),
-                stratify="label",
-                balance=None,
-            ),
-        ),
+        data=datasets.idx("mnist", datasets.HALVES, share),
         target_label="label",
         attack_label="label",
         model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=width),
