@@ -29,6 +29,7 @@ DEFENCES = ("rnd", "ond", "gnime")
 GAMMAS = (0.0005, 0.001, 0.002, 0.004, 0.008)
 LAMBDAS = (1.0, 10.0, 100.0, 1000.0)
 QUERIES = (1, 4, 16, 64)
+NETWORK = "gnime_decoder"
 CELEBA_ATTRIBUTES = tuple(
     f"attributes/{name}"
     for name in ("Eyeglasses", "Male", "Wearing_Hat", "Smiling", "Bald", "Mustache", "Wearing_Earrings", "Young")
@@ -90,6 +91,7 @@ def get_config(arg: str = "mnist") -> ConfigDict:
         arms=table_1(),
     )
     config.seeds = seeds
+    config.attack.network = NETWORK
     config.metrics.explanation = ConfigDict(dict(distortion={}, masked_deepsim={}, deletion={}, insertion={}))
     config.report.published = PUBLISHED.get({"runlocal": "mnist"}.get(arg, arg.removeprefix("runlocal-")), ())
     return config
@@ -103,7 +105,7 @@ def explanations() -> ConfigDict:
 
 def defences(width: float, train: ConfigDict, game: ConfigDict, lam: float) -> ConfigDict:
     """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the defender holds back."""
-    network = dict(encoder="flatten_unet", width=width, dtype="float32")
+    network = dict(network=NETWORK, encoder="flatten_unet", width=width, dtype="float32")
     player = dict(name="gnime", lam=lam, gamma=None, updates="alternating", collapse=2.0, train=game) | network
     optimised = dict(name="pgd", match="gnime", steps=10, step_size=0.25, train=train) | network
     return ConfigDict(dict(gnime=player, ond=optimised, rnd=dict(name="gaussian", match="gnime")))

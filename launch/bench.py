@@ -17,9 +17,9 @@ forward pass on the same images, measured in the same rounds.
 PyTorch with the same weights, where that is installed, at the fastest of several batch sizes. By default 1,000 images ×
 400 steps on an accelerator; on CPU, where these take half an hour, 64 images × 4 steps.
 
-`defences`: what applying a trained GNIME adds to the cost of the MNIST target's Gradient explanation, by the width of
-its generator; and images per second of its two-player training step at the paper's width, against the same step in
-PyTorch where that is installed.
+`defences`: what applying a trained GNIME adds to the cost of the MNIST target's Gradient explanation, by its network
+(Zhao's, and that of GNIME's code) and width; and images per second of its two-player training step at the paper's
+width, against the same step in PyTorch where that is installed.
 """
 
 import sys

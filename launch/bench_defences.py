@@ -2,20 +2,22 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import bench_training
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from bench_training import CLASSES, NETWORKS, SHAPE, Run, torch
+from bench_training import CLASSES, NETWORKS, SHAPE, Network, Run, torch
 
 from xinv import defences, explain, models, parallel, train
 from xinv.defences.gnime import UPDATES, Players, two_player_step
+from xinv.models.decoder import decoder_table, encoder_table
+from xinv.models.gnime import gnime_encoder_table, gnime_table
 from xinv.types import Observation
 
-WIDTHS = (1.0, 0.5, 0.25, 0.125, 0.0625)
+WIDTHS = {"decoder": (1.0, 0.5, 0.25, 0.125), "gnime_decoder": (1.0, 0.5, 0.4375, 0.375, 0.3125, 0.25, 0.125)}
+AIM = 0.2
 LAMBDA, ADAM = 100.0, 1e-4
 
 
@@ -26,26 +28,30 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
     print(bench_training._torch_settings())
     data = bench_training._data(4 * batch_size)
     _applying(data, batch_size, rounds)
-    _training(data, batch_size, rounds, steps)
+    for name in WIDTHS:
+        _training(name, data, batch_size, rounds, steps)
 
 
 def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> None:
     """Gradient maps of the MNIST target, against the generator's pass that follows."""
     batch = {name: jnp.asarray(values[:batch_size]) for name, values in data.items()}
     observation = Observation(batch["prediction"], batch["explanation"])
-    runs = {"explain": _explaining(batch)} | {str(width): _releasing(width, observation) for width in WIDTHS}
-    seconds = bench_training._time(runs, rounds, 1)
+    networks = [(name, width) for name, widths in WIDTHS.items() for width in widths]
+    runs = {pair: _releasing(*pair, observation) for pair in networks}
+    seconds = bench_training._time({"explain": _explaining(batch)} | runs, rounds, 1)
     gradient = 2 * bench_training._forward_operations(NETWORKS["target"])
     rate = gradient * batch_size / seconds["explain"]
     print(f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s")
-    for width in WIDTHS:
-        share, done = seconds[str(width)] / seconds["explain"], _operations(width)
-        rate = done * batch_size / seconds[str(width)]
+    for name, width in networks:
+        taken, done = seconds[name, width], bench_training._forward_operations(_network(name, width))
         print(
-            f"  gnime at width {width}: {seconds[str(width)] * 1e3:.1f} ms, adds {share:.0%}"
-            f" ({done / gradient:.0%} of the operations, {rate / 1e9:.0f} GFLOP/s)",
+            f"  {name} at width {width}: {taken * 1e3:.1f} ms, adds {taken / seconds['explain']:.0%}"
+            f" ({done / gradient:.0%} of the operations, {done * batch_size / taken / 1e9:.0f} GFLOP/s)",
             flush=True,
         )
+    for name, widths in WIDTHS.items():
+        below = [width for width in widths if seconds[name, width] < AIM * seconds["explain"]]
+        print(f"  {name} adds less than {AIM:.0%} {f'up to width {max(below)}' if below else 'at no width'}")
 
 
 def _explaining(batch: Mapping[str, jax.Array]) -> Run:
@@ -56,9 +62,9 @@ def _explaining(batch: Mapping[str, jax.Array]) -> Run:
     return lambda steps: jax.block_until_ready(maps(variables, batch["image"], batch["label"], keys))
 
 
-def _releasing(width: float, observation: Observation) -> Run:
+def _releasing(name: str, width: float, observation: Observation) -> Run:
     """The compiled call of a deployment, with a generator of random weights."""
-    generator = _network(width)
+    generator = _network(name, width).build("float32")
     seen = {
         "prediction": np.zeros(CLASSES, np.float32),
         "explanation": np.zeros(SHAPE, np.float32),
@@ -67,39 +73,38 @@ def _releasing(width: float, observation: Observation) -> Run:
     }
     variables = jax.jit(generator.init)(jax.random.key(0), observation.prediction[:1], observation.explanation[:1])
     state = {"generator": variables, "seen": jax.tree.map(jnp.asarray, seen)}
-    apply = jax.jit(defences.gnime(width=width).apply)
+    apply = jax.jit(defences.gnime(network=name, width=width).apply)
     return lambda steps: jax.block_until_ready(apply(state, observation, jax.random.key(1)))
 
 
-def _training(data: Mapping[str, np.ndarray], batch_size: int, rounds: int, steps: int) -> None:
+def _training(name: str, data: Mapping[str, np.ndarray], batch_size: int, rounds: int, steps: int) -> None:
     for updates in UPDATES:
-        runs = {"xinv": _step(updates, data, batch_size)}
+        runs = {"xinv": _step(name, updates, data, batch_size)}
         if torch:
-            runs["torch"] = _torch_step(updates, data, batch_size)
+            runs["torch"] = _torch_step(name, updates, data, batch_size)
         seconds = bench_training._time(runs, rounds, steps)
-        rates = {name: batch_size * steps / value for name, value in seconds.items()}
+        rates = {key: batch_size * steps / value for key, value in seconds.items()}
         versus = f"  torch {rates['torch']:8.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
-        print(f"two-player step, {updates:12s} images/s: xinv {rates['xinv']:8.1f}{versus}", flush=True)
+        print(f"two-player step, {name:13s} {updates:12s} images/s: xinv {rates['xinv']:8.1f}{versus}", flush=True)
 
 
-def _network(width: float = 1.0) -> Any:
-    return models.decoder(SHAPE, "flatten_unet", width)
+def _network(name: str, width: float = 1.0) -> Network:
+    """The generator and inverter of that name; their explanations are of the images' shape."""
+    tables = {
+        "decoder": (decoder_table(SHAPE, width), encoder_table(SHAPE, SHAPE[0], width)),
+        "gnime_decoder": (gnime_table(SHAPE, "flatten_unet", width), gnime_encoder_table(SHAPE, width)),
+    }
+    hyper = dict(image_shape=SHAPE, encoder="flatten_unet", width=width)
+    return Network(lambda dtype: models.build(name, dtype=dtype, **hyper), *tables[name])
 
 
-def _operations(width: float) -> int:
-    """Floating-point operations per image of the generator's forward pass."""
-    from xinv.models.decoder import decoder_table, encoder_table
-
-    network = bench_training.Network(_network, decoder_table(SHAPE, width), encoder_table(SHAPE, SHAPE[0], width))
-    return bench_training._forward_operations(network)
-
-
-def _step(updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+def _step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
     """xinv's own step, dispatched as its training loop does."""
-    players, tx = Players(_network(), _network()), optax.adam(ADAM)
+    model, tx = _network(network).build("float32"), optax.adam(ADAM)
+    players = Players(model, model)
     names = ("image", "prediction", "explanation")
     example = [jnp.asarray(data[name][:1]) for name in names[1:]]
-    nets = {name: jax.jit(_network().init)(jax.random.key(0), *example) for name in Players._fields}
+    nets = {name: jax.jit(model.init)(jax.random.key(0), *example) for name in Players._fields}
     scale = {"moments": np.float32([0.5, 0.3]), "limits": np.float32([0, 1])}
     state = train.State(np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()})
     runner = parallel.runner(two_player_step(players, LAMBDA, updates, tx), {name: data[name] for name in names})
@@ -115,11 +120,11 @@ def _step(updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
     return start
 
 
-def _torch_step(updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
     """The same game as PyTorch code has it: a backward pass for each player."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
-    modules = [bench_training._torch_module(NETWORKS["flatten_unet"]) for _ in range(2)]
+    modules = [bench_training._torch_module(_network(network)) for _ in range(2)]
     generator, inverter = (module.to(device, memory_format=layout) for module in modules)
     first, second = (torch.optim.Adam(net.parameters(), ADAM, fused=True) for net in (generator, inverter))
     placed = {name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x) for name, x in data.items()}

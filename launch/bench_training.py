@@ -138,10 +138,12 @@ class Row(NamedTuple):
 
 def _walk(table: tuple[Layer, ...], inputs: int, size: int, bypass: bool) -> Iterator[Row]:
     for layer in table:
-        out = {"pool": size // 2, "upsample": upsampled(size, layer), "fc": 1}.get(layer.type, size)
-        inputs *= size**2 if layer.type == "fc" else 2 if layer.bypass and bypass else 1
-        pixels = size**2 if layer.type == "upsample" else out**2
-        yield Row(layer, inputs, 2 * layer.kernel**2 * pixels * inputs * layer.outputs)
+        out = {"pool": size // 2, "upsample": upsampled(size, layer), "fc": 1}.get(layer.type, size * layer.repeat)
+        beside = inputs if layer.bypass and bypass else 0
+        # A convolution of repeated pixels is counted as computed, see `convolve_repeated`.
+        products = ((layer.kernel + layer.repeat - 1) * size) ** 2 * inputs + (layer.kernel * out) ** 2 * beside
+        inputs *= size**2 if layer.type == "fc" else 1
+        yield Row(layer, inputs + beside, 2 * products * layer.outputs)
         inputs, size = layer.outputs or inputs, out
 
 
@@ -200,7 +202,7 @@ def _torch_module(network: Network) -> Any:
     from torch import nn
 
     makers = {
-        "conv": lambda row: nn.Conv2d(row.inputs, row.layer.outputs, 3, padding=1),
+        "conv": lambda row: nn.Conv2d(row.inputs, row.layer.outputs, row.layer.kernel, padding=row.layer.padding),
         "pool": lambda row: nn.MaxPool2d(2),
         "fc": lambda row: nn.Linear(row.inputs, row.layer.outputs),
         "upsample": lambda row: nn.ConvTranspose2d(
@@ -218,6 +220,8 @@ def _torch_module(network: Network) -> Any:
             maps = {}
             for row, part in zip(self.tables[index], self.parts[index], strict=True):
                 x = x.flatten(1) if row.layer.type == "fc" else x
+                if row.layer.repeat > 1:
+                    x = nn.functional.interpolate(x, scale_factor=row.layer.repeat)
                 if row.layer.bypass and x.shape[2] in bypass:
                     x = torch.cat([x, bypass[x.shape[2]]], 1)
                 x = part(x)

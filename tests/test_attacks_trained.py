@@ -86,6 +86,7 @@ def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):
         ("decoder", {"rescale": "log"}, "'log'.*logits"),
         ("decoder", {"network": "gan"}, "'gan'.*tcnn"),
         ("decoder", {"network": "tcnn", "encoder": "unet"}, "'unet'.*flatten"),
+        ("decoder", {"network": "gnime_decoder", "encoder": "cnn"}, "'cnn'.*flatten_unet"),
         ("attention_transfer", {"encoder": "none"}, "'none'"),
         ("attention_transfer", {"loss": "ssim"}, "'ssim'.*mse"),
         ("class_inference", {"network": "gan"}, "'gan'.*tcnn"),

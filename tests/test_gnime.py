@@ -1,5 +1,6 @@
 """GNIME: Equations 1 to 3, its training and what becomes of one that diverges."""
 
+import dataclasses
 import re
 
 import jax
@@ -119,6 +120,23 @@ def test_the_state_and_its_history(trained):
     )
     assert state["diverged"] == 0
     assert "inverter" not in state
+
+
+def test_the_network_of_the_authors_code_is_trained_and_applied():
+    observation, images = observed(8)
+    hyper = {"network": "gnime_decoder", "width": 1 / 64, "recipe": dataclasses.replace(RECIPE, epochs=1)}
+    for defence, player in (
+        (defences.gnime(collapse=1e6, **hyper), "generator"),
+        (defences.pgd(mse=0.01, steps=1, **hyper), "inverter"),
+    ):
+        defence.check(observation, images)
+        state = defence.init(jax.random.key(0), observation, images)
+        vector = CLASSES + 4 + 8 * 8  # the prediction, an embedding of the least width, and the pixels
+        assert state[player]["params"]["decoder"]["conv0"]["kernel"].shape == (1, 1, vector, 512 // 64)
+        released = defence.apply(state, observation, jax.random.key(1)).explanation
+        assert released.shape == observation.explanation.shape
+        assert np.all(np.isfinite(released))
+        assert np.any(released != observation.explanation)
 
 
 def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):

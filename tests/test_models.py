@@ -84,6 +84,49 @@ def test_decoders_have_the_parameters_of_tables_4_to_8(encoder, size, expected):
     assert parameters(model, jnp.zeros((1, 8)), jnp.zeros((1, size, size, 1))) == expected
 
 
+@pytest.mark.parametrize(("size", "channels"), [(32, 1), (128, 3)])
+def test_gnime_networks_have_the_parameters_of_its_code(size, channels):
+    """Channels fall from 512 (encoder) and 256 (decoder) at 4×4 to half at each doubling; without maps from 1024."""
+    stages = [2**power for power in range(2, size.bit_length())]
+    encoding, decoding = [2048 // s for s in stages[::-1]], [1024 // s for s in stages[:-1]]
+    vector, ahead = 10 + size**2 + 64, [512, *decoding]
+    expected = affine(*zip((1, *encoding), encoding, strict=False), taps=9) + affine((4 * 512, 64), (vector, 512))
+    beside = zip(ahead, encoding[::-1], strict=True)
+    expected += affine(*zip(map(sum, beside), (*decoding, channels), strict=True), taps=9)
+    inputs, shape = (jnp.zeros((1, 10)), jnp.zeros((1, size, size, 1))), (size, size, channels)
+    assert parameters(models.build("gnime_decoder", image_shape=shape, encoder="flatten_unet"), *inputs) == expected
+    alone = [4096 // s for s in stages[:-1]]
+    expected = affine((10, 1024)) + affine(*zip((1024, *alone), (*alone, channels), strict=True), taps=9)
+    assert parameters(models.build("gnime_decoder", image_shape=shape), inputs[0]) == expected
+
+
+@pytest.mark.parametrize("size", [8, 4])
+def test_gnime_decoder_concatenates_and_upsamples_by_repeating(size):
+    """For 8×8 images, a map of their size or half of it: written out with plain convolutions."""
+    model = models.build("gnime_decoder", image_shape=(8, 8, 2), encoder="flatten_unet", width=1 / 64)
+    prediction, maps = normal(2, 3), normal(2, size, size, 1, seed=1)
+    variables = drawn(model, prediction, maps)
+    encoding, decoding = variables["params"]["encoder"], variables["params"]["decoder"]
+
+    def conv(rows, name, x):
+        return lax.conv_general_dilated(
+            x, rows[name]["kernel"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    x, beside = maps, {}
+    for index, side in enumerate(range(3, 1, -1) if size == 8 else (2,)):
+        x = beside[2**side] = jax.nn.relu(conv(encoding, f"conv{2 * index}", x))
+        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    embedding = jax.nn.relu(x.reshape(2, -1) @ encoding[f"fc{2 * len(beside)}"]["kernel"])
+    vector = jnp.concatenate([prediction, embedding, maps.reshape(2, -1)], axis=1)
+    x = jax.nn.relu(vector @ decoding["conv0"]["kernel"][0, 0])[:, None, None]
+    x = jnp.concatenate([x.repeat(4, 1).repeat(4, 2), beside[4]], axis=3)
+    x = jax.nn.relu(conv(decoding, "conv1", x)).repeat(2, 1).repeat(2, 2)
+    x = conv(decoding, "conv2", jnp.concatenate([x, beside[8]], axis=3) if size == 8 else x)
+    unbiased = jax.tree.map(lambda leaf: leaf if leaf.ndim > 1 else jnp.zeros_like(leaf), variables)
+    np.testing.assert_allclose(jax.jit(model.apply)(unbiased, prediction, maps), x, rtol=1e-4, atol=1e-4)
+
+
 def test_tables_read_as_printed():
     rows = [(row.type, row.outputs) for row in table(10, (128, 256), 512)]
     assert rows == [("conv", 128), ("pool", 0), ("conv", 256), ("pool", 0), ("fc", 512), ("fc", 10)]
@@ -161,6 +204,22 @@ def test_convolutions_equal_lax(height, width, channels, kernel, padding):
     x, weights = normal(2, height, width, channels), normal(kernel, kernel, channels, 4, seed=1)
     assert_same_function(tested, reference, x, weights)
     assert_same_function(jax.vmap(tested, (0, None)), jax.vmap(reference, (0, None)), x[None], weights)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding", "repeat", "size"), [(3, 1, 2, 3), (3, 1, 4, 1), (3, 0, 3, 2), (5, 2, 2, 3)]
+)
+def test_convolutions_of_repeated_pixels_equal_lax(kernel, padding, repeat, size):
+    def reference(x, weights):
+        x = x.repeat(repeat, 1).repeat(repeat, 2)
+        return lax.conv_general_dilated(
+            x, weights, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+
+    def tested(x, weights):
+        return layers.convolve_repeated(x, weights, repeat, padding)
+
+    assert_same_function(tested, reference, normal(2, size, size + 1, 3), normal(kernel, kernel, 3, 2, seed=1))
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 6), (7, 3)])

@@ -74,7 +74,7 @@ class Course:
         columns = {name: np.atleast_1d(value).astype(np.float64).tolist() for name, value in metrics.items()}
         for row in zip(*columns.values(), strict=True):
             self._enter_step(dict(zip(columns, row, strict=True)))
-        self._display.update(self.record.step, row[0])
+        self._display.update(self.record.step, columns.get("loss", next(iter(columns.values())))[-1])
 
     def judge(self, score: float | None, limits: Mapping[str, float]) -> bool:
         """Whether to keep the variables after an epoch: within the limits, with the best validation loss if any."""

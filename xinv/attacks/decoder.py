@@ -30,8 +30,8 @@ def decoder(
         ("explanation",) for explanations alone.
       encoder: how it reads the explanation, Zhao's XAI input method: "none" without explanation, else "flatten", "cnn",
         "unet" or "flatten_unet".
-      network: a factory of `xinv.models`: "decoder" (Zhao), "tcnn" (Yang) or "dropout_tcnn" (Thielen); the latter two
-        read explanations by "flatten" alone.
+      network: a factory of `xinv.models`: "decoder" (Zhao), "gnime_decoder" (GNIME's code; "flatten_unet" or "none"),
+        "tcnn" (Yang) or "dropout_tcnn" (Thielen), which read explanations by "flatten" alone.
       loss: "mse" (Zhao's Eq. 1), "mae", or "dssim" (1 - SSIM, Thielen 2024).
       rescale: "none", or "logits" for the logarithm of predictions and a learned constant (Yang's Eq. 12).
       width: factor on the paper's channel counts.

@@ -22,6 +22,7 @@ _FLAT = 1e-12  # variance of a perturbation that is constant but for rounding
 def gnime(
     lam: float = 100.0,
     gamma: float | None = None,
+    network: str = "decoder",
     encoder: str = "flatten_unet",
     width: float = 1.0,
     updates: str = "alternating",
@@ -47,7 +48,9 @@ def gnime(
       lam: λ of Eq. 2; the paper has 100, and 500 for CelebA.
       gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the squared units of the
         maps; None releases the generator's map. The state does not depend on it.
-      encoder: of both networks, see `models.decoder`.
+      network: a factory of `xinv.models` for both players: "decoder" (Zhao's, which the paper names) or "gnime_decoder"
+        (of the authors' code, from which the published figures come).
+      encoder: how both read maps, see `models.decoder`.
       width: factor on both networks' channels.
       updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
         "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
@@ -65,11 +68,12 @@ def gnime(
       InputError: an argument is not one of those; `train.Diverged` where no epoch was sound.
     """
     _check(lam, gamma, updates, collapse, recipe)
+    build = functools.partial(models.build, network, encoder=encoder, width=width, dtype=dtype)
 
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
         seen = describe(observation)
         generator_key, inverter_key, loop_key = jax.random.split(key, 3)
-        players = _players(observation.explanation.shape[1:], images.shape[1:], encoder, width, dtype)
+        players = _players(build, observation.explanation.shape[1:], images.shape[1:])
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
         steps = recipe.epochs * train.steps_per_epoch(recipe, len(images), session.name)
         tx = train.optimizer(recipe, steps)
@@ -92,7 +96,7 @@ def gnime(
         del key
         require_shape(state["seen"], observation)
         maps = observation.explanation
-        generator = _network(maps.shape[1:], encoder, width, dtype)
+        generator = build(image_shape=maps.shape[1:])
         scale = _scale(state["seen"])
         raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
         released = _released(scale, raw)
@@ -101,7 +105,7 @@ def gnime(
         )
 
     def check(observation: Observation, images: Any) -> None:
-        players = _players(required(observation).shape[1:], images.shape[1:], encoder, width, dtype)
+        players = _players(build, required(observation).shape[1:], images.shape[1:])
         for player in players:
             jax.eval_shape(player.init, jax.random.key(0), observation.prediction, observation.explanation)
 
@@ -185,15 +189,8 @@ def _trained(
         raise train.Diverged(f"{error} of a game with lam {lam}: lower lam") from error
 
 
-def _players(
-    map_shape: tuple[int, ...], image_shape: tuple[int, ...], encoder: str, width: float, dtype: str
-) -> Players:
-    return Players(_network(map_shape, encoder, width, dtype), _network(image_shape, encoder, width, dtype))
-
-
-def _network(shape: tuple[int, ...], encoder: str, width: float, dtype: str) -> Model:
-    """From (prediction, maps) to an array of that shape."""
-    return models.build("decoder", encoder=encoder, image_shape=tuple(shape), width=width, dtype=dtype)
+def _players(build: Callable[..., Model], map_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> Players:
+    return Players(build(image_shape=tuple(map_shape)), build(image_shape=tuple(image_shape)))
 
 
 def _scale(seen: Any) -> dict[str, Array]:

@@ -22,6 +22,7 @@ def pgd(
     mse: float,
     steps: int = 10,
     step_size: float = 0.25,
+    network: str = "decoder",
     encoder: str = "flatten_unet",
     width: float = 1.0,
     dtype: str = "float32",
@@ -41,6 +42,7 @@ def pgd(
       mse: mean squared change of a map's values, in their squared units; another defence's measured distortion.
       steps: of the ascent; unrolled, so that compiling takes as long in proportion.
       step_size: the length of a step, as a fraction of the ball's radius.
+      network: the inverter's factory in `xinv.models`, "decoder" (Zhao) or "gnime_decoder" (GNIME's code).
       encoder, width, dtype: of the inverter, see `models.decoder`.
       recipe: how it is trained.
 
@@ -54,7 +56,7 @@ def pgd(
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
         seen = describe(observation)
         start_key, init_key, fit_key = jax.random.split(key, 3)
-        model, loss = _inverter(tuple(images.shape[1:]), encoder, width, dtype)
+        model, loss = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
         variables = jax.jit(model.init)(init_key, *example)
         data = {**observation._asdict(), "image": images}
@@ -70,7 +72,7 @@ def pgd(
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         del key
         require_shape(state["seen"], observation)
-        model, _ = _inverter(state["image"].shape, encoder, width, dtype)
+        model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
         prediction, maps, limits = observation.prediction, observation.explanation, state["seen"]["limits"]
         original = model.apply(state["inverter"], prediction, maps)
 
@@ -85,15 +87,17 @@ def pgd(
 
     def check(observation: Observation, images: Any) -> None:
         required(observation)
-        model, _ = _inverter(tuple(images.shape[1:]), encoder, width, dtype)
+        model, _ = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
         jax.eval_shape(model.init, jax.random.key(0), observation.prediction, observation.explanation)
 
     return Defence(init, apply, check)
 
 
 @functools.lru_cache(64)
-def _inverter(image_shape: tuple[int, ...], encoder: str, width: float, dtype: str) -> tuple[Model, train.Loss]:
-    model = models.build("decoder", encoder=encoder, image_shape=image_shape, width=width, dtype=dtype)
+def _inverter(
+    image_shape: tuple[int, ...], network: str, encoder: str, width: float, dtype: str
+) -> tuple[Model, train.Loss]:
+    model = models.build(network, encoder=encoder, image_shape=image_shape, width=width, dtype=dtype)
 
     def loss(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, dict[str, Any]]:
         guesses = model.apply(variables, batch["prediction"], batch["explanation"])

@@ -7,15 +7,27 @@ from xinv import plugins
 from xinv.models.cnn import cnn
 from xinv.models.decoder import decoder
 from xinv.models.densenet import densenet
+from xinv.models.gnime import gnime_decoder
 from xinv.models.mobilenet import mobilenet_v2
 from xinv.models.module import linen
 from xinv.models.resnet import resnet
 from xinv.models.tcnn import dropout_tcnn, tcnn
 from xinv.types import Model
 
-__all__ = ["build", "cnn", "decoder", "densenet", "dropout_tcnn", "linen", "mobilenet_v2", "resnet", "tcnn"]
+__all__ = [
+    "build",
+    "cnn",
+    "decoder",
+    "densenet",
+    "dropout_tcnn",
+    "gnime_decoder",
+    "linen",
+    "mobilenet_v2",
+    "resnet",
+    "tcnn",
+]
 
-FACTORIES = (cnn, decoder, densenet, dropout_tcnn, mobilenet_v2, resnet, tcnn)
+FACTORIES = (cnn, decoder, densenet, dropout_tcnn, gnime_decoder, mobilenet_v2, resnet, tcnn)
 
 
 def build(name: str, **hyper: Any) -> Model:

@@ -65,14 +65,26 @@ def decoder(
     check_image_shape(image_shape)
     if encoder not in ENCODERS:
         raise InputError(f"unknown encoder {encoder!r}: choose one of {', '.join(ENCODERS)}")
-    decoder_table(image_shape, width)  # rejects a bad width now, not at the first call
-    return linen(_Decoder(ENCODERS[encoder], image_shape, width, check_dtype(dtype)))
+    encoding = encoder_table(image_shape, side(image_shape), width)
+    rows = decoder_table(image_shape, width)
+    return linen(InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype)))
 
 
-class _Decoder(nn.Module):
+class InversionNetwork(nn.Module):
+    """From a prediction and what of an explanation `encoder` reads to an image.
+
+    Attributes:
+      encoder: what reaches the decoder.
+      encoding: for a map of the images' size a convolution and a pool per size, and a last row; a smaller map enters at
+        its size.
+      decoding: from the vector to the image.
+      image_shape, dtype: see `decoder`.
+    """
+
     encoder: Encoder
+    encoding: tuple[Layer, ...]
+    decoding: tuple[Layer, ...]
     image_shape: tuple[int, int, int]
-    width: float
     dtype: str
 
     @nn.compact
@@ -87,15 +99,14 @@ class _Decoder(nn.Module):
             parts.append(explanation.reshape(len(explanation), -1))
         vector = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
         bypass = maps if self.encoder.bypass else {}
-        table = decoder_table(self.image_shape, self.width)
-        images, _ = Stack(table, self.dtype, name="decoder")(vector[:, None, None], bypass)
+        images, _ = Stack(self.decoding, self.dtype, name="decoder")(vector[:, None, None], bypass)
         return to_shape(images.astype(jnp.float32), self.image_shape)
 
     def encode(self, explanation: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         """The embedding [N,64·width] of an explanation, and the convolutions' outputs by size."""
         explanation = _to_power_of_two(explanation, side(self.image_shape))
-        table = encoder_table(self.image_shape, explanation.shape[1], self.width)
-        return Stack(table, self.dtype, name="encoder")(explanation)
+        entered = len(self.encoding) - 1 - 2 * len(powers(explanation.shape[1]))
+        return Stack(self.encoding[entered:], self.dtype, name="encoder")(explanation)
 
 
 def decoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -> tuple[Layer, ...]:

@@ -209,6 +209,19 @@ def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Arr
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
+def convolve_repeated(x: jax.Array, kernel: jax.Array, repeat: int, padding: int) -> jax.Array:
+    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes, [N,h·repeat,w·repeat,i].
+
+    Repeating is a transposed convolution with a kernel of ones, so both are one transposed convolution, of a kernel
+    [i,k+repeat-1,k+repeat-1,o]. With k = 3 and repeat = 2 it has 16 products where repeated pixels have 36.
+    """
+    reach = repeat - 1
+    taps = jnp.pad(kernel[::-1, ::-1], ((reach, reach), (reach, reach), (0, 0), (0, 0)))
+    size = len(kernel) + reach
+    wide = sum(taps[a : a + size, b : b + size] for a in range(repeat) for b in range(repeat))
+    return conv_transpose(x, wide.transpose(2, 0, 1, 3), repeat, len(kernel) - 1 - padding)
+
+
 def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
     """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H = (h-1)·stride + k - 2·padding.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from xinv.models.layers import conv_transpose, convolve, max_pool
+from xinv.models.layers import conv_transpose, convolve, convolve_repeated, max_pool
 from xinv.models.regularise import dropout, norm
 from xinv.types import InputError
 
@@ -34,6 +34,7 @@ class Layer(NamedTuple):
       activation: one of ACTIVATIONS, which follows.
       norm: a BatchNorm follows the operation, before the activation.
       dropout: rate at which inputs are dropped in training.
+      repeat: how often a convolution's input pixels are repeated along height and width first (nearest upsampling).
       bypass: before the operation, the encoder's map of the same size is concatenated, where there is one.
       mark: `checkpoint_name` of the result; "" leaves it unmarked.
     """
@@ -46,13 +47,14 @@ class Layer(NamedTuple):
     activation: str = "none"
     norm: bool = False
     dropout: float = 0.0
+    repeat: int = 1
     bypass: bool = False
     mark: str = ""
 
 
-def conv(outputs: int, activation: str = "relu", norm: bool = False, bypass: bool = False) -> Layer:
-    """The tables' 3×3 convolution, which keeps the size."""
-    return Layer("conv", outputs, 3, 1, 1, activation, norm, bypass=bypass)
+def conv(outputs: int, activation: str = "relu", norm: bool = False, bypass: bool = False, repeat: int = 1) -> Layer:
+    """The tables' 3×3 convolution, which keeps the size (of a repeated input)."""
+    return Layer("conv", outputs, 3, 1, 1, activation, norm, repeat=repeat, bypass=bypass)
 
 
 def pool(activation: str = "none", mark: str = "") -> Layer:
@@ -129,15 +131,15 @@ class Stack(nn.Module):
         """
         x, maps, bypass = x.astype(self.dtype), {}, bypass or {}
         for index, layer in tuple(enumerate(self.table))[rows]:
-            if layer.bypass and x.shape[1] in bypass:
-                x = jnp.concatenate([x, bypass[x.shape[1]].astype(x.dtype)], axis=-1)
+            beside = bypass.get(x.shape[1] * layer.repeat) if layer.bypass else None
             if layer.dropout and train:
                 x = dropout(x, layer.dropout, self.make_rng("dropout"))
             if layer.type == "pool" and min(x.shape[1:3]) < 2:
                 raise InputError(
                     f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or fewer blocks"
                 )
-            x = max_pool(x) if layer.type == "pool" else _Affine(layer, self.dtype, name=f"{layer.type}{index}")(x)
+            affine = functools.partial(_Affine, layer, self.dtype, name=f"{layer.type}{index}")
+            x = max_pool(x) if layer.type == "pool" else affine()(x, beside)
             x = norm(x, train, name=f"norm{index}") if layer.norm else x
             x = ACTIVATIONS[layer.activation](x)
             x = checkpoint_name(x, layer.mark) if layer.mark else x
@@ -153,10 +155,11 @@ class _Affine(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, beside: jax.Array | None) -> jax.Array:
         layer = self.layer
         x = x.reshape(len(x), -1) if layer.type == "fc" else x
-        inputs, side = x.shape[-1], layer.kernel
+        parts = [x] if beside is None else [x, beside.astype(x.dtype)]
+        inputs, side = sum(part.shape[-1] for part in parts), layer.kernel
         shapes = {
             "fc": (inputs, layer.outputs),
             "conv": (side, side, inputs, layer.outputs),
@@ -172,10 +175,17 @@ class _Affine(nn.Module):
         )
         kernel = self.param("kernel", initialise, shapes[layer.type], jnp.float32).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (layer.outputs,), jnp.float32).astype(self.dtype)
-        return _apply(layer, x, kernel) + bias
+        return _apply(layer, parts, kernel) + bias
 
 
-def _apply(layer: Layer, x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _apply(layer: Layer, parts: list[jax.Array], kernel: jax.Array) -> jax.Array:
+    """The row's operation on x, and on the map beside it where there is one."""
+    if layer.type == "conv" and layer.repeat > 1:
+        x, *beside = parts
+        channels = x.shape[-1]
+        total = convolve_repeated(x, kernel[:, :, :channels], layer.repeat, layer.padding)
+        return sum((convolve(part, kernel[:, :, channels:], layer.padding) for part in beside), start=total)
+    x = jnp.concatenate(parts, axis=-1)
     if layer.type == "fc":
         return x @ kernel
     if layer.type == "upsample":
