@@ -117,7 +117,6 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"arms.prediction.sees.defences": ("rund",)}, "rund"),
         ({"metrics.image.ssim.window": 33}, "33"),
         ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),
-        ({"data.transform.resize": (20, 20)}, "20"),
         ({"explanations.gradient.normalise": "minmaxx"}, "minmaxx"),
     ],
 )
