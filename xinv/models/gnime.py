@@ -19,7 +19,7 @@ def gnime_decoder(
 
     With "flatten_unet" (ExpMI, and the noise generator) the encoder has 2048/s channels at size s, down to 2×2 and 64
     features; these, the map's pixels and the prediction become 512 numbers, and each of the decoder's convolutions
-    reads the encoder's map beside its own and gives 1024/s channels. At 32×32 it takes a fifth of the operations of
+    reads the encoder's map beside its own and gives 1024/s channels. At 32×32 it takes a tenth of the operations of
     `decoder`. With "none" (PredMI) a prediction becomes 1024 numbers, and the convolutions have 4096/s channels. Pixels
     are upsampled by repeating; the last convolution gives the image. Maps and images of other sizes are treated as by
     `decoder`.
