@@ -29,6 +29,9 @@ from ml_collections import ConfigDict
 
 from configs import base, datasets
 
+PAPER = "mnist"
+"""The size where none is named."""
+
 EXPLANATIONS = ("gradient", "gradcam", "lrp")
 DEFENCES = ("rnd", "ond", "gnime")
 GAMMAS = (0.0005, 0.001, 0.002, 0.004, 0.008)
@@ -79,8 +82,9 @@ def _yale(side: int) -> dict:
     return datasets.faces("yale_faces/yalefaces.tar.xz", labels, "identity", roles, side, "Yale", attributes=glasses)
 
 
-def get_config(arg: str = "mnist") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """Tables 1 and 3 at the size `arg`; the docstring above lists the sizes."""
+    arg = arg or PAPER
     sizes = _sizes()
     if arg not in sizes:
         raise ValueError(f"configs/gnime.py has no size {arg!r}: choose one of {', '.join(sizes)}")
@@ -129,8 +133,9 @@ def table_1() -> ConfigDict:
     return ConfigDict(arms)
 
 
-def sweep(arg: str = "mnist") -> list[dict]:
+def sweep(arg: str = "") -> list[dict]:
     """Table 1, then each further experiment; units share what they have in common."""
+    arg = arg or PAPER
     config = get_config(arg)
     known, player = config.defences.to_dict(), config.defences.gnime.to_dict()
     shared = dict(prediction=base.arm("prediction", encoder="none"), gradient=base.arm("prediction", "gradient"))

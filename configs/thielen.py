@@ -22,6 +22,9 @@ from ml_collections import ConfigDict
 
 from configs import base, datasets
 
+PAPER = "mnist"
+"""The size where none is named."""
+
 READS = {"O": ("prediction",), "A": ("activations",), "X": ("pixels",)}
 STARTS = ("random", "class_instance", "class_average")
 ACTIVATIONS = ("none", "relu", "sigmoid", "gelu", "silu")
@@ -29,8 +32,9 @@ _SIZES = {"runlocal": (0.1, 0.125, 2, 100), "mnist": (1.0, 1.0, 5, 400)}
 """Share of the images, factor on widths, seeds, steps of a reconstruction."""
 
 
-def get_config(arg: str = "mnist") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """Tables 3 to 6 at the size `arg`, "mnist" or "runlocal"."""
+    arg = arg or PAPER
     if arg not in _SIZES:
         raise ValueError(f"configs/thielen.py has no size {arg!r}: choose one of {', '.join(_SIZES)}")
     share, width, seeds, steps = _SIZES[arg]
@@ -180,8 +184,9 @@ TABLE_1 = {
 """Weighted F1 of the target, per activation and dropout between its dense layers."""
 
 
-def sweep(arg: str = "mnist") -> list[dict]:
+def sweep(arg: str = "") -> list[dict]:
     """Table 1, a unit per activation and dropout, then a unit per table of reconstructions."""
+    arg = arg or PAPER
     units = []
     for activation, dropout in itertools.product(ACTIVATIONS, (0.0, 0.5)):
         published = base.published("Table 1", "weighted_f1", dict(target=TABLE_1[activation, dropout]))

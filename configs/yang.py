@@ -23,6 +23,9 @@ from ml_collections import ConfigDict
 
 from configs import base, datasets
 
+PAPER = "mnist"
+"""The size where none is named."""
+
 HIDDEN = {"label": 50, "identity": 2650}
 """Features before the last layer (Figures 13 and 15)."""
 OTHERS = ("distinct", "generic")
@@ -80,8 +83,9 @@ def _grey_objects() -> dict:
     return datasets.cifar10_subset(datasets.HALVES, resize=(64, 64), grayscale=True)
 
 
-def get_config(arg: str = "mnist") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """The truncation experiment on the data set of the size `arg`; the docstring above lists the sizes."""
+    arg = arg or PAPER
     sizes = _sizes()
     if arg not in sizes:
         raise ValueError(f"configs/yang.py has no size {arg!r}: choose one of {', '.join(sizes)}")
@@ -113,8 +117,9 @@ def truncation(sizes: tuple[int, ...]) -> ConfigDict:
     return ConfigDict(arms)
 
 
-def sweep(arg: str = "mnist") -> list[dict]:
+def sweep(arg: str = "") -> list[dict]:
     """Every figure and Table II; units share what they have in common."""
+    arg = arg or PAPER
     _, data, classes, _, _, attack_width, _ = _sizes()[arg]
     alone, outside = base.arm("prediction"), dict(roles=("auxiliary",))
     units = [{"unit": "truncation"}, {"unit": "auxiliary-same", "arms": _only(same=alone)}]

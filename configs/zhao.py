@@ -24,6 +24,9 @@ from ml_collections import ConfigDict
 
 from configs import base, datasets
 
+PAPER = "mnist"
+"""The size where none is named."""
+
 ENCODERS = ("flatten", "cnn", "unet", "flatten_unet")
 TYPES = ("lrp", "gradient", "gradcam", "input_x_gradient")
 _WIDE = dict(name="cnn", dtype="float32", hidden=512)
@@ -71,8 +74,9 @@ def _orl(side: int) -> dict:
     return datasets.orl(side) | dict(auxiliary=datasets.auxiliary(datasets.lfw(side)))
 
 
-def get_config(arg: str = "mnist") -> ConfigDict:
+def get_config(arg: str = "") -> ConfigDict:
     """All arms of all figures on the data set of the size `arg`; the docstring above lists the sizes."""
+    arg = arg or PAPER
     sizes = _sizes()
     if arg not in sizes:
         raise ValueError(f"configs/zhao.py has no size {arg!r}: choose one of {', '.join(sizes)}")
@@ -144,7 +148,8 @@ def _read(*names: str, **views: dict) -> ConfigDict:
     return base.arm("prediction", *names, encoder="flatten_unet", **views)
 
 
-def sweep(arg: str = "mnist") -> list[dict]:
+def sweep(arg: str = "") -> list[dict]:
     """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
+    arg = arg or PAPER
     config = get_config(arg)
     return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in figures(config).items()]

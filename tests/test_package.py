@@ -33,8 +33,8 @@ assert "jax" not in sys.modules
 def test_the_papers_setting_of_every_config_fits_the_launchers():
     """Every section that the pipeline reads is there, so nothing falls back on a default that the log does not show."""
     code = """
-from configs import digits, faces, mnist
-for module in (digits, faces, mnist):
+from configs import digits, faces, gnime, mnist, thielen, yang, zhao
+for module in (digits, faces, gnime, mnist, thielen, yang, zhao):
     config = module.get_config("")
     assert set(config) == set(digits.get_config("")), module
 """

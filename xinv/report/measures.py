@@ -92,7 +92,9 @@ _MEASURES = {
     "max_sensitivity": Measure(
         "Max sensitivity", 0, 3, "Largest relative change of the release under a small change of the image; 0 for none."
     ),
-    "weighted_f1": Measure("Weighted F1", 0, 3, "A classifier's F1 per class on originals, weighted by the classes' sizes."),
+    "weighted_f1": Measure(
+        "Weighted F1", 0, 3, "A classifier's F1 per class on originals, weighted by the classes' sizes."
+    ),
 }
 
 
