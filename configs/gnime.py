@@ -8,7 +8,7 @@
 | runlocal | a tenth of MNIST at an eighth of the widths | two cores, minutes |
 | runlocal-cifar10 | the 5,000-image subset | two cores, minutes |
 | runlocal-yale | Yale faces with the attribute glasses (Figure 6) | two cores, minutes |
-| mnist, cifar10 | the paper's setting, 5 seeds | an accelerator |
+| mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator |
 | celeba | a folder per identity in $XINV_DATA/celeba, 128x128 | an accelerator |
 | celeba-attributes | TFDS, 128x128, eight attributes (Figure 6) | an accelerator |
 | imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator |

@@ -6,7 +6,7 @@
 | SIZE | data | on |
 |---|---|---|
 | runlocal | a tenth of those images, an eighth of the widths, a quarter of the steps, 2 seeds | two cores, minutes |
-| mnist | the paper's setting, 20,000 + 4,000 images, 5 seeds | an accelerator |
+| mnist (or none) | the paper's setting, 20,000 + 4,000 images, 5 seeds | an accelerator |
 
 Published, in the tables below and beside what is measured in the report. Class averages are the best start; of the
 networks the one that reads X alone, with an SSIM of .3727 against .2298 from O; rounding to one decimal changes

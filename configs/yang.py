@@ -6,7 +6,7 @@
 |---|---|---|
 | runlocal | a tenth of MNIST | two cores, minutes |
 | runlocal-faces | ORL faces, LFW as generic auxiliary set | two cores, minutes |
-| mnist | the paper's setting | an accelerator |
+| mnist (or none) | the paper's setting | an accelerator |
 | facescrub | crops per identity in $XINV_DATA/facescrub, CelebA's in $XINV_DATA/celeba | an accelerator |
 
 The units of a sweep: "truncation" (Figures 6, 7), "auxiliary-…" (4, 5), "size-…" (8, 9), "classes" (10), "joint" (11,

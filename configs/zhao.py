@@ -9,7 +9,7 @@
 | runlocal-cifar10 | the 5,000-image subset (S5b) | two cores, minutes |
 | runlocal-yale | Yale faces: emotion -> identity, as iCV-MEFED | two cores, minutes |
 | runlocal-orl | ORL faces, LFW out of distribution (S5a) | two cores, minutes |
-| mnist, cifar10 | the paper's setting | an accelerator |
+| mnist (or none), cifar10 | the paper's setting | an accelerator |
 | icv-mefed | crops in $XINV_DATA/faces/IDENTITY/EMOTION | an accelerator |
 | celeba | a folder of crops per identity in $XINV_DATA/faces | an accelerator |
 
