@@ -120,7 +120,7 @@ def truncation(sizes: tuple[int, ...]) -> ConfigDict:
 def sweep(arg: str = "") -> list[dict]:
     """Every figure and Table II; units share what they have in common."""
     arg = arg or PAPER
-    _, data, classes, _, _, attack_width, _ = _sizes()[arg]
+    label, data, classes, _, _, attack_width, _ = _sizes()[arg]
     alone, outside = base.arm("prediction"), dict(roles=("auxiliary",))
     units = [{"unit": "truncation"}, {"unit": "auxiliary-same", "arms": _only(same=alone)}]
     for name in OTHERS:
@@ -136,21 +136,18 @@ def sweep(arg: str = "") -> list[dict]:
     )
     units.append({"unit": "classes", "arms": inference})
     inverter = dict(network="tcnn", loss="mse", rescale="logits", width=attack_width, dtype="float32", truncation=0)
-    target = get_config(arg).target.to_dict()
+    target, weight = get_config(arg).target.to_dict(), 64.0**2 if HIDDEN[label] > 50 else 32.0**2  # Eq. 11 sums pixels
     units.append(
         {
             "unit": "joint",
             "data": data("generic") if arg in ("facescrub", "runlocal-faces") else data(),
-            "shadows": dict(joint=target | dict(joint=inverter | dict(weight=WEIGHT))),
+            "shadows": dict(joint=target | dict(joint=inverter | dict(weight=weight))),
             "arms": _joint(augmented=arg in ("facescrub", "runlocal-faces")),
             "report.published": TABLE_II["facescrub" if arg in ("facescrub", "runlocal-faces") else "mnist"],
         }
     )
     return units
 
-
-WEIGHT = 10.0
-"""Of the reconstruction loss per pixel beside cross-entropy; the paper states none (Eq. 11 sums over pixels)."""
 
 TABLE_II = {
     "mnist": base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))

@@ -36,6 +36,10 @@ class Bar(NamedTuple):
     point: float
 
 
+_SHOWN = ("arms", "report")
+"""Sections of a config that a page shows by its tables and not in words."""
+
+
 class View(NamedTuple):
     """A unit as the template shows it."""
 
@@ -109,7 +113,7 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         headline=headline(summary),
         defended=defended(summary),
         tally=tally(summary),
-        changed=changed,
+        changed={name: value for name, value in changed.items() if name.partition(".")[0] not in _SHOWN},
         bars=bars,
         scale=scale,
         indented=_indented(groups),
