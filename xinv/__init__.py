@@ -6,6 +6,7 @@
 | `xinv.models` | target classifiers and inversion networks as pure functions |
 | `xinv.explain` | explanations of any JAX function: `build`, `batch`, `normalise` and a factory per method |
 | `xinv.attacks` | what an adversary rebuilds from predictions and explanations |
+| `xinv.defences` | what a service does to an observation before it is released |
 | `xinv.metrics` | how close a reconstruction comes, per image; intervals over seeds |
 | `xinv.train` | the one training loop |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
@@ -16,7 +17,7 @@ import importlib
 from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = ["attacks", "audit", "data", "explain", "metrics", "models", "report", "train", "types"]
+__all__ = ["attacks", "audit", "data", "defences", "explain", "metrics", "models", "report", "train", "types"]
 
 
 def __getattr__(name: str) -> ModuleType:
