@@ -19,6 +19,8 @@ an accuracy of 99.4 -> 99.2 %, and on FaceScrub from .1072 to .0085 at 78.3 -> 7
 set augmented with CelebA. BUILD_NOTES.md has what we measured.
 """
 
+from collections.abc import Callable
+
 from ml_collections import ConfigDict
 
 from configs import base, datasets
@@ -50,7 +52,7 @@ def _sizes() -> dict:
 _DIGITS = tuple("0123456789")
 
 
-def _mnist(share: float):
+def _mnist(share: float) -> Callable[..., dict]:
     def data(auxiliary: str = "", classes: tuple[str, ...] | None = None) -> dict:
         def of(kept: tuple[str, ...] | None) -> dict:
             return datasets.idx("mnist", datasets.HALVES, share, classes=kept and ("label", kept))
@@ -120,7 +122,7 @@ def truncation(sizes: tuple[int, ...]) -> ConfigDict:
 def sweep(arg: str = "") -> list[dict]:
     """Every figure and Table II; units share what they have in common."""
     arg = arg or PAPER
-    label, data, classes, _, _, attack_width, _ = _sizes()[arg]
+    _, data, classes, *_ = _sizes()[arg]
     alone, outside = base.arm("prediction"), dict(roles=("auxiliary",))
     units = [{"unit": "truncation"}, {"unit": "auxiliary-same", "arms": _only(same=alone)}]
     for name in OTHERS:
@@ -135,37 +137,37 @@ def sweep(arg: str = "") -> list[dict]:
         class_inference=base.arm("prediction", sees=one, name="class_inference", rescale="none"),
     )
     units.append({"unit": "classes", "arms": inference})
-    inverter = dict(network="tcnn", loss="mse", rescale="logits", width=attack_width, dtype="float32", truncation=0)
-    target, weight = get_config(arg).target.to_dict(), 64.0**2 if HIDDEN[label] > 50 else 32.0**2  # Eq. 11 sums pixels
-    units.append(
-        {
-            "unit": "joint",
-            "data": data("generic") if arg in ("facescrub", "runlocal-faces") else data(),
-            "shadows": dict(joint=target | dict(joint=inverter | dict(weight=weight))),
-            "arms": _joint(augmented=arg in ("facescrub", "runlocal-faces")),
-            "report.published": TABLE_II["facescrub" if arg in ("facescrub", "runlocal-faces") else "mnist"],
-        }
-    )
-    return units
+    return [*units, _joint(arg, data)]
 
 
+def _joint(arg: str, data: Callable[..., dict]) -> dict:
+    """A developer who trains classifier and inverter together, at weights of the reconstruction from 10 to Eq. 11's."""
+    config, faces = get_config(arg), arg in ("facescrub", "runlocal-faces")
+    own = {name: value for name, value in config.attack.to_dict().items() if name in _INVERTER}
+    pixels = 64.0**2 if faces else 32.0**2  # Eq. 11 sums over them
+    shadows, arms = {}, {"black_box": base.arm("prediction", learns=dict(roles=("target_train",)))}
+    for name, weight in {"joint_10": 10.0, "joint_100": 100.0, "joint": pixels}.items():
+        shadows[name] = config.target.to_dict() | dict(joint=own | dict(weight=weight, truncation=0))
+        trained = dict(roles=(), prediction=name)
+        arms[name] = base.arm("prediction", learns=trained, sees=dict(prediction=name))
+    if faces:
+        arms["augmented"] = base.arm("prediction", learns=dict(roles=("target_train", "auxiliary")))
+    return {
+        "unit": "joint",
+        "data": data("generic") if faces else data(),
+        "shadows": shadows,
+        "arms": _only(**arms),
+        "report.published": TABLE_II["facescrub" if faces else "mnist"],
+    }
+
+
+_INVERTER = ("network", "loss", "rescale", "width", "dtype")
 TABLE_II = {
     "mnist": base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
     + base.published("Table II", "accuracy", dict(target=0.994, joint=0.992)),
     "facescrub": base.published("Table II", "mse", dict(black_box=0.1072, joint=0.0085, augmented=0.0083))
     + base.published("Table II", "accuracy", dict(target=0.783, joint=0.768)),
 }
-
-
-def _joint(augmented: bool) -> dict:
-    trained = dict(roles=(), prediction="joint")
-    arms = {
-        "black_box": base.arm("prediction", learns=dict(roles=("target_train",))),
-        "joint": base.arm("prediction", learns=trained, sees=dict(prediction="joint")),
-    }
-    if augmented:
-        arms["augmented"] = base.arm("prediction", learns=dict(roles=("target_train", "auxiliary")))
-    return _only(**arms)
 
 
 def _only(**arms: ConfigDict) -> dict:
