@@ -5,8 +5,8 @@
 
 | SIZE | data | on |
 |---|---|---|
-| runlocal | a tenth of MNIST at an eighth of the widths | two cores, minutes |
-| runlocal-cifar10 | the 5,000-image subset | two cores, minutes |
+| runlocal | a tenth of MNIST at an eighth of the widths | two cores, about half an hour |
+| runlocal-cifar10 | the 5,000-image subset | two cores, about half an hour |
 | runlocal-yale | Yale faces with the attribute glasses (Figure 6) | two cores, minutes |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator |
 | celeba | a folder per identity in $XINV_DATA/celeba, 128x128 | an accelerator |
@@ -52,16 +52,16 @@ def _sizes() -> dict:
     paper, endless = base.recipe(batch_size=256), dict(patience=0, validation=0.0)
     game = base.recipe(batch_size=1024, epochs=500, **endless)
     crops = base.recipe(batch_size=128), base.recipe(batch_size=128, epochs=500, **endless)
-    local = base.recipe(learning_rate=2e-3, epochs=12), base.recipe(learning_rate=1e-3, epochs=15, **endless)
-    quick = base.recipe(learning_rate=2e-3, epochs=8), base.recipe(learning_rate=1e-3, epochs=8, **endless)
+    local = base.recipe(learning_rate=2e-3, epochs=12), base.recipe(learning_rate=1e-3, epochs=40, **endless)
+    quick = base.recipe(learning_rate=2e-3, epochs=8), base.recipe(learning_rate=1e-3, epochs=40, **endless)
     few = base.recipe(learning_rate=2e-3, epochs=40, batch_size=16, **endless)
     subset, objects = datasets.cifar10_subset(datasets.DEFENDED), ("imagenet100", datasets.DEFENDED, 256, False)
     celeba = datasets.identities("celeba", datasets.DEFENDED, 128, False)
     marked = datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES)
     return {
-        "runlocal": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 10.0),
-        "runlocal-cifar10": (subset, "label", _CNN, 0.25, 0.125, 3, *local, 10.0),
-        "runlocal-yale": (_yale(64), "identity", _DEEP, 0.125, 0.125, 3, few, few, 10.0),
+        "runlocal": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 100.0),
+        "runlocal-cifar10": (subset, "label", _CNN, 0.25, 0.125, 3, *local, 100.0),
+        "runlocal-yale": (_yale(64), "identity", _DEEP, 0.125, 0.125, 3, few, few, 100.0),
         "mnist": (_mnist(1.0), "label", _CNN, 1.0, 1.0, 5, paper, game, 100.0),
         "cifar10": (datasets.cifar10(datasets.DEFENDED), "label", _CNN, 1.0, 1.0, 5, paper, game, 100.0),
         "celeba": (celeba, "identity", _DEEP, 1.0, 1.0, 5, *crops, 500.0),
