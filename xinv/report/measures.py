@@ -92,6 +92,13 @@ _MEASURES = {
     "max_sensitivity": Measure(
         "Max sensitivity", 0, 3, "Largest relative change of the release under a small change of the image; 0 for none."
     ),
+    "prediction_distortion": Measure(
+        "Prediction distortion", 0, 4, "Mean squared change of probabilities, on images that the defender holds back."
+    ),
+    "queries_withstood": Measure(
+        "Queries withstood", 0, 1, "Releases of one image whose mean has lost half the distortion; none: any number."
+    ),
+    "diverged": Measure("Diverged", 0, 0, "1 where a training diverged and an earlier epoch is deployed."),
     "weighted_f1": Measure(
         "Weighted F1", 0, 3, "A classifier's F1 per class on originals, weighted by the classes' sizes."
     ),
