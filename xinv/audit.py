@@ -52,7 +52,7 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
         dataset, auxiliary = _load(config["data"]), None
         if config["data"]["auxiliary"]:
             auxiliary = _load(config["data"]["auxiliary"])
-        unit = Unit(config, dataset, auxiliary, workdir, stages, checkpoint_seconds)
+        unit = Unit(config, dataset, auxiliary, workdir, stages, checkpoint_seconds, {})
         done = results.is_done(workdir, config) and (workdir / "environment.json").exists()
         if not done:
             rehearsal.rehearse(unit)

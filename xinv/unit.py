@@ -41,6 +41,8 @@ class Unit(NamedTuple):
     workdir: Path
     store: Store
     checkpoint_seconds: float
+    dealt: dict[int, dict[str, tuple[data.Dataset, np.ndarray]]]
+    """The roles of a seed, once they are dealt: every stage asks for them."""
 
     @property
     def seeds(self) -> range:
@@ -49,6 +51,11 @@ class Unit(NamedTuple):
 
     def roles(self, seed: int) -> dict[str, tuple[data.Dataset, np.ndarray]]:
         """The data set and the indices of each role."""
+        if seed not in self.dealt:
+            self.dealt[seed] = self._deal(seed)
+        return self.dealt[seed]
+
+    def _deal(self, seed: int) -> dict[str, tuple[data.Dataset, np.ndarray]]:
         settings = self.config["data"]
         split = data.roles.split(self.dataset.labels, seed=seed, **settings["roles"])
         result = {role: (self.dataset, indices) for role, indices in split.items()}
