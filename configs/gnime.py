@@ -146,6 +146,8 @@ def table_1() -> ConfigDict:
 def sweep(arg: str = "") -> list[dict]:
     """Table 1, then each further experiment; units share what they have in common."""
     arg = arg or PAPER
+    if arg == "runlocal-gradcam":
+        return [{"unit": "defences"}]
     config = get_config(arg)
     known, player = config.defences.to_dict(), config.defences.gnime.to_dict()
     shared = dict(prediction=base.arm("prediction", encoder="none"), gradient=base.arm("prediction", "gradient"))
