@@ -43,7 +43,6 @@ CELEBA_ATTRIBUTES = tuple(
     f"attributes/{name}"
     for name in ("Eyeglasses", "Male", "Wearing_Hat", "Smiling", "Bald", "Mustache", "Wearing_Earrings", "Young")
 )
-_GRADCAM = {"prediction", "gradcam"}
 _CNN = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, dropout=(0.0, 0.0))
 _DEEP = _CNN | dict(channels=(128, 256, 512), dropout=(0.5, 0.5))
 _HUGE = _CNN | dict(channels=(128, 256, 512, 1024), dropout=(0.5, 0.5))
@@ -101,29 +100,30 @@ def get_config(arg: str = "") -> ConfigDict:
         train=train,
         attack_width=attack_width,
         attack_train=train,
-        explanations=explanations(),
+        explanations=explanations(_names(arg)),
         defences=defences(attack_width, train, game, lam),
-        arms=table_1(),
+        arms=table_1(_names(arg)),
     )
     config.seeds = seeds
-    if arg == "runlocal-gradcam":
-        config.arms = ConfigDict({name: arm for name, arm in config.arms.items() if set(arm.reads) <= _GRADCAM})
-        config.explanations = ConfigDict(dict(gradcam=config.explanations.gradcam))
     config.attack.network = NETWORK
-    config.metrics.explanation = ConfigDict(dict(distortion={}, masked_deepsim={}, deletion={}, insertion={}))
-    config.metrics.explanation.max_sensitivity = ConfigDict(dict(radius=0.02, samples=2 if seeds == 3 else 10))
-    if arg == "runlocal-gradcam":
-        config.metrics.explanation = ConfigDict(dict(distortion={}, masked_deepsim={}))
+    faithfulness = dict(deletion={}, insertion={}, max_sensitivity=dict(radius=0.02, samples=2 if seeds == 3 else 10))
+    functionality = dict(distortion={}, masked_deepsim={}) | (faithfulness if len(_names(arg)) > 1 else {})
+    config.metrics.explanation = ConfigDict(functionality)
     config.report.published = PUBLISHED.get(
         {"runlocal": "mnist", "runlocal-gradcam": "mnist"}.get(arg, arg.removeprefix("runlocal-")), ()
     )
     return config
 
 
-def explanations() -> ConfigDict:
+def _names(arg: str) -> tuple[str, ...]:
+    """The explanations of a size; the experiments beyond Table 1 take the first."""
+    return ("gradcam",) if arg == "runlocal-gradcam" else EXPLANATIONS
+
+
+def explanations(names: tuple[str, ...]) -> ConfigDict:
     """Absolute values scaled to [0,1]; LRP by the paper's rule."""
-    methods = {name: dict(name=name) for name in ("gradient", "gradcam")} | {"lrp": dict(name="lrp", rule="gnime")}
-    return ConfigDict({name: method | dict(normalise="absolute_minmax") for name, method in methods.items()})
+    rules = {"lrp": dict(rule="gnime")}
+    return ConfigDict({name: dict(name=name, normalise="absolute_minmax") | rules.get(name, {}) for name in names})
 
 
 def defences(width: float, train: ConfigDict, game: ConfigDict, lam: float) -> ConfigDict:
@@ -134,10 +134,10 @@ def defences(width: float, train: ConfigDict, game: ConfigDict, lam: float) -> C
     return ConfigDict(dict(gnime=player, ond=optimised, rnd=dict(name="gaussian", match="gnime")))
 
 
-def table_1() -> ConfigDict:
+def table_1(names: tuple[str, ...]) -> ConfigDict:
     """Predictions alone, and every explanation without and with each defence, against attackers that adapt."""
     arms = {"prediction": base.arm("prediction", encoder="none")}
-    for name in EXPLANATIONS:
+    for name in names:
         arms[name] = base.arm("prediction", name)
         arms |= {f"{name}_{defence}": base.defended("prediction", name, by=(defence,)) for defence in DEFENCES}
     return ConfigDict(arms)
@@ -146,28 +146,27 @@ def table_1() -> ConfigDict:
 def sweep(arg: str = "") -> list[dict]:
     """Table 1, then each further experiment; units share what they have in common."""
     arg = arg or PAPER
-    if arg == "runlocal-gradcam":
-        return [{"unit": "defences"}]
-    config = get_config(arg)
+    config, name = get_config(arg), _names(arg)[0]
     known, player = config.defences.to_dict(), config.defences.gnime.to_dict()
-    shared = dict(prediction=base.arm("prediction", encoder="none"), gradient=base.arm("prediction", "gradient"))
-    with_gnime = shared | dict(gradient_gnime=_by("gnime"))
+    shared = dict(prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name))
+    with_gnime = shared | dict(gnime=_by(name, "gnime"))
     bounded = {f"gamma_{gamma:.0e}": player | dict(gamma=gamma, trained="gnime") for gamma in GAMMAS}
-    asked = {f"{name}_{count}": _by(name, queries=count) for name in ("rnd", "gnime") for count in QUERIES}
+    asked = {f"{by}_{count}": _by(name, by, queries=count) for by in ("rnd", "gnime") for count in QUERIES}
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
     third = {"prediction_sigmoid": base.defended("prediction", by=("sigmoid",), encoder="none")}
-    third |= {"surrogate": _transferred("surrogate"), "surrogate_sigmoid": _transferred("surrogate_sigmoid", "sigmoid")}
-    third |= {f"gradient_{'_'.join(by)}": _by(*by) for by in (("gnime",), ("gnime", "sigmoid"))}
+    third |= {"surrogate": _transferred(name, "surrogate")}
+    third |= {"surrogate_sigmoid": _transferred(name, "surrogate_sigmoid", "sigmoid")}
+    third |= {"_".join(by): _by(name, *by) for by in (("gnime",), ("gnime", "sigmoid"))}
     units = [
         {"unit": "defences"},
-        _unit("gamma", with_gnime | {name: _by(name) for name in bounded}, defences=known | bounded),
+        _unit("gamma", with_gnime | {by: _by(name, by) for by in bounded}, defences=known | bounded),
         *(_unit(f"lambda-{lam:g}", with_gnime, **{"defences.gnime.lam": lam}) for lam in LAMBDAS),
         _unit("queries", shared | asked),
         _unit("reverse-sigmoid", shared | third, defences=known | sigmoid, shadows=_surrogates(config)),
     ]
     if config.data.auxiliary:
         units += [
-            _unit("ood-attacker", with_gnime | _outside()),
+            _unit("ood-attacker", with_gnime | _outside(name)),
             _unit("ood-defender", with_gnime, **{"defender.role": "auxiliary"}),
         ]
     attributes = _attributes(arg, config)
@@ -178,10 +177,10 @@ def _unit(name: str, arms: dict, **changes: object) -> dict:
     return {"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": (), **changes}
 
 
-def _by(*defences: str, queries: int = 1) -> ConfigDict:
-    """The Gradient, defended, against an attacker who adapts and averages that many releases of each image."""
+def _by(name: str, *defences: str, queries: int = 1) -> ConfigDict:
+    """An explanation, defended, against an attacker who adapts and averages that many releases of each image."""
     view = dict(defences=defences, queries=queries)
-    return base.arm("prediction", "gradient", learns=view, sees=view)
+    return base.arm("prediction", name, learns=view, sees=view)
 
 
 def _surrogates(config: ConfigDict) -> dict:
@@ -191,19 +190,19 @@ def _surrogates(config: ConfigDict) -> dict:
     return {name: own | dict(teacher=dict(prediction="target", defences=by)) for name, by in teachers.items()}
 
 
-def _transferred(surrogate: str, *defences: str) -> ConfigDict:
+def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
     """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead (Zhao's rs-CAM)."""
     learns, sees = dict(explanation=surrogate, defences=defences), dict(explanation="none", defences=defences)
-    return base.arm("prediction", "gradient", learns=learns, sees=sees, name="attention_transfer", weight=1.0)
+    return base.arm("prediction", name, learns=learns, sees=sees, name="attention_transfer", weight=1.0)
 
 
-def _outside() -> dict[str, ConfigDict]:
+def _outside(name: str) -> dict[str, ConfigDict]:
     """Attackers whose images are of another kind (Table 2)."""
     roles, seen = dict(roles=("auxiliary",)), dict(defences=("gnime",))
     return dict(
         ood_prediction=base.arm("prediction", learns=roles, encoder="none"),
-        ood_gradient=base.arm("prediction", "gradient", learns=roles),
-        ood_gradient_gnime=base.arm("prediction", "gradient", learns=roles | seen, sees=seen),
+        ood_bare=base.arm("prediction", name, learns=roles),
+        ood_gnime=base.arm("prediction", name, learns=roles | seen, sees=seen),
     )
 
 

@@ -55,8 +55,8 @@ class Arm(NamedTuple):
     @property
     def inputs(self) -> str:
         """How it reads: the encoder of a trained attack, or the attack's name."""
-        hyper = self._hyper()
-        return hyper.get("encoder", hyper["name"])
+        stated, _ = self._hyper()
+        return stated.get("encoder", stated["name"])
 
     @property
     def explainer(self) -> str | None:
@@ -95,26 +95,23 @@ class Arm(NamedTuple):
         kinds = {PREDICTION: PREDICTION in reads, "explanation": bool(set(reads) - {PREDICTION})}
         recipe = train.Recipe(**self.unit.config["attack"]["train"])
         given = {"inputs": tuple(kind for kind, there in kinds.items() if there), "recipe": recipe}
-        return attacks.build(**self._hyper(), given=self._offered() | given)
+        stated, offered = self._hyper()
+        return attacks.build(**stated, given=offered | given)
 
-    def _hyper(self) -> dict[str, Any]:
-        """The attack section's parameters, changed by the arm's; of another method, the arm's alone."""
-        own, common = self.settings["attack"], self.unit.config["attack"]
-        if "name" in own:
-            return dict(own)
-        return {name: value for name, value in common.items() if name != "train"} | dict(own)
+    def _hyper(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The method's parameters as stated, and those of the attack section that it takes where it has them.
 
-    def _offered(self) -> dict[str, Any]:
-        """The attack section's parameters that another method takes where it has them and the arm does not say."""
-        own, common = self.settings["attack"], self.unit.config["attack"]
-        return (
-            {name: value for name, value in common.items() if name not in ("name", "train", *own)}
-            if "name" in own
-            else {}
-        )
+        An arm changes the attack section's parameters; if it names another method, that one states its own.
+        """
+        own, common = dict(self.settings["attack"]), dict(self.unit.config["attack"])
+        del common["train"]
+        if "name" not in own:
+            return common | own, {}
+        return own, {name: value for name, value in common.items() if name not in ("name", *own)}
 
     def _method(self) -> dict[str, Any]:
-        return plugins.complete(attacks, self._offered() | self._hyper())
+        stated, offered = self._hyper()
+        return plugins.complete(attacks, offered | stated)
 
     def learned(self, seed: int) -> Stage:
         """The state of the attack, from what the attacker holds."""
@@ -185,10 +182,10 @@ class Arm(NamedTuple):
                 )
                 for name in self.explanations
             ]
-        observed = released.rehearsed(Observation(prediction, _stacked(shapes)), images)
+        own = _stacked(shapes)
+        released.check(Observation(prediction, own), images)
         guesses = [other.check(images.shape[1:], above) for other in self.others]
-        own = [] if observed.explanation is None else [observed.explanation.shape[1:]]
-        return Observation(prediction, _stacked(own + guesses))
+        return Observation(prediction, _stacked(([] if own is None else [own.shape[1:]]) + guesses))
 
 
 def arms(unit: Unit) -> list[Arm]:
@@ -209,7 +206,5 @@ def _logits(known: Known, images: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
 
 def _stacked(shapes: Sequence[tuple[int, ...]]) -> jax.ShapeDtypeStruct | None:
     """The shape of `released.stack` of two maps of each of these shapes."""
-    if not shapes:
-        return None
-    maps = [np.broadcast_to(np.float32(0), (2, *shape)) for shape in shapes]
-    return jax.ShapeDtypeStruct(stack(maps).shape, np.float32)
+    maps = [jax.ShapeDtypeStruct((2, *shape), np.float32) for shape in shapes]
+    return jax.eval_shape(stack, maps) if maps else None

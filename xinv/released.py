@@ -106,8 +106,8 @@ class Released(NamedTuple):
         """The last defence."""
         return defences.build(**self._hyper(seed), given=self._given())
 
-    def rehearsed(self, observation: Observation, images: Any) -> Observation:
-        """The shapes of the release of `observation`, without computing anything.
+    def check(self, observation: Observation, images: Any) -> None:
+        """Finds, by the shapes of an observation and of images, that it cannot be released.
 
         Raises:
           InputError: a defence has a wrong parameter, or cannot treat these shapes.
@@ -117,7 +117,6 @@ class Released(NamedTuple):
             part.check_names()
             defence = defences.build(**part._hyper(None), given=part._given())
             defence.check(observation, images)
-        return observation
 
     def check_names(self) -> None:
         """Raises InputError where a defence, or one that it refers to, does not exist."""

@@ -15,6 +15,7 @@ from xinv.images import as_float
 from xinv.metrics import classification
 from xinv.released import Released, stack, state_of
 from xinv.results import Config
+from xinv.store import Stage
 from xinv.types import Apply, Array, Batch, Defence, Explainer, InputError, Key, Observation, Variables
 from xinv.unit import FORWARD, REPORTED, Unit, key
 
@@ -115,11 +116,24 @@ def attributes(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     """Per attribute, F1 of what its classifier says of one arm's reconstructions (Jeong 2022, Figure 6)."""
     unit, guess, found = arm.unit, arm.reconstruction(seed), {}
     for name, settings in unit.config["attributes"].items():
-        truth, variables = unit.rows_of([REPORTED], seed).labels[settings["label"]], unit.known(name, seed).variables
-        said = parallel.map_batches(_classify(unit.model(name).apply), variables, guess.array("guess"), FORWARD)
+        truth = unit.rows_of([REPORTED], seed).labels[settings["label"]]
+        said = _judged(arm, name, guess, seed).array("said")
         f1 = classification.binary_f1 if truth.max() <= 1 else classification.weighted_f1
         found[f"f1_{name}"] = np.full(len(truth), f1(truth, said))
     return found
+
+
+def _judged(arm: Arm, name: str, guess: Stage, seed: int) -> Stage:
+    """What the classifier of an attribute says of each reconstruction."""
+    unit, judge = arm.unit, arm.unit.classifier(name, seed)
+
+    def build(folder: Path, session: train.Session) -> None:
+        del session
+        answer, variables = _classify(unit.model(name).apply), judge.tree("variables")
+        store.save_array(folder / "said.npy", parallel.map_batches(answer, variables, guess.array("guess"), FORWARD))
+
+    spec = {"judge": judge.digest, "guess": guess.digest}
+    return unit.stage("attribute", f"{name} of {arm.name}, seed {seed}", spec, build)
 
 
 def factors(unit: Unit, seed: int) -> dict[str, np.ndarray]:
