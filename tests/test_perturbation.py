@@ -311,7 +311,7 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         seen.append(len(images))
         return images.reshape(len(images), -1) @ variables
 
-    copies = 2 * 64 * 4 + 4  # of one row: the image, its product, and where it stands
+    copies = 64 * 4 + 4  # of one row: the image, which is multiplied where it is read, and where it stands
     monkeypatch.setattr(memory, "CPU_BUDGET", 10 * copies)
     variables, images = jnp.ones((64, 2)), jnp.ones((5, 8, 8, 1))
     rows = jnp.arange(7.0)

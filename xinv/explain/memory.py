@@ -9,12 +9,19 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
-CPU_BUDGET, ACCELERATOR_BUDGET = 2**26, 2**33
+CPU_BUDGET, ACCELERATOR_BUDGET = 24 * 2**20, 2**33
 """Bytes of intermediate values in flight on one device.
 
-On CPU more falls out of the cache; and a block of over 32 MiB, about half the estimate, is given back to the system and
-zeroed anew in every call, which doubles the time of a gradient of MobileNetV2.
+On CPU more falls out of the cache; and a block of over 32 MiB, which XLA may need for this estimate, is given back to
+the system and zeroed anew in every call, which doubles the time of a gradient of MobileNetV2.
 """
+
+
+ARITHMETIC = ("abs", "add", "clamp", "div", "exp", "log", "logistic", "max", "min", "mul", "neg", "sign", "sub", "tanh")
+CHOICE = ("and", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "select_n")
+SHAPE = ("convert_element_type", "expand_dims", "reshape", "slice", "squeeze")
+FUSED = frozenset(ARITHMETIC + CHOICE + SHAPE)
+"""Primitives that XLA computes where their result is read."""
 
 
 def budget() -> int:
@@ -93,16 +100,43 @@ def _chunks(rows: Any, size: int) -> tuple[Any, np.ndarray]:
 
 def _peak(jaxpr: Any) -> int:
     """The most bytes that the equations of an open jaxpr hold, beside its inputs."""
-    last = {atom: number for number, eqn in enumerate(jaxpr.eqns) for atom in eqn.invars if isinstance(atom, jex.Var)}
-    last |= dict.fromkeys([atom for atom in jaxpr.outvars if isinstance(atom, jex.Var)], len(jaxpr.eqns))
+    equations = _needed(jaxpr)
+    sources = _sources(equations)
+    last = {}
+    for number, eqn in enumerate(equations):
+        last |= {sources.get(atom, atom): number for atom in eqn.invars if isinstance(atom, jex.Var)}
+    last |= {sources.get(atom, atom): len(equations) for atom in jaxpr.outvars if isinstance(atom, jex.Var)}
     made: dict[Any, int] = {}
     most = 0
-    for number, eqn in enumerate(jaxpr.eqns):
-        inner = max([_peak(getattr(sub, "jaxpr", sub)) for sub in jex.jaxprs_in_params(eqn.params)], default=0)
-        made.update({atom: _bytes(atom.aval) for atom in eqn.outvars})
-        most = max(most, sum(made.values()) + inner)
+    for number, eqn in enumerate(equations):
+        new = {atom: _bytes(atom.aval) for atom in eqn.outvars if atom not in sources}
+        inner = [_peak(getattr(sub, "jaxpr", sub)) for sub in jex.jaxprs_in_params(eqn.params)]
+        most = max(most, sum(made.values()) + max(sum(new.values()), *inner, 0))
+        made |= new
         made = {atom: size for atom, size in made.items() if last.get(atom, -1) > number}
     return most
+
+
+def _needed(jaxpr: Any) -> list:
+    """The equations that the result depends on."""
+    needed, equations = {atom for atom in jaxpr.outvars if isinstance(atom, jex.Var)}, []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or needed.intersection(eqn.outvars):
+            equations.append(eqn)
+            needed.update(atom for atom in eqn.invars if isinstance(atom, jex.Var))
+    return equations[::-1]
+
+
+def _sources(equations: list) -> dict[Any, Any]:
+    """For values that are fused functions of one other and of smaller ones, that other: it is kept, not they."""
+    sources = {}
+    for eqn in equations:
+        if eqn.primitive.name in FUSED:
+            (made,) = eqn.outvars
+            read = [atom for atom in eqn.invars if isinstance(atom, jex.Var) and _bytes(atom.aval) >= _bytes(made.aval)]
+            if len({sources.get(atom, atom) for atom in read}) == 1:
+                sources[made] = sources.get(read[0], read[0])
+    return sources
 
 
 def _bytes(aval: Any) -> int:
