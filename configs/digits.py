@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
 
-def sweep(arg: str = "") -> list[dict]:
+def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
     """The target's width against what its explanations give away."""
-    del arg
+    del config, arg
     return [{"unit": f"digits-width-{width}", "target.model.width": width} for width in (0.0625, 0.125, 0.25)]

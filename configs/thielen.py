@@ -184,8 +184,9 @@ TABLE_1 = {
 """Weighted F1 of the target, per activation and dropout between its dense layers."""
 
 
-def sweep(arg: str = "") -> list[dict]:
+def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
     """Table 1, a unit per activation and dropout, then a unit per table of reconstructions."""
+    del config
     arg = arg or PAPER
     units = []
     for activation, dropout in itertools.product(ACTIVATIONS, (0.0, 0.5)):

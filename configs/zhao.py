@@ -148,8 +148,7 @@ def _read(*names: str, **views: dict) -> ConfigDict:
     return base.arm("prediction", *names, encoder="flatten_unet", **views)
 
 
-def sweep(arg: str = "") -> list[dict]:
+def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
     """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
-    arg = arg or PAPER
-    config = get_config(arg)
+    del arg
     return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in figures(config).items()]

@@ -3,11 +3,14 @@
 Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
 
-The config file defines `sweep(arg) -> list of {dotted key: value}`; a dict as value replaces a whole section. Unit i
-runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages, so that what they have in common is computed once.
+The config file defines `sweep(config, arg) -> list of {dotted key: value}`; a dict as value replaces a whole section.
+`config` is what get_config(arg) returns, as overridden by --config.a.b=…, so that an override holds in every unit; a
+unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages, so that
+what they have in common is computed once.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import cli
@@ -32,9 +35,9 @@ def run(argv: Sequence[str]) -> None:
     base = cli.config(CONFIG)
     module, arg = cli.config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not hasattr(module, "sweep"):
-        raise InputError(f"{module.__file__} defines no sweep(arg): run it with launch/run.py")
-    changes = module.sweep(arg)
-    configs = [_changed(base, change) for change in changes]
+        raise InputError(f"{module.__file__} defines no sweep(config, arg): run it with launch/run.py")
+    configs = [_changed(base, change) for change in module.sweep(ConfigDict(base), arg)]
+    _name_overruled(configs, base, config_flags.get_override_values(flags.FLAGS["config"]))
     workdir = Path(WORKDIR.value)
     diverged = []
     with store.opened(workdir / "stages") as stages:
@@ -65,6 +68,19 @@ def _changed(base: dict, change: dict) -> dict:
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
     return config.to_dict()
+
+
+def _name_overruled(configs: Sequence[dict], base: dict, overrides: Iterable[str]) -> None:
+    """Prints which units set what the command line sets too: there the unit's value holds."""
+    for config, path in itertools.product(configs, overrides):
+        if _at(config, path) != _at(base, path):
+            print(f"unit {config['unit']} sets {path} itself: --config.{path} does not hold there", flush=True)
+
+
+def _at(config: dict, path: str) -> object:
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The launchers: what a person types wrong is told in one sentence, with exit status 2 and nothing written."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,27 @@ def test_a_sweep_needs_a_config_that_defines_one(tmp_path):
     result = launch("sweep.py", "--config=configs/mnist.py", f"--workdir={tmp_path}")
     assert result.returncode == 2
     assert "defines no sweep" in result.stderr
+
+
+SWEEP = """
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+    return ConfigDict(dict(unit="", width=1.0, seeds=3, players=dict(one=dict(width=1.0, lam=1.0))))
+
+def sweep(config, arg):
+    print("sees", config.to_json(sort_keys=True))
+    copied = config.players.to_dict() | dict(two=config.players.one.to_dict())
+    return [{"unit": "copies", "players": copied}, {"unit": "varies", "players.one.lam": 9.0}]
+"""
+
+
+def test_a_sweeps_units_follow_what_the_command_line_changes_and_name_what_they_set_themselves(tmp_path):
+    (tmp_path / "experiment.py").write_text(SWEEP)
+    changes = ("--config.seeds=1", "--config.players.one.lam=5.0", "--config.width=0.5")
+    result = launch("sweep.py", f"--config={tmp_path}/experiment.py", f"--workdir={tmp_path}/w", *changes)
+    seen = json.loads(result.stdout.split("sees ")[1].splitlines()[0])
+    assert seen == dict(unit="", width=0.5, seeds=1, players=dict(one=dict(width=1.0, lam=5.0)))
+    assert result.stdout.count("does not hold there") == 1
+    assert "unit varies sets players.one.lam itself: --config.players.one.lam does not hold there" in result.stdout
+    assert "error: the config has no 'seed'" in result.stderr  # it is no audit's, so that nothing is computed
