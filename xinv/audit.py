@@ -10,6 +10,7 @@ import numpy as np
 from xinv import arms, data, environment, rehearsal, results, scored, store
 from xinv.arms import Arm
 from xinv.metrics import classification
+from xinv.released import taught
 from xinv.results import Config, Rows
 from xinv.store import Stage, Store
 from xinv.types import InputError
@@ -52,7 +53,7 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
         dataset, auxiliary = _load(config["data"]), None
         if config["data"]["auxiliary"]:
             auxiliary = _load(config["data"]["auxiliary"])
-        unit = Unit(config, dataset, auxiliary, workdir, stages, checkpoint_seconds, {})
+        unit = Unit(config, dataset, auxiliary, workdir, stages, checkpoint_seconds, {}, taught)
         done = results.is_done(workdir, config) and (workdir / "environment.json").exists()
         if not done:
             rehearsal.rehearse(unit)

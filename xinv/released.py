@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import defences, plugins, store, train
+from xinv.results import Config
 from xinv.store import Stage
 from xinv.types import Array, Defence, InputError, Observation
 from xinv.unit import Unit, key, save_state
@@ -69,7 +70,8 @@ class Released(NamedTuple):
         *_, name = self.defences
         observed, sources = self.before().observation(role, seed)
         learned = self.learned(seed)
-        spec = {"settings": self._hyper(seed), "state": learned.digest, "sources": sources, "queries": self.queries}
+        state = {"state": learned.digest if learned else None}
+        spec = state | {"settings": self.hyper(seed), "sources": sources, "queries": self.queries}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
@@ -82,15 +84,17 @@ class Released(NamedTuple):
 
         return self.unit.stage("release", f"{self.label} on {role}, seed {seed}", spec, build)
 
-    def learned(self, seed: int) -> Stage:
-        """The state of the last defence, learned from the defender's images."""
+    def learned(self, seed: int) -> Stage | None:
+        """The state of the last defence, learned from the defender's images; None if it learns nothing."""
         settings = self._settings()
         if "trained" in settings:
             return self._replace(defences=(*self.defences[:-1], settings["trained"])).learned(seed)
+        if not self.defence(seed).learns:
+            return None
         role = self.unit.config["defender"]["role"]
         observed, sources = self.before().observation(role, seed)
         spec = self.unit.spec(seed, [role]) | {
-            "defence": self._hyper(seed),
+            "defence": self.hyper(seed),
             "train": settings.get("train"),
             "sources": sources,
         }
@@ -104,7 +108,7 @@ class Released(NamedTuple):
 
     def defence(self, seed: int) -> Defence:
         """The last defence."""
-        return defences.build(**self._hyper(seed), given=self._given())
+        return defences.build(**self.hyper(seed), given=self._given())
 
     def check(self, observation: Observation, images: Any) -> None:
         """Finds, by the shapes of an observation and of images, that it cannot be released.
@@ -115,7 +119,7 @@ class Released(NamedTuple):
         for count in range(1, len(self.defences) + 1):
             part = self._replace(defences=self.defences[:count])
             part.check_names()
-            defence = defences.build(**part._hyper(None), given=part._given())
+            defence = defences.build(**part.hyper(None), given=part._given())
             defence.check(observation, images)
 
     def check_names(self) -> None:
@@ -149,8 +153,8 @@ class Released(NamedTuple):
             raise InputError(f"unknown defence {self.defences[-1]!r}: the config has {', '.join(known) or 'none'}")
         return dict(known[self.defences[-1]])
 
-    def _hyper(self, seed: int | None) -> dict[str, Any]:
-        """The factory's parameters; a distortion that is to match another defence's is measured (1 without a seed)."""
+    def hyper(self, seed: int | None) -> dict[str, Any]:
+        """The last defence's name and parameters; a distortion to match another defence's is measured (seedless: 1)."""
         settings = self._settings()
         matched = settings.get("match")
         hyper = {name: value for name, value in settings.items() if name not in ("match", "trained", "train")}
@@ -167,9 +171,16 @@ class Released(NamedTuple):
         return {"recipe": train.Recipe(**settings["train"])} if "train" in settings else {}
 
 
-def state_of(stage: Stage) -> Any:
+def taught(unit: Unit, teacher: Config, roles: Sequence[str], seed: int) -> tuple[np.ndarray, list[str]]:
+    """What a `teacher` releases of some roles, for a model to learn, and the digests of the stages it comes from."""
+    released = Released(unit, (), teacher["prediction"], defences=tuple(teacher["defences"]))
+    seen, sources = zip(*(released.observation(role, seed) for role in roles), strict=True)
+    return np.concatenate([observed.prediction for observed in seen]), [one for part in sources for one in part]
+
+
+def state_of(stage: Stage | None) -> Any:
     """What a defence or an attack has learned; an empty tree if that is nothing."""
-    return stage.tree("state") if (stage.path / "state").exists() else {}
+    return stage.tree("state") if stage and (stage.path / "state").exists() else {}
 
 
 def stack(maps: Sequence[Array]) -> Array:

@@ -93,7 +93,8 @@ def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 def _queries(released: Released, role: str, seed: int, examples: int = 100) -> float:
     """See `defences.withstands`, of the last defence."""
     learned, (observed, sources) = released.learned(seed), released.before().observation(role, seed)
-    spec = {"state": learned.digest, "sources": sources, "examples": examples}
+    state = {"state": learned.digest} if learned else {"settings": released.hyper(seed)}
+    spec = state | {"sources": sources, "examples": examples}
 
     def build(folder: Path, session: train.Session) -> None:
         del session

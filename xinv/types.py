@@ -70,11 +70,13 @@ class Defence(NamedTuple):
       apply: `(state, Observation, key) -> Observation`, clean under jit and vmap; no example sees its neighbours.
       check: `(Observation, images)` of `jax.ShapeDtypeStruct`s; raises InputError where the defence cannot treat these
         shapes, before anything is computed.
+      learns: whether `init` reads what it is given; where it does not, the state is {}, and nothing need be prepared.
     """
 
     init: Callable[..., Any]
     apply: Callable[[Any, Observation, Key], Observation]
     check: Callable[[Observation, Any], None] = lambda observation, images: None
+    learns: bool = True
 
 
 Metric = Callable[..., Any]

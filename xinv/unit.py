@@ -11,7 +11,7 @@ import itertools
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +43,8 @@ class Unit(NamedTuple):
     checkpoint_seconds: float
     dealt: dict[int, dict[str, tuple[data.Dataset, np.ndarray]]]
     """The roles of a seed, once they are dealt: every stage asks for them."""
+    taught: Callable[["Unit", Config, Sequence[str], int], tuple[np.ndarray, list[str]]]
+    """`released.taught`: it builds on this module, and a classifier that has a teacher on it."""
 
     @property
     def seeds(self) -> range:
@@ -146,13 +148,8 @@ class Unit(NamedTuple):
         """What a classifier learns from: images with their labels, or with what its teacher releases about them."""
         if "teacher" not in settings:
             return lambda: _labelled(self.rows_of(settings["roles"], seed), settings["label"]), []
-        from xinv.released import Released  # which builds on this module
-
-        released = Released(self, (), settings["teacher"]["prediction"], defences=settings["teacher"]["defences"])
-        seen = [released.observation(role, seed) for role in settings["roles"]]
-        sources = [digest for _, digests in seen for digest in digests]
-        predictions = [observed.prediction for observed, _ in seen]
-        return lambda: {"image": self.images(settings["roles"], seed), "label": np.concatenate(predictions)}, sources
+        answers, sources = self.taught(self, settings["teacher"], settings["roles"], seed)
+        return lambda: {"image": self.images(settings["roles"], seed), "label": answers}, sources
 
     def known(self, part: str, seed: int) -> Known:
         """A classifier as someone holds it who has its weights."""

@@ -141,7 +141,7 @@ def _fixed(
         check(observation, images)
         return {}
 
-    return Defence(init, lambda state, observation, key: change(observation, key), check)
+    return Defence(init, lambda state, observation, key: change(observation, key), check, learns=False)
 
 
 def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
