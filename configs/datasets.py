@@ -60,9 +60,9 @@ def yale(side: int) -> dict:
     return faces("yale_faces/yalefaces.tar.xz", labels, "identity", roles, side, "Yale")
 
 
-def orl(side: int) -> dict:
+def orl(side: int, roles: dict = HALVES) -> dict:
     """AT&T/ORL faces: 40 identities with 10 images each."""
-    return faces("orl_faces/att_orl_faces.tar.xz", r"(?P<identity>s\d+)/", "identity", HALVES, side, "ORL")
+    return faces("orl_faces/att_orl_faces.tar.xz", r"(?P<identity>s\d+)/", "identity", roles, side, "ORL")
 
 
 def lfw(side: int) -> dict:

@@ -1,25 +1,36 @@
-"""Yang 2019: truncated predictions, auxiliary sets, class inference and joint training.
+"""Yang 2019: truncated predictions, auxiliary sets, class inference, joint training, and search for pre-images.
 
     python launch/sweep.py --config=configs/yang.py:SIZE --workdir=runs/yang    every figure and Table II
 
-| SIZE | data | on |
+| SIZE | data | cost of the sweep, 3 seeds |
 |---|---|---|
-| runlocal | a tenth of MNIST | two cores, minutes |
-| runlocal-faces | ORL faces, LFW as generic auxiliary set | two cores, minutes |
-| mnist (or none) | the paper's setting | an accelerator |
-| facescrub | crops per identity in $XINV_DATA/facescrub, CelebA's in $XINV_DATA/celeba | an accelerator |
+| runlocal | a tenth of MNIST, an eighth of the widths | two cores, 46 min (estimate; 36 measured of all but the last) |
+| runlocal-cifar10 | the 5,000-image subset in grey | two cores, an hour (estimate) |
+| runlocal-faces | ORL faces, LFW as generic auxiliary set | two cores, half an hour (estimate) |
+| mnist (or none) | the paper's setting | an accelerator, 2 hours (estimate) |
+| cifar10 | all of CIFAR-10 in grey, treated as the paper treats MNIST | an accelerator, 2 hours (estimate) |
+| facescrub | a folder of crops per identity in $XINV_DATA/facescrub and /celeba | an accelerator, 16 hours (estimate) |
 
-The units of a sweep: "truncation" (Figures 6, 7), "auxiliary-…" (4, 5), "size-…" (8, 9), "classes" (10), "joint" (11,
-12, Table II). launch/run.py runs "truncation".
+Estimates count operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. CelebA must lack the 296 people
+whom FaceScrub has too. The distinct auxiliary set is the 5,000-image subset of CIFAR-10, and MNIST for CIFAR-10 itself.
 
-Published: aligned truncation reconstructs well at every m where the baseline, trained on full predictions, fails at
-small m; same > generic > distinct auxiliary data; more classes, better reconstructions; class images of inference
-recognisable, MI-Face's not. Table II: joint training improves the reconstruction loss on MNIST from .3120 to .0197 at
-an accuracy of 99.4 -> 99.2 %, and on FaceScrub from .1072 to .0085 at 78.3 -> 76.8 %; .0083 at 78.3 % by an auxiliary
-set augmented with CelebA. BUILD_NOTES.md has what we measured.
+| unit | what | published |
+|---|---|---|
+| truncation | Figures 6, 7: m = 3, 5, 10; FaceScrub 10, 50, 100, 530 | aligned good at any m, the baseline at large m |
+| auxiliary-… | Figures 4, 5 | same > generic > distinct |
+| size-… | Figures 8, 9: k = 3, 5, 10; FaceScrub 10, 50, 100, 530; ORL 10, 20, 40 | more classes, better images |
+| classes | Figure 10 | class images recognisable; those of MI-Face and without truncation not |
+| joint | Figures 11, 12, Table II | loss and accuracy, below |
+| optimised | Section II-B: the priors of optimisation | none replaces what an inverter learns |
+
+Table II: joint training improves the reconstruction loss on MNIST from .3120 to .0197 at an accuracy of 99.4 -> 99.2 %,
+and on FaceScrub from .1072 to .0085 at 78.3 -> 76.8 %; .0083 at 78.3 % by an auxiliary set augmented with CelebA.
+launch/run.py runs "truncation". BUILD_NOTES.md has what we measured.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -28,61 +39,117 @@ from configs import base, datasets
 PAPER = "mnist"
 """The size where none is named."""
 
+HALVES = datasets.HALVES
+OUTSIDE = dict(target_train=0.8, attack_test=0.2)
+"""Who has which images where the attacker's are of another set (Table I)."""
 HIDDEN = {"label": 50, "identity": 2650}
 """Features before the last layer (Figures 13 and 15)."""
-OTHERS = ("distinct", "generic")
 _NETWORK = dict(name="cnn", dtype="float32", norm="batch", activation="none", dropout=(0.0, 0.5))
+_SMALL = _NETWORK | dict(channels=(128, 256, 512))
+_LARGE = _NETWORK | dict(channels=(128, 256, 512, 1024))
+_DIGITS = tuple("0123456789")
+_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def _sizes() -> dict:
-    """Per size: label, data by auxiliary set and classes, all classes, network, factors on widths, training."""
+class Size(NamedTuple):
+    """What a size decides.
+
+    Attributes:
+      label: of target and attack.
+      data: `(auxiliary set, classes kept, roles) -> data section`.
+      model: the target network.
+      widths: factors on the channels of target and inverter.
+      train: how both are trained.
+      kept: the classes kept in the units "size-…".
+      cuts: the m of the unit "truncation".
+      steps: of an optimised inversion.
+      outside: the roles where the attacker's images are of another set.
+      auxiliary: that set, where a unit states none; "" is the target's own.
+      accuracy: of the target as published, trained on half of the images and on 80 % of them.
+    """
+
+    label: str
+    data: Callable[..., dict]
+    model: dict
+    widths: tuple[float, float]
+    train: ConfigDict
+    kept: tuple[tuple[str, ...] | int, ...]
+    cuts: tuple[int, ...] = (3, 5, 10)
+    steps: int = 400
+    outside: dict = HALVES
+    auxiliary: str = ""
+    accuracy: tuple[float, ...] = ()
+
+
+def _sizes() -> dict[str, Size]:
     paper = base.recipe(learning_rate=2e-4, batch_size=128, patience=0)
     local = base.recipe(learning_rate=2e-3, epochs=8, patience=0)
+    longer = base.recipe(learning_rate=2e-3, epochs=20, patience=0)
     few = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0)
-    digits = _NETWORK | dict(channels=(128, 256, 512))
-    faces = _NETWORK | dict(channels=(128, 256, 512, 1024))
+    digits, few_digits = (functools.partial(datasets.idx, "mnist", share=share) for share in (1.0, 0.1))
+    subset, cifar10 = (functools.partial(f, grayscale=True) for f in (datasets.cifar10_subset, datasets.cifar10))
+    objects, small, full = _objects(32), ((0.125, 0.0625), local), ((1.0, 1.0), paper)
+    ten, named = _first(_DIGITS), _first(_CIFAR10)
+    people = dict(cuts=(10, 50, 100, 530), auxiliary="generic", accuracy=(0.783, 0.857))
     return {
-        "runlocal": ("label", _mnist(0.1), _DIGITS, digits, 0.125, 0.0625, local),
-        "runlocal-faces": ("identity", _orl, None, faces, 0.125, 0.0625, few),
-        "mnist": ("label", _mnist(1.0), _DIGITS, digits, 1.0, 1.0, paper),
-        "facescrub": ("identity", _facescrub, None, faces, 1.0, 1.0, paper),
+        "runlocal": Size("label", _ten(few_digits, _DIGITS, objects), _SMALL, *small, ten, steps=100),
+        "runlocal-cifar10": Size(
+            "label", _ten(subset, _DIGITS, few_digits(HALVES)), _SMALL, small[0], longer, ten, steps=100
+        ),
+        "runlocal-faces": Size(
+            "identity", _people(datasets.orl, datasets.lfw), _LARGE, small[0], few, (10, 20, 40), steps=100
+        ),
+        "mnist": Size(
+            "label", _ten(digits, _DIGITS, objects), _SMALL, *full, ten, outside=OUTSIDE, accuracy=(0.994, 0.996)
+        ),
+        "cifar10": Size("label", _ten(cifar10, _CIFAR10, digits(HALVES)), _SMALL, *full, named, outside=OUTSIDE),
+        "facescrub": Size(
+            "identity",
+            _people(_crops("facescrub"), _crops("celeba")),
+            _LARGE,
+            *full,
+            people["cuts"],
+            outside=OUTSIDE,
+            **people,
+        ),
     }
 
 
-_DIGITS = tuple("0123456789")
+def _first(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(names[:count] for count in (3, 5, 10))
 
 
-def _mnist(share: float) -> Callable[..., dict]:
-    def data(auxiliary: str = "", classes: tuple[str, ...] | None = None) -> dict:
-        def of(kept: tuple[str, ...] | None) -> dict:
-            return datasets.idx("mnist", datasets.HALVES, share, classes=kept and ("label", kept))
+def _ten(read: Callable[..., dict], names: tuple[str, ...], distinct: dict) -> Callable[..., dict]:
+    """Ten classes; the generic auxiliary set are five of them, the target's the other five."""
 
-        if auxiliary == "generic":  # classes disjoint by construction
-            return of(_DIGITS[:5]) | dict(auxiliary=datasets.auxiliary(of(_DIGITS[5:])))
-        if auxiliary == "distinct":
-            grey = datasets.cifar10_subset(datasets.HALVES, resize=(32, 32), grayscale=True)
-            return of(classes) | dict(auxiliary=datasets.auxiliary(grey))
-        return of(classes)
+    def data(auxiliary: str = "", kept: tuple[str, ...] = (), roles: dict = HALVES) -> dict:
+        if auxiliary == "generic":
+            others = read(HALVES, classes=("label", names[5:]))
+            return read(roles, classes=("label", names[:5])) | dict(auxiliary=datasets.auxiliary(others))
+        own = read(roles, classes=("label", kept) if kept else None)
+        return own | dict(auxiliary=datasets.auxiliary(distinct) if auxiliary else {})
 
     return data
 
 
-def _orl(auxiliary: str = "", classes: tuple[str, ...] | None = None) -> dict:
-    data = datasets.orl(64)
-    data["transform"]["classes"] = classes and ("identity", classes)
-    others = {"generic": lambda: datasets.lfw(64), "distinct": _grey_objects}
-    return data | dict(auxiliary=datasets.auxiliary(others[auxiliary]()) if auxiliary else {})
+def _people(own: Callable[..., dict], generic: Callable[..., dict]) -> Callable[..., dict]:
+    """Faces, and those of other people as generic auxiliary set."""
+
+    def data(auxiliary: str = "", kept: int = 0, roles: dict = HALVES) -> dict:
+        section = own(64, roles)
+        section["transform"]["classes"] = ("identity", kept) if kept else None
+        others = {"generic": generic, "distinct": _objects}
+        return section | dict(auxiliary=datasets.auxiliary(others[auxiliary](64)) if auxiliary else {})
+
+    return data
 
 
-def _facescrub(auxiliary: str = "", classes: tuple[str, ...] | None = None) -> dict:
-    data = datasets.identities("facescrub", datasets.HALVES, 64)
-    data["transform"]["classes"] = classes and ("identity", classes)
-    others = {"generic": lambda: datasets.identities("celeba", datasets.HALVES, 64), "distinct": _grey_objects}
-    return data | dict(auxiliary=datasets.auxiliary(others[auxiliary]()) if auxiliary else {})
+def _crops(folder: str) -> Callable[..., dict]:
+    return lambda side, roles=HALVES: datasets.identities(folder, roles, side)
 
 
-def _grey_objects() -> dict:
-    return datasets.cifar10_subset(datasets.HALVES, resize=(64, 64), grayscale=True)
+def _objects(side: int) -> dict:
+    return datasets.cifar10_subset(HALVES, resize=(side, side), grayscale=True)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -91,58 +158,109 @@ def get_config(arg: str = "") -> ConfigDict:
     sizes = _sizes()
     if arg not in sizes:
         raise ValueError(f"configs/yang.py has no size {arg!r}: choose one of {', '.join(sizes)}")
-    label, data, _, network, width, attack_width, train = sizes[arg]
+    size = sizes[arg]
     config = base.inversion(
         unit=f"yang-{arg}",
-        data=data(),
-        target_label=label,
-        attack_label=label,
-        model=network | dict(width=width, hidden=round(HIDDEN[label] / width)),  # as many features at any width
-        train=train,
-        attack_width=attack_width,
-        attack_train=train,
+        data={},
+        target_label=size.label,
+        attack_label=size.label,
+        model=size.model | dict(width=size.widths[0], hidden=round(HIDDEN[size.label] / size.widths[0])),
+        train=size.train,
+        attack_width=size.widths[1],
+        attack_train=size.train,
         explanations=ConfigDict(),
-        defences=ConfigDict({f"top{m}": dict(name="truncate", m=m) for m in (1, 3, 5, 10)}),
-        arms=truncation((3, 5, 10)),
+        defences=ConfigDict({f"top{m}": dict(name="truncate", m=m) for m in (1, *size.cuts)}),
+        arms=_truncation(size),
     )
     config.attack.encoder, config.attack.network, config.attack.rescale = "none", "tcnn", "logits"
+    images = _images(size, size.auxiliary)
+    config.data, config.evaluation.roles = ConfigDict(images["data"]), images["evaluation.roles"]
+    config.report.published = _accuracy(size, size.auxiliary)
     return config
 
 
-def truncation(sizes: tuple[int, ...]) -> ConfigDict:
+def _arm(auxiliary: str, learns: dict | None = None, **rest: object) -> ConfigDict:
+    """An attack on predictions, by who has the images of that auxiliary set."""
+    roles = dict(roles=("auxiliary",)) if auxiliary else {}
+    return base.arm("prediction", learns=roles | (learns or {}), **rest)
+
+
+def _images(size: Size, auxiliary: str, kept: tuple[str, ...] | int | None = None) -> dict:
+    """The images of a unit, and those that its judge is trained on."""
+    roles = size.outside if auxiliary else HALVES
+    judge = tuple(role for role in roles if role != "attack_test")
+    return {"data": size.data(auxiliary, kept, roles), "evaluation.roles": judge}
+
+
+def _accuracy(size: Size, auxiliary: str) -> tuple[dict, ...]:
+    """The accuracy published for a target of all classes."""
+    if not size.accuracy:
+        return ()
+    source = "Section V-A" if auxiliary else "Table II"
+    return base.published(source, "accuracy", dict(target=size.accuracy[bool(auxiliary)]))
+
+
+def _truncation(size: Size) -> ConfigDict:
     """Trained on what it will see, beside the baseline, which is trained on full predictions (Section IV-B)."""
     arms = {}
-    for m in sizes:
+    for m in size.cuts:
         seen = dict(defences=(f"top{m}",))
-        arms |= {f"aligned_{m}": base.arm("prediction", learns=seen, sees=seen)}
-        arms |= {f"baseline_{m}": base.arm("prediction", sees=seen)}
+        arms |= {f"aligned_{m}": _arm(size.auxiliary, learns=seen, sees=seen)}
+        arms |= {f"baseline_{m}": _arm(size.auxiliary, sees=seen)}
     return ConfigDict(arms)
 
 
-def sweep(arg: str = "") -> list[dict]:
+def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
     """Every figure and Table II; units share what they have in common."""
-    arg = arg or PAPER
-    _, data, classes, *_ = _sizes()[arg]
-    alone, outside = base.arm("prediction"), dict(roles=("auxiliary",))
-    units = [{"unit": "truncation"}, {"unit": "auxiliary-same", "arms": _only(same=alone)}]
-    for name in OTHERS:
-        arms = _only(**{name: base.arm("prediction", learns=outside)})
-        units.append({"unit": f"auxiliary-{name}", "data": data(name), "arms": arms})
-    for count in (3, 5, 10) if classes else ():
-        units.append({"unit": f"size-{count}", "data": data("", classes[:count]), "arms": _only(full=alone)})
+    size = _sizes()[arg or PAPER]
+    units = [{"unit": "truncation"}]
+    for name, auxiliary in {"same": "", "distinct": "distinct", "generic": "generic"}.items():
+        images = _images(size, auxiliary) if auxiliary != size.auxiliary else {}
+        published = () if name == "generic" and size.label == "label" else _accuracy(size, auxiliary)
+        arms = {"arms": _only(**{name: _arm(auxiliary)})}
+        units.append({"unit": f"auxiliary-{name}", "report.published": published} | arms | images)
+    for kept in size.kept:
+        count = kept if isinstance(kept, int) else len(kept)
+        unit = {"unit": f"size-{count}", "report.published": (), "arms": _only(full=_arm(size.auxiliary))}
+        units.append(unit | _images(size, size.auxiliary, kept))
+    units.append({"unit": "classes", "arms": _inference(size)})
+    return [*units, _joint(config, arg or PAPER, size), {"unit": "optimised", "arms": _optimised(size)}]
+
+
+def _inference(size: Size) -> dict:
     one = dict(defences=("top1",))
-    inference = _only(
-        mi_face=base.arm("prediction", known="target", name="fredrikson"),
-        training_based=base.arm("prediction", sees=one),
-        class_inference=base.arm("prediction", sees=one, name="class_inference", rescale="none"),
+    return _only(
+        mi_face=_arm(size.auxiliary, known="target", name="fredrikson"),
+        training_based=_arm(size.auxiliary, sees=one),
+        class_inference=_arm(size.auxiliary, sees=one, name="class_inference", rescale="none"),
     )
-    units.append({"unit": "classes", "arms": inference})
-    return [*units, _joint(arg, data)]
 
 
-def _joint(arg: str, data: Callable[..., dict]) -> dict:
+_NO_PRIOR = dict(alpha_weight=0.0, tv_weight=0.0, jitter=0, blur=0.0)
+_NORM_AND_VARIATION = _NO_PRIOR | dict(alpha=6.0, alpha_weight=5.0, beta=2.0, tv_weight=5.0)
+PRIORS = {
+    "no_prior": _NO_PRIOR,
+    "l2_norm": _NO_PRIOR | dict(alpha=2.0, alpha_weight=5.0),
+    "l6_norm_tv": _NORM_AND_VARIATION,
+    "l6_norm_tv_jitter": _NORM_AND_VARIATION | dict(jitter=1),
+    "blur": _NO_PRIOR | dict(blur=0.5),
+}
+"""What Section II-B lists: none, Simonyan's, Mahendran and Vedaldi's of 2015 and of 2016, and Yosinski's.
+
+The paper states no weights. On 48 digits at `runlocal` each of these finds images of the very prediction.
+"""
+
+
+def _optimised(size: Size) -> dict:
+    """White-box searches for an image of the observed prediction, beside what an inverter makes of it."""
+    search = dict(name="preimage", known="target", distance="logits", steps=size.steps, learning_rate=0.3 / size.steps)
+    found = {name: _arm(size.auxiliary, **search, **prior) for name, prior in PRIORS.items()}
+    return _only(**found, mi_face=_inference(size)["mi_face"], training_based=_arm(size.auxiliary))
+
+
+def _joint(config: ConfigDict, arg: str, size: Size) -> dict:
     """A developer who trains classifier and inverter together, at weights of the reconstruction from 10 to Eq. 11's."""
-    config, faces = get_config(arg), arg in ("facescrub", "runlocal-faces")
+    faces = size.label == "identity"
     own = {name: value for name, value in config.attack.to_dict().items() if name in _INVERTER}
     pixels = 64.0**2 if faces else 32.0**2  # Eq. 11 sums over them
     shadows, arms = {}, {"black_box": base.arm("prediction", learns=dict(roles=("target_train",)))}
@@ -150,22 +268,19 @@ def _joint(arg: str, data: Callable[..., dict]) -> dict:
         shadows[name] = config.target.to_dict() | dict(joint=own | dict(weight=weight, truncation=0))
         trained = dict(roles=(), prediction=name)
         arms[name] = base.arm("prediction", learns=trained, sees=dict(prediction=name))
+    images = {}
     if faces:
         arms["augmented"] = base.arm("prediction", learns=dict(roles=("target_train", "auxiliary")))
-    return {
-        "unit": "joint",
-        "data": data("generic") if faces else data(),
-        "shadows": shadows,
-        "arms": _only(**arms),
-        "report.published": TABLE_II["facescrub" if faces else "mnist"],
-    }
+        images = _images(size, "") | {"data": size.data("generic")}  # halves of the target's set (Section V-F)
+    unit = {"unit": "joint", "shadows": shadows, "arms": _only(**arms)}
+    return unit | images | {"report.published": () if "cifar10" in arg else TABLE_II[size.label]}
 
 
 _INVERTER = ("network", "loss", "rescale", "width", "dtype")
 TABLE_II = {
-    "mnist": base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
+    "label": base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
     + base.published("Table II", "accuracy", dict(target=0.994, joint=0.992)),
-    "facescrub": base.published("Table II", "mse", dict(black_box=0.1072, joint=0.0085, augmented=0.0083))
+    "identity": base.published("Table II", "mse", dict(black_box=0.1072, joint=0.0085, augmented=0.0083))
     + base.published("Table II", "accuracy", dict(target=0.783, joint=0.768)),
 }
 

@@ -155,12 +155,14 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
     return create(dataset.name, chosen, labels, dataset.classes, fingerprint)
 
 
-def keep(dataset: Dataset, label: str, classes: Sequence[str]) -> Dataset:
-    """The images of some classes of `label`, renumbered in the order given.
+def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
+    """The images of some classes of `label`, renumbered in the order given, or of the first so many.
 
     Raises:
       InputError: there is no such label or class, or no image of them.
     """
+    if isinstance(classes, int):
+        classes = _first(dataset, label, classes)
     renumbered = np.full(len(dataset.classes.get(label, ())), -1, np.int32)
     renumbered[_numbers(dataset, label, classes)] = np.arange(len(classes))
     values = renumbered[dataset.labels[label]]
@@ -168,6 +170,13 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str]) -> Dataset:
     labels = {**kept.labels, label: values[values >= 0]}
     described = [kept.fingerprint, "keep", label, list(classes)]
     return create(dataset.name, kept.images, labels, {**kept.classes, label: tuple(classes)}, digest(described))
+
+
+def _first(dataset: Dataset, label: str, count: int) -> tuple[str, ...]:
+    names = dataset.classes.get(label, ())
+    if names and not 1 <= count <= len(names):
+        raise InputError(f"{count} classes of {label!r} cannot be kept: choose 1 to {len(names)}")
+    return tuple(names[:count])
 
 
 def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -> Dataset:

@@ -65,7 +65,7 @@ def transform(
     resize: Size = None,
     grayscale: bool = False,
     method: str = "bilinear",
-    classes: tuple[str, Sequence[str]] | None = None,
+    classes: tuple[str, Sequence[str] | int] | None = None,
     attributes: Mapping[str, tuple[str, Sequence[str]]] | None = None,
 ) -> Dataset:
     """A new Dataset with every image cropped, made grey and resized, in this order; lazy images stay lazy.
@@ -76,7 +76,7 @@ def transform(
       resize: None or (height, width) in pixels.
       grayscale: three channels become one by ITU-R 601 luma.
       method: how Pillow resizes; all but "nearest" average over the area when shrinking.
-      classes: a label and the names of its classes to keep, renumbered in this order; None keeps all.
+      classes: a label and the names of its classes to keep, renumbered in this order, or how many; None keeps all.
       attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
     Raises:
