@@ -1,16 +1,30 @@
 """`bench.py defences`: see there."""
 
 import functools
+import itertools
 from collections.abc import Mapping
 
-import bench_training
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from bench_training import CLASSES, NETWORKS, SHAPE, Network, Run, torch
+from bench_training import (
+    CLASSES,
+    NETWORKS,
+    SHAPE,
+    Network,
+    Run,
+    examples,
+    forward_operations,
+    stepping,
+    timed,
+    torch,
+    torch_batches,
+    torch_module,
+    torch_settings,
+)
 
-from xinv import defences, explain, models, parallel, train
+from xinv import defences, explain, models, train
 from xinv.defences.gnime import UPDATES, Players, two_player_step
 from xinv.models.decoder import decoder_table, encoder_table
 from xinv.models.gnime import gnime_encoder_table, gnime_table
@@ -25,8 +39,8 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
     """Prints what releasing costs beside explaining, and images per second of the two-player step."""
     steps = steps or (2 if jax.default_backend() == "cpu" else 128)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds} rounds")
-    print(bench_training._torch_settings())
-    data = bench_training._data(4 * batch_size)
+    print(torch_settings())
+    data = examples(4 * batch_size)
     _applying(data, batch_size, rounds)
     for name in WIDTHS:
         _training(name, data, batch_size, rounds, steps)
@@ -38,12 +52,12 @@ def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> N
     observation = Observation(batch["prediction"], batch["explanation"])
     networks = [(name, width) for name, widths in WIDTHS.items() for width in widths]
     runs = {pair: _releasing(*pair, observation) for pair in networks}
-    seconds = bench_training._time({"explain": _explaining(batch)} | runs, rounds, 1)
-    gradient = 2 * bench_training._forward_operations(NETWORKS["target"])
+    seconds = timed({"explain": _explaining(batch)} | runs, rounds, 1)
+    gradient = 2 * forward_operations(NETWORKS["target"])
     rate = gradient * batch_size / seconds["explain"]
     print(f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s")
     for name, width in networks:
-        taken, done = seconds[name, width], bench_training._forward_operations(_network(name, width))
+        taken, done = seconds[name, width], forward_operations(_network(name, width))
         print(
             f"  {name} at width {width}: {taken * 1e3:.1f} ms, adds {taken / seconds['explain']:.0%}"
             f" ({done / gradient:.0%} of the operations, {done * batch_size / taken / 1e9:.0f} GFLOP/s)",
@@ -82,7 +96,7 @@ def _training(name: str, data: Mapping[str, np.ndarray], batch_size: int, rounds
         runs = {"xinv": _step(name, updates, data, batch_size)}
         if torch:
             runs["torch"] = _torch_step(name, updates, data, batch_size)
-        seconds = bench_training._time(runs, rounds, steps)
+        seconds = timed(runs, rounds, steps)
         rates = {key: batch_size * steps / value for key, value in seconds.items()}
         versus = f"  torch {rates['torch']:8.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
         print(f"two-player step, {name:13s} {updates:12s} images/s: xinv {rates['xinv']:8.1f}{versus}", flush=True)
@@ -102,39 +116,25 @@ def _step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size
     """xinv's own step, dispatched as its training loop does."""
     model, tx = _network(network).build("float32"), optax.adam(ADAM)
     players = Players(model, model)
-    names = ("image", "prediction", "explanation")
-    example = [jnp.asarray(data[name][:1]) for name in names[1:]]
+    read = {name: data[name] for name in ("prediction", "explanation", "image")}
+    example = [jnp.asarray(values[:1]) for values in read.values()][:2]
     nets = {name: jax.jit(model.init)(jax.random.key(0), *example) for name in Players._fields}
     scale = {"moments": np.float32([0.5, 0.3]), "limits": np.float32([0, 1])}
     state = train.State(np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()})
-    runner = parallel.runner(two_player_step(players, LAMBDA, updates, tx), {name: data[name] for name in names})
-    state, key = parallel.replicate(state), parallel.per_device(jax.random.key(1))
-
-    def start(steps: int) -> None:
-        nonlocal state
-        order = np.arange(steps * batch_size).reshape(steps, batch_size) % len(data["image"])
-        for batch in runner.feed(order):
-            state, _ = runner.advance(state, batch, key)
-        jax.block_until_ready(state)
-
-    return start
+    return stepping(two_player_step(players, LAMBDA, updates, tx), state, read, batch_size)
 
 
 def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
     """The same game as PyTorch code has it: a backward pass for each player."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
-    modules = [bench_training._torch_module(_network(network)) for _ in range(2)]
+    modules = [torch_module(_network(network)) for _ in range(2)]
     generator, inverter = (module.to(device, memory_format=layout) for module in modules)
     first, second = (torch.optim.Adam(net.parameters(), ADAM, fused=True) for net in (generator, inverter))
-    placed = {name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x) for name, x in data.items()}
-    placed = {name: x.to(device) for name, x in placed.items()}
-    error = torch.nn.functional.mse_loss
+    batches, error = torch_batches(data, batch_size, device), torch.nn.functional.mse_loss
 
     def start(steps: int) -> None:
-        for step in range(steps):
-            begin = step * batch_size % len(data["image"])
-            batch = {name: x[begin : begin + batch_size] for name, x in placed.items()}
+        for batch in itertools.islice(batches, steps):
             clean, truth = (batch["explanation"] - 0.5) / 0.3, batch["image"]
 
             def invert(maps, batch=batch):

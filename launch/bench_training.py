@@ -1,5 +1,6 @@
 """`bench.py training`: see there."""
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,8 +51,8 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
     print(
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds} rounds of {steps} steps"
     )
-    print(_torch_settings())
-    data = _data(4 * batch_size)
+    print(torch_settings())
+    data = examples(4 * batch_size)
     for dtype in ("float32",) if cpu else ("float32", "bfloat16"):
         peak = _matmul_rate(dtype, 2048 if cpu else 8192)
         print(f"{dtype}: a matrix product reaches {peak / 1e12:.2f} TFLOP/s")
@@ -59,13 +60,13 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
             runs = {"xinv": _xinv(network, dtype, data, batch_size)}
             if torch:
                 runs["torch"] = _torch(network, dtype, data, batch_size)
-            rates = {key: batch_size * steps / seconds for key, seconds in _time(runs, rounds, steps).items()}
-            fraction = rates["xinv"] * 3 * _forward_operations(network) / peak
+            rates = {key: batch_size * steps / seconds for key, seconds in timed(runs, rounds, steps).items()}
+            fraction = rates["xinv"] * 3 * forward_operations(network) / peak
             versus = f"  torch {rates['torch']:9.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
             print(f"  {name:16s} images/s: xinv {rates['xinv']:9.1f}{versus}  ceiling {fraction:.0%}", flush=True)
 
 
-def _time(runs: Mapping[str, Run], rounds: int, steps: int) -> dict[str, float]:
+def timed(runs: Mapping[str, Run], rounds: int, steps: int) -> dict[str, float]:
     """The median seconds of each, in turns, so that what else the machine does meets all of them alike."""
     seconds = {key: [] for key in runs}
     for start in runs.values():
@@ -78,7 +79,8 @@ def _time(runs: Mapping[str, Run], rounds: int, steps: int) -> dict[str, float]:
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 
-def _data(count: int) -> dict[str, np.ndarray]:
+def examples(count: int) -> dict[str, np.ndarray]:
+    """Random images, labels, predictions and maps."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, CLASSES, count).astype(np.int32)
     return {
@@ -113,10 +115,15 @@ def _xinv(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_si
 
     loss = train.classifier_loss(model) if network.classifier else reconstruction_loss
     tx = optax.adam(1e-4)
-    runner = parallel.runner(train.sgd_step(loss, tx), dict(data))
     variables = jax.jit(model.init)(jax.random.key(0), *(jnp.asarray(data[name][:1]) for name in names))
-    state = parallel.replicate(train.State(np.int32(0), variables, tx.init(variables["params"])))
-    key = parallel.per_device(jax.random.key(1))
+    state = train.State(np.int32(0), variables, tx.init(variables["params"]))
+    return stepping(train.sgd_step(loss, tx), state, data, batch_size)
+
+
+def stepping(step: parallel.Step, state: train.State, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+    """Steps over the data again and again, dispatched as xinv's training loop does."""
+    runner = parallel.runner(step, dict(data))
+    state, key = parallel.replicate(state), parallel.per_device(jax.random.key(1))
 
     def start(steps: int) -> None:
         nonlocal state
@@ -156,12 +163,12 @@ def _rows(network: Network) -> tuple[list[Row], list[Row]]:
     return list(_walk(network.encoder, SHAPE[2], SHAPE[0], False)), list(rest)
 
 
-def _forward_operations(network: Network) -> int:
+def forward_operations(network: Network) -> int:
     """Per image; a training step is counted as three of them (forward, and the gradients of inputs and kernels)."""
     return sum(row.operations for rows in _rows(network) for row in rows)
 
 
-def _torch_settings() -> str:
+def torch_settings() -> str:
     """Sets PyTorch up as its users would for speed, and says so."""
     if torch is None:
         return "torch is not installed (pip install 'xinv[bench]'): xinv alone"
@@ -174,17 +181,13 @@ def _torch_settings() -> str:
 def _torch(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
-    module = _torch_module(network).to(device, memory_format=layout)
+    module = torch_module(network).to(device, memory_format=layout)
     optimizer = torch.optim.Adam(module.parameters(), 1e-4, fused=True)
-    placed = {name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x) for name, x in data.items()}
-    placed = {name: x.to(device) for name, x in placed.items()}
-    placed["label"] = placed["label"].long()
     functional = torch.nn.functional
+    batches = torch_batches(data, batch_size, device)
 
     def start(steps: int) -> None:
-        for step in range(steps):
-            begin = step * batch_size % len(data["image"])
-            batch = {name: x[begin : begin + batch_size] for name, x in placed.items()}
+        for batch in itertools.islice(batches, steps):
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
                 outputs = module(batch)
@@ -197,7 +200,16 @@ def _torch(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_s
     return start
 
 
-def _torch_module(network: Network) -> Any:
+def torch_batches(data: Mapping[str, np.ndarray], batch_size: int, device: str) -> Iterator[dict[str, Any]]:
+    """The data, over and over, as PyTorch reads it; images and maps are NCHW."""
+    placed = {name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x) for name, x in data.items()}
+    placed = {name: x.to(device) for name, x in placed.items()}
+    placed["label"] = placed["label"].long()
+    for begin in itertools.cycle(range(0, len(data["image"]), batch_size)):
+        yield {name: x[begin : begin + batch_size] for name, x in placed.items()}
+
+
+def torch_module(network: Network) -> Any:
     """The network as a PyTorch module of the same tables."""
     from torch import nn
 
