@@ -50,6 +50,7 @@ def unit(arms, **sections):
         name="gnime",
         lam=10.0,
         collapse=100.0,
+        network="decoder",
         encoder="flatten",
         width=0.015625,
         train=base.recipe(**TRAIN, validation=0.0),

@@ -10,14 +10,14 @@ import optax
 import pytest
 from trainings import equal
 
-from xinv import defences, parallel, store, train
+from xinv import defences, explain, models, parallel, store, train
 from xinv.defences.gnime import Players, two_player_step
 from xinv.train import Recipe, Session, State
 from xinv.types import InputError, Model, Observation
 
 SHAPE, CLASSES = (8, 8, 1), 4
 RECIPE = Recipe(batch_size=8, epochs=3, learning_rate=1e-3, validation=0)
-SMALL = {"encoder": "flatten", "width": 1 / 64, "collapse": 1e6, "recipe": RECIPE}
+SMALL = {"network": "decoder", "encoder": "flatten", "width": 1 / 64, "collapse": 1e6, "recipe": RECIPE}
 
 
 def observed(count: int = 24) -> tuple[Observation, np.ndarray]:
@@ -182,7 +182,7 @@ def test_the_generator_learns_to_mislead_the_inverter():
     observation, images = observed(64)
     recipe = Recipe(batch_size=16, epochs=12, learning_rate=3e-3, validation=0)
     observation = observation._replace(explanation=(images / 255).astype(np.float32))
-    defence = defences.gnime(lam=20.0, encoder="flatten", width=1 / 64, collapse=1e6, recipe=recipe)
+    defence = defences.gnime(lam=20.0, **SMALL | {"recipe": recipe})
     history = defence.init(jax.random.key(0), observation, images)["history"]
     assert history["inversion"][-1] > 1.1 * history["clean"][-1]
     assert history["distortion"][-1] > 0.05
@@ -240,6 +240,47 @@ def test_without_a_sound_epoch_there_is_nothing_to_keep():
 def test_a_lambda_that_is_too_large_is_named():
     observation, images = observed()
     fast = Recipe(batch_size=8, epochs=2, learning_rate=0.3, validation=0)  # gets there within a few steps
-    defence = defences.gnime(lam=1e9, encoder="flatten", width=1 / 64, recipe=fast)
+    defence = defences.gnime(lam=1e9, **SMALL | {"recipe": fast, "collapse": 2.0})
     with pytest.raises(InputError, match=r"distortion is .*, above 2\.0 in the last epoch .* lam 1000000000\.0: lower"):
         defence.init(jax.random.key(0), observation, images)
+
+
+# What the issue asks of a deployment, and of a training that goes too far
+
+
+def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
+    """By XLA's count of operations, at the defaults, for the paper's MNIST target; BUILD_NOTES.md has the times."""
+    target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
+    observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
+    generator = models.build("gnime_decoder", image_shape=maps.shape[1:], encoder="flatten_unet", width=0.25)
+    seen = {"prediction": np.zeros(10), "explanation": np.zeros(maps.shape[1:]), "moments": np.ones(2)}
+    state = {"generator": jax.eval_shape(generator.init, jax.random.key(0), *observation)}
+    state["seen"] = seen | {"limits": np.float32([0, 1])}
+    variables = jax.eval_shape(target.init, jax.random.key(0), maps)
+
+    def operations(function, *arguments):
+        return jax.jit(function).lower(*arguments).cost_analysis()["flops"]
+
+    def explained(variables, image, label):
+        return explain.saliency()(target.apply, variables, image, label, jax.random.key(0))
+
+    gradient = operations(jax.vmap(explained, (None, 0, 0)), variables, maps, jnp.zeros(2, int))
+    assert operations(defence.apply, state, observation, jax.random.key(0)) < 0.2 * gradient
+
+
+def test_a_generator_that_goes_too_far_is_left_behind():
+    """Where the last epoch is beyond `collapse`, the state is that of a training which ends before."""
+    observation, images = observed()
+    recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.01, validation=0)
+    free = defences.gnime(lam=300.0, **SMALL | {"recipe": recipe}).init(jax.random.key(0), observation, images)
+    course = free["history"]["distortion"]
+    assert course[-1] > min(course)
+    limit = (course[-1] + min(course)) / 2
+    sound = max(epoch for epoch, value in enumerate(course, start=1) if value < limit)
+    kept, short = (
+        defences.gnime(lam=300.0, **SMALL | {"recipe": dataclasses.replace(recipe, epochs=epochs), "collapse": most})
+        for epochs, most in ((6, limit), (sound, 1e6))
+    )
+    state, expected = (one.init(jax.random.key(0), observation, images) for one in (kept, short))
+    assert (state["diverged"], expected["diverged"]) == (1, 0)
+    assert equal(state["generator"], expected["generator"])
