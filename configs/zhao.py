@@ -3,15 +3,20 @@
     python launch/run.py --config=configs/zhao.py:SIZE --workdir=runs/zhao              all arms on one data set
     python launch/sweep.py --config=configs/zhao.py:SIZE --workdir=runs/zhao-figures    one unit per figure
 
-| SIZE | data | on |
+| SIZE | data | cost of all arms, 3 seeds |
 |---|---|---|
-| runlocal | a tenth of MNIST, Fashion-MNIST out of distribution | two cores, minutes |
-| runlocal-cifar10 | the 5,000-image subset (S5b) | two cores, minutes |
-| runlocal-yale | Yale faces: emotion -> identity, as iCV-MEFED | two cores, minutes |
-| runlocal-orl | ORL faces, LFW out of distribution (S5a) | two cores, minutes |
-| mnist (or none), cifar10 | the paper's setting | an accelerator |
-| icv-mefed | crops in $XINV_DATA/faces/IDENTITY/EMOTION | an accelerator |
-| celeba | a folder of crops per identity in $XINV_DATA/faces | an accelerator |
+| runlocal | a tenth of MNIST, Fashion-MNIST out of distribution | two cores, 45 min beside other work |
+| runlocal-cifar10 | the 5,000-image subset (S5b) | two cores, 35 min beside other work |
+| runlocal-yale | Yale faces: emotion -> identity, as iCV-MEFED | two cores, 20 min (estimate) |
+| runlocal-orl | ORL faces, LFW out of distribution (S5a) | two cores, an hour (estimate) |
+| mnist (or none), cifar10 | the paper's setting | an accelerator, 4 hours (estimate) |
+| icv-mefed, icv-mefed-identity | crops in $XINV_DATA/faces/IDENTITY/EMOTION | an accelerator, 6 hours (estimate) |
+| celeba | 256x256 crops in $XINV_DATA/faces/IDENTITY | an accelerator, 12 hours (estimate) |
+| celeba-facescrub | with $XINV_DATA/facescrub out of distribution (S5a) | an accelerator, 14 hours (estimate) |
+
+icv-mefed has the target tell emotions (Figures 1, 4), icv-mefed-identity people (Figures 3, 5). An estimate counts
+operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. Of the units of a sweep, "figure-4b-inputs"
+reads each type of explanation by each input method.
 
 Published, in figures without numbers and with 90 % intervals: Prediction only < Flatten < CNN < U-Net < Flatten+U-Net
 (4a); CAM < Sigma-CAM < partial-CAM (4a); Prediction only < LRP < Gradient < CAM < Gradient x Input (4b); Fredrikson <
@@ -39,7 +44,6 @@ def _sizes() -> dict:
     """Per size: data, label of the target and of the attack, target network, factors on widths, and training."""
     local = base.recipe(learning_rate=2e-3, epochs=12)
     faces = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0, validation=0.0)
-    folder = datasets.identities
     return {
         "runlocal": (_mnist(0.1), "label", "label", _SMALL, 0.125, 0.0625, local),
         "runlocal-cifar10": (datasets.cifar10_subset(datasets.HALVES), "label", "label", _SMALL, 0.25, 0.0625, local),
@@ -48,15 +52,9 @@ def _sizes() -> dict:
         "mnist": (_mnist(1.0), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
         "cifar10": (datasets.cifar10(datasets.HALVES), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
         "icv-mefed": (_emotions(128), "emotion", "identity", _LARGE, 1.0, 1.0, base.recipe()),
-        "celeba": (
-            folder("faces", datasets.HALVES, 256, False),
-            "identity",
-            "identity",
-            _HUGE,
-            1.0,
-            1.0,
-            base.recipe(),
-        ),
+        "icv-mefed-identity": (_emotions(128), "identity", "identity", _LARGE, 1.0, 1.0, base.recipe()),
+        "celeba": (_celeba(), "identity", "identity", _HUGE, 1.0, 1.0, base.recipe()),
+        "celeba-facescrub": (_celeba() | _facescrub(), "identity", "identity", _HUGE, 1.0, 1.0, base.recipe()),
     }
 
 
@@ -68,6 +66,17 @@ def _mnist(share: float) -> dict:
 def _emotions(side: int) -> dict:
     labels = r"(?P<identity>[^/]+)/(?P<emotion>[^/]+)/[^/]+$"
     return datasets.faces("faces", labels, "identity", datasets.HALVES, side, "iCV-MEFED")
+
+
+def _celeba() -> dict:
+    """As many images of each person (Section 4.1)."""
+    data = datasets.identities("faces", datasets.HALVES, 256, False)
+    data["roles"]["balance"] = "identity"
+    return data
+
+
+def _facescrub() -> dict:
+    return dict(auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 256, False)))
 
 
 def _orl(side: int) -> dict:
@@ -90,7 +99,7 @@ def get_config(arg: str = "") -> ConfigDict:
         train=train,
         attack_width=attack_width,
         attack_train=train,
-        sigma=2.5 if arg == "celeba" else 1.5,
+        sigma=2.5 if arg.startswith("celeba") else 1.5,
         explanations=explanations(),
         analysis=dict(explanation="gradcam", region="bright" if target_label == "label" else "ellipse"),
     )
@@ -151,4 +160,5 @@ def _read(*names: str, **views: dict) -> ConfigDict:
 def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
     """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
     del arg
-    return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in figures(config).items()]
+    units = figures(config) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
+    return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in units.items()]
