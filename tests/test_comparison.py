@@ -1,0 +1,63 @@
+"""What makes defended and undefended arms comparable: one training, an attacker who adapts, one look at the images."""
+
+import collections
+
+import pytest
+from test_arms import run, stages, unit
+
+from configs import base, gnime
+from xinv.unit import REPORTED, Unit
+
+SIZES = ("runlocal", "runlocal-yale", "mnist", "cifar10", "celeba-facescrub", "celeba-attributes", "imagenet100")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_alone(size):
+    config = gnime.get_config(size)
+    units = [gnime.table_1(gnime.EXPLANATIONS).to_dict()]
+    units += [
+        part["arms"] for part in gnime.sweep(config, size) if part.get("arms") and part["unit"] != "reverse-sigmoid"
+    ]
+    for arms in units:
+        bare = {}
+        for name, arm in arms.items():
+            learns, sees = arm["learns"], dict(arm["sees"])
+            assert "train" not in arm["attack"]
+            assert (learns.pop("defences"), learns.pop("queries")) == (sees.pop("defences"), sees.pop("queries")), name
+            assert bare.setdefault(arm["reads"], arm | dict(sees=sees)) == arm | dict(sees=sees)
+
+
+def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the_defenders_half(tmp_path):
+    """And the reported images are read once by each measurement, and by nothing that is trained."""
+    reads, under_way = collections.Counter(), []
+    stage, images, rows_of = Unit.stage, Unit.images, Unit.rows_of
+
+    def watched(self, name, label, spec, build):
+        def building(folder, session):
+            under_way.append(name)
+            build(folder, session)
+            under_way.pop()
+
+        return stage(self, name, label, spec, building)
+
+    def counted(read):
+        def reading(self, roles, seed):
+            reads.update({under_way[-1]: 1} if under_way and REPORTED in roles else {})
+            return read(self, roles, seed)
+
+        return reading
+
+    arms = {
+        "gradient": base.arm("prediction", "gradient"),
+        "clip": base.defended("prediction", "gradient", by=("clip",)),
+    }
+    clip = dict(clip=dict(name="clip", low=0.0, high=0.5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Unit, "stage", watched)
+        patch.setattr(Unit, "images", counted(images))
+        patch.setattr(Unit, "rows_of", counted(rows_of))
+        run(unit(arms, shadows={}, defences=clip), tmp_path)
+    assert reads == {"logits": 2, "explanation": 1, "metrics": 2, "function": 2}  # logits: target and evaluation
+    assert len(stages(tmp_path, "guess")) == len(arms)
+    assert not stages(tmp_path, "defence")
+    assert len(stages(tmp_path, "explanation")) == 3  # attack_train, attack_test and defence_test
