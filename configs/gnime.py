@@ -212,8 +212,8 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
 def _attributes(arg: str, config: ConfigDict) -> dict:
     """Classifiers of attributes (Figure 6: ResNet-50 V2), trained on images that no attack learns from."""
     names = {"celeba-attributes": CELEBA_ATTRIBUTES, "runlocal-yale": ("glasses",)}.get(arg, ())
-    depth, width = (18, 0.125) if arg.startswith("runlocal") else (50, 1.0)
-    model = dict(name="resnet", depth=depth, version=2, width=width)
+    depth, width, stem = (18, 0.125, "small") if arg.startswith("runlocal") else (50, 1.0, "large")
+    model = dict(name="resnet", depth=depth, version=2, width=width, stem=stem)
     train = config.target.train.to_dict() | dict(learning_rate=1e-3)
     return {name: dict(label=name, roles=("target_train",), model=model, train=train) for name in names}
 
@@ -236,9 +236,8 @@ def _table_3(distortion: tuple[float, ...]) -> tuple[dict, ...]:
 _table_1 = functools.partial(_row, "Table 1", DEFENCES)
 _table_2 = functools.partial(_row, "Table 2", ("gnime",))
 # fmt: off
-_BLOCKS = dict.fromkeys(("runlocal", "runlocal-gradcam"), "mnist")
+_BLOCKS = dict.fromkeys(("runlocal", "runlocal-gradcam"), "mnist")  # published beside a size of another name
 _BLOCKS |= {"runlocal-cifar10": "cifar10", "celeba-facescrub": "celeba"}
-"""Whose published values stand beside a size of another name."""
 PUBLISHED = {
     "mnist": (
         _table_1("mse", (.0237, .0051, .0067, .0070, .0143, .0021, .0059, .0061, .0177, .0012, .0037, .0044, .0168),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -284,3 +285,15 @@ def test_a_generator_that_goes_too_far_is_left_behind():
     state, expected = (one.init(jax.random.key(0), observation, images) for one in (kept, short))
     assert (state["diverged"], expected["diverged"]) == (1, 0)
     assert equal(state["generator"], expected["generator"])
+
+
+def test_the_readmes_example(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[1] / "README.md").read_text().split("## Harden what you release")[1]
+    code = text.split("```python")[1].split("```")[0].replace("epochs=50", "epochs=2")
+    observation, images = observed(64)
+    names = dict(predictions=observation.prediction, maps=observation.explanation, images=images)
+    names["new_observation"] = jax.tree.map(lambda part: part[:5], observation)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["released"].explanation.shape == (5, *SHAPE)
+    assert (tmp_path / "gnime").is_dir()
