@@ -47,7 +47,7 @@ def _convolve_backward(padding: int, saved: tuple[jax.Array, jax.Array], g: jax.
         return jax.vjp(lambda x, kernel: _plain(x, kernel, padding), x, kernel)[1](g)
     if max(x.shape[1:3]) <= SMALL_MAP:
         return jax.vjp(lambda x, kernel: _by_taps(x, kernel, padding), x, kernel)[1](g)
-    if few:
+    if few and g.shape[-1] > 1:  # a product with one column is fused, and g computed anew for each tap
         (dx,) = jax.vjp(lambda x: _by_columns(x, kernel, padding), x)[1](g)
     else:
         dx = _input_gradient(g, kernel, padding)
