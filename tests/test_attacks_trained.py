@@ -29,7 +29,7 @@ def digits(count=320):
 def predictions(count=320, sharpness=3.0):
     """Confident answers about the digits, of which the wrong classes differ by example."""
     noise = np.random.default_rng(0).normal(size=(count, 10))
-    return np.asarray(jax.nn.softmax(jnp.float32(noise + sharpness * np.eye(10)[digits()[1][:count]])))
+    return np.array(jax.nn.softmax(jnp.float32(noise + sharpness * np.eye(10)[digits()[1][:count]])))
 
 
 def maps(*shape, count=320):
@@ -89,7 +89,11 @@ def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):
         ("decoder", {"network": "gnime_decoder", "encoder": "cnn"}, "'cnn'.*flatten_unet"),
         ("attention_transfer", {"encoder": "none"}, "'none'"),
         ("attention_transfer", {"loss": "ssim"}, "'ssim'.*mse"),
+        ("attention_transfer", {"weight": np.nan}, "weight nan .* at least 0"),
         ("class_inference", {"network": "gan"}, "'gan'.*tcnn"),
+        ("class_inference", {"width": "wide"}, "width 'wide' .* above 0"),
+        ("decoder", {"width": np.inf}, "width inf .* above 0"),
+        ("decoder", {"dtype": "float16"}, "'float16'.*bfloat16"),
     ],
 )
 def test_bad_settings_are_named(name, hyper, message):
@@ -103,6 +107,20 @@ def test_what_does_not_fit_is_named():
     for name in ("decoder", "attention_transfer"):
         with pytest.raises(InputError, match="none"):
             attacks.build(name, **TINY).check(observe(), digits()[0])
+
+
+@pytest.mark.parametrize("name", ["decoder", "attention_transfer", "class_inference"])
+def test_what_cannot_be_learned_from_is_told(name):
+    """No network is trained on what is not finite, nor on images of other observations."""
+    attack = attacks.build(name, **TINY)
+    broken = predictions()
+    broken[5, 2] = np.nan
+    with pytest.raises(InputError, match="prediction 5 of class 2 is nan: prob"):
+        attack.fit(KEY, Observation(broken, maps(8, 8, 1)), digits()[0])
+    few = Observation(predictions(), maps(8, 8, 1)[:9])
+    for seen, images in ((Observation(predictions()[:9]), digits()[0]), (few, digits()[0]), (observe(), digits()[1])):
+        with pytest.raises(InputError, match="do not fit the others: give"):
+            attack.fit(KEY, seen, images)
 
 
 # Rescaling: Yang 2019, Eq. 12
@@ -258,6 +276,8 @@ def test_joint_training_classifies_and_gives_a_state_that_inverts():
     assert len(state["history"]["loss"]) == recipe.epochs
 
 
-def test_a_negative_truncation_is_named():
-    with pytest.raises(InputError, match="-1"):
-        attacks.fit_jointly(KEY, *digits(), classifier(), truncation=-1)
+@pytest.mark.parametrize("wrong", [{"truncation": -1}, {"truncation": 1.5}, {"weight": np.nan}, {"width": 0}])
+def test_a_wrong_setting_of_joint_training_is_named(wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(InputError, match=f"{name} {value} is not allowed"):
+        attacks.fit_jointly(KEY, *digits(), classifier(), **wrong)

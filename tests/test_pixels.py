@@ -177,7 +177,7 @@ def test_one_program_for_new_arrays_of_the_same_shape():
     traces = []
 
     def counted(variables, images):
-        traces.append(images.shape)
+        traces.extend(images.shape[:1] * (len(images) > 1))  # a single image is the shape check's
         return apply(variables, images)
 
     known = Known(LINEAR.model._replace(apply=counted), WEIGHTS)
@@ -207,7 +207,7 @@ def test_fit_keeps_the_weights_of_the_best_trial_in_one_program(monkeypatch):
     traces, weights = [], DRAW.normal(size=(144, CLASSES)).astype(np.float32)
 
     def counted(variables, images):
-        traces.append(images.shape)
+        traces.extend(images.shape[:1] * (len(images) > 1))  # a single image is the shape check's
         return apply(variables, images)
 
     truth = DRAW.random((12, 12, 12, 1)).astype(np.float32)
@@ -219,6 +219,7 @@ def test_fit_keeps_the_weights_of_the_best_trial_in_one_program(monkeypatch):
     assert [len(trials[name]) for name in ("l2", "tv", "ssim")] == [5, 5, 5]
     best = trials["ssim"].argmax()
     assert (state["l2"], state["tv"]) == (trials["l2"][best], trials["tv"][best])
+    np.testing.assert_allclose(state["history"]["loss"], 1 - trials["ssim"], rtol=1e-6)
 
 
 def test_activations_stop_below_the_threshold():
@@ -303,19 +304,55 @@ def test_mi_face_is_the_papers_algorithm(patience, threshold):
         np.testing.assert_allclose(state["images"][label], image, atol=1e-4)
 
 
+DESCENTS = [
+    attacks.gradient_reconstruction(steps=2),
+    attacks.preimage(steps=2),
+    attacks.fredrikson(steps=2),
+    attacks.activations(steps=2),
+]
+
+
+@pytest.mark.parametrize("attack", DESCENTS)
+def test_what_cannot_be_inverted_is_told(attack):
+    broken = Observation(np.where(np.arange(12)[:, None] == 5, np.nan, PREDICTION))
+    with pytest.raises(InputError, match="prediction 5 of class 0 is nan: prob"):
+        attack.fit(KEY, broken, IMAGES, known=LINEAR)
+    with pytest.raises(InputError, match="must be finite"):
+        attack.predict(attack.fit(KEY, SEEN, IMAGES, known=LINEAR), broken)
+    for seen, images in (
+        (Observation(PREDICTION[:3]), IMAGES),
+        (Observation(PREDICTION[0]), IMAGES),
+        (SEEN, IMAGES[0]),
+    ):
+        with pytest.raises(InputError, match="do not fit the others: give"):
+            attack.fit(KEY, seen, images, known=LINEAR)
+    with pytest.raises(InputError, match="the known model has 4 classes, and the predictions 2"):
+        attack.fit(KEY, Observation(PREDICTION[:, :2]), IMAGES, known=LINEAR)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
         (lambda: attacks.gradient_reconstruction(start="mean"), "unknown start 'mean': choose one of class_average"),
         (lambda: attacks.gradient_reconstruction(target="logits"), "unknown target 'logits': choose one of prediction"),
         (lambda: attacks.gradient_reconstruction(tv=-1.0), "tv -1.0 is not allowed: give a number of at least 0"),
-        (lambda: attacks.gradient_reconstruction(steps=0), "steps 0 is not allowed: give a number above 0"),
+        (lambda: attacks.gradient_reconstruction(steps=0), "steps 0 is not allowed: give a whole number"),
         (lambda: attacks.preimage(distance="l1"), "unknown distance 'l1': choose one of prediction, logits"),
         (lambda: attacks.preimage(beta=0.0), "beta 0.0 is not allowed: give a number above 0"),
-        (lambda: attacks.fredrikson(patience=0), "patience 0 is not allowed: give a number above 0"),
+        (lambda: attacks.fredrikson(patience=0), "patience 0 is not allowed: give a whole number"),
         (lambda: attacks.activations(start="ones"), "unknown start 'ones': choose one of zeros, normal"),
         (lambda: log_uniform_search(KEY, max, ((0.0, 1.0),)), r"search range \(0.0, 1.0\) is not allowed"),
-        (lambda: attacks.gradient_reconstruction(search=(0, 1)), "a search of 0 and 1 trials is not allowed"),
+        (lambda: attacks.gradient_reconstruction(search=(0, 1)), r"search \(0, 1\) is not allowed: give numbers"),
+        (lambda: attacks.gradient_reconstruction(search=5), "search 5 is not allowed: give numbers of coarse and fine"),
+        (lambda: attacks.gradient_reconstruction(l2=np.nan), "l2 nan is not allowed"),
+        (lambda: attacks.gradient_reconstruction(learning_rate=np.inf), "learning_rate inf is not allowed"),
+        (lambda: attacks.gradient_reconstruction(steps=2.5), "steps 2.5 is not allowed: give a whole number of at"),
+        (lambda: attacks.gradient_reconstruction(steps="400"), "steps '400' is not allowed"),
+        (lambda: attacks.preimage(tv_weight="1e-3"), "tv_weight '1e-3' is not allowed: give a number of at least 0"),
+        (lambda: attacks.preimage(jitter=0.5), "jitter 0.5 is not allowed: give a whole number of at least 0"),
+        (lambda: attacks.preimage(start=("zeros",)), r"unknown start \('zeros',\): choose one of class_average"),
+        (lambda: attacks.fredrikson(process_every=-1), "process_every -1 is not allowed"),
+        (lambda: attacks.activations(threshold=np.nan), "threshold nan is not allowed"),
         (
             lambda: attacks.gradient_reconstruction(search=(2, 1)).check(SEEN, IMAGES, known=LINEAR),
             "images of at least 11 pixels a side: these have",

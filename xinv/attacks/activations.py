@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xinv import parallel, train
-from xinv.attacks import pixels
+from xinv import parallel
+from xinv.attacks import checks, pixels
 from xinv.attacks.preimage import centred_logits
 from xinv.types import Array, Attack, InputError, Key, Known, Observation, Variables
 
@@ -45,30 +45,22 @@ def activations(
     Raises:
       InputError: an argument is out of its range; or, at `check`, the known model has no `embed` and `head`.
     """
-    if start not in STARTS:
-        raise InputError(f"unknown start {start!r}: choose one of {', '.join(STARTS)}")
-    positive = {"threshold": threshold, "steps": steps, "learning_rate": learning_rate, "floor": floor}
-    pixels.check_numbers(positive, {})
+    checks.choice("start", start, STARTS)
     numbers = {"threshold": threshold, "learning_rate": learning_rate, "floor": floor}
+    checks.numbers(numbers, {})
+    checks.counts({"steps": steps})
 
-    def fit(
-        key: Key,
-        observation: Observation,
-        truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
-        *,
-        known: Known,
-    ) -> dict[str, Any]:
-        del observation, session
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+        del observation
         first = np.zeros((1, _width(truth, known)), np.float32)
         return {"known": known, "first": first, "key": np.asarray(jax.random.key_data(key))}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
-        known, key = state["known"], jax.random.wrap_key_data(jnp.asarray(state["key"]))
+        known = state["known"]
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "first": state["first"]}
         program = _program(known.model.head, steps, start)
-        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), key)
+        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
 
     def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
         if known.model.embed is None or known.model.head is None:
@@ -76,7 +68,7 @@ def activations(
         pixels.check_known(observation, truth, known)
         return (1, 1, _width(truth, known))
 
-    return Attack(fit, predict, check, ("known",))
+    return pixels.white_box(fit, predict, check)
 
 
 def _width(truth: Any, known: Known) -> int:

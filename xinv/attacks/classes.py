@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from xinv import train
+from xinv.attacks import checks
 from xinv.attacks.decoder import decoder
 from xinv.attacks.inverter import truncate
 from xinv.types import Array, Attack, Key, Observation
@@ -38,11 +39,14 @@ def class_inference(
     inversion = decoder(("prediction",), "none", network, loss, rescale, width, dtype, recipe)
 
     def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        checks.shapes(observation, truth)
+        checks.finite(observation.prediction)
         classes = np.unique(_largest(observation)).astype(np.int32)
         largest = np.asarray(truncate(jax.numpy.asarray(observation.prediction), 1))
         return inversion.fit(key, Observation(largest[:, classes]), truth, session) | {"classes": classes}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
+        checks.finite(observation.prediction)
         classes = np.asarray(state["classes"])
         known = np.concatenate([np.eye(len(classes), dtype=np.float32), np.zeros((1, len(classes)), np.float32)])
         representatives = inversion.predict(state, Observation(known))

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import parallel, train
-from xinv.attacks.inverter import LOSSES, Settings, check_choice, check_images, inverter, objective, reconstruct
+from xinv.attacks import checks
+from xinv.attacks.inverter import LOSSES, Settings, check_images, inverter, objective, reconstruct
 from xinv.types import Array, Attack, InputError, Key, Observation
 
 
@@ -50,6 +51,8 @@ def decoder(
     inverter(settings, (8, 8, 1))  # rejects bad settings now, not at the first call
 
     def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        checks.shapes(observation, truth)
+        checks.finite(observation.prediction)
         data = {**_select(inputs, observation), "image": truth}
         model = inverter(settings, tuple(truth.shape[1:]))
         init_key, fit_key = jax.random.split(key)
@@ -60,10 +63,12 @@ def decoder(
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         model = inverter(settings, tuple(int(side) for side in state["image_shape"]))
+        checks.finite(observation.prediction)
         data = _select(inputs, observation)
         return parallel.map_batches(reconstruct(model), state["variables"], data, recipe.batch_size)
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
+        checks.shapes(observation, truth)
         shape = tuple(truth.shape[1:])
         check_images(loss, shape)
         released = jax.eval_shape(functools.partial(_select, inputs), observation)
@@ -90,4 +95,4 @@ def _check(inputs: tuple[str, ...], encoder: str, loss: str) -> None:
         raise InputError(f"inputs {inputs!r} must name 'prediction', 'explanation' or both")
     if ("explanation" in inputs) == (encoder == "none"):
         raise InputError(f"encoder {encoder!r} does not fit inputs {inputs!r}: 'none' goes with predictions alone")
-    check_choice("loss", loss, LOSSES)
+    checks.choice("loss", loss, LOSSES)

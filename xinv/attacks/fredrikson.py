@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xinv import parallel, train
-from xinv.attacks import pixels
+from xinv import parallel
+from xinv.attacks import checks, pixels
 from xinv.types import Apply, Array, Attack, Key, Known, Observation
 
 
@@ -47,19 +47,12 @@ def fredrikson(
     Raises:
       InputError: an argument is out of its range.
     """
-    positive = {"steps": steps, "learning_rate": learning_rate, "patience": patience}
-    positive |= {"process_every": process_every, "sigma": sigma}
-    pixels.check_numbers(positive, {"threshold": threshold, "sharpening": sharpening})
+    checks.counts({"steps": steps, "patience": patience, "process_every": process_every})
+    positive = {"learning_rate": learning_rate, "sigma": sigma}
+    checks.numbers(positive, {"threshold": threshold, "sharpening": sharpening})
 
-    def fit(
-        key: Key,
-        observation: Observation,
-        truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
-        *,
-        known: Known,
-    ) -> dict[str, Any]:
-        del key, session
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+        del key
         program = _program(known.model.apply, tuple(truth.shape[1:]), steps, patience, process_every, sharpening, sigma)
         shared = {"learning_rate": np.float32(learning_rate), "threshold": np.float32(threshold)}
         shared["variables"] = known.variables
@@ -69,11 +62,7 @@ def fredrikson(
     def predict(state: Any, observation: Observation) -> np.ndarray:
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 
-    return Attack(fit, predict, _check, ("known",))
-
-
-def _check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
-    return pixels.check_known(observation, truth, known)
+    return pixels.white_box(fit, predict)
 
 
 class _Descent(NamedTuple):

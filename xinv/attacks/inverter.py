@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from xinv import models, train
+from xinv.attacks import checks
 from xinv.images import as_float
 from xinv.types import Array, Batch, InputError, Key, Model, Variables
 
@@ -79,7 +80,8 @@ def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
     Raises:
       InputError: a setting does not exist.
     """
-    check_choice("rescale", settings.rescale, RESCALES)
+    checks.choice("rescale", settings.rescale, RESCALES)
+    checks.numbers({"width": settings.width}, {})
     hyper = {name: value for name, value in settings._asdict().items() if name not in ("network", "rescale")}
     return RESCALES[settings.rescale](models.build(settings.network, image_shape=image_shape, **hyper))
 
@@ -131,12 +133,6 @@ def truncate(prediction: jax.Array, count: int) -> jax.Array:
         return prediction
     largest = jax.lax.top_k(prediction, min(count, prediction.shape[1]))[1]
     return prediction * jax.nn.one_hot(largest, prediction.shape[1]).sum(axis=1)
-
-
-def check_choice(kind: str, value: str, allowed: Mapping[str, Any]) -> None:
-    """InputError if `value` is not one of `allowed`."""
-    if value not in allowed:
-        raise InputError(f"unknown {kind} {value!r}: choose one of {', '.join(allowed)}")
 
 
 def check_images(loss: str, image_shape: tuple[int, ...]) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 
 from xinv import train
+from xinv.attacks import checks
 from xinv.attacks.inverter import (
     LOSSES,
     Settings,
-    check_choice,
     check_images,
     inverter,
     join,
@@ -22,7 +22,7 @@ from xinv.attacks.inverter import (
     truncate,
 )
 from xinv.images import as_float
-from xinv.types import Array, Batch, InputError, Key, Model, Variables
+from xinv.types import Array, Batch, Key, Model, Variables
 
 
 def fit_jointly(
@@ -60,9 +60,9 @@ def fit_jointly(
     Raises:
       InputError: a setting does not exist.
     """
-    check_choice("loss", loss, LOSSES)
-    if truncation < 0:
-        raise InputError(f"truncation {truncation} is no number of classes: give 0 for all, or more")
+    checks.choice("loss", loss, LOSSES)
+    checks.counts({"truncation": truncation}, least=0)
+    checks.numbers({}, {"weight": weight})
     shape = tuple(images.shape[1:])
     check_images(loss, shape)
     inversion = inverter(Settings(network, "none", rescale, width, dtype), shape)

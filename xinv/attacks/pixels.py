@@ -1,4 +1,4 @@
-"""What the optimised inversions share: where a descent on pixels starts, its priors, its filters and its one loop.
+"""What the optimised inversions share: where a descent starts, its priors, filters and one loop, and the attack's form.
 
 An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on every backend: a
 batch goes in, the images come out. Each example's loss is a sum over its own pixels, so the step of one example depends
@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from xinv import train
+from xinv.attacks import checks
 from xinv.images import as_float
-from xinv.types import Array, InputError, Key, Known, Observation
+from xinv.types import Array, Attack, InputError, Key, Known, Observation
 
 STARTS = ("class_average", "class_instance", "random")
 _ROWS = 4096  # images read at once for the class averages
@@ -127,24 +129,9 @@ def started(start: str, starts: jax.Array, prediction: jax.Array, keys: Key) -> 
     return starts[prediction.argmax(1)]
 
 
-def check_start(start: str) -> None:
-    """Raises InputError if there is no such start."""
-    if start not in STARTS:
-        raise InputError(f"unknown start {start!r}: choose one of {', '.join(STARTS)}")
-
-
-def check_numbers(positive: dict[str, float], not_negative: dict[str, float]) -> None:
-    """Raises InputError for the first number out of its range."""
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} {value} is not allowed: give a number above 0")
-    for name, value in not_negative.items():
-        if not value >= 0:
-            raise InputError(f"{name} {value} is not allowed: give a number of at least 0")
-
-
 def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int, ...]:
     """The shape of an image of `truth`; InputError where the known model's classes are not the observed ones."""
+    checks.shapes(observation, truth)
     shape = tuple(truth.shape[1:])
     logits = jax.eval_shape(known.model.apply, known.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
     if logits.shape[1] != observation.prediction.shape[1]:
@@ -153,3 +140,35 @@ def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int
             f"the known model has {logits.shape[1]} classes, and the predictions {observed}: give one of them"
         )
     return shape
+
+
+def white_box(
+    fit: Callable[[Key, Observation, Array, Known], dict[str, Any]],
+    predict: Callable[[Any, Observation], np.ndarray],
+    check: Callable[..., tuple[int, ...]] = check_known,
+) -> Attack:
+    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown checked inputs."""
+
+    def prepare(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        *,
+        known: Known,
+    ) -> dict[str, Any]:
+        del session
+        check(observation, truth, known=known)
+        checks.finite(observation.prediction)
+        return fit(key, observation, truth, known)
+
+    def guess(state: Any, observation: Observation) -> np.ndarray:
+        checks.finite(observation.prediction)
+        return predict(state, observation)
+
+    return Attack(prepare, guess, check, ("known",))
+
+
+def drawn(state: Any) -> Key:
+    """The key that `fit` left in a state as "key"."""
+    return jax.random.wrap_key_data(jnp.asarray(state["key"]))

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xinv import parallel, train
-from xinv.attacks import pixels
-from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
+from xinv import parallel
+from xinv.attacks import checks, pixels
+from xinv.types import Apply, Array, Attack, Key, Known, Observation
 
 DISTANCES = ("prediction", "logits")
 
@@ -19,13 +19,13 @@ DISTANCES = ("prediction", "logits")
 @functools.cache
 def preimage(
     start: str = "random",
-    distance: str = "prediction",
+    distance: str = "logits",
     steps: int = 400,
-    learning_rate: float = 0.03,
+    learning_rate: float = 0.001,
     alpha: float = 6.0,
-    alpha_weight: float = 1e-4,
+    alpha_weight: float = 5.0,
     beta: float = 2.0,
-    tv_weight: float = 1e-3,
+    tv_weight: float = 5.0,
     jitter: int = 1,
     blur: float = 0.5,
     blur_every: int = 10,
@@ -33,7 +33,9 @@ def preimage(
 ) -> Attack:
     """Clamped gradient descent on ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂) (Yang 2019, Eq. 4 and 5).
 
-    Yang lists these priors without weights; those here, like the step, are this library's own and not tuned.
+    Yang lists these priors without weights. With those here, which are this library's own, 48 MNIST digits at an eighth
+    of the channels are given images of their very prediction, with a hundred steps of three times the rate. From
+    predictions instead of logits the descent of a random image does not: where softmax is sure it has no slope.
 
     Args:
       start: as in `gradient_reconstruction`.
@@ -56,39 +58,27 @@ def preimage(
     Raises:
       InputError: an argument is none of these.
     """
-    pixels.check_start(start)
-    if distance not in DISTANCES:
-        raise InputError(f"unknown distance {distance!r}: choose one of {', '.join(DISTANCES)}")
-    positive = {"steps": steps, "learning_rate": learning_rate, "alpha": alpha, "beta": beta, "blur_every": blur_every}
-    weights = {"alpha_weight": alpha_weight, "tv_weight": tv_weight, "jitter": jitter, "blur": blur}
-    pixels.check_numbers(positive | {"floor": floor}, weights)
+    checks.choice("start", start, pixels.STARTS)
+    checks.choice("distance", distance, DISTANCES)
+    checks.counts({"steps": steps, "blur_every": blur_every})
+    checks.counts({"jitter": jitter}, least=0)
+    positive = {"learning_rate": learning_rate, "alpha": alpha, "beta": beta, "floor": floor}
+    checks.numbers(positive, {"alpha_weight": alpha_weight, "tv_weight": tv_weight, "blur": blur})
     numbers = {"learning_rate": learning_rate, "alpha_weight": alpha_weight, "tv_weight": tv_weight, "floor": floor}
 
-    def fit(
-        key: Key,
-        observation: Observation,
-        truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
-        *,
-        known: Known,
-    ) -> dict[str, Any]:
-        del session
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         start_key, random_key = jax.random.split(key)
         starts = pixels.class_starts(start_key, start, observation, truth)
         return {"known": known, "starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
-        known, key = state["known"], jax.random.wrap_key_data(jnp.asarray(state["key"]))
+        known = state["known"]
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "starts": state["starts"]}
         program = _program(known.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every)
-        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), key)
+        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
 
-    return Attack(fit, predict, _check, ("known",))
-
-
-def _check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
-    return pixels.check_known(observation, truth, known)
+    return pixels.white_box(fit, predict)
 
 
 def centred_logits(prediction: jax.Array, floor: Array | float) -> jax.Array:

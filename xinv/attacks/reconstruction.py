@@ -6,11 +6,10 @@ from typing import Any
 
 import dm_pix
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from xinv import parallel, train
-from xinv.attacks import pixels
+from xinv import parallel
+from xinv.attacks import checks, pixels
 from xinv.attacks.search import check_trials, log_uniform_search
 from xinv.images import as_float
 from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
@@ -50,26 +49,19 @@ def gradient_reconstruction(
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1]. Its
-      state has l2 and tv, and after a search the "trials".
+      state has l2 and tv, and after a search the "trials" (Figure 8), whose 1 − SSIM are its "history".
 
     Raises:
       InputError: an argument is none of these; or, at `check`, a search on images of less than 11 pixels a side.
     """
-    pixels.check_start(start)
-    if target not in TARGETS:
-        raise InputError(f"unknown target {target!r}: choose one of {', '.join(TARGETS)}")
-    pixels.check_numbers({"steps": steps, "learning_rate": learning_rate}, {"l2": l2, "tv": tv})
-    check_trials(*(search or (1, 0)))
+    checks.choice("start", start, pixels.STARTS)
+    checks.choice("target", target, TARGETS)
+    checks.counts({"steps": steps})
+    checks.numbers({"learning_rate": learning_rate}, {"l2": l2, "tv": tv})
+    if search is not None:
+        check_trials(search)
 
-    def fit(
-        key: Key,
-        observation: Observation,
-        truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
-        *,
-        known: Known,
-    ) -> dict[str, Any]:
-        del session
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         start_key, random_key, search_key = jax.random.split(key, 3)
         starts = pixels.class_starts(start_key, start, observation, truth)
         state = {"known": known, "starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
@@ -77,11 +69,11 @@ def gradient_reconstruction(
         return state if search is None else _searched(search_key, predict, state, observation, truth, *search)
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
-        known, key = state["known"], jax.random.wrap_key_data(jnp.asarray(state["key"]))
+        known = state["known"]
         shared = {name: state[name] for name in ("starts", "l2", "tv")}
         shared |= {"variables": known.variables, "learning_rate": np.float32(learning_rate)}
         program = _program(known.model.apply, start, target, steps)
-        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), key)
+        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
 
     def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
         shape = pixels.check_known(observation, truth, known)
@@ -91,7 +83,7 @@ def gradient_reconstruction(
             )
         return shape
 
-    return Attack(fit, predict, check, ("known",))
+    return pixels.white_box(fit, predict, check)
 
 
 def total_loss(logits: jax.Array, images: jax.Array, y: jax.Array, l2: Array, tv: Array) -> jax.Array:
@@ -138,4 +130,5 @@ def _searched(
     trials = log_uniform_search(search_key, score, (L2_RANGE, TV_RANGE), coarse, fine)
     l2, tv = map(np.asarray, trials.best)
     table = {"l2": trials.values[:, 0], "tv": trials.values[:, 1], "ssim": trials.scores}
-    return state | {"l2": l2, "tv": tv, "trials": table}
+    history = {"loss": [float(1 - score) for score in trials.scores]}
+    return state | {"l2": l2, "tv": tv, "trials": table, "history": history}

@@ -1,11 +1,12 @@
 """Random search on a logarithmic scale: coarse over the whole ranges, then fine around the best (Thielen 2024, 5.1)."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from xinv.attacks import checks
 from xinv.types import InputError, Key
 
 FINE = (0.5, 1.5)
@@ -51,17 +52,18 @@ def log_uniform_search(
     for low, high in ranges:
         if not 0 < low <= high:
             raise InputError(f"search range {(low, high)} is not allowed: give 0 < lowest <= highest")
-    check_trials(coarse, fine)
+    check_trials((coarse, fine))
     coarse_key, fine_key = jax.random.split(key)
     first = _try(score, _draw(coarse_key, np.array(ranges), coarse))
     second = _try(score, _draw(fine_key, np.outer(first.best, FINE), fine))
     return Trials(*map(np.concatenate, zip(first, second, strict=True)))
 
 
-def check_trials(coarse: int, fine: int) -> None:
-    """Raises InputError unless there is a coarse trial."""
-    if coarse < 1 or fine < 0:
-        raise InputError(f"a search of {coarse} and {fine} trials is not allowed: give at least 1 and 0")
+def check_trials(trials: Any) -> None:
+    """Raises InputError unless these are numbers of coarse and fine trials, with at least one coarse."""
+    pair = isinstance(trials, tuple) and len(trials) == 2
+    if not (pair and checks.is_count(trials[0], 1) and checks.is_count(trials[1], 0)):
+        raise InputError(f"search {trials!r} is not allowed: give numbers of coarse and fine trials, at least (1, 0)")
 
 
 def _draw(key: Key, ranges: np.ndarray, count: int) -> np.ndarray:

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import parallel, train
-from xinv.attacks.inverter import LOSSES, Settings, check_choice, check_images, inverter, join, part, run
+from xinv.attacks import checks
+from xinv.attacks.inverter import LOSSES, Settings, check_images, inverter, join, part, run
 from xinv.images import as_float
 from xinv.types import Array, Attack, Batch, InputError, Key, Model, Observation, Variables
 
@@ -49,7 +50,8 @@ def attention_transfer(
     Raises:
       InputError: a setting does not exist, or the encoder reads no explanation.
     """
-    check_choice("loss", loss, LOSSES)
+    checks.choice("loss", loss, LOSSES)
+    checks.numbers({}, {"weight": weight})
     if encoder == "none":
         raise InputError("attention transfer reads the explanation that it rebuilds: encoder 'none' would not")
     settings = Settings(network, encoder, rescale, width, dtype)
@@ -60,6 +62,8 @@ def attention_transfer(
         return _cascade(inverter(first, map_shape), inverter(settings, image_shape))
 
     def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        checks.shapes(observation, truth)
+        checks.finite(observation.prediction)
         shapes = _map_shape(observation), tuple(truth.shape[1:])
         model = cascade(*shapes)
         data = {"prediction": observation.prediction, "explanation": observation.explanation, "image": truth}
@@ -70,10 +74,12 @@ def attention_transfer(
         return {"variables": fitted.variables, **sizes, "history": fitted.history}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
+        checks.finite(observation.prediction)
         model = cascade(*(tuple(map(int, state[name])) for name in ("map_shape", "image_shape")))
         return parallel.map_batches(_images(model), state["variables"], observation.prediction, recipe.batch_size)
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
+        checks.shapes(observation, truth)
         shape = tuple(truth.shape[1:])
         check_images(loss, shape)
         model = cascade(_map_shape(observation), shape)

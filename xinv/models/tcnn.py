@@ -48,7 +48,7 @@ def tcnn(
     check_image_shape(image_shape)
     if encoder not in ENCODERS:
         raise InputError(f"a TCNN has no encoder {encoder!r}: choose one of {', '.join(ENCODERS)}")
-    if len(dropout) != 2:
+    if not isinstance(dropout, tuple) or len(dropout) != 2:
         raise InputError(f"dropout {dropout!r} must be two rates, after the first stage and after each other")
     rows = tcnn_table(image_shape, width, check_activation(activation), dropout)
     return linen(_Tcnn(encoder == "flatten", rows, image_shape, check_dtype(dtype)))

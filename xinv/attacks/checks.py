@@ -1,0 +1,61 @@
+"""What attacks reject, in one sentence: options out of their range, and observations that do not fit the images."""
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from xinv.types import Array, InputError, Observation
+
+
+def choice(kind: str, value: Any, allowed: Collection[str]) -> None:
+    """InputError if `value` is not one of `allowed`."""
+    if not isinstance(value, str) or value not in allowed:
+        raise InputError(f"unknown {kind} {value!r}: choose one of {', '.join(allowed)}")
+
+
+def numbers(positive: Mapping[str, Any], not_negative: Mapping[str, Any]) -> None:
+    """InputError for the first that is no finite number in its range."""
+    for name, value in positive.items():
+        if not (_is_number(value) and value > 0):
+            raise InputError(f"{name} {value!r} is not allowed: give a number above 0")
+    for name, value in not_negative.items():
+        if not (_is_number(value) and value >= 0):
+            raise InputError(f"{name} {value!r} is not allowed: give a number of at least 0")
+
+
+def counts(values: Mapping[str, Any], least: int = 1) -> None:
+    """InputError for the first that is no whole number of at least `least`."""
+    for name, value in values.items():
+        if not is_count(value, least):
+            raise InputError(f"{name} {value!r} is not allowed: give a whole number of at least {least}")
+
+
+def is_count(value: Any, least: int) -> bool:
+    """Whether `value` is a whole number of at least `least`."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def shapes(observation: Observation, truth: Any) -> None:
+    """InputError unless there are predictions [N,K], and explanations [N,h,w,c] or none, of truth [N,H,W,C]."""
+    explanation = () if observation.explanation is None else observation.explanation.shape
+    known = {"predictions": (observation.prediction.shape, 2), "images": (truth.shape, 4)}
+    known |= {"explanations": (explanation, 4)} if explanation else {}
+    for name, (shape, axes) in known.items():
+        if len(shape) != axes or shape[0] != truth.shape[0]:
+            told = ", ".join(f"{name} {list(shape)}" for name, (shape, _) in known.items())
+            raise InputError(f"{name} do not fit the others: give [N,K], [N,H,W,C] and [N,h,w,c], and not {told}")
+
+
+def finite(prediction: Array) -> None:
+    """InputError unless all of predictions [N,K] are finite."""
+    values = np.asarray(prediction)
+    broken = np.argwhere(~np.isfinite(values))
+    if len(broken):
+        row, column = broken[0]
+        raise InputError(f"prediction {row} of class {column} is {values[row, column]}: probabilities must be finite")
