@@ -80,7 +80,8 @@ def test_public_documented_and_effective(name):
     assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, before)
     assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in after)
     assert any(not np.array_equal(*pair) for pair in zip(after, before, strict=True))
-    defence, _, _ = fitted(name)
+    defence, state, _ = fitted(name)
+    assert defence.learns == bool(state)
     defence.check(*jax.eval_shape(lambda *arrays: arrays, observed(), images()))
 
 
