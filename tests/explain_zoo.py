@@ -12,7 +12,12 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 SHAPE = (12, 12, 3)
+KEY = jax.random.key(0)
 CLASSES = 4
+quick = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
+"""Compiles in two thirds of the time what runs once."""
 
 
 class Case(NamedTuple):
@@ -138,3 +143,8 @@ def case(name: str) -> Case:
 
 def images(count: int = 3, seed: int = 7) -> jax.Array:
     return jnp.asarray(np.random.default_rng(seed).uniform(size=(count, *SHAPE)), jnp.float32)
+
+
+def call(explainer, apply, variables, image, label=1) -> np.ndarray:
+    """One map, compiled."""
+    return np.asarray(jax.jit(explainer, static_argnums=0)(apply, variables, image, label, KEY))

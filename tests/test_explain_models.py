@@ -1,4 +1,4 @@
-"""Every explainer under the architectures of `xinv.models` and models of other kinds; NNX is in the contract tests."""
+"""Every explainer under the architectures of `xinv.models` and models of other kinds, whatever made them."""
 
 import functools
 
@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from explain_zoo import CLASSES, SHAPE, Case, fill, images
-from test_explain_contract import NEEDED
+from explain_zoo import CLASSES, SHAPE, Case, case, fill, images, quick
+from test_explain_contract import NEEDED, QUARTERS
 from test_models_deep import TINY
 
 from xinv import explain
 from xinv.models.blocks import classifier
 
-KINDS = ("resnet", "mobilenet_v2", "densenet", "equinox", "raw")
+KINDS = ("plain", "resnet", "mobilenet_v2", "densenet", "nnx", "equinox", "raw")
 CAMS = {"class_cams", "constituent_cams", "gradcam", "gradcam_plus_plus", "guided_gradcam"}
 """They need a feature map, which the raw function of products has not."""
 
@@ -39,6 +39,8 @@ def equinox_case() -> Case:
 
 @functools.cache
 def model(name: str) -> Case:
+    if name in ("plain", "nnx"):
+        return case(name)
     if name == "equinox":
         return equinox_case()
     if name == "raw":
@@ -51,27 +53,29 @@ def model(name: str) -> Case:
 
 COARSE = CAMS - {"guided_gradcam"}
 """Their maps have the size of the last feature map."""
-BLACK_BOX = {"anchors", "kernel_shap", "lime", "occlusion", "protodash", "shapley_sampling"}
-"""They only call the model, whatever it is made of."""
-PAIRS = [
-    pytest.param(factory, name, id=f"{factory.__name__}-{name}")
-    for factory in explain.FACTORIES
-    for name in (("mobilenet_v2", "equinox") if factory.__name__ in BLACK_BOX else KINDS)
-    if not (factory.__name__ in CAMS and name == "raw")
-]
+GIVEN = {
+    name: {key: value for key, value in hyper.items() if key != "segments"} | {"segmentation": QUARTERS}
+    if "segments" in hyper
+    else hyper
+    for name, hyper in NEEDED.items()
+}
+TUNNELS = {
+    "smoothgrad of occlusion": explain.smoothgrad(samples=2, base=explain.occlusion(6, 6)),
+    "vargrad of guided_backprop": explain.vargrad(samples=2, base=explain.guided_backprop()),
+}
+EXPLAINERS = {f.__name__: f(**GIVEN.get(f.__name__, {})) for f in explain.FACTORIES} | TUNNELS
+PAIRS = [(name, kind) for name in EXPLAINERS for kind in KINDS if not (name in CAMS and kind == "raw")]
 
 
-@pytest.mark.parametrize(("factory", "name"), PAIRS)
-def test_every_explainer_explains_every_model(factory, name):
-    """Not compiled as a whole, so that the explainers share what jax compiles for each operation."""
-    apply, variables = model(name)
-    explainer = factory(**NEEDED.get(factory.__name__, {}))
-    explanation = np.asarray(explainer(apply, variables, images()[0], jnp.asarray(2), jax.random.key(0)))
-    assert explanation.ndim == 3
-    assert np.isfinite(explanation).all()
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
+def test_every_explainer_explains_every_model(name, kind):
+    apply, variables = model(kind)
+    explain_one = quick(lambda image, label, key: EXPLAINERS[name](apply, variables, image, label, key))
+    explanation = np.asarray(explain_one(images()[0], 2, jax.random.key(0, impl="unsafe_rbg")))
     height, width, _ = explanation.shape
+    assert np.isfinite(explanation).all()
     assert height == width
-    assert height == SHAPE[0] or factory.__name__ in COARSE
+    assert height == SHAPE[0] or name in COARSE
 
 
 @pytest.mark.parametrize("factory", [explain.gradcam, explain.gradcam_plus_plus, explain.class_cams])
