@@ -10,6 +10,8 @@ from xinv import explain
 from xinv.explain.graph import one
 from xinv.types import InputError
 
+IMAGE = jnp.zeros((4, 5, 3))
+
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "raw"])
 def test_deeplift_and_integrated_gradients_sum_to_the_change(name):
@@ -122,6 +124,30 @@ def test_cams_of_classes_and_channels_are_those_of_gradcam():
     terms = call(explain.constituent_cams(), apply, variables, image)
     expected = call(explain.gradcam(relu=False), apply, variables, image)
     np.testing.assert_allclose(terms.sum(-1, keepdims=True), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "relu",
+    [
+        lambda x: (x + jnp.abs(x)) / 2,
+        lambda x: jnp.fmax(x, 0),
+        lambda x: jnp.where(x > 0, 1.0, 0.0) * x,
+        lambda x: x * jnp.heaviside(x, 0.0),
+        lambda x: jnp.where(jnp.logical_not(x < 0), x, 0),
+    ],
+)
+@pytest.mark.parametrize("explainer", [explain.guided_backprop(), explain.deconvolution()])
+def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
+    with pytest.raises(InputError, match=r"has no rule for the ReLU that .* computes here: write it as jax.nn.relu"):
+        jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(relu(x) - 0.3).sum((1, 2)), {}, x, 0, KEY), IMAGE)
+
+
+@pytest.mark.parametrize(
+    "function", [jax.nn.silu, jax.nn.gelu, jax.nn.leaky_relu, jax.nn.hard_swish, lambda x: jax.nn.relu(x) + x]
+)
+def test_what_is_no_relu_is_not_refused(function):
+    explainer = explain.guided_backprop()
+    jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE)
 
 
 @jax.custom_jvp

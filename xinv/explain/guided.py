@@ -2,7 +2,8 @@
 
 A ReLU is recognised by what it computes and not by its name: max(x, 0), clamp(x, 0, 6), where(x > 0, x, 0) and its
 relatives, x·(x > 0), and the minimum with a constant next to one of these (ReLU6); written by hand or inside
-`jax.nn.relu` and `jax.nn.relu6`. Other functions, leaky ReLUs among them, keep their own derivative.
+`jax.nn.relu` and `jax.nn.relu6`. Other functions, leaky ReLUs among them, keep their own derivative. What computes a
+ReLU in yet another way is refused, because its own derivative would pass for a rule.
 """
 
 import functools
@@ -11,14 +12,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xinv.explain import graph as graphs
 from xinv.explain.backward import Rule, Site, walk
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
-from xinv.explain.kinds import is_pointwise
+from xinv.explain.kinds import interior, is_pointwise
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 GREATER, LESS = ("gt", "ge"), ("lt", "le")
+PROBES = np.array([-1000, -2, -0.01, 0.01, 2, 1000])
+"""Where a function of one value is looked at to tell whether it is a ReLU."""
 
 
 @functools.cache
@@ -128,6 +132,7 @@ def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array
         graph = graphs.trace(one(apply, variables), image, lambda equation: _clip(equation, {}) is not None)
         clips = rectifiers(graph.equations)
         _refuse_hidden(name, graph)
+        _refuse_unknown(name, graph, clips)
         if not clips:
             raise InputError(f"{name} changes the backward pass of ReLUs, and the model has none")
 
@@ -158,3 +163,33 @@ def _refuse_hidden(name: str, graph: Graph) -> None:
             hidden = hidden.keys() & set(inner[-1].outputs)
         if hidden:
             raise InputError(f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}")
+
+
+def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Slot, Clip]) -> None:
+    """Raises InputError where several equations, none of them a known ReLU, together compute one."""
+    position: dict[Slot, int] = {}
+    for number, equation in enumerate(graph.equations):
+        found = interior(equation, graph.equations, position)
+        position.update(dict.fromkeys(equation.outputs, number))
+        if found is None:
+            continue
+        steps = [*found[1], equation]
+        if clips.keys().isdisjoint(step.outputs[0] for step in steps) and _computes_relu(found[0], steps):
+            raise InputError(
+                f"{name} has no rule for the ReLU that {equation.name!r} computes here: write it as jax.nn.relu"
+            )
+
+
+def _computes_relu(root: Slot, steps: Sequence[Equation]) -> bool:
+    """Whether the last of the steps is a positive multiple of max(root, 0), as far as can be told at trace time."""
+    constants = [slot for step in steps for slot in step.inputs if slot.constant is not None]
+    if any(slot.number is None for slot in constants) or any(step.name in CUSTOM for step in steps):
+        return False
+    with jax.ensure_compile_time_eval():
+        probes = jnp.asarray(PROBES, root.dtype)
+        values = {slot: jnp.full(probes.shape, slot.number, slot.dtype) for slot in constants} | {root: probes}
+        for step in steps:
+            values.update(zip(step.outputs, step.evaluate(*(values[slot] for slot in step.inputs)), strict=True))
+        output = np.float64(values[steps[-1].outputs[0]])
+    slope = output[-1] / PROBES[-1]
+    return bool(slope > 0 and np.allclose(output, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0))

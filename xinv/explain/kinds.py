@@ -7,9 +7,9 @@ import jax
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
 
 _POINTWISE = """
-  abs activation add add_any ceil clamp convert_element_type copy cos div eq erf exp exp2 expm1 floor
-  ge gt integer_pow is_finite le log log1p logistic lt max min mul name ne neg pow round rsqrt
-  select_n sign sin sqrt square stop_gradient sub tan tanh
+  abs activation add add_any and ceil clamp convert_element_type copy cos div eq erf exp exp2 expm1 floor
+  ge gt integer_pow is_finite le log log1p logistic lt max min mul name ne neg not or pow round rsqrt
+  select_n sign sin sqrt square stop_gradient sub tan tanh xor
 """
 POINTWISE = frozenset(_POINTWISE.split())
 """Primitives whose output at a position depends on their inputs at that position alone, where shapes are equal."""
@@ -66,8 +66,8 @@ def fused(graph: Graph) -> Graph:
     position: dict[Slot, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
-        interior = _interior(equation, equations, position)
-        equations.append(equation if interior is None else _activation(equation, *interior))
+        steps = interior(equation, equations, position)
+        equations.append(equation if steps is None else _activation(equation, *steps))
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return pruned(graph._replace(equations=tuple(equations)))
 
@@ -82,7 +82,7 @@ def pruned(graph: Graph) -> Graph:
     return graph._replace(equations=tuple(kept[::-1]))
 
 
-def _interior(
+def interior(
     equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]
 ) -> tuple[Slot, list[Equation]] | None:
     """The one value that an equation with several dependent operands is a pointwise function of, and the way there."""
@@ -101,8 +101,8 @@ def _interior(
     return (root, [equations[number] for number in sorted(found)]) if root.shape == shape else None
 
 
-def _activation(equation: Equation, root: Slot, interior: Sequence[Equation]) -> Equation:
-    steps = [*interior, equation]
+def _activation(equation: Equation, root: Slot, inner: Sequence[Equation]) -> Equation:
+    steps = [*inner, equation]
 
     def run(value: jax.Array) -> list[jax.Array]:
         return [evaluate(steps, {root: value})[equation.outputs[0]]]
