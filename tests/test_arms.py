@@ -114,6 +114,15 @@ ARMS = {
     ),
     "reads": base.arm("pixels", "activations", learns=dict(prediction="surrogate"), encoder="flatten"),
     "class_image": base.arm("prediction", known="target", name="fredrikson"),
+    "preimage": base.arm("prediction", known="target", name="preimage", steps=3),
+    "searched": base.arm(
+        "prediction",
+        learns=dict(prediction="surrogate"),
+        known="surrogate",
+        name="gradient_reconstruction",
+        steps=2,
+        search=(2, 1),
+    ),
 }
 
 
@@ -196,6 +205,18 @@ def _is(path, workdir, arm):
     name = ARMS[arm].attack.name
     spec = json.loads((workdir / "stages" / f"attack-{digest}" / "spec.json").read_text())
     return spec["settings"].get("name") == name
+
+
+def test_a_search_leaves_its_trials(finished):
+    """Their weights with the attack, and how far each was from an SSIM of 1 among the curves."""
+    workdir, _ = finished
+    curves = [json.loads(line) for line in (workdir / "curves.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in curves if line["arm"] == "searched"]
+    states = [path / "state" for path in stages(workdir, "attack") if "search" in (path / "spec.json").read_text()]
+    found = [tree for tree in map(store.load_tree, filter(Path.exists, states)) if "trials" in tree]
+    (trials,) = (tree["trials"] for tree in found)
+    np.testing.assert_allclose(losses, 1 - trials["ssim"], rtol=1e-6)
+    assert found[0]["l2"] == trials["l2"][trials["ssim"].argmax()]
 
 
 def test_an_image_is_read_by_its_own_arm_and_by_others(finished):

@@ -1,0 +1,146 @@
+"""The papers' experiments at every size, on black images of the right shapes: each unit passes the rehearsal."""
+
+import functools
+import importlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from xinv import audit, data, store
+from xinv.types import InputError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from configs import thielen, yang, zhao
+
+SIZES = {
+    "yang": tuple(yang._sizes()),
+    "thielen": tuple(thielen._SIZES),
+    "zhao": tuple(zhao._sizes()),
+}
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+DIGITS = tuple("0123456789")
+
+
+class RehearsedError(Exception):
+    """All is right: nothing need be computed."""
+
+
+@functools.cache
+def units(name, size):
+    """The configs of a sweep, as launch/sweep.py makes them."""
+    module = importlib.import_module(f"configs.{name}")
+    config = module.get_config(size)
+    config.seeds = 1
+    return [_changed(config, unit) for unit in module.sweep(config, size)]
+
+
+def _changed(config, unit):
+    changed = ConfigDict(config.to_dict()).lock()
+    changed.update_from_flattened_dict({key: value for key, value in unit.items() if not isinstance(value, dict)})
+    for key, value in unit.items():
+        if isinstance(value, dict):
+            changed[key] = ConfigDict(value)
+    return changed.to_dict()
+
+
+def load(settings):
+    return _load(json.dumps(settings, default=str))
+
+
+@functools.cache
+def _load(text):
+    """A data set of the labels and shapes of that section."""
+    settings = json.loads(text)
+    source, change = settings["source"], settings["transform"]
+    side, *_ = source.get("resize") or change["resize"] or (32,)
+    grey = source["name"] == "idx" or change["grayscale"] or source.get("grayscale", False)
+    count = {32: 14_000, 64: 530 * 20}.get(side, 240)
+    images = np.zeros((count, side, side, 1 if grey else 3), np.uint8)
+    if source["name"] == "folder":
+        named = re.findall(r"\?P<(\w+)>", source["labels"]) or [source["labels"]]
+        people = [f"person{number}" for number in range(len(images) // 20)]
+        classes = {label: people if label == "identity" else ["happy", "sad"] for label in named}
+    else:
+        classes = {"label": CIFAR10 if source["name"] == "tfds" else DIGITS}
+    labels = {label: np.arange(len(images)) % len(names) for label, names in classes.items()}
+    drawn = data.create(source.get("title", ""), images, labels, classes, data.dataset.digest([text]))
+    return data.transform(drawn, classes=change["classes"] and tuple(change["classes"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "chosen"),
+    [
+        *(("yang", size, "") for size in SIZES["yang"]),
+        *(("thielen", size, "table-[34]|figure") for size in SIZES["thielen"]),
+        ("zhao", "runlocal", "figure-4b-inputs"),
+        ("zhao", "icv-mefed-identity", "figure-5"),
+        ("zhao", "celeba-facescrub", "figure-S5a"),
+    ],
+)
+def test_every_unit_passes_the_rehearsal(name, size, chosen, tmp_path, monkeypatch):
+    def begin(*arguments):
+        raise RehearsedError
+
+    monkeypatch.setattr(audit, "_load", load)
+    monkeypatch.setattr(audit.results, "begin", begin)
+    with store.opened(tmp_path / "stages") as stages:
+        for config in units(name, size):
+            if re.match(chosen, config["unit"]):
+                with pytest.raises(RehearsedError):
+                    audit.run(config, tmp_path / config["unit"], stages)
+
+
+@pytest.mark.parametrize(("name", "size"), [(name, size) for name, sizes in SIZES.items() for size in sizes])
+def test_what_is_published_is_what_is_measured(name, size):
+    """Of an arm or a classifier of that unit; and no two units have one name."""
+    configs = units(name, size)
+    assert len({config["unit"] for config in configs}) == len(configs)
+    for config in configs:
+        measured = {"target", "evaluation", *config["shadows"], *config["arms"]}
+        assert {row["arm"] for row in config["report"]["published"]} <= measured, config["unit"]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_docstring_lists_every_size_with_its_cost(name):
+    lines = importlib.import_module(f"configs.{name}").__doc__.splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
+    table = [row for row in rows if re.search("two cores|accelerator", row[-1])]
+    listed = {size.strip().removesuffix(" (or none)") for row in table for size in row[0].split(",")}
+    assert listed == set(SIZES[name])
+    assert all(re.search(r"estimate|beside other work|measured", row[-1]) for row in table)
+
+
+def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
+    for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):
+        section = yang._sizes()[size].data("generic")
+        own, others = section["transform"]["classes"][1], section["auxiliary"]["transform"]["classes"][1]
+        assert len(own) == len(others) == 5
+        assert not set(own) & set(others)
+
+
+def test_so_many_classes_are_the_first_of_them():
+    images, labels = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1), {"identity": np.arange(12) % 4}
+    faces = data.create("faces", images, labels, {"identity": tuple("abcd")}, "")
+    few, named = (data.keep(faces, "identity", classes) for classes in (3, tuple("abc")))
+    np.testing.assert_array_equal(few.images, images[labels["identity"] < 3])
+    assert few.fingerprint == named.fingerprint
+    for count in (0, 5):
+        with pytest.raises(InputError, match=f"{count} classes of 'identity' cannot be kept: choose 1 to 4"):
+            data.keep(faces, "identity", count)
+
+
+def test_faces_are_attacked_as_in_the_papers_figures():
+    """Figures 6 and 8: m and k of 10, 50, 100 and 530, by attackers who have CelebA; Table I: 80 % train the target."""
+    configs = {config["unit"]: config for config in units("yang", "facescrub")}
+    arms = {f"{kind}_{m}" for kind in ("aligned", "baseline") for m in (10, 50, 100, 530)}
+    assert set(configs["truncation"]["arms"]) == arms
+    assert {f"size-{k}" for k in (10, 50, 100, 530)} <= set(configs)
+    for name in ("truncation", "size-50", "classes", "auxiliary-generic", "optimised"):
+        assert configs[name]["data"]["roles"]["roles"] == dict(target_train=0.8, attack_test=0.2)
+        assert configs[name]["data"]["auxiliary"]["source"]["root"].endswith("celeba")
+        assert all(arm["learns"]["roles"] == ("auxiliary",) for arm in configs[name]["arms"].values())
