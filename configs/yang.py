@@ -247,7 +247,8 @@ PRIORS = {
 }
 """What Section II-B lists: none, Simonyan's, Mahendran and Vedaldi's of 2015 and of 2016, and Yosinski's.
 
-The paper states no weights. On 48 digits at `runlocal` each of these finds images of the very prediction.
+The paper states no weights. By each of these, 48 digits at `runlocal` are given images of the observed class, and of
+its prediction to a mean squared distance below 0.003.
 """
 
 

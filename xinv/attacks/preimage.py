@@ -33,9 +33,9 @@ def preimage(
 ) -> Attack:
     """Clamped gradient descent on ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂) (Yang 2019, Eq. 4 and 5).
 
-    Yang lists these priors without weights. With those here, which are this library's own, 48 MNIST digits at an eighth
-    of the channels are given images of their very prediction, with a hundred steps of three times the rate. From
-    predictions instead of logits the descent of a random image does not: where softmax is sure it has no slope.
+    Yang lists these priors without weights. Those here are this library's own: of 48 MNIST digits, at an eighth of the
+    channels, every class is met and predictions to a mean squared distance of 0.02 (SSIM 0.04: such images are no
+    digits). By distance "prediction" few random images reach the class: where softmax is sure it has no slope.
 
     Args:
       start: as in `gradient_reconstruction`.
