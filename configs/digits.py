@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
     )
 
 
-def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """The target's width against what its explanations give away."""
-    del config, arg
+    del arg, config
     return [{"unit": f"digits-width-{width}", "target.model.width": width} for width in (0.0625, 0.125, 0.25)]

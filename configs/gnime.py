@@ -15,7 +15,7 @@
 | celeba-attributes | TFDS, 128x128, eight attributes (Figure 6) | an accelerator |
 | imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator |
 
-The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3), "lambda-…", "queries" (an attacker who
+The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion), "lambda-…", "queries" (an attacker who
 averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender out of distribution),
 "attributes" (Figure 6).
 
@@ -146,14 +146,14 @@ def table_1(names: tuple[str, ...]) -> ConfigDict:
     return ConfigDict(arms)
 
 
-def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Table 1, then each further experiment; units share what they have in common."""
     arg = arg or PAPER
-    name = _names(arg)[0]
-    known, player = config.defences.to_dict(), config.defences.gnime.to_dict()
+    config, name = config or get_config(arg), _names(arg)[0]
+    known = config.defences.to_dict()
     shared = dict(prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name))
     with_gnime = shared | dict(gnime=_by(name, "gnime"))
-    bounded = {f"gamma_{gamma:.0e}": player | dict(gamma=gamma, trained="gnime") for gamma in GAMMAS}
+    bounded = {by: defence for gamma in GAMMAS for by, defence in _bounded(gamma, known).items()}
     asked = {f"{by}_{count}": _by(name, by, queries=count) for by in ("rnd", "gnime") for count in QUERIES}
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
     third = {"prediction_sigmoid": base.defended("prediction", by=("sigmoid",), encoder="none")}
@@ -178,6 +178,16 @@ def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
     return {"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": (), **changes}
+
+
+def _bounded(gamma: float, known: dict) -> dict:
+    """GNIME within Eq. 3's bound, and noise and optimised noise of the magnitude that leaves it."""
+    bound = f"gamma_{gamma:.0e}"
+    alike = {by: known[by] | dict(match=bound) for by in ("rnd", "ond")}
+    alike["ond"]["trained"] = "ond"
+    return {bound: known["gnime"] | dict(gamma=gamma, trained="gnime")} | {
+        f"{by}_{gamma:.0e}": defence for by, defence in alike.items()
+    }
 
 
 def _by(name: str, *defences: str, queries: int = 1) -> ConfigDict:

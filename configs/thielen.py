@@ -236,7 +236,7 @@ TABLE_1 = {
 """Weighted F1 of the target, per activation and dropout between its dense layers."""
 
 
-def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Table 1, a unit per activation and dropout, then a unit per table of reconstructions."""
     del config
     size, units = _SIZES[arg or PAPER], []

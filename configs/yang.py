@@ -210,7 +210,7 @@ def _truncation(size: Size) -> ConfigDict:
     return ConfigDict(arms)
 
 
-def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Every figure and Table II; units share what they have in common."""
     size = _sizes()[arg or PAPER]
     units = [{"unit": "truncation"}]
@@ -224,7 +224,8 @@ def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
         unit = {"unit": f"size-{count}", "report.published": (), "arms": _only(full=_arm(size.auxiliary))}
         units.append(unit | _images(size, size.auxiliary, kept))
     units.append({"unit": "classes", "arms": _inference(size)})
-    return [*units, _joint(config, arg or PAPER, size), {"unit": "optimised", "arms": _optimised(size)}]
+    units.append(_joint(config or get_config(arg), arg or PAPER, size))
+    return [*units, {"unit": "optimised", "arms": _optimised(size)}]
 
 
 def _inference(size: Size) -> dict:

@@ -157,8 +157,7 @@ def _read(*names: str, **views: dict) -> ConfigDict:
     return base.arm("prediction", *names, encoder="flatten_unet", **views)
 
 
-def sweep(config: ConfigDict, arg: str = "") -> list[dict]:
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
-    del arg
-    units = figures(config) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
+    units = figures(config or get_config(arg)) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
     return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in units.items()]

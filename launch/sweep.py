@@ -3,10 +3,10 @@
 Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
 
-The config file defines `sweep(config, arg) -> list of {dotted key: value}`; a dict as value replaces a whole section.
-`config` is what get_config(arg) returns, as overridden by --config.a.b=…, so that an override holds in every unit; a
-unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages, so that
-what they have in common is computed once.
+The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value replaces a whole
+section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…, so that an override holds in every
+unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages,
+so that what they have in common is computed once.
 """
 
 import itertools
@@ -35,8 +35,8 @@ def run(argv: Sequence[str]) -> None:
     base = cli.config(CONFIG)
     module, arg = cli.config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not hasattr(module, "sweep"):
-        raise InputError(f"{module.__file__} defines no sweep(config, arg): run it with launch/run.py")
-    configs = [_changed(base, change) for change in module.sweep(ConfigDict(base), arg)]
+        raise InputError(f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py")
+    configs = [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
     _name_overruled(configs, base, config_flags.get_override_values(flags.FLAGS["config"]))
     workdir = Path(WORKDIR.value)
     diverged = []

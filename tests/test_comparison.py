@@ -16,7 +16,7 @@ def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_
     config = gnime.get_config(size)
     units = [gnime.table_1(gnime.EXPLANATIONS).to_dict()]
     units += [
-        part["arms"] for part in gnime.sweep(config, size) if part.get("arms") and part["unit"] != "reverse-sigmoid"
+        part["arms"] for part in gnime.sweep(size, config) if part.get("arms") and part["unit"] != "reverse-sigmoid"
     ]
     for arms in units:
         bare = {}

@@ -36,7 +36,7 @@ def units(name, size):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config(size)
     config.seeds = 1
-    return [_changed(config, unit) for unit in module.sweep(config, size)]
+    return [_changed(config, unit) for unit in module.sweep(size, config)]
 
 
 def _changed(config, unit):

@@ -60,7 +60,7 @@ from ml_collections import ConfigDict
 def get_config(arg=""):
     return ConfigDict(dict(unit="", width=1.0, seeds=3, players=dict(one=dict(width=1.0, lam=1.0))))
 
-def sweep(config, arg):
+def sweep(arg, config):
     print("sees", config.to_json(sort_keys=True))
     copied = config.players.to_dict() | dict(two=config.players.one.to_dict())
     return [{"unit": "copies", "players": copied}, {"unit": "varies", "players.one.lam": 9.0}]
