@@ -147,4 +147,4 @@ def images(count: int = 3, seed: int = 7) -> jax.Array:
 
 def call(explainer, apply, variables, image, label=1) -> np.ndarray:
     """One map, compiled."""
-    return np.asarray(jax.jit(explainer, static_argnums=0)(apply, variables, image, label, KEY))
+    return np.asarray(quick(explainer, static_argnums=0)(apply, variables, image, label, KEY))

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from explain_zoo import case, images
+from explain_zoo import case, images, quick
 
 from xinv import explain
 
@@ -55,7 +55,7 @@ def mapped(explainer, name="marked"):
         traces.append(None)
         return jax.vmap(functools.partial(explainer, apply, variables))(images, labels, keys)
 
-    compiled = jax.jit(explain_all)
+    compiled = quick(explain_all)
 
     def call(images, labels, seed=0):
         return np.asarray(compiled(variables, images, labels, jax.random.split(jax.random.key(seed), len(images))))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explain_zoo import quick
 from witnesses import SOURCES, maps
 
 from xinv import explain
@@ -88,7 +89,7 @@ def compiled(name):
     if name.startswith("captum/deeplift"):
         model = pooled if "max" in name else functools.partial(network, mean=True)
     model = scaled if name.startswith("grad-cam") else model
-    return jax.jit(functools.partial(explain.build(factory, **hyper), model))
+    return quick(functools.partial(explain.build(factory, **hyper), model))
 
 
 @pytest.mark.parametrize("source", SOURCES)

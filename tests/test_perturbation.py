@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explain_zoo import quick
 from scipy.optimize import nnls
 from sklearn.linear_model import Lasso, Ridge
 from witnesses import SOURCES, maps
@@ -40,7 +41,7 @@ def smooth(variables, images):
 
 
 def compiled(explain):
-    return jax.jit(explain, static_argnums=0)
+    return quick(explain, static_argnums=0)
 
 
 def small_problem(seed=0, shape=(2, 3, 1), classes=3):

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from explain_zoo import quick
 from test_perturbation import KEY, as_tuples, compiled, small_problem, smooth
 
 from xinv.explain import batch, build, gradient, memory, normalise, perturb
@@ -37,10 +38,10 @@ def test_a_batch_is_its_examples(name, monkeypatch):
     variables = rng.normal(size=(64, 3)).astype(np.float32)
     images = np.concatenate([rng.random((2, 8, 8, 1)), np.zeros((1, 8, 8, 1))]).astype(np.float32)
     labels, keys = jnp.array([0, 1, 2]), jax.random.split(KEY, 3)
-    one = jax.jit(lambda variables, *example: explain(smooth, variables, *example))
+    one = quick(lambda variables, *example: explain(smooth, variables, *example))
     alone = [one(variables, *example) for example in zip(images, labels, keys, strict=True)]
     monkeypatch.setattr(memory, "CPU_BUDGET", 2**13)  # a few copies at a time
-    together = jax.jit(jax.vmap(lambda *example: explain(smooth, variables, *example)))(images, labels, keys)
+    together = quick(jax.vmap(lambda *example: explain(smooth, variables, *example)))(images, labels, keys)
     assert together.shape[:3] == (3, 8, 8)
     assert np.isfinite(together).all()
     np.testing.assert_allclose(together, jnp.stack(alone), atol=2e-5)

@@ -18,6 +18,9 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 def smoothgrad(stdev: float = 0.15, samples: int = 50, base: Explainer | None = None) -> Explainer:
     """The mean map of noisy copies of the image (Smilkov et al. 2017, section 3).
 
+    The parameters are those of DeepLeak's Table VIII but for captum's `draw_baseline_from_distrib`, which needs a base
+    with a distribution of baselines: no base has one here, nor has the gradient that DeepLeak smooths.
+
     Args:
       stdev: standard deviation of the Gaussian noise, in units of intensity.
       samples: noisy copies.
