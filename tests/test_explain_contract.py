@@ -119,7 +119,7 @@ def test_constant_images_give_no_nan(factory, hyper, value):
 
 
 @every
-@pytest.mark.parametrize("name", ["residual", "depthwise", "nnx"])
+@pytest.mark.parametrize("name", ["residual", "depthwise"])
 def test_other_models_are_accepted(factory, hyper, name):
     """Traced only: what they compute is tested beside each method."""
     explainer = functools.partial(factory(**hyper), *case(name))
