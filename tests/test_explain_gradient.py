@@ -37,6 +37,22 @@ def test_gradient_is_a_central_difference(of):
         np.testing.assert_allclose(product.ravel(), image.ravel() * np.array(expected), atol=1e-7)
 
 
+def test_copies_share_one_baseline_or_draw_their_own():
+    """Without noise the copies differ by their baselines alone."""
+    base = explain.integrated_gradients(3, baseline="uniform")
+    variances = [call(explain.vargrad(0.0, 4, base, anew), "plain") for anew in (False, True)]
+    assert variances[0].max() < 1e-9 * variances[1].max()
+    np.testing.assert_allclose(call(explain.smoothgrad(0.0, 1, base, False), "plain"), call(base, "plain"), rtol=1e-5)
+
+
+def test_a_drawn_baseline_is_where_the_path_starts():
+    apply, image = lambda a, x: jnp.sin(x.reshape(len(x), -1) @ a), images(1)[0]
+    a = jnp.asarray(np.random.default_rng(0).normal(size=(image.size, CLASSES)) / 10)
+    explanation = explain.integrated_gradients(20, baseline="uniform")(apply, a, image, 1, KEY)
+    scores = apply(a, jnp.stack([image, jax.random.uniform(KEY, image.shape)]))[:, 1]
+    np.testing.assert_allclose(explanation.sum(), scores[0] - scores[1], rtol=1e-4)
+
+
 def test_gradcam_by_hand():
     """The last map of `residual` enters the logits by its mean and a matrix, so that alpha is W / (6·6)."""
     apply, variables = case("residual")

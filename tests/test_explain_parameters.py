@@ -40,7 +40,7 @@ TABLE: dict[str, tuple[dict, dict[str, tuple]]] = {
     "input_x_gradient": ({}, SCORE),
     "integrated_gradients": (
         {"steps": 3},
-        {"steps": (4,), "method": WAYS, "multiply_by_inputs": (False,), "baseline": (0.5,)} | SCORE,
+        {"steps": (4,), "method": WAYS, "multiply_by_inputs": (False,), "baseline": (0.5, "uniform")} | SCORE,
     ),
     "kernel_shap": ({"samples": 8, "segments": 6}, {"samples": (7,)} | SUPERPIXELS),
     "lime": (
@@ -70,7 +70,10 @@ TABLE: dict[str, tuple[dict, dict[str, tuple]]] = {
 }
 """Per factory its arguments, and values of each of its parameters instead of these or of the default."""
 
+RANDOM = explain.integrated_gradients(2, baseline="uniform")
 MORE: list[tuple[str, dict, dict[str, tuple]]] = [
+    ("smoothgrad", {"samples": 3, "base": RANDOM}, {"draw_baseline_from_distrib": (False,)}),
+    ("vargrad", {"samples": 3, "base": RANDOM}, {"draw_baseline_from_distrib": (False,)}),
     ("lrp", {"rule": "alpha_beta"}, {"alpha": (1.0,)}),
     ("gradcam_plus_plus", {"relu": False, "layer": 0, "of": "input"}, {"relu": (True,)}),
     ("lrp", {"rule": "gamma"}, {"gamma": (1.0,)}),

@@ -57,6 +57,8 @@ def input_x_gradient(of: str = "logit") -> Explainer:
     return explain
 
 
+UNIFORM = "uniform"
+"""The distribution that a baseline may be drawn from."""
 METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
 """Quadratures of the integral from the baseline to the image, numbered as in captum."""
 
@@ -66,7 +68,7 @@ def integrated_gradients(
     steps: int = 50,
     method: str = "gausslegendre",
     multiply_by_inputs: bool = True,
-    baseline: float = 0.0,
+    baseline: float | str = 0.0,
     of: str = "logit",
 ) -> Explainer:
     """The gradient's mean on the straight line from a baseline to the image (Sundararajan et al. 2017, eq. 1).
@@ -78,17 +80,22 @@ def integrated_gradients(
       steps: points at which the gradient is taken.
       method: a quadrature, one of `METHODS`.
       multiply_by_inputs: False leaves the mean gradient, in score per unit of intensity.
-      baseline: the intensity of every pixel of the baseline.
+      baseline: the intensity of every pixel of the baseline; or "uniform", an image of random intensities in [0,1].
       of: as for `gradient`.
 
     Raises:
-      InputError: unknown `method` or `of`, or no steps.
+      InputError: unknown `method`, `of` or `baseline`, or no steps.
     """
+    if isinstance(baseline, str) and baseline != UNIFORM:
+        raise InputError(f"baseline={baseline!r} is neither an intensity nor {UNIFORM!r}")
     base = gradient(of)
     positions, weights = quadrature(method, steps)
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        start = jnp.full_like(image, baseline)
+        if baseline == UNIFORM:
+            start = jax.random.uniform(key, image.shape, image.dtype)
+        else:
+            start = jnp.full_like(image, baseline)
 
         def term(row: tuple[jax.Array, jax.Array]) -> jax.Array:
             position, weight = row

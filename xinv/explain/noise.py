@@ -15,30 +15,39 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
 @functools.cache
-def smoothgrad(stdev: float = 0.15, samples: int = 50, base: Explainer | None = None) -> Explainer:
+def smoothgrad(
+    stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True
+) -> Explainer:
     """The mean map of noisy copies of the image (Smilkov et al. 2017, section 3).
-
-    The parameters are those of DeepLeak's Table VIII but for captum's `draw_baseline_from_distrib`, which needs a base
-    with a distribution of baselines: no base has one here, nor has the gradient that DeepLeak smooths.
 
     Args:
       stdev: standard deviation of the Gaussian noise, in units of intensity.
       samples: noisy copies.
       base: the explainer whose maps are averaged (in `build`, its name); None is `gradient()`.
+      draw_baseline_from_distrib: whether a base that draws, such as `integrated_gradients(baseline="uniform")` its
+        baseline, draws anew for each copy, or once for all (captum's default). Other bases ignore it.
 
     Raises:
       InputError: no samples, or a negative deviation.
     """
-    return _tunnel(lambda first, mean, square: first + mean, stdev, samples, base)
+    return _tunnel(lambda first, mean, square: first + mean, stdev, samples, base, draw_baseline_from_distrib)
 
 
 @functools.cache
-def vargrad(stdev: float = 0.15, samples: int = 50, base: Explainer | None = None) -> Explainer:
+def vargrad(
+    stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True
+) -> Explainer:
     """The variance over noisy copies of the image, not negative (Adebayo et al. 2018, section 3). See `smoothgrad`."""
-    return _tunnel(lambda first, mean, square: jnp.maximum(square - mean**2, 0), stdev, samples, base)
+
+    def variance(first: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
+        return jnp.maximum(square - mean**2, 0)
+
+    return _tunnel(variance, stdev, samples, base, draw_baseline_from_distrib)
 
 
-def _tunnel(reduce: Callable[..., jax.Array], stdev: float, samples: int, base: Explainer | None) -> Explainer:
+def _tunnel(
+    reduce: Callable[..., jax.Array], stdev: float, samples: int, base: Explainer | None, anew: bool
+) -> Explainer:
     """`reduce(first map, mean, mean square)`, the means being of the maps' differences from the first.
 
     The differences are small where the variance is, so that it does not cancel in float32.
@@ -50,10 +59,10 @@ def _tunnel(reduce: Callable[..., jax.Array], stdev: float, samples: int, base: 
     base = base or gradient()
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        def noisy(key: Key) -> jax.Array:
-            noise, inner = jax.random.split(key)
+        def noisy(copy_key: Key) -> jax.Array:
+            noise, inner = jax.random.split(copy_key)
             copy = image + stdev * jax.random.normal(noise, image.shape, image.dtype)
-            return base(apply, variables, copy, label, inner)
+            return base(apply, variables, copy, label, inner if anew else key)
 
         keys = jax.random.split(key, samples)
         first = noisy(keys[0])
