@@ -15,9 +15,9 @@
 | celeba-attributes | TFDS, 128x128, eight attributes (Figure 6) | an accelerator |
 | imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator |
 
-The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion), "lambda-…", "queries" (an attacker who
-averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender out of distribution),
-"attributes" (Figure 6).
+The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
+"lambda-…", "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or
+a defender out of distribution), "attributes" (Figure 6).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code, "gnime_decoder", since the
 published figures come from these; the paper's text names Zhao's, "decoder", which takes ten times the operations. At
