@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from bench_training import matmul_rate
 
 from xinv import explain, models
 from xinv.explain import memory
@@ -90,8 +91,11 @@ def run(batch_size: int | None, rounds: int, methods: list[str] | None, networks
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batches of {batch_size}, {rounds} rounds")
     captum = _captum()
     print(captum.settings() if captum else "captum is not installed (pip install 'xinv[bench]'): xinv alone")
-    ratios = []
+    ratios, peak = [], matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
     for name in networks:
+        operations = _operations(NETWORKS[name])
+        print(f"{name}: a forward pass takes {operations / 1e6:.0f} million operations;", end=" ")
+        print(f"at the {peak / 1e12:.2f} TFLOP/s of a matrix product {peak / operations:.0f} images/s")
         print(f"{name:22s}xinv: images/s  of roofline      MiB   captum: images/s      MiB    ratio")
         inputs = _inputs(NETWORKS[name], batch_size)
         theirs = captum.runs(name, inputs, methods) if captum else {}
@@ -123,6 +127,13 @@ def _inputs(network: Network, batch_size: int) -> Inputs:
     images = jax.random.uniform(jax.random.key(0), (batch_size, *network.shape))
     variables = jax.jit(network.model.init)(jax.random.key(1), images[:1])
     return Inputs(variables, images, jnp.argmax(jax.jit(network.model.apply)(variables, images), -1))
+
+
+def _operations(network: Network) -> float:
+    """Of a forward pass of one image, as XLA counts them."""
+    image = jax.ShapeDtypeStruct((1, *network.shape), jnp.float32)
+    variables = jax.eval_shape(network.model.init, jax.random.key(0), image)
+    return jax.jit(network.model.apply).lower(variables, image).cost_analysis()["flops"]
 
 
 def _measure(name: str, model: Model, inputs: Inputs, captum: Run | None, rounds: int) -> list[float]:

@@ -54,7 +54,7 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
     print(torch_settings())
     data = examples(4 * batch_size)
     for dtype in ("float32",) if cpu else ("float32", "bfloat16"):
-        peak = _matmul_rate(dtype, 2048 if cpu else 8192)
+        peak = matmul_rate(dtype, 2048 if cpu else 8192)
         print(f"{dtype}: a matrix product reaches {peak / 1e12:.2f} TFLOP/s")
         for name, network in NETWORKS.items():
             runs = {"xinv": _xinv(network, dtype, data, batch_size)}
@@ -91,7 +91,7 @@ def examples(count: int) -> dict[str, np.ndarray]:
     }
 
 
-def _matmul_rate(dtype: str, size: int) -> float:
+def matmul_rate(dtype: str, size: int) -> float:
     """FLOP/s of the fastest of ten large matrix products."""
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
