@@ -5,9 +5,9 @@
 
 | SIZE | data | on |
 |---|---|---|
-| runlocal | a tenth of MNIST at an eighth of the widths | two cores, about half an hour |
+| runlocal | a tenth of MNIST at an eighth of the widths | two cores, two hours beside other work |
 | runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, ten minutes |
-| runlocal-cifar10 | the 5,000-image subset | two cores, about half an hour |
+| runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
 | runlocal-yale | Yale faces with the attribute glasses (Figure 6) | two cores, minutes |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator |
 | celeba | a folder per identity in $XINV_DATA/celeba, 128x128 | an accelerator |

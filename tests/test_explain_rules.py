@@ -147,7 +147,8 @@ def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
 )
 def test_what_is_no_relu_is_not_refused(function):
     explainer = explain.guided_backprop()
-    jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE)
+    found = jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE)
+    assert found.shape == IMAGE.shape
 
 
 @jax.custom_jvp

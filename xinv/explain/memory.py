@@ -32,7 +32,7 @@ def budget() -> int:
 def peak(function: Callable, *arguments: Any) -> int:
     """Bytes of intermediate values alive at once, evaluated in order and freed at their last use.
 
-    The arguments may be shapes. What XLA fuses needs less, so that this is an upper estimate.
+    The arguments may be shapes. An estimate: XLA keeps some values that are taken for fused here, and reorders.
     """
     return max(1, _peak(jax.make_jaxpr(function)(*arguments).jaxpr))
 
