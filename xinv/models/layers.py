@@ -31,9 +31,9 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 # 1024 channels at 4×4: forward, input and kernel gradient 99, 101, 155 by taps, 172, 242, 189 by lax.
 SMALL_MAP = 4
-# 1 to 128 channels at 32×32: input gradient 6 by columns, 27 by lax; kernel gradient 9 by rows of taps, 25 by lax. To one
-# channel, columns are no product: XLA fuses them and computes g anew for each tap. A step of GNIME at an eighth of its
-# width takes 115 so, and 96 by a convolution.
+# 1 to 128 channels at 32×32: input gradient 6 by columns, 27 by lax; kernel gradient 9 by rows of taps, 25 by lax. To
+# one channel, columns are no product: XLA fuses them and computes g anew for each tap. A step of GNIME at an eighth of
+# its width takes 115 so, and 96 by a convolution.
 FEW_CHANNELS = 8
 
 
