@@ -49,15 +49,16 @@ def arm(
     """One attack: what it reads ("prediction", explanations, other arms), what it learns from, and what it sees.
 
     `attack` changes the attack section's parameters; with a `name` it replaces them. An attack learns from what the
-    service answers about the attacker's images, and sees what it releases about the reported ones. `known` names a
-    classifier whose weights the attacker has.
+    service answers about the attacker's images, and sees what it releases about the reported ones: the mean of
+    `queries` releases of each. With `releases` among what it learns it has several such means of each of its own
+    images, which is what noise is to be tested with. `known` names a classifier whose weights the attacker has.
     """
     service = dict(prediction="target", explanation="target", defences=(), queries=1)
     return ConfigDict(
         dict(
             reads=reads,
             attack=attack,
-            learns=dict(roles=("attack_train",)) | service | (learns or {}),
+            learns=dict(roles=("attack_train",), releases=1) | service | (learns or {}),
             sees=service | (sees or {}),
             known=known,
             scored=scored,
@@ -115,7 +116,7 @@ def inversion(
     same architecture, initialised independently and trained on originals that the reported role does not contain.
     `sections` replace whole sections.
     """
-    return ConfigDict(
+    return unshared(
         dict(
             unit=unit,
             seed=0,
@@ -145,6 +146,14 @@ def inversion(
         )
         | sections
     )
+
+
+def unshared(config: ConfigDict | dict) -> ConfigDict:
+    """A copy of which no two places are one object, so that a command line that changes one leaves the others."""
+    if isinstance(config, ConfigDict):
+        config = dict(config.items())
+    nested = (dict, ConfigDict)
+    return ConfigDict({name: unshared(value) if isinstance(value, nested) else value for name, value in config.items()})
 
 
 def published(

@@ -109,7 +109,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seeds = size.seeds
     config.attack.encoder, config.attack.network, config.attack.loss = "flatten", "dropout_tcnn", "dssim"
     config.attack.rescale = "logits"
-    config.shadows = ConfigDict(dict(shadow=dict(config.target) | dict(roles=("attack_train",))))
+    config.shadows = ConfigDict(dict(shadow=config.target.to_dict() | dict(roles=("attack_train",))))
     config.metrics.image = ConfigDict(dict(ssim=dict(sigma=1.5, window=11), mse={}))
     config.arms = ConfigDict({name: arm for arms in tables(size.steps).values() for name, arm in arms.items()})
     config.report.published = PUBLISHED if size.published else ()

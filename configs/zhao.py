@@ -103,10 +103,10 @@ def get_config(arg: str = "") -> ConfigDict:
         explanations=explanations(),
         analysis=dict(explanation="gradcam", region="bright" if target_label == "label" else "ellipse"),
     )
-    shadows = dict(surrogate=dict(config.target) | dict(roles=("attack_train",)))
+    shadows = dict(surrogate=config.target.to_dict() | dict(roles=("attack_train",)))
     if data["auxiliary"]:  # whose labels mean nothing to the target: what it answers is learned instead
         taught = dict(roles=("auxiliary",), teacher=dict(prediction="target", defences=()))
-        shadows["ood_surrogate"] = dict(config.target) | taught
+        shadows["ood_surrogate"] = config.target.to_dict() | taught
     config.shadows = ConfigDict(shadows)
     config.arms = ConfigDict({name: arm for arms in figures(config).values() for name, arm in arms.items()})
     return config

@@ -89,6 +89,9 @@ ARMS = {
     "averaged": base.arm(
         "prediction", "gradient", learns=dict(defences=("rnd",)), sees=dict(defences=("rnd",), queries=64)
     ),
+    "releases": base.arm(
+        "prediction", "gradient", learns=dict(defences=("rnd",), releases=3), sees=dict(defences=("rnd",))
+    ),
     "surrogate": base.arm(
         "prediction",
         "gradient",
@@ -185,6 +188,14 @@ def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finish
     assert often < 0.8 * once  # all but what clipping to [0,1] leaves
 
 
+def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished):
+    workdir, _ = finished
+    found = [np.load(path) for path in (workdir / "stages").glob("release-*/explanation.npy")]
+    (several,) = (maps for maps in found if maps.ndim == 5)
+    assert several.shape[1] == 3
+    assert all((several[:, one] != several[:, other]).mean() > 0.4 for one, other in [(0, 1), (0, 2), (1, 2)])
+
+
 def test_several_defences_are_applied_in_order(finished):
     workdir, _ = finished
     examples = np.load(workdir / "examples.npz")
@@ -238,6 +249,12 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
             "unknown classifier 'shadow'",
         ),
         ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "0 queries"),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(releases=2))}, "2 releases"),
+        ({"a": base.arm("prediction", encoder="none", learns=TRUNCATED | dict(releases=0))}, "0 releases"),
+        (
+            {"a": base.arm("prediction", name="class_inference", learns=TRUNCATED | dict(releases=2), sees=TRUNCATED)},
+            "predictions do not fit",
+        ),
         ({"a": base.arm("prediction", encoder="none", learns=dict(roles=()))}, "learns from no role"),
         ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
         ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),

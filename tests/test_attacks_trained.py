@@ -69,6 +69,20 @@ def test_explanations_alone_are_read_end_to_end(network):
     np.testing.assert_array_equal(attack.predict(state, observed), attack.predict(state, blind))
 
 
+def test_of_several_releases_every_step_reads_one():
+    """Equal ones are as good as one, to the bit; of those that hold the image in one of two channels, both are read."""
+    attack, known = attacks.build("decoder", encoder="flatten", **TINY), observe(maps(4, 4, 2))
+    alone = attack.fit(KEY, known, digits()[0])["variables"]
+    equal = jax.tree.map(lambda part: np.repeat(part[:, None], 3, axis=1), known)
+    assert attack.check(jax.eval_shape(lambda: equal), digits()[0]) == (8, 8, 1)
+    jax.tree.map(np.testing.assert_array_equal, attack.fit(KEY, equal, digits()[0])["variables"], alone)
+    halves = known.explanation[:, None] * np.eye(2, dtype=np.float32)[None, :, None, None]
+    state = attack.fit(KEY, Observation(equal.prediction[:, :2], halves), digits()[0])
+    for release in range(2):
+        error, variance = mean_square(attack, state, observe(halves[:, release]))
+        assert error < 0.7 * variance
+
+
 @pytest.mark.parametrize("shape", [(2, 2, 10), (4, 4, 3), (7, 5, 2), (8, 8, 4)])
 @pytest.mark.parametrize("encoder", ["flatten", "cnn", "unet", "flatten_unet"])
 def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):

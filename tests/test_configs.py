@@ -22,6 +22,11 @@ SIZES = {
     "thielen": tuple(thielen._SIZES),
     "zhao": tuple(zhao._sizes()),
 }
+CONFIGS = [
+    path
+    for path in (Path(__file__).resolve().parent.parent / "configs").glob("*.py")
+    if "def get_config" in path.read_text()
+]
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = tuple("0123456789")
 
@@ -113,6 +118,23 @@ def test_the_docstring_lists_every_size_with_its_cost(name):
     listed = {size.strip().removesuffix(" (or none)") for row in table for size in row[0].split(",")}
     assert listed == set(SIZES[name])
     assert all(re.search(r"estimate|beside other work|measured", row[-1]) for row in table)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_change_on_the_command_line_changes_one_place(path):
+    """ConfigDict keeps it where two places are one object: the attack's training could change the target's."""
+    places = []
+
+    def visit(section, above):
+        for name in section:
+            if isinstance(section[name], ConfigDict):
+                places.append((id(section[name]), above + name))
+                visit(section[name], f"{above}{name}.")
+
+    config = importlib.import_module(f"configs.{path.stem}").get_config()
+    visit(config, "")
+    first = dict(reversed(places))
+    assert not [(place, first[one]) for one, place in places if first[one] != place]
 
 
 def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():

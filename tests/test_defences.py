@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from xinv import defences, models, store
 from xinv.defences.gaussian import clipped_variance
@@ -188,6 +189,18 @@ def test_gaussian_realises_its_magnitude_after_clipping(mse, shift):
     assert state["stdev"] > 1.1 * mse**0.5  # half of the values lie on the range's edge, where noise is clipped
     low, high = (0, 1) if not shift else (maps.explanation.min(), maps.explanation.max())
     assert low <= released.min() <= released.max() <= high
+
+
+def test_unclipped_noise_is_that_of_gnimes_code():
+    """N(0, mse), beyond the maps' range; what is clipped must be larger for the same distortion."""
+    maps = observed(500)
+    unclipped, clipped = defences.gaussian(0.01, clipped=False), defences.gaussian(0.01)
+    states = [defence.init(jax.random.key(0), maps, images(500)) for defence in (unclipped, clipped)]
+    released = defences.release(unclipped, states[0], maps, jax.random.key(1)).explanation
+    noise = released - maps.explanation
+    assert stats.kstest(noise.ravel()[:5000] / 0.1, "norm").pvalue > 0.01
+    assert released.min() < -0.2
+    assert states[0]["stdev"] == np.float32(0.1) < states[1]["stdev"]
 
 
 def test_clipped_variance_by_simulation():

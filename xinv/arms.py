@@ -5,6 +5,7 @@
 Every arm is trained by the one recipe of `config.attack.train`. An arm may read what another arm guesses.
 """
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -80,9 +81,9 @@ class Arm(NamedTuple):
             settings["queries"],
         )
 
-    def observation(self, view: str, role: str, seed: int) -> tuple[Observation, list[str]]:
+    def observation(self, view: str, role: str, seed: int, releases: int = 1) -> tuple[Observation, list[str]]:
         """All that it learns from, or sees, of a role's images, and the digests of the stages that this comes from."""
-        observed, sources = self.released(view).observation(role, seed)
+        observed, sources = self.released(view)._replace(releases=releases).observation(role, seed)
         guesses = [other.guess(view, role, seed) for other in self.others]
         maps = [] if observed.explanation is None else [observed.explanation]
         maps += [stage.array("guess") for stage in guesses]
@@ -118,7 +119,8 @@ class Arm(NamedTuple):
         settings = self.settings[LEARNS]
         if not settings["roles"]:
             return self.unit.classifier(settings["prediction"], seed)
-        observed, sources = zip(*(self.observation(LEARNS, role, seed) for role in settings["roles"]), strict=True)
+        seen = [self.observation(LEARNS, role, seed, settings["releases"]) for role in settings["roles"]]
+        observed, sources = zip(*seen, strict=True)
         known = self.settings["known"]
         spec = self.unit.spec(seed, settings["roles"]) | {
             "settings": self._method(),
@@ -185,7 +187,9 @@ class Arm(NamedTuple):
         own = _stacked(shapes)
         released.check(Observation(prediction, own), images)
         guesses = [other.check(images.shape[1:], above) for other in self.others]
-        return Observation(prediction, _stacked(([] if own is None else [own.shape[1:]]) + guesses))
+        seen = Observation(prediction, _stacked(([] if own is None else [own.shape[1:]]) + guesses))
+        several = self.settings[LEARNS]["releases"] if view == LEARNS else 1
+        return seen if several == 1 else jax.tree.map(functools.partial(_repeated, several), seen)
 
 
 def arms(unit: Unit) -> list[Arm]:
@@ -202,6 +206,10 @@ def _join(observations: Sequence[Observation]) -> Observation:
 
 def _logits(known: Known, images: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.eval_shape(known.model.apply, known.variables, images)
+
+
+def _repeated(releases: int, one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((one.shape[0], releases, *one.shape[1:]), one.dtype)
 
 
 def _stacked(shapes: Sequence[tuple[int, ...]]) -> jax.ShapeDtypeStruct | None:

@@ -42,6 +42,11 @@ def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
     if learns["roles"]:
         _training(arm.unit, f"arm {arm.name!r}", arm.unit.config["attack"]["train"], learns["roles"])
+    if learns["releases"] != 1 and (learns["releases"] < 1 or arm.others or not learns["defences"]):
+        raise InputError(
+            f"arm {arm.name!r} learns from {learns['releases']} releases of each image: give 1, or more where it reads "
+            "what defences release, and no other arm"
+        )
     guess = arm.check(images.shape[1:])
     if arm.settings["scored"] and guess != images.shape[1:]:
         raise InputError(

@@ -34,6 +34,7 @@ class Released(NamedTuple):
       explanation: the classifier that is explained, or NONE.
       defences: names, first to last.
       queries: independent releases of every image, of which the mean is seen.
+      releases: how often that is seen of every image: with more than one, observations are [N,releases,…].
     """
 
     unit: Unit
@@ -42,6 +43,7 @@ class Released(NamedTuple):
     explanation: str = "target"
     defences: tuple[str, ...] = ()
     queries: int = 1
+    releases: int = 1
 
     def observation(self, role: str, seed: int) -> tuple[Observation, list[str]]:
         """What is seen of a role's images, and the digests of the stages it comes from."""
@@ -71,13 +73,19 @@ class Released(NamedTuple):
         observed, sources = self.before().observation(role, seed)
         learned = self.learned(seed)
         state = {"state": learned.digest if learned else None}
-        spec = state | {"settings": self.hyper(seed), "sources": sources, "queries": self.queries}
+        spec = state | {"settings": self.hyper(seed), "sources": sources}
+        spec |= {"queries": self.queries, "releases": self.releases}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
-            released = defences.release(
-                self.defence(seed), state_of(learned), observed, key(seed, "release", name, role), queries=self.queries
-            )
+            release_key = key(seed, "release", name, role)
+            given = self.defence(seed), state_of(learned), observed
+            if self.releases == 1:
+                released = defences.release(*given, release_key, queries=self.queries)
+            else:
+                keys = jax.random.split(release_key, self.releases)
+                found = [defences.release(*given, one, queries=self.queries) for one in keys]
+                released = jax.tree.map(lambda *parts: np.stack(parts, axis=1), *found)
             store.save_array(folder / "prediction.npy", released.prediction)
             if released.explanation is not None:
                 store.save_array(folder / "explanation.npy", released.explanation)
@@ -134,7 +142,11 @@ class Released(NamedTuple):
 
     def before(self) -> "Released":
         """What the last defence is applied to; only the whole release is asked for repeatedly."""
-        return self._replace(defences=self.defences[:-1], queries=1)
+        return self.once()._replace(defences=self.defences[:-1])
+
+    def once(self) -> "Released":
+        """A single look at every image."""
+        return self._replace(queries=1, releases=1)
 
     def distortion(self, seed: int, start: "Released") -> np.ndarray:
         """Mean squared change since `start` of each explanation that the defender holds back, in the maps' units."""
@@ -161,7 +173,7 @@ class Released(NamedTuple):
         hyper = plugins.complete(defences, hyper)
         if matched is None:
             return hyper
-        other = self._replace(defences=(*self.defences[:-1], matched), queries=1)
+        other = self.once()._replace(defences=(*self.defences[:-1], matched))
         return hyper | {
             "mse": 1.0 if seed is None else float(other.distortion(seed, self.before()).mean(dtype=np.float64))
         }

@@ -51,7 +51,7 @@ def functionality(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     unit, released, settings = arm.unit, arm.released(SEES), arm.unit.config["metrics"][FUNCTIONALITY]
     if not (unit.config["defences"] and released.explains and settings):
         return {}
-    original, defended = released._replace(defences=(), queries=1), released._replace(queries=1)
+    original, defended = released.once()._replace(defences=()), released.once()
     (observed, sources), (maps, _) = defended.observation(REPORTED, seed), original.observation(REPORTED, seed)
     explained = unit.classifier(released.explanation, seed)
     spec = {"metrics": settings, "released": sources, "explained": explained.digest, "reads": list(released.reads)}
@@ -76,7 +76,7 @@ def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     Distortions are mean squared changes, of maps in their units and of probabilities. The queries of one image whose
     mean leaves half the distortion are there for defences that draw; `diverged` for those that were trained.
     """
-    released, role = arm.released(SEES)._replace(queries=1), arm.unit.config["defender"]["held_out"]
+    released, role = arm.released(SEES).once(), arm.unit.config["defender"]["held_out"]
     if not released.defences or role not in arm.unit.roles(seed):
         return {}
     bare = released._replace(defences=())

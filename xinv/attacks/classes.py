@@ -53,7 +53,11 @@ def class_inference(
         matches = _largest(observation)[:, None] == classes
         return representatives[np.where(matches.any(axis=1), matches.argmax(axis=1), len(classes))]
 
-    return Attack(fit, predict, inversion.check)
+    def check(observation: Observation, truth: Any) -> tuple[int, ...]:
+        checks.shapes(observation, truth)
+        return inversion.check(observation, truth)
+
+    return Attack(fit, predict, check)
 
 
 def _largest(observation: Observation) -> np.ndarray:

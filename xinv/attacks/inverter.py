@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from xinv import models, train
 from xinv.attacks import checks
 from xinv.images import as_float
-from xinv.types import Array, Batch, InputError, Key, Model, Variables
+from xinv.types import Array, Batch, InputError, Key, Model, Observation, Variables
 
 _DSSIM_WINDOW = 11  # dm_pix accepts smaller images and returns nonsense
 # Yang's code fixes c at 50. Test MSE on 8×8 digits from 0, 10 and 50: full predictions .031, .031, .035; m = 3 .058,
@@ -88,13 +88,30 @@ def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
 
 @functools.cache
 def objective(network: Model, loss: str) -> train.Loss:
-    """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]}."""
+    """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]} or a release of several."""
 
     def distance(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
-        guesses, updates = run(network, variables, batch["prediction"], batch.get("explanation"), key=key)
+        observed, key = _drawn(Observation(batch["prediction"], batch.get("explanation")), key)
+        guesses, updates = run(network, variables, *observed, key=key)
         return LOSSES[loss](as_float(batch["image"]), guesses), updates
 
     return distance
+
+
+def single_look(observation: Observation) -> Observation:
+    """The first of several releases of each example, [N,R,K] and [N,R,h,w,c]; or the observation itself."""
+    several = observation.prediction.ndim == 3
+    return jax.tree.map(lambda releases: releases[:, 0], observation) if several else observation
+
+
+def _drawn(observation: Observation, key: Key | None) -> tuple[Observation, Key | None]:
+    """A release of each example, drawn from several in training, and the key for what else is to be drawn."""
+    if key is None or observation.prediction.ndim == 2:
+        return single_look(observation), key
+    draw_key, key = jax.random.split(key)
+    count, several = observation.prediction.shape[:2]
+    chosen = jax.random.randint(draw_key, (count,), 0, several)
+    return jax.tree.map(lambda releases: releases[jnp.arange(count), chosen], observation), key
 
 
 @functools.cache

@@ -17,18 +17,18 @@ _LARGEST = 1e3  # standard deviation of the noise, in widths of the maps' range
 
 
 @functools.cache
-def gaussian(mse: float) -> Defence:
+def gaussian(mse: float, clipped: bool = True) -> Defence:
     """Adds Gaussian noise so that the released maps are distorted by `mse` on the average of the defender's data.
-
-    Maps in [0,1] are released in [0,1], others within the smallest and largest value seen in `init`. That clips some of
-    the noise off: of the variance given to it about half where most values lie on a limit, as after min–max scaling. So
-    `init` solves for the variance that leaves a mean squared change of `mse` after clipping.
 
     The mean of q releases of one image is distorted by less and less, though clipping leaves a rest: see
     `xinv.defences.withstands`.
 
     Args:
       mse: mean squared change of a map's values, in their squared units; another defence's measured distortion.
+      clipped: whether maps in [0,1] are released in [0,1], and others within the smallest and largest value seen in
+        `init`. That clips some of the noise off, about half of its variance where most values lie on a limit, as after
+        min–max scaling; so `init` solves for the variance that leaves a mean squared change of `mse`. Without it the
+        noise has the variance `mse` and leaves the range, as in GNIME's code: a value beyond it tells what was added.
 
     Raises:
       InputError: `mse` is not positive; or, in `init`, no noise within the maps' range is that large.
@@ -38,12 +38,14 @@ def gaussian(mse: float) -> Defence:
 
     def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
         seen = describe(observation)
-        return {"seen": seen, "stdev": np.float32(_calibrated(observation.explanation, *seen["limits"], mse))}
+        stdev = _calibrated(observation.explanation, *seen["limits"], mse) if clipped else mse**0.5
+        return {"seen": seen, "stdev": np.float32(stdev)}
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         require_shape(state["seen"], observation)
-        maps, (low, high) = observation.explanation, state["seen"]["limits"]
-        return observation._replace(explanation=jnp.clip(maps + state["stdev"] * normal(key, maps), low, high))
+        maps, limits = observation.explanation, state["seen"]["limits"]
+        noisy = maps + state["stdev"] * normal(key, maps)
+        return observation._replace(explanation=jnp.clip(noisy, *limits) if clipped else noisy)
 
     return Defence(init, apply, lambda observation, images: (required(observation), None)[1])
 

@@ -25,9 +25,10 @@ def seen(config: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method(config: Mapping[str, Any], arm: str) -> dict[str, Any]:
-    """An arm's section without its defences, queries and whether it is scored; so are the arms that it reads."""
+    """An arm's section without its defences, how often it looks and whether it is scored; so are those it reads."""
     settings, explained = config.get("arms", {}).get(arm, {}), config.get("explanations", ())
-    views = {view: {**settings.get(view, {}), "defences": None, "queries": None} for view in ("learns", "sees")}
+    looks = dict.fromkeys(("defences", "queries", "releases"))
+    views = {view: {**settings.get(view, {}), **looks} for view in ("learns", "sees")}
     others = set(config.get("arms", ())) - {*explained, "prediction"}
     reads = [_method(config, name) if name in others else name for name in settings.get("reads", ())]
     return {**settings, **views, "reads": reads, "scored": None}
