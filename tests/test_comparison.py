@@ -14,7 +14,7 @@ SIZES = ("runlocal", "runlocal-yale", "mnist", "cifar10", "celeba-facescrub", "c
 @pytest.mark.parametrize("size", SIZES)
 def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_alone(size):
     config = gnime.get_config(size)
-    units = [gnime.table_1(gnime.EXPLANATIONS).to_dict()]
+    units = [gnime.table_1(gnime.EXPLANATIONS, 16).to_dict()]
     units += [
         part["arms"] for part in gnime.sweep(size, config) if part.get("arms") and part["unit"] != "reverse-sigmoid"
     ]
