@@ -16,12 +16,13 @@
 | imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator |
 
 The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
-"lambda-…", "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or
-a defender out of distribution), "attributes" (Figure 6). Arms named rnd_16 are attacked after 16 releases of each image
-that the attacker learns from, not one: noise drawn once for each is learned by heart.
+"queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
+out of distribution), "attributes" (Figure 6), "lambda-…", "logits" (attackers who take the predictions' logarithms; the
+networks of GNIME's code read logits). Arms named rnd_16 are of an attacker that learns from 16 releases of each of its
+images, not from one: noise drawn once for each is learned by heart.
 
-At `runlocal` attacks are trained until they stop improving, as the paper's are; stopped early, every defence looks
-better than it is (BUILD_NOTES.md).
+Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped early, every defence looks better
+than it is (BUILD_NOTES.md).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code, "gnime_decoder", since the
 published figures come from these; the paper's text names Zhao's, "decoder", which takes ten times the operations. At
@@ -61,9 +62,10 @@ def _sizes() -> dict:
     digits, crops = base.recipe(batch_size=256), base.recipe(batch_size=128)
     paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
     crops = crops, crops, base.recipe(batch_size=128, epochs=500, **endless)
-    game, attack = base.recipe(learning_rate=1e-3, epochs=40, **endless), base.recipe(learning_rate=2e-3, epochs=60)
-    local = base.recipe(learning_rate=2e-3, epochs=12), attack, game
-    quick = base.recipe(learning_rate=2e-3, epochs=8), attack, game
+    game = base.recipe(learning_rate=1e-3, epochs=40, **endless)
+    local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
+    quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), game
+    gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), game
     few = (base.recipe(learning_rate=2e-3, epochs=40, batch_size=16, **endless),) * 3
     subset, objects = datasets.cifar10_subset(datasets.DEFENDED), ("imagenet100", datasets.DEFENDED, 256, False)
     celeba = datasets.identities("celeba", datasets.DEFENDED, 128, False)
@@ -71,7 +73,7 @@ def _sizes() -> dict:
     marked = datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES)
     return {
         "runlocal": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 100.0),
-        "runlocal-gradcam": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 100.0),
+        "runlocal-gradcam": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *gradcam, 100.0),
         "runlocal-cifar10": (subset, "label", _CNN, 0.25, 0.125, 3, *local, 100.0),
         "runlocal-yale": (_yale(64), "identity", _DEEP, 0.125, 0.125, 3, *few, 100.0),
         "mnist": (_mnist(1.0), "label", _CNN, 1.0, 1.0, 5, *paper, 100.0),
@@ -192,7 +194,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         ]
     attributes = _attributes(arg, config)
     units += [{"unit": "attributes", "attributes": attributes}] if attributes else []
-    return units + [_unit(f"lambda-{lam:g}", with_gnime, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
+    units += [_unit(f"lambda-{lam:g}", with_gnime, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
+    return [*units, _unit("logits", with_gnime, **{"attack.rescale": "logits"})]
 
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
