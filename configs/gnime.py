@@ -204,11 +204,12 @@ def _unit(name: str, arms: dict, **changes: object) -> dict:
 
 def _bounded(gamma: float, known: dict) -> dict:
     """GNIME within Eq. 3's bound, and noise and optimised noise of the magnitude that leaves it."""
-    bound = f"gamma_{gamma:.0e}"
+    size = f"{gamma * 1e4:02.0f}e-4"  # in the order of the sizes, also of the names
+    bound = f"gamma_{size}"
     alike = {by: known[by] | dict(match=bound) for by in ("rnd", "ond")}
     alike["ond"]["trained"] = "ond"
     return {bound: known["gnime"] | dict(gamma=gamma, trained="gnime")} | {
-        f"{by}_{gamma:.0e}": defence for by, defence in alike.items()
+        f"{by}_{size}": defence for by, defence in alike.items()
     }
 
 

@@ -80,7 +80,7 @@ def tradeoffs(units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapp
 def histograms(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> list[Panel]:
     """How the perturbation is distributed over images, one panel per arm whose run kept it; as GNIME's Figure 5."""
     stored = unit.examples | unit.factors
-    arms = [arm for arm in summary.arms if f"distortion/{arm.name}" in stored]
+    arms = [arm for arm in summary.arms if arm.defence and f"distortion/{arm.name}" in stored]
     values = {arm.name: np.asarray(stored[f"distortion/{arm.name}"], np.float64) for arm in arms}
     values = {name: array[np.isfinite(array)] for name, array in values.items()}
     arms = [arm for arm in arms if values[arm.name].size]
