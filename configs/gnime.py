@@ -17,8 +17,8 @@
 
 The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
 "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
-out of distribution), "attributes" (Figure 6), "lambda-…", "logits" (attackers who take the predictions' logarithms; the
-networks of GNIME's code read logits). Arms named rnd_16 are of an attacker that learns from 16 releases of each of its
+out of distribution), "attributes" (Figure 6), "logits" (attackers who take the predictions' logarithms; the networks of
+GNIME's code read logits), "lambda-…". Arms named rnd_16 are of an attacker that learns from 16 releases of each of its
 images, not from one: noise drawn once for each is learned by heart.
 
 Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped early, every defence looks better
@@ -194,8 +194,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         ]
     attributes = _attributes(arg, config)
     units += [{"unit": "attributes", "attributes": attributes}] if attributes else []
-    units += [_unit(f"lambda-{lam:g}", with_gnime, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
-    return [*units, _unit("logits", with_gnime, **{"attack.rescale": "logits"})]
+    units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
+    return units + [_unit(f"lambda-{lam:g}", with_gnime, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
 
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
