@@ -18,9 +18,10 @@
 The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
 "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
 out of distribution), "attributes" (Figure 6), "logits" (attackers who take the predictions' logarithms; the networks of
-GNIME's code read logits), "lambda-…". Arms named rnd_16 are of an attacker that learns from 16 releases of each of its
-images, not from one: noise drawn once for each is learned by heart.
+GNIME's code read logits), "lambda-…".
 
+An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from one: noise drawn once
+for each is learned by heart. So do all that attack noise in "gamma" and "queries"; where maps are large, from 4.
 Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped early, every defence looks better
 than it is (BUILD_NOTES.md).
 
@@ -174,8 +175,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     shared = dict(prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name))
     with_gnime = shared | dict(gnime=_by(name, "gnime"))
     bounded = {by: defence for gamma in GAMMAS for by, defence in _bounded(gamma, known).items()}
-    asked = {f"rnd_{count}": _by(name, "rnd", queries=count, releases=_releases(arg)) for count in QUERIES}
-    asked |= {f"gnime_{count}": _by(name, "gnime", queries=count) for count in (QUERIES[0], QUERIES[-1])}
+    asked = {f"rnd_queries_{count}": _by(name, "rnd", queries=count, releases=_releases(arg)) for count in QUERIES}
+    asked |= {f"gnime_queries_{count}": _by(name, "gnime", queries=count) for count in (QUERIES[0], QUERIES[-1])}
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
     third = {"prediction_sigmoid": base.defended("prediction", by=("sigmoid",), encoder="none")}
     third |= {"surrogate": _transferred(name, "surrogate")}
@@ -214,6 +215,7 @@ def _bounded(gamma: float, known: dict) -> dict:
 
 
 def _limited(name: str, bounded: dict, releases: int) -> dict:
+    """An arm for each of these defences; noise is attacked by one that learns from several releases."""
     noise = dict(releases=releases)
     return {by: _by(name, by, **(noise if known["name"] == "gaussian" else {})) for by, known in bounded.items()}
 

@@ -1,5 +1,6 @@
 """Attacks, defences and views of one unit, together: what they read, what they share, and what they may not."""
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -91,6 +92,12 @@ ARMS = {
     ),
     "releases": base.arm(
         "prediction", "gradient", learns=dict(defences=("rnd",), releases=3), sees=dict(defences=("rnd",))
+    ),
+    "chained": base.arm(
+        "prediction",
+        "gradient",
+        learns=dict(defences=("rnd", "top2"), releases=2),
+        sees=dict(defences=("rnd", "top2"), queries=8),
     ),
     "surrogate": base.arm(
         "prediction",
@@ -188,12 +195,18 @@ def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finish
     assert often < 0.8 * once  # all but what clipping to [0,1] leaves
 
 
-def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished):
+@pytest.mark.parametrize(("arm", "count"), [("releases", 3), ("chained", 2)])
+def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished, arm, count):
+    """Each passes through all defences anew, also where only the first of them draws."""
     workdir, _ = finished
     found = [np.load(path) for path in (workdir / "stages").glob("release-*/explanation.npy")]
-    (several,) = (maps for maps in found if maps.ndim == 5)
-    assert several.shape[1] == 3
-    assert all((several[:, one] != several[:, other]).mean() > 0.4 for one, other in [(0, 1), (0, 2), (1, 2)])
+    (several,) = (maps for maps in found if maps.ndim == 5 and maps.shape[1] == count)
+    for one, other in itertools.combinations(range(count), 2):
+        assert (several[:, one] != several[:, other]).mean() > 0.4, arm
+    examples = np.load(workdir / "examples.npz")
+    original = examples["explanation/gradient"]
+    once, averaged = (np.square(examples[f"release/{name}"] - original).mean() for name in ("rnd", "chained"))
+    assert averaged < 0.9 * once
 
 
 def test_several_defences_are_applied_in_order(finished):
@@ -248,9 +261,16 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
             {"a": base.arm("prediction", encoder="none", learns=dict(prediction="shadow"))},
             "unknown classifier 'shadow'",
         ),
-        ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "0 queries"),
+        ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "sees 0 queries"),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(queries="2"))}, "learns '2' queries"),
+        ({"a": base.arm("prediction", encoder="none", sees=dict(releases=2))}, "sees releases, but must state"),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(relaeses=2))}, "learns relaeses, but must state"),
         ({"a": base.arm("prediction", encoder="none", learns=dict(releases=2))}, "2 releases"),
-        ({"a": base.arm("prediction", encoder="none", learns=TRUNCATED | dict(releases=0))}, "0 releases"),
+        ({"a": base.arm("prediction", encoder="none", learns=TRUNCATED | dict(releases=0))}, "learns 0 releases"),
+        (
+            {"a": base.arm("pixels", learns=TRUNCATED | dict(releases=2)), "pixels": ARMS["pixels"]},
+            "reads no other arm",
+        ),
         (
             {"a": base.arm("prediction", name="class_inference", learns=TRUNCATED | dict(releases=2), sees=TRUNCATED)},
             "predictions do not fit",

@@ -10,7 +10,7 @@ import pytest
 
 from xinv import attacks, data, models, parallel, train
 from xinv.attacks import surrogate
-from xinv.attacks.inverter import join, logit_input, part, truncate
+from xinv.attacks.inverter import draw_release, join, logit_input, part, truncate
 from xinv.attacks.joint import joint_loss, joint_variables
 from xinv.types import InputError, Model, Observation
 
@@ -69,18 +69,35 @@ def test_explanations_alone_are_read_end_to_end(network):
     np.testing.assert_array_equal(attack.predict(state, observed), attack.predict(state, blind))
 
 
-def test_of_several_releases_every_step_reads_one():
-    """Equal ones are as good as one, to the bit; of those that hold the image in one of two channels, both are read."""
+def test_equal_releases_are_as_good_as_one():
     attack, known = attacks.build("decoder", encoder="flatten", **TINY), observe(maps(4, 4, 2))
-    alone = attack.fit(KEY, known, digits()[0])["variables"]
     equal = jax.tree.map(lambda part: np.repeat(part[:, None], 3, axis=1), known)
     assert attack.check(jax.eval_shape(lambda: equal), digits()[0]) == (8, 8, 1)
-    jax.tree.map(np.testing.assert_array_equal, attack.fit(KEY, equal, digits()[0])["variables"], alone)
-    halves = known.explanation[:, None] * np.eye(2, dtype=np.float32)[None, :, None, None]
-    state = attack.fit(KEY, Observation(equal.prediction[:, :2], halves), digits()[0])
-    for release in range(2):
-        error, variance = mean_square(attack, state, observe(halves[:, release]))
-        assert error < 0.7 * variance
+    alone, several = (attack.fit(KEY, one, digits()[0])["variables"] for one in (known, equal))
+    jax.tree.map(np.testing.assert_array_equal, several, alone)
+
+
+def test_of_several_releases_a_step_reads_one_of_each_example_drawn_anew():
+    tags = np.broadcast_to(np.arange(5.0), (64, 5))
+    releases = Observation(tags[..., None], tags[..., None, None, None])
+    first, again = (draw_release(releases, jax.random.key(seed))[0] for seed in (0, 1))
+    np.testing.assert_array_equal(first.prediction[:, 0], first.explanation[:, 0, 0, 0])
+    assert set(np.unique(first.prediction)) == set(range(5))
+    assert np.mean(first.prediction != again.prediction) > 0.5
+    assert not draw_release(releases, None)[0].prediction.any()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "explanation"),
+    [((320, 3, 10), (320, 2, 4, 4, 1)), ((320, 0, 10), None), ((320, 10), (320, 2, 4, 4, 1))],
+)
+def test_releases_that_do_not_match_are_named(prediction, explanation):
+    wrong = Observation(np.zeros(prediction), None if explanation is None else np.zeros(explanation))
+    attack = attacks.build("decoder", encoder="flatten", **TINY)
+    with pytest.raises(InputError, match="as many of explanations as of predictions"):
+        attack.fit(KEY, wrong, digits()[0])
+    with pytest.raises(InputError, match="give one of each image"):
+        attack.predict({"image_shape": np.array([8, 8, 1])}, wrong)
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 10), (4, 4, 3), (7, 5, 2), (8, 8, 4)])

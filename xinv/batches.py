@@ -136,5 +136,5 @@ def check(data: Batch, recipe: Recipe, evaluate: Evaluate | None, name: str) -> 
         floating = isinstance(leaf, np.ndarray) and np.issubdtype(leaf.dtype, np.floating)
         if floating and not np.isfinite(np.sum(leaf, dtype=np.float64)):
             raise InputError(f"{name}: {part!r} holds NaN or infinite values: training needs finite numbers")
-        if recipe.augment and len(leaf.shape) == 4 and not _is_image(leaf):
+        if recipe.augment and len(leaf.shape) >= 4 and not _is_image(leaf):
             raise InputError(f"{name}: augment {recipe.augment} would move the uint8 images but not {part!r}: use ()")

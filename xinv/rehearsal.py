@@ -7,6 +7,7 @@ import numpy as np
 
 from xinv import scored, train
 from xinv.arms import LEARNS, SEES, Arm
+from xinv.attacks.checks import is_count
 from xinv.released import Released
 from xinv.results import Config
 from xinv.types import InputError
@@ -37,27 +38,40 @@ def rehearse(unit: Unit) -> None:
 
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
-    learns, sees = arm.settings[LEARNS], arm.settings[SEES]
+    _views(arm)
+    learns = arm.settings[LEARNS]
     if not learns["roles"] and "joint" not in arm.unit.settings(learns["prediction"]):
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
     if learns["roles"]:
         _training(arm.unit, f"arm {arm.name!r}", arm.unit.config["attack"]["train"], learns["roles"])
-    if learns["releases"] != 1 and (learns["releases"] < 1 or arm.others or not learns["defences"]):
-        raise InputError(
-            f"arm {arm.name!r} learns from {learns['releases']} releases of each image: give 1, or more where it reads "
-            "what defences release, and no other arm"
-        )
     guess = arm.check(images.shape[1:])
     if arm.settings["scored"] and guess != images.shape[1:]:
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
         )
-    if learns["queries"] < 1 or sees["queries"] < 1:
-        raise InputError(
-            f"arm {arm.name!r} has {min(learns['queries'], sees['queries'])} queries: at least 1 is needed"
-        )
     for view in (LEARNS, SEES):
         _defender(arm.released(view), learns["roles"])
+
+
+def _views(arm: Arm) -> None:
+    """What an attack learns from and sees is described completely, and by nothing that would be ignored."""
+    service = {"prediction", "explanation", "defences", "queries"}
+    for view, known in ((LEARNS, service | {"roles", "releases"}), (SEES, service)):
+        settings = arm.settings[view]
+        if set(settings) != known:
+            odd = ", ".join(sorted(set(settings) ^ known))
+            raise InputError(f"arm {arm.name!r} {view} {odd}, but must state {', '.join(sorted(known))} and no more")
+        for name in known & {"queries", "releases"}:
+            if not is_count(settings[name], 1):
+                raise InputError(
+                    f"arm {arm.name!r} {view} {settings[name]!r} {name}, but this must be a whole number of at least 1"
+                )
+    learns = arm.settings[LEARNS]
+    if learns["releases"] > 1 and (arm.others or not learns["defences"] or not learns["roles"]):
+        raise InputError(
+            f"arm {arm.name!r} learns from {learns['releases']} releases of each image: give 1, or more where it "
+            "learns from a role what defences release, and reads no other arm"
+        )
 
 
 def _defender(released: Released, attacker: Sequence[str]) -> None:

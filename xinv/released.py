@@ -34,7 +34,8 @@ class Released(NamedTuple):
       explanation: the classifier that is explained, or NONE.
       defences: names, first to last.
       queries: independent releases of every image, of which the mean is seen.
-      releases: how often that is seen of every image: with more than one, observations are [N,releases,…].
+      releases: independent such means of every image; of more than one the observations are [N,releases,…], where
+        there are defences.
     """
 
     unit: Unit
@@ -68,27 +69,27 @@ class Released(NamedTuple):
         return Observation(prediction, maps), [logits.digest, *(stage.digest for stage in found)]
 
     def stage(self, role: str, seed: int) -> Stage:
-        """A role's images as the last defence releases them."""
-        *_, name = self.defences
-        observed, sources = self.before().observation(role, seed)
-        learned = self.learned(seed)
-        state = {"state": learned.digest if learned else None}
-        spec = state | {"settings": self.hyper(seed), "sources": sources}
-        spec |= {"queries": self.queries, "releases": self.releases}
+        """A role's images as the defences release them; of several releases each passes through all of them anew."""
+        observed, sources = self._replace(defences=()).observation(role, seed)
+        spec = self.described(seed) | {"sources": sources, "queries": self.queries, "releases": self.releases}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
-            release_key = key(seed, "release", name, role)
-            given = self.defence(seed), state_of(learned), observed
-            if self.releases == 1:
-                released = defences.release(*given, release_key, queries=self.queries)
-            else:
-                keys = jax.random.split(release_key, self.releases)
-                found = [defences.release(*given, one, queries=self.queries) for one in keys]
-                released = jax.tree.map(lambda *parts: np.stack(parts, axis=1), *found)
-            store.save_array(folder / "prediction.npy", released.prediction)
-            if released.explanation is not None:
-                store.save_array(folder / "explanation.npy", released.explanation)
+            several = () if self.releases == 1 else (self.releases,)
+
+            def file(name: str, part: Array | None) -> np.ndarray | None:
+                shape = () if part is None else (len(part), *several, *part.shape[1:])
+                return None if part is None else store.create_array(folder / f"{name}.npy", shape, np.float32)
+
+            out = Observation(*map(file, Observation._fields, observed))
+            release_key = key(seed, "release", self.defences[-1], role)
+            keys = jax.random.split(release_key, self.releases) if several else [release_key]
+            for number, one in enumerate(keys):
+                rows = (slice(None), number) if several else ...
+                part = Observation(*(array if array is None else array[rows] for array in out))
+                defences.release(*self.applied(seed), observed, one, queries=self.queries, out=part)
+            for array in jax.tree.leaves(out):
+                array.flush()
 
         return self.unit.stage("release", f"{self.label} on {role}, seed {seed}", spec, build)
 
@@ -118,14 +119,32 @@ class Released(NamedTuple):
         """The last defence."""
         return defences.build(**self.hyper(seed), given=self._given())
 
+    def prefixes(self) -> list["Released"]:
+        """The release after the first defence, after the first two, and so on to all."""
+        return [self._replace(defences=self.defences[: count + 1]) for count in range(len(self.defences))]
+
+    def applied(self, seed: int) -> tuple[Defence, Any]:
+        """All defences as one, and what they have learned."""
+        steps = [(part.defence(seed), state_of(part.learned(seed))) for part in self.prefixes()]
+        if len(steps) == 1:
+            return steps[0]
+        found, states = zip(*steps, strict=True)
+        first = {"seen": states[0]["seen"]} if "seen" in states[0] else {}  # what the whole chain is applied to
+        return defences.chain(*found), {str(number): state for number, state in enumerate(states)} | first
+
+    def described(self, seed: int) -> dict[str, Any]:
+        """What determines the defences: their parameters, and the digests of what they have learned."""
+        stages = [(part.learned(seed), part.hyper(seed)) for part in self.prefixes()]
+        *before, last = [{"state": learned and learned.digest, "settings": hyper} for learned, hyper in stages]
+        return last | ({"before": before} if before else {})
+
     def check(self, observation: Observation, images: Any) -> None:
         """Finds, by the shapes of an observation and of images, that it cannot be released.
 
         Raises:
           InputError: a defence has a wrong parameter, or cannot treat these shapes.
         """
-        for count in range(1, len(self.defences) + 1):
-            part = self._replace(defences=self.defences[:count])
+        for part in self.prefixes():
             part.check_names()
             defence = defences.build(**part.hyper(None), given=part._given())
             defence.check(observation, images)
@@ -141,11 +160,11 @@ class Released(NamedTuple):
                 )
 
     def before(self) -> "Released":
-        """What the last defence is applied to; only the whole release is asked for repeatedly."""
-        return self.once()._replace(defences=self.defences[:-1])
+        """What the last defence learns from: one release of every image by those before it."""
+        return self.single()._replace(defences=self.defences[:-1])
 
-    def once(self) -> "Released":
-        """A single look at every image."""
+    def single(self) -> "Released":
+        """One release of every image."""
         return self._replace(queries=1, releases=1)
 
     def distortion(self, seed: int, start: "Released") -> np.ndarray:
@@ -173,7 +192,7 @@ class Released(NamedTuple):
         hyper = plugins.complete(defences, hyper)
         if matched is None:
             return hyper
-        other = self.once()._replace(defences=(*self.defences[:-1], matched))
+        other = self.single()._replace(defences=(*self.defences[:-1], matched))
         return hyper | {
             "mse": 1.0 if seed is None else float(other.distortion(seed, self.before()).mean(dtype=np.float64))
         }

@@ -51,7 +51,7 @@ def functionality(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     unit, released, settings = arm.unit, arm.released(SEES), arm.unit.config["metrics"][FUNCTIONALITY]
     if not (unit.config["defences"] and released.explains and settings):
         return {}
-    original, defended = released.once()._replace(defences=()), released.once()
+    original, defended = released.single()._replace(defences=()), released.single()
     (observed, sources), (maps, _) = defended.observation(REPORTED, seed), original.observation(REPORTED, seed)
     explained = unit.classifier(released.explanation, seed)
     spec = {"metrics": settings, "released": sources, "explained": explained.digest, "reads": list(released.reads)}
@@ -76,7 +76,7 @@ def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     Distortions are mean squared changes, of maps in their units and of probabilities. The queries of one image whose
     mean leaves half the distortion are there for defences that draw; `diverged` for those that were trained.
     """
-    released, role = arm.released(SEES).once(), arm.unit.config["defender"]["held_out"]
+    released, role = arm.released(SEES).single(), arm.unit.config["defender"]["held_out"]
     if not released.defences or role not in arm.unit.roles(seed):
         return {}
     bare = released._replace(defences=())
@@ -91,15 +91,14 @@ def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 
 
 def _queries(released: Released, role: str, seed: int, examples: int = 100) -> float:
-    """See `defences.withstands`, of the last defence."""
-    learned, (observed, sources) = released.learned(seed), released.before().observation(role, seed)
-    state = {"state": learned.digest} if learned else {"settings": released.hyper(seed)}
-    spec = state | {"sources": sources, "examples": examples}
+    """See `defences.withstands`, of all defences together."""
+    observed, sources = released._replace(defences=()).observation(role, seed)
+    spec = released.described(seed) | {"sources": sources, "examples": examples}
 
     def build(folder: Path, session: train.Session) -> None:
         del session
         few = jax.tree.map(lambda part: np.asarray(part[:examples]), observed)
-        withstood = defences.withstands(released.defence(seed), state_of(learned), few, key(seed, "queries"))
+        withstood = defences.withstands(*released.applied(seed), few, key(seed, "queries"))
         store.save_array(folder / "queries.npy", np.asarray(withstood))
 
     stage = released.unit.stage("queries", f"{released.label}, seed {seed}", spec, build)
@@ -170,9 +169,8 @@ def service(released: Released, seed: int) -> Partial:
     """The service that a release comes from, as a pytree: `(images, labels, keys) -> released maps [N,h,w,c]`."""
     unit = released.unit
     explainers = tuple(unit.explainer(name, seed) for name in released.reads)
-    parts = [released._replace(defences=released.defences[:n]) for n in range(1, len(released.defences) + 1)]
-    steps = tuple(part.defence(seed) for part in parts)
-    states = [state_of(part.learned(seed)) for part in parts]
+    steps = tuple(part.defence(seed) for part in released.prefixes())
+    states = [state_of(part.learned(seed)) for part in released.prefixes()]
     apply = unit.model(released.explanation).apply
     return Partial(
         _service(explainers, apply, steps), unit.classifier(released.explanation, seed).tree("variables"), states

@@ -52,10 +52,21 @@ def shapes(observation: Observation, truth: Any) -> None:
             raise InputError(f"{name} do not fit the others: give [N,K], [N,H,W,C] and [N,h,w,c], and not {told}")
 
 
+def releases(observation: Observation, several: bool) -> None:
+    """InputError unless there is one release, [N,K] and [N,h,w,c], or, if `several`, as many of both, [N,R,K] first."""
+    prediction = observation.prediction.shape
+    explanation = prediction if observation.explanation is None else observation.explanation.shape
+    if len(prediction) < 3 and len(explanation) < 5:
+        return
+    if not several or len(prediction) != 3 or prediction[1:2] != explanation[1:2] or not prediction[1]:
+        allowed = "as many of explanations as of predictions, at least one, [N,R,…]" if several else "one of each image"
+        raise InputError(f"releases {list(prediction)} and {list(explanation)} are not allowed: give {allowed}")
+
+
 def finite(prediction: Array) -> None:
     """InputError unless all of predictions [N,K] are finite."""
     values = np.asarray(prediction)
     broken = np.argwhere(~np.isfinite(values))
     if len(broken):
-        row, column = broken[0]
-        raise InputError(f"prediction {row} of class {column} is {values[row, column]}: probabilities must be finite")
+        row, column, wrong = broken[0][0], broken[0][-1], values[tuple(broken[0])]
+        raise InputError(f"prediction {row} of class {column} is {wrong}: probabilities must be finite")

@@ -9,7 +9,7 @@ import numpy as np
 
 from xinv import parallel, train
 from xinv.attacks import checks
-from xinv.attacks.inverter import LOSSES, Settings, check_images, inverter, objective, reconstruct, single_look
+from xinv.attacks.inverter import LOSSES, Settings, check_images, first_release, inverter, objective, reconstruct
 from xinv.types import Array, Attack, InputError, Key, Observation
 
 
@@ -42,7 +42,7 @@ def decoder(
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1]. Its
       state is a pytree of arrays. `fit` also takes several releases of each image, [N,R,K] and [N,R,h,w,c], of which
-      every step reads one, drawn anew: so are defences to be tested that draw.
+      every step reads one, drawn anew: stochastic defences are to be attacked so.
 
     Raises:
       InputError: a setting does not exist, or they do not go together.
@@ -52,29 +52,32 @@ def decoder(
     inverter(settings, (8, 8, 1))  # rejects bad settings now, not at the first call
 
     def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
-        look = single_look(observation)
-        checks.shapes(look, truth)
+        checks.releases(observation, several=True)
+        single = first_release(observation)
+        checks.shapes(single, truth)
         checks.finite(observation.prediction)
         data = {**_select(inputs, observation), "image": truth}
         model = inverter(settings, tuple(truth.shape[1:]))
         init_key, fit_key = jax.random.split(key)
-        first = {name: jnp.asarray(array[:1]) for name, array in _select(inputs, look).items()}
+        first = {name: jnp.asarray(array[:1]) for name, array in _select(inputs, single).items()}
         variables = model.init(init_key, first["prediction"], first.get("explanation"))
         fitted = train.fit(objective(model, loss), variables, data, fit_key, recipe, session)
         return {"variables": fitted.variables, "image_shape": np.asarray(truth.shape[1:]), "history": fitted.history}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
+        checks.releases(observation, several=False)
         model = inverter(settings, tuple(int(side) for side in state["image_shape"]))
         checks.finite(observation.prediction)
         data = _select(inputs, observation)
         return parallel.map_batches(reconstruct(model), state["variables"], data, recipe.batch_size)
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
-        look = jax.eval_shape(single_look, observation)
-        checks.shapes(look, truth)
+        checks.releases(observation, several=True)
+        single = jax.eval_shape(first_release, observation)
+        checks.shapes(single, truth)
         shape = tuple(truth.shape[1:])
         check_images(loss, shape)
-        released = jax.eval_shape(functools.partial(_select, inputs), look)
+        released = jax.eval_shape(functools.partial(_select, inputs), single)
         model = inverter(settings, shape)
         jax.eval_shape(model.init, jax.random.key(0), released["prediction"], released.get("explanation"))
         return shape

@@ -91,23 +91,23 @@ def objective(network: Model, loss: str) -> train.Loss:
     """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]} or a release of several."""
 
     def distance(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
-        observed, key = _drawn(Observation(batch["prediction"], batch.get("explanation")), key)
+        observed, key = draw_release(Observation(batch["prediction"], batch.get("explanation")), key)
         guesses, updates = run(network, variables, *observed, key=key)
         return LOSSES[loss](as_float(batch["image"]), guesses), updates
 
     return distance
 
 
-def single_look(observation: Observation) -> Observation:
+def first_release(observation: Observation) -> Observation:
     """The first of several releases of each example, [N,R,K] and [N,R,h,w,c]; or the observation itself."""
     several = observation.prediction.ndim == 3
     return jax.tree.map(lambda releases: releases[:, 0], observation) if several else observation
 
 
-def _drawn(observation: Observation, key: Key | None) -> tuple[Observation, Key | None]:
-    """A release of each example, drawn from several in training, and the key for what else is to be drawn."""
+def draw_release(observation: Observation, key: Key | None) -> tuple[Observation, Key | None]:
+    """One of several releases of each example, the first without a key; and the key for what else is to be drawn."""
     if key is None or observation.prediction.ndim == 2:
-        return single_look(observation), key
+        return first_release(observation), key
     draw_key, key = jax.random.split(key)
     count, several = observation.prediction.shape[:2]
     chosen = jax.random.randint(draw_key, (count,), 0, several)

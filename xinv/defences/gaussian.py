@@ -20,7 +20,7 @@ _LARGEST = 1e3  # standard deviation of the noise, in widths of the maps' range
 def gaussian(mse: float, clipped: bool = True) -> Defence:
     """Adds Gaussian noise so that the released maps are distorted by `mse` on the average of the defender's data.
 
-    The mean of q releases of one image is distorted by less and less, though clipping leaves a rest: see
+    The mean of q releases of one image is distorted by mse/q, or, where noise is clipped, by somewhat more: see
     `xinv.defences.withstands`.
 
     Args:
@@ -28,10 +28,10 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
       clipped: whether maps in [0,1] are released in [0,1], and others within the smallest and largest value seen in
         `init`. That clips some of the noise off, about half of its variance where most values lie on a limit, as after
         min–max scaling; so `init` solves for the variance that leaves a mean squared change of `mse`. Without it the
-        noise has the variance `mse` and leaves the range, as in GNIME's code: a value beyond it tells what was added.
+        noise has the variance `mse`, which is then what it changes, and leaves the range, as in GNIME's code.
 
     Raises:
-      InputError: `mse` is not positive; or, in `init`, no noise within the maps' range is that large.
+      InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is that large.
     """
     if not mse > 0:
         raise InputError(f"mse is {mse!r} but must be positive")

@@ -15,7 +15,7 @@ def seen(config: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The row's explainer as far as the service released it, and the kind of its attack.
 
     An explanation that the attacker makes itself, of a surrogate or by inversion, is not released. Arms of one kind
-    differ in nothing but the defences and how often they query.
+    differ in nothing but the defences and how many releases of an image they have.
     """
     service = config.get("arms", {}).get(row["arm"], {}).get("sees", {"prediction": None, "explanation": None})
     released = service["explanation"] == service["prediction"]
@@ -25,10 +25,10 @@ def seen(config: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _method(config: Mapping[str, Any], arm: str) -> dict[str, Any]:
-    """An arm's section without its defences, how often it looks and whether it is scored; so are those it reads."""
+    """An arm's section without its defences, numbers of releases and whether it is scored; so are those it reads."""
     settings, explained = config.get("arms", {}).get(arm, {}), config.get("explanations", ())
-    looks = dict.fromkeys(("defences", "queries", "releases"))
-    views = {view: {**settings.get(view, {}), **looks} for view in ("learns", "sees")}
+    alike = dict.fromkeys(("defences", "queries", "releases"))
+    views = {view: {**settings.get(view, {}), **alike} for view in ("learns", "sees")}
     others = set(config.get("arms", ())) - {*explained, "prediction"}
     reads = [_method(config, name) if name in others else name for name in settings.get("reads", ())]
     return {**settings, **views, "reads": reads, "scored": None}
@@ -37,6 +37,11 @@ def _method(config: Mapping[str, Any], arm: str) -> dict[str, Any]:
 def queries(config: Mapping[str, Any], arm: str) -> int:
     """How many releases of each image an attack averages; 1 where the config does not say."""
     return config.get("arms", {}).get(arm, {}).get("sees", {}).get("queries", 1)
+
+
+def releases(config: Mapping[str, Any], arm: str) -> int:
+    """How many releases of each of its images an attack learns from; 1 where the config does not say."""
+    return config.get("arms", {}).get(arm, {}).get("learns", {}).get("releases", 1)
 
 
 def adaptive(config: Mapping[str, Any], arm: str) -> bool:

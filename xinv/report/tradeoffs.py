@@ -11,7 +11,7 @@ from xinv.report import plots
 from xinv.report.defences import groups
 from xinv.report.folder import Unit
 from xinv.report.measures import measure, order, plain
-from xinv.report.seen import queries
+from xinv.report.seen import queries, releases
 from xinv.report.summary import Arm, Summary
 
 _PREFERRED = "ssim", "attack_accuracy", "deepsim", "mse"
@@ -78,9 +78,10 @@ def tradeoffs(units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapp
 
 
 def histograms(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> list[Panel]:
-    """How the perturbation is distributed over images, one panel per arm whose run kept it; as GNIME's Figure 5."""
+    """How the perturbation is distributed over images, one panel per release whose run kept it; as GNIME's Figure 5."""
     stored = unit.examples | unit.factors
     arms = [arm for arm in summary.arms if arm.defence and f"distortion/{arm.name}" in stored]
+    arms = list({(arm.explainer, arm.defence): arm for arm in reversed(arms)}.values())[::-1]
     values = {arm.name: np.asarray(stored[f"distortion/{arm.name}"], np.float64) for arm in arms}
     values = {name: array[np.isfinite(array)] for name, array in values.items()}
     arms = [arm for arm in arms if values[arm.name].size]
@@ -103,11 +104,16 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
     def factory(name: str) -> str:
         return settings[name].get("name", name) if isinstance(settings.get(name), Mapping) else name
 
+    def strongest(arms: Iterable[Arm]) -> Iterable[Arm]:
+        """Of those that attack one defence, the one that learns from the most releases."""
+        single = [arm for arm in arms if queries(unit.config, arm.name) == 1]
+        kept = {arm.defence: arm for arm in sorted(single, key=lambda arm: releases(unit.config, arm.name))}
+        return [arm for arm in single if arm is kept[arm.defence]]
+
     return [
         _Placed(arm, group.title, tuple(map(factory, arm.defence.split("+"))) if arm.defence else ())
         for group in groups(summary)
-        for arm in group.arms
-        if queries(unit.config, arm.name) == 1
+        for arm in strongest(group.arms)
     ]
 
 
