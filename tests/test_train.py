@@ -232,6 +232,14 @@ def test_a_recipe_names_what_is_wrong_with_it(changes, message):
         ({**line(), "x": np.full((60, 3), np.nan, np.float32)}, {}, "'x' holds NaN or infinite"),
         ({**line(), "y": np.zeros(59, np.float32)}, {}, r"\[59, 60\]"),
         (line(), {"augment": ("flip",)}, "no uint8 images"),
+        *(
+            (
+                {"image": np.zeros((60, 4, 4, 1), np.uint8), "maps": np.zeros((60, *several, 4, 4, 1), np.float32)},
+                {"augment": ("flip",)},
+                "would move the uint8 images but not 'maps'",
+            )
+            for several in ((), (2,))
+        ),
     ],
 )
 def test_data_that_cannot_be_trained_on_is_named(data, changes, message):
