@@ -74,6 +74,12 @@ def test_defences_are_praised_no_more_than_the_intervals_allow(tmp_path, gnime, 
     assert sentence in defended(summary(make_unit(tmp_path / "unit", arms, examples=1)))
 
 
+def test_the_best_defence_is_one_that_is_known_to_help(tmp_path):
+    """And not one of a lesser mean, but with an interval as wide as what it does."""
+    arms = SSIM | {GNIME: (0.2, 0.8, 0.4), f"{GRADIENT}@ond": (0.6, 0.61, 0.6)}
+    assert defended(summary(make_unit(tmp_path / "unit", arms, examples=1))).startswith("The best defence, ond, brings")
+
+
 def test_one_seed_gives_no_verdict_on_a_defence(tmp_path):
     arms = SSIM | {GNIME: (0.5,)}
     found = summary(make_unit(tmp_path / "unit", arms, seeds=1, examples=1))
@@ -126,6 +132,8 @@ def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
     read[more] = arm("prediction", "gradient", sees=dict(queries=16))
     found = with_arms(unit, read)
     assert defended(found).startswith("The best defence, rnd, brings that to 0.603")
+    labels = {a.name: a.label for a in found.arms}
+    assert (labels[GNIME], labels[more]) == ("gradient with gnime", "gradient with gnime (averages 16)")
     apart = with_arms(unit, read | {other: arm("prediction", "gradient", learns=dict(roles=["auxiliary"]))})
     assert [group.title for group in defences.groups(apart)] == ["gradient", "gradient"]
 

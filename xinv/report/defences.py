@@ -52,10 +52,15 @@ def closed(summary: Summary, undefended: Arm, defended: Arm) -> Cell | None:
 
 
 def best(summary: Summary, undefended: Arm) -> Arm | None:
-    """The defence that withstands best: of each one's most successful attack, the least successful."""
+    """The defence that withstands best: of each one's most successful attack, the least successful.
+
+    Where some are apart from the undefended one, intervals and all, it is one of these.
+    """
     arms = summary.ranked(arm for arm in same_attack(undefended, summary.arms) if arm.defence)
-    strongest = {arm.defence: arm for arm in reversed(arms)}
-    return summary.ranked(strongest.values())[-1] if strongest else None
+    strongest = summary.ranked({arm.defence: arm for arm in reversed(arms)}.values())
+    open_, leak = undefended.cells[summary.main], measure(summary.main).leak
+    apart = [arm for arm in strongest if against(arm.cells[summary.main], open_, leak) == "less"]
+    return (apart or strongest)[-1] if strongest else None
 
 
 def _group(summary: Summary, arms: Sequence[Arm]) -> Group:

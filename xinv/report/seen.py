@@ -21,7 +21,15 @@ def seen(config: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     released = service["explanation"] == service["prediction"]
     explainer = "+".join(explanations(config, row["explainer"])) if released else ""
     kind = [explainer, row["inputs"], _method(config, row["arm"])]
-    return {"explainer": explainer or None, "kind": json.dumps(kind, sort_keys=True)}
+    looks = _looks(config, row["arm"])
+    return {"explainer": explainer or None, "kind": json.dumps(kind, sort_keys=True), "looks": looks}
+
+
+def _looks(config: Mapping[str, Any], arm: str) -> str:
+    """How many releases of an image an attack has, for people; nothing where it is one."""
+    asked, learned = queries(config, arm), releases(config, arm)
+    told = [f"learns from {learned} releases"] if learned > 1 else []
+    return ", ".join(told + ([f"averages {asked}"] if asked > 1 else []))
 
 
 def _method(config: Mapping[str, Any], arm: str) -> dict[str, Any]:

@@ -186,8 +186,8 @@ def _release(rows: Rows, level: float) -> dict[str, Cell]:
 
 
 def _labels(rows: Rows, alone: str | None) -> list[str]:
-    """The shortest labels that tell the arms apart: what is seen, then with the inputs, or else the arm's name."""
-    short, long = [], []
+    """The shortest labels that tell the arms apart: what is seen, how often, by what inputs, or the arm's name."""
+    short, looks, long = [], [], []
     for row in rows:
         end = f" with {plain(row['defence'])}" if row["defence"] else ""
         if row["explainer"]:
@@ -198,10 +198,12 @@ def _labels(rows: Rows, alone: str | None) -> list[str]:
             name = "predictions alone" if row["arm"] == alone else plain(row["arm"])
             short.append(f"predictions alone{end}" if end else name)
             long.append(name)
-    counts = Counter(short), Counter(long)
+        looks.append(short[-1] + (f" ({row['looks']})" if row["looks"] else ""))
+    candidates = (short, looks, long, [row["arm"] for row in rows])
+    counts = [Counter(labels) for labels in candidates]
     return [
-        a if counts[0][a] == 1 else b if counts[1][b] == 1 else row["arm"]
-        for a, b, row in zip(short, long, rows, strict=True)
+        next(label for label, count in zip(labels, counts, strict=True) if count[label] == 1 or label == labels[-1])
+        for labels in zip(*candidates, strict=True)
     ]
 
 
