@@ -5,8 +5,8 @@
 
 | SIZE | data | on |
 |---|---|---|
-| runlocal | a tenth of MNIST at an eighth of the widths | two cores, two hours beside other work |
-| runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, ten minutes |
+| runlocal | a tenth of MNIST at an eighth of the widths | two cores, an hour and a half (estimate) |
+| runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, twenty minutes (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
 | runlocal-yale | Yale faces with the attribute glasses (Figure 6) | two cores, minutes |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator |
