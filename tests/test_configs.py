@@ -15,7 +15,7 @@ from xinv import audit, data, store
 from xinv.types import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from configs import thielen, yang, zhao
+from configs import gnime, thielen, yang, zhao
 
 SIZES = {
     "yang": tuple(yang._sizes()),
@@ -123,18 +123,19 @@ def test_the_docstring_lists_every_size_with_its_cost(name):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_change_on_the_command_line_changes_one_place(path):
     """ConfigDict keeps it where two places are one object: the attack's training could change the target's."""
-    places = []
 
-    def visit(section, above):
+    def below(section, above=""):
         for name in section:
             if isinstance(section[name], ConfigDict):
-                places.append((id(section[name]), above + name))
-                visit(section[name], f"{above}{name}.")
+                yield id(section[name]), above + name
+                yield from below(section[name], f"{above}{name}.")
 
-    config = importlib.import_module(f"configs.{path.stem}").get_config()
-    visit(config, "")
-    first = dict(reversed(places))
-    assert not [(place, first[one]) for one, place in places if first[one] != place]
+    module = importlib.import_module(f"configs.{path.stem}")
+    for size in ("", *(SIZES | {"gnime": tuple(gnime._sizes())}).get(path.stem, ())):
+        config = module.get_config(size)
+        places = list(below(config))
+        first = dict(reversed(places))
+        assert not [(place, first[one]) for one, place in places if first[one] != place], size
 
 
 def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():

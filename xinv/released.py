@@ -84,10 +84,11 @@ class Released(NamedTuple):
             out = Observation(*map(file, Observation._fields, observed))
             release_key = key(seed, "release", self.defences[-1], role)
             keys = jax.random.split(release_key, self.releases) if several else [release_key]
+            defence, state = self.applied(seed)
             for number, one in enumerate(keys):
                 rows = (slice(None), number) if several else ...
                 part = Observation(*(array if array is None else array[rows] for array in out))
-                defences.release(*self.applied(seed), observed, one, queries=self.queries, out=part)
+                defences.release(defence, state, observed, one, queries=self.queries, out=part)
             for array in jax.tree.leaves(out):
                 array.flush()
 

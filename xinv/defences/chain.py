@@ -1,5 +1,6 @@
 """Several defences, one after the other."""
 
+import functools
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from xinv.defences.release import release
 from xinv.types import Array, Defence, Key, Observation
 
 
+@functools.cache
 def chain(*defences: Defence) -> Defence:
     """Applies `defences` in the order given; DeepLeak hardens maps by `chain(clip(…), mask(…), noise(…))`.
 
