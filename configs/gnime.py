@@ -63,10 +63,10 @@ def _sizes() -> dict:
     digits, crops = base.recipe(batch_size=256), base.recipe(batch_size=128)
     paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
     crops = crops, crops, base.recipe(batch_size=128, epochs=500, **endless)
-    game = base.recipe(learning_rate=1e-3, epochs=40, **endless)
+    game, long = (base.recipe(learning_rate=1e-3, epochs=epochs, **endless) for epochs in (40, 80))
     local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
-    quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), game
-    gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), game
+    quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
+    gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
     few = (base.recipe(learning_rate=2e-3, epochs=40, batch_size=16, **endless),) * 3
     subset, objects = datasets.cifar10_subset(datasets.DEFENDED), ("imagenet100", datasets.DEFENDED, 256, False)
     celeba = datasets.identities("celeba", datasets.DEFENDED, 128, False)

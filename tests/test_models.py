@@ -188,6 +188,7 @@ def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
         (6, 5, 9, 3, 1),
         (6, 5, 2, 3, 1),
         (7, 8, 9, 5, 2),
+        (7, 8, 9, 4, 0),
         (7, 8, 2, 4, 0),
         (4, 4, 3, 2, 1),
     ],
