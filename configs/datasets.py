@@ -78,6 +78,13 @@ def celeba(roles: dict, side: int, labels: tuple[str, ...] = ("attributes/Eyegla
     return section(source | dict(labels=labels), labels[0], roles)
 
 
+def imagenet(roles: dict, side: int, classes: int = 100) -> dict:
+    """The first classes of ImageNet, prepared by TFDS in $XINV_DATA/tfds, the largest centred square."""
+    geometry = dict(crop="centre", resize=(side, side), grayscale=False)
+    source = dict(name="tfds", dataset="imagenet2012", root=data_root("tfds"), split="train", labels=("label",))
+    return section(source | geometry, "label", roles, classes=("label", classes))
+
+
 def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> dict:
     """Any folder of images with one subfolder per identity below $XINV_DATA: CelebA, FaceScrub or iCV-MEFED crops."""
     data = faces(folder, "identity", "identity", roles, side, folder)

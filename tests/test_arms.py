@@ -287,6 +287,39 @@ def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentenc
     assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]
 
 
+GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0))
+
+
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        (dict(a=dict(name="gaussian", match="b"), b=dict(name="gaussian", match="a")), "in a circle: a to b to a"),
+        (dict(a=dict(name="gaussian", match="c")), "unknown defence 'c'"),
+        (dict(a=dict(name="gaussian", match="b", mse=0.1), b=GAME), "has mse and also match"),
+        (dict(a=dict(name="gaussian", match="b"), b=GAME | dict(lam=-1.0)), "lam is -1.0"),
+        (dict(a=dict(name="gnime")), "defence 'a' needs a training configuration: give train"),
+        (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
+        (dict(a=dict(trained="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME), "has trained 'b': choose one of c"),
+        (dict(a=dict(trained="b", train=base.recipe()), b=GAME), "has train and also trained"),
+    ],
+)
+def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, sentence):
+    arm = base.defended("prediction", "gradient", by=("a",), encoder="flatten")
+    with pytest.raises(InputError) as error:
+        run(unit({"arm": arm}, defences=known | dict(top2=dict(name="truncate", m=2))), tmp_path)
+    assert sentence in str(error.value)
+    assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(("metric", "sentence"), [("insertoin", "'insertoin'"), ("deletion", "steps 0 is not allowed")])
+def test_a_wrong_metric_of_explanations_is_told_before_anything_is_computed(tmp_path, metric, sentence):
+    metrics = base.metrics().to_dict()
+    metrics["explanation"] = {metric: dict(steps=0)}
+    with pytest.raises(InputError) as error:
+        run(unit({"arm": ARMS["gnime"]}, metrics=metrics), tmp_path)
+    assert sentence in str(error.value)
+
+
 def test_a_jointly_trained_target_brings_its_inverter(tmp_path):
     joint = dict(network="tcnn", loss="mse", rescale="logits", width=0.03125, dtype="float32", truncation=0, weight=1.0)
     config = unit({"prediction": base.arm("prediction", encoder="none")})

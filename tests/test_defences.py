@@ -275,6 +275,13 @@ def test_a_chain_fits_each_to_what_the_one_before_releases(tmp_path):
         defences.release(defence, state, too_large, jax.random.key(0))
 
 
+def test_a_chain_of_defences_that_learn_nothing_needs_no_state():
+    hardened = defences.chain(defences.clip(0.0, 0.5), defences.mask(0.1))
+    released = defences.release(hardened, {}, observed(), jax.random.key(0)).explanation
+    clipped = np.clip(observed().explanation, 0, 0.5)
+    np.testing.assert_array_equal(released, np.where(clipped < np.float32(0.1), 0, clipped))
+
+
 # Bad input
 
 
@@ -291,6 +298,38 @@ def test_another_shape_or_scale_is_an_error(name):
         scaled = observed()._replace(explanation=observed().explanation * np.float32(factor))
         with pytest.raises(InputError, match=message):
             defences.release(defence, state, scaled, jax.random.key(0))
+
+
+@pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter")])
+def test_a_state_of_another_network_is_an_error(name, part):
+    defence, state, _ = fitted(name)
+    other = defences.build(name, **NEEDED[name] | {"width": 1 / 32})
+    with pytest.raises(InputError, match="learned by another network, encoder or width than this defence has: params/"):
+        defences.release(other, state, observed(), jax.random.key(0))
+    empty = {**state, part: {"params": {}}}
+    with pytest.raises(InputError, match="is missing in the state"):
+        jax.eval_shape(defence.apply, empty, observed(), jax.random.key(0))
+
+
+def test_maps_of_whole_numbers_are_an_error():
+    maps = observed()._replace(explanation=(255 * observed().explanation).astype(np.uint8))
+    for name in ("gnime", "pgd", "gaussian"):
+        with pytest.raises(InputError, match="explanations of type uint8 are no maps: give floating-point numbers"):
+            fitted(name)[0].init(jax.random.key(0), maps, images())
+
+
+def test_small_maps_are_treated_as_large_ones():
+    """Of a millionth of the size, by a millionth of the noise; and Eq. 3 as well."""
+    small = observed()._replace(explanation=observed().explanation * np.float32(1e-6))
+    for name, hyper in (("gaussian", {}), ("pgd", NEEDED["pgd"])):
+        states = [defences.build(name, **hyper | {"mse": 0.01 * f**2}) for f in (1.0, 1e-6)]
+        changes = []
+        for defence, maps in zip(states, (observed(), small), strict=True):
+            released = defences.release(
+                defence, defence.init(jax.random.key(0), maps, images()), maps, jax.random.key(1)
+            )
+            changes.append(np.mean((released.explanation - maps.explanation) ** 2))
+        assert changes[1] * 1e12 == pytest.approx(changes[0], rel=0.1), name
 
 
 @pytest.mark.parametrize(
@@ -314,6 +353,10 @@ def test_what_cannot_be_released_is_named(observation, message):
         ("clip", {"low": 1.0, "high": 0.0}, "low is 1.0 but must be below high, which is 0.0"),
         ("mask", {"threshold": 2.0, "relative": True}, "threshold is 2.0 but must be a fraction up to 1"),
         ("noise", {"stdev": 0.0}, "stdev is 0.0"),
+        ("noise", {"stdev": np.inf}, "stdev is inf but must be positive and finite"),
+        ("gaussian", {"mse": np.nan}, "mse is nan"),
+        ("gnime", {"network": "tcnn"}, "network is 'tcnn' but must be one of decoder, gnime_decoder"),
+        ("pgd", {"mse": 0.1, "encoder": "none"}, "encoder is 'none' but must be one that reads the explanation"),
         ("gaussian", {"mse": -1.0}, "mse is -1.0"),
         ("pgd", {"mse": 0.1, "steps": 0}, "steps is 0"),
         ("gnime", {"updates": "both"}, "updates is 'both' but must be one of alternating, simultaneous"),

@@ -217,7 +217,7 @@ def test_within_limits_the_last_epoch_counts_whatever_came_before():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1, 1, 1, 2, 4, 4, 9, 9], "distortion is 9, above 2.0 in the last epoch; the state after epoch 2 is kept"),
+        ([1, 1, 1, 2, 4, 4, 9, 9], "distortion is 9, above 2.0 in the last epoch: .*; the state after epoch 2 is kept"),
         ([1, 1, 1, 2, 4, np.nan, 1, 1], "distortion is nan at step 6: .*; the state after epoch 2 is kept"),
         ([1, 1, 1, 2, 4, np.inf, 1, 1], "distortion is inf at step 6: .*; the state after epoch 2 is kept"),
     ],
@@ -242,7 +242,7 @@ def test_a_lambda_that_is_too_large_is_named():
     observation, images = observed()
     fast = Recipe(batch_size=8, epochs=2, learning_rate=0.3, validation=0)  # gets there within a few steps
     defence = defences.gnime(lam=1e9, **SMALL | {"recipe": fast, "collapse": 2.0})
-    with pytest.raises(InputError, match=r"distortion is .*, above 2\.0 in the last epoch .* lam 1000000000\.0: lower"):
+    with pytest.raises(InputError, match=r"above 2\.0 in the last epoch: lower lam, which is 1e\+09, or"):
         defence.init(jax.random.key(0), observation, images)
 
 

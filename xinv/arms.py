@@ -172,19 +172,18 @@ class Arm(NamedTuple):
         shapes = {view: self._shapes(view, images, (*above, self.name)) for view in (LEARNS, SEES)}
         return attack.check(shapes[LEARNS], images, **held)
 
-    def _shapes(self, view: str, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
+    def maps(self, view: str, images: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | None:
+        """The shape of the explanations that are released in a view."""
         released = self.released(view)
+        if not released.explains:
+            return None
+        explained = abstract(self.unit, released.explanation, images)
+        explainers = (self.unit.explainer(name, self.unit.seeds[0]) for name in self.explanations)
+        return _stacked([map_shape(one, explained.model.apply, explained.variables, images) for one in explainers])
+
+    def _shapes(self, view: str, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
+        released, own = self.released(view), self.maps(view, images)
         prediction = _logits(abstract(self.unit, released.prediction, images), images)
-        shapes = []
-        if released.explains:
-            explained = abstract(self.unit, released.explanation, images)
-            shapes = [
-                map_shape(
-                    self.unit.explainer(name, self.unit.seeds[0]), explained.model.apply, explained.variables, images
-                )
-                for name in self.explanations
-            ]
-        own = _stacked(shapes)
         released.check(Observation(prediction, own), images)
         guesses = [other.check(images.shape[1:], above) for other in self.others]
         seen = Observation(prediction, _stacked(([] if own is None else [own.shape[1:]]) + guesses))

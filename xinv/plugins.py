@@ -38,6 +38,12 @@ def build(
     return factories[name](**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
+def takes(package: ModuleType, name: str, parameter: str) -> bool:
+    """Whether the factory `name` of `package.FACTORIES` exists and has that parameter."""
+    factories = {factory.__name__: factory for factory in package.FACTORIES}
+    return name in factories and parameter in inspect.signature(factories[name]).parameters
+
+
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     """`hyper`, with the name of its factory, and the defaults of that factory that can be written down as JSON.
 

@@ -22,11 +22,11 @@ class Diverged(InputError):  # noqa: N818 (an event, named as the field names it
     """A loss is no longer finite, or beyond its limit; the last sound checkpoint stays."""
 
 
-def require_finite(values: Mapping[str, float], step: int, name: str) -> None:
+def require_finite(values: Mapping[str, float], step: int, name: str, advice: str) -> None:
     """Raises Diverged for the first value that is NaN or infinite."""
     for what, value in values.items():
         if not math.isfinite(value):
-            raise Diverged(f"{name}: {what} is {value} at step {step}: lower the learning rate")
+            raise Diverged(f"{name}: {what} is {value} at step {step}: {advice}")
 
 
 @dataclass
@@ -55,9 +55,18 @@ class Record:
 class Course:
     """Keeps the record of the training `name`, tells `log`, and shows step, rate (images/s), time left and loss."""
 
-    def __init__(self, name: str, log: Log | None, record: Record, epochs: int, steps_per_epoch: int, batch_size: int):
+    def __init__(
+        self,
+        name: str,
+        advice: str,
+        log: Log | None,
+        record: Record,
+        epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+    ):
         self.record, self.diverged = record, ""
-        self._name, self._log = name, log
+        self._name, self._advice, self._log = name, advice, log
         self._steps_per_epoch = steps_per_epoch
         self._display = _Display(name, epochs * steps_per_epoch, batch_size, record.step)
 
@@ -89,7 +98,7 @@ class Course:
     def _improves(self, score: float) -> bool:
         """Enters an epoch's validation loss; true where it is the best so far."""
         record = self.record
-        require_finite({"validation_loss": score}, record.step, self._name)
+        require_finite({"validation_loss": score}, record.step, self._name, self._advice)
         self._enter_epoch({"validation_loss": score})
         better = record.lowest is None or score < record.lowest
         record.lowest, record.waited = (score, 0) if better else (record.lowest, record.waited + 1)
@@ -105,7 +114,7 @@ class Course:
         try:
             yield
             if record.beyond:
-                raise Diverged(f"{self._name}: {record.beyond} in the last epoch")
+                raise Diverged(f"{self._name}: {record.beyond} in the last epoch: {self._advice}")
         except Diverged as error:
             if not keeps or not record.kept:
                 raise
@@ -115,7 +124,7 @@ class Course:
     def _enter_step(self, values: dict[str, float]) -> None:
         record = self.record
         record.step += 1
-        require_finite(values, record.step, self._name)
+        require_finite(values, record.step, self._name, self._advice)
         record.totals = {name: record.totals.get(name, 0.0) + value for name, value in values.items()}
         self._tell(values)
         if record.step % self._steps_per_epoch == 0:

@@ -1,16 +1,19 @@
 """Finds what is wrong with a config before anything is computed, by names and shapes alone."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from xinv import scored, train
-from xinv.arms import LEARNS, SEES, Arm
+from xinv.arms import LEARNS, SEES, Arm, arms
 from xinv.attacks.checks import is_count
 from xinv.released import Released
 from xinv.results import Config
-from xinv.types import InputError
+from xinv.types import Batch, InputError, Known
 from xinv.unit import Unit, abstract, map_shape
 
 
@@ -77,10 +80,11 @@ def _views(arm: Arm) -> None:
 def _defender(released: Released, attacker: Sequence[str]) -> None:
     """The defender has images of its own, and holds others back, none of which is reported or the attacker's."""
     unit, defender = released.unit, released.unit.config["defender"]
-    for name in released.defences:
+    for one in released.needed():
+        name = one.defences[-1]
         own = {"role": defender["role"]} | ({"held_out": defender["held_out"]} if released.explains else {})
         for kind, role in own.items():
-            recipe = unit.config["defences"][name].get("train") if kind == "role" else None
+            recipe = one.settings().get("train") if kind == "role" else None
             _training(unit, f"defender.{kind} of {name!r}", recipe, [role])
             if attacker and unit.shared([role], attacker, unit.seeds[0]):
                 raise InputError(
@@ -98,9 +102,24 @@ def _training(unit: Unit, what: str, recipe: Config | None, roles: Sequence[str]
 
 
 def _metrics(unit: Unit, images: jax.ShapeDtypeStruct) -> None:
-    truths = {"image": images, "label": jax.ShapeDtypeStruct((2,), np.int32)}
-    for kind in scored.RECONSTRUCTION:
-        judge = abstract(unit, "evaluation", images)
-        given = {"apply": judge.model.apply, "embed": judge.model.embed, "variables": judge.variables}
-        functions = {name: scored.metric(name, h, given) for name, h in unit.config["metrics"][kind].items()}
-        jax.eval_shape(scored.score, functions, {"truth": truths[kind], "guess": images}, None)
+    """Of reconstructions, and of explanations in a unit with defences, on the maps that arms see."""
+    labels, metrics = jax.ShapeDtypeStruct((images.shape[0],), np.int32), unit.config["metrics"]
+    given = _given(abstract(unit, "evaluation", images))
+    for kind, truth in zip(scored.RECONSTRUCTION, (images, labels), strict=True):
+        _trace(metrics[kind], given, {"truth": truth, "guess": images})
+    defended = arms(unit) if unit.config["defences"] else ()
+    for part, maps in {(arm.released(SEES).explanation, arm.maps(SEES, images)) for arm in defended}:
+        if maps is not None:
+            given = _given(abstract(unit, part, images))
+            given["release"] = Partial(lambda *asked, maps=maps: jnp.zeros(maps.shape))
+            truth = {"image": images, "label": labels, "explanation": maps}
+            _trace(metrics[scored.FUNCTIONALITY], given, {"truth": truth, "guess": maps})
+
+
+def _given(judge: Known) -> dict[str, Any]:
+    return {"apply": judge.model.apply, "embed": judge.model.embed, "variables": judge.variables}
+
+
+def _trace(metrics: Config, given: Config, batch: Batch) -> None:
+    functions = {name: scored.metric(name, hyper, given) for name, hyper in metrics.items()}
+    jax.eval_shape(scored.score, functions, batch, None)

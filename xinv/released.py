@@ -20,6 +20,8 @@ from xinv.store import Stage
 from xinv.types import Array, Defence, InputError, Observation
 from xinv.unit import Unit, key, save_state
 
+REFERENCES = ("match", "trained")
+"""Settings of a defence that name another: one of whose measured distortion it is, and one whose state it applies."""
 NONE = "none"
 """In the place of an explained model: nothing is explained."""
 
@@ -96,9 +98,9 @@ class Released(NamedTuple):
 
     def learned(self, seed: int) -> Stage | None:
         """The state of the last defence, learned from the defender's images; None if it learns nothing."""
-        settings = self._settings()
+        settings = self.settings()
         if "trained" in settings:
-            return self._replace(defences=(*self.defences[:-1], settings["trained"])).learned(seed)
+            return self._instead(settings["trained"]).learned(seed)
         if not self.defence(seed).learns:
             return None
         role = self.unit.config["defender"]["role"]
@@ -143,22 +145,41 @@ class Released(NamedTuple):
         """Finds, by the shapes of an observation and of images, that it cannot be released.
 
         Raises:
-          InputError: a defence has a wrong parameter, or cannot treat these shapes.
+          InputError: a defence, or one that it refers to, has a wrong parameter or cannot treat these shapes.
         """
-        for part in self.prefixes():
-            part.check_names()
-            defence = defences.build(**part.hyper(None), given=part._given())
+        for one in self.needed():
+            one._check_settings()
+            defence = defences.build(**one.hyper(None), given=one._given())
             defence.check(observation, images)
 
-    def check_names(self) -> None:
-        """Raises InputError where a defence, or one that it refers to, does not exist."""
-        known, settings = self.unit.config["defences"], self._settings()
-        for reference in ("match", "trained"):
-            if reference in settings and settings[reference] not in known:
-                raise InputError(
-                    f"defence {self.defences[-1]!r} has {reference} {settings[reference]!r}: "
-                    f"the config has {', '.join(known)}"
-                )
+    def needed(self) -> list["Released"]:
+        """The release after each defence, and after each that one of them refers to in its place."""
+        return [one for part in self.prefixes() for one in part._referred().values()]
+
+    def _referred(self, path: tuple[str, ...] = ()) -> dict[str, "Released"]:
+        """By name, the last defence and those it refers to, directly or through others."""
+        name, settings = self.defences[-1], self.settings()
+        if name in path:
+            raise InputError(f"defences refer to each other in a circle: {' to '.join((*path, name))}")
+        found = {name: self}
+        for other in (settings[kind] for kind in REFERENCES if kind in settings):
+            found |= self._instead(other)._referred((*path, name))
+        return found
+
+    def _check_settings(self) -> None:
+        name, settings = self.defences[-1], self.settings()
+        if "match" in settings and "mse" in settings:
+            raise InputError(f"defence {name!r} has mse and also match, which measures it: give one")
+        if "trained" in settings and "train" in self.unit.config["defences"][name]:
+            raise InputError(f"defence {name!r} has train and also trained, whose state it applies: give one")
+        learns = plugins.takes(defences, settings["name"], "recipe")
+        if learns != ("train" in settings):
+            needs = "needs a training configuration: give train" if learns else "has train, but is not trained"
+            raise InputError(f"defence {name!r} {needs}")
+
+    def _instead(self, name: str) -> "Released":
+        """With another defence in the place of the last."""
+        return self._replace(defences=(*self.defences[:-1], name))
 
     def before(self) -> "Released":
         """What the last defence learns from: one release of every image by those before it."""
@@ -179,27 +200,39 @@ class Released(NamedTuple):
         """For people."""
         return f"{'+'.join(self.defences)}({'+'.join(self.reads) or 'prediction'})"
 
-    def _settings(self) -> dict[str, Any]:
-        known = self.unit.config["defences"]
-        if self.defences[-1] not in known:
-            raise InputError(f"unknown defence {self.defences[-1]!r}: the config has {', '.join(known) or 'none'}")
-        return dict(known[self.defences[-1]])
+    def settings(self) -> dict[str, Any]:
+        """The last defence's in the config; one that applies what another has learned states only what differs."""
+        known, name = self.unit.config["defences"], self.defences[-1]
+        if name not in known:
+            raise InputError(f"unknown defence {name!r}: the config has {', '.join(known) or 'none'}")
+        own = known[name]
+        if "trained" not in own:
+            return dict(own)
+        if "train" not in known.get(own["trained"], ()):
+            allowed = ", ".join(other for other in known if "train" in known[other])
+            raise InputError(f"defence {name!r} has trained {own['trained']!r}: choose one of {allowed or 'none'}")
+        return {**known[own["trained"]], **own}
 
     def hyper(self, seed: int | None) -> dict[str, Any]:
         """The last defence's name and parameters; a distortion to match another defence's is measured (seedless: 1)."""
-        settings = self._settings()
+        settings = self.settings()
         matched = settings.get("match")
-        hyper = {name: value for name, value in settings.items() if name not in ("match", "trained", "train")}
+        hyper = {name: value for name, value in settings.items() if name not in (*REFERENCES, "train")}
         hyper = plugins.complete(defences, hyper)
         if matched is None:
             return hyper
-        other = self.single()._replace(defences=(*self.defences[:-1], matched))
-        return hyper | {
-            "mse": 1.0 if seed is None else float(other.distortion(seed, self.before()).mean(dtype=np.float64))
-        }
+        if seed is None:
+            return hyper | {"mse": 1.0}
+        other = self.single()._instead(matched)
+        mse = float(other.distortion(seed, self.before()).mean(dtype=np.float64))
+        if not mse:
+            raise InputError(
+                f"defence {self.defences[-1]!r} is to match {matched!r}, which leaves explanations as they are"
+            )
+        return hyper | {"mse": mse}
 
     def _given(self) -> dict[str, Any]:
-        settings = self._settings()
+        settings = self.settings()
         return {"recipe": train.Recipe(**settings["train"])} if "train" in settings else {}
 
 

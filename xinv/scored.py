@@ -82,8 +82,9 @@ def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     bare = released._replace(defences=())
     (before, _), (after, _) = bare.observation(role, seed), released.observation(role, seed)
     found = {"prediction_distortion": np.square(after.prediction - before.prediction).mean(axis=1)}
-    learned = state_of(released.learned(seed))
-    found |= {"diverged": np.full(1, learned["diverged"])} if "diverged" in learned else {}
+    learned = [state_of(part.learned(seed)) for part in released.prefixes()]
+    diverged = [state["diverged"] for state in learned if "diverged" in state]
+    found |= {"diverged": np.full(1, max(diverged))} if diverged else {}
     if released.explains:
         found["held_out_distortion"] = released.distortion(seed, bare)
     queries = _queries(released, role, seed)
@@ -106,21 +107,27 @@ def _queries(released: Released, role: str, seed: int, examples: int = 100) -> f
 
 
 def classified(unit: Unit, part: str, seed: int) -> dict[str, np.ndarray]:
-    """How right a classifier is on the reported images."""
+    """How right a classifier is on the reported images; of an attribute's, also by the F1 that `attributes` has."""
     truth, guess = unit.answers(part, seed)
-    f1 = classification.weighted_f1(truth, guess)
-    return {"accuracy": (truth == guess).astype(np.float32), "weighted_f1": np.full(len(truth), f1)}
+    found = {"accuracy": (truth == guess).astype(np.float32), "weighted_f1": classification.weighted_f1(truth, guess)}
+    found |= {"f1": _attribute_f1(unit, part, truth, guess)} if part in unit.config["attributes"] else {}
+    return {name: np.broadcast_to(value, len(truth)) for name, value in found.items()}
 
 
 def attributes(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     """Per attribute, F1 of what its classifier says of one arm's reconstructions (Jeong 2022, Figure 6)."""
     unit, guess, found = arm.unit, arm.reconstruction(seed), {}
-    for name, settings in unit.config["attributes"].items():
-        truth = unit.rows_of([REPORTED], seed).labels[settings["label"]]
+    for name in unit.config["attributes"]:
+        truth, _ = unit.answers(name, seed)
         said = _judged(arm, name, guess, seed).array("said")
-        f1 = classification.binary_f1 if truth.max() <= 1 else classification.weighted_f1
-        found[f"f1_{name}"] = np.full(len(truth), f1(truth, said))
+        found[f"f1_{name}"] = np.full(len(truth), _attribute_f1(unit, name, truth, said))
     return found
+
+
+def _attribute_f1(unit: Unit, name: str, truth: np.ndarray, said: np.ndarray) -> float:
+    """F1 of an attribute's presence, or of one with several values the mean over these."""
+    binary = len(unit.dataset.classes[unit.settings(name)["label"]]) == 2
+    return classification.binary_f1(truth, said) if binary else classification.weighted_f1(truth, said)
 
 
 def _judged(arm: Arm, name: str, guess: Stage, seed: int) -> Stage:
@@ -167,29 +174,28 @@ def _region(name: str, images: data.Dataset) -> np.ndarray:
 
 def service(released: Released, seed: int) -> Partial:
     """The service that a release comes from, as a pytree: `(images, labels, keys) -> released maps [N,h,w,c]`."""
-    unit = released.unit
-    explainers = tuple(unit.explainer(name, seed) for name in released.reads)
-    steps = tuple(part.defence(seed) for part in released.prefixes())
-    states = [state_of(part.learned(seed)) for part in released.prefixes()]
-    apply = unit.model(released.explanation).apply
-    return Partial(
-        _service(explainers, apply, steps), unit.classifier(released.explanation, seed).tree("variables"), states
-    )
+    unit, parts = released.unit, (released.prediction, released.explanation)
+    explainers = tuple(unit.explainer(name, seed, released.explanation) for name in released.reads)
+    variables = tuple(unit.classifier(part, seed).tree("variables") for part in parts)
+    defence, state = released.applied(seed) if released.defences else (None, {})
+    return Partial(_service(explainers, *(unit.model(part).apply for part in parts), defence), variables, state)
 
 
 @functools.lru_cache(64)
-def _service(explainers: tuple[Explainer, ...], apply: Apply, steps: tuple[Defence, ...]) -> Callable[..., jax.Array]:
-    def answer(variables: Variables, states: list[Any], images: Array, labels: Array, keys: Key) -> jax.Array:
-        logits = apply(variables, images)
-
+def _service(
+    explainers: tuple[Explainer, ...], predict: Apply, explained: Apply, defence: Defence | None
+) -> Callable[..., jax.Array]:
+    def answer(
+        variables: tuple[Variables, Variables], state: Any, images: Array, labels: Array, keys: Key
+    ) -> jax.Array:
         def one(image: jax.Array, label: jax.Array, key: Key) -> tuple[jax.Array, ...]:
-            return tuple(explainer(apply, variables, image, label, key) for explainer in explainers)
+            return tuple(explainer(explained, variables[1], image, label, key) for explainer in explainers)
 
-        maps = jax.vmap(one)(images, labels, keys)
-        observed = Observation(jax.nn.softmax(logits), stack(maps))
-        for number, (step, state) in enumerate(zip(steps, states, strict=True)):
-            observed = defences.each(step, state, observed, jax.vmap(jax.random.fold_in, (0, None))(keys, number))
-        return observed.explanation
+        maps = stack(jax.vmap(one)(images, labels, keys))
+        if defence is None:
+            return maps
+        observed = Observation(jax.nn.softmax(predict(variables[0], images)), maps)
+        return defences.each(defence, state, observed, keys).explanation
 
     return answer
 

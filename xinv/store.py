@@ -155,14 +155,15 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
         raise InputError(f"{path} is damaged ({error}): {_recompute(path.parent)}") from None
 
 
-def save_tree(path: Path, tree: Any) -> None:
+def save_tree(path: Path | str, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
-    with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
+    with writing(Path(path), tree), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(Path(path).absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
-def load_tree(path: Path) -> Any:
+def load_tree(path: Path | str) -> Any:
     """A pytree of NumPy arrays. Raises InputError where it is damaged."""
+    path = Path(path)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))

@@ -63,12 +63,14 @@ class Session(NamedTuple):
       name: what progress and errors call the training.
       log: called with a step and {tag: value} each step, and each epoch.
       checkpoint_seconds: least time between checkpoints; 0 makes one after each dispatch.
+      advice: what errors say is to be done about a training that diverges.
     """
 
     directory: str | Path | None = None
     name: str = "train"
     log: Log | None = None
     checkpoint_seconds: float = 30.0
+    advice: str = "lower the learning rate"
 
 
 class Fitted(NamedTuple):
@@ -198,7 +200,8 @@ def loop(
     state, best, record = parallel.replicate(tree["state"]), tree["best"], Record(**record)
     run = parallel.runner(batches.prepared(step, recipe.augment, recipe.crop_padding), data)
     keys, taken, pending, saved = parallel.per_device(step_key), record.step, None, time.monotonic()
-    course = Course(session.name, session.log, record, recipe.epochs, plan.steps_per_epoch, recipe.batch_size)
+    length = recipe.epochs, plan.steps_per_epoch, recipe.batch_size
+    course = Course(session.name, session.advice, session.log, record, *length)
     with checkpoints, course, course.surviving(limits is not None):
         for batch in itertools.chain.from_iterable(map(run.feed, plan.orders(taken))):
             if recipe.patience and record.waited >= recipe.patience:
@@ -209,12 +212,12 @@ def loop(
             pending = metrics
             if keeps and taken % plan.steps_per_epoch == 0:
                 pending = course.follow(pending)
-                sound = _sound(state.variables, record.step, session.name)
+                sound = _sound(state.variables, record.step, session)
                 score = evaluate and batches.mean_score(evaluate, sound, data, plan.validation, recipe.batch_size)
                 best = sound if course.judge(score, limits or {}) else best
             if session.directory is not None and time.monotonic() - saved >= session.checkpoint_seconds:
                 pending = course.follow(pending)
-                _save(checkpoints, record, {"state": state, "best": best}, session.name)
+                _save(checkpoints, record, {"state": state, "best": best}, session)
                 saved = time.monotonic()
         course.follow(pending)
     variables = best if keeps else _copy(state.variables)
@@ -226,16 +229,16 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(jax.tree.map(jnp.asarray, tree)))
 
 
-def _sound(tree: Any, step: int, name: str) -> Any:
+def _sound(tree: Any, step: int, session: Session) -> Any:
     """A copy on the host, unless the last update has just broken what gave a finite loss."""
     tree = _copy(tree)
     for leaf in jax.tree.leaves(tree):
-        require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, step, name)
+        require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, step, session.name, session.advice)
     return tree
 
 
-def _save(checkpoints: Checkpoints, record: Record, tree: Any, name: str) -> None:
-    checkpoints.save(record.step, _sound(tree, record.step, name), asdict(record))
+def _save(checkpoints: Checkpoints, record: Record, tree: Any, session: Session) -> None:
+    checkpoints.save(record.step, _sound(tree, record.step, session), asdict(record))
 
 
 def _identity(data: Batch, key: Key, recipe: Recipe) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from xinv import train
-from xinv.defences.maps import describe, normal, require_shape, required
+from xinv.defences.maps import describe, normal, require_positive, require_shape, required
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _BINS = 4096
@@ -33,8 +33,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
     Raises:
       InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is that large.
     """
-    if not mse > 0:
-        raise InputError(f"mse is {mse!r} but must be positive")
+    require_positive(mse=mse)
 
     def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
         seen = describe(observation)

@@ -10,12 +10,13 @@ import numpy as np
 import optax
 
 from xinv import models, parallel, train
-from xinv.defences.maps import describe, require_shape, required
+from xinv.defences.maps import describe, require_positive, require_shape, required
+from xinv.defences.network import check_network, require_network
 from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
 
 UPDATES = ("alternating", "simultaneous")
-PAPER = train.Recipe(batch_size=1024, epochs=500, learning_rate=1e-4, validation=0.0)
-_FLAT = 1e-12  # variance of a perturbation that is constant but for rounding
+PAPER = train.Recipe(batch_size=1024, epochs=500, learning_rate=1e-4, b1=0.5, validation=0.0)
+_FLAT = 1e-12  # variance of a perturbation that is constant but for rounding, in variances of the maps
 
 
 @functools.cache
@@ -32,11 +33,11 @@ def gnime(
 ) -> Defence:
     """Generative noise injector for model explanations: Algorithm 1 in `init`, the generator and Eq. 3 in `apply`.
 
-    The generator f_NG(e, ŷ) gives a new map, the inverter f_INV(e, ŷ) an image; both read maps standardised by the mean
-    and standard deviation of the defender's. The distortion L_xd is taken in those units (1 is the maps' own variance),
-    before the generated map is clipped to the maps' range, [0,1] where that holds them; the inverter reads it after.
-    The generator of the last epoch is deployed, and the inverter dropped. Nothing is drawn in `apply`, so any number of
-    queries gives the same release.
+    The generator f_NG(e, ŷ) gives a new map, the inverter f_INV(e, ŷ) an image in [0,1]; both read maps standardised by
+    the mean and standard deviation of the defender's. The distortion L_xd is taken in those units (1 is the maps' own
+    variance), before the generated map is clipped to the maps' range (see `maps.describe`); the inverter reads it
+    after. The generator of the last epoch is deployed, and the inverter dropped. Nothing is drawn in `apply`, so any
+    number of queries gives the same release.
 
     The defaults are for a service: releasing a map takes less than a fifth of the time of the Gradient explanation of
     the MNIST target. At the paper's full width it takes more than the explanation (BUILD_NOTES.md); a config that is to
@@ -53,9 +54,9 @@ def gnime(
       lam: λ of Eq. 2; the paper has 100, and 500 for CelebA.
       gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the squared units of the
         maps; None releases the generator's map. The state does not depend on it.
-      network: a factory of `xinv.models` for both players: "gnime_decoder" (of the authors' code, from which the
+      network: of both players, a factory of `xinv.models`: "gnime_decoder" (of the authors' code, from which the
         published figures come) or "decoder" (Zhao's, which the paper names, of ten times the operations).
-      encoder: how both read maps, see `models.decoder`.
+      encoder: how both read maps, see `models.decoder`; not "none".
       width: factor on both networks' channels; the paper's is 1.
       updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
         "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
@@ -70,9 +71,12 @@ def gnime(
       "distortion" L_xd, "inversion" L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
 
     Raises:
-      InputError: an argument is not one of those; `train.Diverged` where no epoch was sound.
+      InputError: an argument is not one of those; in `apply`, the state is of another network. `train.Diverged` where
+        no epoch was sound.
     """
-    _check(lam, gamma, updates, collapse, recipe)
+    require_positive(lam=lam, gamma=gamma, collapse=collapse)
+    check_network(network, encoder)
+    _check(updates, recipe)
     build = functools.partial(models.build, network, encoder=encoder, width=width, dtype=dtype)
 
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
@@ -89,7 +93,8 @@ def gnime(
         start = train.State(np.int32(0), nets | _scale(seen), {name: tx.init(net) for name, net in nets.items()})
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
-        fitted = _trained(step, start, data, loop_key, recipe, session, lam, collapse)
+        told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate")
+        fitted = train.loop(step, start, data, loop_key, recipe, None, told, {"distortion": collapse})
         return {
             "generator": fitted.variables["generator"],
             "seen": seen,
@@ -102,12 +107,11 @@ def gnime(
         require_shape(state["seen"], observation)
         maps = observation.explanation
         generator = build(image_shape=maps.shape[1:])
+        require_network(state["generator"], generator, observation)
         scale = _scale(state["seen"])
         raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
         released = _released(scale, raw)
-        return observation._replace(
-            explanation=released if gamma is None else _bounded(maps, released, gamma, scale["limits"])
-        )
+        return observation._replace(explanation=released if gamma is None else _bounded(maps, released, gamma, scale))
 
     def check(observation: Observation, images: Any) -> None:
         players = _players(build, required(observation).shape[1:], images.shape[1:])
@@ -178,22 +182,6 @@ def two_player_step(
     return step
 
 
-def _trained(
-    step: parallel.Step,
-    start: train.State,
-    data: Batch,
-    key: Key,
-    recipe: train.Recipe,
-    session: train.Session,
-    lam: float,
-    collapse: float,
-) -> train.Fitted:
-    try:
-        return train.loop(step, start, data, key, recipe, None, session, {"distortion": collapse})
-    except train.Diverged as error:
-        raise train.Diverged(f"{error} of a game with lam {lam}: lower lam") from error
-
-
 def _players(build: Callable[..., Model], map_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> Players:
     return Players(build(image_shape=tuple(map_shape)), build(image_shape=tuple(image_shape)))
 
@@ -218,19 +206,16 @@ def _as_released(scale: Any, raw: jax.Array) -> jax.Array:
     return _standard(scale, _released(scale, raw))
 
 
-def _bounded(maps: jax.Array, released: jax.Array, gamma: float, limits: jax.Array) -> jax.Array:
+def _bounded(maps: jax.Array, released: jax.Array, gamma: float, scale: Any) -> jax.Array:
     """Eq. 3 per map, kept within the maps' range; a perturbation without variance stays as it is."""
     n = released - maps
     variance = jnp.var(n, axis=(1, 2, 3), keepdims=True)
-    scale = jnp.where(variance > _FLAT, jnp.sqrt(gamma / jnp.maximum(variance, _FLAT)), 1.0)
-    return jnp.clip(maps + scale * n, *limits)
+    flat = variance <= _FLAT * scale["moments"][1] ** 2
+    factor = jnp.where(flat, 1.0, jnp.sqrt(gamma / jnp.where(flat, 1.0, variance)))
+    return jnp.clip(maps + factor * n, *scale["limits"])
 
 
-def _check(lam: float, gamma: float | None, updates: str, collapse: float, recipe: train.Recipe) -> None:
-    positive = {"lam": lam, "collapse": collapse} | ({} if gamma is None else {"gamma": gamma})
-    for name, value in positive.items():
-        if not value > 0:
-            raise InputError(f"{name} is {value!r} but must be positive")
+def _check(updates: str, recipe: train.Recipe) -> None:
     if updates not in UPDATES:
         raise InputError(f"updates is {updates!r} but must be one of {', '.join(UPDATES)}")
     if recipe.validation:

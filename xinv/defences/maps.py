@@ -1,5 +1,6 @@
 """What a defence knows of the observations that it was fitted to, and whether others are like them."""
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -11,6 +12,7 @@ from xinv.types import Array, InputError, Key, Observation
 _CHUNK = 1024  # examples read at once
 _FACTOR = 10.0  # by which the largest value of a map may leave the range seen in init
 _ROUNDING = 1e-5
+_SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
 
 Seen = Mapping[str, Array]
 """What `describe` returns."""
@@ -21,9 +23,9 @@ def describe(observation: Observation) -> dict[str, np.ndarray]:
 
     Returns:
       "prediction" [K] and "explanation" [h,w,c]: their means; "moments" [2]: mean and standard deviation of all values
-      of the maps (1 where they are constant); "limits" [2]: where they lie, [0,1] if that holds them, otherwise their
-      smallest and largest value; "peaks" [2]: the smallest and largest of the maps' largest magnitudes, without maps of
-      zeros.
+      of the maps (1 where they are constant); "limits" [2]: where they lie, [0,1] if that holds them and they reach a
+      tenth of it, otherwise their smallest and largest value; "peaks" [2]: the smallest and largest of the maps'
+      largest magnitudes, without maps of zeros.
 
     Raises:
       InputError: there are no explanations, or they hold NaN or infinite values.
@@ -44,20 +46,29 @@ def describe(observation: Observation) -> dict[str, np.ndarray]:
         "prediction": np.mean(observation.prediction, axis=0, dtype=np.float64),
         "explanation": totals / len(maps),
         "moments": [mean, deviation if deviation > _ROUNDING * abs(mean) else 1.0],
-        "limits": [0.0, 1.0] if low >= 0 and high <= 1 else [low, high],
+        "limits": [0.0, 1.0] if low >= 0 and _SHARE <= high <= 1 else [low, high],
         "peaks": [lit.min(), lit.max()] if lit.size else [0.0, 0.0],
     }
     return {name: np.asarray(value, np.float32) for name, value in values.items()}
 
 
 def required(observation: Observation) -> Array:
-    """The explanations. Raises InputError where there are none, or they are not [N,h,w,c]."""
+    """The explanations. Raises InputError where there are none, or they are not numbers [N,h,w,c] with fractions."""
     maps = observation.explanation
     if maps is None:
         raise InputError("this defence changes explanations, and the observation has none")
     if len(maps.shape) != 4:
         raise InputError(f"explanations of shape {tuple(maps.shape)} are no maps: give [N,h,w,c]")
+    if not jnp.issubdtype(maps.dtype, jnp.floating):
+        raise InputError(f"explanations of type {maps.dtype} are no maps: give floating-point numbers")
     return maps
+
+
+def require_positive(**values: float | None) -> None:
+    """InputError for the first value that is given and is not a positive, finite number."""
+    for name, value in values.items():
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} is {value!r} but must be positive and finite")
 
 
 def require_shape(seen: Seen, observation: Observation) -> None:

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import models, train
-from xinv.defences.maps import describe, require_shape, required
+from xinv.defences.maps import describe, require_positive, require_shape, required
+from xinv.defences.network import check_network, require_network
 from xinv.images import as_float
-from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
+from xinv.types import Array, Batch, Defence, Key, Model, Observation, Variables
 
 _HALVINGS = 30
 _FARTHEST = 1e3  # in root-mean-square units of the wanted change
-_TINY = 1e-12
 
 
 @functools.cache
@@ -49,9 +49,8 @@ def pgd(
     Raises:
       InputError: an argument is not one of those.
     """
-    for name, value in {"mse": mse, "steps": steps, "step_size": step_size}.items():
-        if not value > 0:
-            raise InputError(f"{name} is {value!r} but must be positive")
+    require_positive(mse=mse, steps=steps, step_size=step_size)
+    check_network(network, encoder)
 
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
         seen = describe(observation)
@@ -73,6 +72,7 @@ def pgd(
         del key
         require_shape(state["seen"], observation)
         model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
+        require_network(state["inverter"], model, observation)
         prediction, maps, limits = observation.prediction, observation.explanation, state["seen"]["limits"]
         original = model.apply(state["inverter"], prediction, maps)
 
@@ -108,7 +108,8 @@ def _inverter(
 
 def _unit(maps: jax.Array) -> jax.Array:
     """Each map with a mean square of 1; one of zeros stays."""
-    return maps / jnp.sqrt(jnp.maximum(jnp.mean(maps**2, axis=(1, 2, 3), keepdims=True), _TINY))
+    square = jnp.mean(maps**2, axis=(1, 2, 3), keepdims=True)
+    return maps / jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
 def _moved(maps: jax.Array, change: jax.Array, mse: float, limits: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from xinv import train
-from xinv.defences.maps import normal, required
+from xinv.defences.maps import normal, require_positive, required
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _TINY = 1e-9
@@ -68,8 +68,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
       beta: the magnitude β, positive.
       gamma: the steepness γ, positive.
     """
-    _require(beta > 0, "beta", beta, "positive")
-    _require(gamma > 0, "gamma", gamma, "positive")
+    require_positive(beta=beta, gamma=gamma)
 
     def one(y: jax.Array) -> jax.Array:
         logit = jnp.log(jnp.maximum(y, _TINY)) - jnp.log(jnp.maximum(1 - y, _TINY))
@@ -119,7 +118,7 @@ def noise(stdev: float) -> Defence:
     Args:
       stdev: its standard deviation, in the units of the maps.
     """
-    _require(stdev > 0, "stdev", stdev, "positive")
+    require_positive(stdev=stdev)
     return _of_maps(lambda maps, key: maps + stdev * normal(key, maps))
 
 

@@ -124,10 +124,11 @@ def insertion(apply: Apply, variables: Variables, steps: int = 16, baseline: Bas
 
 
 def max_sensitivity(release: Release, radius: float = 0.02, samples: int = 10, seed: int = 0) -> Metric:
-    """max over δ of ‖Φ(x+δ) − ê‖ / ‖ê‖, with ê = Φ(x) the released map; 0 for a map that ignores x (Yeh 2019, Eq. 2).
+    """max over δ of ‖Φ(x+δ) − ê‖ / ‖ê‖, with ê = Φ(x) the released map; 0 for a map that ignores x.
 
-    Each δ is uniform in [−radius, radius] per value, and x + δ is clipped to images. The same draws serve every
-    image. A release that is random counts its own noise, since Φ(x+δ) draws anew. A zero map is divided by 1.
+    Max-sensitivity (Yeh 2019, Eq. 2), relative to the map's size as in captum. Each δ is uniform in [−radius, radius]
+    per value, and x + δ is clipped to images. The same draws serve every image. A release that is random counts its own
+    noise, since Φ(x+δ) draws anew. A zero map is divided by 1.
 
     Args:
       release: Φ, what the service releases for an image and a class; a pytree.

@@ -105,8 +105,3 @@ def _line(cells: Sequence[tuple[float, Cell]], colour: str, mark: str) -> plots.
 
 def _has(arm: Arm, name: str, metric: str) -> bool:
     return arm.name == name and metric in arm.cells
-
-
-def _counts(name: str) -> bool:
-    """Whether a setting may change what is measured; what the report shows may not."""
-    return not name.startswith("report.")

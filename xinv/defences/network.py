@@ -1,0 +1,34 @@
+"""The networks that defences train: which of `xinv.models` serve, and whether a state holds the one that is built."""
+
+import jax
+import jax.numpy as jnp
+
+from xinv.types import InputError, Model, Observation, Variables
+
+NETWORKS = ("decoder", "gnime_decoder")
+"""Factories of `xinv.models` from an observation to an image, without batch statistics or a bound on their output."""
+
+
+def check_network(network: str, encoder: str) -> None:
+    """InputError where a defence cannot train that network."""
+    if network not in NETWORKS:
+        raise InputError(f"network is {network!r} but must be one of {', '.join(NETWORKS)}")
+    if encoder == "none":
+        raise InputError("encoder is 'none' but must be one that reads the explanation")
+
+
+def require_network(variables: Variables, model: Model, observation: Observation) -> None:
+    """InputError where `variables` are of another network than `model`; shapes are static, so also under jit."""
+    example = observation.prediction[:1], observation.explanation[:1]
+    built, fitted = _shapes(jax.eval_shape(model.init, jax.random.key(0), *example)), _shapes(variables)
+    odd = next((name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)), None)
+    if odd:
+        raise InputError(
+            f"this state was learned by another network, encoder or width than this defence has: {odd} is "
+            f"{fitted.get(odd, 'missing')} in the state and {built.get(odd, 'missing')} here"
+        )
+
+
+def _shapes(tree: Variables) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf) for path, leaf in leaves}
