@@ -67,7 +67,7 @@ def _sizes() -> dict:
     paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
     crops = crops, crops, base.recipe(batch_size=128, epochs=500, **endless)
     game = base.recipe(learning_rate=1e-3, epochs=40, **endless)
-    long = base.recipe(learning_rate=1e-3, epochs=60, schedule="cosine", **endless)
+    long = base.recipe(learning_rate=1e-3, epochs=160, schedule="cosine", **endless)
     local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
     quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
     gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
