@@ -141,6 +141,13 @@ def test_a_change_on_the_command_line_changes_one_place(path):
         assert not [(place, first[one]) for one, place in places if first[one] != place], size
 
 
+def test_gnimes_bound_is_none_or_a_number():
+    config = gnime.get_config("runlocal").lock()
+    assert config.to_dict()["defences"]["gnime"]["gamma"] is None
+    config.update_from_flattened_dict({"defences.gnime.gamma": 0.004})
+    assert config.to_dict()["defences"]["gnime"]["gamma"] == 0.004
+
+
 def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
     for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):
         section = yang._sizes()[size].data("generic")
