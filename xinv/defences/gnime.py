@@ -63,7 +63,8 @@ def gnime(
       collapse: the mean distortion in the last epoch from which on training has diverged; a map of another image has 2.
         Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
       dtype: of the networks' computation, "float32" or "bfloat16".
-      recipe: of both players; without validation, since neither loss of a game says when to stop.
+      recipe: of both players; without validation, since neither loss of a game says when to stop. It takes thousands of
+        steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
 
     Returns:
       A defence of maps of any size. Its state has "generator", "seen" (see `maps.describe`), "diverged" (1 where the
