@@ -5,7 +5,7 @@
 
 | SIZE | data | on |
 |---|---|---|
-| runlocal | a tenth of MNIST at an eighth of the widths | two cores, two hours (estimate) |
+| runlocal | a tenth of MNIST at an eighth of the widths | two cores, two and a half hours (estimate) |
 | runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, 25 min (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
 | runlocal-yale | Yale faces with the attribute glasses (Figure 6) | two cores, minutes (estimate) |
@@ -26,7 +26,7 @@ GNIME's code read logits), "lambda-…".
 An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from one: noise drawn once
 for each is learned by heart. So do all that attack noise in "gamma" and "queries"; where maps are large, from 4.
 Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped early, every defence looks better
-than it is (BUILD_NOTES.md).
+than it is. GNIME's game takes thousands of steps: stopped early, it looks worse (BUILD_NOTES.md).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code, "gnime_decoder", since the
 published figures come from these; the paper's text names Zhao's, "decoder", which takes ten times the operations. At
