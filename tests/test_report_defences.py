@@ -134,8 +134,19 @@ def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
     assert defended(found).startswith("The best defence, rnd, brings that to 0.603")
     labels = {a.name: a.label for a in found.arms}
     assert (labels[GNIME], labels[more]) == ("gradient with gnime", "gradient with gnime (averages 16)")
+    (group,) = defences.groups(found)
+    assert sorted(group.names) == ["gnime", "gnime (averages 16)", "no defence", "rnd"]
     apart = with_arms(unit, read | {other: arm("prediction", "gradient", learns=dict(roles=["auxiliary"]))})
     assert [group.title for group in defences.groups(apart)] == ["gradient", "gradient"]
+
+
+def test_names_that_differ_in_a_number_go_by_its_value(tmp_path, monkeypatch):
+    names = ("rnd16", "rnd4", "clip")
+    for name in names:
+        monkeypatch.setitem(DISTORTION, name, DISTORTION["rnd"])
+    arms = SSIM | {f"{GRADIENT}@{name}": (0.5, 0.51, 0.5) for name in names}
+    found = summary(make_unit(tmp_path / "unit", arms, examples=1))
+    assert [arm.defence for arm in found.arms if arm.defence] == ["rnd4", "rnd16", "clip"]
 
 
 def test_defended_arms_share_the_colour_of_the_undefended_one(unit):

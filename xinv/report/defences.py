@@ -16,7 +16,8 @@ class Group(NamedTuple):
     Attributes:
       title: what they read.
       arms: the undefended one first, where there is one, then one per defence; their cells are compared with the first.
-      names: for each arm "no defence" or its defence; its label where that does not tell it from the group's others.
+      names: for each arm "no defence" or its defence, with more of its label where that does not tell it from the
+        group's others.
       closed: for each arm the share of the distance from the undefended arm to predictions alone that it closes.
     """
 
@@ -68,11 +69,13 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
     first = [undefended] if undefended else []
     arms = [*first, *(arm for arm in arms if arm is not undefended)]
     names = [plain(arm.defence) if arm.defence else "no defence" for arm in arms]
+    read = f"{undefended.label} with " if undefended else ""
     return Group(
         title=undefended.label if undefended else plain(arms[0].explainer or "predictions alone"),
         arms=tuple(_compared(arm, undefended) for arm in arms),
         names=tuple(
-            name if undefended and names.count(name) == 1 else arm.label for name, arm in zip(names, arms, strict=True)
+            name if undefended and names.count(name) == 1 else arm.label.removeprefix(read)
+            for name, arm in zip(names, arms, strict=True)
         ),
         closed=tuple(closed(summary, undefended, arm) if arm.defence and undefended else None for arm in arms),
     )

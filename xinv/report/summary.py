@@ -1,6 +1,7 @@
 """Rows to the figures that a page or a terminal shows: arms, their labels, and a cell per metric."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -150,14 +151,19 @@ def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> li
 
 
 def _sorted(heads: Rows) -> Rows:
-    """The arm "prediction" and the others without an explainer first; then by what they read, undefended ones first."""
+    """The arm "prediction" and the others without an explainer first; then by what they read, undefended ones first.
+
+    Names that differ in numbers alone go by these: a config has "queries_16" before "queries_4".
+    """
     explainers = _distinct(row["explainer"] for row in heads)
     kinds = _distinct(row["kind"] for row in heads)
+    names = _distinct(re.sub(r"\d+", "0", row["arm"]) for row in heads)
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
         first = row["arm"] != "prediction", row["explainer"] is not None
         kind = explainers.index(row["explainer"]), kinds.index(row["kind"])
-        return *first, *kind, row["defence"] is not None
+        name = names.index(re.sub(r"\d+", "0", row["arm"])), *map(int, re.findall(r"\d+", row["arm"]))
+        return *first, *kind, row["defence"] is not None, name
 
     return sorted(heads, key=rank)
 
