@@ -64,6 +64,9 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
     Releases ỹ ∝ max(y - r(y), 0) with r(y) = β(σ(γ logit(y)) - 1/2), normalised to sum 1. Where that would change the
     predicted class, its value and the largest one change places, so the label is always the service's.
 
+    It is made against extraction. Against inversion it may harm: what it adds to small probabilities is in proportion
+    to their logit, and whoever inverts predictions rebuilds more from ỹ than from y (measured in BUILD_NOTES.md).
+
     Args:
       beta: the magnitude β, positive.
       gamma: the steepness γ, positive.

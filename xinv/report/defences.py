@@ -71,7 +71,7 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
     names = [plain(arm.defence) if arm.defence else "no defence" for arm in arms]
     read = f"{undefended.label} with " if undefended else ""
     return Group(
-        title=undefended.label if undefended else plain(arms[0].explainer or "predictions alone"),
+        title=plain(arms[0].explainer) if arms[0].explainer and not undefended else arms[0].label,
         arms=tuple(_compared(arm, undefended) for arm in arms),
         names=tuple(
             name if undefended and names.count(name) == 1 else arm.label.removeprefix(read)
