@@ -78,11 +78,11 @@ def celeba(roles: dict, side: int, labels: tuple[str, ...] = ("attributes/Eyegla
     return section(source | dict(labels=labels), labels[0], roles)
 
 
-def imagenet(roles: dict, side: int, classes: int = 100) -> dict:
-    """The first classes of ImageNet, prepared by TFDS in $XINV_DATA/tfds, the largest centred square."""
+def imagenet100(roles: dict, side: int) -> dict:
+    """The first hundred classes of ImageNet, prepared by TFDS in $XINV_DATA/tfds, the largest centred square."""
     geometry = dict(crop="centre", resize=(side, side), grayscale=False)
     source = dict(name="tfds", dataset="imagenet2012", root=data_root("tfds"), split="train", labels=("label",))
-    return section(source | geometry, "label", roles, classes=("label", classes))
+    return section(source | geometry, "label", roles, classes=("label", 100))
 
 
 def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> dict:

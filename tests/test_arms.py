@@ -297,6 +297,7 @@ GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recip
         (dict(a=dict(name="gaussian", match="c")), "unknown defence 'c'"),
         (dict(a=dict(name="gaussian", match="b", mse=0.1), b=GAME), "has mse and also match"),
         (dict(a=dict(name="gaussian", match="b"), b=GAME | dict(lam=-1.0)), "lam is -1.0"),
+        (dict(a=GAME | dict(name="gnome")), "unknown defence 'gnome': choose one of clip"),
         (dict(a=dict(name="gnime")), "defence 'a' needs a training configuration: give train"),
         (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
         (dict(a=dict(trained="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME), "has trained 'b': choose one of c"),

@@ -319,12 +319,12 @@ def test_maps_of_whole_numbers_are_an_error():
 
 
 def test_small_maps_are_treated_as_large_ones():
-    """Of a millionth of the size, by a millionth of the noise; and Eq. 3 as well."""
+    """Of a millionth of the size, changed by a millionth; for GNIME by Eq. 3, whose γ is a variance."""
     small = observed()._replace(explanation=observed().explanation * np.float32(1e-6))
-    for name, hyper in (("gaussian", {}), ("pgd", NEEDED["pgd"])):
-        states = [defences.build(name, **hyper | {"mse": 0.01 * f**2}) for f in (1.0, 1e-6)]
+    for name, size in (("gaussian", "mse"), ("pgd", "mse"), ("gnime", "gamma")):
+        scaled = [defences.build(name, **NEEDED[name] | {size: 0.01 * factor**2}) for factor in (1.0, 1e-6)]
         changes = []
-        for defence, maps in zip(states, (observed(), small), strict=True):
+        for defence, maps in zip(scaled, (observed(), small), strict=True):
             released = defences.release(
                 defence, defence.init(jax.random.key(0), maps, images()), maps, jax.random.key(1)
             )

@@ -1,7 +1,7 @@
 """Finds a plug-in by name among a package's public factories; there is no registry to edit."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -23,10 +23,8 @@ def build(
     Raises:
       InputError: no factory has that name, or its parameters are others; the message lists what exists.
     """
-    factories = {factory.__name__: factory for factory in package.FACTORIES}
-    if name not in factories:
-        raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(factories))}")
-    parameters = inspect.signature(factories[name]).parameters
+    factory = _factory(package, kind, name)
+    parameters = inspect.signature(factory).parameters
     given = {key: value for key, value in (given or {}).items() if key in parameters}
     allowed = [key for key in parameters if key not in given]
     unknown = sorted(set(hyper) - set(allowed))
@@ -35,13 +33,12 @@ def build(
     missing = [key for key in allowed if parameters[key].default is inspect.Parameter.empty and key not in hyper]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
-    return factories[name](**{key: _hashable(value) for key, value in hyper.items()}, **given)
+    return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
-def takes(package: ModuleType, name: str, parameter: str) -> bool:
-    """Whether the factory `name` of `package.FACTORIES` exists and has that parameter."""
-    factories = {factory.__name__: factory for factory in package.FACTORIES}
-    return name in factories and parameter in inspect.signature(factories[name]).parameters
+def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
+    """Whether the factory `name` of `package.FACTORIES` has that parameter. Raises InputError as `build` does."""
+    return parameter in inspect.signature(_factory(package, kind, name)).parameters
 
 
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,11 +46,22 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
 
     What a stage's hash must hold: a changed default is another result.
     """
-    factories = {factory.__name__: factory for factory in package.FACTORIES}
+    factories = _factories(package)
     parameters = inspect.signature(factories[hyper["name"]]).parameters if hyper["name"] in factories else {}
     plain = (str, int, float, bool, tuple, type(None))
     defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, plain)}
     return {**defaults, **hyper}
+
+
+def _factory(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
+    factories = _factories(package)
+    if name not in factories:
+        raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(factories))}")
+    return factories[name]
+
+
+def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:
+    return {factory.__name__: factory for factory in package.FACTORIES}
 
 
 def _hashable(value: Any) -> Any:

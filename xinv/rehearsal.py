@@ -108,7 +108,9 @@ def _metrics(unit: Unit, images: jax.ShapeDtypeStruct) -> None:
     for kind, truth in zip(scored.RECONSTRUCTION, (images, labels), strict=True):
         _trace(metrics[kind], given, {"truth": truth, "guess": images})
     defended = arms(unit) if unit.config["defences"] else ()
-    for part, maps in {(arm.released(SEES).explanation, arm.maps(SEES, images)) for arm in defended}:
+    distinct = {(arm.released(SEES).explanation, arm.explanations): arm for arm in defended}
+    for (part, _), arm in distinct.items():
+        maps = arm.maps(SEES, images)
         if maps is not None:
             given = _given(abstract(unit, part, images))
             given["release"] = Partial(lambda *asked, maps=maps: jnp.zeros(maps.shape))

@@ -172,7 +172,7 @@ class Released(NamedTuple):
             raise InputError(f"defence {name!r} has mse and also match, which measures it: give one")
         if "trained" in settings and "train" in self.unit.config["defences"][name]:
             raise InputError(f"defence {name!r} has train and also trained, whose state it applies: give one")
-        learns = plugins.takes(defences, settings["name"], "recipe")
+        learns = plugins.takes(defences, "defence", settings["name"], "recipe")
         if learns != ("train" in settings):
             needs = "needs a training configuration: give train" if learns else "has train, but is not trained"
             raise InputError(f"defence {name!r} {needs}")

@@ -157,8 +157,9 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
 
 def save_tree(path: Path | str, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
-    with writing(Path(path), tree), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(Path(path).absolute(), jax.tree.map(np.asarray, tree), force=True)
+    path = Path(path)
+    with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
 def load_tree(path: Path | str) -> Any:
