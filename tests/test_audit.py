@@ -118,6 +118,8 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"metrics.image.ssim.window": 33}, "33"),
         ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),
         ({"explanations.gradient.normalise": "minmaxx"}, "minmaxx"),
+        ({"explanations.gradient": {"normalise": "minmax"}}, "explanations.gradient has no name"),
+        ({"defences": {"rnd": {"mse": 0.01}}}, "defences.rnd has no name"),
     ],
 )
 def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):

@@ -49,7 +49,7 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
     """
     with store.locked(workdir):
         started = time.monotonic()
-        _require_sections(config)
+        _check(config)
         dataset, auxiliary = _load(config["data"]), None
         if config["data"]["auxiliary"]:
             auxiliary = _load(config["data"]["auxiliary"])
@@ -121,12 +121,18 @@ def _factors(unit: Unit) -> dict[str, np.ndarray]:
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def _require_sections(config: Config) -> None:
+def _check(config: Config) -> None:
     missing = [name for name in SECTIONS if name not in config]
     if missing:
         raise InputError(f"the config has no {missing[0]!r}: it needs {', '.join(SECTIONS)}")
     if config["seeds"] < 1:
         raise InputError(f"seeds is {config['seeds']} but must be at least 1")
+    named = {"data.source": config["data"]["source"], "target.model": config["target"]["model"]}
+    named |= {f"explanations.{name}": settings for name, settings in config["explanations"].items()}
+    named |= {f"defences.{name}": settings for name, settings in config["defences"].items()}
+    nameless = [path for path, settings in named.items() if not {"name", "trained"} & set(settings)]
+    if nameless:
+        raise InputError(f"{nameless[0]} has no name: give that of a factory, beside its parameters")
 
 
 def _describe(unit: Unit, seed: int) -> dict[str, Any]:

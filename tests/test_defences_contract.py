@@ -1,0 +1,172 @@
+"""What every defence keeps to: a new factory is tested here unasked, and what is bad input to it."""
+
+import functools
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from defence_zoo import COUNT, NEEDED, SHAPE, changed, fitted, images, observed
+
+from xinv import defences, store
+from xinv.train import Recipe
+from xinv.types import InputError, Observation
+
+every = pytest.mark.parametrize("name", [factory.__name__ for factory in defences.FACTORIES])
+
+
+def assert_equal(left: Observation, right: Observation) -> None:
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@every
+def test_public_documented_and_effective(name):
+    assert name in defences.__all__
+    assert inspect.getdoc(getattr(defences, name))
+    before, after = observed(), changed(name, observed())
+    assert jax.tree.map(np.shape, after) == jax.tree.map(np.shape, before)
+    assert all(leaf.dtype == np.float32 and np.isfinite(leaf).all() for leaf in after)
+    assert any(not np.array_equal(*pair) for pair in zip(after, before, strict=True))
+    defence, state, _ = fitted(name)
+    assert defence.learns == bool(state)
+    defence.check(*jax.eval_shape(lambda *arrays: arrays, observed(), images()))
+
+
+@every
+def test_neighbours_change_nothing_and_one_trace_serves_all(name):
+    first, other = observed(), observed(seed=5)
+    mixed = jax.tree.map(lambda a, b: np.concatenate([a[:1], b[1:]]), first, other)
+    assert_equal(*(jax.tree.map(lambda leaf: leaf[0], changed(name, one)) for one in (first, mixed)))
+    assert_equal(changed(name, first), changed(name, first))
+    assert len(fitted(name)[2].traces) == 1
+
+
+@every
+def test_eager_and_mapped_equal_compiled(name):
+    defence, state, _ = fitted(name)
+    two = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), observed())
+    keys = jax.random.split(jax.random.key(0), 2)
+    mapped = jax.jit(functools.partial(defences.each, defence))(state, two, keys)
+    alone = [defence.apply(state, jax.tree.map(lambda x, i=i: x[i : i + 1], two), keys[i]) for i in range(2)]
+    eager = jax.tree.map(lambda *rows: np.concatenate(rows), *alone)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), mapped, eager)
+
+
+@every
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_constant_maps_give_no_nan(name, value):
+    constant = observed()._replace(explanation=np.full((COUNT, *SHAPE), value, np.float32))
+    assert all(np.isfinite(leaf).all() for leaf in changed(name, constant))
+
+
+@every
+def test_a_release_depends_on_neither_the_batch_nor_the_store(name, tmp_path):
+    defence, state, _ = fitted(name)
+    expected = defences.release(defence, state, observed(), jax.random.key(3))
+    if state:
+        store.save_tree(tmp_path / "state", state)
+        state = store.load_tree(tmp_path / "state")
+    again = defences.release(defence, state, observed(), jax.random.key(3), batch_size=5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), again, expected)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("name", ["gnime", "pgd", "gaussian"])
+def test_another_shape_or_scale_is_an_error(name):
+    defence, state, _ = fitted(name)
+    smaller = observed()._replace(explanation=observed().explanation[:, :4])
+    with pytest.raises(InputError, match=r"fitted to explanations of shape \(8, 8, 1\), and is applied to \(4, 8, 1\)"):
+        jax.eval_shape(defence.apply, state, smaller, jax.random.key(0))
+    fewer = observed()._replace(prediction=observed().prediction[:, :3])
+    with pytest.raises(InputError, match=r"predictions of shape \(5,\), and is applied to \(3,\)"):
+        defences.release(defence, state, fewer, jax.random.key(0))
+    for factor, message in ((2.0, r"maps in \[0,1\]"), (-1.0, r"maps in \[0,1\]"), (0.01, r"peaks from 1\.0 to 1\.0")):
+        scaled = observed()._replace(explanation=observed().explanation * np.float32(factor))
+        with pytest.raises(InputError, match=message):
+            defences.release(defence, state, scaled, jax.random.key(0))
+
+
+@pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter")])
+def test_a_state_of_another_network_is_an_error(name, part):
+    defence, state, _ = fitted(name)
+    other = defences.build(name, **NEEDED[name] | {"width": 1 / 32})
+    with pytest.raises(InputError, match="learned by another network, encoder or width than this defence has: params/"):
+        defences.release(other, state, observed(), jax.random.key(0))
+    empty = {**state, part: {"params": {}}}
+    with pytest.raises(InputError, match="is missing in the state"):
+        jax.eval_shape(defence.apply, empty, observed(), jax.random.key(0))
+
+
+def test_maps_of_whole_numbers_are_an_error():
+    maps = observed()._replace(explanation=(255 * observed().explanation).astype(np.uint8))
+    for name in ("gnime", "pgd", "gaussian"):
+        with pytest.raises(InputError, match="explanations of type uint8 are no maps: give floating-point numbers"):
+            fitted(name)[0].init(jax.random.key(0), maps, images())
+
+
+def test_small_maps_are_treated_as_large_ones():
+    """Of a millionth of the size, changed by a millionth; for GNIME by Eq. 3, whose γ is a variance."""
+    small = observed()._replace(explanation=observed().explanation * np.float32(1e-6))
+    for name, size in (("gaussian", "mse"), ("pgd", "mse"), ("gnime", "gamma")):
+        scaled = [defences.build(name, **NEEDED[name] | {size: 0.01 * factor**2}) for factor in (1.0, 1e-6)]
+        changes = []
+        for defence, maps in zip(scaled, (observed(), small), strict=True):
+            released = defences.release(
+                defence, defence.init(jax.random.key(0), maps, images()), maps, jax.random.key(1)
+            )
+            changes.append(np.mean((released.explanation - maps.explanation) ** 2))
+        assert changes[1] * 1e12 == pytest.approx(changes[0], rel=0.1), name
+
+
+@pytest.mark.parametrize(
+    ("observation", "message"),
+    [
+        (observed()._replace(prediction=observed().prediction * 9), "a service releases probabilities"),
+        (observed()._replace(prediction=observed().prediction * np.nan), "predictions to release hold NaN"),
+        (observed()._replace(explanation=observed().explanation + np.inf), "explanations to release hold NaN"),
+    ],
+)
+def test_what_cannot_be_released_is_named(observation, message):
+    with pytest.raises(InputError, match=message):
+        defences.release(defences.round_to(1), {}, observation, jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "hyper", "message"),
+    [
+        ("truncate", {"m": 0}, "m is 0 but must be at least 1"),
+        ("reverse_sigmoid", {"beta": -1.0}, "beta is -1.0 but must be positive"),
+        ("clip", {"low": 1.0, "high": 0.0}, "low is 1.0 but must be below high, which is 0.0"),
+        ("mask", {"threshold": 2.0, "relative": True}, "threshold is 2.0 but must be a fraction up to 1"),
+        ("noise", {"stdev": 0.0}, "stdev is 0.0"),
+        ("noise", {"stdev": np.inf}, "stdev is inf but must be positive and finite"),
+        ("gaussian", {"mse": np.nan}, "mse is nan"),
+        ("gnime", {"network": "tcnn"}, "network is 'tcnn' but must be one of decoder, gnime_decoder"),
+        ("pgd", {"mse": 0.1, "encoder": "none"}, "encoder is 'none' but must be one that reads the explanation"),
+        ("gaussian", {"mse": -1.0}, "mse is -1.0"),
+        ("pgd", {"mse": 0.1, "steps": 0}, "steps is 0"),
+        ("gnime", {"updates": "both"}, "updates is 'both' but must be one of alternating, simultaneous"),
+        ("gnime", {"recipe": Recipe()}, "validation is 0.1 but must be 0"),
+        ("gnime", {"gamma": 0.0}, "gamma is 0.0"),
+        ("gnome", {}, "unknown defence 'gnome': choose one of clip, gaussian, gnime"),
+        ("noise", {"sigma": 1}, "has no parameter 'sigma'"),
+    ],
+)
+def test_bad_parameters_are_named(name, hyper, message):
+    with pytest.raises(InputError, match=message):
+        defences.build(name, **hyper)
+
+
+def test_checks_name_what_a_defence_cannot_treat():
+    bare = Observation(observed().prediction)
+    for name in ("gnime", "pgd", "gaussian", "clip", "mask", "noise"):
+        with pytest.raises(InputError, match="the observation has none"):
+            fitted(name)[0].check(bare, images())
+    defences.gnime().check(*jax.eval_shape(lambda *arrays: arrays, observed(), images()))  # the full U-Net, by shapes
+    with pytest.raises(InputError, match="m is 9 but must be at most 5, the classes"):
+        defences.truncate(9).check(bare, images())
+    with pytest.raises(InputError, match="the defender's explanations hold NaN"):
+        defences.gaussian(0.1).init(None, observed()._replace(explanation=observed().explanation * np.nan), images())
