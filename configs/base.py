@@ -4,6 +4,8 @@ import os
 
 from ml_collections import ConfigDict
 
+_HELD_OUT = "defence_test"
+
 
 def data_root(folder: str) -> str:
     """Where a data set is looked for: below $XINV_DATA, or ./data where that is unset."""
@@ -128,7 +130,7 @@ def inversion(
             attributes={},
             explanations=explanations(),
             defences={},
-            defender=dict(role="target_train", held_out="defence_test"),
+            defender=dict(role="target_train", held_out=_HELD_OUT if _HELD_OUT in data["roles"]["roles"] else ""),
             attack=dict(
                 name="decoder",
                 encoder="flatten_unet",

@@ -57,7 +57,12 @@ def unit(arms, **sections):
         train=base.recipe(**TRAIN, validation=0.0),
     )
     config.defences = ConfigDict(
-        dict(gnime=game, rnd=dict(name="gaussian", match="gnime"), top2=dict(name="truncate", m=2))
+        dict(
+            gnime=game,
+            bounded=dict(trained="gnime", gamma=1e-4),
+            rnd=dict(name="gaussian", match="gnime"),
+            top2=dict(name="truncate", m=2),
+        )
     )
     config.report.examples = 2
     for name, section in sections.items():
@@ -86,6 +91,7 @@ ARMS = {
     "gradient": base.arm("prediction", "gradient"),
     "gnime": base.defended("prediction", "gradient", by=("gnime",)),
     "rnd": base.defended("prediction", "gradient", by=("rnd",)),
+    "bounded": base.defended("prediction", "gradient", by=("bounded",)),
     "both": base.defended("prediction", "gradient", by=("gnime", "top2")),
     "averaged": base.arm(
         "prediction", "gradient", learns=dict(defences=("rnd",)), sees=dict(defences=("rnd",), queries=64)
@@ -151,7 +157,7 @@ def test_every_arm_is_scored_and_every_target_is_trained_once(finished):
         assert len(stages(workdir, part)) == 1
     # baseline and prediction learn the same; averaged and rnd too
     assert len(stages(workdir, "attack")) == len(ARMS) - 2
-    assert len(stages(workdir, "defence")) == 2  # gnime and rnd; top2 learns nothing
+    assert len(stages(workdir, "defence")) == 2  # gnime and rnd; bounded applies gnime's, and top2 learns nothing
 
 
 def test_all_attacks_read_one_training_configuration(finished):
@@ -185,6 +191,25 @@ def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(fin
     _, rows = finished
     gnime, rnd = (values(rows, arm, "held_out_distortion", "defence")[0] for arm in ("gnime", "rnd"))
     assert rnd == pytest.approx(gnime, rel=0.1)  # fitted on the defender's training images
+
+
+def test_a_bound_is_released_by_the_generator_that_another_defence_has_learned(finished):
+    """Eq. 3: a perturbation of variance γ, which the clipping to [0,1] only takes from."""
+    workdir, rows = finished
+    (bounded,) = values(rows, "bounded", "held_out_distortion", "defence")
+    assert 0 < bounded < values(rows, "gnime", "held_out_distortion", "defence")[0]
+    examples = np.load(workdir / "examples.npz")
+    change = examples["release/bounded"] - examples["explanation/gradient"]
+    assert (change.var(axis=(1, 2, 3)) <= 1.01e-4).all()
+
+
+def test_how_a_game_went_is_kept(finished):
+    workdir, _ = finished
+    lines = [json.loads(line) for line in (workdir / "curves.jsonl").read_text().splitlines()]
+    games = [line for line in lines if line["stage"] == "defence"]
+    assert {line["arm"] for line in games} == {"gnime(gradient)"}
+    assert [line["epoch"] for line in games] == list(range(1, TRAIN["epochs"] + 1))
+    assert all(np.isfinite(line[name]) for line in games for name in ("loss", "distortion", "inversion", "clean"))
 
 
 def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finished):
@@ -262,6 +287,10 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
             "unknown classifier 'shadow'",
         ),
         ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "sees 0 queries"),
+        (
+            {"a": base.arm("prediction", encoder="none", sees=dict(queries=2))},
+            "2 queries of what no defence changes",
+        ),
         ({"a": base.arm("prediction", encoder="none", learns=dict(queries="2"))}, "learns '2' queries"),
         ({"a": base.arm("prediction", encoder="none", sees=dict(releases=2))}, "sees releases, but must state"),
         ({"a": base.arm("prediction", encoder="none", learns=dict(relaeses=2))}, "learns relaeses, but must state"),
@@ -302,6 +331,11 @@ GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recip
         (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
         (dict(a=dict(trained="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME), "has trained 'b': choose one of c"),
         (dict(a=dict(trained="b", train=base.recipe()), b=GAME), "has train and also trained"),
+        (
+            dict(a=dict(trained="b", lam=5.0), b=GAME),
+            "'a' has lam, which what 'b' has learned depends on",
+        ),
+        (dict(a=GAME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
     ],
 )
 def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, sentence):

@@ -83,10 +83,24 @@ def test_another_shape_or_scale_is_an_error(name):
     fewer = observed()._replace(prediction=observed().prediction[:, :3])
     with pytest.raises(InputError, match=r"predictions of shape \(5,\), and is applied to \(3,\)"):
         defences.release(defence, state, fewer, jax.random.key(0))
-    for factor, message in ((2.0, r"maps in \[0,1\]"), (-1.0, r"maps in \[0,1\]"), (0.01, r"peaks from 1\.0 to 1\.0")):
+    for factor, message in ((2.0, r"maps in \[0,1\]"), (-1.0, r"maps in \[0,1\]"), (0.9, r"peaks from 1\.0 to 1\.0")):
         scaled = observed()._replace(explanation=observed().explanation * np.float32(factor))
         with pytest.raises(InputError, match=message):
             defences.release(defence, state, scaled, jax.random.key(0))
+
+
+@pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter"), ("gaussian", "stdev")])
+def test_a_state_of_another_defence_is_an_error(name, part):
+    defence = fitted(name)[0]
+    for state in ({}, fitted("pgd" if name == "gnime" else "gnime")[1]):
+        with pytest.raises(InputError, match=f"needs the state that its init returned, with {part}: this one has"):
+            defences.release(defence, state, observed(), jax.random.key(0))
+
+
+def test_nobody_defends_without_images():
+    none = jax.tree.map(lambda leaf: leaf[:0], observed())
+    with pytest.raises(InputError, match="the defender has no explanations"):
+        defences.gaussian(0.01).init(jax.random.key(0), none, images(0))
 
 
 @pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter")])
@@ -137,7 +151,10 @@ def test_what_cannot_be_released_is_named(observation, message):
 @pytest.mark.parametrize(
     ("name", "hyper", "message"),
     [
-        ("truncate", {"m": 0}, "m is 0 but must be at least 1"),
+        ("truncate", {"m": 0}, "m is 0 but must be a whole number of at least 1"),
+        ("round_to", {"decimals": 1.5}, "decimals is 1.5 but must be a whole number of at least 0"),
+        ("pgd", {"mse": 0.1, "steps": 2.5}, "steps is 2.5"),
+        ("gnime", {"lam": "100"}, "lam is '100' but must be positive"),
         ("reverse_sigmoid", {"beta": -1.0}, "beta is -1.0 but must be positive"),
         ("clip", {"low": 1.0, "high": 0.0}, "low is 1.0 but must be below high, which is 0.0"),
         ("mask", {"threshold": 2.0, "relative": True}, "threshold is 2.0 but must be a fraction up to 1"),

@@ -10,7 +10,7 @@ from work_unit import DEFENDED, DISTORTION, PUBLISHED, SSIM, make_factors, make_
 
 from xinv import report
 from xinv.metrics.stats import mean_interval
-from xinv.report import defences, folder, plots, sweep
+from xinv.report import defences, folder, plots, sweep, tradeoffs
 from xinv.report.cells import number
 from xinv.report.headline import defended, headline
 from xinv.report.summary import colours, summarise
@@ -214,6 +214,34 @@ def test_units_that_differ_in_one_number_are_drawn_over_it(tmp_path):
 )
 def test_axes(changes, axes):
     assert [tuple(axis) for axis in sweep.axes(changes)] == axes
+
+
+def test_a_bounded_defence_is_drawn_with_the_one_whose_state_it_applies(tmp_path):
+    """As a mark of its kind, joined with it."""
+    settings = dict(gnime=dict(name="gnime"), ond=dict(trained="gnime"), rnd=dict(name="gaussian"))
+    unit = folder.read(make_unit(tmp_path / "unit", DEFENDED, examples=1, defences=settings)).units[0]
+    diagrams = tradeoffs.tradeoffs([unit], [summarise(unit)], colours([summarise(unit)]))
+    assert [label for _, label in diagrams.marks] == ["no defence", "gaussian", "gnime"]
+
+
+def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
+    for place, roles in enumerate((["attack_train"], ["auxiliary"], ["attack_train"])):
+        path = make_unit(tmp_path / "units" / f"{place:04d}", DEFENDED, name=f"unit {place}", examples=1)
+        config = json.loads((path / "config.json").read_text())
+        config["arms"] = {name: arm("prediction", learns=dict(roles=roles)) for name in DEFENDED}
+        (path / "config.json").write_text(json.dumps(config))
+    units = folder.read(tmp_path).units
+    assert sweep.defended_alike(units, [{} for _ in units]) == [0, 2]
+
+
+def test_a_game_is_shown_by_what_each_player_is_after(tmp_path):
+    unit = make_unit(tmp_path / "unit", examples=1)
+    line = dict(seed=0, stage="defence", arm="gnime(gradient)", validation_loss=None)
+    rounds = [line | dict(epoch=epoch, loss=-3.0 / epoch, distortion=0.3 / epoch) for epoch in (1, 2, 3)]
+    with (unit / "curves.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in rounds)
+    page = Page(report.render(unit).read_text())
+    assert "defence: gnime(gradient), distortion" in page.text
 
 
 def test_published_figures_of_a_sweep_are_joined(tmp_path):

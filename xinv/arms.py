@@ -94,7 +94,7 @@ class Arm(NamedTuple):
         """The attack; arms differ in what they read and in their method, never in how they are trained."""
         reads = self.settings["reads"]
         kinds = {PREDICTION: PREDICTION in reads, "explanation": bool(set(reads) - {PREDICTION})}
-        recipe = train.Recipe(**self.unit.config["attack"]["train"])
+        recipe = train.Recipe.stated(self.unit.config["attack"]["train"])
         given = {"inputs": tuple(kind for kind, there in kinds.items() if there), "recipe": recipe}
         stated, offered = self._hyper()
         return attacks.build(**stated, given=offered | given)

@@ -72,7 +72,7 @@ def _load(settings: Config) -> data.Dataset:
 
 def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:
     """The rows and the training curves of one seed."""
-    rows, curves = [], []
+    rows, curves, games = [], [], {}
 
     def report(stage: str, arm: Arm | None, values: Mapping[str, np.ndarray]) -> None:
         about = {"unit": unit.config["unit"], "seed": seed, "stage": stage, "arm": arm.name if arm else stage}
@@ -88,9 +88,13 @@ def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:
         trained(part, part, unit.classifier(part, seed))
     for arm in arms.arms(unit):
         trained("attack", arm.name, arm.learned(seed))
+        for label, learned in arm.released(arms.SEES).states(seed).items():
+            games.setdefault(learned.digest, (label, learned))
         report("defence", arm, scored.functionality(arm, seed) | scored.budget(arm, seed))
         if arm.settings["scored"]:
             report("attack", arm, scored.scores(arm, seed) | scored.attributes(arm, seed))
+    for label, learned in games.values():
+        trained("defence", label, learned)
     return rows, curves
 
 

@@ -2,7 +2,8 @@
 
 import functools
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import optax
@@ -62,6 +63,15 @@ class Recipe:
         _require(self.validation > 0 or not self.patience, "patience", self.patience, "0 when validation is 0")
         unknown = [name for name in self.augment if name not in AUGMENTATIONS]
         _require(not unknown, "augment", self.augment, f"any of {', '.join(AUGMENTATIONS)}")
+
+    @classmethod
+    def stated(cls, settings: Mapping[str, Any]) -> "Recipe":
+        """The recipe that a config states. Raises InputError where it states what is none of the above."""
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(settings) - set(known))
+        if unknown:
+            raise InputError(f"a training has no parameter {unknown[0]!r}: it takes {', '.join(known)}")
+        return cls(**settings)
 
 
 def _require(holds: bool, name: str, value: Any, allowed: str) -> None:

@@ -69,6 +69,10 @@ def _views(arm: Arm) -> None:
                 raise InputError(
                     f"arm {arm.name!r} {view} {settings[name]!r} {name}, but this must be a whole number of at least 1"
                 )
+        if settings["queries"] > 1 and not settings["defences"]:
+            raise InputError(
+                f"arm {arm.name!r} {view} {settings['queries']} queries of what no defence changes: give 1"
+            )
     learns = arm.settings[LEARNS]
     if learns["releases"] > 1 and (arm.others or not learns["defences"] or not learns["roles"]):
         raise InputError(
@@ -82,7 +86,8 @@ def _defender(released: Released, attacker: Sequence[str]) -> None:
     unit, defender = released.unit, released.unit.config["defender"]
     for one in released.needed():
         name = one.defences[-1]
-        own = {"role": defender["role"]} | ({"held_out": defender["held_out"]} if released.explains else {})
+        measured = released.explains or defender["held_out"]  # predictions may be defended where nobody is held out
+        own = {"role": defender["role"]} | ({"held_out": defender["held_out"]} if measured else {})
         for kind, role in own.items():
             recipe = one.settings().get("train") if kind == "role" else None
             _training(unit, f"defender.{kind} of {name!r}", recipe, [role])
@@ -98,7 +103,7 @@ def _training(unit: Unit, what: str, recipe: Config | None, roles: Sequence[str]
     for seed in unit.seeds:
         count = unit.require_unseen(what, roles, seed)
         if recipe is not None:
-            train.steps_per_epoch(train.Recipe(**recipe), count, what)
+            train.steps_per_epoch(train.Recipe.stated(recipe), count, what)
 
 
 def _metrics(unit: Unit, images: jax.ShapeDtypeStruct) -> None:

@@ -24,6 +24,7 @@ REFERENCES = ("match", "trained")
 """Settings of a defence that name another: one of whose measured distortion it is, and one whose state it applies."""
 NONE = "none"
 """In the place of an explained model: nothing is explained."""
+_CHUNK = 1024  # examples read at once
 
 
 class Released(NamedTuple):
@@ -74,6 +75,7 @@ class Released(NamedTuple):
         """A role's images as the defences release them; of several releases each passes through all of them anew."""
         observed, sources = self._replace(defences=()).observation(role, seed)
         spec = self.described(seed) | {"sources": sources, "queries": self.queries, "releases": self.releases}
+        spec |= {"draws as": self.defences[-1]}
 
         def build(folder: Path, session: train.Session) -> None:
             del session
@@ -101,19 +103,20 @@ class Released(NamedTuple):
         settings = self.settings()
         if "trained" in settings:
             return self._instead(settings["trained"]).learned(seed)
-        if not self.defence(seed).learns:
+        defence, hyper = self.defence(seed), self.hyper(seed)
+        if not defence.learns:
             return None
         role = self.unit.config["defender"]["role"]
         observed, sources = self.before().observation(role, seed)
         spec = self.unit.spec(seed, [role]) | {
-            "defence": self.hyper(seed),
+            "defence": {name: value for name, value in hyper.items() if name not in defence.releasing},
             "train": settings.get("train"),
             "sources": sources,
         }
 
         def build(folder: Path, session: train.Session) -> None:
             images = self.unit.images([role], seed)
-            state = self.defence(seed).init(key(seed, "defence"), observed, images, session)
+            state = defence.init(key(seed, "defence"), observed, images, session)
             save_state(folder, state)
 
         return self.unit.stage("defence", f"{self.label}, seed {seed}", spec, build)
@@ -135,6 +138,11 @@ class Released(NamedTuple):
         first = {"seen": states[0]["seen"]} if "seen" in states[0] else {}  # what the whole chain is applied to
         return defences.chain(*found), {str(number): state for number, state in enumerate(states)} | first
 
+    def states(self, seed: int) -> dict[str, Stage]:
+        """What those of the defences learned that learn, by their labels."""
+        found = {part.label: part.learned(seed) for part in self.prefixes()}
+        return {label: stage for label, stage in found.items() if stage}
+
     def described(self, seed: int) -> dict[str, Any]:
         """What determines the defences: their parameters, and the digests of what they have learned."""
         stages = [(part.learned(seed), part.hyper(seed)) for part in self.prefixes()]
@@ -150,6 +158,7 @@ class Released(NamedTuple):
         for one in self.needed():
             one._check_settings()
             defence = defences.build(**one.hyper(None), given=one._given())
+            one._check_trained(defence)
             defence.check(observation, images)
 
     def needed(self) -> list["Released"]:
@@ -177,6 +186,16 @@ class Released(NamedTuple):
             needs = "needs a training configuration: give train" if learns else "has train, but is not trained"
             raise InputError(f"defence {name!r} {needs}")
 
+    def _check_trained(self, defence: Defence) -> None:
+        """One that applies what another has learned states nothing that it would have to learn for."""
+        name, own = self.defences[-1], self.unit.config["defences"][self.defences[-1]]
+        odd = sorted(set(own) - {*REFERENCES, *defence.releasing}) if "trained" in own else ()
+        if odd:
+            raise InputError(
+                f"defence {name!r} has {odd[0]}, which what {own['trained']!r} has learned depends on: it may state "
+                f"{', '.join(defence.releasing) or 'nothing'}"
+            )
+
     def _instead(self, name: str) -> "Released":
         """With another defence in the place of the last."""
         return self._replace(defences=(*self.defences[:-1], name))
@@ -192,8 +211,15 @@ class Released(NamedTuple):
     def distortion(self, seed: int, start: "Released") -> np.ndarray:
         """Mean squared change since `start` of each explanation that the defender holds back, in the maps' units."""
         role = self.unit.config["defender"]["held_out"]
-        (original, _), (released, _) = start.observation(role, seed), self.observation(role, seed)
-        return squared_change(original.explanation, released.explanation)
+        (original, before), (released, after) = start.observation(role, seed), self.observation(role, seed)
+
+        def build(folder: Path, session: train.Session) -> None:
+            del session
+            store.save_array(folder / "distortion.npy", squared_change(original.explanation, released.explanation))
+
+        sources = {"before": before, "after": after}
+        stage = self.unit.stage("distortion", f"{self.label} on {role}, seed {seed}", sources, build)
+        return stage.array("distortion")
 
     @property
     def label(self) -> str:
@@ -233,7 +259,7 @@ class Released(NamedTuple):
 
     def _given(self) -> dict[str, Any]:
         settings = self.settings()
-        return {"recipe": train.Recipe(**settings["train"])} if "train" in settings else {}
+        return {"recipe": train.Recipe.stated(settings["train"])} if "train" in settings else {}
 
 
 def taught(unit: Unit, teacher: Config, roles: Sequence[str], seed: int) -> tuple[np.ndarray, list[str]]:
@@ -263,5 +289,7 @@ def stack(maps: Sequence[Array]) -> Array:
 
 
 def squared_change(original: Array, released: Array) -> np.ndarray:
-    """Mean squared difference per example [N]."""
-    return np.square(np.asarray(original) - np.asarray(released)).mean(axis=(1, 2, 3))
+    """Mean squared difference per example [N], of arrays that are read in chunks."""
+    parts = [slice(start, start + _CHUNK) for start in range(0, len(original), _CHUNK)]
+    changes = (np.asarray(original[part]) - np.asarray(released[part]) for part in parts)
+    return np.concatenate([np.square(change).mean(axis=(1, 2, 3)) for change in changes])

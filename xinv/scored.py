@@ -77,7 +77,7 @@ def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     mean leaves half the distortion are there for defences that draw; `diverged` for those that were trained.
     """
     released, role = arm.released(SEES).single(), arm.unit.config["defender"]["held_out"]
-    if not released.defences or role not in arm.unit.roles(seed):
+    if not released.defences or not role:
         return {}
     bare = released._replace(defences=())
     (before, _), (after, _) = bare.observation(role, seed), released.observation(role, seed)

@@ -71,12 +71,14 @@ class Defence(NamedTuple):
       check: `(Observation, images)` of `jax.ShapeDtypeStruct`s; raises InputError where the defence cannot treat these
         shapes, before anything is computed.
       learns: whether `init` reads what it is given; where it does not, the state is {}, and nothing need be prepared.
+      releasing: the factory's parameters that act in `apply` alone, so that what `init` learned serves any of them.
     """
 
     init: Callable[..., Any]
     apply: Callable[[Any, Observation, Key], Observation]
     check: Callable[[Observation, Any], None] = lambda observation, images: None
     learns: bool = True
+    releasing: tuple[str, ...] = ()
 
 
 Metric = Callable[..., Any]

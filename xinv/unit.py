@@ -90,9 +90,11 @@ class Unit(NamedTuple):
         return sum(len(indices) for _, indices in self._find(roles, seed))
 
     def shared(self, roles: Iterable[str], others: Iterable[str], seed: int) -> bool:
-        """Whether some roles have images in common with others."""
+        """Whether some roles have images in common with others, by their places in equal data sets."""
         pairs = itertools.product(self._find(roles, seed), self._find(others, seed))
-        return any(one[0] is two[0] and np.intersect1d(one[1], two[1]).size for one, two in pairs)
+        return any(
+            one[0].fingerprint == two[0].fingerprint and np.intersect1d(one[1], two[1]).size for one, two in pairs
+        )
 
     def _find(self, roles: Iterable[str], seed: int) -> list[tuple[data.Dataset, np.ndarray]]:
         known = self.roles(seed)
@@ -131,7 +133,7 @@ class Unit(NamedTuple):
 
         def build(folder: Path, session: train.Session) -> None:
             batch = lesson()
-            recipe, fit_key = train.Recipe(**settings["train"]), key(seed, part, "fit")
+            recipe, fit_key = train.Recipe.stated(settings["train"]), key(seed, part, "fit")
             if "joint" in settings:
                 given = {"classifier": model, "recipe": recipe, "session": session}
                 variables, state = attacks.fit_jointly(fit_key, *batch.values(), **given, **settings["joint"])
@@ -260,11 +262,10 @@ def map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: 
 
 
 def curve(history: Mapping[str, list[float]]) -> Rows:
-    """A training's history as one line per epoch; without validation its loss is None."""
-    losses = history["loss"]
-    validation = history.get("validation_loss", [None] * len(losses))
-    pairs = enumerate(zip(losses, validation, strict=True), start=1)
-    return [{"epoch": epoch, "loss": loss, "validation_loss": judged} for epoch, (loss, judged) in pairs]
+    """A training's history as one line per epoch, with all its metrics; without validation its loss is None."""
+    columns = {"validation_loss": [None] * len(history["loss"]), **history}
+    lines = zip(*columns.values(), strict=True)
+    return [{"epoch": epoch, **dict(zip(columns, line, strict=True))} for epoch, line in enumerate(lines, start=1)]
 
 
 def save_state(folder: Path, state: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from xinv import train
-from xinv.defences.maps import describe, normal, require_positive, require_shape, required
+from xinv.defences.maps import describe, normal, require_positive, require_shape, require_state, required
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _BINS = 4096
@@ -41,6 +41,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
         return {"seen": seen, "stdev": np.float32(stdev)}
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
+        require_state(state, "stdev", "seen")
         require_shape(state["seen"], observation)
         maps, limits = observation.explanation, state["seen"]["limits"]
         noisy = maps + state["stdev"] * normal(key, maps)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from xinv import models, parallel, train
-from xinv.defences.maps import describe, require_positive, require_shape, required
+from xinv.defences.maps import describe, require_positive, require_shape, require_state, required
 from xinv.defences.network import check_network, require_network
 from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
 
@@ -44,7 +44,7 @@ def gnime(
     reproduce a table asks for that.
 
     Example, deployed apart from the pipeline:
-      defence = gnime(lam=100.0, recipe=Recipe(batch_size=128, epochs=50, learning_rate=1e-4, validation=0))
+      defence = gnime(lam=100.0, recipe=Recipe(batch_size=128, epochs=500, learning_rate=1e-4, validation=0))
       state = defence.init(jax.random.key(0), observation, images)
       store.save_tree(path, {name: part for name, part in state.items() if name != "history"})
       released = jax.jit(defence.apply)(store.load_tree(path), observation, jax.random.key(1))
@@ -105,6 +105,7 @@ def gnime(
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         del key
+        require_state(state, "generator", "seen")
         require_shape(state["seen"], observation)
         maps = observation.explanation
         generator = build(image_shape=maps.shape[1:])
@@ -119,7 +120,7 @@ def gnime(
         for player in players:
             jax.eval_shape(player.init, jax.random.key(0), observation.prediction, observation.explanation)
 
-    return Defence(init, apply, check)
+    return Defence(init, apply, check, releasing=("gamma",))
 
 
 class Players(NamedTuple):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
 _FACTOR = 10.0  # by which the largest value of a map may leave the range seen in init
+_ALIKE = 1.01  # the same, where all maps seen have one largest value, as after min–max scaling
 _ROUNDING = 1e-5
 _SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
 
@@ -31,6 +33,8 @@ def describe(observation: Observation) -> dict[str, np.ndarray]:
       InputError: there are no explanations, or they hold NaN or infinite values.
     """
     maps = required(observation)
+    if not len(maps):
+        raise InputError("the defender has no explanations: a defence is fitted to at least one")
     totals, squares, low, high, peaks = np.zeros(maps.shape[1:]), 0.0, np.inf, -np.inf, []
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK], np.float64)
@@ -67,8 +71,24 @@ def required(observation: Observation) -> Array:
 def require_positive(**values: float | None) -> None:
     """InputError for the first value that is given and is not a positive, finite number."""
     for name, value in values.items():
-        if value is not None and not 0 < value < math.inf:
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value < math.inf):
             raise InputError(f"{name} is {value!r} but must be positive and finite")
+
+
+def require_count(least: int = 1, **values: int) -> None:
+    """InputError for the first value that is not a whole number of at least `least`."""
+    for name, value in values.items():
+        if not (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least):
+            raise InputError(f"{name} is {value!r} but must be a whole number of at least {least}")
+
+
+def require_state(state: Any, *names: str) -> None:
+    """InputError where a state has none of that name: it is of another defence, or `init` was left out."""
+    missing = [name for name in names if name not in state]
+    if missing:
+        held = ", ".join(sorted(state)) or "nothing"
+        raise InputError(f"this defence needs the state that its init returned, with {missing[0]}: this one has {held}")
 
 
 def require_shape(seen: Seen, observation: Observation) -> None:
@@ -83,12 +103,13 @@ def require_shape(seen: Seen, observation: Observation) -> None:
 def require_scale(seen: Seen, maps: Array) -> None:
     """InputError where concrete maps have another scale than those in init; see `describe`."""
     (low, high), (least, most) = np.asarray(seen["limits"]), np.asarray(seen["peaks"])
+    factor = _FACTOR if most > _ALIKE * least else _ALIKE
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
         if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
             raise InputError(f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to {part.max()}")
         peaks = np.abs(part).max(axis=(1, 2, 3))
-        odd = peaks[((peaks > 0) & (peaks < least / _FACTOR)) | (peaks > most * _FACTOR)]
+        odd = peaks[((peaks > 0) & (peaks < least / factor)) | (peaks > most * factor)]
         if odd.size:
             raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]}")
 

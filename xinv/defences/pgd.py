@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import models, train
-from xinv.defences.maps import describe, require_positive, require_shape, required
+from xinv.defences.maps import describe, require_count, require_positive, require_shape, require_state, required
 from xinv.defences.network import check_network, require_network
 from xinv.images import as_float
 from xinv.types import Array, Batch, Defence, Key, Model, Observation, Variables
@@ -49,7 +49,8 @@ def pgd(
     Raises:
       InputError: an argument is not one of those.
     """
-    require_positive(mse=mse, steps=steps, step_size=step_size)
+    require_positive(mse=mse, step_size=step_size)
+    require_count(steps=steps)
     check_network(network, encoder)
 
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
@@ -70,6 +71,7 @@ def pgd(
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         del key
+        require_state(state, "inverter", "start", "seen")
         require_shape(state["seen"], observation)
         model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
         require_network(state["inverter"], model, observation)
@@ -90,7 +92,7 @@ def pgd(
         model, _ = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
         jax.eval_shape(model.init, jax.random.key(0), observation.prediction, observation.explanation)
 
-    return Defence(init, apply, check)
+    return Defence(init, apply, check, releasing=("mse", "steps", "step_size"))
 
 
 @functools.lru_cache(64)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from xinv import train
-from xinv.defences.maps import normal, require_positive, required
+from xinv.defences.maps import normal, require_count, require_positive, required
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _TINY = 1e-9
@@ -28,7 +28,7 @@ def truncate(m: int) -> Defence:
     Raises:
       InputError: `m` is below 1; or, at check and call, above the number of classes.
     """
-    _require(m >= 1, "m", m, "at least 1")
+    require_count(m=m)
 
     def one(prediction: jax.Array) -> jax.Array:
         _, kept = jax.lax.top_k(prediction, m)
@@ -49,7 +49,7 @@ def truncate(m: int) -> Defence:
 @functools.cache
 def round_to(decimals: int) -> Defence:
     """Rounds each prediction to that many decimals (Thielen 2024, Table 5); halves go to the even digit."""
-    _require(decimals >= 0, "decimals", decimals, "at least 0")
+    require_count(0, decimals=decimals)
 
     def change(observation: Observation, key: Key) -> Observation:
         return observation._replace(prediction=jnp.round(observation.prediction, decimals))

@@ -181,13 +181,21 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
 
 
 def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeoffs.Panel]:
-    """One panel per stage and arm: its losses; a stage's arms share their scale."""
+    """One panel per stage, arm and metric, of losses but for games; a stage's arms share their scale."""
     labels = {arm.name: arm.label for arm in summary.arms}
 
-    def panel(stage: str, arm: str) -> tradeoffs.Panel:
-        lines = [line for line in unit.curves if line["stage"] == stage]
+    def panel(stage: str, arm: str, metric: str) -> tradeoffs.Panel:
+        shown = dict(loss=metric, validation_loss="validation_loss" if metric == "loss" else "")
+        lines = [
+            {**line, **{place: line.get(name) for place, name in shown.items()}}
+            for line in unit.curves
+            if line["stage"] == stage and metric in line
+        ]
         title = f"{plain(stage)}: {labels.get(arm, plain(arm or ''))}" if arm not in (None, stage) else plain(stage)
+        title += "" if metric == "loss" else f", {plain(metric)}"
         mine: list[dict[str, Any]] = [line for line in lines if line["arm"] == arm]
         return tradeoffs.Panel(title, plots.curves(mine, plots.limits(lines)), inks.get(arm, "c0"))
 
-    return [panel(*of) for of in dict.fromkeys((line["stage"], line["arm"]) for line in unit.curves)]
+    about = "seed", "stage", "arm", "epoch", "validation_loss"
+    panels = ((line["stage"], line["arm"], name) for line in unit.curves for name in line if name not in about)
+    return [panel(*of) for of in dict.fromkeys(panels)]

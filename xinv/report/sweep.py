@@ -107,11 +107,15 @@ def axes(changes: Sequence[Mapping[str, str]]) -> list[Axis]:
 
 
 def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) -> list[int]:
-    """The largest set of units that differ in nothing but defences and attacks, so that one diagram holds them all."""
+    """The largest set of units that differ in nothing but defences and attacks, so that one diagram holds them all.
+
+    Attackers who learn from images of other roles are of another diagram: one out of distribution recovers less.
+    """
     sets: dict[Any, list[int]] = {}
     for place, (unit, settings) in enumerate(zip(units, changes, strict=True)):
         rest = {n: v for n, v in settings.items() if n.partition(".")[0] not in ("defences", "arms", "report")}
-        sets.setdefault((unit.dataset["fingerprint"], frozenset(rest.items())), []).append(place)
+        roles = frozenset(tuple(arm.get("learns", {}).get("roles", ())) for arm in unit.config.get("arms", {}).values())
+        sets.setdefault((unit.dataset["fingerprint"], roles, frozenset(rest.items())), []).append(place)
     return max(sets.values(), key=len, default=[])
 
 

@@ -102,7 +102,9 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
     settings = unit.config.get("defences", {})
 
     def factory(name: str) -> str:
-        return settings[name].get("name", name) if isinstance(settings.get(name), Mapping) else name
+        """Also of one that applies what another has learned, and states no name of its own."""
+        own = settings.get(name, {})
+        return settings.get(own.get("trained"), own).get("name", name)
 
     def strongest(arms: Iterable[Arm]) -> Iterable[Arm]:
         """Of those that attack one defence, the one that learns from the most releases."""
@@ -120,13 +122,13 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
 def _series(
     placed: Iterable[_Placed], cost: str, metric: str, marks: Mapping[Any, str], colours: Mapping[str, str]
 ) -> list[list[plots.Point]]:
-    """Points of one explanation and one kind of defence each; what several units share is drawn once."""
+    """Points of one kind of attack and one kind of defence each; what several units share is drawn once."""
     series: dict[Any, dict[plots.Point, None]] = {}
     for arm, title, factories in placed:
         x = _cost(arm, cost)
         if x and metric in arm.cells:
             point = plots.Point(colours[arm.name], marks[factories], x, arm.cells[metric].interval)
-            series.setdefault((title, factories), {})[point] = None
+            series.setdefault((title, arm.kind, factories), {})[point] = None
     return [list(points) for points in series.values()]
 
 
