@@ -147,8 +147,8 @@ def _walk(table: tuple[Layer, ...], inputs: int, size: int, bypass: bool) -> Ite
     for layer in table:
         out = {"pool": size // 2, "upsample": upsampled(size, layer), "fc": 1}.get(layer.type, size * layer.repeat)
         beside = inputs if layer.bypass and bypass else 0
-        # A convolution of repeated pixels is counted as computed, see `convolve_repeated`.
-        products = ((layer.kernel + layer.repeat - 1) * size) ** 2 * inputs + (layer.kernel * out) ** 2 * beside
+        # A convolution of repeated pixels is counted as computed, before they are: see `convolve_repeated`.
+        products = (layer.kernel * size) ** 2 * inputs + (layer.kernel * out) ** 2 * beside
         inputs *= size**2 if layer.type == "fc" else 1
         yield Row(layer, inputs + beside, 2 * products * layer.outputs)
         inputs, size = layer.outputs or inputs, out

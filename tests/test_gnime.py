@@ -289,7 +289,7 @@ def test_a_generator_that_goes_too_far_is_left_behind():
 
 def test_the_readmes_example(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "README.md").read_text().split("## Harden what you release")[1]
-    code = text.split("```python")[1].split("```")[0].replace("epochs=50", "epochs=2")
+    code = text.split("```python")[1].split("```")[0].replace("epochs=160", "epochs=2")
     observation, images = observed(64)
     names = dict(predictions=observation.prediction, maps=observation.explanation, images=images)
     names["new_observation"] = jax.tree.map(lambda part: part[:5], observation)

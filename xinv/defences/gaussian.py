@@ -8,7 +8,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from xinv import train
-from xinv.defences.maps import describe, normal, require_positive, require_shape, require_state, required
+from xinv.defences.maps import describe, normal, require_maps, require_positive, require_shape, require_state
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _BINS = 4096
@@ -47,7 +47,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
         noisy = maps + state["stdev"] * normal(key, maps)
         return observation._replace(explanation=jnp.clip(noisy, *limits) if clipped else noisy)
 
-    return Defence(init, apply, lambda observation, images: (required(observation), None)[1])
+    return Defence(init, apply, require_maps)
 
 
 def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:

@@ -68,6 +68,12 @@ def required(observation: Observation) -> Array:
     return maps
 
 
+def require_maps(observation: Observation, images: Any) -> None:
+    """The check of a defence that treats any maps; see `required`."""
+    del images
+    required(observation)
+
+
 def require_positive(**values: float | None) -> None:
     """InputError for the first value that is given and is not a positive, finite number."""
     for name, value in values.items():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from xinv import train
-from xinv.defences.maps import normal, require_count, require_positive, required
+from xinv.defences.maps import normal, require_count, require_maps, require_positive, required
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _TINY = 1e-9
@@ -129,7 +129,7 @@ def _of_maps(change: Callable[[Array, Key], jax.Array]) -> Defence:
     """A defence that changes the explanation alone."""
     return _fixed(
         lambda observation, key: observation._replace(explanation=change(required(observation), key)),
-        lambda observation, images: (required(observation), None)[1],
+        require_maps,
     )
 
 
