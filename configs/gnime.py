@@ -18,7 +18,7 @@
 | imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator, a day (estimate) |
 | imagenet100-tfds | the first hundred classes of TFDS's imagenet2012, 256x256 | an accelerator, a day (estimate) |
 
-What is released is stored: at 256x256 about 0.4 TB for each explanation and seed, most of it the releases of noise.
+What is released is stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
 
 The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
 "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
