@@ -85,13 +85,15 @@ class Course:
             self._enter_step(dict(zip(columns, row, strict=True)))
         self._display.update(self.record.step, columns.get("loss", next(iter(columns.values())))[-1])
 
-    def judge(self, score: float | None, limits: Mapping[str, float]) -> bool:
+    def judge(self, score: float | None, limits: Mapping[str, float], lapses: Mapping[str, float]) -> bool:
         """Whether to keep the variables after an epoch: within the limits, with the best validation loss if any."""
         record = self.record
-        means = {name: record.history[name][-1] for name in limits}
-        beyond = [f"{name} is {mean:.3g}, above {limits[name]}" for name, mean in means.items() if mean > limits[name]]
-        record.beyond = "; ".join(beyond)
-        better = (score is None or self._improves(score)) and not beyond
+        reached = {name: most for name, most in lapses.items() if min(record.history[name]) <= most}
+        means = {name: (record.history[name][-1], most) for name, most in {**limits, **reached}.items()}
+        record.beyond = "; ".join(
+            f"{name} is {mean:.3g}, above {most:.3g}" for name, (mean, most) in means.items() if mean > most
+        )
+        better = (score is None or self._improves(score)) and not record.beyond
         record.kept = record.step // self._steps_per_epoch if better else record.kept
         return better
 

@@ -16,6 +16,7 @@ from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observatio
 
 UPDATES = ("alternating", "simultaneous")
 PAPER = train.Recipe(batch_size=1024, epochs=500, learning_rate=1e-4, b1=0.5, validation=0.0)
+_CHUNK = 1024  # images read at once
 _FLAT = 1e-12  # variance of a perturbation that is constant but for rounding, in variances of the maps
 
 
@@ -61,7 +62,9 @@ def gnime(
       updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
         "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
       collapse: the mean distortion in the last epoch from which on training has diverged; a map of another image has 2.
-        Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
+        Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther. It has diverged,
+        too, where the inverter once was better than the mean image and no longer is, even on original maps: a
+        generator that nobody opposes protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
       recipe: of both players; without validation, since neither loss of a game says when to stop. It takes thousands of
         steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
@@ -95,7 +98,8 @@ def gnime(
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
         told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate")
-        fitted = train.loop(step, start, data, loop_key, recipe, None, told, {"distortion": collapse})
+        lapses = {"clean": _variance(images)}
+        fitted = train.loop(step, start, data, loop_key, recipe, None, told, {"distortion": collapse}, lapses)
         return {
             "generator": fitted.variables["generator"],
             "seen": seen,
@@ -121,6 +125,17 @@ def gnime(
             jax.eval_shape(player.init, jax.random.key(0), observation.prediction, observation.explanation)
 
     return Defence(init, apply, check, releasing=("gamma",))
+
+
+def _variance(images: Array) -> float:
+    """The mean squared error of guessing the mean image, in [0,1]; images are read in chunks."""
+    total, squares = 0.0, 0.0
+    for start in range(0, len(images), _CHUNK):
+        part = np.asarray(images[start : start + _CHUNK])
+        part = part / (255.0 if part.dtype == np.uint8 else 1.0)
+        total, squares = total + part.sum(axis=0, dtype=np.float64), squares + np.square(part).sum(dtype=np.float64)
+    mean = total / len(images)
+    return float(squares / (len(images) * mean.size) - np.square(mean).mean())
 
 
 class Players(NamedTuple):
