@@ -8,7 +8,7 @@
 | runlocal | a tenth of MNIST at an eighth of the widths | two cores, two and a half hours (estimate) |
 | runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, 25 min (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
-| runlocal-yale | Yale faces with the attribute glasses (Figure 6) | two cores, minutes (estimate) |
+| runlocal-yale | Yale faces at 32x32 with the attribute glasses (Figure 6) | two cores, an hour (estimate) |
 | runlocal-celeba | 50 people of `celeba` at 64x64 | two cores, an hour (estimate) |
 | runlocal-imagenet100 | a twentieth of `imagenet100` at 64x64 | two cores, two hours (estimate) |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator, hours (estimate) |
@@ -71,7 +71,8 @@ def _sizes() -> dict:
     local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
     quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
     gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
-    few = (base.recipe(learning_rate=2e-3, epochs=40, batch_size=16, **endless),) * 3
+    slow = base.recipe(learning_rate=1e-3, epochs=800, batch_size=16, schedule="cosine", **endless)
+    few = *(base.recipe(learning_rate=2e-3, epochs=40, batch_size=16, **endless),) * 2, slow
     subset, some = datasets.cifar10_subset(datasets.DEFENDED), {r: 0.05 * part for r, part in datasets.DEFENDED.items()}
     objects = functools.partial(datasets.identities, "imagenet100", grayscale=False)
     celeba = _celeba(1000, 128)
@@ -81,7 +82,7 @@ def _sizes() -> dict:
         "runlocal": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 100.0),
         "runlocal-gradcam": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *gradcam, 100.0),
         "runlocal-cifar10": (subset, "label", _CNN, 0.25, 0.125, 3, *local, 100.0),
-        "runlocal-yale": (_yale(64), "identity", _DEEP, 0.125, 0.125, 3, *few, 100.0),
+        "runlocal-yale": (_yale(32), "identity", _DEEP, 0.125, 0.125, 3, *few, 100.0),
         "runlocal-celeba": (_celeba(50, 64), "identity", _DEEP, 0.125, 0.125, 3, *local, 500.0),
         "runlocal-imagenet100": (objects(some, 64), "identity", _HUGE, 0.125, 0.125, 3, *local, 100.0),
         "mnist": (_mnist(1.0), "label", _CNN, 1.0, 1.0, 5, *paper, 100.0),
