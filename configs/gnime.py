@@ -8,7 +8,7 @@
 | runlocal | a tenth of MNIST at an eighth of the widths | two cores, two and a half hours (estimate) |
 | runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, 25 min (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
-| runlocal-yale | Yale faces at 32x32 with the attribute glasses (Figure 6) | two cores, an hour (estimate) |
+| runlocal-yale | Yale faces at 32x32 with glasses and light from a side as attributes (Figure 6) | two cores, an hour (estimate) |
 | runlocal-celeba | 50 people of `celeba` at 64x64 | two cores, an hour (estimate) |
 | runlocal-imagenet100 | a twentieth of `imagenet100` at 64x64 | two cores, two hours (estimate) |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator, hours (estimate) |
@@ -111,8 +111,8 @@ def _celeba(people: int, side: int) -> dict:
 def _yale(side: int) -> dict:
     labels = r"(?P<identity>subject\d+)\.(?P<condition>\w+)"
     roles = dict(target_train=0.3, defence_test=0.1, attack_train=0.4, attack_test=0.2)
-    glasses = dict(glasses=("condition", ("glasses",)))
-    return datasets.faces("yale_faces/yalefaces.tar.xz", labels, "identity", roles, side, "Yale", attributes=glasses)
+    worn, lit = dict(glasses=("condition", ("glasses",))), dict(side_light=("condition", ("leftlight", "rightlight")))
+    return datasets.faces("yale_faces/yalefaces.tar.xz", labels, "identity", roles, side, "Yale", attributes=worn | lit)
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -274,7 +274,7 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
 
 def _attributes(arg: str, config: ConfigDict) -> dict:
     """Classifiers of attributes (Figure 6: ResNet-50 V2), trained on images that no attack learns from."""
-    names = {"celeba-attributes": CELEBA_ATTRIBUTES, "runlocal-yale": ("glasses",)}.get(arg, ())
+    names = {"celeba-attributes": CELEBA_ATTRIBUTES, "runlocal-yale": ("glasses", "side_light")}.get(arg, ())
     depth, width, stem = (18, 0.125, "small") if arg.startswith("runlocal") else (50, 1.0, "large")
     model = dict(name="resnet", depth=depth, version=2, width=width, stem=stem)
     train = config.target.train.to_dict() | dict(learning_rate=1e-3)
