@@ -8,7 +8,7 @@
 | runlocal | a tenth of MNIST at an eighth of the widths | two cores, two and a half hours (estimate) |
 | runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, 25 min (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
-| runlocal-yale | Yale faces at 32x32 with glasses and light from a side as attributes (Figure 6) | two cores, an hour (estimate) |
+| runlocal-yale | Yale faces at 32x32 with attributes (Figure 6) | two cores, an hour (estimate) |
 | runlocal-celeba | 50 people of `celeba` at 64x64 | two cores, an hour (estimate) |
 | runlocal-imagenet100 | a twentieth of `imagenet100` at 64x64 | two cores, two hours (estimate) |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator, hours (estimate) |
