@@ -159,9 +159,10 @@ def get_config(arg: str = "") -> ConfigDict:
     if arg not in sizes:
         raise ValueError(f"configs/yang.py has no size {arg!r}: choose one of {', '.join(sizes)}")
     size = sizes[arg]
+    images = _images(size, size.auxiliary)
     config = base.inversion(
         unit=f"yang-{arg}",
-        data={},
+        data=images["data"],
         target_label=size.label,
         attack_label=size.label,
         model=size.model | dict(width=size.widths[0], hidden=round(HIDDEN[size.label] / size.widths[0])),
@@ -173,8 +174,7 @@ def get_config(arg: str = "") -> ConfigDict:
         arms=_truncation(size),
     )
     config.attack.encoder, config.attack.network, config.attack.rescale = "none", "tcnn", "logits"
-    images = _images(size, size.auxiliary)
-    config.data, config.evaluation.roles = ConfigDict(images["data"]), images["evaluation.roles"]
+    config.evaluation.roles = images["evaluation.roles"]
     config.report.published = _accuracy(size, size.auxiliary)
     return config
 
