@@ -41,7 +41,7 @@ def gnime(
     number of queries gives the same release.
 
     The defaults are for a service: releasing a map takes less than a fifth of the time of the Gradient explanation of
-    the MNIST target. At the paper's full width it takes more than the explanation (BUILD_NOTES.md); a config that is to
+    the MNIST target. At the paper's full width it takes two thirds of that time (BUILD_NOTES.md); a config that is to
     reproduce a table asks for that.
 
     Example, deployed apart from the pipeline:
