@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from xinv import scored, train
 from xinv.arms import LEARNS, SEES, Arm, arms
-from xinv.attacks.checks import is_count
+from xinv.numbers import is_count
 from xinv.released import Released
 from xinv.results import Config
 from xinv.types import Batch, InputError, Known

@@ -1,11 +1,11 @@
 """What attacks reject, in one sentence: options out of their range, and observations that do not fit the images."""
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
+from xinv.numbers import is_count, is_number
 from xinv.types import Array, InputError, Observation
 
 
@@ -18,10 +18,10 @@ def choice(kind: str, value: Any, allowed: Collection[str]) -> None:
 def numbers(positive: Mapping[str, Any], not_negative: Mapping[str, Any]) -> None:
     """InputError for the first that is no finite number in its range."""
     for name, value in positive.items():
-        if not (_is_number(value) and value > 0):
+        if not (is_number(value) and value > 0):
             raise InputError(f"{name} {value!r} is not allowed: give a number above 0")
     for name, value in not_negative.items():
-        if not (_is_number(value) and value >= 0):
+        if not (is_number(value) and value >= 0):
             raise InputError(f"{name} {value!r} is not allowed: give a number of at least 0")
 
 
@@ -30,15 +30,6 @@ def counts(values: Mapping[str, Any], least: int = 1) -> None:
     for name, value in values.items():
         if not is_count(value, least):
             raise InputError(f"{name} {value!r} is not allowed: give a whole number of at least {least}")
-
-
-def is_count(value: Any, least: int) -> bool:
-    """Whether `value` is a whole number of at least `least`."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def shapes(observation: Observation, truth: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv.attacks import checks
+from xinv.numbers import is_count
 from xinv.types import InputError, Key
 
 FINE = (0.5, 1.5)
@@ -62,7 +62,7 @@ def log_uniform_search(
 def check_trials(trials: Any) -> None:
     """Raises InputError unless these are numbers of coarse and fine trials, with at least one coarse."""
     pair = isinstance(trials, tuple) and len(trials) == 2
-    if not (pair and checks.is_count(trials[0], 1) and checks.is_count(trials[1], 0)):
+    if not (pair and is_count(trials[0], 1) and is_count(trials[1], 0)):
         raise InputError(f"search {trials!r} is not allowed: give numbers of coarse and fine trials, at least (1, 0)")
 
 

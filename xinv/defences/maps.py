@@ -1,6 +1,5 @@
 """What a defence knows of the observations that it was fitted to, and whether others are like them."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.numbers import is_count, is_number
 from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
@@ -77,15 +77,14 @@ def require_maps(observation: Observation, images: Any) -> None:
 def require_positive(**values: float | None) -> None:
     """InputError for the first value that is given and is not a positive, finite number."""
     for name, value in values.items():
-        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value < math.inf):
+        if value is not None and not (is_number(value) and value > 0):
             raise InputError(f"{name} is {value!r} but must be positive and finite")
 
 
 def require_count(least: int = 1, **values: int) -> None:
     """InputError for the first value that is not a whole number of at least `least`."""
     for name, value in values.items():
-        if not (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least):
+        if not is_count(value, least):
             raise InputError(f"{name} is {value!r} but must be a whole number of at least {least}")
 
 
