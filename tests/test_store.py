@@ -99,6 +99,17 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path):
+    (tmp_path / "own").mkdir()
+    locked = store.locked(tmp_path / "own" / "new" / "stages"), store.locked(tmp_path / "own" / "new")
+    with pytest.raises(InputError, match="typo"), locked[0], locked[1]:
+        raise InputError("a typo")
+    assert not list((tmp_path / "own").iterdir())
+    with store.locked(tmp_path / "kept"):
+        (tmp_path / "kept" / "result").touch()
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["result"]
+
+
 def test_a_failed_write_leaves_the_old_content(tmp_path):
     path = tmp_path / "rows.jsonl"
     store.write_text(path, "old")

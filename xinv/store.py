@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import jax
 import numpy as np
@@ -90,18 +90,32 @@ def opened(root: Path) -> Iterator[Store]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds `folder` for this process.
+    """Holds `folder` for this process, and leaves no empty folder behind that was not there before.
 
     Raises:
       InputError: another run holds it.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
+    path = folder / ".lock"
+    with open(path, "w") as lock:
+        if not _hold(lock):
+            raise InputError(f"another run is using {folder}: wait for it to end or choose another folder")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another run is using {folder}: wait for it to end or choose another folder") from None
-        yield
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds something
+                for empty in made:
+                    empty.rmdir()
+
+
+def _hold(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(lock.fileno()).st_nlink > 0  # another run may have ended, and removed it, since it was opened
 
 
 def canonical(value: Any) -> str:
