@@ -14,7 +14,14 @@ RECIPE = Recipe(batch_size=8, epochs=1, validation=0)
 NEEDED: dict[str, dict] = {
     "clip": {"low": 0.2, "high": 0.7},
     "gaussian": {"mse": 0.01},
-    "gnime": {"width": 1 / 64, "recipe": RECIPE, "collapse": 1e6, "gamma": 0.01},
+    "gnime": {
+        "width": 1 / 64,
+        "inverter_width": 1 / 64,
+        "recipe": RECIPE,
+        "collapse": 1e6,
+        "defeat": 1e6,
+        "gamma": 0.01,
+    },
     "mask": {"threshold": 0.5},
     "noise": {"stdev": 0.1},
     "pgd": {"mse": 0.01, "steps": 2, "encoder": "flatten", "width": 1 / 64, "recipe": RECIPE},

@@ -51,9 +51,11 @@ def unit(arms, **sections):
         name="gnime",
         lam=10.0,
         collapse=100.0,
+        defeat=100.0,
         network="decoder",
         encoder="flatten",
         width=0.015625,
+        inverter_width=0.015625,
         train=base.recipe(**TRAIN, validation=0.0),
     )
     config.defences = ConfigDict(
@@ -292,8 +294,14 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
             "2 queries of what no defence changes",
         ),
         ({"a": base.arm("prediction", encoder="none", learns=dict(queries="2"))}, "learns '2' queries"),
-        ({"a": base.arm("prediction", encoder="none", sees=dict(releases=2))}, "sees releases, but must state"),
-        ({"a": base.arm("prediction", encoder="none", learns=dict(relaeses=2))}, "learns relaeses, but must state"),
+        (
+            {"a": base.arm("prediction", encoder="none", sees=dict(releases=2))},
+            "sees of arm 'a' has 'releases', which is ignored",
+        ),
+        (
+            {"a": base.arm("prediction", encoder="none", learns=dict(relaeses=2))},
+            "learns of arm 'a' has 'relaeses', which is ignored",
+        ),
         ({"a": base.arm("prediction", encoder="none", learns=dict(releases=2))}, "2 releases"),
         ({"a": base.arm("prediction", encoder="none", learns=TRUNCATED | dict(releases=0))}, "learns 0 releases"),
         (
@@ -307,13 +315,14 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
         ({"a": base.arm("prediction", encoder="none", learns=dict(roles=()))}, "learns from no role"),
         ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
         ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
+        ({"a": ConfigDict(dict(base.arm("prediction")) | dict(sess={}))}, "arm 'a' has 'sess', which is ignored"),
     ],
 )
 def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):
     with pytest.raises(InputError) as error:
         run(unit(arms), tmp_path)
     assert sentence in str(error.value)
-    assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]
+    assert not list(tmp_path.iterdir())
 
 
 GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0))
@@ -336,6 +345,10 @@ GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recip
             "'a' has lam, which what 'b' has learned depends on",
         ),
         (dict(a=GAME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
+        (dict(a=GAME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
+        (dict(a=GAME | dict(width="a")), "width is 'a' but must be positive and finite"),
+        (dict(a=dict(name="gaussian", mse=None)), "mse is None but must be positive and finite"),
+        (dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")), "unknown defence 'gnome'"),
     ],
 )
 def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, sentence):
@@ -343,7 +356,7 @@ def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, se
     with pytest.raises(InputError) as error:
         run(unit({"arm": arm}, defences=known | dict(top2=dict(name="truncate", m=2))), tmp_path)
     assert sentence in str(error.value)
-    assert not [path for path in (tmp_path / "stages").iterdir() if path.is_dir()]
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("metric", "sentence"), [("insertoin", "'insertoin'"), ("deletion", "steps 0 is not allowed")])

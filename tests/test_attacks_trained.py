@@ -310,5 +310,5 @@ def test_joint_training_classifies_and_gives_a_state_that_inverts():
 @pytest.mark.parametrize("wrong", [{"truncation": -1}, {"truncation": 1.5}, {"weight": np.nan}, {"width": 0}])
 def test_a_wrong_setting_of_joint_training_is_named(wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(InputError, match=f"{name} {value} is not allowed"):
+    with pytest.raises(InputError, match=f"{name} is {value} but must be"):
         attacks.fit_jointly(KEY, *digits(), classifier(), **wrong)

@@ -120,6 +120,9 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"explanations.gradient.normalise": "minmaxx"}, "minmaxx"),
         ({"explanations.gradient": {"normalise": "minmax"}}, "explanations.gradient has no name"),
         ({"defences": {"rnd": {"mse": 0.01}}}, "defences.rnd has no name"),
+        ({"metrics.imgae": {}}, "metrics has 'imgae', which is ignored: it needs image, label, explanation"),
+        ({"defender.rule": "target_train"}, "defender has 'rule', which is ignored: it needs role, held_out"),
+        ({"defneces": {}}, "the config has 'defneces', which is ignored: it needs unit, seed"),
     ],
 )
 def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):

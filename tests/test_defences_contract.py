@@ -97,6 +97,41 @@ def test_a_state_of_another_defence_is_an_error(name, part):
             defences.release(defence, state, observed(), jax.random.key(0))
 
 
+@pytest.mark.parametrize("name", ["gnime", "pgd"])
+def test_what_a_service_would_not_see_is_not_learned_from(name):
+    defence = fitted(name)[0]
+    logits = observed()._replace(prediction=observed().prediction * 9)
+    with pytest.raises(InputError, match="a service releases probabilities"):
+        defence.init(jax.random.key(0), logits, images())
+    for wrong in (images().astype(np.float32), images().astype(np.int32)):
+        with pytest.raises(InputError, match=rf"images of type {wrong.dtype} reach from 0.* give uint8, or floating-"):
+            defence.init(jax.random.key(0), observed(), wrong)
+
+
+def test_a_dim_map_is_released_and_a_dim_service_is_not():
+    """Maps of widely different peaks, as ReLUs leave them without scaling."""
+    draw = np.random.default_rng(0)
+    maps = np.abs(draw.normal(size=(COUNT, *SHAPE)) * draw.normal(size=(COUNT, 1, 1, 1))).astype(np.float32)
+    defence, varied = defences.gaussian(1e-4), observed()._replace(explanation=maps)
+    state = defence.init(jax.random.key(0), varied, images())
+    dim = maps.copy()
+    dim[3] *= 1e-6
+    defences.release(defence, state, varied._replace(explanation=dim), jax.random.key(0))
+    for factor in (1e-3, 1e3):
+        scaled = varied._replace(explanation=maps * np.float32(factor))
+        with pytest.raises(InputError, match="was fitted to maps with peaks from"):
+            defences.release(defence, state, scaled, jax.random.key(0))
+
+
+def test_numbers_of_releases_are_checked():
+    defence, state, _ = fitted("gaussian")
+    for queries in (1.5, "2", 0):
+        with pytest.raises(InputError, match=f"queries is {queries!r} but must be a whole number of at least 1"):
+            defences.release(defence, state, observed(), jax.random.key(0), queries=queries)
+    with pytest.raises(InputError, match=r"releases 2\.5, but must be within"):
+        defences.withstands(defence, state, observed(), jax.random.key(0), releases=2.5)
+
+
 def test_nobody_defends_without_images():
     none = jax.tree.map(lambda leaf: leaf[:0], observed())
     with pytest.raises(InputError, match="the defender has no explanations"):
@@ -157,6 +192,13 @@ def test_what_cannot_be_released_is_named(observation, message):
         ("gnime", {"lam": "100"}, "lam is '100' but must be positive"),
         ("reverse_sigmoid", {"beta": -1.0}, "beta is -1.0 but must be positive"),
         ("clip", {"low": 1.0, "high": 0.0}, "low is 1.0 but must be below high, which is 0.0"),
+        ("clip", {"low": "a", "high": 0.0}, "low is 'a' but must be a finite number"),
+        ("mask", {"threshold": "0.1"}, "threshold is '0.1' but must be finite and at least 0"),
+        ("mask", {"threshold": 0.1, "relative": "no"}, "relative is 'no' but must be True or False"),
+        ("gaussian", {"mse": 0.1, "clipped": "no"}, "clipped is 'no' but must be True or False"),
+        ("noise", {"stdev": None}, "stdev is None but must be positive"),
+        ("gnime", {"lam": None}, "lam is None but must be positive"),
+        ("gnime", {"inverter_width": 0}, "inverter_width is 0 but must be positive"),
         ("mask", {"threshold": 2.0, "relative": True}, "threshold is 2.0 but must be a fraction up to 1"),
         ("noise", {"stdev": 0.0}, "stdev is 0.0"),
         ("noise", {"stdev": np.inf}, "stdev is inf but must be positive and finite"),

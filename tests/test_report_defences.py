@@ -224,6 +224,36 @@ def test_a_bounded_defence_is_drawn_with_the_one_whose_state_it_applies(tmp_path
     assert [label for _, label in diagrams.marks] == ["no defence", "gaussian", "gnime"]
 
 
+def test_a_curve_is_of_one_units_defences_or_of_one_defence_over_units(tmp_path, monkeypatch):
+    """γ in a unit, λ through the units: two lines, not one."""
+    drawn = []
+    monkeypatch.setattr(tradeoffs.plots, "tradeoff", lambda series, *rest: drawn.append(series))
+    monkeypatch.setitem(DISTORTION, "tight", (0.001, 0.0011, 0.001))
+    bounded = DEFENDED | {f"{GRADIENT}@tight": (0.6, 0.61, 0.6)}
+    for place, arms in enumerate((bounded, DEFENDED, DEFENDED)):
+        game = dict(name="gnime", lam=10.0**place)
+        settings = dict(gnime=game, tight=dict(trained="gnime"), rnd=dict(name="gaussian"), ond=dict(name="pgd"))
+        folder_ = tmp_path / "units" / f"{place:04d}"
+        make_unit(folder_, arms, f"unit {place}", examples=1, defences=settings, factor=1 + 0.1 * place)
+    units = folder.read(tmp_path).units
+    summaries = [summarise(unit) for unit in units]
+    tradeoffs.tradeoffs(units, summaries, colours(summaries))
+    marks = plots.marks([(), ("gaussian",), ("pgd",), ("gnime",)], none=())
+    mine = [len(points) for points in drawn[0] if {p.mark for p in points} == {marks[("gnime",)]}]
+    assert sorted(mine) == [2, 2, 3]  # the first unit's two; both explanations' over the units
+
+
+def test_a_defence_that_diverged_is_not_praised_without_saying_so(tmp_path):
+    path = make_unit(tmp_path / "unit", DEFENDED, examples=1)
+    with (path / "rows.jsonl").open("a") as file:
+        for seed in range(3):
+            row = dict(unit="digits", seed=seed, stage="defence", arm=GNIME, inputs="flatten_unet", metric="diverged")
+            row |= dict(explainer="gradient", defence="gnime", value=float(seed == 1), examples=1)
+            file.write(json.dumps(row) + "\n")
+    assert "The best defence, gnime (whose training diverged in 1 of 3 seeds), brings" in defended(summary(path))
+    assert summary(path).arms[3].release.get("diverged") or "0.33 ±" in report.table(path)
+
+
 def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
     for place, roles in enumerate((["attack_train"], ["auxiliary"], ["attack_train"])):
         path = make_unit(tmp_path / "units" / f"{place:04d}", DEFENDED, name=f"unit {place}", examples=1)

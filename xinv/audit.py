@@ -126,9 +126,9 @@ def _factors(unit: Unit) -> dict[str, np.ndarray]:
 
 
 def _check(config: Config) -> None:
-    missing = [name for name in SECTIONS if name not in config]
-    if missing:
-        raise InputError(f"the config has no {missing[0]!r}: it needs {', '.join(SECTIONS)}")
+    rehearsal.require_keys("the config", config, SECTIONS)
+    rehearsal.require_keys("metrics", config["metrics"], (*scored.RECONSTRUCTION, scored.FUNCTIONALITY))
+    rehearsal.require_keys("defender", config["defender"], ("role", "held_out"))
     if config["seeds"] < 1:
         raise InputError(f"seeds is {config['seeds']} but must be at least 1")
     named = {"data.source": config["data"]["source"], "target.model": config["target"]["model"]}

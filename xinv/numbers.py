@@ -1,9 +1,11 @@
-"""What counts as a number where a person gives one: no booleans, nothing infinite."""
+"""What counts as a number where a person gives one: no text, no booleans, nothing infinite."""
 
 import math
 from typing import Any
 
 import numpy as np
+
+from xinv.types import InputError
 
 
 def is_count(value: Any, least: int) -> bool:
@@ -14,3 +16,33 @@ def is_count(value: Any, least: int) -> bool:
 def is_number(value: Any) -> bool:
     """Whether `value` is a finite number."""
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    """InputError that says what is allowed, unless it holds."""
+    if not holds:
+        raise InputError(f"{name} is {value!r} but must be {allowed}")
+
+
+def require_positive(**values: float) -> None:
+    """InputError for the first value that is not a positive, finite number."""
+    for name, value in values.items():
+        require(is_number(value) and value > 0, name, value, "positive and finite")
+
+
+def require_not_negative(**values: float) -> None:
+    """InputError for the first value that is not a finite number of at least 0."""
+    for name, value in values.items():
+        require(is_number(value) and value >= 0, name, value, "finite and at least 0")
+
+
+def require_count(least: int = 1, **values: int) -> None:
+    """InputError for the first value that is not a whole number of at least `least`."""
+    for name, value in values.items():
+        require(is_count(value, least), name, value, f"a whole number of at least {least}")
+
+
+def require_flag(**values: bool) -> None:
+    """InputError for the first value that is neither True nor False."""
+    for name, value in values.items():
+        require(isinstance(value, bool), name, value, "True or False")

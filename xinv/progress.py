@@ -85,11 +85,10 @@ class Course:
             self._enter_step(dict(zip(columns, row, strict=True)))
         self._display.update(self.record.step, columns.get("loss", next(iter(columns.values())))[-1])
 
-    def judge(self, score: float | None, limits: Mapping[str, float], lapses: Mapping[str, float]) -> bool:
+    def judge(self, score: float | None, limits: Mapping[str, float]) -> bool:
         """Whether to keep the variables after an epoch: within the limits, with the best validation loss if any."""
         record = self.record
-        reached = {name: most for name, most in lapses.items() if min(record.history[name]) <= most}
-        means = {name: (record.history[name][-1], most) for name, most in {**limits, **reached}.items()}
+        means = {name: (record.history[name][-1], most) for name, most in limits.items()}
         record.beyond = "; ".join(
             f"{name} is {mean:.3g}, above {most:.3g}" for name, (mean, most) in means.items() if mean > most
         )

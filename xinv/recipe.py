@@ -1,13 +1,13 @@
 """How to train, as one flat value that a config can state and a cache can key on."""
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 import optax
 
+from xinv.numbers import require, require_count, require_not_negative, require_positive
 from xinv.types import InputError
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
@@ -52,17 +52,20 @@ class Recipe:
 
     def __post_init__(self):
         object.__setattr__(self, "augment", tuple(self.augment))
-        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
-        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
-        _require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
-        _require(0 < self.learning_rate < math.inf, "learning_rate", self.learning_rate, "positive and finite")
-        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, "from 0 to below epochs")
-        _require(0 <= self.validation < 1, "validation", self.validation, "a fraction from 0 to below 1")
-        _require(self.patience >= 0, "patience", self.patience, "0 (never) or more epochs")
-        _require(self.validation > 0 or not self.patience, "patience", self.patience, "0 when validation is 0")
+        require_count(batch_size=self.batch_size, epochs=self.epochs)
+        require_count(0, patience=self.patience, crop_padding=self.crop_padding)
+        require_positive(learning_rate=self.learning_rate)
+        require_not_negative(b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
+        require_not_negative(validation=self.validation)
+        require(self.b1 < 1, "b1", self.b1, "below 1")
+        require(self.b2 < 1, "b2", self.b2, "below 1")
+        require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
+        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
+        require(self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, "from 0 to below epochs")
+        require(self.validation < 1, "validation", self.validation, "a fraction from 0 to below 1")
+        require(self.validation > 0 or not self.patience, "patience", self.patience, "0 when validation is 0")
         unknown = [name for name in self.augment if name not in AUGMENTATIONS]
-        _require(not unknown, "augment", self.augment, f"any of {', '.join(AUGMENTATIONS)}")
+        require(not unknown, "augment", self.augment, f"any of {', '.join(AUGMENTATIONS)}")
 
     @classmethod
     def stated(cls, settings: Mapping[str, Any]) -> "Recipe":
@@ -72,11 +75,6 @@ class Recipe:
         if unknown:
             raise InputError(f"a training has no parameter {unknown[0]!r}: it takes {', '.join(known)}")
         return cls(**settings)
-
-
-def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise InputError(f"{name} is {value!r} but must be {allowed}")
 
 
 @functools.lru_cache(64)

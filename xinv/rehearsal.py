@@ -1,6 +1,6 @@
 """Finds what is wrong with a config before anything is computed, by names and shapes alone."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -34,10 +34,21 @@ def rehearse(unit: Unit) -> None:
     target = abstract(unit, "target", images)
     for name in unit.config["explanations"]:
         map_shape(unit.explainer(name, unit.seeds[0]), target.model.apply, target.variables, images)
+    for name in unit.config["defences"]:  # also where no arm is defended so
+        for one in Released(unit, (), defences=(name,)).needed():
+            one.stated()
     for name in unit.config["arms"]:
         _arm(Arm(unit, name), images)
     if unit.config["arms"]:
         _metrics(unit, images)
+
+
+def require_keys(what: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
+    """InputError unless a section of a config states what is `known`, and nothing that would be ignored."""
+    missing, odd = [name for name in known if name not in settings], [name for name in settings if name not in known]
+    if missing or odd:
+        told = f"has no {missing[0]!r}" if missing else f"has {odd[0]!r}, which is ignored"
+        raise InputError(f"{what} {told}: it needs {', '.join(known)}")
 
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
@@ -58,14 +69,13 @@ def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
 
 def _views(arm: Arm) -> None:
     """What an attack learns from and sees is described completely, and by nothing that would be ignored."""
-    service = {"prediction", "explanation", "defences", "queries"}
-    for view, known in ((LEARNS, service | {"roles", "releases"}), (SEES, service)):
+    service = ("prediction", "explanation", "defences", "queries")
+    require_keys(f"arm {arm.name!r}", arm.settings, ("reads", "attack", LEARNS, SEES, "known", "scored"))
+    for view, known in ((LEARNS, ("roles", "releases", *service)), (SEES, service)):
         settings = arm.settings[view]
-        if set(settings) != known:
-            odd = ", ".join(sorted(set(settings) ^ known))
-            raise InputError(f"arm {arm.name!r} {view} {odd}, but must state {', '.join(sorted(known))} and no more")
-        for name in known & {"queries", "releases"}:
-            if not is_count(settings[name], 1):
+        require_keys(f"{view} of arm {arm.name!r}", settings, known)
+        for name in ("queries", "releases"):
+            if not is_count(settings.get(name, 1), 1):
                 raise InputError(
                     f"arm {arm.name!r} {view} {settings[name]!r} {name}, but this must be a whole number of at least 1"
                 )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import defences, plugins, store, train
+from xinv.defences.maps import describe
 from xinv.results import Config
 from xinv.store import Stage
 from xinv.types import Array, Defence, InputError, Observation
@@ -135,8 +136,19 @@ class Released(NamedTuple):
         if len(steps) == 1:
             return steps[0]
         found, states = zip(*steps, strict=True)
-        first = {"seen": states[0]["seen"]} if "seen" in states[0] else {}  # what the whole chain is applied to
-        return defences.chain(*found), {str(number): state for number, state in enumerate(states)} | first
+        seen = {"seen": self._seen(seed)} if any("seen" in state for state in states) else {}
+        return defences.chain(*found), {str(number): state for number, state in enumerate(states)} | seen
+
+    def _seen(self, seed: int) -> Any:
+        """What the defender's images are like before any defence, which a whole chain is applied to."""
+        role = self.unit.config["defender"]["role"]
+        observed, sources = self.single()._replace(defences=()).observation(role, seed)
+
+        def build(folder: Path, session: train.Session) -> None:
+            del session
+            save_state(folder, describe(observed))
+
+        return state_of(self.unit.stage("seen", f"{'+'.join(self.reads)}, seed {seed}", {"sources": sources}, build))
 
     def states(self, seed: int) -> dict[str, Stage]:
         """What those of the defences learned that learn, by their labels."""
@@ -156,10 +168,18 @@ class Released(NamedTuple):
           InputError: a defence, or one that it refers to, has a wrong parameter or cannot treat these shapes.
         """
         for one in self.needed():
-            one._check_settings()
-            defence = defences.build(**one.hyper(None), given=one._given())
-            one._check_trained(defence)
-            defence.check(observation, images)
+            one.stated().check(observation, images)
+
+    def stated(self) -> Defence:
+        """The last defence as the config states it, with nothing measured.
+
+        Raises:
+          InputError: its settings do not fit each other, or its factory.
+        """
+        self._check_settings()
+        defence = defences.build(**self.hyper(None), given=self._given())
+        self._check_trained(defence)
+        return defence
 
     def needed(self) -> list["Released"]:
         """The release after each defence, and after each that one of them refers to in its place."""

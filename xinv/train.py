@@ -167,7 +167,6 @@ def loop(
     evaluate: Evaluate | None = None,
     session: Session = Session(),  # noqa: B008 (immutable)
     limits: Mapping[str, float] | None = None,
-    lapses: Mapping[str, float] | None = None,
 ) -> Fitted:
     """Runs `step` over `data` for the recipe's epochs.
 
@@ -184,7 +183,6 @@ def loop(
       session: see `Session`.
       limits: what metrics may be at most, on the mean of an epoch. With limits (also none in particular) the variables
         are those of the last epoch within them, also where a later one is not finite: see `Fitted.diverged`.
-      lapses: beside limits, what metrics may be at most once an epoch has kept it.
 
     Raises:
       InputError: too little data for a batch, NaN in it, a batch size that the devices do not divide, a checkpoint of
@@ -216,7 +214,7 @@ def loop(
                 pending = course.follow(pending)
                 sound = _sound(state.variables, record.step, session)
                 score = evaluate and batches.mean_score(evaluate, sound, data, plan.validation, recipe.batch_size)
-                best = sound if course.judge(score, limits or {}, lapses or {}) else best
+                best = sound if course.judge(score, limits or {}) else best
             if session.directory is not None and time.monotonic() - saved >= session.checkpoint_seconds:
                 pending = course.follow(pending)
                 _save(checkpoints, record, {"state": state, "best": best}, session)

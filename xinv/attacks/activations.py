@@ -12,6 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.attacks.preimage import centred_logits
+from xinv.numbers import require_count, require_positive
 from xinv.types import Array, Attack, InputError, Key, Known, Observation, Variables
 
 STARTS = ("zeros", "normal")
@@ -47,8 +48,8 @@ def activations(
     """
     checks.choice("start", start, STARTS)
     numbers = {"threshold": threshold, "learning_rate": learning_rate, "floor": floor}
-    checks.numbers(numbers, {})
-    checks.counts({"steps": steps})
+    require_positive(**numbers)
+    require_count(steps=steps)
 
     def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         del observation

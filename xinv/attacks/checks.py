@@ -1,11 +1,10 @@
-"""What attacks reject, in one sentence: options out of their range, and observations that do not fit the images."""
+"""What attacks reject, in one sentence: unknown options, and observations that do not fit the images."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from xinv.numbers import is_count, is_number
 from xinv.types import Array, InputError, Observation
 
 
@@ -13,23 +12,6 @@ def choice(kind: str, value: Any, allowed: Collection[str]) -> None:
     """InputError if `value` is not one of `allowed`."""
     if not isinstance(value, str) or value not in allowed:
         raise InputError(f"unknown {kind} {value!r}: choose one of {', '.join(allowed)}")
-
-
-def numbers(positive: Mapping[str, Any], not_negative: Mapping[str, Any]) -> None:
-    """InputError for the first that is no finite number in its range."""
-    for name, value in positive.items():
-        if not (is_number(value) and value > 0):
-            raise InputError(f"{name} {value!r} is not allowed: give a number above 0")
-    for name, value in not_negative.items():
-        if not (is_number(value) and value >= 0):
-            raise InputError(f"{name} {value!r} is not allowed: give a number of at least 0")
-
-
-def counts(values: Mapping[str, Any], least: int = 1) -> None:
-    """InputError for the first that is no whole number of at least `least`."""
-    for name, value in values.items():
-        if not is_count(value, least):
-            raise InputError(f"{name} {value!r} is not allowed: give a whole number of at least {least}")
 
 
 def shapes(observation: Observation, truth: Any) -> None:

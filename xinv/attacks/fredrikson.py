@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 
 from xinv import parallel
-from xinv.attacks import checks, pixels
+from xinv.attacks import pixels
+from xinv.numbers import require_count, require_not_negative, require_positive
 from xinv.types import Apply, Array, Attack, Key, Known, Observation
 
 
@@ -47,9 +48,9 @@ def fredrikson(
     Raises:
       InputError: an argument is out of its range.
     """
-    checks.counts({"steps": steps, "patience": patience, "process_every": process_every})
-    positive = {"learning_rate": learning_rate, "sigma": sigma}
-    checks.numbers(positive, {"threshold": threshold, "sharpening": sharpening})
+    require_count(steps=steps, patience=patience, process_every=process_every)
+    require_positive(learning_rate=learning_rate, sigma=sigma)
+    require_not_negative(threshold=threshold, sharpening=sharpening)
 
     def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         del key

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from xinv import models, train
 from xinv.attacks import checks
 from xinv.images import as_float
+from xinv.numbers import require_positive
 from xinv.types import Array, Batch, InputError, Key, Model, Observation, Variables
 
 _DSSIM_WINDOW = 11  # dm_pix accepts smaller images and returns nonsense
@@ -81,7 +82,7 @@ def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
       InputError: a setting does not exist.
     """
     checks.choice("rescale", settings.rescale, RESCALES)
-    checks.numbers({"width": settings.width}, {})
+    require_positive(width=settings.width)
     hyper = {name: value for name, value in settings._asdict().items() if name not in ("network", "rescale")}
     return RESCALES[settings.rescale](models.build(settings.network, image_shape=image_shape, **hyper))
 

@@ -22,6 +22,7 @@ from xinv.attacks.inverter import (
     truncate,
 )
 from xinv.images import as_float
+from xinv.numbers import require_count, require_not_negative
 from xinv.types import Array, Batch, Key, Model, Variables
 
 
@@ -61,8 +62,8 @@ def fit_jointly(
       InputError: a setting does not exist.
     """
     checks.choice("loss", loss, LOSSES)
-    checks.counts({"truncation": truncation}, least=0)
-    checks.numbers({}, {"weight": weight})
+    require_count(0, truncation=truncation)
+    require_not_negative(weight=weight)
     shape = tuple(images.shape[1:])
     check_images(loss, shape)
     inversion = inverter(Settings(network, "none", rescale, width, dtype), shape)

@@ -11,6 +11,7 @@ from jax import lax
 
 from xinv import parallel
 from xinv.attacks import checks, pixels
+from xinv.numbers import require_count, require_not_negative, require_positive
 from xinv.types import Apply, Array, Attack, Key, Known, Observation
 
 DISTANCES = ("prediction", "logits")
@@ -60,10 +61,10 @@ def preimage(
     """
     checks.choice("start", start, pixels.STARTS)
     checks.choice("distance", distance, DISTANCES)
-    checks.counts({"steps": steps, "blur_every": blur_every})
-    checks.counts({"jitter": jitter}, least=0)
-    positive = {"learning_rate": learning_rate, "alpha": alpha, "beta": beta, "floor": floor}
-    checks.numbers(positive, {"alpha_weight": alpha_weight, "tv_weight": tv_weight, "blur": blur})
+    require_count(steps=steps, blur_every=blur_every)
+    require_count(0, jitter=jitter)
+    require_positive(learning_rate=learning_rate, alpha=alpha, beta=beta, floor=floor)
+    require_not_negative(alpha_weight=alpha_weight, tv_weight=tv_weight, blur=blur)
     numbers = {"learning_rate": learning_rate, "alpha_weight": alpha_weight, "tv_weight": tv_weight, "floor": floor}
 
     def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:

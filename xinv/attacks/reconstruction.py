@@ -12,6 +12,7 @@ from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.attacks.search import check_trials, log_uniform_search
 from xinv.images import as_float
+from xinv.numbers import require_count, require_not_negative, require_positive
 from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
 
 TARGETS = ("prediction", "label")
@@ -56,8 +57,9 @@ def gradient_reconstruction(
     """
     checks.choice("start", start, pixels.STARTS)
     checks.choice("target", target, TARGETS)
-    checks.counts({"steps": steps})
-    checks.numbers({"learning_rate": learning_rate}, {"l2": l2, "tv": tv})
+    require_count(steps=steps)
+    require_positive(learning_rate=learning_rate)
+    require_not_negative(l2=l2, tv=tv)
     if search is not None:
         check_trials(search)
 

@@ -12,6 +12,7 @@ from xinv import parallel, train
 from xinv.attacks import checks
 from xinv.attacks.inverter import LOSSES, Settings, check_images, inverter, join, part, run
 from xinv.images import as_float
+from xinv.numbers import require_not_negative
 from xinv.types import Array, Attack, Batch, InputError, Key, Model, Observation, Variables
 
 
@@ -51,7 +52,7 @@ def attention_transfer(
       InputError: a setting does not exist, or the encoder reads no explanation.
     """
     checks.choice("loss", loss, LOSSES)
-    checks.numbers({}, {"weight": weight})
+    require_not_negative(weight=weight)
     if encoder == "none":
         raise InputError("attention transfer reads the explanation that it rebuilds: encoder 'none' would not")
     settings = Settings(network, encoder, rescale, width, dtype)

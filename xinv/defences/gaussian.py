@@ -8,7 +8,8 @@ import numpy as np
 from scipy import optimize, stats
 
 from xinv import train
-from xinv.defences.maps import describe, normal, require_maps, require_positive, require_shape, require_state
+from xinv.defences.maps import describe, normal, require_maps, require_shape, require_state
+from xinv.numbers import require_flag, require_positive
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 _BINS = 4096
@@ -34,6 +35,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
       InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is that large.
     """
     require_positive(mse=mse)
+    require_flag(clipped=clipped)
 
     def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
         seen = describe(observation)

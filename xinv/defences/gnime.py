@@ -10,8 +10,10 @@ import numpy as np
 import optax
 
 from xinv import models, parallel, train
-from xinv.defences.maps import describe, require_positive, require_shape, require_state, required
+from xinv.defences.maps import describe, require_images, require_shape, require_state, required
 from xinv.defences.network import check_network, require_network
+from xinv.defences.release import require_releasable
+from xinv.numbers import require_positive
 from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
 
 UPDATES = ("alternating", "simultaneous")
@@ -27,8 +29,10 @@ def gnime(
     network: str = "gnime_decoder",
     encoder: str = "flatten_unet",
     width: float = 0.25,
+    inverter_width: float = 1.0,
     updates: str = "alternating",
     collapse: float = 2.0,
+    defeat: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = PAPER,
 ) -> Defence:
@@ -58,13 +62,14 @@ def gnime(
       network: of both players, a factory of `xinv.models`: "gnime_decoder" (of the authors' code, from which the
         published figures come) or "decoder" (Zhao's, which the paper names, of ten times the operations).
       encoder: how both read maps, see `models.decoder`; not "none".
-      width: factor on both networks' channels; the paper's is 1.
+      width: factor on the generator's channels; the paper's is 1.
+      inverter_width: the same of the inverter, which is there in the training alone: a release costs nothing by it.
       updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
         "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
       collapse: the mean distortion in the last epoch from which on training has diverged; a map of another image has 2.
-        Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther. It has diverged,
-        too, where the inverter once was better than the mean image and no longer is, even on original maps: a
-        generator that nobody opposes protects from nobody.
+        Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
+      defeat: the inverter's mean squared error on original maps in the last epoch, in units of the mean image's, from
+        which on training has diverged: a generator that nobody opposes protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
       recipe: of both players; without validation, since neither loss of a game says when to stop. It takes thousands of
         steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
@@ -78,15 +83,23 @@ def gnime(
       InputError: an argument is not one of those; in `apply`, the state is of another network. `train.Diverged` where
         no epoch was sound.
     """
-    require_positive(lam=lam, gamma=gamma, collapse=collapse)
-    check_network(network, encoder)
+    require_positive(lam=lam, collapse=collapse, defeat=defeat)
+    if gamma is not None:
+        require_positive(gamma=gamma)
+    check_network(network, encoder, width=width, inverter_width=inverter_width)
     _check(updates, recipe)
-    build = functools.partial(models.build, network, encoder=encoder, width=width, dtype=dtype)
+    build = functools.partial(models.build, network, encoder=encoder, dtype=dtype)
+
+    def networks(maps: tuple[int, ...], images: tuple[int, ...]) -> Players:
+        generator = build(width=width, image_shape=tuple(maps))
+        return Players(generator, build(width=inverter_width, image_shape=tuple(images)))
 
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        require_releasable({}, observation)
+        require_images(images)
         seen = describe(observation)
         generator_key, inverter_key, loop_key = jax.random.split(key, 3)
-        players = _players(build, observation.explanation.shape[1:], images.shape[1:])
+        players = networks(observation.explanation.shape[1:], images.shape[1:])
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
         steps = recipe.epochs * train.steps_per_epoch(recipe, len(images), session.name)
         tx = train.optimizer(recipe, steps)
@@ -97,9 +110,9 @@ def gnime(
         start = train.State(np.int32(0), nets | _scale(seen), {name: tx.init(net) for name, net in nets.items()})
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
-        told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate")
-        lapses = {"clean": _variance(images)}
-        fitted = train.loop(step, start, data, loop_key, recipe, None, told, {"distortion": collapse}, lapses)
+        told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
+        limits = {"distortion": collapse, "clean": defeat * _variance(images)}
+        fitted = train.loop(step, start, data, loop_key, recipe, None, told, limits)
         return {
             "generator": fitted.variables["generator"],
             "seen": seen,
@@ -112,7 +125,7 @@ def gnime(
         require_state(state, "generator", "seen")
         require_shape(state["seen"], observation)
         maps = observation.explanation
-        generator = build(image_shape=maps.shape[1:])
+        generator = build(width=width, image_shape=tuple(maps.shape[1:]))
         require_network(state["generator"], generator, observation)
         scale = _scale(state["seen"])
         raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
@@ -120,8 +133,7 @@ def gnime(
         return observation._replace(explanation=released if gamma is None else _bounded(maps, released, gamma, scale))
 
     def check(observation: Observation, images: Any) -> None:
-        players = _players(build, required(observation).shape[1:], images.shape[1:])
-        for player in players:
+        for player in networks(required(observation).shape[1:], images.shape[1:]):
             jax.eval_shape(player.init, jax.random.key(0), observation.prediction, observation.explanation)
 
     return Defence(init, apply, check, releasing=("gamma",))
@@ -197,10 +209,6 @@ def two_player_step(
         return train.State(state.step + 1, {**variables, **nets}, opt_state), metrics
 
     return step
-
-
-def _players(build: Callable[..., Model], map_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> Players:
-    return Players(build(image_shape=tuple(map_shape)), build(image_shape=tuple(image_shape)))
 
 
 def _scale(seen: Any) -> dict[str, Array]:

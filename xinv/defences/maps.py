@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.numbers import is_count, is_number
 from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
-_FACTOR = 10.0  # by which the largest value of a map may leave the range seen in init
+_FACTOR = 10.0  # by which the largest values of maps may leave the range seen in init
 _ALIKE = 1.01  # the same, where all maps seen have one largest value, as after min–max scaling
 _ROUNDING = 1e-5
 _SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
@@ -74,18 +73,17 @@ def require_maps(observation: Observation, images: Any) -> None:
     required(observation)
 
 
-def require_positive(**values: float | None) -> None:
-    """InputError for the first value that is given and is not a positive, finite number."""
-    for name, value in values.items():
-        if value is not None and not (is_number(value) and value > 0):
-            raise InputError(f"{name} is {value!r} but must be positive and finite")
-
-
-def require_count(least: int = 1, **values: int) -> None:
-    """InputError for the first value that is not a whole number of at least `least`."""
-    for name, value in values.items():
-        if not is_count(value, least):
-            raise InputError(f"{name} is {value!r} but must be a whole number of at least {least}")
+def require_images(images: Array) -> None:
+    """InputError where images, read in chunks, are neither uint8 nor fractions in [0,1]."""
+    if images.dtype == np.uint8:
+        return
+    for start in range(0, len(images), _CHUNK):
+        part = np.asarray(images[start : start + _CHUNK])
+        if not (np.issubdtype(part.dtype, np.floating) and part.min() >= 0 and part.max() <= 1):
+            raise InputError(
+                f"images of type {part.dtype} reach from {part.min()} to {part.max()}: give uint8, or floating-point "
+                "numbers in [0,1]"
+            )
 
 
 def require_state(state: Any, *names: str) -> None:
@@ -106,17 +104,22 @@ def require_shape(seen: Seen, observation: Observation) -> None:
 
 
 def require_scale(seen: Seen, maps: Array) -> None:
-    """InputError where concrete maps have another scale than those in init; see `describe`."""
+    """InputError where concrete maps have another scale than those in init; see `describe`.
+
+    Each may peak no higher than they, and the highest peak of all be no lower: a single map may well be dim.
+    """
     (low, high), (least, most) = np.asarray(seen["limits"]), np.asarray(seen["peaks"])
     factor = _FACTOR if most > _ALIKE * least else _ALIKE
+    highest = 0.0
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
         if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
             raise InputError(f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to {part.max()}")
-        peaks = np.abs(part).max(axis=(1, 2, 3))
-        odd = peaks[((peaks > 0) & (peaks < least / factor)) | (peaks > most * factor)]
-        if odd.size:
-            raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]}")
+        highest = max(highest, float(np.abs(part).max()))
+    if highest > most * factor or 0 < highest < least / factor:
+        raise InputError(
+            f"this defence was fitted to maps with peaks from {least} to {most}: these reach {highest:.6g}"
+        )
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:

@@ -3,14 +3,16 @@
 import jax
 import jax.numpy as jnp
 
+from xinv.numbers import require_positive
 from xinv.types import InputError, Model, Observation, Variables
 
 NETWORKS = ("decoder", "gnime_decoder")
 """Factories of `xinv.models` from an observation to an image, without batch statistics or a bound on their output."""
 
 
-def check_network(network: str, encoder: str) -> None:
-    """InputError where a defence cannot train that network."""
+def check_network(network: str, encoder: str, **widths: float) -> None:
+    """InputError where a defence cannot train that network, or not in one of these widths."""
+    require_positive(**widths)
     if network not in NETWORKS:
         raise InputError(f"network is {network!r} but must be one of {', '.join(NETWORKS)}")
     if encoder == "none":

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import models, train
-from xinv.defences.maps import describe, require_count, require_positive, require_shape, require_state, required
+from xinv.defences.maps import describe, require_images, require_shape, require_state, required
 from xinv.defences.network import check_network, require_network
+from xinv.defences.release import require_releasable
 from xinv.images import as_float
+from xinv.numbers import require_count, require_positive
 from xinv.types import Array, Batch, Defence, Key, Model, Observation, Variables
 
 _HALVINGS = 30
@@ -51,9 +53,11 @@ def pgd(
     """
     require_positive(mse=mse, step_size=step_size)
     require_count(steps=steps)
-    check_network(network, encoder)
+    check_network(network, encoder, width=width)
 
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+        require_releasable({}, observation)
+        require_images(images)
         seen = describe(observation)
         start_key, init_key, fit_key = jax.random.split(key, 3)
         model, loss = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)

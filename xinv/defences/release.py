@@ -10,6 +10,7 @@ import numpy as np
 
 from xinv import parallel
 from xinv.defences.maps import require_scale, require_shape
+from xinv.numbers import is_count, is_number, require_count
 from xinv.types import Defence, InputError, Key, Observation
 
 _ROUNDING = 1e-3  # of probabilities that were computed in half precision
@@ -44,9 +45,8 @@ def release(
       InputError: predictions are no probabilities, explanations are not finite, or they have another shape or scale
         than the observations that the defence was fitted to.
     """
-    if queries < 1:
-        raise InputError(f"queries is {queries!r} but must be at least 1")
-    require(state, observation)
+    require_count(batch_size=batch_size, queries=queries)
+    require_releasable(state, observation)
     arrays = {name: part for name, part in state.items() if name != "history"}
     return parallel.map_batches(_releases(defence, queries), arrays, observation, batch_size, key, out)
 
@@ -77,7 +77,7 @@ def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
     return single if queries == 1 else averaged
 
 
-def require(state: Mapping[str, Any], observation: Observation) -> None:
+def require_releasable(state: Mapping[str, Any], observation: Observation) -> None:
     """InputError for an observation that cannot be released by a defence of this state; see `release`."""
     for name, array in zip(observation._fields, observation, strict=True):
         if array is not None and not np.isfinite(np.sum(array, dtype=np.float64)):
@@ -115,7 +115,7 @@ def withstands(
     Returns:
       The number of queries, at least 1, or infinity. Judged on the explanation, or on the prediction without one.
     """
-    if not 0 < fraction < 1 or releases < 2:
+    if not (is_number(fraction) and 0 < fraction < 1 and is_count(releases, 2)):
         raise InputError(f"fraction is {fraction!r} and releases {releases!r}, but must be within (0,1) and at least 2")
     original, total, squares = _judged(observation), 0.0, 0.0
     for number in range(releases):

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from xinv import train
-from xinv.defences.maps import normal, require_count, require_maps, require_positive, required
-from xinv.types import Array, Defence, InputError, Key, Observation
+from xinv.defences.maps import normal, require_maps, required
+from xinv.numbers import is_number, require, require_count, require_flag, require_not_negative, require_positive
+from xinv.types import Array, Defence, Key, Observation
 
 _TINY = 1e-9
 _BREAK_TIE = 1e-6
@@ -35,9 +36,8 @@ def truncate(m: int) -> Defence:
         return jnp.zeros_like(prediction).at[kept].set(prediction[kept])
 
     def check(observation: Observation, images: Any) -> None:
-        _require(
-            m <= observation.prediction.shape[1], "m", m, f"at most {observation.prediction.shape[1]}, the classes"
-        )
+        classes = observation.prediction.shape[1]
+        require(m <= classes, "m", m, f"at most {classes}, the classes")
 
     def change(observation: Observation, key: Key) -> Observation:
         check(observation, None)
@@ -89,7 +89,9 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
 @functools.cache
 def clip(low: float, high: float) -> Defence:
     """Clips the explanation's values to [low, high], in the units of the maps (DeepLeak, Algorithm 2, line 4)."""
-    _require(low < high, "low", low, f"below high, which is {high}")
+    for name, value in (("low", low), ("high", high)):
+        require(is_number(value), name, value, "a finite number")
+    require(low < high, "low", low, f"below high, which is {high}")
     return _of_maps(lambda maps, key: jnp.clip(maps, low, high))
 
 
@@ -101,8 +103,9 @@ def mask(threshold: float, relative: bool = False) -> Defence:
       threshold: in the units of the maps; with `relative`, a fraction of each map's largest magnitude.
       relative: see there.
     """
-    _require(threshold >= 0, "threshold", threshold, "at least 0")
-    _require(not relative or threshold <= 1, "threshold", threshold, "a fraction up to 1")
+    require_not_negative(threshold=threshold)
+    require_flag(relative=relative)
+    require(not relative or threshold <= 1, "threshold", threshold, "a fraction up to 1")
 
     def change(maps: jax.Array, key: Key) -> jax.Array:
         magnitude = jnp.abs(maps)
@@ -144,8 +147,3 @@ def _fixed(
         return {}
 
     return Defence(init, lambda state, observation, key: change(observation, key), check, learns=False)
-
-
-def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise InputError(f"{name} is {value!r} but must be {allowed}")

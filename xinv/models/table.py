@@ -11,6 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xinv.models.layers import conv_transpose, convolve, convolve_repeated, max_pool
 from xinv.models.regularise import dropout, norm
+from xinv.numbers import require_positive
 from xinv.types import InputError
 
 DTYPES = ("float32", "bfloat16")
@@ -78,10 +79,9 @@ def scale(channels: int, width: float) -> int:
     """`channels` times `width`, rounded, at least 4.
 
     Raises:
-      InputError: `width` is not positive.
+      InputError: `width` is not positive and finite.
     """
-    if not width > 0:
-        raise InputError(f"width {width} is not a factor on channels: give a number above 0")
+    require_positive(width=width)
     return max(4, round(channels * width))
 
 

@@ -57,7 +57,7 @@ def _leak(summary: Summary, first: Arm) -> str:
 
 
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
-    figure, name = arm.cells[summary.main], plain(arm.defence)
+    figure, name = arm.cells[summary.main], plain(arm.defence) + _diverged(arm)
     match against(figure, first.cells[summary.main], measure(summary.main).leak):
         case "less":
             part = closed(summary, first, arm)
@@ -69,6 +69,12 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
                 f"No defence is known to help: under the best, {name}, it is {figure.text}, and the intervals overlap."
             )
     return f"Under the best defence, {name}, it is {figure.text}."
+
+
+def _diverged(arm: Arm) -> str:
+    """In how many seeds the training of a defence diverged; nothing where none did."""
+    values = arm.release["diverged"].values if "diverged" in arm.release else ()
+    return f" (whose training diverged in {sum(values):.0f} of {len(values)} seeds)" if any(values) else ""
 
 
 def _far(part: Cell | None) -> str:

@@ -98,7 +98,9 @@ _MEASURES = {
     "queries_withstood": Measure(
         "Queries withstood", 0, 1, "Releases of one image whose mean has lost half the distortion; none: any number."
     ),
-    "diverged": Measure("Diverged", 0, 0, "1 where a training diverged and an earlier epoch is deployed."),
+    "diverged": Measure(
+        "Diverged", 0, 2, "Share of seeds whose training diverged; there an earlier epoch is deployed."
+    ),
     "f1": Measure("F1", 0, 3, "A classifier's F1 of an attribute's presence on originals."),
     "weighted_f1": Measure(
         "Weighted F1", 0, 3, "A classifier's F1 per class on originals, weighted by the classes' sizes."

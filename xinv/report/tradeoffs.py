@@ -1,5 +1,6 @@
 """Diagrams of defences: what the attacker recovers by what the release lost, and how perturbations are distributed."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -35,11 +36,17 @@ class Diagrams(NamedTuple):
 
 
 class _Placed(NamedTuple):
-    """An arm in the diagrams, with the title of its group and the factories that defend it, () for none."""
+    """An arm in the diagrams, with the title of its group and the factories that defend it, () for none.
+
+    Attributes:
+      curve: which curve it belongs to: its unit's, where that has several defences by these factories (as for γ), or
+        else the one through the units (as for λ), None.
+    """
 
     arm: Arm
     title: str
     factories: tuple[str, ...]
+    curve: str | None
 
 
 def leaks(metrics: Iterable[str], count: int = 3) -> list[str]:
@@ -112,23 +119,25 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
         kept = {arm.defence: arm for arm in sorted(single, key=lambda arm: releases(unit.config, arm.name))}
         return [arm for arm in single if arm is kept[arm.defence]]
 
-    return [
-        _Placed(arm, group.title, tuple(map(factory, arm.defence.split("+"))) if arm.defence else ())
+    found = [
+        (arm, group.title, tuple(map(factory, arm.defence.split("+"))) if arm.defence else ())
         for group in groups(summary)
         for arm in strongest(group.arms)
     ]
+    counts = Counter((arm.kind, factories) for arm, _, factories in found)
+    return [_Placed(*one, unit.name if counts[one[0].kind, one[2]] > 1 else None) for one in found]
 
 
 def _series(
     placed: Iterable[_Placed], cost: str, metric: str, marks: Mapping[Any, str], colours: Mapping[str, str]
 ) -> list[list[plots.Point]]:
-    """Points of one kind of attack and one kind of defence each; what several units share is drawn once."""
+    """Points of one kind of attack, kind of defence and curve each; what several units share is drawn once."""
     series: dict[Any, dict[plots.Point, None]] = {}
-    for arm, title, factories in placed:
+    for arm, title, factories, curve in placed:
         x = _cost(arm, cost)
         if x and metric in arm.cells:
             point = plots.Point(colours[arm.name], marks[factories], x, arm.cells[metric].interval)
-            series.setdefault((title, arm.kind, factories), {})[point] = None
+            series.setdefault((title, arm.kind, factories, curve), {})[point] = None
     return [list(points) for points in series.values()]
 
 
