@@ -236,6 +236,15 @@ def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished, a
     assert averaged < 0.9 * once
 
 
+def test_a_defender_may_have_images_of_another_kind(tmp_path):
+    """The generator learns from other digits; what it changes is measured on the service's own."""
+    rows = run(unit({"gnime": ARMS["gnime"]}, defender=dict(role="others", held_out="defence_test")), tmp_path)
+    (learned,) = stages(tmp_path, "defence")
+    assert "others" in (learned / "spec.json").read_text()
+    assert values(rows, "gnime", "held_out_distortion", "defence")[0] > 0
+    assert values(rows, "gnime", "ssim")
+
+
 def test_several_defences_are_applied_in_order(finished):
     workdir, _ = finished
     examples = np.load(workdir / "examples.npz")
