@@ -23,7 +23,7 @@ What is released is stored: at 256x256 0.4 TB for each explanation and seed (est
 The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
 "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
 out of distribution), "attributes" (Figure 6), "logits" (attackers who take the predictions' logarithms; the networks of
-GNIME's code read logits), "lambda-…".
+GNIME's code read logits), "lambda-…" (the trade-off of Eq. 2, and the others at equal distortion).
 
 An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from one: noise drawn once
 for each is learned by heart. So do all that attack noise in "gamma" and "queries"; where maps are large, from 4.
@@ -221,7 +221,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     attributes = _attributes(arg, config)
     units += [{"unit": "attributes", "attributes": attributes}] if attributes else []
     units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
-    return units + [_unit(f"lambda-{lam:g}", with_gnime, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
+    alike = with_gnime | dict(ond=_by(name, "ond"), rnd=_by(name, "rnd", releases=_releases(arg)))
+    return units + [_unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
 
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
