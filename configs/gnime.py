@@ -23,7 +23,8 @@ What is released is stored: at 256x256 0.4 TB for each explanation and seed (est
 The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
 "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
 out of distribution), "attributes" (Figure 6), "logits" (attackers who take the predictions' logarithms; the networks of
-GNIME's code read logits), "lambda-…" (the trade-off of Eq. 2, and the others at equal distortion).
+GNIME's code read logits), "deployed" (a generator of a quarter of the width, as a service would have it), "lambda-…"
+(the trade-off of Eq. 2, and the others at equal distortion).
 
 An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from one: noise drawn once
 for each is learned by heart. So do all that attack noise in "gamma" and "queries"; where maps are large, from 4.
@@ -50,6 +51,8 @@ PAPER = "mnist"
 GAMMAS = (0.0005, 0.001, 0.002, 0.004, 0.008)
 LAMBDAS = (1.0, 10.0, 100.0, 1000.0)
 QUERIES = (1, 4, 16, 64)
+DEPLOYED = 0.25
+"""The width, beside the attackers', of a generator whose releases take less than a fifth of Gradient's time."""
 NETWORK = "gnime_decoder"
 CELEBA_ATTRIBUTES = tuple(
     f"attributes/{name}"
@@ -221,6 +224,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     attributes = _attributes(arg, config)
     units += [{"unit": "attributes", "attributes": attributes}] if attributes else []
     units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
+    units += [_unit("deployed", with_gnime, **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]})]
     alike = with_gnime | dict(ond=_by(name, "ond"), rnd=_by(name, "rnd", releases=_releases(arg)))
     return units + [_unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
 
