@@ -27,7 +27,7 @@ GNIME's code read logits), "deployed" (a generator of a quarter of the width, as
 (the trade-off of Eq. 2, and the others at equal distortion).
 
 An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from one: noise drawn once
-for each is learned by heart. So do all that attack noise in "gamma" and "queries"; where maps are large, from 4.
+for each is learned by heart. So do all that attack noise in "gamma", "queries" and "lambda-…"; of large maps, from 4.
 Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped early, every defence looks better
 than it is. GNIME's game takes thousands of steps: stopped early, it looks worse (BUILD_NOTES.md).
 

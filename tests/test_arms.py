@@ -325,6 +325,7 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
         ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
         ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
         ({"a": ConfigDict(dict(base.arm("prediction")) | dict(sess={}))}, "arm 'a' has 'sess', which is ignored"),
+        ({"a": base.arm("b"), "b": ConfigDict(dict(reads=("prediction",), attack={}))}, "arm 'b' has no 'learns'"),
     ],
 )
 def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):

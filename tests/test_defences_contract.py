@@ -108,6 +108,21 @@ def test_what_a_service_would_not_see_is_not_learned_from(name):
             defence.init(jax.random.key(0), observed(), wrong)
 
 
+def test_of_maps_that_share_a_peak_each_is_to_have_it():
+    """As after min–max scaling of each: scaled by the batch's largest value, most would be dim."""
+    defence, state, _ = fitted("gaussian")
+    maps = observed().explanation.copy()
+    maps[3] *= 0.5
+    with pytest.raises(InputError, match=r"maps with peaks from 1\.0 to 1\.0: one has 0\.5"):
+        defences.release(defence, state, observed()._replace(explanation=maps), jax.random.key(0))
+
+
+def test_images_that_rounding_has_moved_are_learned_from():
+    for kind in (np.float32, jnp.bfloat16):
+        moved = jnp.asarray(images() / 255 * 1.000001, kind)
+        assert np.isfinite(fitted("pgd")[0].init(jax.random.key(0), observed(), moved)["start"]).all()
+
+
 def test_a_dim_map_is_released_and_a_dim_service_is_not():
     """Maps of widely different peaks, as ReLUs leave them without scaling."""
     draw = np.random.default_rng(0)
@@ -116,7 +131,9 @@ def test_a_dim_map_is_released_and_a_dim_service_is_not():
     state = defence.init(jax.random.key(0), varied, images())
     dim = maps.copy()
     dim[3] *= 1e-6
-    defences.release(defence, state, varied._replace(explanation=dim), jax.random.key(0))
+    for some in (slice(None), slice(3, 4)):  # also alone
+        asked = jax.tree.map(lambda part, some=some: part[some], varied._replace(explanation=dim))
+        defences.release(defence, state, asked, jax.random.key(0))
     for factor in (1e-3, 1e3):
         scaled = varied._replace(explanation=maps * np.float32(factor))
         with pytest.raises(InputError, match="was fitted to maps with peaks from"):

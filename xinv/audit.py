@@ -10,6 +10,7 @@ import numpy as np
 from xinv import arms, data, environment, rehearsal, results, scored, store
 from xinv.arms import Arm
 from xinv.metrics import classification
+from xinv.numbers import require_count
 from xinv.released import taught
 from xinv.results import Config, Rows
 from xinv.store import Stage, Store
@@ -129,8 +130,8 @@ def _check(config: Config) -> None:
     rehearsal.require_keys("the config", config, SECTIONS)
     rehearsal.require_keys("metrics", config["metrics"], (*scored.RECONSTRUCTION, scored.FUNCTIONALITY))
     rehearsal.require_keys("defender", config["defender"], ("role", "held_out"))
-    if config["seeds"] < 1:
-        raise InputError(f"seeds is {config['seeds']} but must be at least 1")
+    require_count(seeds=config["seeds"])
+    require_count(0, seed=config["seed"])
     named = {"data.source": config["data"]["source"], "target.model": config["target"]["model"]}
     named |= {f"explanations.{name}": settings for name, settings in config["explanations"].items()}
     named |= {f"defences.{name}": settings for name, settings in config["defences"].items()}

@@ -37,8 +37,10 @@ def rehearse(unit: Unit) -> None:
     for name in unit.config["defences"]:  # also where no arm is defended so
         for one in Released(unit, (), defences=(name,)).needed():
             one.stated()
-    for name in unit.config["arms"]:
-        _arm(Arm(unit, name), images)
+    for arm in arms(unit):  # first, since arms read each other
+        _views(arm)
+    for arm in arms(unit):
+        _arm(arm, images)
     if unit.config["arms"]:
         _metrics(unit, images)
 
@@ -52,7 +54,6 @@ def require_keys(what: str, settings: Mapping[str, Any], known: Collection[str])
 
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
-    _views(arm)
     learns = arm.settings[LEARNS]
     if not learns["roles"] and "joint" not in arm.unit.settings(learns["prediction"]):
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")

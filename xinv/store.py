@@ -100,12 +100,14 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     with open(path, "w") as lock:
         if not _hold(lock):
-            raise InputError(f"another run is using {folder}: wait for it to end or choose another folder")
+            raise InputError(
+                f"another run is using {folder}, or has just left it: wait for it to end or choose another folder"
+            )
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # it holds something
+            with contextlib.suppress(OSError):  # it holds something, or belongs to others
+                path.unlink()
                 for empty in made:
                     empty.rmdir()
 

@@ -80,8 +80,8 @@ def gnime(
       "distortion" L_xd, "inversion" L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
 
     Raises:
-      InputError: an argument is not one of those; in `apply`, the state is of another network. `train.Diverged` where
-        no epoch was sound.
+      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
+        nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` where no epoch was sound.
     """
     require_positive(lam=lam, collapse=collapse, defeat=defeat)
     if gamma is not None:

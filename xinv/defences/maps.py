@@ -10,7 +10,7 @@ import numpy as np
 from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
-_FACTOR = 10.0  # by which the largest values of maps may leave the range seen in init
+_FACTOR = 10.0  # by which the largest value of a map may leave the range seen in init
 _ALIKE = 1.01  # the same, where all maps seen have one largest value, as after min–max scaling
 _ROUNDING = 1e-5
 _SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
@@ -79,7 +79,8 @@ def require_images(images: Array) -> None:
         return
     for start in range(0, len(images), _CHUNK):
         part = np.asarray(images[start : start + _CHUNK])
-        if not (np.issubdtype(part.dtype, np.floating) and part.min() >= 0 and part.max() <= 1):
+        floating = jnp.issubdtype(part.dtype, jnp.floating)
+        if not (floating and -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING):
             raise InputError(
                 f"images of type {part.dtype} reach from {part.min()} to {part.max()}: give uint8, or floating-point "
                 "numbers in [0,1]"
@@ -106,20 +107,24 @@ def require_shape(seen: Seen, observation: Observation) -> None:
 def require_scale(seen: Seen, maps: Array) -> None:
     """InputError where concrete maps have another scale than those in init; see `describe`.
 
-    Each may peak no higher than they, and the highest peak of all be no lower: a single map may well be dim.
+    Where all of those had one largest value, each map is to have it too. Otherwise none may peak far above them, and
+    of several maps the highest not far below: one alone may well be dim.
     """
     (low, high), (least, most) = np.asarray(seen["limits"]), np.asarray(seen["peaks"])
-    factor = _FACTOR if most > _ALIKE * least else _ALIKE
-    highest = 0.0
+    peaks = [np.zeros(1)]
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
         if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
             raise InputError(f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to {part.max()}")
-        highest = max(highest, float(np.abs(part).max()))
-    if highest > most * factor or 0 < highest < least / factor:
-        raise InputError(
-            f"this defence was fitted to maps with peaks from {least} to {most}: these reach {highest:.6g}"
-        )
+        peaks.append(np.abs(part).max(axis=(1, 2, 3)))
+    lit = np.concatenate(peaks)[np.concatenate(peaks) > 0]
+    if most > _ALIKE * least:
+        highest = lit.max(initial=0)
+        odd = lit[(lit == highest) & ((lit > most * _FACTOR) | ((lit < least / _FACTOR) & (len(maps) > 1)))]
+    else:
+        odd = lit[(lit > most * _ALIKE) | (lit < least / _ALIKE)]
+    if odd.size:
+        raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]:.6g}")
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:

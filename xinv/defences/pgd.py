@@ -49,7 +49,8 @@ def pgd(
       recipe: how it is trained.
 
     Raises:
-      InputError: an argument is not one of those.
+      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
+        nor within [0,1]; in `apply`, the state is of another network.
     """
     require_positive(mse=mse, step_size=step_size)
     require_count(steps=steps)

@@ -88,7 +88,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
 
 @functools.cache
 def clip(low: float, high: float) -> Defence:
-    """Clips the explanation's values to [low, high], in the units of the maps (DeepLeak, Algorithm 2, line 4)."""
+    """Clips the explanation to [low, high], two finite numbers in the maps' units (DeepLeak, Algorithm 2, line 4)."""
     for name, value in (("low", low), ("high", high)):
         require(is_number(value), name, value, "a finite number")
     require(low < high, "low", low, f"below high, which is {high}")
