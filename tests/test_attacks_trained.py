@@ -120,10 +120,10 @@ def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):
         ("decoder", {"network": "gnime_decoder", "encoder": "cnn"}, "'cnn'.*flatten_unet"),
         ("attention_transfer", {"encoder": "none"}, "'none'"),
         ("attention_transfer", {"loss": "ssim"}, "'ssim'.*mse"),
-        ("attention_transfer", {"weight": np.nan}, "weight nan .* at least 0"),
+        ("attention_transfer", {"weight": np.nan}, "weight is nan .* at least 0"),
         ("class_inference", {"network": "gan"}, "'gan'.*tcnn"),
-        ("class_inference", {"width": "wide"}, "width 'wide' .* above 0"),
-        ("decoder", {"width": np.inf}, "width inf .* above 0"),
+        ("class_inference", {"width": "wide"}, "width is 'wide' .* positive"),
+        ("decoder", {"width": np.inf}, "width is inf .* positive"),
         ("decoder", {"dtype": "float16"}, "'float16'.*bfloat16"),
     ],
 )
