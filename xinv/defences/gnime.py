@@ -56,7 +56,8 @@ def gnime(
     Compiled so, it refuses observations of another shape; `xinv.defences.release` also those of another scale.
 
     Args:
-      lam: λ of Eq. 2; the paper has 100, and 500 for CelebA.
+      lam: λ of Eq. 2; the paper has 100, and 500 for CelebA. To release what is closer to the map, lower it rather than
+        give a gamma: in our measurements 10 protects nearly as well at a quarter of the distortion (BUILD_NOTES.md).
       gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the squared units of the
         maps; None releases the generator's map. The state does not depend on it.
       network: of both players, a factory of `xinv.models`: "gnime_decoder" (of the authors' code, from which the
