@@ -320,7 +320,7 @@ def test_the_same_arguments_give_the_same_model():
         ({"image_shape": (28, 0, 1)}, "28, 0, 1"),
         ({"image_shape": (32, 32)}, "32, 32"),
         ({"image_shape": (32, 32, 1), "encoder": "vae"}, "'vae'.*flatten_unet"),
-        ({"image_shape": (32, 32, 1), "width": 0}, "width 0"),
+        ({"image_shape": (32, 32, 1), "width": 0}, "width is 0"),
         ({"image_shape": (32, 32, 1), "dtype": "int8"}, "'int8'.*bfloat16"),
     ],
 )

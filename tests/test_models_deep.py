@@ -210,7 +210,7 @@ def test_lrp_reads_a_depthwise_convolution_as_the_layer_that_it_is(rule):
         ("resnet", {"depth": 20}, "ResNet-20.*18, 34"),
         ("resnet", {"version": 3}, "version 3.*1 or 2"),
         ("resnet", {"stem": "tiny"}, "'tiny'.*small, large"),
-        ("mobilenet_v2", {"width": 0}, "width 0"),
+        ("mobilenet_v2", {"width": 0}, "width is 0"),
         ("densenet", {"dtype": "int8"}, "'int8'.*bfloat16"),
     ],
 )
