@@ -86,7 +86,7 @@ def _load(text):
         ("zhao", "runlocal", "figure-4b-inputs"),
         ("zhao", "icv-mefed-identity", "figure-5"),
         ("zhao", "celeba-facescrub", "figure-S5a"),
-        ("gnime", "runlocal-gradcam", "gamma|reverse|ood|lambda|logits|deployed"),
+        ("gnime", "runlocal-gradcam", "gamma|reverse|ood|lambda-1$|logits|deployed"),
         ("gnime", "runlocal-celeba", "defences"),
     ],
 )
