@@ -176,9 +176,11 @@ def defences(width: float, attack: ConfigDict, game: ConfigDict, lam: float) -> 
     Random noise leaves the maps' range, as in GNIME's code.
     """
     network = dict(network=NETWORK, encoder="flatten_unet", width=width, dtype="float32")
-    player = dict(name="gnime", lam=lam, gamma=None, updates="alternating", inverter_width=width, train=game) | network
+    limits = dict(collapse=2.0, defeat=1.0)
+    player = dict(name="gnime", lam=lam, gamma=None, inverter_width=width, updates="alternating", train=game) | limits
     optimised = dict(name="pgd", match="gnime", steps=10, step_size=0.25, train=attack) | network
-    return ConfigDict(dict(gnime=player, ond=optimised, rnd=dict(name="gaussian", match="gnime", clipped=False)))
+    random = dict(name="gaussian", match="gnime", clipped=False)
+    return ConfigDict(dict(gnime=player | network, ond=optimised, rnd=random))
 
 
 def table_1(names: tuple[str, ...], releases: int) -> ConfigDict:

@@ -128,10 +128,10 @@ def test_the_state_and_its_history(trained):
 
 def test_the_network_of_the_authors_code_is_trained_and_applied():
     observation, images = observed(8)
-    hyper = {"network": "gnime_decoder", "width": 1 / 64, "recipe": dataclasses.replace(RECIPE, epochs=1)}
-    endless = {"inverter_width": 1 / 64, "collapse": 1e6, "defeat": 1e6}
+    hyper = {"network": "gnime_decoder", "encoder": "flatten_unet", "width": 1 / 64}
+    hyper |= {"recipe": dataclasses.replace(RECIPE, epochs=1)}
     for defence, player in (
-        (defences.gnime(**hyper | endless), "generator"),
+        (defences.gnime(**SMALL | hyper), "generator"),
         (defences.pgd(mse=0.01, steps=1, **hyper), "inverter"),
     ):
         defence.check(observation, images)

@@ -111,18 +111,16 @@ def require_scale(seen: Seen, maps: Array) -> None:
     of several maps the highest not far below: one alone may well be dim.
     """
     (low, high), (least, most) = np.asarray(seen["limits"]), np.asarray(seen["peaks"])
-    peaks = [np.zeros(1)]
+    peaks = [np.zeros(0)]
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
         if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
             raise InputError(f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to {part.max()}")
         peaks.append(np.abs(part).max(axis=(1, 2, 3)))
-    lit = np.concatenate(peaks)[np.concatenate(peaks) > 0]
+    judged, factor, several = np.concatenate(peaks), _ALIKE, True
     if most > _ALIKE * least:
-        highest = lit.max(initial=0)
-        odd = lit[(lit == highest) & ((lit > most * _FACTOR) | ((lit < least / _FACTOR) & (len(maps) > 1)))]
-    else:
-        odd = lit[(lit > most * _ALIKE) | (lit < least / _ALIKE)]
+        judged, factor, several = judged.max(keepdims=True, initial=0), _FACTOR, len(maps) > 1
+    odd = judged[(judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)]
     if odd.size:
         raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]:.6g}")
 

@@ -1,0 +1,99 @@
+"""What attacks, defences and views of a unit may not be is told before anything is computed."""
+
+import pytest
+from arm_zoo import ARMS, TRAIN, TRUNCATED, base, run, unit
+from ml_collections import ConfigDict
+
+from xinv.types import InputError
+
+
+@pytest.mark.parametrize(
+    ("arms", "sentence"),
+    [
+        ({"a": base.arm("b"), "b": base.arm("a")}, "in a circle: a reads b reads a"),
+        ({"a": base.arm("prediction", encoder="none", sees=dict(defences=("no",)))}, "unknown defence 'no'"),
+        ({"a": base.arm("prediction", name="fredrikson")}, "known is empty"),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(roles=("attack_test",)))}, "which is reported"),
+        (
+            {"a": base.arm("prediction", encoder="none", learns=dict(prediction="shadow"))},
+            "unknown classifier 'shadow'",
+        ),
+        ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "sees 0 queries"),
+        (
+            {"a": base.arm("prediction", encoder="none", sees=dict(queries=2))},
+            "2 queries of what no defence changes",
+        ),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(queries="2"))}, "learns '2' queries"),
+        (
+            {"a": base.arm("prediction", encoder="none", sees=dict(releases=2))},
+            "sees of arm 'a' has 'releases', which is ignored",
+        ),
+        (
+            {"a": base.arm("prediction", encoder="none", learns=dict(relaeses=2))},
+            "learns of arm 'a' has 'relaeses', which is ignored",
+        ),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(releases=2))}, "2 releases"),
+        ({"a": base.arm("prediction", encoder="none", learns=TRUNCATED | dict(releases=0))}, "learns 0 releases"),
+        (
+            {"a": base.arm("pixels", learns=TRUNCATED | dict(releases=2)), "pixels": ARMS["pixels"]},
+            "reads no other arm",
+        ),
+        (
+            {"a": base.arm("prediction", name="class_inference", learns=TRUNCATED | dict(releases=2), sees=TRUNCATED)},
+            "predictions do not fit",
+        ),
+        ({"a": base.arm("prediction", encoder="none", learns=dict(roles=()))}, "learns from no role"),
+        ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
+        ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
+        ({"a": ConfigDict(dict(base.arm("prediction")) | dict(sess={}))}, "arm 'a' has 'sess', which is ignored"),
+        ({"a": base.arm("b"), "b": ConfigDict(dict(reads=("prediction",), attack={}))}, "arm 'b' has no 'learns'"),
+    ],
+)
+def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):
+    with pytest.raises(InputError) as error:
+        run(unit(arms), tmp_path)
+    assert sentence in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0))
+
+
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        (dict(a=dict(name="gaussian", match="b"), b=dict(name="gaussian", match="a")), "in a circle: a to b to a"),
+        (dict(a=dict(name="gaussian", match="c")), "unknown defence 'c'"),
+        (dict(a=dict(name="gaussian", match="b", mse=0.1), b=GAME), "has mse and also match"),
+        (dict(a=dict(name="gaussian", match="b"), b=GAME | dict(lam=-1.0)), "lam is -1.0"),
+        (dict(a=GAME | dict(name="gnome")), "unknown defence 'gnome': choose one of clip"),
+        (dict(a=dict(name="gnime")), "defence 'a' needs a training configuration: give train"),
+        (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
+        (dict(a=dict(trained="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME), "has trained 'b': choose one of c"),
+        (dict(a=dict(trained="b", train=base.recipe()), b=GAME), "has train and also trained"),
+        (
+            dict(a=dict(trained="b", lam=5.0), b=GAME),
+            "'a' has lam, which what 'b' has learned depends on",
+        ),
+        (dict(a=GAME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
+        (dict(a=GAME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
+        (dict(a=GAME | dict(width="a")), "width is 'a' but must be positive and finite"),
+        (dict(a=dict(name="gaussian", mse=None)), "mse is None but must be positive and finite"),
+        (dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")), "unknown defence 'gnome'"),
+    ],
+)
+def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, sentence):
+    arm = base.defended("prediction", "gradient", by=("a",), encoder="flatten")
+    with pytest.raises(InputError) as error:
+        run(unit({"arm": arm}, defences=known | dict(top2=dict(name="truncate", m=2))), tmp_path)
+    assert sentence in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("metric", "sentence"), [("insertoin", "'insertoin'"), ("deletion", "steps 0 is not allowed")])
+def test_a_wrong_metric_of_explanations_is_told_before_anything_is_computed(tmp_path, metric, sentence):
+    metrics = base.metrics().to_dict()
+    metrics["explanation"] = {metric: dict(steps=0)}
+    with pytest.raises(InputError) as error:
+        run(unit({"arm": ARMS["gnime"]}, metrics=metrics), tmp_path)
+    assert sentence in str(error.value)
