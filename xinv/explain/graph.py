@@ -1,7 +1,8 @@
 """The explanation engine's view of a model: any JAX function as a flat list of equations.
 
-`jax.make_jaxpr` turns a function into equations, each one primitive; calls (jit, checkpoint, closed calls) are inlined
-and whatever does not depend on the input is evaluated on the spot. `backward.vjp` walks the list backward by rules,
+`jax.make_jaxpr` turns a function into equations, each one primitive; calls (jit, checkpoint, closed calls) are inlined,
+loops of a fixed length (`jax.lax.scan` over layers) are unrolled, and whatever does not depend on the input is
+evaluated on the spot. `backward.vjp` walks the list backward by rules,
 `cut.cut` opens it at one tensor. All of that happens at trace time: what is compiled is as quick as a plain gradient.
 
 A function with a derivative of its own (`jax.custom_jvp` as in `jax.nn.relu`, `jax.custom_vjp`) is one equation with
@@ -24,6 +25,8 @@ CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 CONTROL = frozenset({"scan", "while", "cond"})
 WHOLE = frozenset({"depthwise"})
 """Jitted functions that are one equation of their name: those of `models.layers` that compute a primitive faster."""
+LONGEST = 256
+"""Loops of more steps stay one equation: unrolled they would take minutes to compile."""
 FOLDED = 1 << 16
 """Constant expressions up to this many elements are evaluated at trace time, so that rules can look at them."""
 
@@ -34,14 +37,23 @@ class Slot:
     Attributes:
       shape, dtype: of the value.
       constant: the value, where it does not depend on the graph's input; otherwise None.
-      static: whether the constant is known at trace time (a literal or an expression of literals).
+      literal: whether the constant is a literal or an expression of literals: nothing of it was learned.
+      static: whether the constant is known at trace time too.
       number: what it is everywhere, where that is known at trace time; otherwise None.
     """
 
-    __slots__ = ("constant", "dtype", "number", "shape", "static")
+    __slots__ = ("constant", "dtype", "literal", "number", "shape", "static")
 
-    def __init__(self, aval: Any, constant: Any = None, static: bool = False, number: float | None = None):
+    def __init__(
+        self,
+        aval: Any,
+        constant: Any = None,
+        static: bool = False,
+        number: float | None = None,
+        literal: bool = False,
+    ):
         self.shape, self.dtype, self.constant, self.static = aval.shape, aval.dtype, constant, static
+        self.literal = static or literal
         self.number = _everywhere(constant) if static and number is None else number
 
     @property
@@ -88,6 +100,9 @@ def trace(
       ruled: tells whether there is a rule for an equation; decides which functions with own derivatives are inlined.
     """
     closed = jax.make_jaxpr(function)(image)
+    if _has_halves(closed.jaxpr):
+        # Relevance and multipliers are quotients of sums: ten bits are too few for them.
+        closed = jax.make_jaxpr(lambda image: _widened(closed, [image])[0])(image)
     builder = _Builder(ruled)
     start = Slot(closed.in_avals[0])
     (output,) = builder.inline(closed, [start])
@@ -151,6 +166,11 @@ class _Builder:
             name = params["name"]
         elif name in CALLS:
             return self.inline(body, inputs)
+        if name == "scan" and params["length"] <= LONGEST:
+            return self.inline(_unrolled(eqn), inputs)
+        if name == "cond" and inputs[0].static:
+            branches = params["branches"]
+            return self.inline(branches[int(np.clip(inputs[0].constant, 0, len(branches) - 1))], inputs[1:])
         equation = Equation(name, params, tuple(inputs), tuple(Slot(a.aval) for a in eqn.outvars), _evaluator(eqn))
         if name in CUSTOM and not self.ruled(equation):
             start = len(self.equations)
@@ -188,7 +208,72 @@ def _constants(eqn: Any, inputs: Sequence[Slot]) -> list[Slot]:
     else:
         outputs = _evaluator(eqn)(*values)
     number = inputs[0].number if eqn.primitive.name == "broadcast_in_dim" else None
-    return [Slot(atom.aval, value, static, number) for atom, value in zip(eqn.outvars, outputs, strict=True)]
+    literal = not eqn.effects and all(slot.literal for slot in inputs)
+    return [Slot(atom.aval, value, static, number, literal) for atom, value in zip(eqn.outvars, outputs, strict=True)]
+
+
+def _unrolled(eqn: Any) -> Any:
+    """The jaxpr of a scan, one step after another."""
+    params = eqn.params
+    body = jex.jaxpr_as_fun(params["jaxpr"])
+    fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    steps = range(params["length"])
+
+    def run(*values: jax.Array) -> list[jax.Array]:
+        carry, stacked = list(values[fixed:carried]), {}
+        for step in reversed(steps) if params["reverse"] else steps:
+            outputs = body(*values[:fixed], *carry, *(rows[step] for rows in values[carried:]))
+            carry, stacked[step] = outputs[: len(carry)], outputs[len(carry) :]
+        return [*carry, *(jnp.stack(rows) for rows in zip(*(stacked[step] for step in steps), strict=True))]
+
+    return jax.make_jaxpr(run)(*(jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars))
+
+
+def _is_half(value: Any) -> bool:
+    """Whether a dtype, or an array's, is a floating type narrower than float32."""
+    dtype = getattr(value, "dtype", value)
+    try:
+        return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4
+    except TypeError:
+        return False
+
+
+def _has_halves(jaxpr: Any) -> bool:
+    """Whether any value of an open jaxpr, or of those inside it, is of a half type."""
+    for eqn in jaxpr.eqns:
+        inner = (getattr(sub, "jaxpr", sub) for sub in jex.jaxprs_in_params(eqn.params))
+        if any(_is_half(atom.aval) for atom in eqn.outvars) or any(map(_has_halves, inner)):
+            return True
+    return False
+
+
+def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
+    """Evaluates a jaxpr with float32 in place of half types; a function with its own derivative keeps its types."""
+    consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
+    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True))
+
+    def read(atom: Any) -> jax.Array:
+        return _wide(atom.val) if isinstance(atom, jex.Literal) else values[atom]
+
+    for eqn in jaxpr.eqns:
+        operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
+        if name in CALLS and eqn.params.get("name") not in WHOLE:
+            outputs = _widened(eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")), operands)
+        elif any(True for _ in jex.jaxprs_in_params(eqn.params)):
+            pairs = zip(operands, (atom.aval for atom in eqn.invars), strict=True)
+            narrow = [x.astype(aval.dtype) if _is_half(aval) else x for x, aval in pairs]
+            outputs = [_wide(output) for output in _evaluator(eqn)(*narrow)]
+        else:
+            params = {key: jnp.dtype(jnp.float32) if _is_half(value) else value for key, value in eqn.params.items()}
+            outputs = eqn.primitive.bind(*operands, **params)
+            outputs = outputs if eqn.primitive.multiple_results else [outputs]
+        values.update(zip(eqn.outvars, outputs, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _wide(value: Any) -> Any:
+    """A value of a half type as float32; others unchanged."""
+    return jnp.asarray(value, jnp.float32) if _is_half(value) else value
 
 
 def _everywhere(constant: Any) -> float | None:

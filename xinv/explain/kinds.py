@@ -1,28 +1,39 @@
 """What kind of function each equation is of the values that depend on the input, and graphs rewritten by kind."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
 
 _POINTWISE = """
-  abs activation add add_any and ceil clamp convert_element_type copy cos div eq erf exp exp2 expm1 floor
-  ge gt integer_pow is_finite le log log1p logistic lt max min mul name ne neg not or pow round rsqrt
-  select_n sign sin sqrt square stop_gradient sub tan tanh xor
+  abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos
+  cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt
+  max min mul name ne neg nextafter not optimization_barrier or pow reduce_precision rem round rsqrt select_n sign sin
+  sinh sqrt square stop_gradient sub tan tanh xor
 """
 POINTWISE = frozenset(_POINTWISE.split())
 """Primitives whose output at a position depends on their inputs at that position alone, where shapes are equal."""
 
-_REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic_slice expand_dims gather name neg pad
-  reshape rev select_n slice squeeze stop_gradient transpose"""
+_REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice expand_dims
+  gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze stop_gradient transpose"""
 REARRANGING = frozenset(_REARRANGING.split())
 """Primitives that copy each element to some places, where their other operands do not depend on the input."""
 
-SUMMING = frozenset({"add", "add_any", "cumsum", "reduce_sum", "reduce_window_sum", "sub"})
+SUMMING = frozenset({"add", "add_any", "cumsum", "linear", "reduce_sum", "reduce_window_sum", "scatter-add", "sub"})
+"""Primitives that add up values; "linear" is a stretch of them, see `fused`."""
 POOLING = frozenset({"reduce_max", "reduce_window_max"})
+SORTING = frozenset({"cummax", "cummin", "reduce_min", "reduce_window_min", "sort", "top_k"})
+"""Primitives whose outputs are each one of the inputs, whichever the values decide."""
 WEIGHTED = frozenset({"conv_general_dilated", "depthwise", "dot_general"})
-_DATA = {"select_n": slice(1, None), "gather": slice(0, 1), "dynamic_slice": slice(0, 1), "pad": slice(0, 1)}
+_DATA = {
+    "select_n": slice(1, None),
+    "gather": slice(0, 1),
+    "dynamic_slice": slice(0, 1),
+    "dynamic_update_slice": slice(0, 2),
+    "pad": slice(0, 1),
+    "scatter": slice(0, 3, 2),
+}
 
 
 def dependent(slots: Iterable[Slot]) -> list[Slot]:
@@ -58,16 +69,26 @@ def is_linear(equation: Equation) -> bool:
     return equation.name in SUMMING or is_rearranging(equation)
 
 
-def fused(graph: Graph) -> Graph:
-    """Every function of one value, position by position, as one equation named "activation".
+def is_fixed(equation: Equation) -> bool:
+    """Whether it is linear with coefficients that nobody learned: a sum, a mean, an interpolation."""
+    learned = [slot for slot in equation.inputs if slot.constant is not None and not slot.literal]
+    return is_linear(equation) and not learned
 
-    So x·sigmoid(x) or where(x > 0, x, x/10) are seen as what they are and not as products or choices of two signals.
+
+def fused(graph: Graph) -> Graph:
+    """Stretches between one value and another as single equations.
+
+    A function of one value, position by position, is an "activation": x·sigmoid(x) or where(x > 0, x, x/10) are seen
+    as what they are and not as products or choices of two signals. Sums that meet again, as in x - mean(x), are one
+    "linear" equation.
     """
     position: dict[Slot, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
-        steps = interior(equation, equations, position)
-        equations.append(equation if steps is None else _activation(equation, *steps))
+        steps, name = interior(equation, equations, position), "activation"
+        if steps is None:
+            steps, name = joined(equation, equations, position, is_fixed), "linear"
+        equations.append(equation if steps is None else stretch(name, equation, *steps))
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return pruned(graph._replace(equations=tuple(equations)))
 
@@ -86,25 +107,50 @@ def interior(
     equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]
 ) -> tuple[Slot, list[Equation]] | None:
     """The one value that an equation with several dependent operands is a pointwise function of, and the way there."""
-    shape, frontier, found = equation.outputs[0].shape, set(dependent(equation.inputs)), set()
-    if len(dependent(equation.inputs)) < 2 or not is_pointwise(equation):
+    shape = equation.outputs[0].shape
+
+    def pointwise(step: Equation) -> bool:
+        return is_pointwise(step) and step.outputs[0].shape == shape
+
+    found = joined(equation, equations, position, pointwise)
+    return found if found is not None and found[0].shape == shape else None
+
+
+def joined(
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Slot, int],
+    allowed: Callable[[Equation], bool],
+) -> tuple[Slot, list[Equation]] | None:
+    """The one value that several operands of an equation come from, and the steps there, all of them `allowed`.
+
+    Args:
+      equation: where the ways from that value meet.
+      equations: those before it, in order.
+      position: the number of the equation that made each value.
+      allowed: which equations may lie on the way, the last one among them.
+    """
+    frontier, found = set(dependent(equation.inputs)), set()
+    if len(dependent(equation.inputs)) < 2 or not allowed(equation):
         return None
     while len(frontier) > 1:
         latest = max(frontier, key=lambda slot: position.get(slot, -1))
         number = position.get(latest, -1)
-        if number < 0 or latest.shape != shape or not is_pointwise(equations[number]):
+        if number < 0 or not allowed(equations[number]):
             return None
         found.add(number)
         frontier.remove(latest)
         frontier.update(dependent(equations[number].inputs))
     (root,) = frontier
-    return (root, [equations[number] for number in sorted(found)]) if root.shape == shape else None
+    return root, [equations[number] for number in sorted(found)]
 
 
-def _activation(equation: Equation, root: Slot, inner: Sequence[Equation]) -> Equation:
+def stretch(name: str, equation: Equation, root: Slot, inner: Sequence[Equation]) -> Equation:
+    """The steps from `root` to the outputs of `equation` as one equation."""
     steps = [*inner, equation]
 
     def run(value: jax.Array) -> list[jax.Array]:
-        return [evaluate(steps, {root: value})[equation.outputs[0]]]
+        values = evaluate(steps, {root: value})
+        return [values[slot] for slot in equation.outputs]
 
-    return Equation("activation", {}, (root,), equation.outputs, run)
+    return Equation(name, {}, (root,), equation.outputs, run)

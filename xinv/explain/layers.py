@@ -3,7 +3,7 @@
 Bias and BatchNorm become part of the kernel, so that a rule on weights gives the same whether they were folded or not.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain.graph import Equation, Graph, Slot, evaluate
-from xinv.explain.kinds import POOLING, REARRANGING, SUMMING, WEIGHTED, dependent, is_unary
-from xinv.types import InputError
+from xinv.explain.kinds import POOLING, REARRANGING, SUMMING, WEIGHTED, dependent, is_unary, pruned
 
 NAME = "layer"
 KEEPING = (REARRANGING | SUMMING | POOLING | {"div", "max", "min", "mul"}) - {"gather", "dynamic_slice", "neg", "sub"}
@@ -39,100 +38,282 @@ class Layer(NamedTuple):
     positive: bool
 
 
-def layered(graph: Graph) -> Graph:
-    """Each weighted equation and what shifts and scales its output as one equation "layer", with `params["layer"]`.
+class _Surroundings(NamedTuple):
+    """What is known of a graph where its layers are looked for.
 
-    Raises:
-      InputError: a product of two values that both depend on the input.
+    Attributes:
+      graph: the graph.
+      readers: the equations that read each value.
+      makers: the equation that makes each value.
+      positive: values that are nowhere negative.
+      normalised: values that a normalisation has scaled, whose shift belongs to it.
+    """
+
+    graph: Graph
+    readers: dict[Slot, list[Equation]]
+    makers: dict[Slot, Equation]
+    positive: set[Slot]
+    normalised: frozenset[Slot]
+
+
+Axes = dict[int, int]
+"""Axes of a value, each with the axis of a kernel that it runs along."""
+
+
+def is_layer(equation: Equation) -> bool:
+    """Whether it weighs one value that depends on the input by weights that somebody learned."""
+    constants = [slot for slot in equation.inputs if slot.constant is not None]
+    return equation.name in WEIGHTED and len(constants) == 1 and not constants[0].literal
+
+
+def layered(graph: Graph, normalised: frozenset[Slot] = frozenset()) -> Graph:
+    """Each weighted equation and what shifts and scales it as one equation "layer", with `params["layer"]`.
+
+    What follows it channel by channel is part of it, also behind a change of shape; and what comes before it, unless
+    that reaches back to the image (a standardisation) or belongs to one of the `normalised` values.
     """
     readers: dict[Slot, list[Equation]] = {}
     for equation in graph.equations:
         for slot in equation.inputs:
             readers.setdefault(slot, []).append(equation)
-    positive, after = _positive(graph), set()
+    makers = {slot: equation for equation in graph.equations for slot in equation.outputs}
+    around = _Surroundings(graph, readers, makers, _positive(graph), normalised)
+    after: set[Slot] = set()
     replaced: dict[Slot, Equation | None] = {}
     for equation in graph.equations:
-        if equation.name in WEIGHTED:
-            replaced |= _layer(equation, graph, readers, positive, after)
-        if equation.name in WEIGHTED or after.intersection(equation.inputs):
+        if is_layer(equation):
+            replaced |= _layer(equation, around, after, replaced)
+        if is_layer(equation) or after.intersection(equation.inputs):
             after.update(equation.outputs)
     equations = [replaced.get(e.outputs[0], e) for e in graph.equations]
-    return graph._replace(equations=tuple(e for e in equations if e is not None))
+    return pruned(graph._replace(equations=tuple(e for e in equations if e is not None)))
 
 
 def _layer(
-    equation: Equation, graph: Graph, readers: dict[Slot, list[Equation]], positive: set[Slot], after: set[Slot]
+    equation: Equation, around: _Surroundings, after: set[Slot], replaced: dict[Slot, Equation | None]
 ) -> dict[Slot, Equation | None]:
     """Which equations, by their first output, a layer stands for: the last becomes it, the others vanish."""
-    if len(dependent(equation.inputs)) != 1:
-        raise InputError(f"lrp has no rule for {equation.name!r} of two values that depend on the image")
     number = 0 if equation.inputs[0].constant is None else 1
     value, kernel = equation.inputs[number], equation.inputs[1 - number].constant
-    axes = _channel_axes(equation, number)
-    chain = [] if axes is None else _affine(equation.outputs[0], axes[0], graph, readers)
-    bias = jnp.zeros((), equation.outputs[0].dtype)
-    if chain:
-        kernel, bias = _folded(equation.outputs[0], chain, kernel, axes)
+    outputs, inputs = _channels(equation, number)
 
     def product(value: jax.Array, kernel: jax.Array) -> jax.Array:
         return equation.evaluate(*((value, kernel) if number == 0 else (kernel, value)))[0]
 
-    dense, first = equation.name == "dot_general", value not in after
-    layer = Layer(product, kernel, bias, dense, first, value in positive)
-    steps = [equation, *chain]
-    output = steps[-1].outputs[0]
-    whole = Equation(NAME, {"layer": layer}, (value,), (output,), lambda value: [product(value, kernel) + bias])
-    return {step.outputs[0]: None for step in steps} | {output: whole}
+    # What comes before
+    first = value not in after  # what standardises the image is no part of its first layer
+    source, chain = (value, []) if first else _before(value, inputs, around, replaced)
+    bias, move = jnp.zeros((), equation.outputs[0].dtype), _moves(chain)
+    if chain:
+        scale, shift = _scale_and_shift(source, chain)
+        bias = product(shift, kernel)
+        kernel = _scaled_inputs(equation, kernel, scale, inputs)
+
+    # What follows
+    following, axes = _after(equation.outputs[0], outputs, around)
+    finish = _moves(following)
+    if following:
+        scale, shift = _scale_and_shift(equation.outputs[0], following)
+        one_each = tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(scale.ndim))
+        bias = shift + scale * finish(bias) if chain else shift[one_each]
+        kernel = kernel * _along(scale[one_each], axes, kernel.ndim)
+
+    dense = equation.name == "dot_general"
+    layer = Layer(lambda x, k: finish(product(move(x), k)), kernel, bias, dense, first, source in around.positive)
+    output = following[-1].outputs[0] if following else equation.outputs[0]
+    whole = Equation(NAME, {"layer": layer}, (source,), (output,), lambda x: [layer.product(x, kernel) + bias])
+    return {step.outputs[0]: None for step in (equation, *following)} | {output: whole}
 
 
-def _channel_axes(equation: Equation, number: int) -> tuple[int, int] | None:
-    """The axis of the output channels, in the output and in the kernel; None where there is no single one."""
+def _channels(equation: Equation, number: int) -> tuple[Axes, Axes]:
+    """The axes of the output, and of the input `number`, that run along axes of the kernel."""
     if equation.name == "depthwise":
-        return 3, 2
+        return {3: 2}, {3: 2}
     dimensions = equation.params["dimension_numbers"]
     if equation.name == "conv_general_dilated":
-        return (dimensions.out_spec[1], dimensions.rhs_spec[0]) if number == 0 else None
+        if number == 1:
+            return {}, {}
+        return {dimensions.out_spec[1]: dimensions.rhs_spec[0]}, {dimensions.lhs_spec[1]: dimensions.rhs_spec[1]}
     contracted, batched = dimensions
-    kernel = equation.inputs[1 - number]
-    free = set(range(len(kernel.shape))) - set(contracted[1 - number])
-    if batched[0] or len(free) != 1:
-        return None
-    return (len(equation.outputs[0].shape) - 1 if number == 0 else 0), free.pop()
+    count, other = len(batched[0]), 1 - number
+    shared = dict(zip(batched[number], batched[other], strict=True))
+    ranks = [len(slot.shape) for slot in equation.inputs]
+    free = [sorted({*range(rank)} - {*contracted[side], *batched[side]}) for side, rank in enumerate(ranks)]
+    start = count + (len(free[0]) if other == 1 else 0)
+    outputs = dict(enumerate(batched[other])) | {start + place: axis for place, axis in enumerate(free[other])}
+    return outputs, shared | dict(zip(contracted[number], contracted[other], strict=True))
 
 
-def _affine(slot: Slot, axis: int, graph: Graph, readers: dict[Slot, list[Equation]]) -> list[Equation]:
-    """The equations after `slot` that shift and scale each channel and have no other reader between them."""
+def _after(slot: Slot, axes: Axes, around: _Surroundings) -> tuple[list[Equation], Axes]:
+    """The steps after `slot` that shift, scale and move its channels and have no other reader between them."""
     chain: list[Equation] = []
-    while slot is not graph.output and len(readers.get(slot, [])) == 1:
-        (step,) = readers[slot]
-        if not _shifts_or_scales(step, axis):
+    length, kept = 0, axes
+    while slot is not around.graph.output and len(around.readers.get(slot, [])) == 1:
+        (step,) = around.readers[slot]
+        if _shifts_or_scales(step, axes):
+            chain.append(step)
+            length, kept = len(chain), axes
+        else:
+            moved = _moved(step, axes)
+            if moved is None:
+                break
+            chain.append(step)
+            axes = moved
+        (slot,) = step.outputs
+    return chain[:length], kept
+
+
+def _before(
+    slot: Slot, axes: Axes, around: _Surroundings, replaced: dict[Slot, Equation | None]
+) -> tuple[Slot, list[Equation]]:
+    """The value that a layer's input is shifted, scaled and moved from, channel by channel, and the steps."""
+    chain: list[Equation] = []
+    start, length, varying = slot, 0, frozenset(axes)
+    while slot in around.makers and slot not in replaced and slot not in around.normalised:
+        step = around.makers[slot]
+        scales = _shifts_or_scales(step, varying)
+        moved = varying if scales else _moved_back(step, varying)
+        if moved is None:
             break
         chain.append(step)
-        (slot,) = step.outputs
-    return chain
+        varying, (slot,) = moved, dependent(step.inputs)
+        if scales:
+            start, length = slot, len(chain)
+    return (start, chain[:length][::-1]) if start not in around.normalised else (chain[0].outputs[0], [])
 
 
-def _shifts_or_scales(equation: Equation, axis: int) -> bool:
-    if not is_unary(equation) or (equation.name == "div" and equation.inputs[1].constant is None):
+_STILL = frozenset({"convert_element_type", "copy", "name", "optimization_barrier", "reduce_precision"})
+_AFFINE = frozenset({"add", "div", "mul", "neg", "sub"})
+
+
+def _shifts_or_scales(equation: Equation, axes: Iterable[int]) -> bool:
+    """Whether it is an affine function of each channel."""
+    if equation.name in _STILL and equation.inputs[0].shape == equation.outputs[0].shape:
+        return False
+    if equation.name not in _AFFINE or not is_unary(equation):
+        return False
+    if equation.name == "div" and equation.inputs[1].constant is None:
         return False
     constants = [slot for slot in equation.inputs if slot.constant is not None]
-    per_channel = all(np.prod(slot.shape) == (slot.shape[axis] if slot.shape else 1) for slot in constants)
-    return equation.name in {"add", "sub", "mul", "div", "neg", "name", "copy"} and per_channel
+    return all(_varies(slot) <= set(axes) for slot in constants) and len(equation.inputs) == len(constants) + 1
 
 
-def _folded(
-    slot: Slot, chain: Sequence[Equation], kernel: jax.Array, axes: tuple[int, int]
-) -> tuple[jax.Array, jax.Array]:
-    """The kernel times the chain's scale of each channel, and its shift."""
+def _varies(slot: Slot) -> set[int]:
+    """The axes along which a value may vary."""
+    return {axis for axis, size in enumerate(slot.shape) if size > 1}
+
+
+def _moved(equation: Equation, axes: Axes) -> Axes | None:
+    """Where the axes are after an equation that changes nothing but the shape; None after any other."""
+    if equation.name not in _STILL | {"broadcast_in_dim", "expand_dims", "reshape", "squeeze", "transpose"}:
+        return None
+    if len(equation.inputs) != 1:
+        return None
+    old, new = equation.inputs[0].shape, equation.outputs[0].shape
+    if equation.name == "transpose":
+        permutation = list(equation.params["permutation"])
+        return {permutation.index(axis): kernel for axis, kernel in axes.items()}
+    if equation.name == "broadcast_in_dim":
+        places = equation.params["broadcast_dimensions"]
+        same = all(new[place] == size for place, size in zip(places, old, strict=True))
+        return {places[axis]: kernel for axis, kernel in axes.items()} if same and _size(old) == _size(new) else None
+    pairs = {axis: same_axis(old, new, axis) for axis in axes}
+    return None if None in pairs.values() else {pairs[axis]: kernel for axis, kernel in axes.items()}
+
+
+def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | None:
+    """Which axes, before an equation that moves values or pads with 0, run along `axes` after it."""
+    if len(dependent(equation.inputs)) != 1:
+        return None
+    (value,), new = dependent(equation.inputs), equation.outputs[0].shape
+    if equation.name == "pad":
+        return axes if equation.inputs[1].is_all(0) else None
+    if _moved(equation, {}) is None:
+        return None
+    if equation.name == "transpose":
+        return frozenset(equation.params["permutation"][axis] for axis in axes)
+    if equation.name == "broadcast_in_dim":
+        places = equation.params["broadcast_dimensions"]
+        return frozenset(axis for axis, place in enumerate(places) if place in axes)
+    whole = {same_axis(new, value.shape, axis) for axis in axes} - {None}
+    merged = (axis for ours, theirs in _blocks(value.shape, new) if theirs <= axes for axis in ours)
+    return frozenset({*whole, *merged})
+
+
+def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[set[int], set[int]]]:
+    """The axes of two shapes of one reshape, cut where both have a boundary; axes of size 1 are left out."""
+    blocks, place, rest = [], [0, 0], [
+        [axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)
+    ]
+    while place[0] < len(rest[0]):
+        groups, sizes = ([], []), [1, 1]
+        while not groups[0] or sizes[0] != sizes[1]:
+            side = 0 if sizes[0] <= sizes[1] and place[0] < len(rest[0]) else 1
+            axis = rest[side][place[side]]
+            groups[side].append(axis)
+            sizes[side] *= (old, new)[side][axis]
+            place[side] += 1
+        blocks.append((set(groups[0]), set(groups[1])))
+    return blocks
+
+
+def same_axis(old: Sequence[int], new: Sequence[int], axis: int) -> int | None:
+    """The axis of the shape `new` that a reshape makes of an axis of `old`, where it leaves that one whole."""
+    before = _size(old[:axis])
+    for place, size in enumerate(new):
+        if size == old[axis] and _size(new[:place]) == before:
+            return place
+    return None
+
+
+def _size(shape: Sequence[int]) -> int:
+    return int(np.prod(shape, dtype=np.int64))
+
+
+def _moves(chain: Sequence[Equation]) -> Callable[[jax.Array], jax.Array]:
+    """What a chain does to shapes, without its shifts and scales; what it pads is 0."""
+    steps = [step for step in chain if step.name not in _AFFINE]
+
+    def move(value: jax.Array) -> jax.Array:
+        for step in steps:
+            (value,) = step.evaluate(*(value if slot.constant is None else slot.constant for slot in step.inputs))
+        return value
+
+    return move
+
+
+def _scale_and_shift(slot: Slot, chain: Sequence[Equation]) -> tuple[jax.Array, jax.Array]:
+    """What a chain multiplies `slot` by, and adds, both of its output's shape; the scale is 0 where it pads."""
 
     def run(value: jax.Array) -> jax.Array:
         return evaluate(chain, {slot: value})[chain[-1].outputs[0]]
 
     zeros = jnp.zeros(slot.shape, slot.dtype)
     shift, scale = jax.jvp(run, (zeros,), (zeros + 1,))
-    one_each = tuple(slice(None) if axis == axes[0] else slice(0, 1) for axis in range(len(slot.shape)))
-    along = [-1 if axis == axes[1] else 1 for axis in range(kernel.ndim)]
-    return kernel * scale[one_each].reshape(along), shift[one_each]
+    return scale, shift
+
+
+def _along(scale: jax.Array, axes: Axes, rank: int) -> jax.Array:
+    """A scale that varies along `axes` of a value, as it varies along those of a kernel of that rank."""
+    order = sorted(axes, key=lambda axis: axes[axis])
+    values = jnp.transpose(scale, [*order, *(axis for axis in range(scale.ndim) if axis not in axes)])
+    sizes = {axes[axis]: scale.shape[axis] for axis in order}
+    return values.reshape([sizes.get(axis, 1) for axis in range(rank)])
+
+
+def _scaled_inputs(equation: Equation, kernel: jax.Array, scale: jax.Array, axes: Axes) -> jax.Array:
+    """The kernel times the scale of each of its inputs."""
+    middle = tuple(slice(None) if axis in axes else slice(n // 2, n // 2 + 1) for axis, n in enumerate(scale.shape))
+    scale = scale[middle]  # at the border it may be padding's
+    groups = equation.params.get("feature_group_count", 1)
+    if groups == 1:
+        return kernel * _along(scale, axes, kernel.ndim)
+    # Each group of outputs reads channels of its own.
+    output, channel, *_ = equation.params["dimension_numbers"].rhs_spec
+    of_outputs = jnp.repeat(scale.reshape(groups, -1), kernel.shape[output] // groups, 0)
+    order = (output, channel) if output < channel else (channel, output)
+    of_outputs = of_outputs if output < channel else of_outputs.T
+    return kernel * jnp.expand_dims(of_outputs, [axis for axis in range(kernel.ndim) if axis not in order])
 
 
 def _positive(graph: Graph) -> set[Slot]:

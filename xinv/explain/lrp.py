@@ -1,8 +1,22 @@
 """Layer-wise relevance propagation (Bach et al. 2015): the logit, handed back to the pixels in proportion.
 
-A layer z = Σ x·w + b hands relevance back by the shares of its terms; which terms count is the rule. Sums (residual,
-average pooling) share by their terms, max-pooling hands all to the winner, and a function of one value passes its
-relevance on. One forward and one backward pass per map, and for each layer the products that its rule needs.
+A weighted layer z = Σ x·w + b hands relevance back by the shares of its terms; which terms count is the rule. One
+forward and one backward pass per map, and for each layer the products that its rule needs. What else a model does:
+
+| operation | rule |
+|---|---|
+| convolution, matrix product with weights | the composite's; BatchNorm before or after it is folded into it |
+| function of one value (ReLU, GELU, swish) | passes relevance on |
+| sum (residual, mean, interpolation), difference | in proportion to the terms |
+| max-pooling, sorting, top_k, choice | all to the element that was taken |
+| normalisation (Layer, Group, Instance, RMS, LRN) | its scale is held constant (Ali et al. 2022, eq. 8); its shift is a bias |
+| BatchNorm that no layer can take in | passes relevance on |
+| position embedding | a term of a sum, which absorbs its share |
+| softmax | x·(R - p ΣR) (AttnLRP, Achtibat et al. 2024, eq. 13) |
+| product of two signals (attention, bilinear) | half to each, in proportion to the terms (AttnLRP, eq. 15) |
+| product with a gate (squeeze-excite, GLU) | all to the signal (Arras et al. 2017), or half to each |
+| quotient of two signals | all to the dividend |
+| softmax, log_softmax or sigmoid at the end | none: the logits below it are explained |
 """
 
 import functools
@@ -10,18 +24,22 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xinv.explain import graph as graphs
+from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.graph import CUSTOM, Equation, one
-from xinv.explain.kinds import POOLING, SUMMING, fused, is_rearranging, is_unary
-from xinv.explain.layers import NAME, Layer, layered
+from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.kinds import POOLING, SORTING, SUMMING, WEIGHTED, dependent, fused, is_rearranging, is_unary
+from xinv.explain.layers import NAME, Layer, is_layer, layered
 from xinv.explain.pooling import compared
 from xinv.explain.shares import SHARES, stabilised
+from xinv.numbers import is_number, require, require_flag, require_not_negative
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 STARTS = ("class", "logits")
 POOLS = ("winner", "average")
+GATES = ("signal", "uniform")
 SUM_EPSILON = 1e-6
 """Sums and means of values have no weights to be robust against: their epsilon only keeps 0/0 away."""
 
@@ -36,6 +54,7 @@ class Composite(NamedTuple):
     bias: bool = True
     pool: str = "winner"
     start: str = "class"
+    gates: str = "signal"
 
 
 RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox")} | {
@@ -55,11 +74,12 @@ def lrp(
     epsilon: float | None = None,
     alpha: float = 2.0,
     gamma: float = 0.25,
-    low: float = 0.0,
-    high: float = 1.0,
+    low: float | tuple[float, ...] = 0.0,
+    high: float | tuple[float, ...] = 1.0,
     bias: bool | None = None,
     pool: str | None = None,
     start: str | None = None,
+    gates: str = "signal",
 ) -> Explainer:
     """Layer-wise relevance propagation. The map [H,W,C] is in logit.
 
@@ -70,25 +90,35 @@ def lrp(
       epsilon: added to each layer's denominators, with their sign. None is 1e-6, for "gnime" 1e-9.
       alpha: of "alpha_beta"; beta is alpha - 1.
       gamma: of "gamma", how much more positive weights count.
-      low, high: of "zbox", the range of intensities.
+      low, high: of "zbox", the range of intensities: a number, or one per channel of the image. They are those of the
+        image as given: where the model standardises or resizes it, so are they.
       bias: whether biases absorb relevance. None is True, for "gnime" False.
       pool: "winner", or "average" to treat max-pooling as average pooling. None is "winner", for "gnime" "average".
       start: "class" hands back the label's logit, "logits" all logits. None is "class", for "gnime" "logits".
+      gates: "signal" hands the relevance of a product with a gate to the signal (Arras et al. 2017, section 3.1);
+        "uniform" half to each (AttnLRP). A gate is a sigmoid, a tanh or their clipped forms, or a factor that is
+        repeated over positions; a product of two others is split in either case.
 
     Raises:
-      InputError: unknown `rule`, `pool` or `start`, or a number out of range; or the model has an equation, named in
-        the message, that LRP has no sound rule for.
+      InputError: unknown `rule`, `pool`, `start` or `gates`, or a number out of range; or the model has an equation,
+        named in the message, that LRP has no sound rule for.
     """
-    composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start)
-    if alpha < 1 or gamma < 0 or low > 0 or high < 0:
-        raise InputError(f"need alpha >= 1, gamma >= 0 and low <= 0 <= high: got {alpha}, {gamma}, {low} and {high}")
-    parameters = {"alpha_beta": {"alpha": alpha}, "gamma": {"gamma": gamma}, "zbox": {"low": low, "high": high}}
-    rules = functools.partial(_rules, composite, parameters)
+    composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start, gates=gates)
+    low, high = _box(composite, low, high)
+    require(is_number(alpha) and alpha >= 1, "alpha", alpha, "finite and at least 1")
+    require_not_negative(gamma=gamma, epsilon=composite.epsilon)
+    parameters = {"alpha_beta": {"alpha": float(alpha)}, "gamma": {"gamma": float(gamma)}}
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        graph = layered(compared(fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))))
+        graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))
+        graph = roles.headless(roles.softmaxes(graph))
+        held = roles.scales(graph.equations)
+        normalised = frozenset(roles.normalised(graph.equations, held))
+        graph = layered(compared(graph), normalised)
+        rules = _Rules(composite, parameters, held, normalised, roles.Gates(graph), _bounds(graph, image, low, high))
         logits, pull = walk(graph, image, rules)
-        return pull(logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits)))
+        chosen = logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits))
+        return pull(chosen.astype(logits.dtype))
 
     return explain
 
@@ -98,35 +128,133 @@ def _composite(rule: str, **given: float | bool | str | None) -> Composite:
     if rule not in RULES:
         raise InputError(f"rule={rule!r} is no LRP rule: choose one of {', '.join(RULES)}")
     composite = RULES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
-    for name, value, allowed in ("pool", composite.pool, POOLS), ("start", composite.start, STARTS):
+    require_flag(bias=composite.bias)
+    for name, allowed in ("pool", POOLS), ("start", STARTS), ("gates", GATES):
+        value = getattr(composite, name)
         if value not in allowed:
             raise InputError(f"{name}={value!r} is unknown to lrp: choose one of {', '.join(allowed)}")
     return composite
 
 
-def _rules(composite: Composite, parameters: dict[str, dict[str, float]], equation: Equation) -> Rule | None:
-    if not any(slot.carries for slot in equation.outputs):
-        return None
-    if equation.name == NAME:
-        return _layer_rule(composite, parameters, equation.params["layer"])
-    if equation.name in POOLING and composite.pool == "average":
-        return functools.partial(_average, min(composite.epsilon, SUM_EPSILON))
-    if any(slot.carries for slot in equation.inputs):
-        if is_unary(equation) or equation.name == "stop_gradient":
-            return _pass
-        if is_rearranging(equation) or equation.name in POOLING | {"max", "min"}:
-            return Site.derivative
-        if equation.name in SUMMING:
-            return functools.partial(_proportional, min(composite.epsilon, SUM_EPSILON))
-    raise InputError(f"lrp has no rule for {equation.name!r} of values that depend on the image")
+def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndarray]:
+    """The ends of the z-box as arrays [] or [C].
+
+    Raises:
+      InputError: they are not finite, or low <= 0 <= high does not hold for a box of all layers.
+    """
+    low, high = (np.asarray(end) for end in ends)
+    numbers = all(end.dtype.kind in "fiu" and end.ndim <= 1 and np.isfinite(end).all() for end in (low, high))
+    if not numbers or (low > high).any():
+        raise InputError(f"low={ends[0]!r} and high={ends[1]!r} are no range: give finite numbers, low <= high")
+    if "zbox" in (composite.convolution, composite.dense) and low.ndim + high.ndim:
+        raise InputError("bounds per channel are of the image: choose epsilon_gamma_box, where zbox treats no other")
+    return [np.float32(low), np.float32(high)]
 
 
-def _layer_rule(composite: Composite, parameters: dict[str, dict[str, float]], layer: Layer) -> Rule:
-    name = composite.dense if layer.dense else composite.convolution
-    name = composite.first if layer.first and composite.first else name
-    layer = layer if composite.bias else layer._replace(bias=jnp.zeros_like(layer.bias))
-    share = functools.partial(SHARES[name], **parameters.get(name, {}))
-    return lambda site: [share(layer, site.inputs[0], site.signals[0], composite.epsilon)]
+def _bounds(graph: Graph, image: Array, low: np.ndarray, high: np.ndarray) -> dict[Slot | None, list[Array]]:
+    """The least and largest values of what the first layers read, where the image lies between `low` and `high`.
+
+    For None, of what other layers read.
+    """
+    first = [e for e in graph.equations if e.name == NAME and e.params["layer"].first]
+    needed = {slot for equation in first for slot in equation.inputs}
+    upstream = []
+    for equation in reversed(graph.equations):
+        if needed.intersection(equation.outputs):
+            needed.update(equation.inputs)
+            upstream.append(equation)
+    if low.ndim + high.ndim == 0 and all(equation.name in SHAPING for equation in upstream):
+        return {None: [low, high]}
+    for end in low, high:
+        if end.ndim and len(end) != image.shape[-1]:
+            raise InputError(f"a bound has {len(end)} numbers but the image {image.shape[-1]} channels")
+    ends = [jnp.broadcast_to(end, image.shape).astype(image.dtype) for end in (low, high)]
+    values = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
+    pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in values] for e in first}
+    return {None: [low, high]} | {slot: [jnp.minimum(*pair), jnp.maximum(*pair)] for slot, pair in pairs.items()}
+
+
+class _Rules(NamedTuple):
+    """Chooses the rule of each equation.
+
+    Attributes:
+      composite: the rules of layers.
+      parameters: those of each rule.
+      held: scales of normalisations, which are constants.
+      normalised: what such a scale has multiplied.
+      gates: ranks the factors of products.
+      bounds: of the values that first layers read.
+    """
+
+    composite: Composite
+    parameters: dict[str, dict[str, float]]
+    held: set[Slot]
+    normalised: frozenset[Slot]
+    gates: roles.Gates
+    bounds: dict[Slot | None, list[Array]]
+
+    def __call__(self, equation: Equation) -> Rule | None:
+        if not any(slot.carries for slot in equation.outputs):
+            return None
+        if equation.name == NAME:
+            return self._layer(equation)
+        small = min(self.composite.epsilon, SUM_EPSILON)
+        if equation.name in POOLING and self.composite.pool == "average":
+            return functools.partial(_average, small)
+        if any(slot.carries for slot in equation.inputs):
+            if equation.name == roles.SOFTMAX:
+                return functools.partial(_softmax, equation.params["axes"])
+            if equation.name in ("mul", "div", *WEIGHTED) and len(dependent(equation.inputs)) == 2:
+                return self._product(equation)
+            if self.composite.bias and _absorbs(equation, self.normalised):
+                return functools.partial(_proportional, self.composite.epsilon)
+            if is_unary(equation) or equation.name == "stop_gradient":
+                return _pass
+            if equation.name in SUMMING or (equation.name in WEIGHTED and not is_layer(equation)):
+                return functools.partial(_proportional, small)
+            if is_rearranging(equation) or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING:
+                return Site.derivative
+        raise InputError(f"lrp has no rule for {equation.name!r} of values that depend on the image")
+
+    def _layer(self, equation: Equation) -> Rule:
+        layer: Layer = equation.params["layer"]
+        name = self.composite.dense if layer.dense else self.composite.convolution
+        name = self.composite.first if layer.first and self.composite.first else name
+        layer = layer if self.composite.bias else layer._replace(bias=jnp.zeros_like(layer.bias))
+        parameters = self.parameters.get(name, {})
+        if name == "zbox":
+            low, high = self.bounds.get(equation.inputs[0], self.bounds[None])
+            parameters = {"low": low, "high": high}
+        share = functools.partial(SHARES[name], **parameters)
+        return lambda site: [share(layer, site.inputs[0], site.signals[0], self.composite.epsilon)]
+
+    def _product(self, equation: Equation) -> Rule:
+        """Of two values that depend on the image."""
+        signal = roles.is_held(equation, self.held)
+        if signal is None and equation.name == "div":
+            signal = 0
+        if signal is None and equation.name == "mul" and self.composite.gates == "signal":
+            shape = equation.outputs[0].shape
+            left, right = (self.gates.rank(slot, shape) for slot in equation.inputs)
+            signal = None if left == right else int(left > right)
+        if signal is None:
+            return functools.partial(_uniform, min(self.composite.epsilon, SUM_EPSILON))
+        return lambda site: [site.signals[0] if place == signal else None for place in (0, 1)]
+
+
+SHAPING = frozenset({"broadcast_in_dim", "convert_element_type", "expand_dims", "reshape", "squeeze", "transpose"})
+"""Primitives that leave each value as it is."""
+MOVING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "scatter"})
+"""Primitives that copy elements to places which may depend on the image."""
+
+
+def _absorbs(equation: Equation, normalised: frozenset[Slot]) -> bool:
+    """Whether what it adds is a bias: the shift of a normalisation, or one that varies over positions."""
+    if equation.name not in ("add", "sub") or len(dependent(equation.inputs)) != 1:
+        return False
+    left, right = equation.inputs
+    value, shift = (left, right) if left.constant is None else (right, left)
+    return value in normalised or sum(size > 1 for size in shift.shape) > 1
 
 
 def _pass(site: Site) -> list[jax.Array | None]:
@@ -137,6 +265,17 @@ def _proportional(epsilon: float, site: Site) -> list[jax.Array | None]:
     """Each term of a sum receives its share of it."""
     back = site.derivative(site.signals[0] / stabilised(site.outputs[0], epsilon))
     return [share if share is None else value * share for value, share in zip(site.inputs, back, strict=True)]
+
+
+def _uniform(epsilon: float, site: Site) -> list[jax.Array | None]:
+    """A bilinear function's terms receive their share of it, half of it each of the two factors."""
+    return [share / 2 for share in _proportional(epsilon / 2, site)]
+
+
+def _softmax(axes: tuple[int, ...], site: Site) -> list[jax.Array | None]:
+    """x·(R - p ΣR): the first term of a Taylor series at x, whose constant term absorbs the rest."""
+    (value,), (share,), (relevance,) = site.inputs, site.outputs, site.signals
+    return [value * (relevance - share * relevance.sum(axes, keepdims=True))]
 
 
 def _average(epsilon: float, site: Site) -> list[jax.Array | None]:

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from xinv.explain.layers import Layer
+from xinv.types import Array
 
 Term = tuple[float, jax.Array, jax.Array]
 """A coefficient, a value and a kernel: the term c·Σ x·w of a denominator."""
@@ -58,11 +60,14 @@ def w2(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.
 
 
 def zbox(
-    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, low: float = 0.0, high: float = 1.0
+    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, low: Array = 0.0, high: Array = 1.0
 ) -> jax.Array:
     """(x·w - l·w⁺ - h·w⁻) / Σ(x·w - l·w⁺ - h·w⁻) for x in [l,h]; its bias cancels."""
     ends = (low, jnp.maximum(layer.kernel, 0)), (high, jnp.minimum(layer.kernel, 0))
-    terms = [(1, x, layer.kernel), *((-1, jnp.full_like(x, end), kernel) for end, kernel in ends if end)]
+    known_zero = [isinstance(end, np.ndarray) and not end.any() for end, _ in ends]
+    terms = [(1, x, layer.kernel)]
+    for (end, kernel), zero in zip(ends, known_zero, strict=True):
+        terms += [] if zero else [(-1, jnp.broadcast_to(end, x.shape).astype(x.dtype), kernel)]
     return _share(layer, relevance, terms, 0, epsilon)
 
 
