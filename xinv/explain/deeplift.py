@@ -1,8 +1,8 @@
 """DeepLIFT's rescale rule. Two forward passes, on the image and the baseline, and one backward pass per map.
 
 The multiplier of a function of one value is its change over its input's change. Products of two values that depend on
-the image have the multipliers of their midpoint, maxima pass their change to the winners: with these, whatever the
-model, the map sums to the change of the logit.
+the image have the multipliers of their midpoint, maxima pass their change to the winners, and a normalisation is taken
+at the smaller of its two scales: with these, whatever the model, the map sums to the change of the logit.
 """
 
 import functools
@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 
 from xinv.explain import graph as graphs
+from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.graph import CUSTOM, Equation, one
-from xinv.explain.kinds import POOLING, WEIGHTED, dependent, fused, is_linear, is_unary
+from xinv.explain.graph import CUSTOM, Equation, Slot, one
+from xinv.explain.kinds import POOLING, SORTING, WEIGHTED, dependent, fused, is_linear, is_pointwise, is_unary
 from xinv.explain.pooling import compared
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -40,14 +41,15 @@ def deeplift(baseline: float = 0.0, multiply_by_inputs: bool = True) -> Explaine
         graph = compared(
             fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))
         )
-        logits, pull = walk(graph, image, _rules, start)
+        rules = functools.partial(_rules, roles.scales(graph.equations))
+        logits, pull = walk(graph, image, rules, start)
         multipliers = pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
         return multipliers * (image - start) if multiply_by_inputs else multipliers
 
     return explain
 
 
-def _rules(equation: Equation) -> Rule | None:
+def _rules(held: set[Slot], equation: Equation) -> Rule | None:
     if not any(slot.carries for slot in equation.outputs):
         return None
     if equation.name == "stop_gradient":
@@ -60,10 +62,17 @@ def _rules(equation: Equation) -> Rule | None:
         return _winners
     if is_unary(equation):
         return _rescale
+    signal = roles.is_held(equation, held)
+    if signal is not None:
+        return functools.partial(_normalise, signal)
     if equation.name in WEIGHTED | {"mul"}:
         return _midpoint
     if equation.name == "div":
         return _quotient
+    if is_pointwise(equation):
+        return _nearest
+    if equation.name in SORTING and len(equation.inputs) == 1:
+        return functools.partial(_nearest, axis=equation.params.get("dimension", -1))
     values = len(dependent(equation.inputs))
     raise InputError(f"deeplift has no rule for {equation.name!r} of {values} values that depend on the image")
 
@@ -92,6 +101,46 @@ def _quotient(site: Site) -> list[jax.Array | None]:
     (x, y), ((x0, y0), _) = site.inputs, site.reference
     to_x, to_y = site.signals[0] * (1 / y + 1 / y0) / 2, -site.signals[0] * (x + x0) / (2 * y * y0)
     return [to_x if site.equation.inputs[0].carries else None, to_y]
+
+
+def _normalise(place: int, site: Site) -> list[jax.Array | None]:
+    """Δ(xs) = Δx·s + Δs·x0 where |s| < |s0|, otherwise Δx·s0 + Δs·x.
+
+    The midpoint of both is exact too, but of a constant baseline, whose variance is 0, s0 is a thousand: terms of that
+    size would have to cancel.
+    """
+    ((x0, y0), (x, y)) = ((values[place], values[1 - place]) for values in (site.reference[0], site.inputs))
+    signal, quotient = site.signals[0], site.equation.name == "div"
+    s, s0 = (1 / y, 1 / y0) if quotient else (y, y0)
+    smaller = jnp.abs(s) < jnp.abs(s0)
+    to_scale = signal * jnp.where(smaller, x0, x)
+    if quotient:
+        to_scale *= -s * s0
+    back = [signal * jnp.where(smaller, s, s0), to_scale]
+    return back if place == 0 else back[::-1]
+
+
+def _nearest(site: Site, axis: int | None = None) -> list[jax.Array | None]:
+    """The multipliers nearest to the mean derivative at both ends that give the change of the output.
+
+    Of a pointwise function of several values; with `axis`, of a function of the values along an axis, such as a sort.
+    """
+    others, slopes = site.reference[0], site.derivative()
+    at_both = zip(slopes, site._replace(inputs=others).derivative(), strict=True)
+    back = [None if slope is None else (slope + other) / 2 for slope, other in at_both]
+    places = [place for place, slope in enumerate(back) if slope is not None]
+    moves = {place: site.inputs[place] - others[place] for place in places}
+    outputs = zip(site.signals, site.outputs, site.reference[1], site.equation.outputs, strict=True)
+    change = sum(signal * (y - y0) for signal, y, y0, slot in outputs if slot.carries)
+    missing, size = change, 0
+    if axis is not None:
+        missing = change.sum(axis, keepdims=True)
+    for place, move in moves.items():
+        known, square = back[place] * move, move**2
+        missing -= known if axis is None else known.sum(axis, keepdims=True)
+        size += square if axis is None else square.sum(axis, keepdims=True)
+    share = _ratio(missing, size, jnp.zeros_like(missing))
+    return [None if slope is None else slope + share * moves[place] for place, slope in enumerate(back)]
 
 
 def _winners(site: Site) -> list[jax.Array | None]:

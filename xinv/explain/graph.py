@@ -9,6 +9,7 @@ A function with a derivative of its own (`jax.custom_jvp` as in `jax.nn.relu`, `
 that derivative, unless there is a rule for every equation inside it that depends on the input: then it is inlined too.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -248,7 +249,7 @@ def _has_halves(jaxpr: Any) -> bool:
 
 
 def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    """Evaluates a jaxpr with float32 in place of half types; a function with its own derivative keeps its types."""
+    """Evaluates a jaxpr with float32 in place of half types; what loops and branches compute keeps them."""
     consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
     values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True))
 
@@ -259,16 +260,42 @@ def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
         if name in CALLS and eqn.params.get("name") not in WHOLE:
             outputs = _widened(eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")), operands)
+        elif name in CUSTOM:
+            outputs = _wide_custom(eqn)(*operands)
         elif any(True for _ in jex.jaxprs_in_params(eqn.params)):
-            pairs = zip(operands, (atom.aval for atom in eqn.invars), strict=True)
-            narrow = [x.astype(aval.dtype) if _is_half(aval) else x for x, aval in pairs]
-            outputs = [_wide(output) for output in _evaluator(eqn)(*narrow)]
+            outputs = _at_own_width(eqn, *operands)
         else:
             params = {key: jnp.dtype(jnp.float32) if _is_half(value) else value for key, value in eqn.params.items()}
             outputs = eqn.primitive.bind(*operands, **params)
             outputs = outputs if eqn.primitive.multiple_results else [outputs]
         values.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
+
+
+def _wide_custom(eqn: Any) -> Callable[..., Any]:
+    """A function with its own derivative, in float32: as accurate as others, and with that derivative."""
+    body = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
+    own = functools.partial(_at_own_width, eqn)
+
+    def function(*operands: jax.Array) -> list[jax.Array]:
+        return _widened(body, operands)
+
+    if eqn.primitive.name == "custom_jvp_call":
+        wide = jax.custom_jvp(function)
+        wide.defjvp(lambda operands, tangents: (wide(*operands), jax.jvp(own, operands, tangents)[1]))
+        return wide
+    wide = jax.custom_vjp(function)
+    wide.defvjp(
+        lambda *operands: (wide(*operands), operands), lambda operands, signal: jax.vjp(own, *operands)[1](signal)
+    )
+    return wide
+
+
+def _at_own_width(eqn: Any, *operands: jax.Array) -> list[jax.Array]:
+    """Evaluates an equation in its own types, between conversions from and to float32."""
+    pairs = zip(operands, (atom.aval for atom in eqn.invars), strict=True)
+    narrow = [operand.astype(aval.dtype) if _is_half(aval) else operand for operand, aval in pairs]
+    return [_wide(output) for output in _evaluator(eqn)(*narrow)]
 
 
 def _wide(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """Backward passes that treat ReLUs in their own way. One forward and one backward pass per map.
 
-A ReLU is recognised by what it computes and not by its name: max(x, 0), clamp(x, 0, 6), where(x > 0, x, 0) and its
-relatives, x·(x > 0), and the minimum with a constant next to one of these (ReLU6); written by hand or inside
-`jax.nn.relu` and `jax.nn.relu6`. Other functions, leaky ReLUs among them, keep their own derivative. What computes a
-ReLU in yet another way is refused, because its own derivative would pass for a rule.
+A ReLU is recognised by what it computes and what for, not by its name: max(x, 0), -min(-x, 0), clamp(x, 0, 6),
+where(x > 0, x, 0) and its relatives, x·(x > 0), and the minimum with a constant next to one of these (ReLU6); written
+by hand or inside `jax.nn.relu` and `jax.nn.relu6`. No ReLUs are the clip of a variance in a normalisation, the clips
+that a larger function of the same value computes with (hard-swish, CELU, PReLU), the two-sided clip of a shifted value
+(hard sigmoid) and that of the image. Other functions, leaky ReLUs among them, keep their own derivative. If a model
+computes a ReLU in yet another way, it is refused, because its own derivative would pass for a rule.
 """
 
 import functools
@@ -15,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import graph as graphs
+from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
-from xinv.explain.kinds import interior, is_pointwise
+from xinv.explain.kinds import dependent, interior, is_pointwise, is_rearranging
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 GREATER, LESS = ("gt", "ge"), ("lt", "le")
@@ -46,14 +49,15 @@ def guided_backprop() -> Explainer:
 
 
 class Clip(NamedTuple):
-    """min(max(value, low), high), where None is a bound that there is not."""
+    """min(max(value, low), high), where None is a bound that there is not; `mirrored`: of -value, for -max(value, 0)."""
 
     value: Slot
     low: Slot | None = None
     high: Slot | None = None
+    mirrored: bool = False
 
 
-def rectifiers(equations: Sequence[Equation]) -> dict[Slot, Clip]:
+def rectifiers(equations: Sequence[Equation], image: Slot | None = None) -> dict[Slot, Clip]:
     """Every ReLU and every upper half of a ReLU6 among equations in order of evaluation, by its output."""
     made: dict[Slot, Equation] = {}
     clips: dict[Slot, Clip] = {}
@@ -62,10 +66,63 @@ def rectifiers(equations: Sequence[Equation]) -> dict[Slot, Clip]:
         if clip is not None and clip.value.carries:
             clips[equation.outputs[0]] = clip
         made.update(dict.fromkeys(equation.outputs, equation))
+
+    # Which clips are for something else
+    others = roles.spreads(equations) | _within(equations)
+    clips = {output: clip for output, clip in clips.items() if output not in others and clip.value not in others}
     relus = {output: clip for output, clip in clips.items() if clip.low is not None and clip.low.is_all(0)}
     rectified = {clip.value for clip in relus.values()}
     halves = {o: clip for o, clip in clips.items() if clip.low is None and (clip.value in relus or o in rectified)}
-    return relus | halves
+    found = relus | halves
+    shifted = {output for output in found if _is_shifted(output, found, made, image)}
+    return {output: clip for output, clip in found.items() if output not in shifted} | _mirrored(equations, clips, made)
+
+
+def _within(equations: Sequence[Equation]) -> set[Slot]:
+    """Values between one value and a pointwise function of it that several ways lead to."""
+    position: dict[Slot, int] = {}
+    found: set[Slot] = set()
+    for number, equation in enumerate(equations):
+        way = interior(equation, equations, position)
+        position.update(dict.fromkeys(equation.outputs, number))
+        if way is not None:
+            found.update(slot for step in way[1] for slot in step.outputs)
+    return found
+
+
+def _is_shifted(
+    output: Slot, found: Mapping[Slot, Clip], made: Mapping[Slot, Equation], image: Slot | None
+) -> bool:
+    """Whether it belongs to a clip from both sides of the image, or of a value that a number was added to."""
+    inner = found.get(found[output].value)
+    outer = next((clip for clip in found.values() if clip.value is output), None)
+    if inner is None and outer is None and found[output].high is None:
+        return False
+    slot = found[output].value if inner is None else inner.value
+    while slot in made and made[slot].name in ("add", "convert_element_type", "div", "mul", "neg", "sub"):
+        equation = made[slot]
+        numbers = [operand.number for operand in equation.inputs if operand.constant is not None]
+        if len(dependent(equation.inputs)) != 1 or None in numbers:
+            return False
+        if equation.name in ("add", "sub") and numbers != [0]:
+            return True
+        (slot,) = dependent(equation.inputs)
+    while slot in made and is_rearranging(made[slot]) and len(dependent(made[slot].inputs)) == 1:
+        (slot,) = dependent(made[slot].inputs)
+    return slot is image
+
+
+def _mirrored(
+    equations: Sequence[Equation], clips: Mapping[Slot, Clip], made: Mapping[Slot, Equation]
+) -> dict[Slot, Clip]:
+    """min(-x, 0) where all that reads it changes its sign: the ReLU of x."""
+    found = {}
+    for output, clip in clips.items():
+        readers = [equation.name for equation in equations if output in equation.inputs]
+        negated = clip.value in made and made[clip.value].name == "neg" and set(readers) == {"neg"}
+        if clip.low is None and clip.high.is_all(0) and negated:
+            found[output] = clip._replace(mirrored=True)
+    return found
 
 
 def _clip(equation: Equation, made: Mapping[Slot, Equation]) -> Clip | None:
@@ -122,6 +179,8 @@ def _gated(value: Slot, gate: Slot, made: Mapping[Slot, Equation]) -> Clip | Non
 
 def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
     """Eq. in section 3.4: R = (x > 0)·(R > 0)·R, and x < 6 for a ReLU6; strictly, whatever the derivative at ties."""
+    if clip.mirrored:
+        return jnp.where(value > 0, jax.nn.relu(signal), 0)
     over = True if clip.low is None else value > clip.low.constant
     under = True if clip.high is None else value < clip.high.constant
     return jnp.where(jnp.logical_and(over, under), jax.nn.relu(signal), 0)
@@ -130,7 +189,7 @@ def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
 def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array]) -> Explainer:
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         graph = graphs.trace(one(apply, variables), image, lambda equation: _clip(equation, {}) is not None)
-        clips = rectifiers(graph.equations)
+        clips = rectifiers(graph.equations, graph.input)
         _refuse_hidden(name, graph)
         _refuse_unknown(name, graph, clips)
         if not clips:
@@ -141,8 +200,9 @@ def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array
             return None if clip is None else functools.partial(send, clip)
 
         def send(clip: Clip, site: Site) -> list[jax.Array | None]:
-            inputs = site.equation.inputs
-            signal = back(clip, site.inputs[inputs.index(clip.value)], site.signals[0])
+            inputs, sign = site.equation.inputs, -1 if clip.mirrored else 1
+            value = sign * site.inputs[inputs.index(clip.value)]
+            signal = sign * back(clip, value, sign * site.signals[0])
             return [signal if slot is clip.value else None for slot in inputs]
 
         logits, pull = walk(graph, image, rules)
