@@ -36,7 +36,7 @@ from xinv import plugins
 from xinv.explain.anchors import anchors
 from xinv.explain.batch import batch
 from xinv.explain.cam import class_cams, constituent_cams, gradcam, gradcam_plus_plus, guided_gradcam
-from xinv.explain.cut import cut
+from xinv.explain.cut import cut, layers
 from xinv.explain.deeplift import deeplift
 from xinv.explain.gradient import gradient, input_x_gradient, integrated_gradients, saliency
 from xinv.explain.guided import deconvolution, guided_backprop
@@ -72,7 +72,7 @@ FACTORIES = (
     smoothgrad,
     vargrad,
 )
-__all__ = ["FACTORIES", "SCALES", "batch", "build", "cut", "normalise", *(factory.__name__ for factory in FACTORIES)]
+__all__ = ["FACTORIES", "SCALES", "batch", "build", "cut", "layers", "normalise", *(factory.__name__ for factory in FACTORIES)]
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Explainer:

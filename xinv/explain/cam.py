@@ -4,15 +4,17 @@ One forward pass, and a backward pass down to the tensor only. `graph.cut` says 
 """
 
 import functools
+import sys
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain.cut import SIDES, cut
+from xinv.explain.cut import SIDES, Tokens, cut
 from xinv.explain.graph import one
 from xinv.explain.guided import guided_backprop
+from xinv.numbers import is_count, require, require_flag
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LINEAR, CUBIC = ("linear", "bilinear", "trilinear"), ("cubic", "bicubic", "tricubic")
@@ -25,7 +27,11 @@ Rest = Callable[[jax.Array], jax.Array]
 
 @functools.cache
 def gradcam(
-    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = True
+    layer: str | int | None = None,
+    of: str = "output",
+    upsample: str | None = None,
+    relu: bool = True,
+    tokens: Tokens | None = None,
 ) -> Explainer:
     """Grad-CAM: the tensor's channels, weighted by their mean gradient and summed (Selvaraju et al. 2017, eq. 1 and 2).
 
@@ -36,6 +42,7 @@ def gradcam(
       of: "output" of the layer, or its "input".
       upsample: one of `UPSAMPLING`, or None to leave the map at the tensor's size.
       relu: whether negative evidence is dropped, as in the paper.
+      tokens: rows and columns of a transformer's patches, where its tokens are named or their grid is not found.
 
     Raises:
       InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c].
@@ -45,12 +52,16 @@ def gradcam(
         alpha = _slope(activation, rest, label).mean((1, 2), keepdims=True)  # eq. 1
         return (alpha * activation).sum(-1, keepdims=True)[0]  # eq. 2
 
-    return _map(cams, layer, of, upsample, relu)
+    return _map(cams, layer, of, upsample, relu, tokens)
 
 
 @functools.cache
 def gradcam_plus_plus(
-    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = True
+    layer: str | int | None = None,
+    of: str = "output",
+    upsample: str | None = None,
+    relu: bool = True,
+    tokens: Tokens | None = None,
 ) -> Explainer:
     """Grad-CAM++: each position's positive gradient has a weight of its own (Chattopadhyay et al. 2018, eq. 5, 7, 19).
 
@@ -65,12 +76,16 @@ def gradcam_plus_plus(
         weight = (share * jax.nn.relu(slope)).sum((1, 2), keepdims=True)  # eq. 7
         return (weight * activation).sum(-1, keepdims=True)[0]
 
-    return _map(cams, layer, of, upsample, relu)
+    return _map(cams, layer, of, upsample, relu, tokens)
 
 
 @functools.cache
 def class_cams(
-    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = True
+    layer: str | int | None = None,
+    of: str = "output",
+    upsample: str | None = None,
+    relu: bool = True,
+    tokens: Tokens | None = None,
 ) -> Explainer:
     """Σ-CAM: one Grad-CAM for every class, whatever the label (Zhao et al. 2021, section 3.3).
 
@@ -82,12 +97,16 @@ def class_cams(
         (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
         return jnp.einsum("kc,hwc->hwk", slopes.mean((2, 3))[:, 0], activation[0])
 
-    return _map(cams, layer, of, upsample, relu)
+    return _map(cams, layer, of, upsample, relu, tokens)
 
 
 @functools.cache
 def constituent_cams(
-    layer: str | int | None = None, of: str = "output", upsample: str | None = None, relu: bool = False
+    layer: str | int | None = None,
+    of: str = "output",
+    upsample: str | None = None,
+    relu: bool = False,
+    tokens: Tokens | None = None,
 ) -> Explainer:
     """∂-CAM: the terms that Grad-CAM sums, one per channel of the tensor (Zhao et al. 2021, section 3.3).
 
@@ -98,16 +117,18 @@ def constituent_cams(
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         return (_slope(activation, rest, label).mean((1, 2), keepdims=True) * activation)[0]
 
-    return _map(cams, layer, of, upsample, relu)
+    return _map(cams, layer, of, upsample, relu, tokens)
 
 
 @functools.cache
-def guided_gradcam(layer: str | int | None = None, of: str = "output", upsample: str = "bilinear") -> Explainer:
+def guided_gradcam(
+    layer: str | int | None = None, of: str = "output", upsample: str = "bilinear", tokens: Tokens | None = None
+) -> Explainer:
     """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The map is [H,W,C].
 
     Arguments and errors as for `gradcam` and `guided_backprop`.
     """
-    coarse, fine = gradcam(layer, of, upsample), guided_backprop()
+    coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         return fine(apply, variables, image, label, key) * coarse(apply, variables, image, label, key)
@@ -116,19 +137,32 @@ def guided_gradcam(layer: str | int | None = None, of: str = "output", upsample:
 
 
 def _map(
-    cams: Callable[..., jax.Array], layer: str | int | None, of: str, upsample: str | None, relu: bool
+    cams: Callable[..., jax.Array],
+    layer: str | int | None,
+    of: str,
+    upsample: str | None,
+    relu: bool,
+    tokens: Tokens | None,
 ) -> Explainer:
     """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
     if upsample is not None and upsample not in UPSAMPLING:
         raise InputError(f"upsample={upsample!r} is no method: choose None or one of {', '.join(UPSAMPLING)}")
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
+    require_flag(relu=relu)
+    pair = tokens is None or (isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens))
+    require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
+    named = layer is None or isinstance(layer, str) or is_count(layer, -sys.maxsize)
+    require(named, "layer", layer, "None, a tensor's name or a convolution's index")
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        activation, rest = cut(one(apply, variables), image, layer, of)
+        activation, rest = cut(one(apply, variables), image, layer, of, tokens)
         if activation.ndim != 4:
             name = "the default layer" if layer is None else f"layer {layer!r}"
-            raise InputError(f"a class activation map needs a tensor [1,h,w,c], but {name} is {list(activation.shape)}")
+            raise InputError(
+                f"a class activation map needs a tensor [1,h,w,c], but {name} is {list(activation.shape)}: of "
+                "tokens [1,T,C] give their rows and columns as tokens=(h, w)"
+            )
         cam = cams(activation, rest, label)
         cam = jax.nn.relu(cam) if relu else cam
         return cam if upsample is None else _resize(cam, image.shape[:2], upsample)

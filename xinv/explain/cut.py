@@ -1,59 +1,299 @@
 """Opens a model at one tensor: the tensor's value, and the rest of the model as a function of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, read, trace
-from xinv.explain.kinds import dependent, is_pointwise
-from xinv.types import InputError
+from xinv.explain import layout
+from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
+from xinv.explain.kinds import WEIGHTED, dependent, is_pointwise
+from xinv.explain.layers import is_layer
+from xinv.explain.layout import CONVOLVING, RESHAPING, Grid
+from xinv.types import Apply, Array, InputError, Variables
 
 SIDES = ("output", "input")
-CONVOLVING = frozenset({"conv_general_dilated", "depthwise"})
+Tokens = tuple[int, int]
+"""Rows and columns of the patches that a transformer's tokens stand for."""
+
+
+class Named(NamedTuple):
+    """A tensor that `layer` can name.
+
+    Attributes:
+      layer: its name or its convolution's index; None for the default.
+      kind: "named", "convolution" or "default".
+      shape: [1,h,w,c], or as the model has it where it has no grid.
+    """
+
+    layer: str | int | None
+    kind: str
+    shape: tuple[int, ...]
 
 
 def cut(
-    function: Callable[[jax.Array], jax.Array], image: jax.Array, layer: str | int | None = None, of: str = "output"
+    function: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    layer: str | int | None = None,
+    of: str = "output",
+    tokens: Tokens | None = None,
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     """Opens a function at one tensor.
 
     Args:
       function: any JAX function of one array that returns one array.
-      image: where to evaluate it.
+      image: where to evaluate it, [H,W,C].
       layer: the name that the model gave a tensor with `jax.ad_checkpoint.checkpoint_name` (the last of that name), or
         the index of a convolution (negative from the end), which stands for its output after all that follows
         elementwise: bias, BatchNorm, residual sum, activation, but no pooling. None is the tensor named "cam" or, in a
-        model that names none so, convolution -1.
+        model that names none so, the last feature map: the last value with rows and columns before pooling or
+        flattening that all ways from them to the output lead through. Where the output reads a class token alone, that
+        are the tokens that the last block's attention reads (of a pre-norm block, normalised), without that token.
       of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
+      tokens: rows and columns of the patches, where the model's tokens [1,T,C] are to be read as a grid: in a named
+        tensor, and where the default does not find it. Other tokens come first.
 
     Returns:
       the tensor, and the function from it to the output, in which all that does not depend on it is held fixed. What a
-      convolution gives or takes is [1,h,w,c], also in a model of another layout; a named tensor is as the model has it.
+      convolution gives or takes, the default and tokens are [1,h,w,c], also in a model of another layout; a named
+      tensor is as the model has it.
 
     Raises:
-      InputError: there is no such layer.
+      InputError: there is no such layer, or the output does not depend on it.
     """
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
     graph = trace(function, image)
-    slot, order = _find(graph, layer)
+    view = _View(graph, image.shape, tokens)
+    slot, place = view.find(layer)
     if of == "input":
-        above = _convolutions(_upstream(graph, slot))
-        if not above:
-            raise InputError(f"layer {layer!r} has no input to explain: no convolution leads to it")
-        slot, order = dependent(above[-1].inputs)[0], _order(above[-1], "lhs_spec")
-    order = order or tuple(range(len(slot.shape)))
+        slot, place = view.source(slot, layer)
+    if slot not in view.needs.of or not (place.grid is None or layout.covers(view.needs.of[slot], place.grid)):
+        raise InputError(f"{_called(layer)} has no influence on the logits: choose another")
     below = _downstream(graph, slot)
     tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
     fixed = evaluate((e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image})
 
     def rest(value: jax.Array) -> jax.Array:
-        value = jnp.transpose(value, np.argsort(order))
-        return read(evaluate(tail, {**fixed, slot: value}), [graph.output])[0]
+        return read(evaluate(tail, {**fixed, slot: place.put(value, fixed[slot])}), [graph.output])[0]
 
-    return jnp.transpose(fixed[slot], order), rest
+    return place.take(fixed[slot]), rest
+
+
+def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | None = None) -> list[Named]:
+    """Lists the tensors of a model that `layer` can name, in order, and the default last.
+
+    Args:
+      apply, variables: the model's.
+      image: [H,W,C]; its shape alone matters.
+      tokens: as for `cut`.
+    """
+    graph = trace(one(apply, variables), image)
+    view = _View(graph, image.shape, tokens)
+    names = [(name, "named") for name in view.names]
+    choices = [*((number, "convolution") for number in range(len(view.convolutions))), *names]
+    found = [Named(layer, kind, _shape(*view.find(layer))) for layer, kind in choices]
+    try:
+        return [*found, Named(None, "default", _shape(*view.find(None)))]
+    except InputError:
+        return found
+
+
+def _shape(slot: Slot, place: "Place") -> tuple[int, ...]:
+    return jax.eval_shape(place.take, jax.ShapeDtypeStruct(slot.shape, slot.dtype)).shape
+
+
+def _called(layer: str | int | None) -> str:
+    return "the default layer" if layer is None else f"layer {layer!r}"
+
+
+class Place(NamedTuple):
+    """How a tensor is read as [1,h,w,c].
+
+    Attributes:
+      grid: where its rows and columns are; None to leave it as it is.
+      order: its axes as batch, space, channels, where no grid is known.
+    """
+
+    grid: Grid | None = None
+    order: tuple[int, ...] | None = None
+
+    def take(self, value: jax.Array) -> jax.Array:
+        """The tensor as [1,h,w,c], or as the model has it."""
+        if self.grid is None:
+            return value if self.order is None else jnp.transpose(value, self.order)
+        leading = self._leading(value)[self._region()]
+        leading = leading.reshape(*self._sizes(), -1)
+        return leading.transpose(*self._rank(), leading.ndim - 1).reshape(1, *self.grid.size, -1)
+
+    def put(self, value: jax.Array, whole: jax.Array) -> jax.Array:
+        """The model's tensor, with what `take` gives replaced by `value`."""
+        if self.grid is None:
+            return value if self.order is None else jnp.transpose(value, np.argsort(self.order))
+        sizes, rank, leading = self._sizes(), self._rank(), self._leading(whole)
+        part = value.reshape(*(sizes[axis] for axis in rank), -1)
+        part = part.transpose(*np.argsort(rank), part.ndim - 1).reshape(leading[self._region()].shape)
+        return jnp.moveaxis(leading.at[self._region()].set(part), range(len(self.grid.axes)), self.grid.axes)
+
+    def _leading(self, value: jax.Array) -> jax.Array:
+        return jnp.moveaxis(value, self.grid.axes, range(len(self.grid.axes)))
+
+    def _region(self) -> tuple[slice, ...]:
+        return tuple(slice(span.start, span.start + span.length) for span in self.grid.spans)
+
+    def _sizes(self) -> list[int]:
+        return [factor.size for span in self.grid.spans for factor in span.factors]
+
+    def _rank(self) -> list[int]:
+        """The order of the factors in which rows come before columns."""
+        kinds = [factor.of for span in self.grid.spans for factor in span.factors]
+        return sorted(range(len(kinds)), key=lambda number: kinds[number] == layout.COLUMNS)
+
+
+class _View:
+    """A graph with what is known of its tensors."""
+
+    def __init__(self, graph: Graph, shape: Sequence[int], tokens: Tokens | None):
+        self.graph, self.tokens = graph, tokens
+        self.layouts = layout.layouts(graph, shape, tokens)
+        self.needs = layout.needs(graph)
+        self.names = {e.params["name"]: e.outputs[0] for e in graph.equations if e.name == "name"}
+        self.convolutions = _convolutions(graph.equations)
+
+    def grid(self, slot: Slot) -> Grid | None:
+        return layout.grid(self.layouts.get(slot))
+
+    def find(self, layer: str | int | None) -> tuple[Slot, Place]:
+        """The tensor that `layer` stands for, and how it is read."""
+        if layer is None and "cam" not in self.names:
+            return self._default()
+        layer = "cam" if layer is None else layer
+        if layer in self.names:
+            slot = self.names[layer]
+            grid = self._named_tokens(slot, layer) if self.tokens and len(slot.shape) == 3 else None
+            return slot, Place(grid)
+        count = len(self.convolutions)
+        if isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count:
+            convolution = self.convolutions[layer]
+            slot = self._activated(convolution.outputs[0])
+            grid = self.grid(slot)
+            return slot, Place(grid, None if grid else _order(convolution, "out_spec"))
+        listed = ", ".join(map(repr, self.names)) or "none"
+        raise InputError(
+            f"the model has no layer {layer!r}: it names {listed} and has {count} convolutions, counted from 0"
+        )
+
+    def source(self, slot: Slot, layer: str | int | None) -> tuple[Slot, Place]:
+        """The input of the last convolution that leads to a tensor."""
+        above = _convolutions(_upstream(self.graph, slot))
+        if not above:
+            raise InputError(f"{_called(layer)} has no input to explain: no convolution leads to it")
+        slot = dependent(above[-1].inputs)[0]
+        grid = self.grid(slot)
+        return slot, Place(grid, None if grid else _order(above[-1], "lhs_spec"))
+
+    def _named_tokens(self, slot: Slot, layer: str | int) -> Grid:
+        rows, columns = self.tokens
+        extra = slot.shape[1] - rows * columns
+        if extra < 0:
+            raise InputError(f"tokens={self.tokens} are more than the {slot.shape[1]} of {_called(layer)}")
+        factors = layout.Factor(layout.ROWS, rows, 1), layout.Factor(layout.COLUMNS, columns, 1)
+        return Grid((1,), (layout.Span(extra, factors),), self.tokens)
+
+    def _default(self) -> tuple[Slot, Place]:
+        """The last feature map that all of the output's ways from rows and columns lead through."""
+        for slot in reversed(self._narrows()):
+            if not self._is_projection(slot):
+                return slot, Place(self.grid(slot))
+        count = len(self.convolutions)
+        raise InputError(
+            "the model has no feature map with rows and columns: name one with jax.ad_checkpoint.checkpoint_name(x, "
+            f"'cam'), or give tokens=(h, w) for a transformer's; it has {count} convolutions"
+        )
+
+    def _narrows(self) -> list[Slot]:
+        """Feature maps after which, in order of evaluation, no other value with rows and columns is still to be read."""
+        last: dict[Slot, int] = {}
+        for (number, place), box in self.needs.by.items():
+            slot = self.graph.equations[number].inputs[place]
+            if self._reads_grid(slot, box):
+                last[slot] = max(number, last.get(slot, -1))
+        found, live = [], {self.graph.input} & last.keys()
+        learned, pooled = set(), set()
+        for number, equation in enumerate(self.graph.equations):
+            live = {slot for slot in live if last[slot] > number} | {s for s in equation.outputs if s in last}
+            self._follow(equation, learned, pooled)
+            slot = equation.outputs[0]
+            if live == {slot} and slot in learned and slot not in pooled and slot.carries:
+                grid = self.grid(slot)
+                if grid is not None and grid.size[0] * grid.size[1] > 1:
+                    found.append(slot)
+        return found
+
+    def _reads_grid(self, slot: Slot, box: layout.Box) -> bool:
+        """Whether a part of a value has any of its rows or columns, of whatever form."""
+        spans = self.layouts.get(slot, ())
+        pairs = [(side, span) for side, span in zip(box, spans, strict=False) if span is not None]
+        return bool(pairs) and all(
+            low < span.start + span.length and span.start < high for (low, high), span in pairs
+        )
+
+    def _follow(self, equation: Equation, learned: set[Slot], pooled: set[Slot]) -> None:
+        """Adds an equation's outputs to the values after a layer, and to those pooled since the last layer."""
+        values = dependent(equation.inputs)
+        layer = _is_weighing(equation)
+        if layer or learned.intersection(values):
+            learned.update(equation.outputs)
+        gridded = [slot for slot in values if slot in self.layouts]
+        reduced = equation.name.startswith("reduce_") and len(self.layouts.get(equation.outputs[0], ())) > 0
+        fewer = reduced and any(
+            len(_factors(self.layouts[slot])) > len(_factors(self.layouts[equation.outputs[0]])) for slot in gridded
+        )
+        pools = equation.name.startswith("reduce_window") or fewer
+        if not layer and (pools or (gridded and all(slot in pooled for slot in gridded))):
+            pooled.update(equation.outputs)
+
+    def _is_projection(self, slot: Slot) -> bool:
+        """Whether an attention multiplies it by itself, without another layer between: queries and keys in one."""
+        reached, products = {slot}, set()
+        for equation in self.graph.equations:
+            values = dependent(equation.inputs)
+            if equation.name in WEIGHTED and len(values) == 2 and reached.intersection(values):
+                products.update(equation.outputs)
+            elif equation.name == "exp" and products.intersection(values):
+                return True
+            elif not is_layer(equation):
+                products.update(equation.outputs if products.intersection(values) else ())
+                reached.update(equation.outputs if reached.intersection(values) else ())
+        return False
+
+    def _activated(self, slot: Slot) -> Slot:
+        """The last value that elementwise equations make of `slot` before any other equation reads one of them."""
+        reached = {slot}
+        for equation in self.graph.equations:
+            if not reached.intersection(equation.inputs):
+                continue
+            output = equation.outputs[0]
+            still = is_pointwise(equation) and np.prod(output.shape) == np.prod(slot.shape)
+            moved = equation.name in RESHAPING | {"transpose", "broadcast_in_dim"} and self.grid(output) is not None
+            if not still and not (moved and np.prod(output.shape) == np.prod(slot.shape)):
+                break
+            if output.carries:
+                slot = output
+            reached.update(equation.outputs)
+        return slot
+
+
+def _factors(spans: layout.Layout) -> list[layout.Factor]:
+    return [factor for span in spans if span is not None for factor in span.factors]
+
+
+def _is_weighing(equation: Equation) -> bool:
+    """Whether it is a layer, or a function with its own derivative around one."""
+    inner = inside(equation) if equation.name in CUSTOM else []
+    return is_layer(equation) or any(step.name in WEIGHTED for step in inner)
 
 
 def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
@@ -65,23 +305,6 @@ def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
     return None
 
 
-def _find(graph: Graph, layer: str | int | None) -> tuple[Slot, tuple[int, ...] | None]:
-    """The tensor that `layer` stands for, and the order of its axes where its convolution tells it."""
-    names = {e.params["name"]: e.outputs[0] for e in graph.equations if e.name == "name"}
-    convolutions = _convolutions(graph.equations)
-    if layer is None:
-        layer = "cam" if "cam" in names else -1
-    if layer in names:
-        return names[layer], None
-    if isinstance(layer, int) and -len(convolutions) <= layer < len(convolutions):
-        convolution = convolutions[layer]
-        return _activated(graph, convolution.outputs[0]), _order(convolution, "out_spec")
-    listed = ", ".join(map(repr, names)) or "none"
-    raise InputError(
-        f"the model has no layer {layer!r}: it names {listed} and has {len(convolutions)} convolutions, counted from 0"
-    )
-
-
 def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
     """Those of the image with a kernel, functions with their own derivative around one among them."""
     found = []
@@ -90,20 +313,6 @@ def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
         if names & CONVOLVING and dependent(equation.inputs):
             found.append(equation)
     return found
-
-
-def _activated(graph: Graph, slot: Slot) -> Slot:
-    """The last value that elementwise equations make of `slot` before any other equation reads one of them."""
-    reached = {slot}
-    for equation in graph.equations:
-        if not reached.intersection(equation.inputs):
-            continue
-        if not is_pointwise(equation) or equation.outputs[0].shape != slot.shape:
-            break
-        if equation.outputs[0].carries:
-            slot = equation.outputs[0]
-        reached.update(equation.outputs)
-    return slot
 
 
 def _downstream(graph: Graph, slot: Slot) -> set[Slot]:

@@ -1,0 +1,350 @@
+"""Where the image's rows and columns are in each value of a model, and which part of a value the output reads.
+
+Both follow from shapes alone. `layouts` walks forward: convolutions, pooling, reshapes into patches or tokens and
+transposes move rows and columns to other axes. `needs` walks backward: where only a class token is read, no other is.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from xinv.explain.graph import Equation, Graph, Slot, inside
+from xinv.explain.kinds import is_pointwise
+from xinv.explain.layers import same_axis
+
+ROWS, COLUMNS, OTHER = "rows", "columns", "other"
+CONVOLVING = frozenset({"conv_general_dilated", "depthwise"})
+RESHAPING = frozenset({"expand_dims", "reshape", "squeeze"})
+
+
+class Factor(NamedTuple):
+    """A stretch of an axis that counts rows or columns: `size` of them, `stride` pixels apart."""
+
+    of: str
+    size: int
+    stride: int
+
+
+class Span(NamedTuple):
+    """The positions from `start` on of an axis count rows, columns or both, the last factor fastest."""
+
+    start: int
+    factors: tuple[Factor, ...]
+
+    @property
+    def length(self) -> int:
+        """How many positions that are."""
+        return math.prod(factor.size for factor in self.factors)
+
+
+Layout = tuple[Span | None, ...]
+"""One entry for each axis of a value: None where it counts neither rows nor columns."""
+Box = tuple[tuple[int, int], ...]
+"""For each axis, the first position and the one after the last."""
+
+
+def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None) -> dict[Slot, Layout]:
+    """The layout of each value that has one, in a graph of an image [H,W,C].
+
+    Args:
+      graph: of a function of one image.
+      shape: the image's.
+      tokens: rows and columns of the patches. Values [1,T,C] whose layout cannot be told have them as their last tokens.
+    """
+    rows, columns = (Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False))
+    found: dict[Slot, Layout] = {graph.input: (rows, columns, None)}
+    for equation in graph.equations:
+        slot = equation.outputs[0]
+        layout = _forward(equation, found)
+        if tokens and (layout is None or not any(layout)) and len(slot.shape) == 3:
+            layout = _given(slot.shape, tokens)
+        if layout is not None and any(layout):
+            found[slot] = tuple(span if size > 1 else None for span, size in zip(layout, slot.shape, strict=True))
+    return found
+
+
+def _given(shape: Sequence[int], tokens: tuple[int, int]) -> Layout | None:
+    extra = shape[1] - math.prod(tokens)
+    factors = Factor(ROWS, tokens[0], 1), Factor(COLUMNS, tokens[1], 1)
+    return (None, Span(extra, factors), None) if 0 <= extra <= 8 else None
+
+
+def _forward(equation: Equation, found: Mapping[Slot, Layout]) -> Layout | None:
+    """The layout of an equation's output."""
+    name, params, (output, *_) = equation.name, equation.params, equation.outputs
+    ours = [found.get(slot, (None,) * len(slot.shape)) for slot in equation.inputs]
+    if not any(slot in found for slot in equation.inputs):
+        return None
+    convolution = next((e for e in (equation, *inside(equation)) if e.name in CONVOLVING), None)
+    if convolution is not None:
+        return _convolved(convolution, ours[0], output.shape)
+    if is_pointwise(equation) or name in ("cumsum", "cummax", "cumprod", "linear", "sort"):
+        same = [layout for layout, slot in zip(ours, equation.inputs, strict=True) if slot.shape == output.shape]
+        return tuple(_agreed(spans) for spans in zip(*same, strict=True)) if same else None
+    if name == "transpose":
+        return tuple(ours[0][axis] for axis in params["permutation"])
+    if name == "broadcast_in_dim":
+        layout: list[Span | None] = [None] * len(output.shape)
+        for axis, place in enumerate(params["broadcast_dimensions"]):
+            layout[place] = ours[0][axis]
+        return tuple(layout)
+    if name in RESHAPING:
+        return _reshaped(equation.inputs[0].shape, ours[0], output.shape)
+    if name in ("rev", "dynamic_update_slice"):
+        return ours[0]
+    if name.startswith("reduce_window"):
+        return tuple(_resized(span, size) for span, size in zip(ours[0], output.shape, strict=True))
+    if name.startswith("reduce_") and "axes" in params:
+        return tuple(span for axis, span in enumerate(ours[0]) if axis not in params["axes"])
+    if name == "slice":
+        steps = params["strides"] or (1,) * len(output.shape)
+        return tuple(map(_sliced, ours[0], params["start_indices"], output.shape, steps))
+    if name == "pad":
+        return tuple(
+            span if not any(config) else _padded(span, size, config)
+            for span, size, config in zip(ours[0], output.shape, params["padding_config"], strict=True)
+        )
+    if name == "concatenate":
+        return _joined(equation, ours)
+    if name == "dot_general":
+        return _multiplied(equation, ours)
+    return None
+
+
+def _agreed(spans: Sequence[Span | None]) -> Span | None:
+    known = {span for span in spans if span is not None}
+    return known.pop() if len(known) == 1 else None
+
+
+def _resized(span: Span | None, size: int) -> Span | None:
+    """The span of an axis that rows or columns alone run along, when it has another size."""
+    if span is None or len(span.factors) != 1:
+        return None
+    return Span(0, (span.factors[0]._replace(size=size),))
+
+
+def _padded(span: Span | None, size: int, config: Sequence[int]) -> Span | None:
+    if span is None or len(span.factors) == 1:
+        return _resized(span, size)
+    low, _, interior = config
+    return span._replace(start=span.start + low) if not interior and low >= 0 else None
+
+
+def _sliced(span: Span | None, start: int, size: int, step: int) -> Span | None:
+    if span is None:
+        return None
+    if step == 1 and start <= span.start and span.start + span.length <= start + size:
+        return span._replace(start=span.start - start)
+    if len(span.factors) == 1 and span.start == 0:
+        (factor,) = span.factors
+        return Span(0, (Factor(factor.of, size, factor.stride * step),))
+    return None
+
+
+def _convolved(convolution: Equation, layout: Layout, shape: Sequence[int]) -> Layout | None:
+    if convolution.name == "depthwise":
+        return (layout[0], *map(_resized, layout[1:3], shape[1:3]), None)
+    dimensions = convolution.params["dimension_numbers"]
+    if len(layout) != len(dimensions.lhs_spec) or len(shape) != len(dimensions.out_spec):
+        return None
+    result: list[Span | None] = [None] * len(shape)
+    result[dimensions.out_spec[0]] = layout[dimensions.lhs_spec[0]]
+    for ours, theirs in zip(dimensions.lhs_spec[2:], dimensions.out_spec[2:], strict=True):
+        result[theirs] = _resized(layout[ours], shape[theirs])
+    return tuple(result)
+
+
+def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
+    along, start = equation.params["dimension"], 0
+    placed: list[Span] = []
+    for layout, slot in zip(ours, equation.inputs, strict=True):
+        span = layout[along]
+        if span is not None:
+            placed.append(span._replace(start=span.start + start))
+        start += slot.shape[along]
+    spans = [_agreed(spans) for spans in zip(*ours, strict=True)]
+    spans[along] = placed[0] if len(placed) == 1 else None
+    return tuple(spans)
+
+
+def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
+    contracted, batched = equation.params["dimension_numbers"]
+    shared = [_agreed([ours[0][a], ours[1][b]]) for a, b in zip(*batched, strict=True)]
+    free = [
+        span
+        for side in (0, 1)
+        for axis, span in enumerate(ours[side])
+        if axis not in contracted[side] and axis not in batched[side]
+    ]
+    return (*shared, *free)
+
+
+def _reshaped(old: Sequence[int], layout: Layout, new: Sequence[int]) -> Layout | None:
+    """Splits and joins the factors of all axes."""
+    rest: list[Factor | _Opaque] = []
+    for size, span in zip(old, layout, strict=True):
+        if span is None:
+            rest += [Factor(OTHER, size, 1)] if size > 1 else []
+        elif span.start == 0 and span.length == size:
+            rest += span.factors
+        else:
+            rest.append(_Opaque(span, size))
+    result: list[Span | None] = []
+    for size in new:
+        taken: list[Factor | _Opaque] = []
+        need = size
+        while need > 1:
+            part = rest.pop(0)
+            if part.size > need:
+                if isinstance(part, _Opaque) or part.size % need:
+                    return None
+                minor = part.size // need
+                rest.insert(0, part._replace(size=minor))
+                part = Factor(part.of, need, part.stride * minor)
+            if need % part.size:
+                return None
+            taken.append(part)
+            need //= part.size
+        result.append(_span(taken))
+    return tuple(result)
+
+
+class _Opaque(NamedTuple):
+    """An axis of which rows and columns take only a part: it is moved whole or not at all."""
+
+    span: Span
+    size: int
+
+
+def _span(parts: Sequence[Factor | _Opaque]) -> Span | None:
+    """The span of an axis made of these."""
+    if len(parts) == 1 and isinstance(parts[0], _Opaque):
+        return parts[0].span
+    if not parts or any(isinstance(part, _Opaque) or part.of == OTHER for part in parts):
+        return None
+    merged = [parts[0]]
+    for part in parts[1:]:
+        last = merged[-1]
+        if part.of == last.of and last.stride == part.stride * part.size:
+            merged[-1] = Factor(part.of, last.size * part.size, part.stride)
+        else:
+            merged.append(part)
+    return Span(0, tuple(merged))
+
+
+class Grid(NamedTuple):
+    """Rows and columns of a value: the axes that count them, and from where on.
+
+    Attributes:
+      axes: one axis, or two.
+      spans: those of the axes.
+      size: rows and columns.
+    """
+
+    axes: tuple[int, ...]
+    spans: tuple[Span, ...]
+    size: tuple[int, int]
+
+
+def grid(layout: Layout | None) -> Grid | None:
+    """The grid of a value; None where it has none: pooled, cut into windows, or both query and key of an attention."""
+    pairs = [(axis, span) for axis, span in enumerate(layout or ()) if span is not None]
+    factors = [factor for _, span in pairs for factor in span.factors]
+    rows, columns = ([factor for factor in factors if factor.of == of] for of in (ROWS, COLUMNS))
+    if len(rows) > 1 or len(columns) > 1 or not rows + columns:
+        return None
+    size = rows[0].size if rows else 1, columns[0].size if columns else 1
+    return Grid(tuple(axis for axis, _ in pairs), tuple(span for _, span in pairs), size)
+
+
+class Needs(NamedTuple):
+    """What the output of a graph reads.
+
+    Attributes:
+      of: the part of each value.
+      by: the part of each value that each equation reads, by the equation's number and the operand's.
+    """
+
+    of: dict[Slot, Box]
+    by: dict[tuple[int, int], Box]
+
+
+def needs(graph: Graph) -> Needs:
+    """What the output of a graph may depend on; by shapes, not by numbers: a part is left out if it cannot matter."""
+    found = Needs({graph.output: _whole(graph.output)}, {})
+    for number, equation in reversed(list(enumerate(graph.equations))):
+        boxes = [(slot, found.of[slot]) for slot in equation.outputs if slot in found.of]
+        for place, slot in enumerate(equation.inputs):
+            if not boxes or slot.constant is not None:
+                continue
+            box = _backward(equation, place, boxes[0][1]) if len(boxes) == 1 else _whole(slot)
+            if box is not None and all(low < high for low, high in box):
+                found.by[number, place] = box
+                found.of[slot] = _union(found.of[slot], box) if slot in found.of else box
+    return found
+
+
+def covers(box: Box | None, region: Grid) -> bool:
+    """Whether a part of a value has any of its rows and columns."""
+    if box is None:
+        return False
+    pairs = zip(region.axes, region.spans, strict=True)
+    return all(box[axis][0] < span.start + span.length and span.start < box[axis][1] for axis, span in pairs)
+
+
+def _whole(slot: Slot) -> Box:
+    return tuple((0, size) for size in slot.shape)
+
+
+def _union(one: Box, other: Box) -> Box:
+    return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
+
+
+def _backward(equation: Equation, place: int, box: Box) -> Box | None:
+    """What an equation reads of its operand for that part of its output; None for nothing."""
+    name, params, slot = equation.name, equation.params, equation.inputs[place]
+    old, new = slot.shape, equation.outputs[0].shape
+    if is_pointwise(equation) and len(old) == len(new):
+        return tuple(side if size > 1 else (0, 1) for side, size in zip(box, old, strict=True))
+    if name == "transpose":
+        order = params["permutation"]
+        return tuple(box[order.index(axis)] for axis in range(len(old)))
+    if name == "broadcast_in_dim":
+        places = params["broadcast_dimensions"]
+        return tuple(box[at] if size > 1 else (0, 1) for at, size in zip(places, old, strict=True))
+    if name in RESHAPING:
+        places = [same_axis(old, new, axis) for axis in range(len(old))]
+        return tuple((0, size) if at is None else box[at] for at, size in zip(places, old, strict=True))
+    if name == "slice":
+        steps = params["strides"] or (1,) * len(old)
+        return tuple(
+            (start + low * step, start + (high - 1) * step + 1)
+            for (low, high), start, step in zip(box, params["start_indices"], steps, strict=True)
+        )
+    if name == "dynamic_slice" and place == 0 and all(index.number is not None for index in equation.inputs[1:]):
+        starts = [int(index.number) for index in equation.inputs[1:]]
+        return tuple((start + low, start + high) for (low, high), start in zip(box, starts, strict=True))
+    if name == "concatenate":
+        along = params["dimension"]
+        start = sum(other.shape[along] for other in equation.inputs[:place])
+        low, high = (min(max(end - start, 0), old[along]) for end in box[along])
+        return (*box[:along], (low, high), *box[along + 1 :])
+    if name.startswith("reduce_") and "axes" in params:
+        sides = iter(box)
+        return tuple((0, size) if axis in params["axes"] else next(sides) for axis, size in enumerate(old))
+    if name == "dot_general":
+        return _of_product(equation, place, box)
+    return _whole(slot)
+
+
+def _of_product(equation: Equation, place: int, box: Box) -> Box:
+    contracted, batched = equation.params["dimension_numbers"]
+    ranks = [len(slot.shape) for slot in equation.inputs]
+    free = [
+        [axis for axis in range(rank) if axis not in (*contracted[side], *batched[side])]
+        for side, rank in enumerate(ranks)
+    ]
+    start = len(batched[0]) + (len(free[0]) if place else 0)
+    found = dict(zip(batched[place], box, strict=False))
+    found |= {axis: box[start + number] for number, axis in enumerate(free[place])}
+    return tuple(found.get(axis, (0, size)) for axis, size in enumerate(equation.inputs[place].shape))
