@@ -30,7 +30,7 @@ from xinv.explain import graph as graphs
 from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
-from xinv.explain.kinds import POOLING, SORTING, SUMMING, WEIGHTED, dependent, fused, is_rearranging, is_unary
+from xinv.explain.kinds import POOLING, SORTING, SUMMING, WEIGHTED, dependent, fused, is_pointwise, is_rearranging
 from xinv.explain.layers import NAME, Layer, is_layer, layered
 from xinv.explain.pooling import compared
 from xinv.explain.shares import SHARES, stabilised
@@ -208,8 +208,8 @@ class _Rules(NamedTuple):
                 return self._product(equation)
             if self.composite.bias and _absorbs(equation, self.normalised):
                 return functools.partial(_proportional, self.composite.epsilon)
-            if is_unary(equation) or equation.name == "stop_gradient":
-                return _pass
+            if is_pointwise(equation) and len(dependent(equation.inputs)) == 1:
+                return _pass  # where a constant repeats the value, the engine sums over the repetitions
             if equation.name in SUMMING or (equation.name in WEIGHTED and not is_layer(equation)):
                 return functools.partial(_proportional, small)
             if is_rearranging(equation) or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING:
