@@ -1,9 +1,13 @@
 """Finds a plug-in by name among a package's public factories; there is no registry to edit."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
+
+import jax
+import numpy as np
 
 from xinv.types import InputError
 
@@ -36,6 +40,40 @@ def build(
     return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
+def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """A factory that gives the same object for the same arguments, however they are spelled: lists become tuples.
+
+    Arrays are compared by their values.
+    """
+    made: dict[Any, Any] = {}
+    signature = inspect.signature(factory)
+
+    @functools.wraps(factory)
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        bound = signature.bind(*map(_hashable, arguments), **{key: _hashable(x) for key, x in keywords.items()})
+        bound.apply_defaults()
+        key = tuple((name, _key(value)) for name, value in bound.arguments.items())
+        if key not in made:
+            made[key] = factory(*bound.args, **bound.kwargs)
+        return made[key]
+
+    return call
+
+
+def _key(value: Any) -> Any:
+    """What two arguments have in common if and only if they are the same; 1, 1.0 and True are three."""
+    if isinstance(value, np.ndarray | jax.Array):
+        array = np.asarray(value)
+        return "array", array.dtype.str, array.shape, array.tobytes()
+    if isinstance(value, tuple):
+        return type(value), tuple(map(_key, value))
+    try:
+        hash(value)
+    except TypeError:
+        return type(value), repr(value)
+    return type(value), value
+
+
 def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
     """Whether the factory `name` of `package.FACTORIES` has that parameter. Raises InputError as `build` does."""
     return parameter in inspect.signature(_factory(package, kind, name)).parameters
@@ -65,4 +103,6 @@ def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:
 
 
 def _hashable(value: Any) -> Any:
-    return tuple(_hashable(item) for item in value) if isinstance(value, list | tuple) else value
+    if isinstance(value, list) or type(value) is tuple:
+        return tuple(_hashable(item) for item in value)
+    return value

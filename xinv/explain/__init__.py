@@ -72,7 +72,16 @@ FACTORIES = (
     smoothgrad,
     vargrad,
 )
-__all__ = ["FACTORIES", "SCALES", "batch", "build", "cut", "layers", "normalise", *(factory.__name__ for factory in FACTORIES)]
+__all__ = [
+    "FACTORIES",
+    "SCALES",
+    "batch",
+    "build",
+    "cut",
+    "layers",
+    "normalise",
+    *(factory.__name__ for factory in FACTORIES),
+]
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Explainer:

@@ -7,7 +7,6 @@ is distributed exactly as one drawn for A + f, because superpixels are kept inde
 candidate are independent and identically distributed as the bounds require; candidates merely share them.
 """
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,10 @@ import jax.numpy as jnp
 
 from xinv.explain import coalitions
 from xinv.explain.coalitions import Baseline
+from xinv.explain.door import enter
 from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.numbers import is_count, is_number
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SLACK = 0.05
@@ -46,7 +48,7 @@ class _Rules(NamedTuple):
     """Rounds in all."""
 
 
-@functools.cache
+@cached
 def anchors(
     threshold: float = 0.95,
     delta: float = 0.1,
@@ -95,19 +97,20 @@ def anchors(
     max_samples in all. Images mapped together take as many rounds as the hardest of them.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma)
-    coalitions.check_baseline(baseline)
+    baseline = coalitions.check_baseline(baseline)
     for name, share in {"threshold": threshold, "delta": delta, "tau": tau, "p_sample": p_sample}.items():
-        if not 0 < share < 1:
-            raise InputError(f"anchors' {name} lies between 0 and 1, not {share}")
+        if not is_number(share) or not 0 < share < 1:
+            raise InputError(f"anchors' {name} lies between 0 and 1, not {share!r}")
     sizes = {"batch_size": batch_size, "coverage_samples": coverage_samples, "beam_size": beam_size}
     for name, size in {**sizes, "max_rounds": max_rounds, "max_size": 1 if max_size is None else max_size}.items():
-        if size < 1:
-            raise InputError(f"anchors' {name} is at least 1, not {size}")
-    if max_samples < batch_size * beam_size:
+        if not is_count(size, 1):
+            raise InputError(f"anchors' {name} is a whole number of at least 1, not {size!r}")
+    if not is_count(max_samples, batch_size * beam_size):
         raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples}")
     rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label, least=2)
         game, count = coalitions.game(segmenter, image, baseline)
         coverage_key, key = jax.random.split(key)
         covered = jax.random.bernoulli(coverage_key, 1 - p_sample, (coverage_samples, count))

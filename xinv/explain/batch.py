@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv import parallel
-from xinv.explain import memory
+from xinv.explain import door, memory
 from xinv.images import as_float
 from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables
 
@@ -38,7 +38,8 @@ def batch(
         `jax.tree_util.Partial` hands its arrays over with the variables: others of their shapes compile nothing anew.
       variables: the model's.
       images: array-like [N,H,W,C], uint8 or float in [0,1].
-      labels: the classes to explain, int [N]; None explains the class that the model predicts.
+      labels: the classes to explain, int [N]; None explains the class that the model predicts, of a model with one
+        logit that logit.
       key: for explainers that sample.
       batch_size: images per dispatch; None takes as many as fit in memory, at most `LARGEST` for each device.
       out: array [N,h,w,c] to write into, such as a memory map.
@@ -47,17 +48,22 @@ def batch(
       the maps, float32 [N,h,w,c].
 
     Raises:
-      InputError: no image, images and labels that differ in number, or labels that are no class of the model.
+      InputError: images that are no [N,H,W,C] of finite uint8 or floats; labels that are not one class of the model
+        for each; or a model whose output is no finite [N,K].
     """
+    images = door.images(images)
+    classes = _classes(apply, variables, images)
     arrays = {"image": images}
     if labels is not None:
-        arrays["label"] = _classes(apply, variables, images, labels)
+        arrays["label"] = door.labels(labels, len(images), classes)
     if batch_size is None:
         devices = parallel.device_count()
         most = min(LARGEST, at_once(explainer, apply, variables, images, key))
         batch_size = devices * memory.chunk(math.ceil(max(1, len(images)) / devices), most)
     held, tree = _held(explainer)
-    return parallel.map_batches(_explain_batch(tree, apply), (held, variables), arrays, batch_size, key, out)
+    maps = parallel.map_batches(_explain_batch(tree, apply), (held, variables), arrays, batch_size, key, out)
+    _check_finite(maps, apply, variables, images, batch_size)
+    return maps
 
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
@@ -101,17 +107,25 @@ def _explain_batch(tree: Any, apply: Apply) -> Callable[..., jax.Array]:
     return explain
 
 
-def _classes(apply: Apply, variables: Variables, images: Any, labels: Array) -> np.ndarray:
-    """The labels as int32, each of them a class of the model."""
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
-    classes = _count(apply, *_shapes((variables, image)))
-    labels = np.asarray(labels)
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if wrong.size:
-        raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")
-    return labels.astype(np.int32)
+def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: Any, size: int) -> None:
+    """Raises InputError where a map is not finite because its image or its logits are not."""
+    for start in range(0, len(maps), size):
+        finite = np.isfinite(maps[start : start + size]).reshape(-1, math.prod(maps.shape[1:])).all(1)
+        if finite.all():
+            continue
+        number = start + int(np.argmin(finite))
+        image = as_float(images[number : number + 1])
+        if not np.isfinite(image).all():
+            raise InputError(f"image {number} is not finite: images are uint8, or floats in [0,1]")
+        door.logits(apply(variables, image), 1)
+
+
+def _classes(apply: Apply, variables: Variables, images: Any) -> int:
+    """The number of classes of a model."""
+    return _count(apply, *_shapes((variables, jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32))))
 
 
 @functools.lru_cache(64)
 def _count(apply: Apply, treedef: Any, leaves: tuple) -> int:
-    return jax.eval_shape(apply, *jax.tree.unflatten(treedef, leaves)).shape[-1]
+    output = jax.eval_shape(lambda *given: door.logits(apply(*given), 1), *jax.tree.unflatten(treedef, leaves))
+    return output.shape[1]

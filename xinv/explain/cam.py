@@ -3,7 +3,6 @@
 One forward pass, and a backward pass down to the tensor only. `graph.cut` says which tensor `layer` and `of` stand for.
 """
 
-import functools
 import sys
 from collections.abc import Callable
 
@@ -12,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain.cut import SIDES, Tokens, cut
+from xinv.explain.door import enter
 from xinv.explain.graph import one
 from xinv.explain.guided import guided_backprop
 from xinv.numbers import is_count, require, require_flag
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LINEAR, CUBIC = ("linear", "bilinear", "trilinear"), ("cubic", "bicubic", "tricubic")
@@ -25,7 +26,7 @@ Rest = Callable[[jax.Array], jax.Array]
 """The model from the tensor on: [1,h,w,c] -> logits [K]."""
 
 
-@functools.cache
+@cached
 def gradcam(
     layer: str | int | None = None,
     of: str = "output",
@@ -55,7 +56,7 @@ def gradcam(
     return _map(cams, layer, of, upsample, relu, tokens)
 
 
-@functools.cache
+@cached
 def gradcam_plus_plus(
     layer: str | int | None = None,
     of: str = "output",
@@ -79,7 +80,7 @@ def gradcam_plus_plus(
     return _map(cams, layer, of, upsample, relu, tokens)
 
 
-@functools.cache
+@cached
 def class_cams(
     layer: str | int | None = None,
     of: str = "output",
@@ -100,7 +101,7 @@ def class_cams(
     return _map(cams, layer, of, upsample, relu, tokens)
 
 
-@functools.cache
+@cached
 def constituent_cams(
     layer: str | int | None = None,
     of: str = "output",
@@ -120,7 +121,7 @@ def constituent_cams(
     return _map(cams, layer, of, upsample, relu, tokens)
 
 
-@functools.cache
+@cached
 def guided_gradcam(
     layer: str | int | None = None, of: str = "output", upsample: str = "bilinear", tokens: Tokens | None = None
 ) -> Explainer:
@@ -156,6 +157,7 @@ def _map(
     require(named, "layer", layer, "None, a tensor's name or a convolution's index")
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         activation, rest = cut(one(apply, variables), image, layer, of, tokens)
         if activation.ndim != 4:
             name = "the default layer" if layer is None else f"layer {layer!r}"

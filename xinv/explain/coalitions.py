@@ -4,13 +4,16 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from xinv.explain import door
 from xinv.explain.perturb import predict
 from xinv.explain.segment import Segmenter
+from xinv.numbers import is_count
 from xinv.types import Apply, Array, InputError, Variables
 
-Baseline = float | tuple[float, ...] | str
-"""What an absent superpixel becomes: a number, one number per channel, or "mean", its own mean colour."""
+Baseline = float | tuple[float, ...] | np.ndarray | str
+"""What an absent superpixel becomes: a number, one per channel, an image [H,W,C] or "mean", its own mean colour."""
 
 
 class Game(NamedTuple):
@@ -31,10 +34,10 @@ def game(segmenter: Segmenter, image: Array, baseline: Baseline) -> tuple[Game, 
     """The game on `image` and its number of superpixels M."""
     count = segmenter.count(*image.shape[:2])
     image, labels = jnp.asarray(image), segmenter.labels(image)
-    if baseline == "mean":
+    if isinstance(baseline, str):
         absent = (_per_segment(image, labels, count) / jnp.maximum(_per_segment(1, labels, count), 1))[labels]
     else:
-        absent = jnp.broadcast_to(jnp.asarray(baseline, image.dtype), image.shape)
+        absent = door.filled(baseline, image)
     return Game(image, absent, labels), count
 
 
@@ -58,16 +61,15 @@ def products(game: Game, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
     return tuple(_per_segment((a * b).sum(-1, keepdims=True), game.labels, count)[:, 0] for a, b in pairs)
 
 
-def check_baseline(baseline: Baseline) -> None:
-    """Raises InputError for a string other than "mean"."""
-    if isinstance(baseline, str) and baseline != "mean":
-        raise InputError(f'a baseline is a number, a number per channel or "mean", not {baseline!r}')
+def check_baseline(baseline: Baseline) -> Baseline:
+    """The baseline as an array or "mean"; InputError for anything else."""
+    return door.baseline(baseline, ("mean",))
 
 
 def check_samples(name: str, samples: int, least: int) -> None:
     """Raises InputError for fewer than `least` samples."""
-    if samples < least:
-        raise InputError(f"{name} takes at least {least} samples, not {samples}")
+    if not is_count(samples, least):
+        raise InputError(f"{name} takes at least {least} samples, a whole number, not {samples!r}")
 
 
 def _per_segment(values: Array | int, labels: jax.Array, count: int) -> jax.Array:

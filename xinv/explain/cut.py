@@ -236,9 +236,7 @@ class _View:
         """Whether a part of a value has any of its rows or columns, of whatever form."""
         spans = self.layouts.get(slot, ())
         pairs = [(side, span) for side, span in zip(box, spans, strict=False) if span is not None]
-        return bool(pairs) and all(
-            low < span.start + span.length and span.start < high for (low, high), span in pairs
-        )
+        return bool(pairs) and all(low < span.start + span.length and span.start < high for (low, high), span in pairs)
 
     def _follow(self, equation: Equation, learned: set[Slot], pooled: set[Slot]) -> None:
         """Adds an equation's outputs to the values after a layer, and to those pooled since the last layer."""

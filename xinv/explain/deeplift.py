@@ -9,35 +9,42 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from xinv.explain import door, roles
 from xinv.explain import graph as graphs
-from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
+from xinv.explain.door import enter
 from xinv.explain.graph import CUSTOM, Equation, Slot, one
 from xinv.explain.kinds import POOLING, SORTING, WEIGHTED, dependent, fused, is_linear, is_pointwise, is_unary
 from xinv.explain.pooling import compared
+from xinv.numbers import require_flag
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SMALLEST = 1e-10
 """A smaller change of an input is none: the derivative stands for the multiplier. As in captum."""
 
 
-@functools.cache
-def deeplift(baseline: float = 0.0, multiply_by_inputs: bool = True) -> Explainer:
+@cached
+def deeplift(baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by_inputs: bool = True) -> Explainer:
     """DeepLIFT with the rescale rule (Shrikumar et al. 2017, section 3.5.1).
 
     The map [H,W,C] is in logit and sums to logit(image) - logit(baseline).
 
     Args:
-      baseline: the intensity of every pixel of the baseline.
+      baseline: an intensity, one per channel or an image [H,W,C].
       multiply_by_inputs: False leaves the multipliers, in logit per unit of intensity.
 
     Raises:
       InputError: the model has an equation, named in the message, that is neither linear nor treated here.
     """
+    baseline = door.baseline(baseline)
+    require_flag(multiply_by_inputs=multiply_by_inputs)
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        start = jnp.full_like(image, baseline)
+        apply = enter(apply, image, label)
+        start = door.filled(baseline, image)
         graph = compared(
             fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))
         )

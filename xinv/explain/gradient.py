@@ -1,27 +1,32 @@
 """The gradient and what is made of it: one forward and one backward pass per point at which it is taken."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import memory
+from xinv.explain import door, memory
+from xinv.explain.door import enter
 from xinv.explain.graph import one
+from xinv.numbers import require_count, require_flag
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
-SCORES = {"logit": lambda logits: logits, "probability": jax.nn.softmax}
-"""What of the logits [K] is explained."""
+SCORES = {
+    "logit": lambda logits: logits,
+    "probability": lambda logits: jax.nn.softmax(logits) if len(logits) > 1 else jax.nn.sigmoid(logits),
+}
+"""What of the logits [K] is explained; K = 1 is a binary classifier."""
 
 
-@functools.cache
+@cached
 def gradient(of: str = "logit") -> Explainer:
     """The derivative of one class's score with respect to the image.
 
     The map is [H,W,C], in score per unit of intensity (Simonyan et al. 2014; Zhao et al. 2021, section 4.2).
 
     Args:
-      of: "logit", which other libraries explain, or "probability", the prediction after softmax.
+      of: "logit", which other libraries explain, or "probability", the prediction after softmax; after a sigmoid
+        where the model has one logit, whose label is 0.
 
     Raises:
       InputError: `of` is neither.
@@ -30,12 +35,13 @@ def gradient(of: str = "logit") -> Explainer:
         raise InputError(f"of={of!r} is no score to explain: choose one of {', '.join(SCORES)}")
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         return jax.grad(lambda image: SCORES[of](one(apply, variables)(image))[label])(image)
 
     return explain
 
 
-@functools.cache
+@cached
 def saliency(of: str = "logit") -> Explainer:
     """The gradient's absolute value, [H,W,C] (Simonyan et al. 2014). See `gradient`."""
     base = gradient(of)
@@ -46,7 +52,7 @@ def saliency(of: str = "logit") -> Explainer:
     return explain
 
 
-@functools.cache
+@cached
 def input_x_gradient(of: str = "logit") -> Explainer:
     """The gradient times the image, elementwise; [H,W,C], in score (Shrikumar et al. 2016). See `gradient`."""
     base = gradient(of)
@@ -57,18 +63,20 @@ def input_x_gradient(of: str = "logit") -> Explainer:
     return explain
 
 
+Baseline = float | tuple[float, ...] | np.ndarray | str
+"""Intensities: one, one per channel or an image [H,W,C]; or a word that says where they come from."""
 UNIFORM = "uniform"
 """The distribution that a baseline may be drawn from."""
 METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
 """Quadratures of the integral from the baseline to the image, numbered as in captum."""
 
 
-@functools.cache
+@cached
 def integrated_gradients(
     steps: int = 50,
     method: str = "gausslegendre",
     multiply_by_inputs: bool = True,
-    baseline: float | str = 0.0,
+    baseline: Baseline = 0.0,
     of: str = "logit",
 ) -> Explainer:
     """The gradient's mean on the straight line from a baseline to the image (Sundararajan et al. 2017, eq. 1).
@@ -80,22 +88,24 @@ def integrated_gradients(
       steps: points at which the gradient is taken.
       method: a quadrature, one of `METHODS`.
       multiply_by_inputs: False leaves the mean gradient, in score per unit of intensity.
-      baseline: the intensity of every pixel of the baseline; or "uniform", an image of random intensities in [0,1].
+      baseline: an intensity, one per channel or an image [H,W,C]; or "uniform", an image of random intensities in
+        [0,1].
       of: as for `gradient`.
 
     Raises:
       InputError: unknown `method`, `of` or `baseline`, or no steps.
     """
-    if isinstance(baseline, str) and baseline != UNIFORM:
-        raise InputError(f"baseline={baseline!r} is neither an intensity nor {UNIFORM!r}")
+    baseline = door.baseline(baseline, (UNIFORM,))
+    require_flag(multiply_by_inputs=multiply_by_inputs)
     base = gradient(of)
     positions, weights = quadrature(method, steps)
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        if baseline == UNIFORM:
+        apply = enter(apply, image, label)
+        if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)
         else:
-            start = jnp.full_like(image, baseline)
+            start = door.filled(baseline, image)
 
         def term(row: tuple[jax.Array, jax.Array]) -> jax.Array:
             position, weight = row
@@ -115,6 +125,7 @@ def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """
     if method not in METHODS:
         raise InputError(f"method={method!r} is no quadrature: choose one of {', '.join(METHODS)}")
+    require_count(steps=steps)
     if steps < 1 + (method == "riemann_trapezoid"):
         raise InputError(f"steps={steps} is too few for {method}")
     if method == "gausslegendre":

@@ -19,8 +19,10 @@ import numpy as np
 from xinv.explain import graph as graphs
 from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
+from xinv.explain.door import enter
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
 from xinv.explain.kinds import dependent, interior, is_pointwise, is_rearranging
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 GREATER, LESS = ("gt", "ge"), ("lt", "le")
@@ -28,7 +30,7 @@ PROBES = np.array([-1000, -2, -0.01, 0.01, 2, 1000])
 """Where a function of one value is looked at to tell whether it is a ReLU."""
 
 
-@functools.cache
+@cached
 def deconvolution() -> Explainer:
     """The gradient whose signal each ReLU rectifies, whatever its input (Zeiler and Fergus 2014). The map is [H,W,C].
 
@@ -38,7 +40,7 @@ def deconvolution() -> Explainer:
     return _rectified("deconvolution", lambda clip, value, signal: jax.nn.relu(signal))
 
 
-@functools.cache
+@cached
 def guided_backprop() -> Explainer:
     """The gradient whose signal each ReLU rectifies, besides masking it (Springenberg et al. 2015). The map is [H,W,C].
 
@@ -90,9 +92,7 @@ def _within(equations: Sequence[Equation]) -> set[Slot]:
     return found
 
 
-def _is_shifted(
-    output: Slot, found: Mapping[Slot, Clip], made: Mapping[Slot, Equation], image: Slot | None
-) -> bool:
+def _is_shifted(output: Slot, found: Mapping[Slot, Clip], made: Mapping[Slot, Equation], image: Slot | None) -> bool:
     """Whether it belongs to a clip from both sides of the image, or of a value that a number was added to."""
     inner = found.get(found[output].value)
     outer = next((clip for clip in found.values() if clip.value is output), None)
@@ -188,6 +188,7 @@ def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
 
 def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array]) -> Explainer:
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         graph = graphs.trace(one(apply, variables), image, lambda equation: _clip(equation, {}) is not None)
         clips = rectifiers(graph.equations, graph.input)
         _refuse_hidden(name, graph)

@@ -242,9 +242,7 @@ def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | No
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[set[int], set[int]]]:
     """The axes of two shapes of one reshape, cut where both have a boundary; axes of size 1 are left out."""
-    blocks, place, rest = [], [0, 0], [
-        [axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)
-    ]
+    blocks, place, rest = [], [0, 0], [[axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)]
     while place[0] < len(rest[0]):
         groups, sizes = ([], []), [1, 1]
         while not groups[0] or sizes[0] != sizes[1]:

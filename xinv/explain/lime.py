@@ -1,19 +1,20 @@
 """LIME: a sparse linear model of the score around one image (Ribeiro 2016)."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from xinv.explain import coalitions, linear
 from xinv.explain.coalitions import Baseline, Game
+from xinv.explain.door import enter
 from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.numbers import is_number
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 PENALTIES = {"lasso": linear.lasso, "ridge": linear.ridge}
 
 
-@functools.cache
+@cached
 def lime(
     samples: int = 25,
     segments: int = 50,
@@ -50,16 +51,19 @@ def lime(
     Cost: `samples` forward passes.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma)
-    coalitions.check_baseline(baseline)
+    baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("lime", samples, 2)
     if penalty not in PENALTIES:
         raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {penalty!r}")
     if distance not in DISTANCES:
         raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {distance!r}")
-    if not kernel_width > 0 or alpha < 0:
-        raise InputError(f"lime's kernel_width is positive and its alpha at least 0, not {kernel_width} and {alpha}")
+    if not is_number(kernel_width) or kernel_width <= 0 or not is_number(alpha) or alpha < 0:
+        raise InputError(
+            f"lime's kernel_width is positive and its alpha at least 0, not {kernel_width!r} and {alpha!r}"
+        )
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))
         scores = coalitions.logits(apply, variables, game, present)[:, label]

@@ -9,7 +9,7 @@ forward and one backward pass per map, and for each layer the products that its 
 | function of one value (ReLU, GELU, swish) | passes relevance on |
 | sum (residual, mean, interpolation), difference | in proportion to the terms |
 | max-pooling, sorting, top_k, choice | all to the element that was taken |
-| normalisation (Layer, Group, Instance, RMS, LRN) | its scale is held constant (Ali et al. 2022, eq. 8); its shift is a bias |
+| normalisation (Layer, Group, Instance, RMS, LRN) | scale held constant (Ali et al. 2022), shift a bias |
 | BatchNorm that no layer can take in | passes relevance on |
 | position embedding | a term of a sum, which absorbs its share |
 | softmax | x·(R - p ΣR) (AttnLRP, Achtibat et al. 2024, eq. 13) |
@@ -29,12 +29,14 @@ import numpy as np
 from xinv.explain import graph as graphs
 from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
+from xinv.explain.door import enter
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
 from xinv.explain.kinds import POOLING, SORTING, SUMMING, WEIGHTED, dependent, fused, is_pointwise, is_rearranging
 from xinv.explain.layers import NAME, Layer, is_layer, layered
 from xinv.explain.pooling import compared
 from xinv.explain.shares import SHARES, stabilised
 from xinv.numbers import is_number, require, require_flag, require_not_negative
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 STARTS = ("class", "logits")
@@ -68,7 +70,7 @@ RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_bet
 """Rules for all layers, composites by depth (named as in zennit), and that of Jeong et al. 2022."""
 
 
-@functools.cache
+@cached
 def lrp(
     rule: str = "epsilon_plus",
     epsilon: float | None = None,
@@ -110,6 +112,7 @@ def lrp(
     parameters = {"alpha_beta": {"alpha": float(alpha)}, "gamma": {"gamma": float(gamma)}}
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))
         graph = roles.headless(roles.softmaxes(graph))
         held = roles.scales(graph.equations)

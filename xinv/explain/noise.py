@@ -3,7 +3,6 @@
 One map of the base explainer per sample.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -11,10 +10,12 @@ import jax.numpy as jnp
 
 from xinv.explain import memory
 from xinv.explain.gradient import gradient
+from xinv.numbers import is_count, is_number, require_flag
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
-@functools.cache
+@cached
 def smoothgrad(
     stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True
 ) -> Explainer:
@@ -33,7 +34,7 @@ def smoothgrad(
     return _tunnel(lambda first, mean, square: first + mean, stdev, samples, base, draw_baseline_from_distrib)
 
 
-@functools.cache
+@cached
 def vargrad(
     stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True
 ) -> Explainer:
@@ -52,9 +53,10 @@ def _tunnel(
 
     The differences are small where the variance is, so that it does not cancel in float32.
     """
-    if samples < 1 or stdev < 0:
+    require_flag(draw_baseline_from_distrib=anew)
+    if not is_count(samples, 1) or not is_number(stdev) or stdev < 0:
         raise InputError(
-            f"samples={samples} and stdev={stdev} are no noise: need at least 1 sample and no negative stdev"
+            f"samples={samples!r} and stdev={stdev!r} are no noise: need at least 1 sample and no negative stdev"
         )
     base = base or gradient()
 

@@ -13,7 +13,8 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 def minmax(explanation: jax.Array, epsilon: float = 1e-12) -> jax.Array:
     """Scales one map to [0,1] by its smallest and largest value; where they differ by less than `epsilon`, to 0."""
     low, high = explanation.min(), explanation.max()
-    return (explanation - low) / jnp.maximum(high - low, epsilon)
+    spread = high - low
+    return jnp.where(spread < epsilon, 0, (explanation - low) / jnp.where(spread < epsilon, 1, spread))
 
 
 SCALES: dict[str, Callable[[jax.Array], jax.Array]] = {

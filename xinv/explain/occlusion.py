@@ -1,27 +1,31 @@
 """Occlusion: how much the score drops when a window of the image is replaced (Zeiler and Fergus 2014)."""
 
-import functools
 from itertools import product
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain import door
+from xinv.explain.door import enter
 from xinv.explain.perturb import predict
+from xinv.numbers import is_count
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 Size = int | tuple[int, ...]
+Baseline = float | tuple[float, ...] | np.ndarray
 
 
-@functools.cache
-def occlusion(window: Size = 8, stride: Size = 4, baseline: float | tuple[float, ...] = 0.0) -> Explainer:
+@cached
+def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> Explainer:
     """Mean drop of the label's logit over the windows that cover a pixel, as captum's Occlusion.
 
     Args:
       window: n for n x n pixels, (h, w), or (h, w, c) to slide over channels too.
       stride: step between windows, in the form of `window`; at most the window, so that every pixel is covered. The
         last window of an axis is cut off at the border.
-      baseline: what a covered pixel becomes; one number, or one per channel.
+      baseline: what a covered pixel becomes: a number, one per channel, or that of an image [H,W,C].
 
     Returns:
       An explainer whose map is [H,W,1], or [H,W,C] with a window (h, w, c), in units of the logit.
@@ -31,19 +35,23 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: float | tuple[float,
 
     Cost: one forward pass per window, and one.
     """
+    baseline = door.baseline(baseline)
     window, stride = _sizes("window", window), _sizes("stride", stride)
     if len(stride) > len(window):
         raise InputError(f"occlusion's stride {stride} has a channel step, its window {window} has no channel size")
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         shape = image.shape if len(window) == 3 else (*image.shape[:2], 1)
         axes = [_covers(*axis) for axis in zip(shape, (*window, 1)[:3], (*stride, 1)[:3], strict=True)]
         index = np.array([*product(*(range(len(cover)) for cover in axes))], np.int32)
         rows = np.concatenate([index, np.full((1, 3), -1, np.int32)])  # -1 covers nothing: the image itself
 
+        covered = door.filled(baseline, image)
+
         def cover(image: jax.Array, row: jax.Array) -> jax.Array:
             y, x, c = (jnp.asarray(axis)[i] & (i >= 0) for axis, i in zip(axes, row, strict=True))
-            return jnp.where(y[:, None, None] & x[:, None] & c, jnp.asarray(baseline, image.dtype), image)
+            return jnp.where(y[:, None, None] & x[:, None] & c, covered, image)
 
         logits = predict(apply, variables, cover, image, rows)[:, label]
         drops = (logits[-1] - logits[:-1]).reshape([len(axis) for axis in axes])
@@ -55,9 +63,9 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: float | tuple[float,
 
 
 def _sizes(name: str, size: Size) -> tuple[int, ...]:
-    sizes = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sizes) not in (2, 3) or min(sizes) < 1:
-        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of at least 1, not {size}")
+    sizes = size if isinstance(size, tuple) else (size, size)
+    if len(sizes) not in (2, 3) or not all(is_count(n, 1) for n in sizes):
+        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {size!r}")
     return sizes
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv.explain import linear
+from xinv.explain.door import enter
 from xinv.explain.perturb import predict
 from xinv.images import as_float
+from xinv.numbers import is_count, is_number
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
@@ -39,13 +41,13 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel:
 
     Cost: R forward passes per batch of maps, none per map; R x prototypes kernel evaluations per map.
     """
-    if np.ndim(reference) != 4 or not 1 <= prototypes <= len(reference):
+    if np.ndim(reference) != 4 or not is_count(prototypes, 1) or prototypes > len(reference):
         raise InputError(
             f"protodash picks 1 to R prototypes of a reference [R,H,W,C], not {prototypes} of {np.shape(reference)}"
         )
     if kernel not in KERNELS:
         raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {kernel!r}")
-    if not sigma > 0:
+    if not is_number(sigma) or sigma <= 0:
         raise InputError(f"protodash's sigma is positive, not {sigma}")
     return Partial(_explainer(prototypes, sigma, kernel), np.asarray(as_float(reference), np.float32))
 
@@ -55,6 +57,7 @@ def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.
     def explain(
         reference: Array, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
     ) -> jax.Array:
+        apply = enter(apply, image, label, least=2)
         if image.shape != reference.shape[1:]:
             raise InputError(f"protodash's reference holds images {reference.shape[1:]}, the image is {image.shape}")
         reference = jnp.asarray(reference)

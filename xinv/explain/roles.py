@@ -154,7 +154,7 @@ class Gates:
         self.makers = {slot: equation for equation in graph.equations for slot in equation.outputs}
 
     def rank(self, slot: Slot, shape: Sequence[int]) -> tuple[bool, bool, bool]:
-        """Whether a factor of a product of that shape lies in [0,1], is repeated, or is bounded: the first counts most."""
+        """Whether a factor of a product of that shape lies in [0,1], is repeated, is bounded; the first counts most."""
         repeated = int(np.prod(slot.shape)) < int(np.prod(shape))
         while (equation := self.makers.get(slot)) is not None:
             name = equation.name

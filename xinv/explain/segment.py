@@ -14,9 +14,10 @@ import numpy as np
 import skimage.segmentation
 from skimage.util import regular_grid
 
+from xinv.plugins import cached
 from xinv.types import Array, InputError
 
-Labels = tuple[tuple[int, ...], ...]
+Labels = tuple[tuple[int, ...], ...] | np.ndarray
 
 
 class Segmenter(NamedTuple):
@@ -58,12 +59,16 @@ def superpixels(
     raise InputError(f"unknown segmentation {segmentation!r}: choose slic, felzenszwalb, quickshift or a label map")
 
 
-@functools.cache
+@cached
 def fixed(labels: Labels) -> Segmenter:
-    """The same label map [H][W] (nested tuples, from 0) for every image."""
-    array = np.asarray(labels, np.int32)
-    if array.ndim != 2 or array.min() < 0:
-        raise InputError(f"a label map is [H][W] of integers from 0, not of shape {array.shape}, minimum {array.min()}")
+    """The same label map [H,W] (an array or nested tuples, from 0) for every image."""
+    try:
+        array = np.asarray(labels)
+    except ValueError as error:
+        raise InputError("a label map is [H,W], but its rows differ in length") from error
+    if array.ndim != 2 or array.dtype.kind not in "iu" or array.min() < 0:
+        raise InputError(f"a label map is [H,W] of integers from 0, not {array.dtype} of shape {array.shape}")
+    array = array.astype(np.int32)
 
     def given(image: Array) -> jax.Array:
         if array.shape != image.shape[:2]:

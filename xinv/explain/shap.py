@@ -1,6 +1,5 @@
 """Shapley values of superpixels: by regression on coalitions (KernelSHAP) and by permutations."""
 
-import functools
 from itertools import product
 from math import comb
 
@@ -10,13 +9,15 @@ import numpy as np
 
 from xinv.explain import coalitions, linear
 from xinv.explain.coalitions import Baseline
+from xinv.explain.door import enter
 from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 MOST_ENUMERATED = 16
 
 
-@functools.cache
+@cached
 def kernel_shap(
     samples: int | None = 25,
     segments: int = 50,
@@ -47,11 +48,12 @@ def kernel_shap(
     Cost: `samples` forward passes, at most 2^M.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma)
-    coalitions.check_baseline(baseline)
+    baseline = coalitions.check_baseline(baseline)
     if samples is not None:
         coalitions.check_samples("kernel_shap", samples, 3)
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
             raise InputError(f"kernel_shap enumerates at most {MOST_ENUMERATED} superpixels, not {count}: give samples")
@@ -67,7 +69,7 @@ def kernel_shap(
     return explain
 
 
-@functools.cache
+@cached
 def shapley_sampling(
     samples: int = 25,
     segments: int = 50,
@@ -85,10 +87,11 @@ def shapley_sampling(
     Cost: samples x (M - 1) + 2 forward passes for M superpixels.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma)
-    coalitions.check_baseline(baseline)
+    baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("shapley_sampling", samples, 1)
 
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        apply = enter(apply, image, label)
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)
         inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
