@@ -2,6 +2,9 @@
 
     python launch/run.py --config=configs/explainers.py --workdir=runs/gallery              embedded digits
     python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB traffic signs
+    python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks   also a ViT and a ConvNeXt
+
+The sweep explains the same images on three networks, and its page sets them side by side.
 
 Some minutes on two cores. Every parameter of a method can be set: --config.explanations.smoothgrad.samples=100.
 Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or --config.data.source.path=FILE.
@@ -34,6 +37,21 @@ METHODS = {
     "anchors": {},
     "protodash": dict(reference=200),
 }
+NETWORKS = {
+    "cnn": dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.25),
+    "vit": dict(name="vit", dtype="float32", patch=4, width=64, depth=4, heads=4, expansion=4),
+    "convnext": dict(
+        name="convnext",
+        dtype="float32",
+        depths=(1, 1, 1),
+        widths=(16, 32, 64),
+        layer_scale=0.1,
+        stem="small",
+    ),
+}
+"""What the sweep explains, each small enough to be trained in minutes on CPU."""
+RECTIFIED = ("deconvolution", "guided_backprop", "guided_gradcam")
+"""Methods that change the ReLUs' derivative: the ViT and the ConvNeXt have none."""
 _SIZES = ("", "signs")
 
 
@@ -60,7 +78,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         target_label=label,
         attack_label=label,
-        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.25),
+        model=NETWORKS["cnn"],
         train=train,
         attack_width=1.0,
         attack_train=train,
@@ -71,3 +89,19 @@ def get_config(arg: str = "") -> ConfigDict:
         {name: dict(name=name, normalise="none") | hyper for name, hyper in METHODS.items()}
     )
     return config
+
+
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
+    """One unit per network, on the same images; each leaves out the methods that it has no ReLU for."""
+    config = config or get_config(arg)
+    units = []
+    for name, model in NETWORKS.items():
+        methods = dict(config.explanations.items())
+        if name != "cnn":
+            methods = {key: value for key, value in methods.items() if key not in RECTIFIED}
+        # A transformer learns nothing at the CNN's rate.
+        rate = config.target.train.learning_rate if name == "cnn" else 1e-3
+        train = config.target.train.to_dict() | {"learning_rate": rate}
+        target = config.target.to_dict() | {"model": model, "train": train}
+        units.append({"unit": f"{config.unit}-{name}", "target": target, "explanations": methods})
+    return units

@@ -3,6 +3,7 @@
 Example:
   python launch/bench.py training
   python launch/bench.py explainers --methods=saliency,occlusion --networks=cnn
+  python launch/bench.py explainers --first --networks=resnet18 --methods=saliency,lrp
 
 `training`: images per second of a training step of Zhao's MNIST target and decoders at the paper's width, against the
 same networks in PyTorch where that is installed. Rounds alternate and the medians are reported. On an accelerator also
@@ -12,6 +13,9 @@ in bfloat16, and always with the fraction of the rate that a large matrix produc
 the same weights, images, superpixels and parameters, where that is installed. Beside them the memory that each needs,
 and the fraction of the roofline: the rate that the passes of a map would reach if each were as fast as the model's
 forward pass on the same images, measured in the same rounds.
+ViT-Tiny with patches of 4 is measured for xinv alone.
+With --first instead the seconds of tracing (and lowering) and of compiling one map, on ResNet-18 at 32×32 and ResNet-50
+at 224×224, and their ratio to one jitted `jax.grad`: what someone waits for before the first map.
 
 `inversion`: images per second of gradient reconstruction (Thielen 2024) by their classifier, against the same loop in
 PyTorch with the same weights, where that is installed, at the fastest of several batch sizes. By default 1,000 images ×
@@ -38,7 +42,10 @@ STEPS = flags.DEFINE_integer(
     "steps", None, "Steps per round. Default: 2 on CPU, 128 on an accelerator; inversion 4, 400.", 1
 )
 METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: all.")
-NETWORKS = flags.DEFINE_list("networks", None, "Networks to explain, cnn or mobilenet_v2. Default: both.")
+NETWORKS = flags.DEFINE_list(
+    "networks", None, "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50. Default: all."
+)
+FIRST = flags.DEFINE_bool("first", False, "Measure the time to the first map: tracing and compiling.")
 
 
 def training() -> None:
@@ -49,9 +56,12 @@ def training() -> None:
 
 
 def explainers() -> None:
-    """Explanations against captum."""
+    """Explanations against captum, or the time to the first of them."""
     import bench_explainers
 
+    if FIRST.value:
+        bench_explainers.first(METHODS.value, NETWORKS.value)
+        return
     bench_explainers.run(BATCH.value, ROUNDS.value, METHODS.value, NETWORKS.value)
 
 

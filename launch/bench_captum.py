@@ -119,7 +119,9 @@ def settings() -> str:
 
 
 def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]:
-    """What explains the batch, for those of the methods that captum has."""
+    """What explains the batch, for those of the methods that captum has; nothing without a twin."""
+    if network not in TWINS:
+        return {}
     labels = jax.vmap(slic(SEGMENTS).labels)(inputs.images)[..., None]
     x, superpixels = (
         torch.tensor(np.moveaxis(np.asarray(a), -1, 1).copy(), device=DEVICE) for a in (inputs.images, labels)

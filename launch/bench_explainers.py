@@ -61,7 +61,13 @@ class Inputs(NamedTuple):
 NETWORKS = {
     "cnn": Network(models.cnn(10), (SIZE, SIZE, 1)),
     "mobilenet_v2": Network(models.mobilenet_v2(10), (SIZE, SIZE, 3)),
+    "vit_tiny": Network(models.vit(10), (SIZE, SIZE, 3)),
 }
+FIRST_NETWORKS = {
+    "resnet18": Network(models.resnet(10), (SIZE, SIZE, 3)),
+    "resnet50": Network(models.resnet(1000, 50, stem="large"), (224, 224, 3)),
+}
+"""What the time to a first map is measured on."""
 WINDOWS, SUPERPIXELS = (math.ceil((SIZE - WINDOW) / STRIDE) + 1) ** 2, slic(SEGMENTS).count(SIZE, SIZE)
 METHODS = {
     "saliency": Method(explain.saliency(), 2),
@@ -98,13 +104,70 @@ def run(batch_size: int | None, rounds: int, methods: list[str] | None, networks
         print(f"at the {peak / 1e12:.2f} TFLOP/s of a matrix product {peak / operations:.0f} images/s")
         print(f"{name:22s}xinv: images/s  of roofline      MiB   captum: images/s      MiB    ratio")
         inputs = _inputs(NETWORKS[name], batch_size)
-        theirs = captum.runs(name, inputs, methods) if captum else {}
+        theirs = captum.runs(name, inputs, methods) if captum else {}  # {} if captum has no twin
         for method in methods:
-            ratios += _measure(method, NETWORKS[name].model, inputs, theirs.get(method), rounds)
+            try:
+                ratios += _measure(method, NETWORKS[name].model, inputs, theirs.get(method), rounds)
+            except InputError as error:  # what a method refuses is a finding
+                print(f"  {method:20s} {error}", flush=True)
     if ratios:
         print(
             f"geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}"
         )
+
+
+def first(methods: list[str] | None, networks: list[str] | None) -> None:
+    """Prints the seconds of tracing and of compiling one map of one image, beside `jax.grad`."""
+    methods = _chosen("method", methods, METHODS)
+    networks = _chosen("network", networks, FIRST_NETWORKS)
+    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; one image, nothing cached")
+    for name in networks:
+        model, shape = FIRST_NETWORKS[name]
+        print(f"{name:22s} trace, s  compile, s  total, s  of jax.grad")
+        grad = _prepared(_gradient, model, shape)
+        print(_first_row("jax.grad", grad, grad), flush=True)
+        for method in methods:
+            try:
+                took = _prepared(METHODS[method].explainer, model, shape)
+            except InputError as error:  # what a method refuses is a finding
+                print(f"  {method:20s} {error}", flush=True)
+                continue
+            print(_first_row(method, took, grad), flush=True)
+
+
+class Preparation(NamedTuple):
+    """Seconds before a program runs for the first time; lowering counts as tracing."""
+
+    trace: float
+    compile: float
+
+
+def _prepared(explainer: Explainer, model: Model, shape: tuple[int, int, int]) -> Preparation:
+    """Traces and compiles a batch of one map; on shapes alone, so that nothing else is compiled."""
+    jax.clear_caches()
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    variables = jax.eval_shape(model.init, key, images)
+    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
+    one = functools.partial(explainer, model.apply)
+    program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+    begin = time.perf_counter()
+    lowered = program.trace(variables, images, labels, keys).lower()
+    traced = time.perf_counter()
+    lowered.compile()
+    return Preparation(traced - begin, time.perf_counter() - traced)
+
+
+def _gradient(apply: Any, variables: Any, image: jax.Array, label: jax.Array, key: jax.Array) -> jax.Array:
+    """The gradient as a user would write it, without the engine."""
+    del key
+    return jax.grad(lambda image: apply(variables, image[None])[0, label])(image)
+
+
+def _first_row(name: str, took: Preparation, grad: Preparation) -> str:
+    ratio = sum(took) / sum(grad)
+    return f"  {name:20s}{took.trace:9.2f} {took.compile:11.2f} {sum(took):9.2f} {ratio:12.2f}"
 
 
 def _chosen(kind: str, names: list[str] | None, known: Mapping[str, Any]) -> list[str]:

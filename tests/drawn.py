@@ -18,5 +18,5 @@ class Drawn:
     def norm(self, size: int) -> dict[str, np.ndarray]:
         return {name: self.vector(size, name in ("scale", "var")) for name in ("scale", "bias", "mean", "var")}
 
-    def dense(self, shape: tuple[int, int]) -> dict[str, np.ndarray]:
-        return {"kernel": self.kernel(shape), "bias": self.vector(shape[1], 0.0)}
+    def dense(self, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
+        return {"kernel": self.kernel(shape), "bias": self.vector(shape[-1], 0.0)}

@@ -21,6 +21,24 @@ def test_a_row_per_method(monkeypatch, capsys):
         assert min(float(rate), int(share)) > 0
 
 
+def test_first_map(monkeypatch, capsys):
+    """Trace and compile add up, and the ratio is to jax.grad's sum."""
+    monkeypatch.syspath_prepend(LAUNCH)
+    import bench_explainers
+
+    small = {"tiny": bench_explainers.Network(bench_explainers.models.cnn(3, (4,), 5), (8, 8, 1))}
+    monkeypatch.setattr(bench_explainers, "FIRST_NETWORKS", small)
+    bench_explainers.first(["saliency", "lrp"], None)
+    printed = capsys.readouterr().out
+    rows = {name: re.search(rf"^  {name} +(.*)$", printed, re.MULTILINE)[1] for name in ("jax.grad", "saliency", "lrp")}
+    numbers = {name: [float(value) for value in row.split()] for name, row in rows.items()}
+    for trace, compile_, total, ratio in numbers.values():
+        assert min(trace, compile_) > 0
+        assert abs(trace + compile_ - total) < 0.02
+        assert abs(ratio - total / numbers["jax.grad"][2]) < 0.3 * ratio  # printed with two digits
+    assert numbers["jax.grad"][3] == 1
+
+
 def test_unknown_method():
     command = [sys.executable, str(LAUNCH / "bench.py"), "explainers", "--methods=saliency,gradcamm"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from xinv import audit, data, store
+from xinv import audit, data, models, store
 from xinv.types import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -101,6 +101,17 @@ def test_every_unit_passes_the_rehearsal(name, size, chosen, tmp_path, monkeypat
             if re.match(chosen, config["unit"]):
                 with pytest.raises(RehearsedError):
                     audit.run(config, tmp_path / config["unit"], stages)
+
+
+def test_gallery_networks():
+    """Each is built as stated, and only the CNN is asked for what needs a ReLU."""
+    cnn, *others = units("explainers", "")
+    for config in (cnn, *others):
+        models.build(classes=10, **config["target"]["model"])
+    assert [config["target"]["model"]["name"] for config in (cnn, *others)] == ["cnn", "vit", "convnext"]
+    for config in others:
+        missing = set(cnn["explanations"]) - set(config["explanations"])
+        assert missing == {"deconvolution", "guided_backprop", "guided_gradcam"}
 
 
 @pytest.mark.parametrize(("name", "size"), [(name, size) for name, sizes in SIZES.items() for size in sizes])

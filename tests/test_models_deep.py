@@ -15,9 +15,11 @@ from jax import lax
 from xinv import explain, models, parallel
 from xinv.models import layers
 from xinv.models.blocks import classifier
+from xinv.models.convnext import ConvNeXt
 from xinv.models.densenet import DenseNet
 from xinv.models.mobilenet import MobileNetV2
 from xinv.models.resnet import ResNet
+from xinv.models.vit import ViT
 from xinv.types import InputError
 
 KEY = jax.random.key(0)
@@ -27,9 +29,12 @@ TINY = {
     "resnet_v2": ResNet((1, 1), True, 4, False, 2),
     "mobilenet_v2": MobileNetV2(((1, 4, 1, 1), (6, 6, 2, 2)), 4, 16, 1),
     "densenet": DenseNet((2, 1), 4, False),
+    "convnext": ConvNeXt((1, 1), (4, 6), 0.5, False),
+    "vit": ViT(4, 12, 2, 3, 2),
 }
 """Some blocks of each kind: what compiles in a second."""
 every = pytest.mark.parametrize("name", TINY)
+normed_by_batch = pytest.mark.parametrize("name", [name for name in TINY if name not in ("convnext", "vit")])
 
 
 def images(count=3, size=12):
@@ -53,6 +58,7 @@ def tiny(name):
         ("mobilenet_v2", {}, 3_504_872),
         ("densenet", {}, 7_978_856),
         ("densenet", {"blocks": [6, 12, 36, 24], "growth": 48}, 28_681_000),
+        ("convnext", {}, 28_589_128),
     ],
 )
 def test_published_sizes(name, hyper, parameters):
@@ -61,9 +67,21 @@ def test_published_sizes(name, hyper, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
 
 
+@pytest.mark.parametrize(
+    ("hyper", "parameters"),
+    [({}, 5_717_416), ({"width": 768, "heads": 12}, 86_567_656)],  # timm's deit_tiny; torchvision's vit_b_16
+)
+def test_published_vit_sizes(hyper, parameters):
+    """At 224×224: the positions depend on it."""
+    model = models.build("vit", classes=1000, patch=16, **hyper)
+    shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, 224, 224, 3)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == parameters
+
+
 def drawn_variables(model, inputs):
     """What tests/drawn.py draws for the model's layers in the order of their execution."""
     order, drawn, variables = [], Drawn(), {"params": {}, "batch_stats": {}}
+    further = Drawn(1)  # of what is no layer's
 
     def note(call, arguments, keywords, context):
         if context.method_name == "__call__":
@@ -77,6 +95,10 @@ def drawn_variables(model, inputs):
         shapes = jax.eval_shape(lambda: model.init(KEY, inputs))["params"]  # traced anew, so that layers are noted
     for path in order:
         leaf = functools.reduce(lambda tree, name: tree.get(name, {}), path, shapes)
+        for own, middle in {"layer_scale": 1.0, "class_token": 0.0, "position": 0.0}.items():
+            if own in leaf:
+                vector = further.vector(leaf[own].size, middle)
+                node(variables["params"], path)[own] = vector.reshape(leaf[own].shape)
         if "scale" in leaf:
             values = drawn.norm(leaf["scale"].size)
             node(variables["batch_stats"], path).update({name: values.pop(name) for name in ("mean", "var")})
@@ -97,6 +119,9 @@ def drawn_variables(model, inputs):
         ("mobilenet", "mobilenet_v2", {}),
         ("mobilenet_large", "mobilenet_v2", {"stem": "large"}),
         ("densenet_large", "densenet", {"blocks": (3, 4, 2), "growth": 12, "stem": "large"}),
+        ("vit", "vit", {"width": 48, "depth": 3}),
+        ("convnext", "convnext", {"depths": (2, 1), "widths": (8, 12)}),
+        ("convnext_large", "convnext", {"stem": "large"}),
     ],
 )
 def test_logits_equal_torchvision(case, name, hyper):
@@ -117,6 +142,14 @@ def test_examples_are_independent_and_jit_changes_nothing(name):
 
 
 @every
+def test_head_of_embedding(name):
+    """It gives the logits."""
+    model, variables = tiny(name)
+    logits = model.head(variables, model.embed(variables, images()))
+    np.testing.assert_allclose(model.apply(variables, images()), logits, rtol=1e-4, atol=1e-5)
+
+
+@normed_by_batch
 def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
     model, variables = tiny(name)
     features, head = model.embed(variables, images()), variables["params"]["head"]
@@ -129,7 +162,52 @@ def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
     np.testing.assert_allclose(slope[0, 0, 0], head["kernel"][:, 2] / maps[0, ..., 0].size, rtol=1e-5)
 
 
-@every
+def test_convnext_embedding():
+    """The normalised mean of the map that Grad-CAM cuts at."""
+    model, variables = tiny("convnext")
+    maps, _ = explain.cut(lambda image: model.apply(variables, image[None])[0], images()[0])
+    mean = np.asarray(maps[0].mean((0, 1)))
+    norms = variables["params"]["features"]
+    last = max((name for name in norms if name.startswith("LayerNorm")), key=lambda name: int(name.split("_")[1]))
+    expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
+    expected = expected * norms[last]["scale"] + norms[last]["bias"]
+    np.testing.assert_allclose(model.embed(variables, images())[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_vit_tokens_as_map():
+    """Grad-CAM cuts at the patches' grid, in reading order; the rest of the model gives the same logits."""
+    model, variables = tiny("vit")
+    image = images()[0]
+
+    def function(image):
+        return model.apply(variables, image[None])[0]
+
+    maps, rest = explain.cut(function, image)
+    assert maps.shape == (1, 3, 3, 12)
+    np.testing.assert_allclose(rest(maps), function(image), rtol=1e-4, atol=1e-5)
+    # In one block, tokens see no others before its attention: a changed patch changes its own place only.
+    single = classifier(ViT(4, 12, 1, 3, 2), 5, "float32")
+    weights = fill(jax.eval_shape(single.init, KEY, images()))
+    changed = image.copy()
+    changed[0:4, 8:12] += 0.3 * np.random.default_rng(3).uniform(size=(4, 4, 3)).astype(np.float32)
+    first, second = (explain.cut(lambda x: single.apply(weights, x[None])[0], x)[0][0] for x in (image, changed))
+    assert np.argwhere(np.abs(first - second).max(-1) > 1e-6).tolist() == [[0, 2]]
+
+
+@pytest.mark.parametrize("name", ["convnext", "vit"])
+def test_training_is_inference(name):
+    """Nothing is drawn and no statistic is kept."""
+    model, variables = tiny(name)
+    logits, updates = model.train(variables, images(), key=KEY)
+    assert updates == {}
+    np.testing.assert_allclose(logits, model.apply(variables, images()), rtol=1e-5, atol=1e-6)
+    slopes = jax.grad(lambda params: (model.train({"params": params}, images(), key=KEY)[0] ** 2).sum())(
+        variables["params"]
+    )
+    assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
+
+
+@normed_by_batch
 def test_training_takes_statistics_over_all_devices(name):
     """Two halves of a batch on two devices give what the whole gives on one; each statistic moves."""
     model, variables = tiny(name)
@@ -212,11 +290,30 @@ def test_lrp_reads_a_depthwise_convolution_as_the_layer_that_it_is(rule):
         ("resnet", {"stem": "tiny"}, "'tiny'.*small, large"),
         ("mobilenet_v2", {"width": 0}, "width is 0"),
         ("densenet", {"dtype": "int8"}, "'int8'.*bfloat16"),
+        ("densenet", {"classes": 0}, "classes is 0"),
+        ("vit", {"width": 100}, "width is 100.*3 heads"),
+        ("vit", {"patch": 0}, "patch is 0"),
+        ("vit", {"depth": 2.5}, "depth is 2.5"),
+        ("vit", {"dtype": "int8"}, "'int8'.*bfloat16"),
+        ("convnext", {"depths": ()}, r"depths is \(\)"),
+        ("convnext", {"widths": (8,)}, "widths is .8,.*4 stages"),
+        ("convnext", {"layer_scale": 0}, "layer_scale is 0"),
+        ("convnext", {"stem": "tiny"}, "'tiny'.*small, large"),
     ],
 )
 def test_bad_input_is_named(name, hyper, message):
     with pytest.raises(InputError, match=message):
-        models.build(name, classes=2, **hyper)
+        models.build(name, **{"classes": 2, **hyper})
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [("vit", 13, "13×13.*patches of 4"), ("vit", 16, "17 tokens.*of 10"), ("convnext", 1, "1×1.*at least 2×2")],
+)
+def test_unfit_image_sizes(name, size, message):
+    model, variables = tiny(name)
+    with pytest.raises(InputError, match=message):
+        model.apply(variables, images(1, size))
 
 
 def test_the_same_arguments_give_the_same_model():

@@ -177,6 +177,25 @@ def test_curves_of_any_losses(losses, validation):
     Page(svg)
 
 
+def test_galleries_of_same_images(tmp_path):
+    """Stand side by side: a row per method, a group per unit, a dash for what a unit lacks."""
+    folders = [make_unit(tmp_path / "units" / f"{number}", ssim={}) for number in range(2)]
+    examples = dict(np.load(folders[1] / "examples.npz"))
+    del examples["explanation/gradcam"]
+    np.savez(folders[1] / "examples.npz", **examples)
+    page = Page(report.render(tmp_path).read_text())
+    assert "The same images, explained in every unit" in page.text
+    shown = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    originals = [pictures.picture(image) for image in examples["images"][:6]]
+    assert shown[:12] == originals * 2
+    signed = examples["explanation/gradient"].mean(-1).min() < 0
+    assert shown[12:24] == pictures.heatmaps(examples["explanation/gradient"][:6], signed) * 2
+    assert len(page.all("td", **{"class": "strip missing"})) == 1
+    # Of other images, nothing is to be compared.
+    np.savez(folders[1] / "examples.npz", **examples | {"images": examples["images"][::-1]})
+    assert "explained in every unit" not in Page(report.render(tmp_path).read_text()).text
+
+
 def test_sweep_compares_its_units(tmp_path):
     for number, width in enumerate((0.125, 0.25)):
         ssim = {arm: tuple(value + 0.1 * number for value in values) for arm, values in SSIM.items()}

@@ -5,6 +5,7 @@ from typing import Any
 
 from xinv import plugins
 from xinv.models.cnn import cnn
+from xinv.models.convnext import convnext
 from xinv.models.decoder import decoder
 from xinv.models.densenet import densenet
 from xinv.models.gnime import gnime_decoder
@@ -12,11 +13,13 @@ from xinv.models.mobilenet import mobilenet_v2
 from xinv.models.module import linen
 from xinv.models.resnet import resnet
 from xinv.models.tcnn import dropout_tcnn, tcnn
+from xinv.models.vit import vit
 from xinv.types import Model
 
 __all__ = [
     "build",
     "cnn",
+    "convnext",
     "decoder",
     "densenet",
     "dropout_tcnn",
@@ -25,9 +28,10 @@ __all__ = [
     "mobilenet_v2",
     "resnet",
     "tcnn",
+    "vit",
 ]
 
-FACTORIES = (cnn, decoder, densenet, dropout_tcnn, gnime_decoder, mobilenet_v2, resnet, tcnn)
+FACTORIES = (cnn, convnext, decoder, densenet, dropout_tcnn, gnime_decoder, mobilenet_v2, resnet, tcnn, vit)
 
 
 def build(name: str, **hyper: Any) -> Model:

@@ -9,13 +9,24 @@ from jax.ad_checkpoint import checkpoint_name
 from xinv.models.layers import convolve, depthwise
 from xinv.models.module import linen
 from xinv.models.table import check_dtype
+from xinv.numbers import require_count
 from xinv.types import InputError, Model
 
 STEMS = ("small", "large")
 
 
 def classifier(features: nn.Module, classes: int, dtype: str) -> Model:
-    """The model of `features(images, train) -> maps [N,h,w,c]`, which are marked "cam", averaged and classified."""
+    """The model that classifies what `features(images, train)` gives.
+
+    Args:
+      features: gives maps [N,h,w,c], which are marked "cam" and averaged, or vectors [N,c].
+      classes: number of logits.
+      dtype: of the computation.
+
+    Raises:
+      InputError: `classes` is no number of classes, or there is no such `dtype`.
+    """
+    require_count(classes=classes)
     return linen(_Classifier(features, classes, check_dtype(dtype)), embed="embed", head=_head)
 
 
@@ -31,12 +42,25 @@ class _Classifier(nn.Module):
         return self.head(self.embed(images, train))
 
     def embed(self, images: jax.Array, train: bool = False) -> jax.Array:
-        maps = self.features(images.astype(self.dtype), train).astype(jnp.float32)
-        return checkpoint_name(maps, "cam").mean((1, 2))
+        found = self.features(images.astype(self.dtype), train)
+        return found.astype(jnp.float32) if found.ndim == 2 else mean_of_map(found)
 
 
 def _head(module: _Classifier, features: jax.Array) -> jax.Array:
     return module.head(features)
+
+
+def mean_of_map(maps: jax.Array) -> jax.Array:
+    """The mean [N,c], in float32, of the last feature map [N,h,w,c], which is marked "cam"."""
+    return checkpoint_name(maps.astype(jnp.float32), "cam").mean((1, 2))
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+    """LayerNorm over channels, with the variance as the mean square of what is centred.
+
+    The fast variance, a difference of two means, loses digits and needs a clip at 0.
+    """
+    return nn.LayerNorm(epsilon=1e-6, dtype=x.dtype, use_fast_variance=False)(x)
 
 
 def check_stem(stem: str) -> bool:
@@ -46,36 +70,50 @@ def check_stem(stem: str) -> bool:
     return stem == "large"
 
 
-def conv(x: jax.Array, outputs: int, size: int = 1, stride: int = 1) -> jax.Array:
-    """A convolution without bias, padded by size//2."""
-    return _Conv(outputs, size, stride)(x)
+def conv(x: jax.Array, outputs: int, size: int = 1, stride: int = 1, bias: bool = False) -> jax.Array:
+    """A convolution, padded by size//2."""
+    return _Conv(outputs, size, stride, size // 2, bias)(x)
 
 
-def conv_each(x: jax.Array, size: int = 3, stride: int = 1) -> jax.Array:
-    """A depthwise convolution without bias, padded by size//2."""
-    return _Conv(0, size, stride)(x)
+def conv_each(x: jax.Array, size: int = 3, stride: int = 1, bias: bool = False) -> jax.Array:
+    """A depthwise convolution, padded by size//2."""
+    return _Conv(0, size, stride, size // 2, bias)(x)
+
+
+def patchify(x: jax.Array, outputs: int, size: int) -> jax.Array:
+    """A linear map of each patch of size×size pixels, with a bias; pixels left over are dropped."""
+    return _Conv(outputs, size, size, 0, True)(x)
 
 
 class _Conv(nn.Module):
-    """`outputs` is 0 for a depthwise convolution."""
+    """`outputs` is 0 for a depthwise convolution, which is padded by size//2."""
 
     outputs: int
     size: int
     stride: int
+    padding: int
+    bias: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (self.size, self.size, x.shape[-1] if self.outputs else 1, self.outputs or x.shape[-1])
+        channels = self.outputs or x.shape[-1]
+        shape = (self.size, self.size, x.shape[-1] if self.outputs else 1, channels)
         initialise = nn.initializers.variance_scaling(2.0, "fan_out" if self.outputs else "fan_in", "normal")
         kernel = self.param("kernel", initialise, shape, jnp.float32).astype(x.dtype)
+        y = self._convolve(x, kernel)
+        if not self.bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32).astype(x.dtype)
+
+    def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         if not self.outputs:
             return depthwise(x, kernel[:, :, 0], self.stride)
         if self.size == 1:
             return convolve(x[:, :: self.stride, :: self.stride], kernel, 0)
         if self.stride == 1:
-            return convolve(x, kernel, self.size // 2)
+            return convolve(x, kernel, self.padding)
         return lax.conv_general_dilated(
-            x, kernel, (self.stride,) * 2, [(self.size // 2,) * 2] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x, kernel, (self.stride,) * 2, [(self.padding,) * 2] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
         )
 
 

@@ -3,12 +3,16 @@
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from xinv.report import pictures
 from xinv.report.cells import number
 from xinv.report.folder import Unit
 from xinv.report.measures import plain
 from xinv.report.summary import Arm, Summary
 
+_TOGETHER = 12
+"""Examples that all units of a comparison show together."""
 _COLUMNS = 10
 """Columns beside the original that a page is wide enough for."""
 
@@ -50,6 +54,24 @@ class Gallery(NamedTuple):
     rows: list[dict[str, Any]]
 
 
+class Comparison(NamedTuple):
+    """The same images explained by several units, such as networks: a row per method.
+
+    Attributes:
+      units: their names.
+      originals: the pictures of the images.
+      names: the images' classes.
+      rows: a method, and per unit one map per image, or None if the unit lacks the method.
+      ratio: of the images' width to their height.
+    """
+
+    units: list[str]
+    originals: list[str]
+    names: list[str]
+    rows: list[tuple[str, list[list[str] | None]]]
+    ratio: str
+
+
 def grids(unit: Unit, summary: Summary) -> list[Grid]:
     """The run's pictures in grids of a page's width: one per defended explanation, the others side by side."""
     defended = list(dict.fromkeys(arm.explainer for arm in summary.arms if arm.defence))
@@ -72,15 +94,48 @@ def originals(unit: Unit) -> list[str]:
 
 def gallery(unit: Unit, summary: Summary) -> Gallery | None:
     """The explanations that no arm reads; None where there are none."""
-    attacked = {name for arm in summary.arms if arm.explainer for name in arm.explainer.split("+")}
-    stored = [name for name in unit.examples if name.startswith("explanation/")]
-    maps = {name.removeprefix("explanation/"): unit.examples[name] for name in stored}
-    shown = {name: pictures.heatmaps(array) for name, array in maps.items() if name not in attacked}
+    maps = _unattacked(unit, summary)
+    shown = {name: pictures.heatmaps(array) for name, array in maps.items()}
     rows = [
         {"name": name, "original": original, "maps": [maps[index] for maps in shown.values()]}
         for index, (name, original) in enumerate(zip(unit.classes, originals(unit), strict=True))
     ]
     return Gallery([plain(name) for name in shown], rows) if shown else None
+
+
+def side_by_side(units: Sequence[Unit], summaries: Sequence[Summary]) -> Comparison | None:
+    """Galleries of the same images as those of the first unit; None unless there are two."""
+    of = zip(units, summaries, strict=True)
+    found = [(unit, _unattacked(unit, summary)) for unit, summary in of]
+    found = [(unit, maps) for unit, maps in found if maps]
+    images = found[0][0].examples["images"] if found else None
+    found = [(unit, maps) for unit, maps in found if np.array_equal(unit.examples["images"], images)]
+    if len(found) < 2:
+        return None
+    first = found[0][0]
+    count = min(len(images), max(2, _TOGETHER // len(found)))
+    rows = []
+    for name in dict.fromkeys(name for _, maps in found for name in maps):
+        # One colour scale for a method, so that a sign looks the same in every unit.
+        arrays = [maps.get(name) for _, maps in found]
+        signed = any(array.mean(axis=-1).min() < 0 for array in arrays if array is not None)
+        shown = [None if array is None else pictures.heatmaps(array[:count], signed) for array in arrays]
+        rows.append((plain(name), shown))
+    return Comparison(
+        units=[unit.name for unit, _ in found],
+        originals=originals(first)[:count],
+        names=first.classes[:count],
+        rows=rows,
+        ratio=f"{images.shape[2]} / {images.shape[1]}",
+    )
+
+
+def _unattacked(unit: Unit, summary: Summary) -> dict[str, np.ndarray]:
+    """The maps of the explanations that no arm reads, by name."""
+    attacked = {name for arm in summary.arms if arm.explainer for name in arm.explainer.split("+")}
+    stored = [name for name in unit.examples if name.startswith("explanation/")]
+    maps = {name.removeprefix("explanation/"): unit.examples[name] for name in stored}
+    return {name: array for name, array in maps.items() if name not in attacked}
 
 
 def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:

@@ -72,6 +72,7 @@ class Sweep(NamedTuple):
     """What several units show together; `lines` by the setting that they are drawn over."""
 
     comparison: sweep.Comparison | None
+    galleries: grids.Comparison | None
     published: list[published.Table]
     lines: list[tuple[str, tradeoffs.Diagrams]]
     tradeoffs: tradeoffs.Diagrams | None
@@ -145,6 +146,7 @@ def _sweep(
     several = [units[place] for place in alike], [summaries[place] for place in alike]
     return Sweep(
         comparison=sweep.compare([unit.name for unit in units], summaries),
+        galleries=grids.side_by_side(units, summaries),
         published=published.tables(units, summaries),
         lines=[(setting, diagrams) for setting, diagrams in lines if diagrams],
         tradeoffs=tradeoffs.tradeoffs(*several, inks) if len(alike) > 1 else None,
