@@ -154,5 +154,5 @@ def test_batch_refuses_labels_that_are_no_class():
     apply, variables = case("plain")
     with pytest.raises(InputError, match="label 4 is no class of a model with classes 0 to 3"):
         explain.batch(explain.gradient(), apply, variables, images(2), np.array([0, 4]), KEY)
-    with pytest.raises(InputError, match="need one length"):
+    with pytest.raises(InputError, match=r"labels are \[2\], one for each image, not \[1\]"):
         explain.batch(explain.gradient(), apply, variables, np.asarray(images(2)), np.array([0]), KEY)

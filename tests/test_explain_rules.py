@@ -188,7 +188,7 @@ def test_what_has_no_sound_rule_is_named(explainer, apply, message):
         (lambda: explain.lrp(start="all"), "start='all'.*class, logits"),
         (lambda: explain.lrp(alpha=0.5), "alpha is 0.5"),
         (lambda: explain.integrated_gradients(method="simpson"), "method='simpson'.*riemann_left"),
-        (lambda: explain.integrated_gradients(steps=0), "steps=0"),
+        (lambda: explain.integrated_gradients(steps=0), "steps is 0"),
         (lambda: explain.integrated_gradients(baseline="normal"), "baseline='normal'.*'uniform'"),
         (lambda: explain.smoothgrad(samples=0), "samples=0"),
         (lambda: explain.build("smoothgrad", base="gradients"), "unknown explainer 'gradients'"),

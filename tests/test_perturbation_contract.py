@@ -83,7 +83,7 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         (lambda: lime(penalty="l0"), "lasso or ridge, not 'l0'"),
         (lambda: lime(distance="l1"), "cosine or euclidean, not 'l1'"),
         (lambda: lime(kernel_width=0.0), "kernel_width is positive"),
-        (lambda: lime(baseline="blur"), "not 'blur'"),
+        (lambda: lime(baseline="blur"), "baseline='blur'"),
         (lambda: kernel_shap(2), "at least 3 samples, not 2"),
         (
             lambda: kernel_shap(None, segmentation=(tuple(range(17)),))(smooth, *small_problem(0, (1, 17, 1)), 0, KEY),

@@ -104,7 +104,7 @@ def anchors(
     sizes = {"batch_size": batch_size, "coverage_samples": coverage_samples, "beam_size": beam_size}
     for name, size in {**sizes, "max_rounds": max_rounds, "max_size": 1 if max_size is None else max_size}.items():
         if not is_count(size, 1):
-            raise InputError(f"anchors' {name} is a whole number of at least 1, not {size!r}")
+            raise InputError(f"anchors' {name} is at least 1, not {size!r}")
     if not is_count(max_samples, batch_size * beam_size):
         raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples}")
     rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))

@@ -149,7 +149,7 @@ def _forward(stretch: _Stretch, values: Signals, others: Signals | None) -> Pull
 
 
 def _fit(signal: jax.Array, slot: Slot) -> jax.Array:
-    """Casts a signal to the slot's type, and sums it over the axes along which its equation has repeated the slot's value."""
+    """Casts a signal to the slot's type, and sums it where its equation has repeated the slot's value."""
     signal = signal.astype(slot.dtype)
     if signal.shape == slot.shape:
         return signal

@@ -69,7 +69,7 @@ def check_baseline(baseline: Baseline) -> Baseline:
 def check_samples(name: str, samples: int, least: int) -> None:
     """Raises InputError for fewer than `least` samples."""
     if not is_count(samples, least):
-        raise InputError(f"{name} takes at least {least} samples, a whole number, not {samples!r}")
+        raise InputError(f"{name} takes at least {least} samples, not {samples!r}")
 
 
 def _per_segment(values: Array | int, labels: jax.Array, count: int) -> jax.Array:

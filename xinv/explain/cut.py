@@ -214,7 +214,7 @@ class _View:
         )
 
     def _narrows(self) -> list[Slot]:
-        """Feature maps after which, in order of evaluation, no other value with rows and columns is still to be read."""
+        """Feature maps after which, in order of evaluation, no other value with rows and columns is to be read."""
         last: dict[Slot, int] = {}
         for (number, place), box in self.needs.by.items():
             slot = self.graph.equations[number].inputs[place]

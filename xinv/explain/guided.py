@@ -51,7 +51,7 @@ def guided_backprop() -> Explainer:
 
 
 class Clip(NamedTuple):
-    """min(max(value, low), high), where None is a bound that there is not; `mirrored`: of -value, for -max(value, 0)."""
+    """min(max(value, low), high), None being no bound; where `mirrored`, min(value, 0) of a value -x."""
 
     value: Slot
     low: Slot | None = None

@@ -177,7 +177,8 @@ def _before(
             break
         chain.append(step)
         varying, (slot,) = moved, dependent(step.inputs)
-        if scales:
+        # Numbers that nobody learned, as that of a mean, belong to what they scale.
+        if scales and not all(operand.literal for operand in step.inputs if operand.constant is not None):
             start, length = slot, len(chain)
     return (start, chain[:length][::-1]) if start not in around.normalised else (chain[0].outputs[0], [])
 

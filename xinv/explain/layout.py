@@ -49,7 +49,7 @@ def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None =
     Args:
       graph: of a function of one image.
       shape: the image's.
-      tokens: rows and columns of the patches. Values [1,T,C] whose layout cannot be told have them as their last tokens.
+      tokens: rows and columns of the patches, which are the last tokens of values [1,T,C] of unknown layout.
     """
     rows, columns = (Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False))
     found: dict[Slot, Layout] = {graph.input: (rows, columns, None)}

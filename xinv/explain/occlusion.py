@@ -47,13 +47,13 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
         index = np.array([*product(*(range(len(cover)) for cover in axes))], np.int32)
         rows = np.concatenate([index, np.full((1, 3), -1, np.int32)])  # -1 covers nothing: the image itself
 
-        covered = door.filled(baseline, image)
-
-        def cover(image: jax.Array, row: jax.Array) -> jax.Array:
+        def cover(shared: tuple[jax.Array, jax.Array], row: jax.Array) -> jax.Array:
+            image, covered = shared
             y, x, c = (jnp.asarray(axis)[i] & (i >= 0) for axis, i in zip(axes, row, strict=True))
             return jnp.where(y[:, None, None] & x[:, None] & c, covered, image)
 
-        logits = predict(apply, variables, cover, image, rows)[:, label]
+        shared = jnp.asarray(image), door.filled(baseline, image)
+        logits = predict(apply, variables, cover, shared, rows)[:, label]
         drops = (logits[-1] - logits[:-1]).reshape([len(axis) for axis in axes])
         for axis in axes:  # contracts the leading axis, appends the image's
             drops = jnp.tensordot(drops, axis / axis.sum(0), axes=(0, 0), precision="highest")
