@@ -210,7 +210,9 @@ def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> t
     def sample(carry: tuple) -> tuple:
         rounds, draws, hits = carry
         present, hit = draw(jax.random.fold_in(key, rounds), beam)
-        return rounds + 1, draws + present.sum(1).reshape(-1), hits + (present & hit[..., None]).sum(1).reshape(-1)
+        more = present.sum(1, dtype=draws.dtype).reshape(-1)
+        right = (present & hit[..., None]).sum(1, dtype=hits.dtype).reshape(-1)
+        return rounds + 1, draws + more, hits + right
 
     def undecided(carry: tuple) -> jax.Array:
         return (carry[0] < 1) | (carry[0] < rules.max_rounds) & (gap(carry) > rules.tau)
@@ -235,7 +237,7 @@ def _check(
         rounds, draws, hits = carry
         more = unclear(draws, hits)
         hit = draw(jax.random.fold_in(key, rounds), sets)[1]
-        return rounds + 1, draws + more * hit.shape[1], hits + more * hit.sum(1)
+        return rounds + 1, draws + more * hit.shape[1], hits + more * hit.sum(1, dtype=hits.dtype)
 
     def go_on(carry: tuple) -> jax.Array:
         return (carry[0] < rules.max_rounds) & unclear(*carry[1:]).any()
@@ -254,7 +256,7 @@ def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> tupl
     def sample(carry: tuple) -> tuple:
         rounds, draws, hits = carry
         hit = draw(jax.random.fold_in(key, rounds), empty)[1]
-        return rounds + 1, draws + hit.size, hits + hit.sum()
+        return rounds + 1, draws + hit.size, hits + hit.sum(dtype=hits.dtype)
 
     def unclear(carry: tuple) -> jax.Array:
         likely = carry[2] > rules.threshold * carry[1]
