@@ -1,5 +1,6 @@
 """What the launchers share: flag parsing and one clear sentence for everything that a person can get wrong."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -77,11 +78,48 @@ def _parse(argv: Sequence[str]) -> list[str]:
     named = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), flags=re.MULTILINE)
     if named:
         _check_overrides(named[1], argv)
+    argv, optional = _optional(named[1], argv) if named else (argv, [])
     arguments = flags.FLAGS(argv)
+    for path, value in optional:
+        _set(flags.FLAGS["config"].value, path.split("."), value)
     logging.set_verbosity(logging.FATAL)  # Orbax tells every file it writes, and its errors twice
     if len(arguments) > 1:
         raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
     return arguments
+
+
+def _optional(value: str, argv: Sequence[str]) -> tuple[list[str], list[tuple[str, object]]]:
+    """The arguments without those that set what is None, or set it to None; and these as paths and values.
+
+    A flag has one type, and None is of none.
+    """
+    module, arg = config_file(value)
+    config, kept, found = module.get_config(arg), [], []
+    for argument in argv:
+        match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", argument, flags=re.DOTALL)
+        node: object = config
+        for key in match[1].split(".") if match else ():
+            node = node[key] if hasattr(node, "keys") and key in node else ""
+        if match and (node is None or match[2] == "None") and not hasattr(node, "keys"):
+            found.append((match[1], _literal(match[2])))
+        else:
+            kept.append(argument)
+    return kept, found
+
+
+def _literal(text: str) -> object:
+    """The number, tuple, list or None that a text writes down; any other text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def _set(config: object, path: Sequence[str], value: object) -> None:
+    for key in path[:-1]:
+        config = config[key]
+    with config.ignore_type():
+        config[path[-1]] = value
 
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:

@@ -58,7 +58,7 @@ PEOPLE = {
 def test_a_folder_per_class(tmp_path, kind):
     root = write(tmp_path / "people", PEOPLE) if kind == "folder" else pack(tmp_path / "people.tar", PEOPLE, kind)
     before = sorted(tmp_path.rglob("*"))
-    found = data.build("folder", root=root, labels="identity")
+    found = data.build("folder", root=root, labels="identity", level=-1)
     np.testing.assert_array_equal(found.images[..., 0], [picture(seed) for seed in (2, 3, 0, 1)])
     assert found.classes == {"identity": ("abe", "deep", "zoe")}
     assert found.labels["identity"].tolist() == [0, 1, 2, 2]

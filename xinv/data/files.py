@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from xinv.types import InputError
 
@@ -42,7 +42,13 @@ def read_files(root: str | Path, select: Callable[[str], bool]) -> Iterator[tupl
 
 
 def _folder(root: Path, select: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    for folder, subfolders, files in os.walk(root):
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        # Links are followed, each folder once: a link to a folder above would lead round for ever.
+        if os.path.realpath(folder) in seen:
+            subfolders.clear()
+            continue
+        seen.add(os.path.realpath(folder))
         subfolders.sort()
         for path in (Path(folder, file) for file in sorted(files)):
             relative = path.relative_to(root).as_posix()
@@ -73,14 +79,22 @@ def _check_size(root: Path, path: str, size: int) -> None:
         raise InputError(f"{root}: {path} has {size} bytes, more than the {MAX_FILE_BYTES} allowed for an image file")
 
 
-def decode(content: bytes, what: str, channels: int | None = None) -> np.ndarray:
+def decode(content: bytes, what: str, channels: int | None = None, background: int = 255) -> np.ndarray:
     """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its first frame.
 
-    Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey, has one and any other has three.
+    It is turned as its EXIF orientation says. Without `channels` (1, 3 or 4) a grey image, or one whose palette is
+    grey, has one and any other has three.
+
+    Args:
+      content: of the file.
+      what: what to call it in an error.
+      channels: how many there shall be; 4 keeps transparency.
+      background: the intensity, 0 to 255, that transparent pixels are composed on.
 
     Raises:
-      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose detail silently), or
-        has more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million).
+      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose detail silently), has
+        more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million), or is drawn in the background's
+        own colour, so that nothing of it would be left.
     """
     try:
         with warnings.catch_warnings():
@@ -95,6 +109,9 @@ def decode(content: bytes, what: str, channels: int | None = None) -> np.ndarray
         raise InputError(f"{what} is not a readable image: {error}") from error
     if image.mode in DEEP_MODES or image.mode.startswith("I;"):
         raise InputError(f"{what} has pixels of mode {image.mode}, only 8 bits per channel are allowed")
+    if _bits(content, image) > 8:
+        raise InputError(f"{what} has {_bits(content, image)} bits per channel, only 8 are allowed")
+    image = _composed(ImageOps.exif_transpose(image), what, background) if channels != 4 else image
     mode = MODES[channels] if channels else "L" if image.mode in GREY_MODES else "RGB"
     pixels = np.asarray(image.convert(mode))
     pixels = pixels.reshape(*pixels.shape[:2], -1)
@@ -102,7 +119,37 @@ def decode(content: bytes, what: str, channels: int | None = None) -> np.ndarray
     return pixels[..., :1] if grey_palette else pixels
 
 
+def _bits(content: bytes, image: Image.Image) -> int:
+    """Bits per channel as the file states them: Pillow cuts colours of 16 bits without a word."""
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return content[24]
+    sizes = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, 8)
+    return max(sizes) if isinstance(sizes, tuple) else int(sizes)
+
+
+def _composed(image: Image.Image, what: str, background: int) -> Image.Image:
+    """An image without transparency, on a background."""
+    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+        return image
+    pixels = np.asarray(image.convert("RGBA"), np.float32)
+    alpha = pixels[..., 3:] / 255
+    result = np.rint(pixels[..., :3] * alpha + background * (1 - alpha)).astype(np.uint8)
+    if np.ptp(alpha) > 0 and (result == result[0, 0]).all():
+        raise InputError(f"{what} is drawn in {background} on nothing: give another background, 0 to 255")
+    grey = image.mode in ("LA", "La", "L") or ((result == result[..., :1]).all() and image.mode in ("P", "PA"))
+    return Image.fromarray(result[..., 0] if grey else result)
+
+
+CLOSED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
+"""Formats that Pillow names and cannot decode by itself; PostScript would start another program on the content."""
+
+
+def extensions() -> frozenset[str]:
+    """The extensions, in small letters with their point, of files that `decode` reads."""
+    known = Image.registered_extensions().items()
+    return frozenset(extension for extension, name in known if name in Image.OPEN and name not in CLOSED)
+
+
 def _formats() -> list[str]:
-    """What Pillow opens, but for PostScript, which would start another program on the content."""
     Image.init()
-    return [name for name in Image.ID if name != "EPS"]
+    return [name for name in Image.ID if name not in CLOSED]

@@ -1,7 +1,8 @@
-"""The MNIST family: gzipped idx files as published (MNIST, Fashion-MNIST, KMNIST)."""
+"""The MNIST family: idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST, and as Kaggle unpacks them)."""
 
 import gzip
 import math
+import re
 import zlib
 from pathlib import Path
 
@@ -10,17 +11,21 @@ import numpy as np
 from xinv.data.dataset import MAX_BYTES, Dataset, create, numbered
 from xinv.types import InputError
 
-SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
+SPLITS = {"train": ("train",), "test": ("t10k|test",), "all": ("train", "t10k|test")}
 
 
 def idx(root: str, split: str = "all", label: str = "label", classes: int | None = None, title: str = "") -> Dataset:
     """Images uint8 [N,H,W,1] and one label set, from `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
+    Names may have a prefix (emnist-letters-train-…), "test" for "t10k", a point before "idx", or be folders with the
+    file inside.
+
     Args:
       root: the folder of the files.
       split: "train", "test", or "all" for train followed by test.
       label: what to call the label set.
-      classes: the number of classes, "0", "1", …; None ends them at the largest label.
+      classes: the number of classes, "0", "1", …; None takes those from the smallest label to the largest, if the
+        smallest is 1 as in EMNIST's letters, and otherwise from 0.
       title: what to call the data set; the folder's name if empty.
 
     Raises:
@@ -30,27 +35,42 @@ def idx(root: str, split: str = "all", label: str = "label", classes: int | None
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     images, labels = zip(*(_pair(Path(root), part) for part in SPLITS[split]), strict=True)
     labels = np.concatenate(labels)
+    if classes is None and len(labels) and labels.min() == 1:
+        names, labels = tuple(map(str, range(1, int(labels.max()) + 1))), labels - 1
+    else:
+        names = numbered(labels) if classes is None else tuple(map(str, range(classes)))
     return create(
         title or Path(root).name,
         np.concatenate(images)[..., None],
         {label: labels},
-        {label: numbered(labels) if classes is None else tuple(map(str, range(classes)))},
+        {label: names},
     )
 
 
 def _pair(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    images = _read(root, f"{part}-images-idx3-ubyte", rank=3)
-    labels = _read(root, f"{part}-labels-idx1-ubyte", rank=1)
+    images, labels = (_read(root, part, kind, rank) for kind, rank in (("images", 3), ("labels", 1)))
     if len(images) != len(labels):
         raise InputError(f"{root}: {part} has {len(images)} images but {len(labels)} labels")
     return images, labels
 
 
-def _read(root: Path, stem: str, rank: int) -> np.ndarray:
-    """The uint8 array of `rank` in `root/stem.gz` or `root/stem`."""
-    path = next((path for path in (root / f"{stem}.gz", root / stem) if path.is_file()), None)
-    if path is None:
+def _find(root: Path, part: str, kind: str, rank: int) -> Path:
+    """The file of that name, compressed before plain; InputError where there is none, or several sets' are."""
+    pattern = re.compile(rf"(?P<set>.*-)?(?:{part})-{kind}[-.]idx{rank}-ubyte(\.gz)?")
+    names = sorted(path.name for path in root.iterdir() if pattern.fullmatch(path.name)) if root.is_dir() else []
+    stem = f"{part.split('|')[0]}-{kind}-idx{rank}-ubyte"
+    if not names:
         raise InputError(f"no file {stem}.gz (or {stem}) in {root}")
+    sets = {pattern.fullmatch(name)["set"] for name in names}
+    if len(sets) > 1:
+        raise InputError(f"{root} holds {', '.join(names)}: keep one data set in a folder")
+    path = root / next((name for name in names if name.endswith(".gz")), names[0])
+    return path / path.name if path.is_dir() else path
+
+
+def _read(root: Path, part: str, kind: str, rank: int) -> np.ndarray:
+    """The uint8 array of `rank` in the images or labels of a part."""
+    path = _find(root, part, kind, rank)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse(path, file, rank)

@@ -65,7 +65,11 @@ def _builder(name: str, root: str) -> Any:
     except (tensorflow_datasets.core.DatasetNotFoundError, ValueError, OSError) as error:
         raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
     if builder.info.file_format.value != "array_record":
-        raise InputError(f"{name} in {root} is prepared as {builder.info.file_format.value}, not as array_record")
+        raise InputError(
+            f"{name} in {root} is prepared as {builder.info.file_format.value}, not as array_record: prepare it again "
+            f"in another folder with tfds.builder({name!r}, data_dir=FOLDER, file_format='array_record')"
+            ".download_and_prepare(), which needs TensorFlow (the extra prepare)"
+        )
     return builder
 
 
