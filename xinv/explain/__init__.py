@@ -23,22 +23,24 @@ jit and vmap it, or let `batch` do both for a data set; `normalise` puts its map
 | anchors | the superpixels that suffice for the prediction | hundreds to thousands + 0 |
 | protodash | the mean of the most similar reference images of the class | 0, and the reference set once a batch |
 
-What each kind of model asks of a method; a method that has no sound rule raises an error that names the operation:
+On which models. Gradients and methods that sample need nothing but a function. Of the others a method that has no
+sound rule for an operation raises an error that names the operation:
 
-| model | gradients, samples | deeplift | lrp | guided, deconvolution | CAMs: the default layer |
-|---|---|---|---|---|---|
-| CNN, ResNet, DenseNet (BatchNorm) | yes | complete | BatchNorm folded where a layer takes it | by ReLUs | last map before pooling |
-| Layer-, Group-, Instance-, RMSNorm | yes | complete | scale held constant | by ReLUs, no clip of a variance | the same |
-| SE, GLU, gates | yes | complete | all to the signal, or `gates="uniform"` | by ReLUs | the same |
-| EfficientNet, MobileNetV3, ConvNeXt | yes | complete | as above | refused without a ReLU | last map with an extent |
-| ViT, Swin (attention, GELU) | yes | complete | AttnLRP | refused without a ReLU | tokens, as a grid |
-| Mixer | yes | complete | as above | refused without a ReLU | tokens, as a grid |
-| loops over layers (scan), sort, top_k | yes | complete | to the elements taken | by ReLUs | the same |
-| softmax, log_softmax, sigmoid at the end | of that output | of that output | of the logits | of that output | of that output |
-| one logit (binary) | yes | yes | yes | yes | yes; anchors and protodash need two |
-| bfloat16, float16 | in the model's type | in float32 | in float32 | in float32 | in float32 |
+| model | deeplift | lrp | guided, deconvolution | CAMs |
+|---|---|---|---|---|
+| CNN, ResNet, DenseNet | complete | BatchNorm folded | by ReLUs | last map before pooling |
+| Layer-, Group-, Instance-, RMSNorm | complete | scale held constant | no clip of a variance | the same |
+| squeeze-excitation, GLU, gates | complete | to the signal, or `gates="uniform"` | by ReLUs | the same |
+| EfficientNet, MobileNetV3, ConvNeXt | complete | as above | refused without a ReLU | last map of an extent |
+| ViT, Swin, Mixer | complete | AttnLRP | refused without a ReLU | tokens, as a grid |
+| scan over layers, sort, top_k | complete | to the elements taken | by ReLUs | the same |
+| softmax or sigmoid at the end | of that | of the logits below | of that | of that |
+| one logit (binary; label 0) | yes | yes | yes | yes |
+| bfloat16, float16 | in float32 | in float32 | in float32 | in float32 |
 
-`layers` lists the tensors that CAMs can be made of. For a first look: gradcam, coarse and cheap. For numbers that add up to the score: deeplift, lrp or, on any smooth
+Anchors and ProtoDash compare classes and need two. `layers` lists the tensors that CAMs can be made of.
+
+For a first look: gradcam, coarse and cheap. For numbers that add up to the score: deeplift, lrp or, on any smooth
 function, integrated_gradients. The passes of one map go through the model together, as one batch, as far as memory
 allows.
 """
