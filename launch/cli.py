@@ -79,6 +79,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
     if named:
         _check_overrides(named[1], argv)
     argv, optional = _optional(named[1], argv) if named else (argv, [])
+    sys.argv[:] = argv  # where ml_collections looks for overrides
     arguments = flags.FLAGS(argv)
     for path, value in optional:
         _set(flags.FLAGS["config"].value, path.split("."), value)
