@@ -34,6 +34,7 @@ class Dataset(NamedTuple):
       classes: class names per label name, indexed by the labels.
       name: what a report calls the set.
       fingerprint: hash of the content, or of what determines it where the images are lazy.
+      notes: lines for the log, such as the number of files that are no images.
     """
 
     images: Images
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     classes: dict[str, tuple[str, ...]]
     name: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 class Lazy:
@@ -152,7 +154,7 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
         chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
     labels = {key: values[indices] for key, values in dataset.labels.items()}
     fingerprint = digest([dataset.fingerprint, "take"], indices)
-    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)
+    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(notes=dataset.notes)
 
 
 def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
@@ -169,7 +171,8 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
     kept = take(dataset, values >= 0)
     labels = {**kept.labels, label: values[values >= 0]}
     described = [kept.fingerprint, "keep", label, list(classes)]
-    return create(dataset.name, kept.images, labels, {**kept.classes, label: tuple(classes)}, digest(described))
+    names = {**kept.classes, label: tuple(classes)}
+    return create(dataset.name, kept.images, labels, names, digest(described))._replace(notes=kept.notes)
 
 
 def _first(dataset: Dataset, label: str, count: int) -> tuple[str, ...]:
@@ -190,7 +193,7 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(np.int32)
     labels, names = {**dataset.labels, attribute: values}, {**dataset.classes, attribute: ("no", "yes")}
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
-    return create(dataset.name, dataset.images, labels, names, described)
+    return create(dataset.name, dataset.images, labels, names, described)._replace(notes=dataset.notes)
 
 
 def _numbers(dataset: Dataset, label: str, classes: Sequence[str]) -> list[int]:

@@ -94,7 +94,8 @@ def transform(
         changed = _apply(change, images, shape[1:])
     else:
         changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
-    return create(name, changed, dataset.labels, dataset.classes, digest([dataset.fingerprint, change]))
+    fingerprint = digest([dataset.fingerprint, change])
+    return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(notes=dataset.notes)
 
 
 def _apply(change: Geometry, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
