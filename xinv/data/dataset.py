@@ -140,6 +140,35 @@ def numbered(values: np.ndarray) -> tuple[str, ...]:
     return tuple(map(str, range(largest + 1)))
 
 
+def renumber(
+    values: np.ndarray,
+    classes: int | Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels from 0 and their class names, of integers `values` [N] that may begin at another number.
+
+    Args:
+      values: the labels as stored, as 1 to 26 for the letters.
+      classes: the number of classes or their names. Where the labels lack 0 and end at that number, they count from 1.
+        None gives a class to every number from 0, or from 1 or more where that is the smallest, to the largest.
+
+    Returns:
+      Integers [N] that index the names; the names are the numbers as stored if there are no others.
+
+    Raises:
+      InputError: see `numbered`.
+    """
+    if classes is None:
+        names = numbered(values)
+        least = max(0, int(values.min())) if values.size else 0
+        return values - values.dtype.type(least), names[least:]
+    count = classes if isinstance(classes, int) else len(classes)
+    whole = values.size > 0 and values.dtype.kind in "iu"
+    first = 1 if whole and values.min() >= 1 and values.max() == count else 0
+    if isinstance(classes, int):
+        classes = map(str, range(first, first + count))
+    return (values - values.dtype.type(1) if first else values), tuple(classes)
+
+
 def take(dataset: Dataset, indices: Any) -> Dataset:
     """The images at `indices` (integers or a mask) with their labels; lazy images stay lazy.
 
