@@ -1,5 +1,6 @@
 """What the launchers share: flag parsing and one clear sentence for everything that a person can get wrong."""
 
+import ast
 import importlib.util
 import os
 import re
@@ -10,12 +11,27 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
 from xinv.types import InputError
 
 _SHARED = ("base", "datasets")  # of configs/, what its experiments share
+_NULLABLE = re.compile(r"--?config\.(data\.[\w.]+)")  # the section whose fields may be set to None
+
+
+class _Literal(flags.ArgumentParser):
+    """Reads the value of a field that is None in the config: a Python literal, or else a string."""
+
+    def parse(self, argument: str) -> object:
+        try:
+            return ast.literal_eval({"true": "True", "false": "False"}.get(argument, argument))
+        except (SyntaxError, TypeError, ValueError):
+            return argument
+
+
+config_flags.register_flag_parser_for_type(type(None), _Literal())
 
 
 def _interrupted(*_: object) -> None:
@@ -75,13 +91,49 @@ def _stop(sentence: str) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     named = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), flags=re.MULTILINE)
+    cleared = []
     if named:
         _check_overrides(named[1], argv)
+        argv, cleared = _without_nones(argv)
     arguments = flags.FLAGS(argv)
+    for path in cleared:
+        _clear(path)
     logging.set_verbosity(logging.FATAL)  # Orbax tells every file it writes, and its errors twice
     if len(arguments) > 1:
         raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
     return arguments
+
+
+def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments but for those that set a field of the data section to None, and the paths of those fields.
+
+    The flag of a field has the type of its value, which None is not. As elsewhere the last argument of a field counts.
+    """
+    kept, cleared, places = [], [], iter(range(len(argv)))
+    for place in places:
+        flag, _, value = argv[place].partition("=")
+        apart = argv[place + 1 : place + 2] == ["None"] and "=" not in argv[place]
+        named = _NULLABLE.fullmatch(flag)
+        if named:
+            cleared = [path for path in cleared if path != named[1]]
+        if not named or not (apart or value == "None"):
+            kept.append(argv[place])
+            continue
+        cleared.append(named[1])
+        if apart:
+            next(places)
+    return kept, cleared
+
+
+def _clear(path: str) -> None:
+    """Sets a field of the config to None."""
+    *parents, field = path.split(".")
+    node = flags.FLAGS["config"].value
+    for parent in parents:
+        node = node[parent]
+    if hasattr(node[field], "keys"):
+        raise InputError(f"config.{path} is a section, which may not be None: it has {', '.join(node[field])}")
+    node[field] = None
 
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from xinv import data
+from xinv import audit, data
 from xinv.data import files
 from xinv.types import InputError
 
@@ -79,6 +79,13 @@ def test_a_folder_per_class(tmp_path, kind):
     assert found.notes[0].startswith(f"{root}: 6 files are not in the data set (1 .")
     assert data.take(data.transform(found, resize=(2, 2)), [0]).notes == found.notes
     assert sorted(tmp_path.rglob("*")) == before  # nothing unpacked
+
+
+def test_left_out_logged(tmp_path, capsys):
+    """A run prints one line that counts the files that are no images."""
+    root = write(tmp_path, PEOPLE)
+    audit._load({"source": {"name": "folder", "root": root}, "transform": {}})
+    assert capsys.readouterr().err.splitlines() == list(data.folder(root).notes)
 
 
 def test_one_name_can_carry_two_label_sets(tmp_path):
