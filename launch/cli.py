@@ -105,9 +105,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments but for those that set a field of the data section to None, and the paths of those fields.
+    """The arguments without those that set a data field to None, and the paths of those fields.
 
-    The flag of a field has the type of its value, which None is not. As elsewhere the last argument of a field counts.
+    The flag of a field has the type of its value, which None is not. As elsewhere the last argument
+    of a field counts.
     """
     kept, cleared, places = [], [], iter(range(len(argv)))
     for place in places:

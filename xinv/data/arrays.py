@@ -28,9 +28,9 @@ def arrays(
       image: key of images [N,H,W] or [N,H,W,C], C up to 4, uint8 or float in [0,1]; several keys are concatenated.
       labels: per label name the key of integers or strings [N], as many keys as `image` has; "key[2]" takes a column
         of [N,M]. By default {"label": "labels"}.
-      classes: per label name the number of classes or their names; without them integers have a class for each
-        number from 0, or from their smallest, to their largest, and strings are their own class names. Labels from 1
-        to that number of classes count from 1.
+      classes: per label name the number of classes or their names; without them integers have a
+        class for each number from 0, or from their smallest, to their largest, and strings are
+        their own class names. Labels from 1 to that number of classes count from 1.
       title: what to call the data set; the file's name if empty.
 
     Raises:

@@ -148,8 +148,9 @@ def renumber(
 
     Args:
       values: the labels as stored, as 1 to 26 for the letters.
-      classes: the number of classes or their names. Where the labels lack 0 and end at that number, they count from 1.
-        None gives a class to every number from 0, or from 1 or more where that is the smallest, to the largest.
+      classes: the number of classes or their names. Where the labels lack 0 and end at that number,
+        they count from 1. None gives a class to every number from 0, or from 1 or more where that
+        is the smallest, to the largest.
 
     Returns:
       Integers [N] that index the names; the names are the numbers as stored if there are no others.
@@ -220,7 +221,10 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     if attribute in dataset.labels:
         raise InputError(f"there is a label {attribute!r} already: give the attribute another name")
     values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(np.int32)
-    labels, names = {**dataset.labels, attribute: values}, {**dataset.classes, attribute: ("no", "yes")}
+    labels, names = (
+        {**dataset.labels, attribute: values},
+        {**dataset.classes, attribute: ("no", "yes")},
+    )
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
     return create(dataset.name, dataset.images, labels, names, described)._replace(notes=dataset.notes)
 

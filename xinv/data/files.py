@@ -45,19 +45,20 @@ def read_files(
 ) -> Iterator[tuple[str, bytes]]:
     """The relative path, with slashes, and the content of each selected file of a folder or tar archive.
 
-    Hidden files and folders are left out. Links to folders are followed; a folder that several links lead to is read
-    once, under its own path if it lies below `root`. An archive is read front to back in memory; nothing is written to
-    disk.
+    Hidden files and folders are left out. Links to folders are followed; a folder that several
+    links lead to is read once, under its own path if it lies below `root`. An archive is read front
+    to back in memory; nothing is written to disk.
 
     Args:
       root: the folder or archive.
       select: decides by the relative path whether a file is read.
-      left_out: receives the relative paths of the files that were not selected, and, with a slash at the end, of the
-        links to folders that are read already.
+      left_out: receives the relative paths of the files that were not selected, and, with a slash
+        at the end, of the links to folders that are read already.
 
     Raises:
-      InputError: nothing is at `root`, it cannot be read, a link leads nowhere, an archive is truncated or has a member
-        that leaves it (an absolute path, "..", a link or device), or a selected file exceeds MAX_FILE_BYTES.
+      InputError: nothing is at `root`, it cannot be read, a link leads nowhere, an archive is
+        truncated or has a member that leaves it (an absolute path, "..", a link or device), or a
+        selected file exceeds MAX_FILE_BYTES.
     """
     root, left_out = Path(root), [] if left_out is None else left_out
     if not root.exists():
@@ -137,14 +138,14 @@ def _extensions() -> frozenset[str]:
 def decode(content: bytes, what: str, channels: int | None = None, background: str = "white") -> np.ndarray:
     """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its first frame.
 
-    It is turned as its EXIF orientation says. Transparent pixels show the `background`: "white", "grey" or "black".
-    Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey, has one and any other has three; four
-    keep the transparency.
+    It is turned as its EXIF orientation says. Transparent pixels show the `background`: "white",
+    "grey" or "black". Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey,
+    has one and any other has three; four keep the transparency.
 
     Raises:
-      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose detail silently), is
-        transparent and shows nothing on `background`, or has more pixels than Pillow's limit
-        (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million); or there is no such background.
+      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose
+        detail silently), is transparent and shows nothing on `background`, or has more pixels than
+        Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million); or there is no such background.
     """
     level = check_background(background)
     try:

@@ -35,26 +35,28 @@ def folder(
     Args:
       root: the folder or archive; an archive is read in memory, never unpacked.
       labels: says which files belong to the set and what their classes are:
-        a word, such as "identity": files with an image extension, and the class is the name of a folder, see `level`;
-        a regular expression with named groups: files whose relative path it finds, one label set per group, as in
-        r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
-        or a function from the relative path to class names per label name, or None to leave the file out.
+        a word, such as "identity": files with an image extension, and the class is the name of a
+        folder, see `level`; a regular expression with named groups: files whose relative path it
+        finds, one label set per group, as in r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
+        or a function from the relative path to class names per label name, or None to leave the
+        file out.
       crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ; grey
         images among coloured ones get three equal channels.
       drop_duplicates: keeps only the first, by path, of images whose files show the same pixels.
       title: what to call the data set; the root's name if empty.
-      level: where `labels` is a word, which folder on the way to the file is the class, counted as Python counts: 0 is
-        the first below the root (`class/images/x.png`), -1 the last (`train/class/x.png`). None is the last, and an
-        error where that is a guess: if files lie at different depths, or if all lie in folders of one name below
-        folders of several. A root with the one folder `face/` is a single class.
+      level: where `labels` is a word, which folder on the way to the file is the class, counted as
+        Python counts: 0 is the first below the root (`class/images/x.png`), -1 the last
+        (`train/class/x.png`). None is the last, and an error where that is a guess: if files lie at
+        different depths, or if all lie in folders of one name below folders of several. A root with
+        the one folder `face/` is a single class.
       background: what transparent pixels show: "white", "grey" or "black".
 
     Returns:
       The images, whose `notes` count the files left out.
 
     Raises:
-      InputError: see `read_files` and `decode`; or no image is found, their sizes or label sets differ, or no folder is
-        at that level.
+      InputError: see `read_files` and `decode`; or no image is found, their sizes or label sets
+        differ, or no folder is at that level.
     """
     labeller = _labeller(labels, level)
     check_background(background)

@@ -13,7 +13,13 @@ from xinv.types import InputError
 
 SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
 RANKS = {"images": 3, "labels": 1}
-TYPES = {b"\x09": "int8", b"\x0b": "int16", b"\x0c": "int32", b"\x0d": "float32", b"\x0e": "float64"}
+TYPES = {
+    b"\x09": "int8",
+    b"\x0b": "int16",
+    b"\x0c": "int32",
+    b"\x0d": "float32",
+    b"\x0e": "float64",
+}
 """Of idx values other than bytes, by the third byte of a file; QMNIST's labels are int32."""
 NAME = re.compile(
     r"(?P<prefix>.*?)-?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-\w+?(?:\.gz)?",
@@ -32,21 +38,22 @@ def idx(
     """Images uint8 [N,H,W,1] and one label set, from `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
     The names may have a point before "idx", "test" for "t10k" and a word in front, as in
-    `emnist-letters-train-images-idx3-ubyte.gz`; each file may lie in a folder of its own name. Images are given as
-    stored: EMNIST's are transposed.
+    `emnist-letters-train-images-idx3-ubyte.gz`; each file may lie in a folder of its own name.
+    Images are given as stored: EMNIST's are transposed.
 
     Args:
       root: the folder of the files.
       split: "train", "test", or "all" for train followed by test.
       label: what to call the label set.
-      classes: the number of classes, "0", "1", …, or "1", "2", … if no label is 0 and the largest is that number; None
-        begins at 0, or at the smallest label, and ends at the largest.
+      classes: the number of classes, "0", "1", …, or "1", "2", … if no label is 0 and the largest
+        is that number; None begins at 0, or at the smallest label, and ends at the largest.
       title: what to call the data set; the folder's name if empty.
-      prefix: what stands before "-train" in the names, such as "emnist-letters"; None where there is only one.
+      prefix: what stands before "-train" in the names, such as "emnist-letters"; None where there
+        is only one.
 
     Raises:
-      InputError: a file is missing, truncated, of another format, or does not match its partner, or files of several
-        prefixes are there.
+      InputError: a file is missing, truncated, of another format, or does not match its partner, or
+        files of several prefixes are there.
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")

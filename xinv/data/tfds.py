@@ -55,7 +55,14 @@ def tfds(
     values, names = _values(what, source, labels), {}
     for key, feature in columns.items():
         values[key], names[key] = _named(feature, values[key])
-    identity = [builder.info.full_name, builder.info.description, builder.info.dataset_size, split, image, change]
+    identity = [
+        builder.info.full_name,
+        builder.info.description,
+        builder.info.dataset_size,
+        split,
+        image,
+        change,
+    ]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
     return create(dataset, Lazy((len(source), *shape), read), values, names, fingerprint)
 
