@@ -88,5 +88,5 @@ def imagenet100(roles: dict, side: int) -> dict:
 def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> dict:
     """Any folder of images with one subfolder per identity below $XINV_DATA: CelebA, FaceScrub or iCV-MEFED crops."""
     data = faces(folder, "identity", "identity", roles, side, folder)
-    data["source"]["grayscale"] = grayscale
+    data["source"] |= dict(grayscale=grayscale, level=None, background="white")
     return data

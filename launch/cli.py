@@ -11,12 +11,27 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
 from xinv.types import InputError
 
 _SHARED = ("base", "datasets")  # of configs/, what its experiments share
+_NULLABLE = re.compile(r"--?config\.(data\.[\w.]+)")  # the section whose fields may be set to None
+
+
+class _Literal(flags.ArgumentParser):
+    """Reads the value of a field that is None in the config: a Python literal, or else a string."""
+
+    def parse(self, argument: str) -> object:
+        try:
+            return ast.literal_eval({"true": "True", "false": "False"}.get(argument, argument))
+        except (SyntaxError, TypeError, ValueError):
+            return argument
+
+
+config_flags.register_flag_parser_for_type(type(None), _Literal())
 
 
 def _interrupted(*_: object) -> None:
@@ -76,51 +91,50 @@ def _stop(sentence: str) -> None:
 
 def _parse(argv: Sequence[str]) -> list[str]:
     named = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), flags=re.MULTILINE)
+    cleared = []
     if named:
         _check_overrides(named[1], argv)
-    argv, optional = _optional(named[1], argv) if named else (argv, [])
-    sys.argv[:] = argv  # where ml_collections looks for overrides
+        argv, cleared = _without_nones(argv)
     arguments = flags.FLAGS(argv)
-    for path, value in optional:
-        _set(flags.FLAGS["config"].value, path.split("."), value)
+    for path in cleared:
+        _clear(path)
     logging.set_verbosity(logging.FATAL)  # Orbax tells every file it writes, and its errors twice
     if len(arguments) > 1:
         raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
     return arguments
 
 
-def _optional(value: str, argv: Sequence[str]) -> tuple[list[str], list[tuple[str, object]]]:
-    """The arguments without those that set what is None, or set it to None; and these as paths and values.
+def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without those that set a data field to None, and the paths of those fields.
 
-    A flag has one type, and None is of none.
+    The flag of a field has the type of its value, which None is not. As elsewhere the last argument
+    of a field counts.
     """
-    module, arg = config_file(value)
-    config, kept, found = module.get_config(arg), [], []
-    for argument in argv:
-        match = re.fullmatch(r"--?config\.([\w.]+)=(.*)", argument, flags=re.DOTALL)
-        node: object = config
-        for key in match[1].split(".") if match else ():
-            node = node[key] if hasattr(node, "keys") and key in node else ""
-        if match and (node is None or match[2] == "None") and not hasattr(node, "keys"):
-            found.append((match[1], _literal(match[2])))
-        else:
-            kept.append(argument)
-    return kept, found
+    kept, cleared, places = [], [], iter(range(len(argv)))
+    for place in places:
+        flag, _, value = argv[place].partition("=")
+        apart = argv[place + 1 : place + 2] == ["None"] and "=" not in argv[place]
+        named = _NULLABLE.fullmatch(flag)
+        if named:
+            cleared = [path for path in cleared if path != named[1]]
+        if not named or not (apart or value == "None"):
+            kept.append(argv[place])
+            continue
+        cleared.append(named[1])
+        if apart:
+            next(places)
+    return kept, cleared
 
 
-def _literal(text: str) -> object:
-    """The number, tuple, list or None that a text writes down; any other text as it is."""
-    try:
-        return ast.literal_eval(text)
-    except (SyntaxError, ValueError):
-        return text
-
-
-def _set(config: object, path: Sequence[str], value: object) -> None:
-    for key in path[:-1]:
-        config = config[key]
-    with config.ignore_type():
-        config[path[-1]] = value
+def _clear(path: str) -> None:
+    """Sets a field of the config to None."""
+    *parents, field = path.split(".")
+    node = flags.FLAGS["config"].value
+    for parent in parents:
+        node = node[parent]
+    if hasattr(node[field], "keys"):
+        raise InputError(f"config.{path} is a section, which may not be None: it has {', '.join(node[field])}")
+    node[field] = None
 
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:

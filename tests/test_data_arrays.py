@@ -50,6 +50,25 @@ def test_keys_columns_names_and_several_arrays(save):
     assert both.classes["sign"] == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    ("labels", "classes", "names", "values"),
+    [
+        ([1, 2, 3], None, ("1", "2", "3"), [0, 1, 2]),
+        ([7, 5, 7], None, ("5", "6", "7"), [2, 0, 2]),
+        ([2, 3, 1], 3, ("1", "2", "3"), [1, 2, 0]),
+        ([2, 3, 1], ("a", "b", "c"), ("a", "b", "c"), [1, 2, 0]),
+        ([2, 3, 1], 4, ("0", "1", "2", "3"), [2, 3, 1]),
+        ([0, 2, 2], None, ("0", "1", "2"), [0, 2, 2]),
+    ],
+)
+def test_labels_without_zero(save, labels, classes, names, values):
+    """Labels that begin above 0 keep their numbers as names and get no empty classes below."""
+    path = save(images=np.zeros((3, 2, 2), np.uint8), labels=np.array(labels, np.uint8))
+    found = data.build("arrays", path=path, classes=None if classes is None else {"label": classes})
+    assert found.classes["label"] == names
+    assert found.labels["label"].tolist() == values
+
+
 def test_strings_are_their_own_classes(save):
     found = data.build("arrays", path=save(images=IMAGES, labels=np.array(list("cabbac"))))
     assert found.classes["label"] == ("a", "b", "c")

@@ -176,3 +176,10 @@ def test_unknown_sources_and_options_are_named():
         data.build("idx", foot="x")
     with pytest.raises(InputError, match="needs a value for root"):
         data.build("folder")
+
+
+@pytest.mark.parametrize("classes", [3, "kind", ("kind",), ("kind", 1.5), (3, 2), ("kind", True), ("kind", "a")])
+def test_malformed_classes_named(classes):
+    """Classes to keep that are no label with a number or names are one sentence."""
+    with pytest.raises(InputError, match=r"is not None, \(label, number\) or \(label, \(class, …\)\)"):
+        data.transform(data.digits(), classes=classes)

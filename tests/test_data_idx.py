@@ -53,6 +53,77 @@ def test_unzipped_files(root):
     np.testing.assert_array_equal(load(root, split="test").images[..., 0], TEST)
 
 
+def rename(root, change):
+    for path in list(root.iterdir()):
+        path.rename(root / change(path.name))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda name: name.replace("-idx", ".idx"),  # as MNIST was first published, and on Kaggle
+        lambda name: "emnist-letters-" + name.replace("t10k", "test"),
+        lambda name: name.replace("t10k", "test"),
+    ],
+)
+def test_usual_names_read(root, change):
+    """Names with a point, with EMNIST's prefix or with "test" are read as well."""
+    rename(root, change)
+    np.testing.assert_array_equal(load(root).images[..., 0], np.concatenate([TRAIN, TEST]))
+
+
+def test_folder_per_file(root):
+    """A file in a folder of its own name, as Kaggle unpacks it, is read."""
+    for path in list(root.iterdir()):
+        folder = root / path.stem
+        folder.mkdir()
+        (folder / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+        path.unlink()
+    np.testing.assert_array_equal(load(root, split="test").images[..., 0], TEST)
+
+
+def test_prefix_chooses_set(root):
+    """Of several sets in one folder `prefix` chooses one, and a missing choice is named."""
+    for path in list(root.iterdir()):
+        (root / f"emnist-{path.name}").write_bytes(path.read_bytes())
+    (root / "emnist-train-images-idx3-ubyte.gz").write_bytes(zipped(idx_bytes(TRAIN[::-1])))
+    for prefix, images in (("", TRAIN), ("emnist", TRAIN[::-1])):
+        found = load(root, split="train", prefix=prefix)
+        np.testing.assert_array_equal(found.images[..., 0], images)
+    with pytest.raises(InputError, match="holds several sets of idx files: choose prefix among '', 'emnist'"):
+        load(root)
+    with pytest.raises(InputError, match="no idx files of prefix 'letters': there are '', 'emnist'"):
+        load(root, prefix="letters")
+
+
+@pytest.mark.parametrize(("classes", "names"), [(None, "1234"), (4, "1234"), (5, "01234")])
+def test_labels_from_one(root, classes, names):
+    """Labels 1 to 4 are four classes, unless five are declared."""
+    stored = np.array([1, 2, 3, 4, 2], np.uint8)
+    (root / "train-labels-idx1-ubyte.gz").write_bytes(zipped(idx_bytes(stored)))
+    found = load(root, split="train", classes=classes)
+    assert found.classes == {"label": tuple(names)}
+    assert [found.classes["label"][value] for value in found.labels["label"]] == list("12342")
+
+
+def test_wide_labels_named(root):
+    """The int32 labels of QMNIST, of rank 2 and under its names, are one sentence."""
+    rename(root, lambda name: "qmnist-" + name)
+    (root / "qmnist-train-labels-idx1-ubyte.gz").unlink()
+    labels = np.zeros((5, 8), ">i4")
+    (root / "qmnist-train-labels-idx2-int.gz").write_bytes(zipped(idx_bytes(labels, code=12)))
+    with pytest.raises(InputError, match=r"idx2-int.gz starts with 00000c02, it holds int32 of rank 2, not 00000801"):
+        load(root)
+
+
+def test_gzip_under_plain_name(root):
+    """A gzipped file without .gz is told from a damaged one."""
+    path = root / "train-images-idx3-ubyte.gz"
+    path.rename(path.with_suffix(""))
+    with pytest.raises(InputError, match=r"idx3-ubyte is gzipped: add .gz to its name"):
+        load(root)
+
+
 def test_a_wrong_root_says_what_was_looked_for(root):
     (root / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match=r"no file t10k-labels-idx1-ubyte.gz \(or t10k-labels-idx1-ubyte\) in "):
@@ -79,7 +150,7 @@ def zipped(content):
         (zipped(GOOD)[:-8] + bytes(8), "is truncated or not gzip"),  # wrong check sum
         (b"<html>not found</html>", "is truncated or not gzip"),
         (b"", "starts with , not 00000803"),
-        (zipped(idx_bytes(TRAIN, code=13)), "starts with 00000d03, not 00000803"),
+        (zipped(idx_bytes(TRAIN, code=13)), "starts with 00000d03, it holds float32 of rank 3, not 00000803"),
         (zipped(idx_bytes(TRAIN[0])), "starts with 00000802, not 00000803"),
         (zipped(GOOD[:10]), "truncated within its header"),
         (zipped(GOOD[:-1]), "holds fewer than the 60 bytes it claims"),

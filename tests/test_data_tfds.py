@@ -136,6 +136,15 @@ def test_damaged_records_are_named(tmp_path, damage):
         data.build("tfds", dataset="toy_set", root=str(tmp_path))
 
 
+def test_tfrecord_names_command(tmp_path):
+    """A set in TFDS's usual format says how to prepare it anew."""
+    info = data.prepare(toy(count=5), str(tmp_path)) / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    command = "again in another folder with `tfds build toy_set --file_format=array_record --data_dir=FOLDER`"
+    with pytest.raises(InputError, match=f"is prepared as tfrecord, not as array_record: .*{command}"):
+        data.build("tfds", dataset="toy_set", root=str(tmp_path))
+
+
 def test_a_root_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=r"toy_set cannot be stored in .*file"):

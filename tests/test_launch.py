@@ -1,5 +1,6 @@
 """The launchers: what a person types wrong is told in one sentence, with exit status 2 and nothing written."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -24,6 +25,16 @@ def launch(program, *arguments):
         (["--config=configs/digits.py:huge"], "no size 'huge'"),
         (["--config=tests/test_launch.py"], "defines no get_config"),
         ([DIGITS, "--config.attack.trian.epochs=3"], "unknown config key 'attack.trian.epochs'"),
+        ([DIGITS, "--config.data.transform.crop=28", "--workdir={tmp}/w"], "crop 28 is not None, 'centre' or"),
+        ([DIGITS, "--config.data.roles.balance=nobody", "--workdir={tmp}/w"], "unknown label 'nobody': choose one"),
+        ([DIGITS, "--config.data.roles.balance={'a': 1}", "--workdir={tmp}/w"], "unknown label {'a': 1}: choose"),
+        ([DIGITS, "--config.data.roles.roles=None", "--workdir={tmp}/w"], "roles None is neither a protocol's name"),
+        ([DIGITS, "--config.data.source=None", "--workdir={tmp}/w"], "config.data.source is a section, which may not"),
+        ([DIGITS, "--config.attack.train.epochs=None"], "invalid literal for int"),
+        (
+            ["--config=configs/mnist.py", "--workdir={tmp}/w", "--config.data.source.root=None"],
+            "data source 'idx' has None for root, which it does not allow",
+        ),
         ([DIGITS, "--config.seeds=many"], "invalid literal for int"),
         ([DIGITS, "--wrokdir=x"], "Unknown command line flag 'wrokdir'"),
         ([DIGITS, "runs/x"], "unknown argument 'runs/x'"),
@@ -40,6 +51,39 @@ def test_a_mistake_is_told_in_one_sentence(tmp_path, arguments, sentence):
     assert last.startswith("error: ")
     assert sentence.replace("{tmp}", str(tmp_path)) in last
     assert not list(tmp_path.rglob("rows.jsonl"))
+
+
+FIELDS = """
+import sys
+sys.path.insert(0, "launch")
+import cli
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "")
+cli.main(lambda argv: print(cli.config(CONFIG)["data"]))
+"""
+
+
+def test_none_fields_set():
+    """A field that is None takes a word, a tuple or a truth value, and any of the data section goes back to None."""
+    changes = ["transform.crop=centre", "transform.resize=None", "roles.balance=digit", "roles.stratify=digit"]
+    arguments = [f"--config.data.{change}" for change in changes]
+    arguments += ["--config.data.roles.stratify", "None", "--config.data.transform.grayscale"]
+    command = [sys.executable, "-c", FIELDS, DIGITS, *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    found = ast.literal_eval(result.stdout)
+    assert found["transform"] == {"crop": "centre", "resize": None, "grayscale": True}
+    assert found["roles"] == {"roles": "zhao", "stratify": None, "balance": "digit"}
+
+
+def test_last_value_counts():
+    """Of several values of one field, None among them, the last counts."""
+    for values, last in ((["None", "(8, 8)"], (8, 8)), (["(8, 8)", "None"], None)):
+        arguments = [f"--config.data.transform.resize={value}" for value in values]
+        command = [sys.executable, "-c", FIELDS, DIGITS, *arguments]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        assert ast.literal_eval(result.stdout)["transform"]["resize"] == last
 
 
 def test_help_names_every_flag_and_an_example():

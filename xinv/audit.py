@@ -1,5 +1,6 @@
 """The pipeline: a config becomes stages, stages become rows. The only file that knows the order of a run."""
 
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,7 +69,10 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
 
 
 def _load(settings: Config) -> data.Dataset:
-    return data.transform(data.build(**settings["source"]), **settings["transform"])
+    dataset = data.transform(data.build(**settings["source"]), **settings["transform"])
+    for note in dataset.notes:
+        print(note, file=sys.stderr, flush=True)
+    return dataset
 
 
 def _audit(unit: Unit, seed: int) -> tuple[Rows, Rows]:

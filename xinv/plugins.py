@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -37,6 +38,7 @@ def build(
     missing = [key for key in allowed if parameters[key].default is inspect.Parameter.empty and key not in hyper]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
+    _require_values(factory, f"{kind} {name!r}", hyper)
     return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
@@ -96,6 +98,21 @@ def _factory(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
     if name not in factories:
         raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(factories))}")
     return factories[name]
+
+
+def _require_values(factory: Callable[..., Any], what: str, hyper: Mapping[str, Any]) -> None:
+    """InputError if a parameter is None whose annotation does not allow that."""
+    empty = [key for key, value in hyper.items() if value is None]
+    if not empty:
+        return
+    annotated = typing.get_type_hints(factory)
+    for key in empty:
+        if key in annotated and not _allows_none(annotated[key]):
+            raise InputError(f"{what} has None for {key}, which it does not allow")
+
+
+def _allows_none(annotation: Any) -> bool:
+    return annotation in (Any, None, type(None), object) or type(None) in typing.get_args(annotation)
 
 
 def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xinv.data.dataset import MAX_BYTES, Dataset, create, encode, numbered
+from xinv.data.dataset import MAX_BYTES, Dataset, create, encode, renumber
 from xinv.types import InputError
 
 Keys = str | Sequence[str]
@@ -28,8 +28,9 @@ def arrays(
       image: key of images [N,H,W] or [N,H,W,C], C up to 4, uint8 or float in [0,1]; several keys are concatenated.
       labels: per label name the key of integers or strings [N], as many keys as `image` has; "key[2]" takes a column
         of [N,M]. By default {"label": "labels"}.
-      classes: per label name the number of classes or their names; without them integers have as many classes as
-        their largest needs, and strings are their own class names.
+      classes: per label name the number of classes or their names; without them integers have a
+        class for each number from 0, or from their smallest, to their largest, and strings are
+        their own class names. Labels from 1 to that number of classes count from 1.
       title: what to call the data set; the file's name if empty.
 
     Raises:
@@ -107,9 +108,7 @@ def _labelled(
         if classes is not None:
             raise InputError(f"{what} holds strings, which are their own classes: leave out `classes`")
         return encode(values.astype(str))
-    if classes is None:
-        return values, numbered(values)
-    return values, tuple(map(str, range(classes))) if isinstance(classes, int) else classes
+    return renumber(values, classes)
 
 
 def _several(keys: Keys) -> tuple[str, ...]:

@@ -34,6 +34,7 @@ class Dataset(NamedTuple):
       classes: class names per label name, indexed by the labels.
       name: what a report calls the set.
       fingerprint: hash of the content, or of what determines it where the images are lazy.
+      notes: lines for the log, such as the number of files that are no images.
     """
 
     images: Images
@@ -41,6 +42,7 @@ class Dataset(NamedTuple):
     classes: dict[str, tuple[str, ...]]
     name: str
     fingerprint: str
+    notes: tuple[str, ...] = ()
 
 
 class Lazy:
@@ -138,6 +140,36 @@ def numbered(values: np.ndarray) -> tuple[str, ...]:
     return tuple(map(str, range(largest + 1)))
 
 
+def renumber(
+    values: np.ndarray,
+    classes: int | Sequence[str] | None = None,
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Labels from 0 and their class names, of integers `values` [N] that may begin at another number.
+
+    Args:
+      values: the labels as stored, as 1 to 26 for the letters.
+      classes: the number of classes or their names. Where the labels lack 0 and end at that number,
+        they count from 1. None gives a class to every number from 0, or from 1 or more where that
+        is the smallest, to the largest.
+
+    Returns:
+      Integers [N] that index the names; the names are the numbers as stored if there are no others.
+
+    Raises:
+      InputError: see `numbered`.
+    """
+    if classes is None:
+        names = numbered(values)
+        least = max(0, int(values.min())) if values.size else 0
+        return values - values.dtype.type(least), names[least:]
+    count = classes if isinstance(classes, int) else len(classes)
+    whole = values.size > 0 and values.dtype.kind in "iu"
+    first = 1 if whole and values.min() >= 1 and values.max() == count else 0
+    if isinstance(classes, int):
+        classes = map(str, range(first, first + count))
+    return (values - values.dtype.type(1) if first else values), tuple(classes)
+
+
 def take(dataset: Dataset, indices: Any) -> Dataset:
     """The images at `indices` (integers or a mask) with their labels; lazy images stay lazy.
 
@@ -152,7 +184,7 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
         chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
     labels = {key: values[indices] for key, values in dataset.labels.items()}
     fingerprint = digest([dataset.fingerprint, "take"], indices)
-    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)
+    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(notes=dataset.notes)
 
 
 def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
@@ -169,7 +201,8 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
     kept = take(dataset, values >= 0)
     labels = {**kept.labels, label: values[values >= 0]}
     described = [kept.fingerprint, "keep", label, list(classes)]
-    return create(dataset.name, kept.images, labels, {**kept.classes, label: tuple(classes)}, digest(described))
+    names = {**kept.classes, label: tuple(classes)}
+    return create(dataset.name, kept.images, labels, names, digest(described))._replace(notes=kept.notes)
 
 
 def _first(dataset: Dataset, label: str, count: int) -> tuple[str, ...]:
@@ -188,9 +221,12 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     if attribute in dataset.labels:
         raise InputError(f"there is a label {attribute!r} already: give the attribute another name")
     values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(np.int32)
-    labels, names = {**dataset.labels, attribute: values}, {**dataset.classes, attribute: ("no", "yes")}
+    labels, names = (
+        {**dataset.labels, attribute: values},
+        {**dataset.classes, attribute: ("no", "yes")},
+    )
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
-    return create(dataset.name, dataset.images, labels, names, described)
+    return create(dataset.name, dataset.images, labels, names, described)._replace(notes=dataset.notes)
 
 
 def _numbers(dataset: Dataset, label: str, classes: Sequence[str]) -> list[int]:

@@ -1,16 +1,17 @@
 """Image files, in a folder or in an archive that is never unpacked: which there are, and what they show."""
 
+import functools
 import io
 import lzma
-import os
 import tarfile
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from xinv.types import InputError
 
@@ -19,45 +20,85 @@ MAX_FILE_BYTES = 256 * 2**20
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GREY_MODES = {"1", "L", "LA"}
 DEEP_MODES = {"I", "F"}
+BACKGROUNDS = {"white": 255, "grey": 128, "black": 0}
+"""The grey levels that transparent images may be composed on."""
+FAINT = 8
+"""An image whose pixels all differ from its background by fewer levels (3 %) shows nothing."""
+UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+"""Formats that Pillow names and cannot decode, and PostScript, which would start another program."""
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""How an image of each EXIF orientation becomes upright."""
 
 
-def read_files(root: str | Path, select: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def read_files(
+    root: str | Path,
+    select: Callable[[str], bool],
+    left_out: list[str] | None = None,
+) -> Iterator[tuple[str, bytes]]:
     """The relative path, with slashes, and the content of each selected file of a folder or tar archive.
 
-    Hidden files and folders are left out. An archive is read front to back in memory; nothing is written to disk.
+    Hidden files and folders are left out. Links to folders are followed; a folder that several
+    links lead to is read once, under its own path if it lies below `root`. An archive is read front
+    to back in memory; nothing is written to disk.
+
+    Args:
+      root: the folder or archive.
+      select: decides by the relative path whether a file is read.
+      left_out: receives the relative paths of the files that were not selected, and, with a slash
+        at the end, of the links to folders that are read already.
 
     Raises:
-      InputError: nothing is at `root`, it cannot be read, an archive is truncated or has a member that leaves it (an
-        absolute path, "..", a link or device), or a selected file exceeds MAX_FILE_BYTES.
+      InputError: nothing is at `root`, it cannot be read, a link leads nowhere, an archive is
+        truncated or has a member that leaves it (an absolute path, "..", a link or device), or a
+        selected file exceeds MAX_FILE_BYTES.
     """
-    root = Path(root)
+    root, left_out = Path(root), [] if left_out is None else left_out
     if not root.exists():
         raise InputError(f"no image folder or tar archive at {root}")
     try:
-        yield from _folder(root, select) if root.is_dir() else _archive(root, select)
+        yield from (_folder if root.is_dir() else _archive)(root, select, left_out)
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
+        if zipfile.is_zipfile(root):
+            raise InputError(f"{root} is a zip archive: unpack it, or pack it as a tar archive") from error
         raise InputError(f"{root} is truncated or not a tar archive (.tar, .gz, .bz2, .xz): {error}") from error
     except OSError as error:
         raise InputError(f"{root} cannot be read: {error}") from error
 
 
-def _folder(root: Path, select: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        # Links are followed, each folder once: a link to a folder above would lead round for ever.
-        if os.path.realpath(folder) in seen:
-            subfolders.clear()
+def _folder(root: Path, select: Callable[[str], bool], left_out: list[str]) -> Iterator[tuple[str, bytes]]:
+    seen: set[Path] = set()
+    folders, links = [root], []
+    while folders or links:
+        # Links wait until no folder is left, so that a folder keeps its own path.
+        folder = folders.pop(0) if folders else links.pop(0)
+        if folder.resolve() in seen:
+            left_out.append(f"{folder.relative_to(root).as_posix()}/")
             continue
-        seen.add(os.path.realpath(folder))
-        subfolders.sort()
-        for path in (Path(folder, file) for file in sorted(files)):
+        seen.add(folder.resolve())
+        for path in sorted(folder.iterdir()):
             relative = path.relative_to(root).as_posix()
-            if _visible(relative) and select(relative):
+            if not _visible(relative):
+                continue
+            if path.is_dir():
+                (links if path.is_symlink() else folders).append(path)
+            elif path.is_symlink() and not path.exists():
+                raise InputError(f"{root}: the link {relative} leads nowhere")
+            elif path.is_file() and select(relative):
                 _check_size(root, relative, path.stat().st_size)
                 yield relative, path.read_bytes()
+            else:
+                left_out.append(relative)
 
 
-def _archive(root: Path, select: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
+def _archive(root: Path, select: Callable[[str], bool], left_out: list[str]) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(root, "r|*") as archive:
         for member in archive:
             path = PurePosixPath(member.name)
@@ -65,9 +106,13 @@ def _archive(root: Path, select: Callable[[str], bool]) -> Iterator[tuple[str, b
                 raise InputError(f"{root}: the path {member.name!r} leaves the archive")
             if not (member.isreg() or member.isdir()):
                 raise InputError(f"{root}: {member.name!r} is a link or device, only files and folders are allowed")
-            if member.isreg() and _visible(str(path)) and select(str(path)):
+            if member.isdir() or not _visible(str(path)):
+                continue
+            if select(str(path)):
                 _check_size(root, member.name, member.size)
                 yield str(path), archive.extractfile(member).read()
+            else:
+                left_out.append(str(path))
 
 
 def _visible(path: str) -> bool:
@@ -79,28 +124,38 @@ def _check_size(root: Path, path: str, size: int) -> None:
         raise InputError(f"{root}: {path} has {size} bytes, more than the {MAX_FILE_BYTES} allowed for an image file")
 
 
-def decode(content: bytes, what: str, channels: int | None = None, background: int = 255) -> np.ndarray:
+def is_image(path: str) -> bool:
+    """True if the extension of `path` belongs to a format that `decode` reads."""
+    return PurePosixPath(path).suffix.lower() in _extensions()
+
+
+@functools.cache
+def _extensions() -> frozenset[str]:
+    formats = {*_formats(), "MPO"}  # which Pillow opens as a kind of JPEG
+    return frozenset(end for end, name in Image.registered_extensions().items() if name in formats)
+
+
+def decode(content: bytes, what: str, channels: int | None = None, background: str = "white") -> np.ndarray:
     """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its first frame.
 
-    It is turned as its EXIF orientation says. Without `channels` (1, 3 or 4) a grey image, or one whose palette is
-    grey, has one and any other has three.
-
-    Args:
-      content: of the file.
-      what: what to call it in an error.
-      channels: how many there shall be; 4 keeps transparency.
-      background: the intensity, 0 to 255, that transparent pixels are composed on.
+    It is turned as its EXIF orientation says. Transparent pixels show the `background`: "white",
+    "grey" or "black". Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey,
+    has one and any other has three; four keep the transparency.
 
     Raises:
-      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose detail silently), has
-        more pixels than Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million), or is drawn in the background's
-        own colour, so that nothing of it would be left.
+      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose
+        detail silently), is transparent and shows nothing on `background`, or has more pixels than
+        Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million); or there is no such background.
     """
+    level = check_background(background)
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of metadata, which decide no pixel
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=_formats())
+            bits = _bits(image, content)
             image.load()
+            image = _upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise InputError(f"{what} has more than the {Image.MAX_IMAGE_PIXELS} pixels allowed") from error
     except UnidentifiedImageError as error:
@@ -109,47 +164,91 @@ def decode(content: bytes, what: str, channels: int | None = None, background: i
         raise InputError(f"{what} is not a readable image: {error}") from error
     if image.mode in DEEP_MODES or image.mode.startswith("I;"):
         raise InputError(f"{what} has pixels of mode {image.mode}, only 8 bits per channel are allowed")
-    if _bits(content, image) > 8:
-        raise InputError(f"{what} has {_bits(content, image)} bits per channel, only 8 are allowed")
-    image = _composed(ImageOps.exif_transpose(image), what, background) if channels != 4 else image
-    mode = MODES[channels] if channels else "L" if image.mode in GREY_MODES else "RGB"
-    pixels = np.asarray(image.convert(mode))
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    grey_palette = channels is None and image.mode == "P" and (pixels == pixels[..., :1]).all()
-    return pixels[..., :1] if grey_palette else pixels
+    if bits > 8:
+        raise InputError(f"{what} has {bits} bits per channel, only 8 are allowed")
+    return _pixels(image, what, channels, level)
 
 
-def _bits(content: bytes, image: Image.Image) -> int:
-    """Bits per channel as the file states them: Pillow cuts colours of 16 bits without a word."""
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return content[24]
-    sizes = getattr(image, "tag_v2", {}).get(TiffImagePlugin.BITSPERSAMPLE, 8)
-    return max(sizes) if isinstance(sizes, tuple) else int(sizes)
+def check_background(background: str) -> int:
+    """The grey level of a background.
+
+    Raises:
+      InputError: there is no such background.
+    """
+    if background not in BACKGROUNDS:
+        raise InputError(f"unknown background {background!r}: choose one of {', '.join(BACKGROUNDS)}")
+    return BACKGROUNDS[background]
 
 
-def _composed(image: Image.Image, what: str, background: int) -> Image.Image:
-    """An image without transparency, on a background."""
-    if image.mode not in ("RGBA", "LA", "PA", "La", "RGBa") and "transparency" not in image.info:
+def _bits(image: Image.Image, content: bytes) -> int:
+    """Bits per channel by the file's header: Pillow reads colour of 16 bits as 8 and keeps no trace of it."""
+    if image.format == "PNG":
+        return 16 if ";16" in str(image.tile[0].args) else 8
+    if image.format == "TIFF":
+        return int(np.max(image.tag_v2.get(258, 1)))
+    if image.format == "PPM":
+        return _bits_of_ppm(image.tile[0].args)
+    if image.format == "SGI":
+        return 8 * content[3]
+    if image.format == "JPEG2000":
+        return _bits_of_jpeg2000(content)
+    if image.format == "AVIF":
+        # Bit 6 of the third byte in the AV1 configuration box says that there are 10 or 12.
+        return 10 if content[content.index(b"av1C") + 6] & 0x40 else 8
+    return 8
+
+
+def _bits_of_ppm(args: str | tuple[str | int, ...]) -> int:
+    """The length of the largest value, which Pillow gives its decoder where it is not 255."""
+    return args[1].bit_length() if isinstance(args, tuple) and args[0] in ("L", "RGB") else 8
+
+
+def _bits_of_jpeg2000(content: bytes) -> int:
+    """The largest precision that the SIZ segment states, three bytes per component behind their number."""
+    segment = content[content.index(b"\xff\x4f\xff\x51") :]
+    components = int.from_bytes(segment[40:42], "big")
+    return max(1 + (value & 0x7F) for value in segment[42 : 42 + 3 * components : 3])
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged metadata beside a whole image, which every viewer shows as it stands
         return image
-    pixels = np.asarray(image.convert("RGBA"), np.float32)
-    alpha = pixels[..., 3:] / 255
-    result = np.rint(pixels[..., :3] * alpha + background * (1 - alpha)).astype(np.uint8)
-    if np.ptp(alpha) > 0 and (result == result[0, 0]).all():
-        raise InputError(f"{what} is drawn in {background} on nothing: give another background, 0 to 255")
-    grey = image.mode in ("LA", "La", "L") or ((result == result[..., :1]).all() and image.mode in ("P", "PA"))
-    return Image.fromarray(result[..., 0] if grey else result)
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
-CLOSED = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"})
-"""Formats that Pillow names and cannot decode by itself; PostScript would start another program on the content."""
+def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> np.ndarray:
+    """uint8 [H,W,channels] of an image of 8 bits per channel."""
+    palette = image.mode in ("P", "PA")
+    if channels != 4 and image.has_transparency_data:
+        image = _composed(image, what, level)
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    try:
+        pixels = np.asarray(image.convert(MODES[channels] if channels else mode))
+    except ValueError as error:
+        raise InputError(f"{what} has pixels of mode {image.mode}, neither grey nor RGB: {error}") from error
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    grey = channels is None and palette and (pixels == pixels[..., :1]).all()
+    return pixels[..., :1] if grey else pixels
 
 
-def extensions() -> frozenset[str]:
-    """The extensions, in small letters with their point, of files that `decode` reads."""
-    known = Image.registered_extensions().items()
-    return frozenset(extension for extension, name in known if name in Image.OPEN and name not in CLOSED)
+def _composed(image: Image.Image, what: str, level: int) -> Image.Image:
+    """`image` in grey or RGB, over a background of the grey `level`."""
+    grey = image.mode in ("1", "L", "LA", "La")
+    pixels = np.asarray(image.convert("LA" if grey else "RGBA")).astype(int)
+    colour, alpha = pixels[..., :-1], pixels[..., -1:]
+    result = (colour * alpha + level * (255 - alpha) + 127) // 255
+    if alpha.min() < 255 and np.abs(result - level).max() < FAINT:
+        others = ", ".join(name for name, other in BACKGROUNDS.items() if other != level)
+        raise InputError(
+            f"{what} is transparent and shows nothing on its background of grey level {level}: choose background among"
+            f" {others}, or leave an empty image out"
+        )
+    return Image.fromarray(result.astype(np.uint8).squeeze(-1) if grey else result.astype(np.uint8))
 
 
 def _formats() -> list[str]:
+    """The formats that Pillow opens and decodes by itself."""
     Image.init()
-    return [name for name in Image.ID if name not in CLOSED]
+    return [name for name in Image.ID if name not in UNREAD]

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -10,9 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from xinv.data.dataset import MAX_BYTES, Dataset, create, encode
-from xinv.data.files import decode, extensions, read_files
+from xinv.data.files import check_background, decode, is_image, read_files
 from xinv.data.transform import Crop, Size, geometry
-from xinv.numbers import is_count, require, require_count
 from xinv.types import InputError
 
 Labeller = Callable[[str], Mapping[str, str] | None]
@@ -29,36 +28,41 @@ def folder(
     drop_duplicates: bool = False,
     title: str = "",
     level: int | None = None,
-    background: int = 255,
+    background: str = "white",
 ) -> Dataset:
     """Every selected image file below a folder or in a tar archive (.tar, .gz, .bz2, .xz), ordered by path.
 
     Args:
       root: the folder or archive; an archive is read in memory, never unpacked.
       labels: says which files belong to the set and what their classes are:
-        a word, such as "identity": files with an image extension, and the class is the name of a folder, see `level`;
-        a regular expression with named groups: files whose relative path it finds, one label set per group, as in
-        r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
-        or a function from the relative path to class names per label name, or None to leave the file out.
+        a word, such as "identity": files with an image extension, and the class is the name of a
+        folder, see `level`; a regular expression with named groups: files whose relative path it
+        finds, one label set per group, as in r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
+        or a function from the relative path to class names per label name, or None to leave the
+        file out.
       crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ; grey
         images among coloured ones get three equal channels.
       drop_duplicates: keeps only the first, by path, of images whose files show the same pixels.
       title: what to call the data set; the root's name if empty.
-      level: which folder of the path is the class, counted from 0 below the root or from -1 above the file; 0 for
-        class/images/x.jpeg. None is -1, where all images are equally deep and not all in folders of one name.
-      background: the intensity, 0 to 255, that transparent images are composed on.
+      level: where `labels` is a word, which folder on the way to the file is the class, counted as
+        Python counts: 0 is the first below the root (`class/images/x.png`), -1 the last
+        (`train/class/x.png`). None is the last, and an error where that is a guess: if files lie at
+        different depths, or if all lie in folders of one name below folders of several. A root with
+        the one folder `face/` is a single class.
+      background: what transparent pixels show: "white", "grey" or "black".
+
+    Returns:
+      The images, whose `notes` count the files left out.
 
     Raises:
-      InputError: see `read_files` and `decode`; or no image is found, or their sizes or label sets differ, or `level`
-        must be given.
+      InputError: see `read_files` and `decode`; or no image is found, their sizes or label sets
+        differ, or no folder is at that level.
     """
-    require_count(0, background=background)
-    require(background <= 255, "background", background, "0 to 255")
-    require(level is None or is_count(level, -sys.maxsize), "level", level, "None or a whole number")
-    labeller = _labeller(labels, -1 if level is None else level) if isinstance(labels, str) else labels
+    labeller = _labeller(labels, level)
+    check_background(background)
     change = geometry(crop, resize, grayscale, method)
-    found, identity, total = {}, {}, 0
-    for path, content in read_files(root, lambda path: labeller(path) is not None):
+    found, identity, total, left_out = {}, {}, 0, []
+    for path, content in read_files(root, lambda path: labeller(path) is not None, left_out):
         image = decode(content, f"{root}: {path}", background=background)
         identity[path] = _content(image) if drop_duplicates else path
         found[path] = np.ascontiguousarray(change(image))
@@ -67,14 +71,15 @@ def folder(
             raise InputError(f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with `tfds`")
     if not found:
         raise InputError(f"{root}: no image file is selected by labels={labels!r}")
-    if isinstance(labels, str) and labels.isidentifier() and level is None:
-        _check_level(root, [PurePosixPath(path).parent.parts for path in sorted(found)])
     paths = sorted({identity[path]: path for path in sorted(found, reverse=True)}.values())  # the first of each
+    if isinstance(labels, str) and labels.isidentifier() and level is None:
+        _check_layout(root, paths)
     channels = max(image.shape[-1] for image in found.values())
     found = {path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths}
     _check_shapes(root, {path: image.shape for path, image in found.items()})
     names = [labeller(path) for path in paths]
-    return _dataset(title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
+    dataset = _dataset(title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
+    return dataset._replace(notes=_notes(root, left_out))
 
 
 def _dataset(name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]) -> Dataset:
@@ -86,26 +91,15 @@ def _dataset(name: str, root: str, paths: list[str], images: np.ndarray, names: 
     return create(name, images, labels, {key: classes for key, (_, classes) in encoded.items()})
 
 
-def _check_level(root: str, folders: list[tuple[str, ...]]) -> None:
-    """InputError where the folder that an image is in may not be its class."""
-    shortest, longest = min(folders, key=len), max(folders, key=len)
-    if not shortest:
-        return  # an image outside all folders, which is told with its path
-    if len(shortest) != len(longest):
-        raise InputError(
-            f"{root}: images lie in {'/'.join(shortest)} and in {'/'.join(longest)}, not equally deep: say which "
-            "folder is the class, level=0 for the first one below the root, level=-1 for the one they are in"
-        )
-    if len({parts[-1] for parts in folders}) == 1 and len(set(folders)) > 1:
-        raise InputError(
-            f"{root}: all images are in folders named {shortest[-1]!r}, which gives one class: say which folder is the "
-            f"class, level=0 for {folders[0][0]!r}"
-        )
-
-
-def _labeller(labels: str, level: int) -> Labeller:
-    if labels.isidentifier():
+def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
+    if level is not None and (isinstance(level, bool) or not isinstance(level, int)):
+        raise InputError(f"level {level!r} is not None or a whole number")
+    if isinstance(labels, str) and labels.isidentifier():
         return partial(_parent, labels, level)
+    if level is not None:
+        raise InputError(f"level {level} chooses a folder where labels is a word, but labels is {labels!r}")
+    if not isinstance(labels, str):
+        return labels
     try:
         pattern = re.compile(labels)
     except re.error as error:
@@ -115,11 +109,55 @@ def _labeller(labels: str, level: int) -> Labeller:
     return partial(_groups, pattern)
 
 
-def _parent(label: str, level: int, path: str) -> dict[str, str] | None:
-    if Path(path).suffix.lower() not in extensions():
+def _parent(label: str, level: int | None, path: str) -> dict[str, str] | None:
+    """The folder at `level` of an image file's path; the last, or "" if there is none, without a level."""
+    if not is_image(path):
         return None
-    folders = PurePosixPath(path).parent.parts
-    return {label: folders[level] if -len(folders) <= level < len(folders) else ""}
+    folders = _folders(path)
+    if level is None:
+        return {label: folders[-1] if folders else ""}
+    if not -len(folders) <= level < len(folders):
+        raise InputError(f"{path} has no folder at level {level}: it lies in {len(folders)}")
+    return {label: folders[level]}
+
+
+def _folders(path: str) -> tuple[str, ...]:
+    return PurePosixPath(path).parts[:-1]
+
+
+def _check_layout(root: str, paths: list[str]) -> None:
+    """Refuses a layout that leaves open which folder is the class."""
+    ordered = sorted(paths, key=lambda path: len(_folders(path)))
+    least, most = ordered[0], ordered[-1]
+    if not _folders(least):
+        return  # an image without a class, which is named where the classes are
+    if len(_folders(least)) < len(_folders(most)):
+        raise InputError(
+            f"{root}: {least} and {most} lie at different depths: choose the folder that is the class with level=0 (the"
+            " first below the root) to level=-1 (the last)"
+        )
+    # Several folders above one name, as in class/images: the class is one of those.
+    names = [sorted(set(column)) for column in zip(*map(_folders, paths), strict=True)]
+    several = [level for level, found in enumerate(names) if len(found) > 1]
+    if several and len(names[-1]) == 1:
+        level = several[-1]
+        raise InputError(
+            f"{root}: all images lie in folders {names[-1][0]!r}, which makes one class: choose level={level} for the"
+            f" {len(names[level])} classes {', '.join(names[level][:5])}, or level=-1 for the one"
+        )
+
+
+def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
+    """Lines that count the files left out, by extension, and name the links to folders that are read already."""
+    lines = []
+    kinds = Counter(PurePosixPath(path).suffix.lower() or "no extension" for path in left_out if path[-1] != "/")
+    if kinds:
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+        lines.append(f"{root}: {kinds.total()} files are not in the data set ({counts})")
+    links = [path for path in left_out if path[-1] == "/"]
+    if links:
+        lines.append(f"{root}: {len(links)} links lead to folders that are read already ({', '.join(links[:5])})")
+    return tuple(lines)
 
 
 def _groups(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""The MNIST family: idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST, and as Kaggle unpacks them)."""
+"""The MNIST family: idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST) or as unpacked by Kaggle."""
 
 import gzip
 import math
@@ -8,69 +8,94 @@ from pathlib import Path
 
 import numpy as np
 
-from xinv.data.dataset import MAX_BYTES, Dataset, create, numbered
+from xinv.data.dataset import MAX_BYTES, Dataset, create, renumber
 from xinv.types import InputError
 
-SPLITS = {"train": ("train",), "test": ("t10k|test",), "all": ("train", "t10k|test")}
+SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
+RANKS = {"images": 3, "labels": 1}
+TYPES = {
+    b"\x09": "int8",
+    b"\x0b": "int16",
+    b"\x0c": "int32",
+    b"\x0d": "float32",
+    b"\x0e": "float64",
+}
+"""Of idx values other than bytes, by the third byte of a file; QMNIST's labels are int32."""
+NAME = re.compile(
+    r"(?P<prefix>.*?)-?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-\w+?(?:\.gz)?",
+)
+"""Of a file: `train-images-idx3-ubyte.gz`, `train-images.idx3-ubyte`, `emnist-letters-test-labels-idx1-ubyte.gz`."""
 
 
-def idx(root: str, split: str = "all", label: str = "label", classes: int | None = None, title: str = "") -> Dataset:
+def idx(
+    root: str,
+    split: str = "all",
+    label: str = "label",
+    classes: int | None = None,
+    title: str = "",
+    prefix: str | None = None,
+) -> Dataset:
     """Images uint8 [N,H,W,1] and one label set, from `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
-    Names may have a prefix (emnist-letters-train-…), "test" for "t10k", a point before "idx", or be folders with the
-    file inside.
+    The names may have a point before "idx", "test" for "t10k" and a word in front, as in
+    `emnist-letters-train-images-idx3-ubyte.gz`; each file may lie in a folder of its own name.
+    Images are given as stored: EMNIST's are transposed.
 
     Args:
       root: the folder of the files.
       split: "train", "test", or "all" for train followed by test.
       label: what to call the label set.
-      classes: the number of classes, "0", "1", …; None takes those from the smallest label to the largest, if the
-        smallest is 1 as in EMNIST's letters, and otherwise from 0.
+      classes: the number of classes, "0", "1", …, or "1", "2", … if no label is 0 and the largest
+        is that number; None begins at 0, or at the smallest label, and ends at the largest.
       title: what to call the data set; the folder's name if empty.
+      prefix: what stands before "-train" in the names, such as "emnist-letters"; None where there
+        is only one.
 
     Raises:
-      InputError: a file is missing, truncated, of another format, or does not match its partner.
+      InputError: a file is missing, truncated, of another format, or does not match its partner, or
+        files of several prefixes are there.
     """
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-    images, labels = zip(*(_pair(Path(root), part) for part in SPLITS[split]), strict=True)
-    labels = np.concatenate(labels)
-    if classes is None and len(labels) and labels.min() == 1:
-        names, labels = tuple(map(str, range(1, int(labels.max()) + 1))), labels - 1
-    else:
-        names = numbered(labels) if classes is None else tuple(map(str, range(classes)))
-    return create(
-        title or Path(root).name,
-        np.concatenate(images)[..., None],
-        {label: labels},
-        {label: names},
-    )
+    files = _files(Path(root), prefix)
+    images, labels = zip(*(_pair(Path(root), files, part) for part in SPLITS[split]), strict=True)
+    values, names = renumber(np.concatenate(labels), classes)
+    return create(title or Path(root).name, np.concatenate(images)[..., None], {label: values}, {label: names})
 
 
-def _pair(root: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = (_read(root, part, kind, rank) for kind, rank in (("images", 3), ("labels", 1)))
+def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
+    """The files below `root` by ("train" or "t10k", "images" or "labels"); gzipped ones first."""
+    found: dict[str, dict[tuple[str, str], Path]] = {}
+    # Kaggle puts each file into a folder of its own name.
+    paths = [path / path.name if path.is_dir() else path for path in sorted(root.glob("*"), reverse=True)]
+    for path in paths:
+        name = NAME.fullmatch(path.name)
+        if name and path.is_file():
+            part = "train" if name["part"] == "train" else "t10k"
+            found.setdefault(name["prefix"], {}).setdefault((part, name["kind"]), path)
+    if prefix is None and len(found) > 1:
+        choices = ", ".join(map(repr, sorted(found)))
+        raise InputError(f"{root} holds several sets of idx files: choose prefix among {choices}")
+    if prefix is not None and prefix not in found:
+        choices = ", ".join(map(repr, sorted(found))) or "none"
+        raise InputError(f"{root} has no idx files of prefix {prefix!r}: there are {choices}")
+    return found[prefix] if prefix is not None else next(iter(found.values()), {})
+
+
+def _pair(root: Path, files: dict[tuple[str, str], Path], part: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = (_read(root, files, part, kind) for kind in RANKS)
     if len(images) != len(labels):
         raise InputError(f"{root}: {part} has {len(images)} images but {len(labels)} labels")
     return images, labels
 
 
-def _find(root: Path, part: str, kind: str, rank: int) -> Path:
-    """The file of that name, compressed before plain; InputError where there is none, or several sets' are."""
-    pattern = re.compile(rf"(?P<set>.*-)?(?:{part})-{kind}[-.]idx{rank}-ubyte(\.gz)?")
-    names = sorted(path.name for path in root.iterdir() if pattern.fullmatch(path.name)) if root.is_dir() else []
-    stem = f"{part.split('|')[0]}-{kind}-idx{rank}-ubyte"
-    if not names:
+def _read(root: Path, files: dict[tuple[str, str], Path], part: str, kind: str) -> np.ndarray:
+    """The uint8 array of the images or the labels of a part."""
+    rank = RANKS[kind]
+    path = files.get((part, kind))
+    if path is None:
+        stem = f"{part}-{kind}-idx{rank}-ubyte"
         raise InputError(f"no file {stem}.gz (or {stem}) in {root}")
-    sets = {pattern.fullmatch(name)["set"] for name in names}
-    if len(sets) > 1:
-        raise InputError(f"{root} holds {', '.join(names)}: keep one data set in a folder")
-    path = root / next((name for name in names if name.endswith(".gz")), names[0])
-    return path / path.name if path.is_dir() else path
-
-
-def _read(root: Path, part: str, kind: str, rank: int) -> np.ndarray:
-    """The uint8 array of `rank` in the images or labels of a part."""
-    path = _find(root, part, kind, rank)
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             return _parse(path, file, rank)
@@ -82,6 +107,13 @@ def _read(root: Path, part: str, kind: str, rank: int) -> np.ndarray:
 
 def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:
     magic = file.read(4)
+    if magic[:2] == b"\x1f\x8b":
+        raise InputError(f"{path} is gzipped: add .gz to its name")
+    if magic[:2] == bytes(2) and magic[2:3] in TYPES:
+        raise InputError(
+            f"{path} starts with {magic.hex()}, it holds {TYPES[magic[2:3]]} of rank {magic[3]}, not 000008{rank:02x}"
+            f" (bytes of rank {rank}): store it as such, or as npz for `arrays`"
+        )
     if magic != bytes([0, 0, 8, rank]):
         raise InputError(f"{path} starts with {magic.hex()}, not 000008{rank:02x} (idx of bytes, rank {rank})")
     header = file.read(4 * rank)

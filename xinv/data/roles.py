@@ -53,6 +53,8 @@ def split(
         if roles not in PROTOCOLS:
             raise InputError(f"unknown role protocol {roles!r}: choose one of {', '.join(PROTOCOLS)}")
         roles = PROTOCOLS[roles]
+    if not isinstance(roles, Mapping):
+        raise InputError(f"roles {roles!r} is neither a protocol's name nor a fraction for each role")
     fractions, unions = _check(roles)
     random = np.random.default_rng(seed)
     members = _groups(labels, group)
@@ -81,7 +83,7 @@ def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]]]:
 
 
 def _column(labels: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-    if name not in labels:
+    if not isinstance(name, str) or name not in labels:
         raise InputError(f"unknown label {name!r}: choose one of {', '.join(labels)}")
     return np.asarray(labels[name])
 
@@ -90,7 +92,7 @@ def _groups(labels: Mapping[str, np.ndarray], group: str | Sequence[str] | None)
     """The image indices of each unit that is dealt: single images, or images that agree in all labels of `group`."""
     if group is None:
         return list(np.arange(len(next(iter(labels.values()))))[:, None])
-    names = [group] if isinstance(group, str) else group
+    names = list(group) if isinstance(group, list | tuple) and group else [group]
     columns = np.stack([_column(labels, name) for name in names], axis=1)
     _, unit, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
     return np.split(np.argsort(unit.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1])

@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xinv.data.dataset import Dataset, Lazy, create, digest, numbered
+from xinv.data.dataset import Dataset, Lazy, create, digest, renumber
 from xinv.data.files import decode
 from xinv.data.transform import Crop, Geometry, Size, geometry
 from xinv.types import InputError
 
 CHUNK = 1024
 """Examples read at a time when collecting labels."""
+RECORDS = "array_record"
+"""The format that is read without TensorFlow."""
 
 
 def tfds(
@@ -50,9 +52,17 @@ def tfds(
     source = _source(builder, split, features)
     what = f"{dataset} {split} in {root}"
     read = _Reader(what, source, image, stored[-1], shape, change)
-    values = _values(what, source, labels)
-    names = {key: _names(feature, values[key]) for key, feature in columns.items()}
-    identity = [builder.info.full_name, builder.info.description, builder.info.dataset_size, split, image, change]
+    values, names = _values(what, source, labels), {}
+    for key, feature in columns.items():
+        values[key], names[key] = _named(feature, values[key])
+    identity = [
+        builder.info.full_name,
+        builder.info.description,
+        builder.info.dataset_size,
+        split,
+        image,
+        change,
+    ]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
     return create(dataset, Lazy((len(source), *shape), read), values, names, fingerprint)
 
@@ -64,11 +74,12 @@ def _builder(name: str, root: str) -> Any:
         builder = tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=root)
     except (tensorflow_datasets.core.DatasetNotFoundError, ValueError, OSError) as error:
         raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
-    if builder.info.file_format.value != "array_record":
+    stored = {form.value for form in builder.info.available_file_formats()}
+    if RECORDS not in stored:
         raise InputError(
-            f"{name} in {root} is prepared as {builder.info.file_format.value}, not as array_record: prepare it again "
-            f"in another folder with tfds.builder({name!r}, data_dir=FOLDER, file_format='array_record')"
-            ".download_and_prepare(), which needs TensorFlow (the extra prepare)"
+            f"{name} in {root} is prepared as {', '.join(sorted(stored))}, not as {RECORDS}: prepare it again in"
+            f" another folder with `tfds build {name} --file_format={RECORDS} --data_dir=FOLDER`, where TensorFlow is"
+            " installed, and give that folder as root"
         )
     return builder
 
@@ -80,7 +91,7 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
     skip = tensorflow_datasets.decode.SkipDecoding()
     encoded = {key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")}
     try:
-        return builder.as_data_source(split, decoders=encoded)
+        return builder.as_data_source(split, decoders=encoded, file_format=RECORDS)
     except (ValueError, KeyError, OSError) as error:
         splits = ", ".join(builder.info.splits)
         raise InputError(
@@ -104,7 +115,11 @@ class _Reader(NamedTuple):
             value = _field(self.what, example, self.image)
             if isinstance(value, bytes):
                 value = decode(value, f"{self.what}: image {rows[place]}", self.channels)
-            images[place] = self.change(value)
+            value = self.change(value)
+            if value.shape != self.shape:
+                what = f"{self.what}: image {rows[place]}"
+                raise InputError(f"{what} has the shape {value.shape}, not {self.shape}")
+            images[place] = value
         return images
 
 
@@ -162,8 +177,12 @@ def _label(name: str, features: Any, path: str) -> Any:
     return feature
 
 
-def _names(feature: Any, values: np.ndarray) -> Sequence[str]:
-    return feature.names if hasattr(feature, "int2str") else numbered(values)
+def _named(feature: Any, values: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
+    """Labels from 0 and their class names, of the values of a feature."""
+    if hasattr(feature, "int2str"):
+        return values, feature.names
+    two = np.dtype(feature.np_dtype).kind == "b"  # also where a split has only one of them
+    return renumber(values, 2 if two else None)
 
 
 def _line(error: Exception) -> str:

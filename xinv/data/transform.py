@@ -82,7 +82,7 @@ def transform(
     Raises:
       InputError: an option has a value it does not allow, or the crop leaves the image.
     """
-    dataset = dataset if classes is None else keep(dataset, *classes)
+    dataset = dataset if classes is None else keep(dataset, *_chosen(classes))
     for attribute, meaning in (attributes or {}).items():
         dataset = mark(dataset, attribute, *meaning)
     change = geometry(crop, resize, grayscale, method)
@@ -94,7 +94,17 @@ def transform(
         changed = _apply(change, images, shape[1:])
     else:
         changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
-    return create(name, changed, dataset.labels, dataset.classes, digest([dataset.fingerprint, change]))
+    fingerprint = digest([dataset.fingerprint, change])
+    return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(notes=dataset.notes)
+
+
+def _chosen(classes: object) -> tuple[str, Sequence[str] | int]:
+    """A label and its classes, checked."""
+    label, kept = classes if isinstance(classes, tuple | list) and len(classes) == 2 else (None, None)
+    counted = isinstance(kept, int) and not isinstance(kept, bool)
+    if not isinstance(label, str) or not (counted or isinstance(kept, tuple | list)):
+        raise InputError(f"classes {classes!r} is not None, (label, number) or (label, (class, …))")
+    return label, kept
 
 
 def _apply(change: Geometry, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
