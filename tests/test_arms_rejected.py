@@ -78,7 +78,7 @@ GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recip
         (dict(a=GAME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
         (dict(a=GAME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
         (dict(a=GAME | dict(width="a")), "width is 'a' but must be positive and finite"),
-        (dict(a=dict(name="gaussian", mse=None)), "mse is None but must be positive and finite"),
+        (dict(a=dict(name="gaussian", mse=None)), "has None for mse, which it does not allow"),
         (dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")), "unknown defence 'gnome'"),
     ],
 )
