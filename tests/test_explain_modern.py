@@ -367,3 +367,19 @@ def test_half_precision(method, kind):
     found = call(explainer, apply, WEIGHTS, images(1)[0])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=0.08 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_a_maximum_of_shifted_scores(soft):
+    """XLA rounds a fused product and sum otherwise than alone, so that none may equal its maximum."""
+    matrix, bias = RANDOM.normal(size=(27, 16)) / 3, RANDOM.normal(size=(16, 16)) / 3
+
+    def apply(v, x):
+        patches = x.reshape(len(x), 4, 3, 4, 3, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(x), 16, 27)
+        tokens = patches @ jnp.float32(matrix)
+        scores = jnp.einsum("btd,bsd->bts", tokens, tokens) * 8**-0.5 + v
+        return (jax.nn.softmax(scores) @ tokens).mean(1)[:, :4] if soft else scores.max(-1)[:, :4]
+
+    image, bias = images(1)[0], jnp.float32(bias)
+    change = (apply(bias, image[None]) - apply(bias, 0 * image[None]))[0, 1]
+    np.testing.assert_allclose(call(explain.deeplift(), apply, bias, image).sum(), change, rtol=1e-4, atol=1e-5)

@@ -6,6 +6,7 @@ at the smaller of its two scales: with these, whatever the model, the map sums t
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +155,21 @@ def _winners(site: Site) -> list[jax.Array | None]:
     """Of the change y - y0, max(y, y0) - y0 goes to where the image has its maximum, the rest to the baseline's."""
     ((x,), (y,)), ((x0,), (y0,)) = (site.inputs, site.outputs), site.reference
     larger = jnp.maximum(y, y0)
-    (up,) = site.derivative(site.signals[0] * (larger - y0))
-    (down,) = site._replace(inputs=[x0]).derivative(site.signals[0] * (y - larger))
-    return [_ratio(up + down, x - x0, site.derivative()[0])]
+    up = _to_winners(site, x, site.signals[0] * (larger - y0))
+    down = _to_winners(site, x0, site.signals[0] * (y - larger))
+    return [_ratio(up + down, x - x0, _to_winners(site, x, site.signals[0]))]
+
+
+def _to_winners(site: Site, x: jax.Array, signal: jax.Array) -> jax.Array:
+    """The derivative of a maximum at x, for that signal."""
+    if site.equation.name != "reduce_max":
+        return site._replace(inputs=[x]).derivative(signal)[0]
+    # XLA may compute x twice, rounded otherwise: then none equals the maximum, and JAX's own derivative is 0/0.
+    axes = site.equation.params["axes"]
+    winners = (x == x.max(axes, keepdims=True)).astype(x.dtype)
+    count = winners.sum(axes, keepdims=True)
+    last = tuple(range(x.ndim - len(axes), x.ndim))
+    rows = jnp.moveaxis(x, axes, last)
+    first = jax.nn.one_hot(rows.reshape(*rows.shape[: last[0]], -1).argmax(-1), math.prod(rows.shape[last[0] :]))
+    first = jnp.moveaxis(first.reshape(rows.shape).astype(x.dtype), last, axes)
+    return jnp.expand_dims(signal, axes) * jnp.where(count > 0, winners / jnp.maximum(count, 1), first)

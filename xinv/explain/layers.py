@@ -147,12 +147,16 @@ def _channels(equation: Equation, number: int) -> tuple[Axes, Axes]:
 def _after(slot: Slot, axes: Axes, around: _Surroundings) -> tuple[list[Equation], Axes]:
     """The steps after `slot` that shift, scale and move its channels and have no other reader between them."""
     chain: list[Equation] = []
-    length, kept = 0, axes
+    length, kept, shifted = 0, axes, False
     while slot is not around.graph.output and len(around.readers.get(slot, [])) == 1:
         (step,) = around.readers[slot]
         if _shifts_or_scales(step, axes):
             chain.append(step)
-            length, kept = len(chain), axes
+            # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard sigmoid.
+            learned = any(operand.constant is not None and not operand.literal for operand in step.inputs)
+            shifted = not learned and (shifted or step.name in ("add", "sub"))
+            if not shifted:
+                length, kept = len(chain), axes
         else:
             moved = _moved(step, axes)
             if moved is None:
