@@ -446,3 +446,12 @@ def test_bad_labels_are_named(tmp_path, labels, message):
 def test_an_image_outside_any_folder_has_no_class(tmp_path):
     with pytest.raises(InputError, match=r"1.png has labels"):
         data.build("folder", root=write(tmp_path, {"1.png": encoded(picture(0))}))
+
+
+def test_one_deep_class_is_asked_for(tmp_path):
+    """Nothing tells whether n01/images/x.png is of the class n01 or images; a lone folder is its class."""
+    root = write(tmp_path / "deep", {"n01/images/0.png": encoded(picture(0))})
+    with pytest.raises(InputError, match="all images lie in n01/images, which makes one class: choose its folder"):
+        data.folder(root)
+    assert data.folder(root, level=0).classes == {"label": ("n01",)}
+    assert data.folder(write(tmp_path / "flat", {"n01/0.png": encoded(picture(0))})).classes == {"label": ("n01",)}

@@ -145,6 +145,11 @@ def _check_layout(root: str, paths: list[str]) -> None:
             f"{root}: all images lie in folders {names[-1][0]!r}, which makes one class: choose level={level} for the"
             f" {len(names[level])} classes {', '.join(names[level][:5])}, or level=-1 for the one"
         )
+    if not several and len(names) > 1:
+        raise InputError(
+            f"{root}: all images lie in {'/'.join(column[0] for column in names)}, which makes one class: choose its"
+            f" folder with level=0 for {names[0][0]!r} to level=-1 for {names[-1][0]!r}"
+        )
 
 
 def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
