@@ -295,7 +295,7 @@ MIXED = pictures("cat/1.png", "cat/more/2.png", "dog/1.png")
         (MIXED, 0, ("cat", "dog"), [0, 0, 1]),
         (MIXED, -1, ("cat", "dog", "more"), [0, 2, 1]),
         (pictures("face/1.png"), None, ("face",), [0]),
-        (pictures("all/face/1.png", "all/face/2.png"), None, ("face",), [0, 0]),
+        (pictures("all/face/1.png", "all/face/2.png"), -1, ("face",), [0, 0]),
     ],
 )
 def test_level_chooses_class(tmp_path, members, level, classes, labels):
