@@ -1,6 +1,7 @@
 """What counts as a number where a person gives one: no text, no booleans, nothing infinite."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,14 @@ def is_count(value: Any, least: int) -> bool:
 
 def is_number(value: Any) -> bool:
     """Whether `value` is a finite number."""
-    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def is_one_of(value: Any, names: Collection[str]) -> bool:
+    """Whether `value` is one of these names."""
+    return isinstance(value, str) and value in names
 
 
 def require(holds: bool, name: str, value: Any, allowed: str) -> None:

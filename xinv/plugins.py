@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from xinv.types import InputError
@@ -43,9 +44,9 @@ def build(
 
 
 def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """A factory that gives the same object for the same arguments, however they are spelled: lists become tuples.
+    """A factory that gives the same object for the same arguments, however they are spelled.
 
-    Arrays are compared by their values.
+    Lists become tuples and NumPy's numbers Python's; arrays are compared by their values.
     """
     made: dict[Any, Any] = {}
     signature = inspect.signature(factory)
@@ -59,11 +60,14 @@ def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
             made[key] = factory(*bound.args, **bound.kwargs)
         return made[key]
 
+    call.is_factory = True
     return call
 
 
 def _key(value: Any) -> Any:
     """What two arguments have in common if and only if they are the same; 1, 1.0 and True are three."""
+    if isinstance(value, jax.core.Tracer):
+        raise InputError("an argument of a factory is fixed when it is called, and cannot be traced by jit or vmap")
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return "array", array.dtype.str, array.shape, array.tobytes()
@@ -72,8 +76,13 @@ def _key(value: Any) -> Any:
     try:
         hash(value)
     except TypeError:
-        return type(value), repr(value)
+        return type(value), _contents(value)
     return type(value), value
+
+
+def _contents(value: Any) -> Any:
+    """What tells a value without a hash from others of its type."""
+    return _key(np.asarray(value)) if hasattr(value, "__array__") else repr(value)
 
 
 def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
@@ -122,4 +131,13 @@ def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:
 def _hashable(value: Any) -> Any:
     if isinstance(value, list) or type(value) is tuple:
         return tuple(_hashable(item) for item in value)
+    if isinstance(value, np.generic) or _is_number(value):
+        return value.item()
     return value
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is an array without axes that holds one known number."""
+    if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, jax.core.Tracer):
+        return False
+    return value.ndim == 0 and (jnp.issubdtype(value.dtype, np.number) or value.dtype == bool)

@@ -7,14 +7,14 @@ is distributed exactly as one drawn for A + f, because superpixels are kept inde
 candidate are independent and identically distributed as the bounds require; candidates merely share them.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from xinv.explain import coalitions
+from xinv.explain import coalitions, door
 from xinv.explain.coalitions import Baseline
-from xinv.explain.door import enter
 from xinv.explain.segment import Labels, Segmenter, superpixels
 from xinv.numbers import is_count, is_number
 from xinv.plugins import cached
@@ -85,7 +85,8 @@ def anchors(
       max_rounds: bound on the rounds of each bandit and of each check of precision; alibi has none, and may not end.
       max_samples: bound on the copies of one image, whatever the model; a model that is unsure would else take many
         times as many as a sure one. The search then ends with what it has found, which holds as well as it says.
-      baseline: what a replaced superpixel becomes: a number, one per channel, or "mean", its own mean colour.
+      baseline: what a replaced superpixel becomes: a number, one per channel, an image [H,W,C], or "mean", its own
+        mean colour.
 
     Returns:
       An explainer whose map is [H,W,1]: 1 on the anchor, 0 elsewhere.
@@ -106,11 +107,11 @@ def anchors(
         if not is_count(size, 1):
             raise InputError(f"anchors' {name} is at least 1, not {size!r}")
     if not is_count(max_samples, batch_size * beam_size):
-        raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples}")
+        raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples!r}")
     rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))
 
+    @functools.partial(door.checked, least=2)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label, least=2)
         game, count = coalitions.game(segmenter, image, baseline)
         coverage_key, key = jax.random.split(key)
         covered = jax.random.bernoulli(coverage_key, 1 - p_sample, (coverage_samples, count))
@@ -123,7 +124,9 @@ def anchors(
             return present, (jnp.argmax(logits, -1) == label).reshape(present.shape[:2])
 
         anchor = _search(draw, covered, visible, max_size or count, rules, key)
-        return coalitions.paint(anchor.astype(game.image.dtype), game)
+        own = coalitions.logits(apply, variables, game, jnp.ones((1, count), bool))
+        values = jnp.where(jnp.isnan(own).any(), jnp.nan, anchor.astype(game.image.dtype))  # NaN predicts no class
+        return coalitions.paint(values, game)
 
     return explain
 

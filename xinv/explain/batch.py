@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from xinv import parallel
 from xinv.explain import door, memory
 from xinv.images import as_float
+from xinv.numbers import require, require_count
 from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables
 
 LARGEST = 256
@@ -37,7 +38,7 @@ def batch(
       explainer, apply: compiled once for each pair of objects and batch shape. An explainer that is a
         `jax.tree_util.Partial` hands its arrays over with the variables: others of their shapes compile nothing anew.
       variables: the model's.
-      images: array-like [N,H,W,C], uint8 or float in [0,1].
+      images: array-like [N,H,W,C] or a list of images: floats, as a rule in [0,1], or whole numbers from 0 to 255.
       labels: the classes to explain, int [N]; None explains the class that the model predicts, of a model with one
         logit that logit.
       key: for explainers that sample.
@@ -45,18 +46,22 @@ def batch(
       out: array [N,h,w,c] to write into, such as a memory map.
 
     Returns:
-      the maps, float32 [N,h,w,c].
+      the maps, float32 [N,h,w,c]; float64 for images of float64, if JAX computes in it.
 
     Raises:
       InputError: images that are no [N,H,W,C] of finite uint8 or floats; labels that are not one class of the model
-        for each; or a model whose output is no finite [N,K].
+        for each; a model whose output is no finite [N,K]; or no explainer.
     """
+    door.explainer(explainer)
+    require(is_key(key), "key", key, "a key, such as jax.random.key(0)")
     images = door.images(images)
     classes = _classes(apply, variables, images)
     arrays = {"image": images}
     if labels is not None:
         arrays["label"] = door.labels(labels, len(images), classes)
-    if batch_size is None:
+    if batch_size is not None:
+        require_count(batch_size=batch_size)
+    else:
         devices = parallel.device_count()
         most = min(LARGEST, at_once(explainer, apply, variables, images, key))
         batch_size = devices * memory.chunk(math.ceil(max(1, len(images)) / devices), most)
@@ -68,7 +73,7 @@ def batch(
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
     """How many maps fit into a device's memory at once, as far as the traced program tells; traced once per shape."""
-    image, (held, tree) = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32), _held(explainer)
+    image, (held, tree) = _single(images), _held(explainer)
     return _at_once(tree, apply, *_shapes((image, key[None], (held, variables))))
 
 
@@ -101,10 +106,21 @@ def _explain_batch(tree: Any, apply: Apply) -> Callable[..., jax.Array]:
     def explain(shared: tuple[list, Variables], examples: Batch, keys: jax.Array) -> jax.Array:
         held, variables = shared
         explainer, images = jax.tree.unflatten(tree, held), as_float(examples["image"])
-        labels = examples["label"] if "label" in examples else jnp.argmax(apply(variables, images), -1)
-        return jax.vmap(functools.partial(explainer, apply, variables))(images, labels, keys)
+        each = jax.vmap(functools.partial(explainer, apply, variables))
+        if "label" in examples:
+            return each(images, examples["label"], keys)
+        logits = door.logits(apply(variables, images), len(images))
+        maps = each(images, jnp.argmax(logits, -1), keys)
+        # NaN predicts no class: its map is NaN, which `batch` reports.
+        return jnp.where(jnp.isnan(logits).any(-1).reshape(-1, *(1,) * (maps.ndim - 1)), jnp.nan, maps)
 
     return explain
+
+
+def _single(images: Any) -> jax.ShapeDtypeStruct:
+    """The shape and type of one image as the model sees it."""
+    dtype = jnp.float32 if images.dtype == np.uint8 else jax.dtypes.canonicalize_dtype(images.dtype)
+    return jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
 
 
 def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: Any, size: int) -> None:
@@ -116,13 +132,20 @@ def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: 
         number = start + int(np.argmin(finite))
         image = as_float(images[number : number + 1])
         if not np.isfinite(image).all():
-            raise InputError(f"image {number} is not finite: images are uint8, or floats in [0,1]")
-        door.logits(apply(variables, image), 1)
+            raise InputError(f"image {number} has NaN or infinity: {door.FLOATS}")
+        door.logits(apply(variables, jnp.asarray(image)), 1)
+
+
+def is_key(key: Any) -> bool:
+    """Whether it is one of JAX's keys, typed or raw."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        return False
+    return key.ndim == 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.dtype == np.uint32
 
 
 def _classes(apply: Apply, variables: Variables, images: Any) -> int:
     """The number of classes of a model."""
-    return _count(apply, *_shapes((variables, jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32))))
+    return _count(apply, *_shapes((variables, _single(images))))
 
 
 @functools.lru_cache(64)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain import door
 from xinv.explain.cut import SIDES, Tokens, cut
-from xinv.explain.door import enter
 from xinv.explain.graph import one
 from xinv.explain.guided import guided_backprop
 from xinv.numbers import is_count, require, require_flag
@@ -131,6 +131,7 @@ def guided_gradcam(
     """
     coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         return fine(apply, variables, image, label, key) * coarse(apply, variables, image, label, key)
 
@@ -156,8 +157,8 @@ def _map(
     named = layer is None or isinstance(layer, str) or is_count(layer, -sys.maxsize)
     require(named, "layer", layer, "None, a tensor's name or a convolution's index")
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         activation, rest = cut(one(apply, variables), image, layer, of, tokens)
         if activation.ndim != 4:
             name = "the default layer" if layer is None else f"layer {layer!r}"

@@ -15,7 +15,6 @@ import numpy as np
 from xinv.explain import door, roles
 from xinv.explain import graph as graphs
 from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.door import enter
 from xinv.explain.graph import CUSTOM, Equation, Slot, one
 from xinv.explain.kinds import POOLING, SORTING, WEIGHTED, dependent, fused, is_linear, is_pointwise, is_unary
 from xinv.explain.pooling import compared
@@ -43,8 +42,8 @@ def deeplift(baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by
     baseline = door.baseline(baseline)
     require_flag(multiply_by_inputs=multiply_by_inputs)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         start = door.filled(baseline, image)
         graph = compared(
             fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))

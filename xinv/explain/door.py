@@ -5,42 +5,208 @@ they are not.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.types import Apply, Array, InputError, Variables
+from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LOGITS = "apply must return logits, an array [N,K]"
+FLOATS = "images are finite floats, as a rule in [0,1], or uint8"
 
 
-def enter(apply: Apply, image: Array, label: Array, least: int = 1) -> Apply:
-    """Checks an image and a label, and returns `apply` with a check of its logits.
+def checked(explain: Explainer, least: int = 1) -> Explainer:
+    """An explainer whose image, label and logits are checked, and which computes in float32 at least.
+
+    A model of float16 or bfloat16 images gets them in that type; noise, sums and fits are float32.
 
     Args:
-      apply: the model's.
-      image: [H,W,C].
-      label: [], an integer below the number of classes.
+      explain: the explainer, of a float32 or float64 image.
       least: the number of classes that the method needs.
 
-    Returns:
-      `apply`, whose logits are at least float32.
+    Raises:
+      InputError: when called, for an image that is no [H,W,C] of finite floats, a label that is no class, or a model
+        that returns no finite logits [N,K].
+    """
+
+    @functools.wraps(explain)
+    def call(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+        image = _image(image)
+        _check_label(label)
+        wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+        explanation = explain(_classifier(apply, image.dtype, label, least), variables, wide, label, key)
+        if is_known(explanation) and not is_finite(explanation):
+            logits(apply(variables, image[None]), 1)
+        return explanation.astype(wide.dtype)
+
+    return call
+
+
+def logits(output: Any, count: int) -> jax.Array:
+    """The output of a model for `count` images, at least float32, if it is an array [count,K] of finite floats.
 
     Raises:
-      InputError: at once for the image and the label, at the call for the model's output and a label out of range.
+      InputError: it is anything else.
     """
-    if np.ndim(image) != 3:
-        hint = ": give image[..., None] if it has no channel axis" if np.ndim(image) == 2 else ""
-        raise InputError(f"an explainer takes one image [H,W,C], not {list(np.shape(image))}{hint}")
-    if not jnp.issubdtype(jnp.result_type(image), jnp.floating):
-        raise InputError(f"an explainer takes an image of floats in [0,1], not {jnp.result_type(image)}")
-    if np.ndim(label) != 0 or not jnp.issubdtype(jnp.result_type(label), jnp.integer):
-        raise InputError(f"a label is one integer, not {_described(label)}")
+    if isinstance(output, tuple | list | Mapping):
+        raise InputError(f"{LOGITS}, not {_parts(output, count)}")
+    if not isinstance(output, jax.Array | np.ndarray):
+        raise InputError(f"{LOGITS}, not a {type(output).__name__}")
+    if output.ndim != 2 or output.shape[0] != count or output.shape[1] < 1:
+        hint = ": give lambda v, x: apply(v, x)[:, None] for one logit an image" if output.shape == (count,) else ""
+        raise InputError(f"{LOGITS}, not {list(output.shape)} for {count} images{hint}")
+    if not jnp.issubdtype(output.dtype, jnp.floating):
+        raise InputError(f"{LOGITS} of floats, not of {output.dtype}: give logits and no classes")
+    if is_known(output) and not is_finite(output):
+        raise InputError(
+            f"{LOGITS} of finite numbers: the model gives NaN or infinity; look at its weights and the image"
+        )
+    output = jnp.asarray(output)
+    return output.astype(jnp.promote_types(output.dtype, jnp.float32))
 
-    def checked(variables: Variables, images: Array) -> jax.Array:
-        output = logits(apply(variables, images), len(images))
+
+def images(given: Any) -> Any:
+    """The images that `batch` was given, an array-like [N,H,W,C] of uint8 or floats; whole numbers become uint8.
+
+    Raises:
+      InputError: they are anything else, or an array in memory is not finite.
+    """
+    given = given if _is_array_like(given) else _array(given, "images")
+    shape = tuple(given.shape)
+    if len(shape) != 4:
+        hint = {
+            2: ": give images[None, ..., None] for one grey image",
+            3: ": give images[None] for one image, images[..., None] for grey ones",
+        }
+        raise InputError(f"images are [N,H,W,C], not {list(shape)}{hint.get(len(shape), '')}")
+    if 0 in shape:
+        raise InputError(f"there is no image to explain: images are {list(shape)}")
+    if given.dtype == np.uint8:
+        return given
+    if jnp.issubdtype(given.dtype, jnp.floating):
+        _check_all_finite(given)
+        return given
+    if jnp.issubdtype(given.dtype, jnp.integer):
+        return _bytes(np.asarray(given))
+    raise InputError(f"{FLOATS}, not {given.dtype}")
+
+
+def labels(given: Any, count: int, classes: int) -> np.ndarray:
+    """The labels that `batch` was given, int32 [N].
+
+    Raises:
+      InputError: they are not `count` integers from 0 to classes - 1.
+    """
+    values = _array(given, "labels")
+    if values.shape != (count,):
+        hints = {(count, classes): ": give labels.argmax(1) of one-hot ones", (count, 1): ": give labels[:, 0]"}
+        hint = hints.get(values.shape, "")
+        raise InputError(f"labels are [{count}], one for each image, not {list(values.shape)}{hint}")
+    if not jnp.issubdtype(values.dtype, jnp.integer):
+        raise InputError(f"labels are integers, not {values.dtype}: {values.tolist()[0]!r} is no class")
+    wrong = values[(values < 0) | (values >= classes)]
+    if wrong.size:
+        raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")
+    return values.astype(np.int32)
+
+
+def explainer(given: Any) -> Explainer:
+    """An explainer that was given, if it can be one.
+
+    Raises:
+      InputError: it is a name, a factory that was not called, or no function.
+    """
+    if isinstance(given, str):
+        raise InputError(f"an explainer is a function, not the name {given!r}: give explain.build({given!r})")
+    if getattr(given, "is_factory", False):
+        raise InputError(f"{given.__name__} makes explainers and is none: give {given.__name__}()")
+    if not callable(given):
+        raise InputError(f"an explainer is a function, such as explain.gradient(), not {_described(given)}")
+    return given
+
+
+def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
+    """A baseline of intensities as float64 [], [C] or [H,W,C]; one of `words` as it is.
+
+    Raises:
+      InputError: it is neither.
+    """
+    allowed = "".join(f", or {word!r}" for word in words)
+    if isinstance(value, str):
+        if value in words:
+            return value
+        raise InputError(f"baseline={value!r} is no intensity: give a number, one per channel, an image{allowed}")
+    array = _array(value, "a baseline")
+    is_numeric = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
+    if not is_numeric or array.ndim not in (0, 1, 3) or array.size == 0 or not is_finite(array):
+        raise InputError(
+            f"a baseline is a finite number, one per channel, an image [H,W,C]{allowed}, not {_described(value)}"
+        )
+    return array.astype(np.float64)
+
+
+def filled(value: Array, image: Array) -> jax.Array:
+    """A baseline as an image of the shape of `image`.
+
+    Raises:
+      InputError: it has other channels, or another size.
+    """
+    value = np.asarray(value)
+    grey = (*image.shape[:-1], 1)
+    if value.shape not in ((), (1,), image.shape[-1:], grey, image.shape):
+        raise InputError(f"the baseline is {list(value.shape)}, but the image {list(image.shape)}")
+    return jnp.broadcast_to(jnp.asarray(value.astype(image.dtype)), image.shape)
+
+
+def is_known(value: Any) -> bool:
+    """Whether a value is a number or an array, and not traced."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def is_finite(value: Array) -> bool:
+    """Whether all of a known array of numbers is finite."""
+    return bool(np.isfinite(np.asarray(value)).all())
+
+
+def _image(given: Any) -> jax.Array:
+    """The image that an explainer was given, [H,W,C] of floats."""
+    if not isinstance(given, jax.Array):
+        given = _array(given, "an image")
+    if given.ndim != 3:
+        hint = {
+            2: ": give image[..., None] if it has no channel axis",
+            4: ": give one of them, or all to explain.batch",
+        }
+        raise InputError(f"an explainer takes one image [H,W,C], not {list(given.shape)}{hint.get(given.ndim, '')}")
+    if 0 in given.shape:
+        raise InputError(f"an explainer takes one image [H,W,C], not {list(given.shape)}, which is empty")
+    if not jnp.issubdtype(given.dtype, jnp.floating):
+        hint = ": give image / 255" if given.dtype == np.uint8 else ""
+        raise InputError(f"an explainer takes an image of floats in [0,1], not {given.dtype}{hint}")
+    if is_known(given) and not is_finite(given):
+        raise InputError("an explainer takes an image of finite floats, and this one has NaN or infinity")
+    return jnp.asarray(given)
+
+
+def _check_label(label: Any) -> None:
+    """Raises InputError if the label is not one integer."""
+    array = label if isinstance(label, jax.Array) else _array(label, "a label")
+    if array.ndim == 0 and jnp.issubdtype(array.dtype, jnp.integer):
+        return
+    hint = ""
+    if array.ndim == 1:
+        hint = ": give label[0]" if len(array) == 1 else ": give label.argmax() of a one-hot one"
+    raise InputError(f"a label is one integer, not {_described(label)}{hint}")
+
+
+def _classifier(apply: Apply, dtype: np.dtype, label: Array, least: int) -> Apply:
+    """The model on images of that type, with a check of its logits."""
+
+    def classify(variables: Variables, images: Array) -> jax.Array:
+        output = logits(apply(variables, images.astype(dtype)), len(images))
         classes = output.shape[1]
         if classes < least:
             raise InputError(
@@ -51,119 +217,62 @@ def enter(apply: Apply, image: Array, label: Array, least: int = 1) -> Apply:
             raise InputError(f"label {int(label)} is no class of a model with classes 0 to {classes - 1}")
         return output
 
-    return checked
+    return classify
 
 
-def logits(output: Any, count: int) -> jax.Array:
-    """The output of a model for `count` images, at least float32, if it is an array [count,K] of finite floats.
-
-    Raises:
-      InputError: it is anything else.
-    """
-    if isinstance(output, tuple | list):
-        raise InputError(f"{LOGITS}, not a {type(output).__name__}: give lambda v, x: apply(v, x)[0], or another part")
-    if isinstance(output, dict):
-        key = next(iter(output), None)
-        raise InputError(
-            f"{LOGITS}, not a dict of {', '.join(map(repr, output))}: give lambda v, x: apply(v, x)[{key!r}]"
-        )
-    if not hasattr(output, "shape") or not hasattr(output, "dtype"):
-        raise InputError(f"{LOGITS}, not a {type(output).__name__}")
-    if len(output.shape) != 2 or output.shape[0] != count or output.shape[1] < 1:
-        hint = ": give lambda v, x: apply(v, x)[:, None] for one logit an image" if output.shape == (count,) else ""
-        raise InputError(f"{LOGITS}, not {list(output.shape)} for {count} images{hint}")
-    if not jnp.issubdtype(output.dtype, jnp.floating):
-        raise InputError(f"{LOGITS} of floats, not of {output.dtype}: give logits and no classes")
-    if is_known(output) and not np.isfinite(np.asarray(output, np.float32)).all():
-        raise InputError(
-            f"{LOGITS} of finite numbers: the model gives NaN or infinity; look at its weights and the image"
-        )
-    return output.astype(jnp.promote_types(output.dtype, jnp.float32))
+def _parts(output: Any, count: int) -> str:
+    """What a model returns instead of logits, and how to give the part that looks like them."""
+    name = type(output).__name__
+    items = dict(output) if isinstance(output, Mapping) else dict(enumerate(output))
+    if not items:
+        return f"an empty {name}"
+    shapes = {key: getattr(part, "shape", ()) for key, part in items.items()}
+    fitting = (key for key, shape in shapes.items() if len(shape) == 2 and shape[0] == count)
+    best = next(fitting, next(iter(items)))
+    keys = f" of {', '.join(map(repr, items))}" if isinstance(output, Mapping) else ""
+    return f"a {name}{keys}: give lambda v, x: apply(v, x)[{best!r}], or another part"
 
 
-def images(given: Any) -> Any:
-    """The images that `batch` was given, an array-like [N,H,W,C] of uint8 or floats; whole numbers become uint8.
-
-    Raises:
-      InputError: they are anything else.
-    """
-    given = given if hasattr(given, "shape") and hasattr(given, "dtype") else np.asarray(given)
-    if len(given.shape) != 4:
-        hint = {3: ": give images[None] for one image, images[..., None] for grey ones"}.get(len(given.shape), "")
-        raise InputError(f"images are [N,H,W,C], not {list(given.shape)}{hint}")
-    if len(given) == 0:
-        raise InputError("there is no image to explain: images are [0,H,W,C]")
-    if given.dtype == np.uint8 or jnp.issubdtype(given.dtype, jnp.floating):
-        return given
-    if jnp.issubdtype(given.dtype, jnp.integer):
-        values = np.asarray(given)
-        if values.min() >= 0 and values.max() <= 255:
-            return values.astype(np.uint8)
-    raise InputError(f"images are uint8, or floats in [0,1], not {given.dtype}")
-
-
-def labels(given: Any, count: int, classes: int) -> np.ndarray:
-    """The labels that `batch` was given, int32 [N].
-
-    Raises:
-      InputError: they are not `count` integers from 0 to classes - 1.
-    """
-    values = np.asarray(given)
-    if values.shape != (count,):
-        hints = {(count, classes): ": give labels.argmax(1) of one-hot ones", (count, 1): ": give labels[:, 0]"}
-        hint = hints.get(values.shape, "")
-        raise InputError(f"labels are [{count}], one for each image, not {list(values.shape)}{hint}")
-    if not jnp.issubdtype(values.dtype, jnp.integer):
-        raise InputError(f"labels are integers, not {values.dtype}: {values[0]!r} is no class")
-    wrong = values[(values < 0) | (values >= classes)]
-    if wrong.size:
-        raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")
-    return values.astype(np.int32)
-
-
-def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
-    """A baseline of intensities as float32 [], [C] or [H,W,C]; one of `words` as it is.
-
-    Raises:
-      InputError: it is neither.
-    """
-    if isinstance(value, str):
-        if value in words:
-            return value
-        allowed = "".join(f", or {word!r}" for word in words)
-        raise InputError(f"baseline={value!r} is no intensity: give a number, one per channel, an image{allowed}")
+def _is_array_like(given: Any) -> bool:
+    """Whether it has a shape and a type that NumPy knows, in memory or not."""
     try:
-        array = np.asarray(value)
-    except ValueError as error:
-        raise InputError(f"baseline={value!r} is no array: its rows differ in length") from error
-    if array.dtype.kind not in "fiu" or array.ndim not in (0, 1, 3) or not np.isfinite(array).all():
-        raise InputError(f"a baseline is a finite number, one per channel or an image [H,W,C], not {_described(value)}")
-    return array.astype(np.float32)
+        np.dtype(given.dtype)
+        return isinstance(given.shape, tuple)
+    except (AttributeError, TypeError):
+        return False
 
 
-def filled(value: Array, image: Array) -> jax.Array:
-    """A baseline as an image of the shape of `image`.
-
-    Raises:
-      InputError: it has other channels, or another size.
-    """
-    value = np.asarray(value)
-    if value.shape not in ((), image.shape[-1:], image.shape):
-        raise InputError(f"the baseline is {list(value.shape)}, but the image {list(image.shape)}")
-    return jnp.broadcast_to(jnp.asarray(value, image.dtype), image.shape)
+def _array(given: Any, name: str) -> np.ndarray:
+    """A value as a NumPy array; InputError if it cannot be one."""
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{name} cannot be made an array of numbers of one shape: {reason}") from error
 
 
-def is_known(value: Any) -> bool:
-    """Whether a value is a number or an array, and not traced."""
-    return not isinstance(value, jax.core.Tracer)
+def _bytes(values: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 to 255 as uint8."""
+    low, high = values.min(), values.max()
+    if low < 0 or high > 255:
+        raise InputError(f"{FLOATS}, not {values.dtype} from {low} to {high}: divide them by their largest value")
+    return values.astype(np.uint8)
 
 
-@functools.singledispatch
+def _check_all_finite(given: Any, rows: int = 256) -> None:
+    """Raises InputError that names the first image in memory that is not finite."""
+    if not isinstance(given, jax.Array | np.ndarray):
+        return
+    for start in range(0, len(given), rows):
+        values = np.asarray(given[start : start + rows])
+        if not is_finite(values):
+            finite = np.isfinite(values).reshape(len(values), -1).all(1)
+            raise InputError(f"image {start + int(np.argmin(finite))} has NaN or infinity: {FLOATS}")
+
+
 def _described(value: Any) -> str:
-    shape = list(np.shape(value))
-    return f"{jnp.result_type(value)} {shape}" if shape else f"{value!r}"
-
-
-@_described.register
-def _(value: str) -> str:
-    return repr(value)
+    """A short form of a bad value: an array's type and shape, or its first characters."""
+    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
+        return f"{value.dtype} {list(value.shape)}"
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door, memory
-from xinv.explain.door import enter
 from xinv.explain.graph import one
-from xinv.numbers import require_count, require_flag
+from xinv.numbers import is_one_of, require_count, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -31,12 +30,16 @@ def gradient(of: str = "logit") -> Explainer:
     Raises:
       InputError: `of` is neither.
     """
-    if of not in SCORES:
+    if not is_one_of(of, SCORES):
         raise InputError(f"of={of!r} is no score to explain: choose one of {', '.join(SCORES)}")
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
-        return jax.grad(lambda image: SCORES[of](one(apply, variables)(image))[label])(image)
+        def score(image: jax.Array) -> jax.Array:
+            return SCORES[of](one(apply, variables)(image))[label]
+
+        value, slope = jax.value_and_grad(score)(image)
+        return jnp.where(jnp.isfinite(value), slope, jnp.nan)  # a score that is no number has no slope
 
     return explain
 
@@ -46,6 +49,7 @@ def saliency(of: str = "logit") -> Explainer:
     """The gradient's absolute value, [H,W,C] (Simonyan et al. 2014). See `gradient`."""
     base = gradient(of)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         return jnp.abs(base(apply, variables, image, label, key))
 
@@ -57,6 +61,7 @@ def input_x_gradient(of: str = "logit") -> Explainer:
     """The gradient times the image, elementwise; [H,W,C], in score (Shrikumar et al. 2016). See `gradient`."""
     base = gradient(of)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         return image * base(apply, variables, image, label, key)
 
@@ -100,8 +105,8 @@ def integrated_gradients(
     base = gradient(of)
     positions, weights = quadrature(method, steps)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)
         else:
@@ -123,7 +128,7 @@ def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     Raises:
       InputError: unknown method, or no steps.
     """
-    if method not in METHODS:
+    if not is_one_of(method, METHODS):
         raise InputError(f"method={method!r} is no quadrature: choose one of {', '.join(METHODS)}")
     require_count(steps=steps)
     if steps < 1 + (method == "riemann_trapezoid"):

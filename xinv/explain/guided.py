@@ -16,10 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain import door, roles
 from xinv.explain import graph as graphs
-from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.door import enter
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
 from xinv.explain.kinds import dependent, interior, is_pointwise, is_rearranging
 from xinv.plugins import cached
@@ -187,8 +186,8 @@ def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
 
 
 def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array]) -> Explainer:
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         graph = graphs.trace(one(apply, variables), image, lambda equation: _clip(equation, {}) is not None)
         clips = rectifiers(graph.equations, graph.input)
         _refuse_hidden(name, graph)

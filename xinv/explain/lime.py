@@ -3,11 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from xinv.explain import coalitions, linear
+from xinv.explain import coalitions, door, linear
 from xinv.explain.coalitions import Baseline, Game
-from xinv.explain.door import enter
 from xinv.explain.segment import Labels, Segmenter, superpixels
-from xinv.numbers import is_number
+from xinv.numbers import is_number, is_one_of
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -40,7 +39,8 @@ def lime(
       alpha: strength of the penalty, on weights rescaled to mean 1: `linear.lasso`, `linear.ridge`.
       penalty: "lasso" or "ridge".
       distance: between image and copy as vectors, "cosine" or "euclidean".
-      baseline: what an absent superpixel becomes: a number, one per channel, or "mean", its own mean colour.
+      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or "mean", its own
+        mean colour.
 
     Returns:
       An explainer whose map is [H,W,1], in units of the logit.
@@ -53,23 +53,25 @@ def lime(
     segmenter = superpixels(segmentation, segments, compactness, sigma)
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("lime", samples, 2)
-    if penalty not in PENALTIES:
+    if not is_one_of(penalty, PENALTIES):
         raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {penalty!r}")
-    if distance not in DISTANCES:
+    if not is_one_of(distance, DISTANCES):
         raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {distance!r}")
-    if not is_number(kernel_width) or kernel_width <= 0 or not is_number(alpha) or alpha < 0:
-        raise InputError(
-            f"lime's kernel_width is positive and its alpha at least 0, not {kernel_width!r} and {alpha!r}"
-        )
+    if not is_number(kernel_width) or kernel_width <= 0:
+        raise InputError(f"lime's kernel_width is positive, not {kernel_width!r}")
+    if not is_number(alpha) or alpha < 0:
+        raise InputError(f"lime's alpha is at least 0, not {alpha!r}")
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))
         scores = coalitions.logits(apply, variables, game, present)[:, label]
         x = present.astype(scores.dtype)
         weights = _kernel(DISTANCES[distance](game, x), kernel_width)
-        return coalitions.paint(PENALTIES[penalty](x, scores, weights, alpha), game)
+        values = PENALTIES[penalty](x, scores, weights, alpha)
+        values = jnp.where(jnp.isfinite(scores).all(), values, jnp.nan)  # the fit of NaN would be 0
+        return coalitions.paint(values, game)
 
     return explain
 

@@ -26,10 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain import door, roles
 from xinv.explain import graph as graphs
-from xinv.explain import roles
 from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.door import enter
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
 from xinv.explain.kinds import POOLING, SORTING, SUMMING, WEIGHTED, dependent, fused, is_pointwise, is_rearranging
 from xinv.explain.layers import NAME, Layer, is_layer, layered
@@ -111,8 +110,8 @@ def lrp(
     require_not_negative(gamma=gamma, epsilon=composite.epsilon)
     parameters = {"alpha_beta": {"alpha": float(alpha)}, "gamma": {"gamma": float(gamma)}}
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))
         graph = roles.headless(roles.softmaxes(graph))
         held = roles.scales(graph.equations)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from xinv.explain import memory
+from xinv.explain import door, memory
 from xinv.explain.gradient import gradient
 from xinv.numbers import is_count, is_number, require_flag
 from xinv.plugins import cached
@@ -29,7 +29,7 @@ def smoothgrad(
         baseline, draws anew for each copy, or once for all (captum's default). Other bases ignore it.
 
     Raises:
-      InputError: no samples, or a negative deviation.
+      InputError: no samples, a negative deviation, or a base that is no function.
     """
     return _tunnel(lambda first, mean, square: first + mean, stdev, samples, base, draw_baseline_from_distrib)
 
@@ -58,8 +58,9 @@ def _tunnel(
         raise InputError(
             f"samples={samples!r} and stdev={stdev!r} are no noise: need at least 1 sample and no negative stdev"
         )
-    base = base or gradient()
+    base = gradient() if base is None else door.explainer(base)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         def noisy(copy_key: Key) -> jax.Array:
             noise, inner = jax.random.split(copy_key)

@@ -7,11 +7,16 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from xinv.explain import door
+from xinv.numbers import is_one_of
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
 def minmax(explanation: jax.Array, epsilon: float = 1e-12) -> jax.Array:
-    """Scales one map to [0,1] by its smallest and largest value; where they differ by less than `epsilon`, to 0."""
+    """Scales one map to [0,1] by its smallest and largest value.
+
+    A map whose values differ by less than `epsilon` becomes 0 everywhere: what is left of it is rounding.
+    """
     low, high = explanation.min(), explanation.max()
     spread = high - low
     return jnp.where(spread < epsilon, 0, (explanation - low) / jnp.where(spread < epsilon, 1, spread))
@@ -34,9 +39,10 @@ def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
         "minmax", "absolute" or "none". A constant map becomes 0, never NaN.
 
     Raises:
-      InputError: `how` is none of these.
+      InputError: `how` is none of these, or `explainer` no function.
     """
-    if how not in SCALES:
+    door.explainer(explainer)
+    if not is_one_of(how, SCALES):
         raise InputError(f"how={how!r} is no scale: choose one of {', '.join(SCALES)}")
     if isinstance(explainer, Partial):
         return Partial(_scaled(how), explainer)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door
-from xinv.explain.door import enter
 from xinv.explain.perturb import predict
 from xinv.numbers import is_count
 from xinv.plugins import cached
@@ -40,8 +39,8 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
     if len(stride) > len(window):
         raise InputError(f"occlusion's stride {stride} has a channel step, its window {window} has no channel size")
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         shape = image.shape if len(window) == 3 else (*image.shape[:2], 1)
         axes = [_covers(*axis) for axis in zip(shape, (*window, 1)[:3], (*stride, 1)[:3], strict=True)]
         index = np.array([*product(*(range(len(cover)) for cover in axes))], np.int32)
@@ -63,6 +62,8 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
 
 
 def _sizes(name: str, size: Size) -> tuple[int, ...]:
+    if isinstance(size, np.ndarray | jax.Array):
+        size = tuple(np.asarray(size).ravel().tolist())
     sizes = size if isinstance(size, tuple) else (size, size)
     if len(sizes) not in (2, 3) or not all(is_count(n, 1) for n in sizes):
         raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {size!r}")

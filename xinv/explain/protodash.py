@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv.explain import linear
-from xinv.explain.door import enter
+from xinv.explain import door, linear
 from xinv.explain.perturb import predict
 from xinv.images import as_float
-from xinv.numbers import is_count, is_number
+from xinv.numbers import is_count, is_number, is_one_of
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
@@ -41,15 +40,16 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel:
 
     Cost: R forward passes per batch of maps, none per map; R x prototypes kernel evaluations per map.
     """
-    if np.ndim(reference) != 4 or not is_count(prototypes, 1) or prototypes > len(reference):
+    reference = np.asarray(as_float(door.images(reference)))
+    if not is_count(prototypes, 1) or prototypes > len(reference):
         raise InputError(
-            f"protodash picks 1 to R prototypes of a reference [R,H,W,C], not {prototypes} of {np.shape(reference)}"
+            f"protodash picks 1 to R prototypes of a reference [R,H,W,C], not {prototypes!r} of {reference.shape}"
         )
-    if kernel not in KERNELS:
+    if not is_one_of(kernel, KERNELS):
         raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {kernel!r}")
     if not is_number(sigma) or sigma <= 0:
-        raise InputError(f"protodash's sigma is positive, not {sigma}")
-    return Partial(_explainer(prototypes, sigma, kernel), np.asarray(as_float(reference), np.float32))
+        raise InputError(f"protodash's sigma is positive, not {sigma!r}")
+    return Partial(_explainer(int(prototypes), float(sigma), kernel), reference.astype(np.float32))
 
 
 @functools.cache
@@ -57,15 +57,22 @@ def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.
     def explain(
         reference: Array, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
     ) -> jax.Array:
-        apply = enter(apply, image, label, least=2)
+        chosen = door.checked(functools.partial(mean_of_chosen, reference), least=2)
+        return chosen(apply, variables, image, label, key)
+
+    def mean_of_chosen(
+        reference: Array, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         if image.shape != reference.shape[1:]:
             raise InputError(f"protodash's reference holds images {reference.shape[1:]}, the image is {image.shape}")
         reference = jnp.asarray(reference)
-        same = jnp.argmax(predict(apply, variables, lambda _, row: row, (), reference), -1) == label
+        logits = predict(apply, variables, lambda _, row: row, (), reference)
+        same = jnp.argmax(logits, -1) == label
         allowed, points = same | ~same.any(), reference.reshape(len(reference), -1)
         chosen, weights = select(KERNELS[kernel], points, image.reshape(-1), allowed, prototypes, sigma)
         total = weights.sum()
-        return jnp.tensordot(weights / jnp.where(total > 0, total, 1), reference[chosen], 1).astype(image.dtype)
+        mean = jnp.tensordot(weights / jnp.where(total > 0, total, 1), reference[chosen], 1)
+        return jnp.where(jnp.isnan(logits).any(), jnp.nan, mean)  # NaN logits predict no class
 
     return explain
 

@@ -4,7 +4,6 @@ The number of labels is static, because an array's shape must be: `count(height,
 that no pixel carries is a feature without effect.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 import skimage.segmentation
 from skimage.util import regular_grid
 
+from xinv.numbers import is_count, is_number
 from xinv.plugins import cached
 from xinv.types import Array, InputError
 
@@ -45,13 +45,13 @@ def superpixels(
     """
     if not isinstance(segmentation, str):
         if compactness is not None or sigma is not None:
-            raise InputError(f"a given segmentation takes no compactness or sigma, not {compactness} and {sigma}")
+            raise InputError(f"a given segmentation takes no compactness or sigma, not {compactness!r} and {sigma!r}")
         return segmentation if isinstance(segmentation, Segmenter) else fixed(segmentation)
     options = {} if sigma is None else {"sigma": sigma}
     if segmentation == "slic":
         return slic(segments, 10.0 if compactness is None else compactness, **options)
     if compactness is not None:
-        raise InputError(f"compactness {compactness} belongs to segmentation 'slic', not {segmentation!r}")
+        raise InputError(f"compactness {compactness!r} belongs to segmentation 'slic', not {segmentation!r}")
     if segmentation == "felzenszwalb":
         return felzenszwalb(segments, **options)
     if segmentation == "quickshift":
@@ -78,17 +78,18 @@ def fixed(labels: Labels) -> Segmenter:
     return Segmenter(lambda height, width: int(array.max()) + 1, given)
 
 
-@functools.cache
+@cached
 def felzenszwalb(segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min_size: int = 20) -> Segmenter:
     """scikit-image's felzenszwalb, on the host; `scale` doubles until there are at most `segments` superpixels."""
 
     def cut(image: np.ndarray, doubling: int) -> np.ndarray:
         return skimage.segmentation.felzenszwalb(image, scale * 2.0**doubling, sigma, min_size)
 
+    _check("felzenszwalb", {"segments": segments, "min_size": min_size}, {"scale": scale}, sigma)
     return _on_host("felzenszwalb", cut, segments)
 
 
-@functools.cache
+@cached
 def quickshift(segments: int = 50, kernel_size: float = 5.0, max_dist: float = 10.0, sigma: float = 0.0) -> Segmenter:
     """scikit-image's quickshift, on the host; both lengths double until there are at most `segments` superpixels."""
 
@@ -96,12 +97,11 @@ def quickshift(segments: int = 50, kernel_size: float = 5.0, max_dist: float = 1
         lengths = {"kernel_size": kernel_size * 2.0**doubling, "max_dist": max_dist * 2.0**doubling}
         return skimage.segmentation.quickshift(image, convert2lab=image.shape[-1] == 3, sigma=sigma, **lengths)
 
+    _check("quickshift", {"segments": segments}, {"kernel_size": kernel_size, "max_dist": max_dist}, sigma)
     return _on_host("quickshift", cut, segments)
 
 
 def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: int) -> Segmenter:
-    _check_positive(name, "segments", segments)
-
     def at_most(image: np.ndarray) -> np.ndarray:
         for doubling in range(64):
             labels = cut(image, doubling)
@@ -121,17 +121,14 @@ def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: 
     return Segmenter(lambda height, width: segments, labels)
 
 
-@functools.cache
+@cached
 def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iterations: int = 10) -> Segmenter:
     """SLIC (Achanta 2012) compiled, as scikit-image has it: grid, Lab colours of RGB images, rescaling, window.
 
     As there, `segments` is approximate: it fixes the grid of initial centres. Every superpixel is connected and at
     least half the average size; unlike there, one centre never gives several superpixels, so the grid bounds `count`.
     """
-    for option, value in {"segments": segments, "compactness": compactness, "iterations": iterations}.items():
-        _check_positive("slic", option, value)
-    if sigma < 0:
-        raise InputError(f"slic's sigma is at least 0, not {sigma}")
+    _check("slic", {"segments": segments, "iterations": iterations}, {"compactness": compactness}, sigma)
 
     def labels(image: Array) -> jax.Array:
         height, width, _ = image.shape
@@ -143,9 +140,16 @@ def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iter
     return Segmenter(lambda height, width: len(_grid(height, width, segments)[0]), labels)
 
 
-def _check_positive(name: str, option: str, value: float) -> None:
-    if not value > 0:
-        raise InputError(f"{name}'s {option} is positive, not {value}")
+def _check(name: str, counts: dict[str, int], sizes: dict[str, float], sigma: float) -> None:
+    """Raises InputError for the first option of an algorithm that is out of range."""
+    for option, value in (counts | sizes).items():
+        if not is_number(value) or value <= 0:
+            raise InputError(f"{name}'s {option} is positive, not {value!r}")
+    for option, value in counts.items():
+        if not is_count(value, 1):
+            raise InputError(f"{name}'s {option} is a whole number, not {value!r}")
+    if not is_number(sigma) or sigma < 0:
+        raise InputError(f"{name}'s sigma is at least 0, not {sigma!r}")
 
 
 def _grid(height: int, width: int, segments: int) -> tuple[np.ndarray, np.ndarray]:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import coalitions, linear
+from xinv.explain import coalitions, door, linear
 from xinv.explain.coalitions import Baseline
-from xinv.explain.door import enter
 from xinv.explain.segment import Labels, Segmenter, superpixels
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
@@ -37,7 +36,8 @@ def kernel_shap(
         proportion to 1 / k(M-k), all sets of one size being equally likely. None, or at least 2^M: every coalition
         once, with its Shapley weight, which gives the exact Shapley values of M superpixels.
       segments, compactness, segmentation, sigma: see `segment.superpixels`.
-      baseline: what an absent superpixel becomes: a number, one per channel, or "mean", its own mean colour.
+      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or "mean", its own
+        mean colour.
 
     Returns:
       An explainer whose map is [H,W,1], in units of the logit; a pixel has its superpixel's value.
@@ -52,8 +52,8 @@ def kernel_shap(
     if samples is not None:
         coalitions.check_samples("kernel_shap", samples, 3)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
             raise InputError(f"kernel_shap enumerates at most {MOST_ENUMERATED} superpixels, not {count}: give samples")
@@ -90,8 +90,8 @@ def shapley_sampling(
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("shapley_sampling", samples, 1)
 
+    @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        apply = enter(apply, image, label)
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)
         inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
