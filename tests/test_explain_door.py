@@ -1,0 +1,556 @@
+"""The door of every explainer: images, labels, models, baselines and options are right, or one sentence says what is.
+
+A linear model z = Σ w·x has closed forms: its gradient is w, and what a baseline b adds to is w·(x - b).
+"""
+
+import collections
+import inspect
+
+import flax.core
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from xinv import explain, plugins
+from xinv.explain import door, segment
+from xinv.explain.normalise import minmax
+from xinv.types import InputError
+
+KEY = jax.random.key(0)
+SIDE = 6
+CLASSES = 3
+RANDOM = np.random.default_rng(0)
+WEIGHTS = RANDOM.normal(size=(SIDE, SIDE, 2, CLASSES)).astype(np.float32)
+IMAGES = RANDOM.random((3, SIDE, SIDE, 2), np.float32)
+IMAGE = IMAGES[0]
+GREY = IMAGES[..., :1]
+QUARTERS = np.arange(SIDE)[:, None] // 3 * 2 + np.arange(SIDE) // 3
+KERNEL = RANDOM.normal(size=(3, 3, 2, 4)).astype(np.float32)
+HEAD = RANDOM.normal(size=(4, CLASSES)).astype(np.float32)
+
+
+def linear(variables, images):
+    """Logits Σ w·x; `variables` are the weights."""
+    return jnp.einsum("nhwc,hwck->nk", images, variables)
+
+
+def network(variables, images):
+    """A convolution that takes images of its weights' type only, as `lax` does."""
+    kernel, head = variables
+    numbers = ("NHWC", "HWIO", "NHWC")
+    hidden = jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+    return jax.nn.relu(hidden).mean((1, 2)) @ head
+
+
+FEW = {"samples": 3}
+HYPER = {
+    "anchors": {"batch_size": 8, "coverage_samples": 20, "max_rounds": 2, "segmentation": QUARTERS},
+    "integrated_gradients": {"steps": 3},
+    "kernel_shap": {"samples": None, "segmentation": QUARTERS},
+    "lime": {"samples": 24, "alpha": 0.0, "segmentation": QUARTERS},
+    "occlusion": {"window": 3, "stride": 3},
+    "protodash": {"reference": RANDOM.random((5, SIDE, SIDE, 2), np.float32), "prototypes": 2},
+    "shapley_sampling": {"samples": 2, "segmentation": QUARTERS},
+    "smoothgrad": FEW,
+    "vargrad": FEW,
+}
+NAMES = tuple(factory.__name__ for factory in explain.FACTORIES)
+COMPARE_CLASSES = ("anchors", "protodash")
+SAMPLED = ("anchors", "kernel_shap", "lime", "occlusion", "protodash", "shapley_sampling")
+DIFFERENTIATED = ("gradient", "input_x_gradient", "integrated_gradients", "saliency", "smoothgrad", "vargrad")
+every = pytest.mark.parametrize("name", NAMES)
+
+
+def made(name):
+    """The explainer of that name, with few samples."""
+    return explain.build(name, **HYPER.get(name, {}))
+
+
+def direct(name, apply=network, variables=(KERNEL, HEAD), image=IMAGE, label=1):
+    """One map, called directly."""
+    return np.asarray(made(name)(apply, variables, image, label, KEY))
+
+
+def sentence(call):
+    """The one sentence of the InputError that a call raises."""
+    with pytest.raises(InputError) as caught:
+        call()
+    text = str(caught.value)
+    assert len(text) < 400
+    assert "\n" not in text
+    return text
+
+
+Named = collections.namedtuple("Named", ["logits", "hidden"])
+RETURNED = {
+    "tuple": (lambda z: (z, 0), "[0]"),
+    "logits second": (lambda z: ({"batch_stats": {}}, z), "[1]"),
+    "named tuple": (lambda z: Named(z, z), "a Named"),
+    "list": (lambda z: [z], "[0]"),
+    "dict": (lambda z: {"hidden": z.sum(), "logits": z}, "['logits']"),
+    "frozen dict": (lambda z: flax.core.freeze({"logits": z}), "'logits'"),
+    "empty": (lambda z: (), "an empty tuple"),
+    "one logit [N]": (lambda z: z[:, 0], "[:, None]"),
+    "four axes": (lambda z: z[:, None, None], "not [1, 1, 1, 3]"),
+    "mean over images": (lambda z: z.mean(0), "not [3]"),
+    "transposed": (lambda z: z.T, "not [3, 1]"),
+    "no class": (lambda z: z[:, :0], "not [1, 0]"),
+    "classes": (lambda z: z.argmax(-1, keepdims=True), "of floats, not of int32"),
+    "nothing": (lambda z: None, "NoneType"),
+    "number": (lambda z: 1.0, "a float"),
+}
+
+
+@pytest.mark.parametrize("case", RETURNED)
+def test_what_apply_returns(case):
+    """A model that returns no logits [N,K] is one sentence that says how to give them, directly and in `batch`."""
+    change, words = RETURNED[case]
+
+    def apply(variables, images):
+        return change(linear(variables, images))
+
+    explainer = explain.gradient()
+    assert words in sentence(lambda: explainer(apply, WEIGHTS, IMAGE, 1, KEY))
+    for labels in (None, [0, 1, 2]):
+        assert words in sentence(lambda labels=labels: explain.batch(explainer, apply, WEIGHTS, IMAGES, labels, KEY))
+
+
+@every
+def test_tuples_reach_no_method(name):
+    """No method explains the first thing that it finds in a tuple."""
+    text = sentence(lambda: direct(name, lambda v, x: (network(v, x), 0)))
+    assert "lambda v, x: apply(v, x)[0]" in text
+
+
+@pytest.mark.parametrize("name", ["gradient", "occlusion"])
+def test_logits_of_fewer_images(name):
+    """A model that drops or joins images is refused, where `batch` predicts the labels, too."""
+    first = lambda v, x: linear(v, x)[:1]  # noqa: E731
+    assert "for 3 images" in sentence(
+        lambda: explain.batch(made(name), first, WEIGHTS, IMAGES, None, KEY, batch_size=3)
+    ) or name == "occlusion"
+
+
+def test_constant_logits_have_no_slope():
+    """A NumPy array that does not depend on the image is a model, too."""
+    constant = lambda v, x: np.zeros((len(x), 2), np.float32)  # noqa: E731
+    assert not explain.batch(explain.gradient(), constant, None, IMAGES, None, KEY).any()
+
+
+@every
+def test_nan_weights_are_named(name):
+    """A model that gives NaN has no map, and never a map of zeros."""
+    text = sentence(lambda: direct(name, variables=(KERNEL * np.nan, HEAD)))
+    assert "NaN" in text
+
+
+@pytest.mark.parametrize("name", [*SAMPLED, *DIFFERENTIATED])
+def test_nan_bias_is_named(name):
+    """Where the NaN is a constant that the gradient does not see, too; `batch` names it as a direct call does."""
+    broken = lambda v, x: network(v, x) + jnp.nan  # noqa: E731
+    assert "NaN" in sentence(lambda: direct(name, broken))
+    for labels in (None, [0, 1, 2]):
+        call = lambda labels=labels: explain.batch(made(name), broken, (KERNEL, HEAD), IMAGES, labels, KEY)  # noqa: E731
+        assert "NaN" in sentence(call)
+
+
+def test_nan_under_jit_stays_nan():
+    """Where values are not known, NaN logits give a map of NaN."""
+    explainer = explain.lime(**HYPER["lime"])
+    found = jax.jit(lambda x: explainer(lambda v, x: linear(v, x) + jnp.nan, WEIGHTS, x, 1, KEY))(IMAGE)
+    assert np.isnan(found).all()
+
+
+LABELS = {
+    "too large": (CLASSES, f"label {CLASSES} is no class"),
+    "negative": (-1, "label -1 is no class"),
+    "array": (jnp.array(7), "label 7 is no class"),
+    "float": (1.0, "one integer, not 1.0"),
+    "NaN": (float("nan"), "not nan"),
+    "flag": (True, "not True"),
+    "nothing": (None, "not None"),
+    "name": ("cat", "not 'cat'"),
+    "column": (np.array([1]), "label[0]"),
+    "one-hot": (np.array([0, 1, 0]), "argmax"),
+    "ragged": ([1, [2]], "cannot be made an array"),
+}
+
+
+@pytest.mark.parametrize("case", LABELS)
+def test_labels_of_direct_calls(case):
+    """A label is one integer below the number of classes, as far as it is known."""
+    label, words = LABELS[case]
+    assert words in sentence(lambda: direct("gradient", linear, WEIGHTS, label=label))
+
+
+@every
+def test_label_range_in_methods(name):
+    """Each method refuses a class that the model does not have, where the label is known."""
+    for label in (CLASSES, -1):
+        assert f"label {label} is no class of a model with classes 0 to 2" in sentence(
+            lambda label=label: direct(name, label=label)
+        )
+
+
+@pytest.mark.parametrize("label", [2, np.int8(2), np.uint8(2), np.array(2), jnp.array(2)])
+def test_spellings_of_a_label(label):
+    """All integers without axes are labels."""
+    np.testing.assert_allclose(direct("gradient", linear, WEIGHTS, label=label), WEIGHTS[..., 2], rtol=1e-6)
+
+
+BATCH_LABELS = {
+    "one-hot": (np.eye(CLASSES, dtype=int), "argmax(1)"),
+    "column": ([[0], [1], [2]], "labels[:, 0]"),
+    "floats": ([0.0, 1.7, 2.0], "not float64"),
+    "NaN": (np.array([0, np.nan, 1]), "not float64"),
+    "flags": ([True, False, True], "not bool"),
+    "names": (["a", "b", "c"], "'a' is no class"),
+    "too few": ([0, 1], "labels are [3]"),
+    "one": (1, "labels are [3]"),
+    "too large": ([0, 1, 3], "label 3 is no class"),
+    "large": (np.array([0, 1, 2**40]), f"label {2**40} is no class"),
+    "ragged": ([0, [1], 2], "cannot be made an array"),
+}
+
+
+@pytest.mark.parametrize("case", BATCH_LABELS)
+def test_labels_of_batch(case):
+    """The labels of `batch` are N integers in range; N = K here, so that shapes alone cannot tell."""
+    labels, words = BATCH_LABELS[case]
+    assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY))
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 1], (2, 0, 1), np.array([2, 0, 1], np.uint8), jnp.array([2, 0, 1])])
+def test_spellings_of_labels(labels):
+    """Lists and all types of integers give the maps of their classes."""
+    found = explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY)
+    np.testing.assert_allclose(found, np.moveaxis(WEIGHTS, -1, 0)[[2, 0, 1]], rtol=1e-6)
+
+
+BAD_IMAGES = {
+    "no batch axis": (IMAGE, "images[None]"),
+    "no channel axis": (IMAGES[..., 0], "images[..., None]"),
+    "neither": (IMAGE[..., 0], "images[None, ..., None]"),
+    "five axes": (IMAGES[None], "not [1, 3, 6, 6, 2]"),
+    "none": (IMAGES[:0], "no image"),
+    "no pixel": (IMAGES[:, :0], "no image"),
+    "NaN": (np.where(np.arange(3)[:, None, None, None] == 1, np.nan, IMAGES), "image 1 has NaN"),
+    "infinity": (np.where(np.arange(3)[:, None, None, None] == 2, np.inf, IMAGES), "image 2 has NaN or infinity"),
+    "16 bit": ((IMAGES * 65535).astype(np.uint16), "uint16"),
+    "negative": (-(IMAGES * 255).astype(int), "from -"),
+    "flags": (IMAGES > 0.5, "not bool"),
+    "complex": (IMAGES + 0j, "not complex64"),
+    "text": ("images.npy", "[N,H,W,C]"),
+    "nothing": (None, "[N,H,W,C]"),
+    "two sizes": ([IMAGE, IMAGE[:3]], "one shape"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_images_of_batch(case):
+    """Images are finite floats or bytes [N,H,W,C], even where the map would not show it: a linear model's does not."""
+    given, words = BAD_IMAGES[case]
+    assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, given, None, KEY))
+
+
+def test_spellings_of_images():
+    """Lists of images, and whole numbers from 0 to 255 of any type, are what their bytes are."""
+    bytes_ = (IMAGES * 255).astype(np.uint8)
+    want = explain.batch(explain.input_x_gradient(), linear, WEIGHTS, bytes_, [0, 1, 2], KEY)
+    exact = bytes_ / 255 * np.moveaxis(WEIGHTS, -1, 0)
+    np.testing.assert_allclose(want, exact, rtol=1e-5)
+    for given in (list(bytes_), bytes_.astype(np.int64), bytes_.tolist(), list(bytes_ / np.float32(255))):
+        found = explain.batch(explain.input_x_gradient(), linear, WEIGHTS, given, [0, 1, 2], KEY)
+        np.testing.assert_allclose(found, want, rtol=1e-5)
+
+
+DIRECT_IMAGES = {
+    "batch axis": (IMAGES[:1], "explain.batch"),
+    "no channel axis": (IMAGE[..., 0], "image[..., None]"),
+    "bytes": ((IMAGE * 255).astype(np.uint8), "image / 255"),
+    "NaN": (np.where(IMAGE > 0.9, np.nan, IMAGE), "finite"),
+    "empty": (IMAGE[:0], "empty"),
+    "text": ("image.png", "[H,W,C]"),
+    "ragged": ([[1.0], [1.0, 2.0]], "one shape"),
+}
+
+
+@pytest.mark.parametrize("case", DIRECT_IMAGES)
+@pytest.mark.parametrize("name", ["gradient", "occlusion"])
+def test_images_of_direct_calls(name, case):
+    """A direct call takes one finite float image [H,W,C]."""
+    given, words = DIRECT_IMAGES[case]
+    assert words in sentence(lambda: direct(name, linear, WEIGHTS, given))
+
+
+@every
+def test_spellings_of_an_image(name):
+    """An image of float64 or nested lists gives the map of the float32 one."""
+    want = direct(name)
+    for given in (IMAGE.astype(np.float64), IMAGE.tolist(), jnp.asarray(IMAGE)):
+        found = direct(name, image=given)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
+
+
+@every
+def test_one_logit(name):
+    """One logit is a binary classifier: label 0 is that logit, and methods that compare classes ask for two."""
+    single = lambda v, x: network(v, x)[:, :1]  # noqa: E731
+    if name in COMPARE_CLASSES:
+        assert "[-z/2, z/2]" in sentence(lambda: direct(name, single, label=0))
+        return
+    want, found = direct(name, label=0), direct(name, single, label=0)
+    np.testing.assert_allclose(found, want[..., : found.shape[-1]], rtol=1e-4, atol=1e-6)
+    assert "classes 0 to 0" in sentence(lambda: direct(name, single, label=1))
+    predicted = explain.batch(made(name), single, (KERNEL, HEAD), IMAGES[:1], None, KEY)
+    assert predicted.shape[0] == 1
+
+
+def test_probability_of_one_logit():
+    """The probability of a binary classifier is the sigmoid s, whose slope is s(1-s)w."""
+    single = lambda v, x: linear(v, x)[:, :1]  # noqa: E731
+    found = np.asarray(explain.gradient("probability")(single, WEIGHTS / 9, IMAGE, 0, KEY))
+    sigmoid = 1 / (1 + np.exp(-np.sum(IMAGE * WEIGHTS[..., 0] / 9, dtype=np.float64)))
+    np.testing.assert_allclose(found, sigmoid * (1 - sigmoid) * WEIGHTS[..., 0] / 9, rtol=1e-5)
+
+
+MEAN = np.float32([0.5, 0.25])
+BASELINES = {
+    "number": 0.25,
+    "whole number": 1,
+    "per channel": (0.5, 0.25),
+    "list": [0.5, 0.25],
+    "array per channel": MEAN,
+    "device array": jnp.asarray(MEAN),
+    "image": IMAGES[1],
+    "nested lists": IMAGES[1].tolist(),
+    "grey image": GREY[1],
+    "float64 image": IMAGES[1].astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("case", BASELINES)
+@pytest.mark.parametrize("name", ["integrated_gradients", "deeplift"])
+def test_baselines_of_gradients(name, case):
+    """On a linear model both are w·(x - b), pixel by pixel."""
+    baseline = BASELINES[case]
+    found = np.asarray(explain.build(name, baseline=baseline)(linear, WEIGHTS, IMAGE, 1, KEY))
+    np.testing.assert_allclose(found, WEIGHTS[..., 1] * (IMAGE - np.asarray(baseline)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", BASELINES)
+@pytest.mark.parametrize("name", ["occlusion", "lime", "kernel_shap", "shapley_sampling"])
+def test_baselines_of_superpixels(name, case):
+    """On a linear model a superpixel is worth the sum of its w·(x - b); so is a window that is one."""
+    baseline = BASELINES[case]
+    parts = (WEIGHTS[..., 1] * (IMAGE - np.asarray(baseline))).sum(-1)
+    values = np.bincount(QUARTERS.ravel(), parts.ravel())
+    hyper = HYPER[name] | {"baseline": baseline}
+    found = np.asarray(explain.build(name, **hyper)(linear, WEIGHTS, IMAGE, 1, KEY))
+    np.testing.assert_allclose(found[..., 0], values[QUARTERS], rtol=2e-3, atol=2e-3)
+
+
+def test_baseline_image_of_anchors():
+    """With the image itself as baseline nothing changes when superpixels are replaced: the anchor is empty."""
+    label = int(np.argmax(linear(WEIGHTS, IMAGES[:1])))
+    kept = explain.anchors(**HYPER["anchors"] | {"baseline": IMAGE, "batch_size": 100})
+    assert not np.asarray(kept(linear, WEIGHTS, IMAGE, label, KEY)).any()
+
+
+BAD_BASELINES = [np.nan, np.inf, True, "black", None, [], [np.nan, 0.0], np.zeros((0,)), np.zeros((2, 2))]
+BAD_BASELINES += [1j, {"a": 1}, [[1, 2], [3]], np.array(["a"]), object()]
+WITH_BASELINE = ["anchors", "deeplift", "integrated_gradients", "kernel_shap", "lime", "occlusion", "shapley_sampling"]
+
+
+@pytest.mark.parametrize("name", WITH_BASELINE)
+def test_bad_baselines(name):
+    """What is no finite intensity is refused when the explainer is made; another size when it meets the image."""
+    for bad in BAD_BASELINES:
+        assert "baseline" in sentence(lambda bad=bad: explain.build(name, baseline=bad))
+    for other in ((0.5,) * 5, np.zeros((SIDE, SIDE + 1, 2))):
+        explainer = explain.build(name, **HYPER.get(name, {}) | {"baseline": other})
+        text = sentence(lambda explainer=explainer: explainer(linear, WEIGHTS, IMAGE, 1, KEY))
+        assert "the image [6, 6, 2]" in text
+
+
+def test_superpixels_as_an_array():
+    """A label map is an array, nested lists or tuples, and all are one explainer's argument."""
+    spellings = [QUARTERS, QUARTERS.astype(np.uint8), QUARTERS.tolist(), jnp.asarray(QUARTERS)]
+    maps = [
+        np.asarray(explain.kernel_shap(None, segmentation=given)(linear, WEIGHTS, IMAGE, 1, KEY)) for given in spellings
+    ]
+    for found in maps[1:]:
+        np.testing.assert_array_equal(found, maps[0])
+    for bad in (QUARTERS - 1, QUARTERS / 2, QUARTERS[None], [[0, 1], [2]], 3, None):
+        assert "label map" in sentence(lambda bad=bad: explain.lime(segmentation=bad))
+
+
+def test_one_object_for_one_argument():
+    """The same arguments, however they are spelled, give the same object, so that nothing is compiled anew."""
+    assert explain.occlusion([4, 4], 2) is explain.occlusion(stride=2, window=(4, 4))
+    assert explain.occlusion() is explain.occlusion(8, 4, 0.0)
+    assert explain.lime(np.int64(9)) is explain.lime(9)
+    assert explain.lime(baseline=[0.1, 0.2]) is explain.lime(baseline=(0.1, 0.2))
+    assert explain.lime(segmentation=QUARTERS) is explain.lime(segmentation=QUARTERS.copy())
+    assert explain.deeplift(IMAGE) is explain.deeplift(jnp.asarray(IMAGE))
+    assert explain.deeplift(IMAGE) is not explain.deeplift(IMAGE + 0.1)
+    assert explain.deeplift(IMAGE) is not explain.deeplift(IMAGE.reshape(SIDE, -1, 1))
+    assert explain.smoothgrad(base=explain.saliency()) is explain.smoothgrad(base=explain.saliency())
+
+
+def test_arguments_are_copied():
+    """An array that its owner changes later changes no explainer."""
+    baseline = np.zeros_like(IMAGE)
+    explainer = explain.deeplift(baseline)
+    baseline += 1
+    found = np.asarray(explainer(linear, WEIGHTS, IMAGE, 0, KEY))
+    np.testing.assert_allclose(found, WEIGHTS[..., 0] * IMAGE, rtol=1e-5, atol=1e-6)
+
+
+class Lazy:
+    """An array of another library: no hash, and a short name."""
+
+    __hash__ = None
+
+    def __init__(self, values):
+        self.values = values
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+    def __repr__(self):
+        return "Lazy(...)"
+
+
+def test_arrays_of_other_libraries():
+    """They are told apart by what they hold, not by how they print."""
+    factory = plugins.cached(lambda value: np.asarray(value).sum())
+    assert [factory(Lazy([1, 2])), factory(Lazy([3, 4])), factory(Lazy([1, 2]))] == [3, 7, 3]
+
+
+def test_traced_arguments():
+    """An explainer is made of fixed values; a traced one is one sentence."""
+    assert "traced" in sentence(lambda: jax.jit(lambda b: explain.deeplift(b)(linear, WEIGHTS, IMAGE, 0, KEY))(0.5))
+
+
+BAD = [np.nan, np.inf, -np.inf, -1, -0.5, "text", "", True, 1j, b"x", (), [], {"a": 1}, {1}, object(), len]
+BAD += [np.full(3, np.nan), np.zeros(0), np.array(["a"]), [[1, 2], [3]], [np.nan] * 3]
+MINE = ("anchors", "gradient", "input_x_gradient", "integrated_gradients", "kernel_shap", "lime", "normalise")
+MINE += ("occlusion", "protodash", "saliency", "shapley_sampling", "smoothgrad", "vargrad")
+FINE = {
+    "baseline": (-1, -0.5),
+    "multiply_by_inputs": (True,),
+    "draw_baseline_from_distrib": (True,),
+    "base": (len,),
+    "explainer": (len,),
+}
+NEEDED = {"protodash": HYPER["protodash"], "normalise": {"explainer": explain.gradient()}}
+FACTORIES = [getattr(explain, name) for name in MINE] + [segment.slic, segment.felzenszwalb, segment.quickshift]
+
+
+@pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: factory.__name__)
+def test_every_parameter_is_checked(factory):
+    """NaN, infinity, text, flags, containers: each is one sentence when the factory is called."""
+    needed = NEEDED.get(factory.__name__, {})
+    for parameter in inspect.signature(factory).parameters:
+        fine = FINE.get(parameter, ())
+        for bad in BAD:
+            if any(bad is value for value in fine):
+                continue
+            assert sentence(lambda bad=bad, parameter=parameter: factory(**needed | {parameter: bad})), parameter
+
+
+def test_zero_is_no_count():
+    """Nothing is sampled 0 times, and no width is 0."""
+    for name, parameters in {
+        "anchors": ("batch_size", "beam_size", "delta", "segments", "max_size", "compactness"),
+        "integrated_gradients": ("steps",),
+        "kernel_shap": ("samples", "segments"),
+        "lime": ("samples", "kernel_width", "segments"),
+        "occlusion": ("window", "stride"),
+        "shapley_sampling": ("samples",),
+        "smoothgrad": ("samples",),
+    }.items():
+        for parameter in parameters:
+            assert "0" in sentence(lambda name=name, parameter=parameter: explain.build(name, **{parameter: 0}))
+
+
+def test_explainers_that_are_none():
+    """A name, or a factory that was not called, is named."""
+    call = lambda explainer: explain.batch(explainer, linear, WEIGHTS, IMAGES, None, KEY)  # noqa: E731
+    assert "explain.build('lrp')" in sentence(lambda: call("lrp"))
+    assert "give lrp()" in sentence(lambda: call(explain.lrp))
+    assert "give lrp()" in sentence(lambda: explain.normalise(explain.lrp))
+    assert "give lrp()" in sentence(lambda: explain.smoothgrad(base=explain.lrp))
+
+
+def test_keys_and_batch_sizes():
+    """A key is JAX's, and a batch holds at least one image."""
+    call = lambda key, size=None: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, None, key, size)  # noqa: E731
+    for key in (0, None, "0", np.zeros(2)):
+        assert "jax.random.key(0)" in sentence(lambda key=key: call(key))
+    for size in (0, -1, 2.5, "3", True):
+        assert "batch_size" in sentence(lambda size=size: call(KEY, size))
+    np.testing.assert_array_equal(call(jax.random.PRNGKey(0)), call(KEY))
+
+
+@every
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision(name, dtype):
+    """A model that takes images of its own type gives the maps of float32 within that type's rounding.
+
+    Sums, noise and fits are float32, so that errors do not grow with samples: 32 units in the last place, of the
+    map's largest value, are what a forward and a backward pass of this model may lose.
+    """
+    half = (jnp.asarray(KERNEL, dtype), jnp.asarray(HEAD, dtype))
+    image = jnp.asarray(IMAGE, dtype)
+    exact = direct(name, variables=jax.tree.map(lambda w: w.astype(jnp.float32), half), image=image.astype(jnp.float32))
+    found = made(name)(network, half, image, 1, KEY)
+    assert found.dtype == jnp.float32
+    limit = 32 * float(jnp.finfo(dtype).eps) * np.abs(exact).max()
+    np.testing.assert_allclose(found, exact, rtol=0, atol=limit)
+    many = explain.batch(made(name), network, half, image[None], [1], KEY)
+    assert many.dtype == np.float32
+    assert np.isfinite(many).all()
+
+
+@every
+def test_double_precision(name):
+    """With x64 a float64 image gives the float32 map to float32's rounding, as float64."""
+    want = direct(name)
+    with jax.enable_x64(True):
+        variables = (KERNEL.astype(np.float64), HEAD.astype(np.float64))
+        found = direct(name, variables=variables, image=IMAGE.astype(np.float64))
+        single = direct(name)
+    assert found.dtype == np.float64
+    assert single.dtype == np.float32
+    if name in ("smoothgrad", "vargrad", "lime", "kernel_shap", "shapley_sampling", "anchors"):
+        assert np.isfinite(found).all()  # JAX draws other numbers of another type
+        return
+    np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
+
+
+def test_checks_under_vmap():
+    """Under jit and vmap the same explainer maps a batch, and shapes are checked still."""
+    explainer = explain.gradient()
+    labels, keys = jnp.array([2, 0, 1]), jax.random.split(KEY, 3)
+    mapped = jax.jit(jax.vmap(lambda image, label, key: explainer(linear, WEIGHTS, image, label, key)))
+    np.testing.assert_allclose(mapped(IMAGES, labels, keys), np.moveaxis(WEIGHTS, -1, 0)[[2, 0, 1]], rtol=1e-6)
+    assert "image[..., None]" in sentence(lambda: mapped(IMAGES[..., 0], labels, keys))
+
+
+@pytest.mark.parametrize(("size", "largest"), [(1.0, 1), (2e-12, 1), (5e-13, 0), (1e-20, 0), (0.0, 0)])
+def test_minmax_of_tiny_maps(size, largest):
+    """A map of a range below 1e-12 is 0, and any other reaches 1."""
+    ramp = jnp.linspace(0, size, 16, dtype=jnp.float32).reshape(4, 4, 1)
+    found = np.asarray(minmax(ramp))
+    assert found.min() == 0
+    np.testing.assert_allclose(found.max(), largest, rtol=1e-6)
+
+
+def test_described_values_are_short():
+    """A sentence does not print an array."""
+    assert "float64 [500, 500, 500]" not in sentence(lambda: door.baseline(np.full((50, 50, 50), np.nan)))
+    assert "float64 [50, 50, 50]" in sentence(lambda: door.baseline(np.full((50, 50, 50), np.nan)))
