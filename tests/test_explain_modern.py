@@ -354,21 +354,6 @@ def test_the_box_is_that_of_the_image():
     np.testing.assert_allclose(*maps, atol=2e-4 * np.abs(maps[1]).max())
 
 
-@pytest.mark.parametrize("kind", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("method", ["lrp", "deeplift", "guided_backprop", "gradcam", "kernel_shap"])
-def test_half_precision(method, kind):
-    """Maps of a model that computes in halves are near those of the same weights in float32."""
-
-    def apply(v, x):
-        return batched(jax.tree.map(lambda leaf: leaf.astype(kind), v), x.astype(kind))
-
-    explainer = explain.build(method, **CHEAP.get(method, {}))
-    expected = call(explainer, batched, WEIGHTS, images(1)[0])
-    found = call(explainer, apply, WEIGHTS, images(1)[0])
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=0.08 * np.abs(expected).max())
-
-
 @pytest.mark.parametrize("soft", [True, False])
 def test_a_maximum_of_shifted_scores(soft):
     """XLA rounds a fused product and sum otherwise than alone, so that none may equal its maximum."""
