@@ -9,9 +9,9 @@ import numpy as np
 
 from xinv.explain import layout
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
-from xinv.explain.kinds import WEIGHTED, dependent, is_pointwise
+from xinv.explain.kinds import SHAPING, WEIGHTED, dependent, is_pointwise
 from xinv.explain.layers import is_layer
-from xinv.explain.layout import CONVOLVING, RESHAPING, Grid
+from xinv.explain.layout import CONVOLVING, Grid
 from xinv.types import Apply, Array, InputError, Variables
 
 SIDES = ("output", "input")
@@ -70,7 +70,7 @@ def cut(
     slot, place = view.find(layer)
     if of == "input":
         slot, place = view.source(slot, layer)
-    if slot not in view.needs.of or not (place.grid is None or layout.covers(view.needs.of[slot], place.grid)):
+    if slot not in view.needs.of or not layout.covers(view.needs.of[slot], place.grid.pairs if place.grid else ()):
         raise InputError(f"{_called(layer)} has no influence on the logits: choose another")
     below = _downstream(graph, slot)
     tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
@@ -135,7 +135,9 @@ class Place(NamedTuple):
         sizes, rank, leading = self._sizes(), self._rank(), self._leading(whole)
         part = value.reshape(*(sizes[axis] for axis in rank), -1)
         part = part.transpose(*np.argsort(rank), part.ndim - 1).reshape(leading[self._region()].shape)
-        return jnp.moveaxis(leading.at[self._region()].set(part), range(len(self.grid.axes)), self.grid.axes)
+        if part.shape != leading.shape:
+            part = leading.at[self._region()].set(part)  # beside a class token
+        return jnp.moveaxis(part, range(len(self.grid.axes)), self.grid.axes)
 
     def _leading(self, value: jax.Array) -> jax.Array:
         return jnp.moveaxis(value, self.grid.axes, range(len(self.grid.axes)))
@@ -218,7 +220,8 @@ class _View:
         last: dict[Slot, int] = {}
         for (number, place), box in self.needs.by.items():
             slot = self.graph.equations[number].inputs[place]
-            if self._reads_grid(slot, box):
+            spans = layout.spans(self.layouts.get(slot))
+            if spans and layout.covers(box, spans):
                 last[slot] = max(number, last.get(slot, -1))
         found, live = [], {self.graph.input} & last.keys()
         learned, pooled = set(), set()
@@ -231,12 +234,6 @@ class _View:
                 if grid is not None and grid.size[0] * grid.size[1] > 1:
                     found.append(slot)
         return found
-
-    def _reads_grid(self, slot: Slot, box: layout.Box) -> bool:
-        """Whether a part of a value has any of its rows or columns, of whatever form."""
-        spans = self.layouts.get(slot, ())
-        pairs = [(side, span) for side, span in zip(box, spans, strict=False) if span is not None]
-        return bool(pairs) and all(low < span.start + span.length and span.start < high for (low, high), span in pairs)
 
     def _follow(self, equation: Equation, learned: set[Slot], pooled: set[Slot]) -> None:
         """Adds an equation's outputs to the values after a layer, and to those pooled since the last layer."""
@@ -275,7 +272,7 @@ class _View:
                 continue
             output = equation.outputs[0]
             still = is_pointwise(equation) and np.prod(output.shape) == np.prod(slot.shape)
-            moved = equation.name in RESHAPING | {"transpose", "broadcast_in_dim"} and self.grid(output) is not None
+            moved = equation.name in SHAPING and self.grid(output) is not None
             if not still and not (moved and np.prod(output.shape) == np.prod(slot.shape)):
                 break
             if output.carries:

@@ -20,6 +20,9 @@ _REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic
 REARRANGING = frozenset(_REARRANGING.split())
 """Primitives that copy each element to some places, where their other operands do not depend on the input."""
 
+RESHAPING = frozenset({"expand_dims", "reshape", "squeeze"})
+SHAPING = RESHAPING | {"broadcast_in_dim", "transpose"}
+"""Primitives that change nothing but the shape, or repeat values."""
 SUMMING = frozenset({"add", "add_any", "cumsum", "linear", "reduce_sum", "reduce_window_sum", "scatter-add", "sub"})
 """Primitives that add up values; "linear" is a stretch of them, see `fused`."""
 POOLING = frozenset({"reduce_max", "reduce_window_max"})

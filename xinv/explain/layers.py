@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain.graph import Equation, Graph, Slot, evaluate
-from xinv.explain.kinds import POOLING, REARRANGING, SUMMING, WEIGHTED, dependent, is_unary, pruned
+from xinv.explain.kinds import POOLING, REARRANGING, SHAPING, SUMMING, WEIGHTED, dependent, is_unary, pruned
 
 NAME = "layer"
 KEEPING = (REARRANGING | SUMMING | POOLING | {"div", "max", "min", "mul"}) - {"gather", "dynamic_slice", "neg", "sub"}
@@ -210,7 +210,7 @@ def _varies(slot: Slot) -> set[int]:
 
 def _moved(equation: Equation, axes: Axes) -> Axes | None:
     """Where the axes are after an equation that changes nothing but the shape; None after any other."""
-    if equation.name not in _STILL | {"broadcast_in_dim", "expand_dims", "reshape", "squeeze", "transpose"}:
+    if equation.name not in _STILL | SHAPING:
         return None
     if len(equation.inputs) != 1:
         return None

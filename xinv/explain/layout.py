@@ -5,16 +5,15 @@ transposes move rows and columns to other axes. `needs` walks backward: where on
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from xinv.explain.graph import Equation, Graph, Slot, inside
-from xinv.explain.kinds import is_pointwise
+from xinv.explain.kinds import RESHAPING, is_pointwise
 from xinv.explain.layers import same_axis
 
 ROWS, COLUMNS, OTHER = "rows", "columns", "other"
 CONVOLVING = frozenset({"conv_general_dilated", "depthwise"})
-RESHAPING = frozenset({"expand_dims", "reshape", "squeeze"})
 
 
 class Factor(NamedTuple):
@@ -245,10 +244,20 @@ class Grid(NamedTuple):
     spans: tuple[Span, ...]
     size: tuple[int, int]
 
+    @property
+    def pairs(self) -> list[tuple[int, Span]]:
+        """Each axis with its span."""
+        return list(zip(self.axes, self.spans, strict=True))
+
+
+def spans(layout: Layout | None) -> list[tuple[int, Span]]:
+    """The axes of a value that count rows or columns, each with its span."""
+    return [(axis, span) for axis, span in enumerate(layout or ()) if span is not None]
+
 
 def grid(layout: Layout | None) -> Grid | None:
     """The grid of a value; None where it has none: pooled, cut into windows, or both query and key of an attention."""
-    pairs = [(axis, span) for axis, span in enumerate(layout or ()) if span is not None]
+    pairs = spans(layout)
     factors = [factor for _, span in pairs for factor in span.factors]
     rows, columns = ([factor for factor in factors if factor.of == of] for of in (ROWS, COLUMNS))
     if len(rows) > 1 or len(columns) > 1 or not rows + columns:
@@ -284,11 +293,8 @@ def needs(graph: Graph) -> Needs:
     return found
 
 
-def covers(box: Box | None, region: Grid) -> bool:
-    """Whether a part of a value has any of its rows and columns."""
-    if box is None:
-        return False
-    pairs = zip(region.axes, region.spans, strict=True)
+def covers(box: Box, pairs: Iterable[tuple[int, Span]]) -> bool:
+    """Whether a part of a value has any of the positions that these axes count."""
     return all(box[axis][0] < span.start + span.length and span.start < box[axis][1] for axis, span in pairs)
 
 

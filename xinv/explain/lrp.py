@@ -30,7 +30,17 @@ from xinv.explain import door, roles
 from xinv.explain import graph as graphs
 from xinv.explain.backward import Rule, Site, walk
 from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
-from xinv.explain.kinds import POOLING, SORTING, SUMMING, WEIGHTED, dependent, fused, is_pointwise, is_rearranging
+from xinv.explain.kinds import (
+    POOLING,
+    SHAPING,
+    SORTING,
+    SUMMING,
+    WEIGHTED,
+    dependent,
+    fused,
+    is_pointwise,
+    is_rearranging,
+)
 from xinv.explain.layers import NAME, Layer, is_layer, layered
 from xinv.explain.pooling import compared
 from xinv.explain.shares import SHARES, stabilised
@@ -165,7 +175,7 @@ def _bounds(graph: Graph, image: Array, low: np.ndarray, high: np.ndarray) -> di
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)
             upstream.append(equation)
-    if low.ndim + high.ndim == 0 and all(equation.name in SHAPING for equation in upstream):
+    if low.ndim + high.ndim == 0 and all(equation.name in SHAPING | {"convert_element_type"} for equation in upstream):
         return {None: [low, high]}
     for end in low, high:
         if end.ndim and len(end) != image.shape[-1]:
@@ -244,8 +254,6 @@ class _Rules(NamedTuple):
         return lambda site: [site.signals[0] if place == signal else None for place in (0, 1)]
 
 
-SHAPING = frozenset({"broadcast_in_dim", "convert_element_type", "expand_dims", "reshape", "squeeze", "transpose"})
-"""Primitives that leave each value as it is."""
 MOVING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "scatter"})
 """Primitives that copy elements to places which may depend on the image."""
 
