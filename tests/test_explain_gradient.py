@@ -136,18 +136,23 @@ def test_batch_is_one_by_one():
 
 
 def test_batch_compiles_once():
-    traces = []
+    traces, maps = [], []
     apply, variables = case("plain")
 
     def counted(variables, x):
         traces.append(x.shape)
         return apply(variables, x)
 
+    def explainer(*given):
+        maps.append(given)
+        return explain.gradient()(*given)
+
     images_, labels = np.asarray(images(5)), np.array([0, 1, 2, 3, 0])
-    explain.batch(explain.gradient(), counted, variables, images_, labels, KEY)
+    explain.batch(explainer, counted, variables, images_, labels, KEY)
+    assert len(maps) == 1
     first = len(traces)
-    explain.batch(explain.gradient(), counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, labels, KEY)
-    assert len(traces) == first  # what fits into memory and the number of classes are found by tracing, too
+    explain.batch(explainer, counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, labels, KEY)
+    assert len(maps) == 1 and len(traces) == first  # of what fits into memory and the number of classes, too
 
 
 def test_batch_refuses_labels_that_are_no_class():

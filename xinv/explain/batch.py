@@ -59,33 +59,37 @@ def batch(
     arrays = {"image": images}
     if labels is not None:
         arrays["label"] = door.labels(labels, len(images), classes)
+    one = _traced(explainer, apply, variables, images, key)
     if batch_size is not None:
         require_count(batch_size=batch_size)
     else:
         devices = parallel.device_count()
-        most = min(LARGEST, at_once(explainer, apply, variables, images, key))
+        most = min(LARGEST, one.fitting())
         batch_size = devices * memory.chunk(math.ceil(max(1, len(images)) / devices), most)
-    held, tree = _held(explainer)
-    maps = parallel.map_batches(_explain_batch(tree, apply), (held, variables), arrays, batch_size, key, out)
+    shared = _held(explainer)[0], variables
+    maps = parallel.map_batches(_explain_batch(one, apply), shared, arrays, batch_size, key, out)
     _check_finite(maps, apply, variables, images, batch_size)
     return maps
 
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
     """How many maps fit into a device's memory at once, as far as the traced program tells; traced once per shape."""
-    image, (held, tree) = _single(images), _held(explainer)
-    return _at_once(tree, apply, *_shapes((image, key[None], (held, variables))))
+    return _traced(explainer, apply, variables, images, key).fitting()
+
+
+def _traced(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> memory.Traced:
+    """The map of one image as a function of `image, label, key, held, variables`."""
+    held, tree = _held(explainer)
+    label = jax.ShapeDtypeStruct((), jnp.int32)
+    return _trace(tree, apply, *_shapes((_single(images), label, key, held, variables)))
 
 
 @functools.lru_cache(64)
-def _at_once(tree: Any, apply: Apply, treedef: Any, leaves: tuple) -> int:
-    image, key, shared = jax.tree.unflatten(treedef, leaves)
+def _trace(tree: Any, apply: Apply, treedef: Any, leaves: tuple) -> memory.Traced:
+    def explain(image: jax.Array, label: jax.Array, key: Key, held: list, variables: Variables) -> jax.Array:
+        return jax.tree.unflatten(tree, held)(apply, variables, image, label, key)
 
-    def explain(rows: tuple, shared: tuple[list, Variables]) -> jax.Array:
-        held, variables = shared
-        return jax.vmap(functools.partial(jax.tree.unflatten(tree, held), apply, variables))(*rows)
-
-    return memory.fitting(explain, (image, jax.ShapeDtypeStruct((1,), jnp.int32), key), shared)
+    return memory.Traced(explain, *jax.tree.unflatten(treedef, leaves), shared=2)
 
 
 def _held(explainer: Explainer) -> tuple[list, Any]:
@@ -100,17 +104,17 @@ def _shapes(tree: Any) -> tuple[Any, tuple]:
 
 
 @functools.lru_cache(64)
-def _explain_batch(tree: Any, apply: Apply) -> Callable[..., jax.Array]:
-    """What explains a batch, for explainers of one structure; the arrays they hold come with the variables."""
+def _explain_batch(one: memory.Traced, apply: Apply) -> Callable[..., jax.Array]:
+    """What explains a batch by the traced map of one image; the arrays an explainer holds come with the variables."""
 
     def explain(shared: tuple[list, Variables], examples: Batch, keys: jax.Array) -> jax.Array:
         held, variables = shared
-        explainer, images = jax.tree.unflatten(tree, held), as_float(examples["image"])
-        each = jax.vmap(functools.partial(explainer, apply, variables))
+        images = as_float(examples["image"])
+        each = jax.vmap(one, (0, 0, 0, None, None))
         if "label" in examples:
-            return each(images, examples["label"], keys)
+            return each(images, examples["label"], keys, held, variables)
         logits = door.logits(apply(variables, images), len(images))
-        maps = each(images, jnp.argmax(logits, -1), keys)
+        maps = each(images, jnp.argmax(logits, -1).astype(jnp.int32), keys, held, variables)
         # NaN predicts no class: its map is NaN, which `batch` reports.
         return jnp.where(jnp.isnan(logits).any(-1).reshape(-1, *(1,) * (maps.ndim - 1)), jnp.nan, maps)
 
@@ -120,7 +124,7 @@ def _explain_batch(tree: Any, apply: Apply) -> Callable[..., jax.Array]:
 def _single(images: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of one image as the model sees it."""
     dtype = jnp.float32 if images.dtype == np.uint8 else jax.dtypes.canonicalize_dtype(images.dtype)
-    return jax.ShapeDtypeStruct((1, *images.shape[1:]), dtype)
+    return jax.ShapeDtypeStruct(images.shape[1:], dtype)
 
 
 def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: Any, size: int) -> None:
@@ -145,7 +149,8 @@ def is_key(key: Any) -> bool:
 
 def _classes(apply: Apply, variables: Variables, images: Any) -> int:
     """The number of classes of a model."""
-    return _count(apply, *_shapes((variables, _single(images))))
+    one = _single(images)
+    return _count(apply, *_shapes((variables, jax.ShapeDtypeStruct((1, *one.shape), one.dtype))))
 
 
 @functools.lru_cache(64)

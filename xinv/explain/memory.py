@@ -1,7 +1,7 @@
 """How much fits in memory at once: chosen here from the traced program, not by the user."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -29,25 +29,35 @@ def budget() -> int:
     return CPU_BUDGET if jax.default_backend() == "cpu" else ACCELERATOR_BUDGET
 
 
-def peak(function: Callable, *arguments: Any) -> int:
-    """Bytes of intermediate values alive at once, evaluated in order and freed at their last use.
+class Traced:
+    """A function of one row, traced once: to be called, to be mapped over rows, and to measure what a row needs.
 
-    The arguments may be shapes. An estimate: XLA keeps some values that are taken for fused here, and reorders.
-    """
-    return max(1, _peak(jax.make_jaxpr(function)(*arguments).jaxpr))
-
-
-def fitting(function: Callable, rows: Any, *shared: Any) -> int:
-    """How many rows of a tree [S,...] `function(rows, *shared)` may take at once, at least 1.
-
-    What counts is by how much a second row exceeds the first alone. All arguments may be shapes.
+    Args:
+      function: of trees of arrays; what it closes over is shared by all rows.
+      *example: its arguments, or their shapes.
+      shared: how many of the arguments, the last ones, all rows have in common.
     """
 
-    def needed(count: int) -> int:
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), rows)
-        return peak(function, shapes, *shared)
+    def __init__(self, function: Callable, *example: Any, shared: int = 0):
+        self._jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*example)
+        self.shapes, self._tree = shapes, jax.tree.structure(shapes)
+        self._rows = len(jax.tree.leaves(example[: len(example) - shared]))
 
-    return max(1, budget() // max(1, needed(2) - needed(1)))
+    def __call__(self, *arguments: Any) -> Any:
+        return jax.tree.unflatten(self._tree, jex.jaxpr_as_fun(self._jaxpr)(*jax.tree.leaves(arguments)))
+
+    def peak(self) -> int:
+        """Bytes of the intermediate values of a row alive at once, evaluated in order and freed at their last use.
+
+        An estimate: XLA keeps some values that are taken for fused here, and reorders. What has a batching rule of its
+        own (`jax.custom_batching`) counts by its results: it limits itself.
+        """
+        jaxpr = self._jaxpr.jaxpr
+        return max(1, _peak(jaxpr, jaxpr.invars[: self._rows]))
+
+    def fitting(self) -> int:
+        """How many rows may be taken at once, at least 1."""
+        return max(1, budget() // self.peak())
 
 
 def chunk(count: int, most: int) -> int:
@@ -69,21 +79,55 @@ def total(function: Callable, rows: Any) -> Any:
 
     Rows are mapped in the batch axis, as many at once as fit into memory.
     """
-    each = jax.vmap(function)
-    size = chunk(_length(rows), fitting(each, rows))
-    if size == _length(rows):
-        return jax.tree.map(lambda leaf: leaf.sum(0), each(rows))
 
-    def add(sums: Any, chunk: tuple[Any, jax.Array]) -> tuple[Any, None]:
+    def add(sums: Any, results: Any, present: jax.Array) -> Any:
+        del present
+        return jax.tree.map(lambda total, leaf: total + leaf.sum(0), sums, results)
+
+    return _fold(function, rows, add, lambda zeros: zeros)
+
+
+def variance(function: Callable, rows: Any) -> jax.Array:
+    """The variance of the array `function(row)` over the S rows of the tree `rows` [S,...].
+
+    Chunks are joined by their means and squared deviations (Chan, Golub and LeVeque 1979), so that it does not cancel
+    where it is small beside the mean.
+    """
+
+    def join(moments: tuple, results: jax.Array, present: jax.Array) -> tuple:
+        count, mean, squares = moments
+        new = present.sum(dtype=mean.dtype)
+        difference = results.sum(0) / new - mean
+        deviation = jnp.where(_beside(present, results), results - (mean + difference), 0)
+        squares += (deviation**2).sum(0) + difference**2 * (count * new / (count + new))
+        return count + new, mean + difference * (new / (count + new)), squares
+
+    count, _, squares = _fold(function, rows, join, lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros))
+    return squares / count
+
+
+def _fold(function: Callable, rows: Any, step: Callable, start: Callable) -> Any:
+    """`step(state, results [s,...], present [s])` over chunks of rows; results of rows that are not present are zeros.
+
+    The first state is `start(zeros)`, the zeros being those of one result.
+    """
+    one = Traced(function, jax.tree.map(lambda leaf: leaf[0], rows))
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one.shapes)
+    count = _length(rows)
+    size = chunk(count, one.fitting())
+    if size == count:
+        return step(start(zeros), jax.vmap(one)(rows), jnp.ones(count, bool))
+
+    def run(state: Any, chunk: tuple[Any, jax.Array]) -> tuple[Any, None]:
         rows, present = chunk
-        kept = jax.tree.map(
-            lambda leaf: jnp.where(jnp.expand_dims(present, (*range(1, leaf.ndim),)), leaf, 0), each(rows)
-        )
-        return jax.tree.map(lambda total, leaf: total + leaf.sum(0), sums, kept), None
+        kept = jax.tree.map(lambda leaf: jnp.where(_beside(present, leaf), leaf, 0), jax.vmap(one)(rows))
+        return step(state, kept, present), None
 
-    shapes = jax.eval_shape(function, jax.tree.map(lambda leaf: leaf[0], rows))
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    return jax.lax.scan(add, zeros, _chunks(rows, size))[0]
+    return jax.lax.scan(run, start(zeros), _chunks(rows, size))[0]
+
+
+def _beside(present: jax.Array, leaf: jax.Array) -> jax.Array:
+    return jnp.expand_dims(present, (*range(1, leaf.ndim),))
 
 
 def _length(rows: Any) -> int:
@@ -98,45 +142,71 @@ def _chunks(rows: Any, size: int) -> tuple[Any, np.ndarray]:
     return jax.tree.map(lambda leaf: leaf[np.minimum(index, count - 1)], rows), index < count
 
 
-def _peak(jaxpr: Any) -> int:
-    """The most bytes that the equations of an open jaxpr hold, beside its inputs."""
-    equations = _needed(jaxpr)
-    sources = _sources(equations)
+def _peak(jaxpr: Any, rows: Iterable) -> int:
+    """The most bytes that values which depend on the inputs `rows` of an open jaxpr hold, beside its inputs."""
+    depends = set(rows)
+    equations = []
+    for eqn in _needed(jaxpr):
+        if depends.intersection(_variables(eqn.invars)):
+            depends.update(eqn.outvars)
+            equations.append(eqn)
+    sources = _sources(equations, depends)
     last = {}
     for number, eqn in enumerate(equations):
-        last |= {sources.get(atom, atom): number for atom in eqn.invars if isinstance(atom, jex.Var)}
-    last |= {sources.get(atom, atom): len(equations) for atom in jaxpr.outvars if isinstance(atom, jex.Var)}
+        last |= {sources.get(atom, atom): number for atom in _variables(eqn.invars)}
+    last |= {sources.get(atom, atom): len(equations) for atom in _variables(jaxpr.outvars)}
     made: dict[Any, int] = {}
     most = 0
     for number, eqn in enumerate(equations):
         new = {atom: _bytes(atom.aval) for atom in eqn.outvars if atom not in sources}
-        inner = [_peak(getattr(sub, "jaxpr", sub)) for sub in jex.jaxprs_in_params(eqn.params)]
-        most = max(most, sum(made.values()) + max(sum(new.values()), *inner, 0))
+        most = max(most, sum(made.values()) + max(sum(new.values()), *_inside(eqn, depends), 0))
         made |= new
         made = {atom: size for atom, size in made.items() if last.get(atom, -1) > number}
     return most
 
 
+def _inside(eqn: Any, depends: set) -> list[int]:
+    """The peaks of what an equation runs: a function, branches or the body of a loop."""
+    if eqn.primitive.name == "custom_vmap_call":
+        return []
+    peaks = []
+    for sub in jex.jaxprs_in_params(eqn.params):
+        sub = getattr(sub, "jaxpr", sub)
+        pairs = zip(sub.invars[::-1], eqn.invars[::-1], strict=False)
+        rows = {inner for inner, atom in pairs if depends.intersection(_variables([atom]))}
+        constants = eqn.params.get("num_consts", eqn.params.get("body_nconsts"))  # of scan, of while
+        if constants is not None:
+            rows.update(sub.invars[constants:])  # what a loop carries
+        peaks.append(_peak(sub, rows))
+    return peaks
+
+
 def _needed(jaxpr: Any) -> list:
     """The equations that the result depends on."""
-    needed, equations = {atom for atom in jaxpr.outvars if isinstance(atom, jex.Var)}, []
+    needed, equations = set(_variables(jaxpr.outvars)), []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or needed.intersection(eqn.outvars):
             equations.append(eqn)
-            needed.update(atom for atom in eqn.invars if isinstance(atom, jex.Var))
+            needed.update(_variables(eqn.invars))
     return equations[::-1]
 
 
-def _sources(equations: list) -> dict[Any, Any]:
+def _sources(equations: list, depends: set) -> dict[Any, Any]:
     """For values that are fused functions of one other and of smaller ones, that other: it is kept, not they."""
     sources = {}
     for eqn in equations:
         if eqn.primitive.name in FUSED:
             (made,) = eqn.outvars
-            read = [atom for atom in eqn.invars if isinstance(atom, jex.Var) and _bytes(atom.aval) >= _bytes(made.aval)]
+            read = depends.intersection(_variables(eqn.invars))
+            read = [atom for atom in read if _bytes(atom.aval) >= _bytes(made.aval)]
             if len({sources.get(atom, atom) for atom in read}) == 1:
                 sources[made] = sources.get(read[0], read[0])
     return sources
+
+
+def _variables(atoms: Iterable) -> list:
+    """Those of the inputs or outputs of an equation that are no literals."""
+    return [atom for atom in atoms if isinstance(atom, jex.Var)]
 
 
 def _bytes(aval: Any) -> int:

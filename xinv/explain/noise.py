@@ -6,7 +6,6 @@ One map of the base explainer per sample.
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from xinv.explain import door, memory
 from xinv.explain.gradient import gradient
@@ -31,7 +30,11 @@ def smoothgrad(
     Raises:
       InputError: no samples, a negative deviation, or a base that is no function.
     """
-    return _tunnel(lambda first, mean, square: first + mean, stdev, samples, base, draw_baseline_from_distrib)
+
+    def mean(noisy: Callable, keys: Key) -> jax.Array:
+        return memory.total(noisy, keys) / samples
+
+    return _tunnel(mean, stdev, samples, base, draw_baseline_from_distrib)
 
 
 @cached
@@ -39,20 +42,13 @@ def vargrad(
     stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True
 ) -> Explainer:
     """The variance over noisy copies of the image, not negative (Adebayo et al. 2018, section 3). See `smoothgrad`."""
-
-    def variance(first: jax.Array, mean: jax.Array, square: jax.Array) -> jax.Array:
-        return jnp.maximum(square - mean**2, 0)
-
-    return _tunnel(variance, stdev, samples, base, draw_baseline_from_distrib)
+    return _tunnel(memory.variance, stdev, samples, base, draw_baseline_from_distrib)
 
 
 def _tunnel(
-    reduce: Callable[..., jax.Array], stdev: float, samples: int, base: Explainer | None, anew: bool
+    reduce: Callable[[Callable, Key], jax.Array], stdev: float, samples: int, base: Explainer | None, anew: bool
 ) -> Explainer:
-    """`reduce(first map, mean, mean square)`, the means being of the maps' differences from the first.
-
-    The differences are small where the variance is, so that it does not cancel in float32.
-    """
+    """`reduce(noisy, keys)` of the map `noisy(key)` of a noisy copy."""
     require_flag(draw_baseline_from_distrib=anew)
     if not is_count(samples, 1) or not is_number(stdev) or stdev < 0:
         raise InputError(
@@ -67,14 +63,6 @@ def _tunnel(
             copy = image + stdev * jax.random.normal(noise, image.shape, image.dtype)
             return base(apply, variables, copy, label, inner if anew else key)
 
-        keys = jax.random.split(key, samples)
-        first = noisy(keys[0])
-
-        def moments(key: Key) -> tuple[jax.Array, jax.Array]:
-            difference = noisy(key) - first
-            return difference, difference**2
-
-        sums = memory.total(moments, keys)
-        return reduce(first, *(moment / samples for moment in sums))
+        return reduce(noisy, jax.random.split(key, samples))
 
     return explain

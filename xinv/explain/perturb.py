@@ -56,7 +56,8 @@ def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, 
 
 def _in_chunks(apply: Apply, variables: Variables, copies: Callable, rows: tuple) -> jax.Array:
     """The logits of `copies(*rows)`, as many rows at a time as fit into memory."""
-    size = memory.chunk(len(rows[0]), memory.fitting(lambda rows: apply(variables, copies(*rows)), rows))
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), rows)
+    size = memory.chunk(len(rows[0]), memory.Traced(lambda rows: apply(variables, copies(*rows)), first).fitting())
     images = jax.eval_shape(copies, *jax.tree.map(lambda x: x[:size], rows))
     model = winograd.predictor(apply, variables, images)
     return memory.mapped(lambda rows: model(copies(*rows)), rows, size)

@@ -6,6 +6,7 @@ cores, float32, jax 0.10.2). The results differ from lax's by 1e-5 of their maxi
 and therefore kept to the forward passes that nobody differentiates.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -75,7 +76,7 @@ def _pays(equation: Equation) -> bool:
 
 def _faster(equation: Equation) -> Equation:
     """The same equation of its first input alone."""
-    numbers, padding = equation.params["dimension_numbers"], equation.params["padding"]
+    numbers, padding = equation.params["dimension_numbers"], tuple(equation.params["padding"])
     to_nhwc = [numbers.lhs_spec[axis] for axis in (0, 2, 3, 1)]
     from_nhwc = np.argsort([numbers.out_spec[axis] for axis in (0, 2, 3, 1)])
     kernel = equation.inputs[1].constant.transpose([numbers.rhs_spec[axis] for axis in (2, 3, 1, 0)])
@@ -89,6 +90,7 @@ def _faster(equation: Equation) -> Equation:
     return equation._replace(inputs=equation.inputs[:1], evaluate=run)
 
 
+@functools.partial(jax.jit, static_argnums=2)
 def convolve(x: jax.Array, kernels: list[Arrays], padding: Sequence[tuple[int, int]]) -> jax.Array:
     """The stride-1 convolution of x [N,h,w,i] with a kernel in transformed form, 6×6 matrices [i,o].
 
