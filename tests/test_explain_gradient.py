@@ -152,7 +152,8 @@ def test_batch_compiles_once():
     assert len(maps) == 1
     first = len(traces)
     explain.batch(explainer, counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, labels, KEY)
-    assert len(maps) == 1 and len(traces) == first  # of what fits into memory and the number of classes, too
+    assert len(maps) == 1
+    assert len(traces) == first  # of what fits into memory and the number of classes, too
 
 
 def test_batch_refuses_labels_that_are_no_class():

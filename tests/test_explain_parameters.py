@@ -118,7 +118,10 @@ def test_every_value_of_a_parameter_gives_a_map_of_its_own(name, hyper, others):
     variants = [(parameter, value) for parameter, given in others.items() for value in given]
 
     def maps(variables):
-        every = [explain.build(name, **hyper | dict(change)) for change in ([], *([variant] for variant in variants))]
+        every = [explain.build(name, **hyper)]
+        for parameter, value in variants:
+            kept = {p: x for p, x in hyper.items() if value is not BLOCKS or p != "segments"}
+            every.append(explain.build(name, **kept | {parameter: value}))
         return [jax.vmap(lambda key, e=e: e(apply, variables, IMAGE, LABEL, key))(KEYS) for e in every]
 
     first, *found = map(np.asarray, quick(maps)(variables))

@@ -91,7 +91,7 @@ def test_host_segmentations_are_scikit_images():
 
 
 def test_a_given_label_map_is_used_as_it_is():
-    segmenter = segment.superpixels(((0, 1), (1, 2)), 50, None, None)
+    segmenter = segment.superpixels(((0, 1), (1, 2)), None, None, None)
     assert segmenter.count(2, 2) == 3
     np.testing.assert_array_equal(segmenter.labels(np.zeros((2, 2, 1))), [[0, 1], [1, 2]])
 
@@ -104,8 +104,9 @@ def test_a_given_label_map_is_used_as_it_is():
         (("slic", 0, None, None), "segments is positive, not 0"),
         (("slic", 5, 0.0, None), "compactness is positive, not 0.0"),
         (("slic", 5, None, -1.0), "sigma is at least 0, not -1.0"),
-        (((0, 1), 5, None, None), "a label map is"),
-        ((((0, 1),), 5, 3.0, None), "takes no compactness"),
+        (((0, 1), None, None, None), "a label map is"),
+        ((((0, 1),), None, 3.0, None), "compactness is 3.0 but a given segmentation takes none"),
+        ((((0, 1),), 5, None, None), "segments is 5 but a given segmentation takes none"),
     ],
 )
 def test_bad_options_name_what_is_allowed(arguments, message):

@@ -26,6 +26,19 @@ def is_one_of(value: Any, names: Collection[str]) -> bool:
     return isinstance(value, str) and value in names
 
 
+def optional(name: str, value: Any, default: Any, reader: str, is_read: bool) -> Any:
+    """The value of an option that `reader` alone reads; None is its default.
+
+    Raises:
+      InputError: it was given, but is not read.
+    """
+    if value is None:
+        return default
+    if not is_read:
+        raise InputError(f"{name} is {value!r} but {reader} alone reads it: leave it out")
+    return value
+
+
 def require(holds: bool, name: str, value: Any, allowed: str) -> None:
     """InputError that says what is allowed, unless it holds."""
     if not holds:

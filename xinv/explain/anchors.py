@@ -57,7 +57,7 @@ def anchors(
     coverage_samples: int = 10000,
     beam_size: int = 1,
     p_sample: float = 0.5,
-    segments: int = 15,
+    segments: int | None = None,
     compactness: float | None = None,
     *,
     max_size: int | None = None,
@@ -97,7 +97,7 @@ def anchors(
     Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor size tried, and
     max_samples in all. Images mapped together take as many rounds as the hardest of them.
     """
-    segmenter = superpixels(segmentation, segments, compactness, sigma)
+    segmenter = superpixels(segmentation, segments, compactness, sigma, 15)
     baseline = coalitions.check_baseline(baseline)
     for name, share in {"threshold": threshold, "delta": delta, "tau": tau, "p_sample": p_sample}.items():
         if not is_number(share) or not 0 < share < 1:

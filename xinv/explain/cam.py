@@ -14,7 +14,7 @@ from xinv.explain import door
 from xinv.explain.cut import SIDES, Tokens, cut
 from xinv.explain.graph import one
 from xinv.explain.guided import guided_backprop
-from xinv.numbers import is_count, require, require_flag
+from xinv.numbers import is_count, is_one_of, require, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -147,9 +147,9 @@ def _map(
     tokens: Tokens | None,
 ) -> Explainer:
     """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
-    if upsample is not None and upsample not in UPSAMPLING:
+    if upsample is not None and not is_one_of(upsample, UPSAMPLING):
         raise InputError(f"upsample={upsample!r} is no method: choose None or one of {', '.join(UPSAMPLING)}")
-    if of not in SIDES:
+    if not is_one_of(of, SIDES):
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
     require_flag(relu=relu)
     pair = tokens is None or (isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens))

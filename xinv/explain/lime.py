@@ -16,7 +16,7 @@ PENALTIES = {"lasso": linear.lasso, "ridge": linear.ridge}
 @cached
 def lime(
     samples: int = 25,
-    segments: int = 50,
+    segments: int | None = None,
     compactness: float | None = None,
     kernel_width: float = 1.0,
     alpha: float = 0.01,

@@ -44,7 +44,7 @@ from xinv.explain.kinds import (
 from xinv.explain.layers import NAME, Layer, is_layer, layered
 from xinv.explain.pooling import compared
 from xinv.explain.shares import SHARES, stabilised
-from xinv.numbers import is_number, require, require_flag, require_not_negative
+from xinv.numbers import is_number, is_one_of, optional, require, require_flag, require_not_negative
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -83,10 +83,10 @@ RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_bet
 def lrp(
     rule: str = "epsilon_plus",
     epsilon: float | None = None,
-    alpha: float = 2.0,
-    gamma: float = 0.25,
-    low: float | tuple[float, ...] = 0.0,
-    high: float | tuple[float, ...] = 1.0,
+    alpha: float | None = None,
+    gamma: float | None = None,
+    low: float | tuple[float, ...] | None = None,
+    high: float | tuple[float, ...] | None = None,
     bias: bool | None = None,
     pool: str | None = None,
     start: str | None = None,
@@ -99,10 +99,10 @@ def lrp(
         "epsilon_plus", "epsilon_alpha2_beta1" (each also with "_flat") and "epsilon_gamma_box", whose first name is the
         rule of dense layers, the second of convolutions and the third of the first layer; "gnime".
       epsilon: added to each layer's denominators, with their sign. None is 1e-6, for "gnime" 1e-9.
-      alpha: of "alpha_beta"; beta is alpha - 1.
-      gamma: of "gamma", how much more positive weights count.
-      low, high: of "zbox", the range of intensities: a number, or one per channel of the image. They are those of the
-        image as given: where the model standardises or resizes it, so are they.
+      alpha: of "alpha_beta"; beta is alpha - 1. None is 2.
+      gamma: of "gamma", how much more positive weights count. None is 0.25.
+      low, high: of "zbox", the range of intensities: a number, or one per channel of the image. None is 0 and 1. They
+        are those of the image as given: where the model standardises or resizes it, so are they.
       bias: whether biases absorb relevance. None is True, for "gnime" False.
       pool: "winner", or "average" to treat max-pooling as average pooling. None is "winner", for "gnime" "average".
       start: "class" hands back the label's logit, "logits" all logits. None is "class", for "gnime" "logits".
@@ -111,10 +111,15 @@ def lrp(
         repeated over positions; a product of two others is split in either case.
 
     Raises:
-      InputError: unknown `rule`, `pool`, `start` or `gates`, or a number out of range; or the model has an equation,
-        named in the message, that LRP has no sound rule for.
+      InputError: unknown `rule`, `pool`, `start` or `gates`, a number out of range, or one that `rule` does not read;
+        or the model has an equation, named in the message, that LRP has no sound rule for.
     """
     composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start, gates=gates)
+    used = {composite.convolution, composite.dense, composite.first}
+    alpha = optional("alpha", alpha, 2.0, "LRP's alpha_beta", "alpha_beta" in used)
+    gamma = optional("gamma", gamma, 0.25, "LRP's gamma", "gamma" in used)
+    low = optional("low", low, 0.0, "LRP's zbox", "zbox" in used)
+    high = optional("high", high, 1.0, "LRP's zbox", "zbox" in used)
     low, high = _box(composite, low, high)
     require(is_number(alpha) and alpha >= 1, "alpha", alpha, "finite and at least 1")
     require_not_negative(gamma=gamma, epsilon=composite.epsilon)
@@ -137,13 +142,13 @@ def lrp(
 
 def _composite(rule: str, **given: float | bool | str | None) -> Composite:
     """The composite of that name, with the fields that were given."""
-    if rule not in RULES:
+    if not is_one_of(rule, RULES):
         raise InputError(f"rule={rule!r} is no LRP rule: choose one of {', '.join(RULES)}")
     composite = RULES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
     require_flag(bias=composite.bias)
     for name, allowed in ("pool", POOLS), ("start", STARTS), ("gates", GATES):
         value = getattr(composite, name)
-        if value not in allowed:
+        if not is_one_of(value, allowed):
             raise InputError(f"{name}={value!r} is unknown to lrp: choose one of {', '.join(allowed)}")
     return composite
 
@@ -154,7 +159,10 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
     Raises:
       InputError: they are not finite, or low <= 0 <= high does not hold for a box of all layers.
     """
-    low, high = (np.asarray(end) for end in ends)
+    try:
+        low, high = (np.asarray(end) for end in ends)
+    except ValueError:  # ragged
+        low = high = np.asarray(None)
     numbers = all(end.dtype.kind in "fiu" and end.ndim <= 1 and np.isfinite(end).all() for end in (low, high))
     if not numbers or (low > high).any():
         raise InputError(f"low={ends[0]!r} and high={ends[1]!r} are no range: give finite numbers, low <= high")

@@ -9,7 +9,7 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
-CPU_BUDGET, ACCELERATOR_BUDGET = 24 * 2**20, 2**33
+CPU_BUDGET, ACCELERATOR_BUDGET = 20 * 2**20, 2**33
 """Bytes of intermediate values in flight on one device.
 
 On CPU more falls out of the cache; and a block of over 32 MiB, which XLA may need for this estimate, is given back to

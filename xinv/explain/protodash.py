@@ -11,11 +11,11 @@ from jax.tree_util import Partial
 from xinv.explain import door, linear
 from xinv.explain.perturb import predict
 from xinv.images import as_float
-from xinv.numbers import is_count, is_number, is_one_of
+from xinv.numbers import is_count, is_number, is_one_of, optional
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
-def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel: str = "gaussian") -> Explainer:
+def protodash(reference: Array, prototypes: int = 5, sigma: float | None = None, kernel: str = "gaussian") -> Explainer:
     """The weighted mean of the prototypes that ProtoDash picks for an image.
 
     Of the reference images that the model predicts as the label (of all of them if there is none), those are picked,
@@ -27,7 +27,7 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel:
       reference: images [R,H,W,C], uint8 or float in [0,1].
       prototypes: how many to pick.
       sigma: width of the Gaussian kernel exp(-|a - b|^2 / 2 sigma^2), in Euclidean distance between whole images. As
-        only ratios of weights matter, the kernel is scaled so that no width underflows.
+        only ratios of weights matter, the kernel is scaled so that no width underflows. None is 2.
       kernel: "gaussian" or "linear", the inner product of the pixels (aix360's "Gaussian" and "other"); the linear
         kernel has no sigma.
 
@@ -47,6 +47,7 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float = 2.0, kernel:
         )
     if not is_one_of(kernel, KERNELS):
         raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {kernel!r}")
+    sigma = optional("sigma", sigma, 2.0, "protodash's Gaussian kernel", kernel == "gaussian")
     if not is_number(sigma) or sigma <= 0:
         raise InputError(f"protodash's sigma is positive, not {sigma!r}")
     return Partial(_explainer(int(prototypes), float(sigma), kernel), reference.astype(np.float32))

@@ -33,20 +33,26 @@ class Segmenter(NamedTuple):
 
 
 def superpixels(
-    segmentation: str | Labels | Segmenter, segments: int, compactness: float | None, sigma: float | None
+    segmentation: str | Labels | Segmenter,
+    segments: int | None,
+    compactness: float | None,
+    sigma: float | None,
+    default: int = 50,
 ) -> Segmenter:
     """The segmenter an explainer's options name: "slic", "felzenszwalb", "quickshift", a label map or a Segmenter.
 
-    `compactness` belongs to SLIC alone (None is 10) and `segments` to the three algorithms; `sigma` is the width in
-    pixels of the Gaussian that smooths the image first (None is the algorithm's own default).
+    `compactness` belongs to SLIC alone (None is 10) and `segments` to the three algorithms (None is `default`); `sigma`
+    is the width in pixels of the Gaussian that smooths the image first (None is the algorithm's own default).
 
     Raises:
       InputError: an unknown name, or an option that the choice does not have.
     """
     if not isinstance(segmentation, str):
-        if compactness is not None or sigma is not None:
-            raise InputError(f"a given segmentation takes no compactness or sigma, not {compactness!r} and {sigma!r}")
+        for name, value in {"segments": segments, "compactness": compactness, "sigma": sigma}.items():
+            if value is not None:
+                raise InputError(f"{name} is {value!r} but a given segmentation takes none: leave it out")
         return segmentation if isinstance(segmentation, Segmenter) else fixed(segmentation)
+    segments = default if segments is None else segments
     options = {} if sigma is None else {"sigma": sigma}
     if segmentation == "slic":
         return slic(segments, 10.0 if compactness is None else compactness, **options)

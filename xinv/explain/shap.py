@@ -19,7 +19,7 @@ MOST_ENUMERATED = 16
 @cached
 def kernel_shap(
     samples: int | None = 25,
-    segments: int = 50,
+    segments: int | None = None,
     compactness: float | None = None,
     *,
     baseline: Baseline = 0.0,
@@ -72,7 +72,7 @@ def kernel_shap(
 @cached
 def shapley_sampling(
     samples: int = 25,
-    segments: int = 50,
+    segments: int | None = None,
     compactness: float | None = None,
     *,
     baseline: Baseline = 0.0,
