@@ -26,6 +26,7 @@ PyTorch with the same weights, where that is installed, at the fastest of severa
 width, against the same step in PyTorch where that is installed.
 """
 
+import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 
@@ -62,7 +63,10 @@ def explainers() -> None:
     if FIRST.value:
         bench_explainers.first(METHODS.value, NETWORKS.value)
         return
-    bench_explainers.run(BATCH.value, ROUNDS.value, METHODS.value, NETWORKS.value)
+    captum = None
+    if importlib.util.find_spec("torch") and importlib.util.find_spec("captum"):
+        import bench_captum as captum
+    bench_explainers.run(BATCH.value, ROUNDS.value, METHODS.value, NETWORKS.value, captum)
 
 
 def inversion() -> None:

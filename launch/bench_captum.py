@@ -16,7 +16,7 @@ from captum.attr._core.lime import get_exp_kernel_similarity_function
 from captum.attr._utils.custom_modules import Addition_Module
 from torch import nn
 
-from xinv.explain.segment import slic
+from xinv.explain.perturbation.segment import slic
 from xinv.models.mobilenet import STAGES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,7 +2,6 @@
 
 import ctypes
 import functools
-import importlib.util
 import math
 import os
 import re
@@ -17,9 +16,9 @@ import jax.numpy as jnp
 from bench_training import matmul_rate
 
 from xinv import explain, models
-from xinv.explain import memory
 from xinv.explain.batch import at_once
-from xinv.explain.segment import slic
+from xinv.explain.engine import memory
+from xinv.explain.perturbation.segment import slic
 from xinv.types import Explainer, InputError, Model
 
 STEPS, SAMPLES, STDEV, SEGMENTS, ORDERS, WINDOW, STRIDE = 50, 25, 0.15, 25, 2, 8, 4
@@ -89,13 +88,18 @@ METHODS = {
 }
 
 
-def run(batch_size: int | None, rounds: int, methods: list[str] | None, networks: list[str] | None) -> None:
-    """Prints a table of images per second."""
+def run(
+    batch_size: int | None,
+    rounds: int,
+    methods: list[str] | None,
+    networks: list[str] | None,
+    captum: Any = None,
+) -> None:
+    """Prints a table of images per second, beside those of the module `captum` (bench_captum.py), if there is one."""
     methods, networks = _chosen("method", methods, METHODS), _chosen("network", networks, NETWORKS)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for PyTorch
     batch_size = batch_size or (16 if jax.default_backend() == "cpu" else 64)
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batches of {batch_size}, {rounds} rounds")
-    captum = _captum()
     print(captum.settings() if captum else "captum is not installed (pip install 'xinv[bench]'): xinv alone")
     ratios, peak = [], matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
     for name in networks:
@@ -175,15 +179,6 @@ def _chosen(kind: str, names: list[str] | None, known: Mapping[str, Any]) -> lis
         if name not in known:
             raise InputError(f"unknown {kind} {name!r}: choose of {', '.join(known)}")
     return names or [*known]
-
-
-def _captum() -> Any:
-    """The module of the other side, where its libraries are installed."""
-    if not (importlib.util.find_spec("torch") and importlib.util.find_spec("captum")):
-        return None
-    import bench_captum
-
-    return bench_captum
 
 
 def _inputs(network: Network, batch_size: int) -> Inputs:

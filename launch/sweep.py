@@ -28,7 +28,8 @@ CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds bet
 def run(argv: Sequence[str]) -> None:
     """Runs the sweep of --config."""
     del argv
-    from xinv import audit, report, results, store, train  # after the flags: a typo is told at once
+    from xinv import audit, report, store, train
+    from xinv.audit import results
 
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")

@@ -12,7 +12,6 @@ def test_a_row_per_method(monkeypatch, capsys):
     monkeypatch.syspath_prepend(LAUNCH)
     import bench_explainers
 
-    monkeypatch.setattr(bench_explainers, "_captum", lambda: None)
     bench_explainers.run(1, 1, ["gradcam", "lime"], ["cnn"])
     printed = capsys.readouterr().out
     assert "xinv alone" in printed

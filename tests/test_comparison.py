@@ -6,7 +6,7 @@ import pytest
 from test_arms import run, stages, unit
 
 from configs import base, gnime
-from xinv.unit import REPORTED, Unit
+from xinv.audit.service import REPORTED, Unit
 
 SIZES = ("runlocal", "runlocal-yale", "mnist", "cifar10", "celeba-facescrub", "celeba-attributes", "imagenet100")
 

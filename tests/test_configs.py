@@ -94,8 +94,8 @@ def test_every_unit_passes_the_rehearsal(name, size, chosen, tmp_path, monkeypat
     def begin(*arguments):
         raise RehearsedError
 
-    monkeypatch.setattr(audit, "_load", load)
-    monkeypatch.setattr(audit.results, "begin", begin)
+    monkeypatch.setattr(importlib.import_module("xinv.audit.run"), "_load", load)  # the package has the function
+    monkeypatch.setattr("xinv.audit.results.begin", begin)
     with store.opened(tmp_path / "stages") as stages:
         for config in units(name, size):
             if re.match(chosen, config["unit"]):

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from xinv import audit, data
+from xinv import data
+from xinv.audit.run import _load
 from xinv.data import files
 from xinv.types import InputError
 
@@ -84,7 +85,7 @@ def test_a_folder_per_class(tmp_path, kind):
 def test_left_out_logged(tmp_path, capsys):
     """A run prints one line that counts the files that are no images."""
     root = write(tmp_path, PEOPLE)
-    audit._load({"source": {"name": "folder", "root": root}, "transform": {}})
+    _load({"source": {"name": "folder", "root": root}, "transform": {}})
     assert capsys.readouterr().err.splitlines() == list(data.folder(root).notes)
 
 

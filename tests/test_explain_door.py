@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from xinv import explain, plugins
-from xinv.explain import door, segment
+from xinv.explain import door
 from xinv.explain.normalise import minmax
+from xinv.explain.perturbation import segment
 from xinv.types import InputError
 
 KEY = jax.random.key(0)

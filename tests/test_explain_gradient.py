@@ -7,7 +7,7 @@ import pytest
 from explain_zoo import CLASSES, SHAPE, case, images
 
 from xinv import explain
-from xinv.explain.graph import one
+from xinv.explain.engine.graph import one
 from xinv.types import InputError
 
 KEY = jax.random.key(0)

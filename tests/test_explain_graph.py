@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from explain_zoo import CLASSES, NAMES, SHAPE, case, images
 
-from xinv.explain.backward import no_rules, vjp
-from xinv.explain.cut import cut
-from xinv.explain.graph import one, trace
+from xinv.explain.engine.backward import no_rules, vjp
+from xinv.explain.engine.cut import cut
+from xinv.explain.engine.graph import one, trace
 from xinv.types import InputError
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from xinv import explain
-from xinv.explain import memory
+from xinv.explain.engine import memory
 from xinv.models import mobilenet_v2
 
 MODEL = mobilenet_v2(3, width=0.25)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from xinv.explain.pooling import max_pool
+from xinv.explain.engine.pooling import max_pool
 
 
 @pytest.mark.parametrize(("shape", "window"), [((1, 7, 9, 3), (1, 2, 3, 1)), ((2, 6, 6, 2), (1, 6, 6, 1))])

@@ -7,7 +7,7 @@ import pytest
 from explain_zoo import CLASSES, KEY, NAMES, call, case, images
 
 from xinv import explain
-from xinv.explain.graph import one
+from xinv.explain.engine.graph import one
 from xinv.types import InputError
 
 IMAGE = jnp.zeros((4, 5, 3))

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from xinv import explain, models
-from xinv.explain import winograd
+from xinv.explain.perturbation import winograd
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 

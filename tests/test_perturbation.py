@@ -12,10 +12,10 @@ from scipy.optimize import nnls
 from sklearn.linear_model import Lasso, Ridge
 from witnesses import SOURCES, maps
 
-from xinv.explain import linear
 from xinv.explain.anchors import _Rules, _search, anchors, lower_bound, upper_bound
 from xinv.explain.lime import lime
 from xinv.explain.occlusion import occlusion
+from xinv.explain.perturbation import linear
 from xinv.explain.protodash import KERNELS, protodash, select
 from xinv.explain.shap import kernel_shap, shapley_sampling
 

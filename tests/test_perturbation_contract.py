@@ -7,10 +7,12 @@ import pytest
 from explain_zoo import quick
 from test_perturbation import KEY, as_tuples, compiled, small_problem, smooth
 
-from xinv.explain import batch, build, gradient, memory, normalise, perturb
+from xinv.explain import batch, build, gradient, normalise
 from xinv.explain.anchors import anchors
+from xinv.explain.engine import memory
 from xinv.explain.lime import lime
 from xinv.explain.occlusion import occlusion
+from xinv.explain.perturbation import predict as perturb
 from xinv.explain.protodash import protodash
 from xinv.explain.shap import kernel_shap, shapley_sampling
 from xinv.types import InputError

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
 from xinv import data as sources
-from xinv.explain import segment
+from xinv.explain.perturbation import segment
 from xinv.types import InputError
 
 DIGITS = [transform.resize(digit / 16, (32, 32))[..., None].astype(np.float32) for digit in load_digits().images[:2]]

@@ -10,8 +10,8 @@ import pytest
 from sklearn.metrics import log_loss
 from trainings import SMALL, Lazy, equal, fit_small, initial, line, pictures, run_here, squared_error, zeros
 
-from xinv import batches, parallel, progress, train
-from xinv.train import Recipe, Session, State
+from xinv import parallel, train
+from xinv.train import Recipe, Session, State, batches, progress
 from xinv.types import InputError
 
 # The result

@@ -77,7 +77,7 @@ class Lazy:
 def run_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `main` in a process of its own."""
     command = [sys.executable, "-W", "error", __file__, *arguments]
-    paths = os.pathsep.join([str(Path(train.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(train.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **environment}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 

@@ -9,6 +9,7 @@
 | `xinv.defences` | what a service does to an observation before it is released |
 | `xinv.metrics` | how close a reconstruction comes, per image; intervals over seeds |
 | `xinv.train` | the one training loop |
+| `xinv.store` | results of stages, computed once under a hash of all that determines them |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
 | `xinv.types` | the protocols that plug-ins follow, and `InputError` |
 """
@@ -17,7 +18,7 @@ import importlib
 from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = ["attacks", "audit", "data", "defences", "explain", "metrics", "models", "report", "train", "types"]
+__all__ = ["attacks", "audit", "data", "defences", "explain", "metrics", "models", "report", "store", "train", "types"]
 
 
 def __getattr__(name: str) -> ModuleType:

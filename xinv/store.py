@@ -19,11 +19,14 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from xinv.checkpoint import writing
 from xinv.types import InputError
 
 _FORMAT = 1
 """Part of every hash: raise it when a stage's meaning changes, and old results are no longer used."""
+
+
+_MARGIN = 1 << 18
+"""Bytes of names, shapes and indices that a checkpoint holds besides its arrays, with room to spare."""
 
 
 class Stage(NamedTuple):
@@ -187,6 +190,26 @@ def load_tree(path: Path | str) -> Any:
     except (ValueError, KeyError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): {_recompute(path.parent)}") from None
+
+
+@contextlib.contextmanager
+def writing(path: Path, tree: Any) -> Iterator[None]:
+    """Lets Orbax write `tree` to `path`, where there is room: it would answer a full disk with a flood of tracebacks.
+
+    Raises:
+      InputError: the device takes no more data.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN  # it merges into a copy
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise InputError(f"cannot write {path}: {free} bytes are free on the device, {needed} are needed")
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if not any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "No space left", "PERMISSION_DENIED")):
+            raise
+        raise InputError(f"cannot write {path}: the device is full or read-only") from error
 
 
 @contextlib.contextmanager

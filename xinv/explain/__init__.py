@@ -53,8 +53,8 @@ from xinv import plugins
 from xinv.explain.anchors import anchors
 from xinv.explain.batch import batch
 from xinv.explain.cam import class_cams, constituent_cams, gradcam, gradcam_plus_plus, guided_gradcam
-from xinv.explain.cut import cut, layers
 from xinv.explain.deeplift import deeplift
+from xinv.explain.engine.cut import cut, layers
 from xinv.explain.gradient import gradient, input_x_gradient, integrated_gradients, saliency
 from xinv.explain.guided import deconvolution, guided_backprop
 from xinv.explain.lime import lime

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xinv.explain import coalitions, door
-from xinv.explain.coalitions import Baseline
-from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.explain import door
+from xinv.explain.perturbation import coalitions
+from xinv.explain.perturbation.coalitions import Baseline
+from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
 from xinv.numbers import is_count, is_number
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

@@ -11,7 +11,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv import parallel
-from xinv.explain import door, memory
+from xinv.explain import door
+from xinv.explain.engine import memory
 from xinv.images import as_float
 from xinv.numbers import require, require_count
 from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door
-from xinv.explain.cut import SIDES, Tokens, cut
-from xinv.explain.graph import one
+from xinv.explain.engine.cut import SIDES, Tokens, cut
+from xinv.explain.engine.graph import one
 from xinv.explain.guided import guided_backprop
 from xinv.numbers import is_count, is_one_of, require, require_flag
 from xinv.plugins import cached

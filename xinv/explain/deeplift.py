@@ -12,12 +12,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import door, roles
-from xinv.explain import graph as graphs
-from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.graph import CUSTOM, Equation, Slot, one
-from xinv.explain.kinds import POOLING, SORTING, WEIGHTED, dependent, fused, is_linear, is_pointwise, is_unary
-from xinv.explain.pooling import compared
+from xinv.explain import door
+from xinv.explain.engine import graph as graphs
+from xinv.explain.engine import roles
+from xinv.explain.engine.backward import Rule, Site, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Slot, one
+from xinv.explain.engine.pooling import compared
+from xinv.explain.engine.primitives import (
+    POOLING,
+    SORTING,
+    WEIGHTED,
+    dependent,
+    fused,
+    is_linear,
+    is_pointwise,
+    is_unary,
+)
 from xinv.numbers import require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

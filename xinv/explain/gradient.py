@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import door, memory
-from xinv.explain.graph import one
+from xinv.explain import door
+from xinv.explain.engine import memory
+from xinv.explain.engine.graph import one
 from xinv.numbers import is_one_of, require_count, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

@@ -16,11 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import door, roles
-from xinv.explain import graph as graphs
-from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
-from xinv.explain.kinds import dependent, interior, is_pointwise, is_rearranging
+from xinv.explain import door
+from xinv.explain.engine import graph as graphs
+from xinv.explain.engine import roles
+from xinv.explain.engine.backward import Rule, Site, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.engine.primitives import dependent, interior, is_pointwise, is_rearranging
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from xinv.explain import coalitions, door, linear
-from xinv.explain.coalitions import Baseline, Game
-from xinv.explain.segment import Labels, Segmenter, superpixels
+from xinv.explain import door
+from xinv.explain.perturbation import coalitions, linear
+from xinv.explain.perturbation.coalitions import Baseline, Game
+from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
 from xinv.numbers import is_number, is_one_of
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

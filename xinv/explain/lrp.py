@@ -26,11 +26,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import door, roles
-from xinv.explain import graph as graphs
-from xinv.explain.backward import Rule, Site, walk
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, one
-from xinv.explain.kinds import (
+from xinv.explain import door
+from xinv.explain.engine import graph as graphs
+from xinv.explain.engine import roles
+from xinv.explain.engine.backward import Rule, Site, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.engine.layers import NAME, Layer, is_layer, layered
+from xinv.explain.engine.lrp_rules import SHARES, stabilised
+from xinv.explain.engine.pooling import compared
+from xinv.explain.engine.primitives import (
     POOLING,
     SHAPING,
     SORTING,
@@ -41,9 +45,6 @@ from xinv.explain.kinds import (
     is_pointwise,
     is_rearranging,
 )
-from xinv.explain.layers import NAME, Layer, is_layer, layered
-from xinv.explain.pooling import compared
-from xinv.explain.shares import SHARES, stabilised
 from xinv.numbers import is_number, is_one_of, optional, require, require_flag, require_not_negative
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

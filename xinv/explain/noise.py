@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import jax
 
-from xinv.explain import door, memory
+from xinv.explain import door
+from xinv.explain.engine import memory
 from xinv.explain.gradient import gradient
 from xinv.numbers import is_count, is_number, require_flag
 from xinv.plugins import cached

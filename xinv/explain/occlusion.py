@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door
-from xinv.explain.perturb import predict
+from xinv.explain.perturbation.predict import predict
 from xinv.numbers import is_count
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv.explain import door, linear
-from xinv.explain.perturb import predict
+from xinv.explain import door
+from xinv.explain.perturbation import linear
+from xinv.explain.perturbation.predict import predict
 from xinv.images import as_float
 from xinv.numbers import is_count, is_number, is_one_of, optional
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain.layers import Layer
+from xinv.explain.engine.layers import Layer
 from xinv.types import Array
 
 Term = tuple[float, jax.Array, jax.Array]

@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from xinv import arms, data, environment, rehearsal, results, scored, store
-from xinv.arms import Arm
+from xinv import data, store
+from xinv.audit import attacker as arms
+from xinv.audit import environment, results
+from xinv.audit import evaluate as scored
+from xinv.audit import validate as rehearsal
+from xinv.audit.attacker import Arm
+from xinv.audit.release import taught
+from xinv.audit.results import Config, Rows
+from xinv.audit.service import REPORTED, Unit
 from xinv.metrics import classification
 from xinv.numbers import require_count
-from xinv.released import taught
-from xinv.results import Config, Rows
 from xinv.store import Stage, Store
 from xinv.types import InputError
-from xinv.unit import REPORTED, Unit
 
 _NO_ARM = {"inputs": None, "explainer": None, "defence": None}
 SECTIONS = (

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from xinv.explain import graph as graphs
-from xinv.explain.graph import Equation, Graph, Slot, read
+from xinv.explain.engine import graph as graphs
+from xinv.explain.engine.graph import Equation, Graph, Slot, read
 from xinv.types import InputError
 
 

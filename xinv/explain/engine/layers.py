@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain.graph import Equation, Graph, Slot, evaluate
-from xinv.explain.kinds import POOLING, REARRANGING, SHAPING, SUMMING, WEIGHTED, dependent, is_unary, pruned
+from xinv.explain.engine.graph import Equation, Graph, Slot, evaluate
+from xinv.explain.engine.primitives import POOLING, REARRANGING, SHAPING, SUMMING, WEIGHTED, dependent, is_unary, pruned
 
 NAME = "layer"
 KEEPING = (REARRANGING | SUMMING | POOLING | {"div", "max", "min", "mul"}) - {"gather", "dynamic_slice", "neg", "sub"}

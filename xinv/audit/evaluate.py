@@ -10,14 +10,14 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv import data, defences, metrics, parallel, plugins, store, train
-from xinv.arms import SEES, Arm, arms
+from xinv.audit.attacker import SEES, Arm, arms
+from xinv.audit.release import Released, stack, state_of
+from xinv.audit.results import Config
+from xinv.audit.service import FORWARD, REPORTED, Unit, key
 from xinv.images import as_float
 from xinv.metrics import classification
-from xinv.released import Released, stack, state_of
-from xinv.results import Config
 from xinv.store import Stage
 from xinv.types import Apply, Array, Batch, Defence, Explainer, InputError, Key, Observation, Variables
-from xinv.unit import FORWARD, REPORTED, Unit, key
 
 RECONSTRUCTION = ("image", "label")
 """Groups of metrics, by what the truth of a reconstruction is."""

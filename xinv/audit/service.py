@@ -19,10 +19,10 @@ import jax
 import numpy as np
 
 from xinv import attacks, data, explain, models, parallel, plugins, store, train
+from xinv.audit.results import Config, Rows
 from xinv.images import as_float
-from xinv.results import Config, Rows
-from xinv.scalars import Scalars
 from xinv.store import Stage, Store
+from xinv.train.scalars import Scalars
 from xinv.types import Apply, Batch, Explainer, InputError, Key, Known, Model, Variables
 
 FORWARD = 64

@@ -14,7 +14,7 @@ import numpy as np
 
 from xinv import parallel
 from xinv.images import as_float
-from xinv.recipe import Recipe
+from xinv.train.recipe import Recipe
 from xinv.types import Array, Batch, InputError, Key, Variables
 
 Evaluate = Callable[[Variables, Batch], jax.Array]

@@ -8,13 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv import scored, train
-from xinv.arms import LEARNS, SEES, Arm, arms
+from xinv import train
+from xinv.audit import evaluate as scored
+from xinv.audit.attacker import LEARNS, SEES, Arm, arms
+from xinv.audit.release import Released
+from xinv.audit.results import Config
+from xinv.audit.service import Unit, abstract, map_shape
 from xinv.numbers import is_count
-from xinv.released import Released
-from xinv.results import Config
 from xinv.types import Batch, InputError, Known
-from xinv.unit import Unit, abstract, map_shape
 
 
 def rehearse(unit: Unit) -> None:

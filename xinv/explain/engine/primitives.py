@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
 
 _POINTWISE = """
   abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door
-from xinv.explain.perturb import predict
-from xinv.explain.segment import Segmenter
+from xinv.explain.perturbation.predict import predict
+from xinv.explain.perturbation.segment import Segmenter
 from xinv.numbers import is_count
 from xinv.types import Apply, Array, InputError, Variables
 

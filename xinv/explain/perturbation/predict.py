@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from xinv.explain import memory, winograd
+from xinv.explain.engine import memory
+from xinv.explain.perturbation import winograd
 from xinv.types import Apply, Variables
 
 

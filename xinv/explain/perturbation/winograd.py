@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xinv.explain.graph import CUSTOM, Equation, evaluate, trace
+from xinv.explain.engine.graph import CUSTOM, Equation, evaluate, trace
 from xinv.types import Apply, Variables
 
 LEAST_CHANNELS = 64

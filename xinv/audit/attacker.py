@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from xinv import attacks, plugins, store, train
-from xinv.released import Released, stack, state_of
-from xinv.results import Config
+from xinv.audit.release import Released, stack, state_of
+from xinv.audit.results import Config
+from xinv.audit.service import REPORTED, Unit, abstract, key, map_shape, save_state
 from xinv.store import Stage
 from xinv.types import Attack, InputError, Known, Observation
-from xinv.unit import REPORTED, Unit, abstract, key, map_shape, save_state
 
 PREDICTION = "prediction"
 LEARNS, SEES = "learns", "sees"

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from xinv.explain.graph import Equation, Graph, Slot, inside
-from xinv.explain.kinds import RESHAPING, is_pointwise
-from xinv.explain.layers import same_axis
+from xinv.explain.engine.graph import Equation, Graph, Slot, inside
+from xinv.explain.engine.layers import same_axis
+from xinv.explain.engine.primitives import RESHAPING, is_pointwise
 
 ROWS, COLUMNS, OTHER = "rows", "columns", "other"
 CONVOLVING = frozenset({"conv_general_dilated", "depthwise"})

@@ -1,8 +1,5 @@
 """Checkpoints of one training, by Orbax: the two newest states, readable again after a kill at any moment."""
 
-import contextlib
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,10 +7,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from xinv.store import writing
 from xinv.types import InputError
-
-_MARGIN = 1 << 18
-"""Bytes of names, shapes and indices that a checkpoint holds besides its arrays, with room to spare."""
 
 
 class Saved(NamedTuple):
@@ -106,26 +101,6 @@ class Checkpoints:
                     f"the checkpoint in {self._directory} belongs to another training ({name} was {stored.get(name)!r} "
                     f"and is {present.get(name)!r}): delete that folder or use another"
                 )
-
-
-@contextlib.contextmanager
-def writing(path: Path, tree: Any) -> Iterator[None]:
-    """Lets Orbax write `tree` to `path`, where there is room: it would answer a full disk with a flood of tracebacks.
-
-    Raises:
-      InputError: the device takes no more data.
-    """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN  # it merges into a copy
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise InputError(f"cannot write {path}: {free} bytes are free on the device, {needed} are needed")
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if not any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "No space left", "PERMISSION_DENIED")):
-            raise
-        raise InputError(f"cannot write {path}: the device is full or read-only") from error
 
 
 def _name(number: int) -> str:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain import layout
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
-from xinv.explain.kinds import SHAPING, WEIGHTED, dependent, is_pointwise
-from xinv.explain.layers import is_layer
-from xinv.explain.layout import CONVOLVING, Grid
+from xinv.explain.engine import layout
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
+from xinv.explain.engine.layers import is_layer
+from xinv.explain.engine.layout import CONVOLVING, Grid
+from xinv.explain.engine.primitives import SHAPING, WEIGHTED, dependent, is_pointwise
 from xinv.types import Apply, Array, InputError, Variables
 
 SIDES = ("output", "input")

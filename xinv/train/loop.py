@@ -19,28 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from xinv import batches, parallel
-from xinv.batches import Evaluate, steps_per_epoch
-from xinv.checkpoint import Checkpoints
-from xinv.progress import Course, Diverged, Log, Record, require_finite
-from xinv.recipe import Recipe, optimizer
+from xinv import parallel
+from xinv.train import batches
+from xinv.train.batches import Evaluate, steps_per_epoch
+from xinv.train.checkpoint import Checkpoints
+from xinv.train.progress import Course, Log, Record, require_finite
+from xinv.train.recipe import Recipe, optimizer
 from xinv.types import Array, Batch, Key, Model, Variables
-
-__all__ = [
-    "Diverged",
-    "Evaluate",
-    "Fitted",
-    "Loss",
-    "Recipe",
-    "Session",
-    "State",
-    "classifier_loss",
-    "fit",
-    "loop",
-    "optimizer",
-    "sgd_step",
-    "steps_per_epoch",
-]
 
 Loss = Callable[[Variables, Batch, Key | None], tuple[jax.Array, Mapping[str, Any]]]
 """`(variables, batch, key) -> (example losses [B], updates)`; `updates` are changed collections to merge into

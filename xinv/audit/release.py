@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import defences, plugins, store, train
+from xinv.audit.results import Config
+from xinv.audit.service import Unit, key, save_state
 from xinv.defences.maps import describe
-from xinv.results import Config
 from xinv.store import Stage
 from xinv.types import Array, Defence, InputError, Observation
-from xinv.unit import Unit, key, save_state
 
 REFERENCES = ("match", "trained")
 """Settings of a defence that name another: one of whose measured distortion it is, and one whose state it applies."""

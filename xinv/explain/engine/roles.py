@@ -8,8 +8,16 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from xinv.explain.graph import CUSTOM, Equation, Graph, Slot, inside
-from xinv.explain.kinds import REARRANGING, WEIGHTED, dependent, is_pointwise, is_rearranging, joined, stretch
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, inside
+from xinv.explain.engine.primitives import (
+    REARRANGING,
+    WEIGHTED,
+    dependent,
+    is_pointwise,
+    is_rearranging,
+    joined,
+    stretch,
+)
 
 REDUCING = frozenset({"reduce_max", "reduce_sum", "reduce_window_max", "reduce_window_sum"})
 ROOTS = frozenset({"log", "pow", "rsqrt", "sqrt"})

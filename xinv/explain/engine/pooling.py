@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from xinv.explain.graph import Equation, Graph
+from xinv.explain.engine.graph import Equation, Graph
 
 Window = tuple[int, ...]
 
