@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from xinv.types import Known, Model, Observation
+from xinv.types import Model, Observation, WhiteBox
 
 KEY = jax.random.key(3)
 SHAPE, CLASSES = (6, 5, 1), 4
@@ -22,11 +22,12 @@ def embed(variables, images):
     return images.reshape(len(images), -1)
 
 
-LINEAR = Known(Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS)
+LINEAR = WhiteBox(Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS)
 
 
-def guesses(attack, seen=SEEN, known=LINEAR, truth=IMAGES, fitted=SEEN):
-    return attack.predict(attack.fit(KEY, fitted, truth, known=known), seen)
+def guesses(attack, seen=SEEN, white_box=LINEAR, truth=IMAGES, fitted=SEEN):
+    state = attack.fit(KEY, fitted, truth, white_box=white_box)
+    return attack.predict(state, seen, white_box=white_box)
 
 
 def softmax(z):

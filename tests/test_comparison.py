@@ -6,7 +6,8 @@ import pytest
 from test_arms import run, stages, unit
 
 from configs import base, gnime
-from xinv.audit.service import REPORTED, Unit
+from xinv.audit.roles import REPORTED, Roles
+from xinv.audit.stage import Stages
 
 SIZES = ("runlocal", "runlocal-yale", "mnist", "cifar10", "celeba-facescrub", "celeba-attributes", "imagenet100")
 
@@ -32,12 +33,12 @@ def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_
 def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the_defenders_half(tmp_path):
     """And the reported images are read once by each measurement, and by nothing that is trained."""
     reads, under_way = collections.Counter(), []
-    stage, images, rows_of = Unit.stage, Unit.images, Unit.rows_of
+    stage, images, labelled = Stages._stage, Roles.images, Roles.labelled
 
     def watched(self, name, label, spec, build):
-        def building(folder, session):
+        def building(folder):
             under_way.append(name)
-            build(folder, session)
+            build(folder)
             under_way.pop()
 
         return stage(self, name, label, spec, building)
@@ -55,9 +56,9 @@ def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the
     }
     clip = dict(clip=dict(name="clip", low=0.0, high=0.5))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Unit, "stage", watched)
-        patch.setattr(Unit, "images", counted(images))
-        patch.setattr(Unit, "rows_of", counted(rows_of))
+        patch.setattr(Stages, "_stage", watched)
+        patch.setattr(Roles, "images", counted(images))
+        patch.setattr(Roles, "labelled", counted(labelled))
         run(unit(arms, shadows={}, defences=clip), tmp_path)
     assert reads == {"logits": 2, "explanation": 1, "metrics": 2, "function": 2}  # logits: target and evaluation
     assert len(stages(tmp_path, "guess")) == len(arms)

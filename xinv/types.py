@@ -49,10 +49,10 @@ class Attack(NamedTuple):
     Attributes:
       fit: `(key, Observation, truth[N,...], session=train.Session(), **holdings) -> state`, from what an attacker may
         hold. The state is a dict of trees of arrays, with the losses per epoch as "history" where a network is trained.
-      predict: `(state, Observation) -> guess[N,...]`, from observations and nothing else.
+      predict: `(state, Observation, **holdings) -> guess[N,...]`, from observations and what an attacker may hold.
       check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot
         treat these shapes, before anything is computed. Returns the shape of one guess.
-      needs: the holdings that `fit` and `check` take as keywords: "known", a `Known`.
+      needs: the holdings that `fit`, `predict` and `check` take as keywords: "white_box", a `WhiteBox`.
     """
 
     fit: Callable[..., Any]
@@ -104,7 +104,7 @@ class Model(NamedTuple):
     head: Callable[[Variables, Array], jax.Array] | None = None
 
 
-class Known(NamedTuple):
+class WhiteBox(NamedTuple):
     """A model that an attacker can differentiate: a shadow of its own, or the target in a white-box attack."""
 
     model: Model

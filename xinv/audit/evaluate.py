@@ -2,18 +2,20 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv import data, defences, metrics, parallel, plugins, store, train
+from xinv import data, defences, metrics, parallel, plugins
 from xinv.audit.attacker import SEES, Arm, arms
-from xinv.audit.release import Released, stack, state_of
+from xinv.audit.chain import distortion
+from xinv.audit.release import Release, stack
 from xinv.audit.results import Config
-from xinv.audit.service import FORWARD, REPORTED, Unit, key
+from xinv.audit.roles import REPORTED
+from xinv.audit.service import FORWARD, Service
+from xinv.audit.stage import key, state_of
 from xinv.images import as_float
 from xinv.metrics import classification
 from xinv.store import Stage
@@ -21,133 +23,105 @@ from xinv.types import Apply, Array, Batch, Defence, Explainer, InputError, Key,
 
 RECONSTRUCTION = ("image", "label")
 """Groups of metrics, by what the truth of a reconstruction is."""
-FUNCTIONALITY = "explanation"
+UTILITY = "explanation"
 """The group of metrics whose truth is the explanation before the defences."""
+_SAMPLE = 100  # examples by which the number of queries is estimated
 
 
 def scores(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Each metric of reconstructions, per reported image, of one arm."""
-    unit, settings = arm.unit, {kind: arm.unit.config["metrics"][kind] for kind in RECONSTRUCTION}
-    guess, evaluation = arm.reconstruction(seed), unit.classifier("evaluation", seed)
-    spec = {"metrics": settings, "guess": guess.digest, "evaluation": evaluation.digest}
+    """Returns each metric of reconstructions, per reported image, of one arm."""
+    service, settings = arm.service, {kind: arm.service.config["metrics"][kind] for kind in RECONSTRUCTION}
+    guess, evaluation = arm.reconstruction(seed), service.identity("evaluation", seed)
+    spec = {"metrics": settings, "guess": guess.digest, "evaluation": evaluation}
 
-    def build(folder: Path, session: train.Session) -> None:
-        del session
-        reported, judge = unit.rows_of([REPORTED], seed), unit.model("evaluation")
-        truths = {"image": reported.images, "label": reported.labels[unit.config["evaluation"]["label"]]}
-        given = {"apply": judge.apply, "embed": judge.embed, "variables": evaluation.tree("variables")}
+    def compute() -> dict[str, np.ndarray]:
+        reported, judge = service.roles.labelled([REPORTED], seed), service.model("evaluation")
+        truths = {"image": reported.images, "label": reported.labels[service.config["evaluation"]["label"]]}
+        given = {"apply": judge.apply, "embed": judge.embed, "variables": service.variables("evaluation", seed)}
+        found = {}
         for kind, named in settings.items():
-            _save(folder, named, given, {"truth": truths[kind], "guess": guess.array("guess")})
+            found |= _judged(named, given, {"truth": truths[kind], "guess": guess.array("guess")})
+        return found
 
-    stage = unit.stage("metrics", f"{arm.name}, seed {seed}", spec, build)
+    stage = service.stages.computed("metrics", f"{arm.name}, seed {seed}", spec, compute)
     return {name: stage.array(name) for named in settings.values() for name in named}
 
 
-def functionality(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Each metric of explanations, per reported image, of what one arm sees, in a unit with defences.
+def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """Returns each metric of explanations, per reported image, of what one arm sees, in a unit with defences.
 
     Without a defence the map is its own release: what insertion and deletion of defended maps are to be compared with.
     """
-    unit, released, settings = arm.unit, arm.released(SEES), arm.unit.config["metrics"][FUNCTIONALITY]
-    if not (unit.config["defences"] and released.explains and settings):
+    service, release = arm.service, arm.release(SEES).single()
+    settings = service.config["metrics"][UTILITY]
+    if not (service.config["defences"] and release.explains and settings):
         return {}
-    original, defended = released.single()._replace(defences=()), released.single()
-    (observed, sources), (maps, _) = defended.observation(REPORTED, seed), original.observation(REPORTED, seed)
-    explained = unit.classifier(released.explanation, seed)
-    spec = {"metrics": settings, "released": sources, "explained": explained.digest, "reads": list(released.reads)}
+    (observed, sources), (maps, _) = release.observation(REPORTED, seed), release.bare().observation(REPORTED, seed)
+    explained = service.identity(release.explanation, seed)
+    spec = {"metrics": settings, "released": sources, "explained": explained, "reads": list(release.inputs)}
 
-    def build(folder: Path, session: train.Session) -> None:
-        del session
-        logits = unit.logits(released.explanation, REPORTED, seed).array("logits")
-        labels = {"label": logits.argmax(axis=-1).astype(np.int32), "explanation": maps.explanation}
-        model, variables = unit.model(released.explanation), explained.tree("variables")
-        given = {"apply": model.apply, "embed": model.embed, "variables": variables}
-        given["release"] = service(defended, seed)
-        truth = {"image": unit.images([REPORTED], seed), **labels}
-        _save(folder, settings, given, {"truth": truth, "guess": observed.explanation})
+    def compute() -> dict[str, np.ndarray]:
+        prediction, _ = service.prediction(release.explanation, REPORTED, seed)
+        truth = {"image": service.roles.images([REPORTED], seed), "explanation": maps.explanation}
+        truth["label"] = np.argmax(prediction, axis=-1).astype(np.int32)
+        given = {}
+        if not service.is_recorded(release.explanation):
+            model, variables = service.model(release.explanation), service.variables(release.explanation, seed)
+            given = {"apply": model.apply, "embed": model.embed, "variables": variables}
+            given["release"] = released_maps(release, seed)
+        return _judged(settings, given, {"truth": truth, "guess": observed.explanation})
 
-    stage = unit.stage("function", f"{defended.label}, seed {seed}", spec, build)
+    stage = service.stages.computed("function", f"{release.label}, seed {seed}", spec, compute)
     return {name: stage.array(name) for name in settings}
 
 
-def budget(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """What the defences of one arm change of the images that the defender holds back, and what they withstand.
+def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
+    """Returns what the defences of one arm change of the images that the defender holds back, and what they withstand.
 
     Distortions are mean squared changes, of maps in their units and of probabilities. The queries of one image whose
     mean leaves half the distortion are there for defences that draw; `diverged` for those that were trained.
     """
-    released, role = arm.released(SEES).single(), arm.unit.config["defender"]["held_out"]
-    if not released.defences or not role:
+    release, role = arm.release(SEES).single(), arm.service.config["defender"]["held_out"]
+    if not release.defences or not role:
         return {}
-    bare = released._replace(defences=())
-    (before, _), (after, _) = bare.observation(role, seed), released.observation(role, seed)
+    (before, _), (after, _) = release.bare().observation(role, seed), release.observation(role, seed)
     found = {"prediction_distortion": np.square(after.prediction - before.prediction).mean(axis=1)}
-    learned = [state_of(part.learned(seed)) for part in released.prefixes()]
+    learned = [state_of(link.learned(seed)) for link in release.chain.links()]
     diverged = [state["diverged"] for state in learned if "diverged" in state]
-    found |= {"diverged": np.full(1, max(diverged))} if diverged else {}
-    if released.explains:
-        found["held_out_distortion"] = released.distortion(seed, bare)
-    queries = _queries(released, role, seed)
-    return found | ({"queries_withstood": np.full(1, queries)} if np.isfinite(queries) else {})
+    if diverged:
+        found["diverged"] = np.full(1, max(diverged))
+    if release.explains:
+        found["held_out_distortion"] = distortion(release.bare(), release, seed)
+    queries = _queries(release, role, seed)
+    if np.isfinite(queries):
+        found["queries_withstood"] = np.full(1, queries)
+    return found
 
 
-def _queries(released: Released, role: str, seed: int, examples: int = 100) -> float:
-    """See `defences.withstands`, of all defences together."""
-    observed, sources = released._replace(defences=()).observation(role, seed)
-    spec = released.described(seed) | {"sources": sources, "examples": examples}
-
-    def build(folder: Path, session: train.Session) -> None:
-        del session
-        few = jax.tree.map(lambda part: np.asarray(part[:examples]), observed)
-        withstood = defences.withstands(*released.applied(seed), few, key(seed, "queries"))
-        store.save_array(folder / "queries.npy", np.asarray(withstood))
-
-    stage = released.unit.stage("queries", f"{released.label}, seed {seed}", spec, build)
-    return float(stage.array("queries"))
-
-
-def classified(unit: Unit, part: str, seed: int) -> dict[str, np.ndarray]:
-    """How right a classifier is on the reported images; of an attribute's, also by the F1 that `attributes` has."""
-    truth, guess = unit.answers(part, seed)
+def classified(service: Service, part: str, seed: int) -> dict[str, np.ndarray]:
+    """Returns how right a classifier is on the reported images; of an attribute's also the F1 of `attributes`."""
+    truth, guess = service.answers(part, seed)
     found = {"accuracy": (truth == guess).astype(np.float32), "weighted_f1": classification.weighted_f1(truth, guess)}
-    found |= {"f1": _attribute_f1(unit, part, truth, guess)} if part in unit.config["attributes"] else {}
+    if part in service.config["attributes"]:
+        found["f1"] = _attribute_f1(service, part, truth, guess)
     return {name: np.broadcast_to(value, len(truth)) for name, value in found.items()}
 
 
 def attributes(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Per attribute, F1 of what its classifier says of one arm's reconstructions (Jeong 2022, Figure 6)."""
-    unit, guess, found = arm.unit, arm.reconstruction(seed), {}
-    for name in unit.config["attributes"]:
-        truth, _ = unit.answers(name, seed)
-        said = _judged(arm, name, guess, seed).array("said")
-        found[f"f1_{name}"] = np.full(len(truth), _attribute_f1(unit, name, truth, said))
+    """Returns per attribute F1 of what its classifier says of one arm's reconstructions (Jeong 2022, Figure 6)."""
+    service, guess, found = arm.service, arm.reconstruction(seed), {}
+    for name in service.config["attributes"]:
+        truth, _ = service.answers(name, seed)
+        answers = _attribute(arm, name, guess, seed).array("said")
+        found[f"f1_{name}"] = np.full(len(truth), _attribute_f1(service, name, truth, answers))
     return found
 
 
-def _attribute_f1(unit: Unit, name: str, truth: np.ndarray, said: np.ndarray) -> float:
-    """F1 of an attribute's presence, or of one with several values the mean over these."""
-    binary = len(unit.dataset.classes[unit.settings(name)["label"]]) == 2
-    return classification.binary_f1(truth, said) if binary else classification.weighted_f1(truth, said)
-
-
-def _judged(arm: Arm, name: str, guess: Stage, seed: int) -> Stage:
-    """What the classifier of an attribute says of each reconstruction."""
-    unit, judge = arm.unit, arm.unit.classifier(name, seed)
-
-    def build(folder: Path, session: train.Session) -> None:
-        del session
-        answer, variables = _classify(unit.model(name).apply), judge.tree("variables")
-        store.save_array(folder / "said.npy", parallel.map_batches(answer, variables, guess.array("guess"), FORWARD))
-
-    spec = {"judge": judge.digest, "guess": guess.digest}
-    return unit.stage("attribute", f"{name} of {arm.name}, seed {seed}", spec, build)
-
-
-def factors(unit: Unit, seed: int) -> dict[str, np.ndarray]:
-    """What may make a reported image easy to invert, beside how well each arm inverts it (Zhao 2021, Figure 6)."""
-    reported, settings = unit.rows_of([REPORTED], seed), unit.config["analysis"]
-    observed, _ = Released(unit, (settings["explanation"],) if settings else ()).observation(REPORTED, seed)
-    truth = reported.labels[unit.config["target"]["label"]]
+def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
+    """Returns what may make a reported image easy to invert, beside how well each arm does (Zhao 2021, Figure 6)."""
+    reported, settings = service.roles.labelled([REPORTED], seed), service.config["analysis"]
+    observed, _ = Release(service, (settings["explanation"],) if settings else ()).observation(REPORTED, seed)
+    truth = reported.labels[service.config["target"]["label"]]
     found = {
         "confidence": metrics.factors.confidence(observed.prediction),
         "target_accuracy": metrics.factors.target_accuracy(observed.prediction, truth),
@@ -155,11 +129,72 @@ def factors(unit: Unit, seed: int) -> dict[str, np.ndarray]:
     if settings:
         found["relevance"] = metrics.factors.relevance(observed.explanation, _region(settings["region"], reported))
         found["typicalness"] = metrics.factors.typicalness(observed.explanation, observed.prediction.argmax(axis=-1))
-    for arm in arms(unit):
-        judged = functionality(arm, seed) | (scores(arm, seed) if arm.settings["scored"] else {})
-        kept = ("ssim", "attack_accuracy", "distortion")
-        found |= {f"{name}/{arm.name}": np.asarray(judged[name]) for name in kept if name in judged}
+    for arm in arms(service):
+        judged = utility(arm, seed) | (scores(arm, seed) if arm.settings["scored"] else {})
+        kept = [name for name in ("ssim", "attack_accuracy", "distortion") if name in judged]
+        found |= {f"{name}/{arm.name}": np.asarray(judged[name]) for name in kept}
     return found
+
+
+def released_maps(release: Release, seed: int) -> Partial:
+    """Returns the service that a release comes from: a pytree `(images, labels, keys) -> released maps [N,h,w,c]`."""
+    service, parts = release.service, (release.prediction, release.explanation)
+    explainers = tuple(service.explainer(name, seed, release.explanation) for name in release.inputs)
+    variables = tuple(service.variables(part, seed) for part in parts)
+    defence, state = release.chain.applied(seed) if release.defences else (None, {})
+    return Partial(_explains(explainers, *(service.model(part).apply for part in parts), defence), variables, state)
+
+
+def metric(name: str, hyper: Config, given: Config) -> Partial:
+    """Returns a metric as a pytree, so that an argument of `score` carries its variables; see `plugins.build`."""
+    asks = any(plugins.takes(metrics, "metric", name, needed) for needed in ("apply", "release"))
+    if asks and not given:
+        raise InputError(f"metric {name!r} asks the target's model, and the target is recorded: leave the metric out")
+    fn = plugins.build(metrics, "metric", name, hyper, given)
+    return fn if isinstance(fn, Partial) else Partial(fn)
+
+
+def score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[str, jax.Array]:
+    """Returns every function's value per example of {"truth", "guess"}."""
+    del keys
+    return {name: fn(batch["truth"], as_float(batch["guess"])) for name, fn in functions.items()}
+
+
+def _judged(settings: Config, given: Config, batch: Batch) -> dict[str, np.ndarray]:
+    functions = {name: metric(name, hyper, given) for name, hyper in settings.items()}
+    return parallel.map_batches(score, functions, batch, FORWARD)
+
+
+def _queries(release: Release, role: str, seed: int) -> float:
+    """See `defences.withstands`, of all defences together."""
+    observed, sources = release.bare().observation(role, seed)
+    spec = release.chain.spec(seed) | {"sources": sources, "examples": _SAMPLE}
+
+    def compute() -> dict[str, np.ndarray]:
+        few = jax.tree.map(lambda part: np.asarray(part[:_SAMPLE]), observed)
+        withstood = defences.withstands(*release.chain.applied(seed), few, key(seed, "queries"))
+        return {"queries": np.asarray(withstood)}
+
+    stage = release.service.stages.computed("queries", f"{release.label}, seed {seed}", spec, compute)
+    return float(stage.array("queries"))
+
+
+def _attribute_f1(service: Service, name: str, truth: np.ndarray, answers: np.ndarray) -> float:
+    """F1 of an attribute's presence, or of one with several values the mean over these."""
+    f1 = classification.binary_f1 if service.classes(name) == 2 else classification.weighted_f1
+    return f1(truth, answers)
+
+
+def _attribute(arm: Arm, name: str, guess: Stage, seed: int) -> Stage:
+    """What the classifier of an attribute says of each reconstruction."""
+    service = arm.service
+
+    def compute() -> dict[str, np.ndarray]:
+        answer, variables = _classify(service.model(name).apply), service.variables(name, seed)
+        return {"said": parallel.map_batches(answer, variables, guess.array("guess"), FORWARD)}
+
+    spec = {"judge": service.identity(name, seed), "guess": guess.digest}
+    return service.stages.computed("attribute", f"{name} of {arm.name}, seed {seed}", spec, compute)
 
 
 def _region(name: str, images: data.Dataset) -> np.ndarray:
@@ -172,17 +207,8 @@ def _region(name: str, images: data.Dataset) -> np.ndarray:
     return regions[name]()
 
 
-def service(released: Released, seed: int) -> Partial:
-    """The service that a release comes from, as a pytree: `(images, labels, keys) -> released maps [N,h,w,c]`."""
-    unit, parts = released.unit, (released.prediction, released.explanation)
-    explainers = tuple(unit.explainer(name, seed, released.explanation) for name in released.reads)
-    variables = tuple(unit.classifier(part, seed).tree("variables") for part in parts)
-    defence, state = released.applied(seed) if released.defences else (None, {})
-    return Partial(_service(explainers, *(unit.model(part).apply for part in parts), defence), variables, state)
-
-
 @functools.lru_cache(64)
-def _service(
+def _explains(
     explainers: tuple[Explainer, ...], predict: Apply, explained: Apply, defence: Defence | None
 ) -> Callable[..., jax.Array]:
     def answer(
@@ -203,21 +229,3 @@ def _service(
 @functools.lru_cache(64)
 def _classify(apply: Apply) -> Callable[..., jax.Array]:
     return lambda variables, images, keys: apply(variables, as_float(images)).argmax(axis=-1)
-
-
-def metric(name: str, hyper: Config, given: Config) -> Partial:
-    """A metric as a pytree, so that an argument of `score` carries its variables; `given` as in `plugins.build`."""
-    fn = plugins.build(metrics, "metric", name, hyper, given)
-    return fn if isinstance(fn, Partial) else Partial(fn)
-
-
-def score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[str, jax.Array]:
-    """Every function's value per example of {"truth", "guess"}."""
-    del keys
-    return {name: fn(batch["truth"], as_float(batch["guess"])) for name, fn in functions.items()}
-
-
-def _save(folder: Path, settings: Config, given: Config, batch: Batch) -> None:
-    functions = {name: metric(name, hyper, given) for name, hyper in settings.items()}
-    for name, values in parallel.map_batches(score, functions, batch, FORWARD).items():
-        store.save_array(folder / f"{name}.npy", values)

@@ -1,110 +1,58 @@
-"""What a service computes: the stages of a work unit up to its predictions and explanations.
+"""The service under attack: classifiers, what they predict, and how these predictions are explained.
 
-    data -> roles -> classifiers -> predictions, explanations
-
-A stage is stored under the hash of the part of the config that determines it and of the stages it reads, and never
-computed twice. `released` continues with what leaves the service, `arms` with what attackers make of it.
+A classifier is trained here by a recipe, is a function of the user's own, or is known by what it released alone (see
+`target`). Its training may use soft labels that another part of the service releases.
 """
 
 import functools
-import itertools
-import sys
-import time
-import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from xinv import attacks, data, explain, models, parallel, plugins, store, train
-from xinv.audit.results import Config, Rows
+from xinv.audit.release import Release
+from xinv.audit.results import Config
+from xinv.audit.roles import REPORTED, Roles
+from xinv.audit.stage import Create, Stages, key, state_of
+from xinv.audit.target import Own, Recorded
 from xinv.images import as_float
-from xinv.store import Stage, Store
-from xinv.train.scalars import Scalars
-from xinv.types import Apply, Batch, Explainer, InputError, Key, Known, Model, Variables
+from xinv.store import Stage
+from xinv.types import Apply, Array, Batch, Explainer, InputError, Model, Variables, WhiteBox
 
 FORWARD = 64
 """Images per forward pass of a classifier."""
-REPORTED = "attack_test"
-"""The role that every reported figure is computed on; nothing is trained, stopped or chosen by it."""
 CLASSIFIERS = ("target", "evaluation")
 
 
-class Unit(NamedTuple):
-    """One work unit: a config, its data and where its results are kept."""
+class Service(NamedTuple):
+    """The classifiers of a config on its roles.
+
+    Attributes:
+      config: complete and plain.
+      roles: who may see which images.
+      stages: where results are kept.
+      target: a model of the user's own or what it released; None for a target that is trained here.
+    """
 
     config: Config
-    dataset: data.Dataset
-    auxiliary: data.Dataset | None
-    workdir: Path
-    store: Store
-    checkpoint_seconds: float
-    dealt: dict[int, dict[str, tuple[data.Dataset, np.ndarray]]]
-    """The roles of a seed, once they are dealt: every stage asks for them."""
-    taught: Callable[["Unit", Config, Sequence[str], int], tuple[np.ndarray, list[str]]]
-    """`released.taught`: it builds on this module, and a classifier that has a teacher on it."""
+    roles: Roles
+    stages: Stages
+    target: Own | Recorded | None = None
 
     @property
     def seeds(self) -> range:
-        """The seeds of this unit, at least one."""
+        """The seeds, at least one."""
         return range(self.config["seed"], self.config["seed"] + self.config["seeds"])
 
-    def roles(self, seed: int) -> dict[str, tuple[data.Dataset, np.ndarray]]:
-        """The data set and the indices of each role."""
-        if seed not in self.dealt:
-            self.dealt[seed] = self._deal(seed)
-        return self.dealt[seed]
-
-    def _deal(self, seed: int) -> dict[str, tuple[data.Dataset, np.ndarray]]:
-        settings = self.config["data"]
-        split = data.roles.split(self.dataset.labels, seed=seed, **settings["roles"])
-        result = {role: (self.dataset, indices) for role, indices in split.items()}
-        if self.auxiliary is None:
-            return result
-        further = data.roles.split(self.auxiliary.labels, seed=seed, **settings["auxiliary"]["roles"])
-        if set(further) & set(result):
-            raise InputError(f"role {min(set(further) & set(result))!r} is dealt by data.roles and by data.auxiliary")
-        return result | {role: (self.auxiliary, indices) for role, indices in further.items()}
-
-    def rows_of(self, roles: Iterable[str], seed: int) -> data.Dataset:
-        """The labelled images of some roles together, all of one data set, each once, in its order."""
-        found = self._find(roles, seed)
-        if any(dataset is not found[0][0] or dataset.classes != self.dataset.classes for dataset, _ in found):
-            raise InputError(f"the labels of roles {list(roles)} are not those of the data set: they cannot be learned")
-        return data.take(found[0][0], np.unique(np.concatenate([indices for _, indices in found])))
-
-    def images(self, roles: Iterable[str], seed: int) -> data.Images:
-        """The images of some roles, one role after the other."""
-        return data.concatenate([data.take(dataset, indices).images for dataset, indices in self._find(roles, seed)])
-
-    def require_unseen(self, what: str, roles: Iterable[str], seed: int) -> int:
-        """The number of images of some roles, none of which is reported.
-
-        Raises:
-          InputError: `what` trains on them, and one is.
-        """
-        if self.shared(roles, [REPORTED], seed):
-            raise InputError(f"{what} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}")
-        return sum(len(indices) for _, indices in self._find(roles, seed))
-
-    def shared(self, roles: Iterable[str], others: Iterable[str], seed: int) -> bool:
-        """Whether some roles have images in common with others, by their places in equal data sets."""
-        pairs = itertools.product(self._find(roles, seed), self._find(others, seed))
-        return any(
-            one[0].fingerprint == two[0].fingerprint and np.intersect1d(one[1], two[1]).size for one, two in pairs
-        )
-
-    def _find(self, roles: Iterable[str], seed: int) -> list[tuple[data.Dataset, np.ndarray]]:
-        known = self.roles(seed)
-        unknown = sorted(set(roles) - set(known))
-        if unknown or not roles:
-            raise InputError(f"unknown role {unknown[0] if unknown else ''!r}: data.roles gives {', '.join(known)}")
-        return [known[role] for role in roles]
+    def parts(self) -> tuple[str, ...]:
+        """Returns the names of the classifiers of a run: without an attack only the target."""
+        further = (*self.config["shadows"], *self.config["attributes"])
+        return (*CLASSIFIERS, *further) if self.config["arms"] else ("target",)
 
     def settings(self, part: str) -> Config:
-        """The section of a classifier: target, evaluation model, an attacker's shadow, or the judge of an attribute."""
+        """Returns the section of a classifier: target, evaluation, a shadow, or the judge of an attribute."""
         if part in CLASSIFIERS:
             return self.config[part]
         further = {**self.config["shadows"], **self.config["attributes"]}
@@ -112,165 +60,197 @@ class Unit(NamedTuple):
             raise InputError(f"unknown classifier {part!r}: the config has {', '.join((*CLASSIFIERS, *further))}")
         return further[part]
 
+    def classes(self, part: str) -> int:
+        """Returns the number of classes that a classifier tells apart."""
+        return self.roles.classes(self.settings(part)["label"], part)
+
+    def own(self, part: str) -> Own | None:
+        """Returns the user's own model where a classifier is it, or is trained like it."""
+        if "function" not in self.settings(part):
+            return None
+        if not isinstance(self.target, Own):
+            raise InputError(f"{part}.function needs a target.function: a shadow is trained as the target is")
+        return self.target
+
+    def is_recorded(self, part: str) -> bool:
+        """Tells if a classifier is known by what it released alone."""
+        return part == "target" and isinstance(self.target, Recorded)
+
     def model(self, part: str) -> Model:
-        """The network of a classifier, for its label's classes."""
-        settings = self.settings(part)
-        if settings["label"] not in self.dataset.classes:
-            allowed = ", ".join(self.dataset.classes)
-            raise InputError(f"unknown label {settings['label']!r} for the {part}: the data has {allowed}")
-        return models.build(classes=len(self.dataset.classes[settings["label"]]), **settings["model"])
+        """Returns the network of a classifier, for its label's classes.
+
+        Raises:
+          InputError: the classifier is known by its releases alone.
+        """
+        if self.is_recorded(part):
+            raise InputError(
+                "the target is recorded: what differentiates or asks its model (white-box attacks, insertion and "
+                "deletion, max_sensitivity) needs target.function instead"
+            )
+        own, classes = self.own(part), self.classes(part)
+        return own.model if own else models.build(classes=classes, **self.settings(part)["model"])
 
     def classifier(self, part: str, seed: int) -> Stage:
-        """A trained classifier."""
-        settings, model = self.settings(part), self.model(part)
-        lesson, sources = self._lesson(settings, seed)
-        spec = self.spec(seed, settings["roles"]) | {
-            "part": part,
-            "settings": settings,
-            "model": plugins.complete(models, settings["model"]),
-            "sources": sources,
-        }
+        """Returns a classifier that is trained for this audit."""
+        settings, own = self.settings(part), self.own(part)
+        soft_labels, sources = self._soft_labels(settings, seed)
+        how = plugins.complete(models, settings["model"]) if own is None else {"like": own.fingerprint}
+        spec = self.roles.spec(seed, settings["roles"])
+        spec |= {"part": part, "settings": settings, "model": how, "sources": sources}
 
-        def build(folder: Path, session: train.Session) -> None:
-            batch = lesson()
-            recipe, fit_key = train.Recipe.stated(settings["train"]), key(seed, part, "fit")
+        def fit(session: train.Session) -> dict[str, Any]:
+            batch = self._training_data(settings, soft_labels, seed)
+            fit_key = key(seed, part, "fit")
+            if own is not None and own.train is not None:
+                return {"classifier": own.train(*batch.values(), fit_key)}
+            model, recipe = self.model(part), train.Recipe.stated(settings["train"])
             if "joint" in settings:
                 given = {"classifier": model, "recipe": recipe, "session": session}
                 variables, state = attacks.fit_jointly(fit_key, *batch.values(), **given, **settings["joint"])
-                save_state(folder, state)
-            else:
-                start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
-                variables, history, *_ = train.fit(train.classifier_loss(model), start, batch, fit_key, recipe, session)
-                store.write_json(folder / "history.json", curve(history))
-            store.save_tree(folder / "variables", variables)
+                return {"classifier": variables, **state}
+            start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
+            fitted = train.fit(train.classifier_loss(model), start, batch, fit_key, recipe, session)
+            return {"classifier": fitted.variables, "history": fitted.history}
 
-        return self.stage(part, f"{part}, seed {seed}", spec, build)
+        return self.stages.trained(part, f"{part}, seed {seed}", spec, fit)
 
-    def _lesson(self, settings: Config, seed: int) -> tuple[Callable[[], Batch], list[str]]:
-        """What a classifier learns from: images with their labels, or with what its teacher releases about them."""
-        if "teacher" not in settings:
-            return lambda: _labelled(self.rows_of(settings["roles"], seed), settings["label"]), []
-        answers, sources = self.taught(self, settings["teacher"], settings["roles"], seed)
-        return lambda: {"image": self.images(settings["roles"], seed), "label": answers}, sources
+    def is_trained(self, part: str) -> bool:
+        """Tells if a classifier is trained for this audit."""
+        return part != "target" or self.target is None
 
-    def known(self, part: str, seed: int) -> Known:
-        """A classifier as someone holds it who has its weights."""
-        return Known(self.model(part), self.classifier(part, seed).tree("variables"))
+    def identity(self, part: str, seed: int) -> str:
+        """Returns the hash that stands for a classifier in the specs of later stages."""
+        return self.classifier(part, seed).digest if self.is_trained(part) else self.target.fingerprint
+
+    def variables(self, part: str, seed: int) -> Variables:
+        """Returns the weights of a classifier."""
+        self.model(part)  # raises if there are none
+        return state_of(self.classifier(part, seed))["classifier"] if self.is_trained(part) else self.target.variables
+
+    def white_box(self, part: str, seed: int) -> WhiteBox:
+        """Returns a classifier as someone holds it who has its weights."""
+        return WhiteBox(self.model(part), self.variables(part, seed))
 
     def logits(self, part: str, role: str, seed: int) -> Stage:
-        """A classifier's answers on a role."""
-        classifier = self.classifier(part, seed)
-        spec = self.spec(seed, [role]) | {"role": role, "classifier": classifier.digest}
+        """Returns a classifier's logits on a role."""
+        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.identity(part, seed)}
 
-        def build(folder: Path, session: train.Session) -> None:
-            del session
-            answer = _answer(self.model(part))
-            logits = parallel.map_batches(answer, classifier.tree("variables"), self.images([role], seed), FORWARD)
-            store.save_array(folder / "logits.npy", logits)
+        def compute() -> dict[str, Array]:
+            answer, images = _answer(self.model(part).apply), self.roles.images([role], seed)
+            return {"logits": parallel.map_batches(answer, self.variables(part, seed), images, FORWARD)}
 
-        return self.stage("logits", f"{part} on {role}, seed {seed}", spec, build)
+        return self.stages.computed("logits", f"{part} on {role}, seed {seed}", spec, compute)
 
-    def explanation(self, name: str, role: str, seed: int, part: str = "target") -> Stage:
-        """A classifier's explanations of the classes it predicts on a role."""
-        settings, classifier = self.config["explanations"][name], self.classifier(part, seed)
+    def prediction(self, part: str, role: str, seed: int) -> tuple[Array, list[str]]:
+        """Returns a classifier's probabilities [N,K] on a role, and the digests of what they come from."""
+        if self.is_recorded(part):
+            return self._recorded(self.target.prediction, role, seed)
         logits = self.logits(part, role, seed)
-        explainer = plugins.complete(explain, settings)
-        spec = self.spec(seed, [role]) | {"explainer": explainer, "classifier": classifier.digest, "role": role}
+        return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
-        def build(folder: Path, session: train.Session) -> None:
-            del session
-            images = self.images([role], seed)
-            arguments = self.explainer(name, seed, part), self.model(part).apply, classifier.tree("variables"), images
-            maps = store.create_array(folder / "explanation.npy", (len(images), *map_shape(*arguments)), np.float32)
+    def explanation(self, name: str, role: str, seed: int, part: str = "target") -> tuple[Array, list[str]]:
+        """Returns explanations [N,h,w,c] of the classes that a classifier predicts on a role, and their digests."""
+        if self.is_recorded(part):
+            return self._recorded_maps(name, role, seed)
+        settings, logits = self.config["explanations"][name], self.logits(part, role, seed)
+        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.identity(part, seed)}
+        spec |= {"explainer": plugins.complete(explain, settings)}
+
+        def fill(create: Create) -> None:
+            images, explainer = self.roles.images([role], seed), self.explainer(name, seed, part)
+            arguments = explainer, self.model(part).apply, self.variables(part, seed), images
+            maps = create("explanation", (len(images), *map_shape(*arguments)))
             labels = logits.array("logits").argmax(axis=-1)
             explain.batch(*arguments, labels, key(seed, "explain", role), out=maps)
-            maps.flush()
 
-        return self.stage("explanation", f"{name} of {part} on {role}, seed {seed}", spec, build)
+        stage = self.stages.filled("explanation", f"{name} of {part} on {role}, seed {seed}", spec, fill)
+        return stage.array("explanation"), [stage.digest]
 
     def explainer(self, name: str, seed: int, part: str = "target") -> Explainer:
-        """The explainer of that name in the config, on its scale.
+        """Returns the explainer of that name in the config, on its scale.
 
         A `reference` in the config is a number of images, dealt evenly from those that the classifier is trained on.
         """
         settings, given = self.config["explanations"][name], {}
         factory = {key: value for key, value in settings.items() if key not in ("normalise", "reference")}
         if "reference" in settings:
-            images = self.images(self.settings(part)["roles"], seed)
+            images = self.roles.images(self.settings(part)["roles"], seed)
             positions = np.linspace(0, len(images) - 1, min(settings["reference"], len(images))).astype(int)
             given = {"reference": images[positions]}
         return explain.normalise(explain.build(given=given, **factory), settings["normalise"])
 
-    def classifiers(self) -> tuple[str, ...]:
-        """The classifiers of a run: without an attack only the target."""
-        further = (*self.config["shadows"], *self.config["attributes"])
-        return ("target", "evaluation", *further) if self.config["arms"] else ("target",)
-
     def answers(self, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The true and the predicted class per reported image."""
-        truth = self.rows_of([REPORTED], seed).labels[self.settings(part)["label"]]
-        return truth, self.logits(part, REPORTED, seed).array("logits").argmax(axis=-1)
+        """Returns the true and the predicted class per reported image."""
+        truth = self.roles.labelled([REPORTED], seed).labels[self.settings(part)["label"]]
+        return truth, np.argmax(self.prediction(part, REPORTED, seed)[0], axis=-1)
 
-    def spec(self, seed: int, roles: Iterable[str]) -> dict[str, Any]:
-        """What determines a stage that reads these roles of a seed: the images, and who may see which."""
-        settings = self.config["data"]
-        spec = {"data": self.dataset.fingerprint, "roles": settings["roles"], "seed": seed}
-        if all(dataset is self.dataset for dataset, _ in self._find(roles, seed)):
-            return spec
-        return spec | {"auxiliary": self.auxiliary.fingerprint, "auxiliary_roles": settings["auxiliary"]["roles"]}
+    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> WhiteBox:
+        """Returns a classifier of which only the shapes are known, before it is trained."""
+        model = self.model(part)
+        if part == "target" and self.target is not None:
+            variables = jax.eval_shape(lambda: self.target.variables)
+        elif self.own(part) is not None and self.own(part).train is not None:
+            variables = jax.eval_shape(lambda: self.own(part).variables)
+        else:
+            variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        jax.eval_shape(model.apply, variables, images)
+        return WhiteBox(model, variables)
 
-    def stage(self, name: str, label: str, spec: Config, build: Callable[[Path, train.Session], None]) -> Stage:
-        """The stage that `spec` determines, computed if the store does not hold it."""
-        stage, done = self.store.find(name, spec)
-        if done:
-            return stage
-        started = time.monotonic()
-        checkpoints = self.store.partial(stage) / "checkpoints"
-        with Scalars(self.workdir / "tensorboard" / stage.path.name) as scalars:
-            session = train.Session(checkpoints, label, scalars.write, self.checkpoint_seconds)
-            self.store.compute(stage, spec, lambda folder: build(folder, session))
-        print(f"{name:12s} {label:40s} {time.monotonic() - started:6.1f} s", file=sys.stderr, flush=True)
-        return stage
+    def shapes(
+        self, part: str, inputs: tuple[str, ...], images: jax.ShapeDtypeStruct
+    ) -> tuple[jax.ShapeDtypeStruct, list[tuple[int, ...]]]:
+        """Returns the shapes of a classifier's predictions and of its maps, without computing anything."""
+        if self.is_recorded(part):
+            maps = [np.shape(self._find(name))[1:] for name in inputs]
+            return jax.ShapeDtypeStruct((images.shape[0], self.classes(part)), np.float32), maps
+        known = self.abstract(part, images)
+        prediction = jax.eval_shape(known.model.apply, known.variables, images)
+        explainers = [self.explainer(name, self.config["seed"]) for name in inputs]
+        return prediction, [map_shape(one, known.model.apply, known.variables, images) for one in explainers]
 
+    def _find(self, name: str) -> Array:
+        """A recorded explanation of all images, by its name in the config."""
+        settings, found = self.config["explanations"][name], self.target.explanations
+        if settings["name"] not in found:
+            allowed = ", ".join(found) or "none"
+            raise InputError(f"the recorded target has no explanation {settings['name']!r}: it has {allowed}")
+        return found[settings["name"]]
 
-def key(seed: int, *purpose: str) -> Key:
-    """Independent random numbers for each purpose of a seed."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(purpose).encode()))
+    def _recorded_maps(self, name: str, role: str, seed: int) -> tuple[Array, list[str]]:
+        how = self.config["explanations"][name]["normalise"]
+        maps, (fingerprint, *rest) = self._recorded(self._find(name), role, seed)
+        scale = jax.jit(jax.vmap(explain.SCALES[how]))
+        return np.asarray(scale(maps)), [fingerprint, name, how, *rest]
 
+    def _recorded(self, released: Array, role: str, seed: int) -> tuple[Array, list[str]]:
+        dataset, indices = self.roles.of(seed)[role]
+        if dataset is not self.roles.dataset:
+            raise InputError(f"role {role!r} has auxiliary images, about which the recorded target released nothing")
+        spec = store.digest(self.roles.spec(seed, [role]) | {"role": role})
+        return np.asarray(released[indices], np.float32), [self.target.fingerprint, spec]
 
-def _labelled(dataset: data.Dataset, label: str) -> Batch:
-    return {"image": dataset.images, "label": dataset.labels[label]}
+    def _soft_labels(self, settings: Config, seed: int) -> tuple[np.ndarray | None, list[str]]:
+        """What a teacher releases of the images that a classifier learns from, and its digests."""
+        if "teacher" not in settings:
+            return None, []
+        teacher = settings["teacher"]
+        release = Release(self, (), teacher["prediction"], defences=tuple(teacher["defences"]))
+        seen, sources = zip(*(release.observation(role, seed) for role in settings["roles"]), strict=True)
+        return np.concatenate([observed.prediction for observed in seen]), [one for part in sources for one in part]
 
-
-@functools.cache
-def _answer(model: Model) -> Callable[[Variables, Batch, Any], jax.Array]:
-    return lambda variables, images, keys: model.apply(variables, as_float(images))
-
-
-def abstract(unit: Unit, part: str, images: jax.ShapeDtypeStruct) -> Known:
-    """A classifier of which only the shapes are known, before it is trained."""
-    model = unit.model(part)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    jax.eval_shape(model.apply, variables, images)
-    return Known(model, variables)
+    def _training_data(self, settings: Config, soft_labels: np.ndarray | None, seed: int) -> Batch:
+        if soft_labels is not None:
+            return {"image": self.roles.images(settings["roles"], seed), "label": soft_labels}
+        dataset = self.roles.labelled(settings["roles"], seed)
+        return {"image": dataset.images, "label": dataset.labels[settings["label"]]}
 
 
 def map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: data.Images) -> tuple[int, ...]:
-    """The shape [h,w,c] of an explainer's maps of these images."""
+    """Returns the shape [h,w,c] of an explainer's maps of these images."""
     one = jax.ShapeDtypeStruct(images.shape[1:], np.float32), jax.ShapeDtypeStruct((), np.int32)
     return jax.eval_shape(functools.partial(explainer, apply), variables, *one, jax.random.key(0)).shape
 
 
-def curve(history: Mapping[str, list[float]]) -> Rows:
-    """A training's history as one line per epoch, with all its metrics; without validation its loss is None."""
-    columns = {"validation_loss": [None] * len(history["loss"]), **history}
-    lines = zip(*columns.values(), strict=True)
-    return [{"epoch": epoch, **dict(zip(columns, line, strict=True))} for epoch, line in enumerate(lines, start=1)]
-
-
-def save_state(folder: Path, state: Mapping[str, Any]) -> None:
-    """Saves what was learned by an attack or a defence, and how its losses went."""
-    arrays = {name: part for name, part in state.items() if name not in ("history", "known")}
-    if arrays:
-        store.save_tree(folder / "state", arrays)
-    store.write_json(folder / "history.json", curve(state["history"]) if "history" in state else [])
+@functools.lru_cache(64)
+def _answer(apply: Apply) -> Callable[[Variables, Batch, Any], jax.Array]:
+    return lambda variables, images, keys: apply(variables, as_float(images))

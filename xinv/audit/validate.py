@@ -9,64 +9,133 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv import train
-from xinv.audit import evaluate as scored
+from xinv.audit import evaluate
 from xinv.audit.attacker import LEARNS, SEES, Arm, arms
-from xinv.audit.release import Released
+from xinv.audit.chain import Link
+from xinv.audit.release import Release
 from xinv.audit.results import Config
-from xinv.audit.service import Unit, abstract, map_shape
-from xinv.numbers import is_count
-from xinv.types import Batch, InputError, Known
+from xinv.audit.roles import REPORTED
+from xinv.audit.service import Service
+from xinv.numbers import is_count, require_count
+from xinv.types import Batch, InputError, WhiteBox
+
+SECTIONS = (
+    "unit",
+    "seed",
+    "seeds",
+    "data",
+    "target",
+    "evaluation",
+    "shadows",
+    "attributes",
+    "explanations",
+    "defences",
+    "defender",
+    "attack",
+    "arms",
+    "metrics",
+    "analysis",
+    "report",
+)
+"""What a config must have."""
+TARGETS = {"model": ("model", "train"), "function": ("function",), "recorded": ("recorded",)}
+"""What a target section states beside label and roles, by what names the target."""
 
 
-def rehearse(unit: Unit) -> None:
+def sections(config: Config) -> None:
+    """Checks that a config has every section, and names a factory wherever one is needed.
+
+    Raises:
+      InputError: it does not.
+    """
+    require_keys("the config", config, SECTIONS)
+    require_keys("metrics", config["metrics"], (*evaluate.RECONSTRUCTION, evaluate.UTILITY))
+    require_keys("defender", config["defender"], ("role", "held_out"))
+    require_count(seeds=config["seeds"])
+    require_count(0, seed=config["seed"])
+    _target(config["target"])
+    named = {"data.source": config["data"]["source"]}
+    if "model" in config["target"]:
+        named["target.model"] = config["target"]["model"]
+    named |= {f"explanations.{name}": settings for name, settings in config["explanations"].items()}
+    named |= {f"defences.{name}": settings for name, settings in config["defences"].items()}
+    nameless = [path for path, settings in named.items() if not {"name", "trained"} & set(settings)]
+    if nameless:
+        raise InputError(f"{nameless[0]} has no name: give that of a factory, beside its parameters")
+
+
+def validate(service: Service) -> None:
     """Builds every plug-in that the config names, and traces it on the shapes it will see.
 
     Raises:
       InputError: a name does not exist, or a shape does not fit.
     """
-    images = jax.ShapeDtypeStruct((2, *unit.dataset.images.shape[1:]), np.float32)
-    for part in unit.classifiers():
-        _training(unit, f"the {part}", unit.settings(part)["train"], unit.settings(part)["roles"])
-        abstract(unit, part, images)
-        if "teacher" in unit.settings(part):
-            teacher = unit.settings(part)["teacher"]
-            abstract(unit, teacher["prediction"], images)
-            _defender(Released(unit, (), teacher["prediction"], defences=teacher["defences"]), ())
-    target = abstract(unit, "target", images)
-    for name in unit.config["explanations"]:
-        map_shape(unit.explainer(name, unit.seeds[0]), target.model.apply, target.variables, images)
-    for name in unit.config["defences"]:  # also where no arm is defended so
-        for one in Released(unit, (), defences=(name,)).needed():
-            one.stated()
-    for arm in arms(unit):  # first, since arms read each other
+    config, images = service.config, jax.ShapeDtypeStruct((2, *service.roles.dataset.images.shape[1:]), np.float32)
+    for part in service.parts():
+        _classifier(service, part, images)
+    for name in config["explanations"]:
+        service.shapes("target", (name,), images)
+    for name in config["defences"]:  # also where no arm is defended so
+        for link in Link(Release(service, ()), name).referred().values():
+            link.check()
+    for arm in arms(service):  # first, since arms read each other
         _views(arm)
-    for arm in arms(unit):
+    for arm in arms(service):
         _arm(arm, images)
-    if unit.config["arms"]:
-        _metrics(unit, images)
+    if config["arms"]:
+        _metrics(service, images)
 
 
 def require_keys(what: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
     """InputError unless a section of a config states what is `known`, and nothing that would be ignored."""
-    missing, odd = [name for name in known if name not in settings], [name for name in settings if name not in known]
-    if missing or odd:
-        told = f"has no {missing[0]!r}" if missing else f"has {odd[0]!r}, which is ignored"
-        raise InputError(f"{what} {told}: it needs {', '.join(known)}")
+    missing = [name for name in known if name not in settings]
+    unknown = [name for name in settings if name not in known]
+    if missing or unknown:
+        problem = f"has no {missing[0]!r}" if missing else f"has {unknown[0]!r}, which is ignored"
+        raise InputError(f"{what} {problem}: it needs {', '.join(known)}")
+
+
+def _target(settings: Config) -> None:
+    found = [kind for kind in TARGETS if kind in settings]
+    if len(found) != 1:
+        raise InputError(f"the target has {', '.join(found) or 'no model'}: give one of {', '.join(TARGETS)}")
+    further = [name for name in ("joint", "teacher") if name in settings and found == ["model"]]
+    require_keys(f"a target with {found[0]}", settings, ("label", "roles", *TARGETS[found[0]], *further))
+
+
+def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> None:
+    settings = service.settings(part)
+    service.classes(part)
+    if service.is_trained(part):
+        recipe = settings.get("train")
+        own = service.own(part)
+        if own is not None and own.train is None:
+            raise InputError(
+                f"{part} is to be trained like the target, but the module of {settings['function']!r} has no "
+                "train(images, labels, key) -> variables"
+            )
+        _training(service, f"the {part}", recipe, settings["roles"])
+    if not service.is_recorded(part):
+        service.abstract(part, images)
+    if "teacher" in settings:
+        teacher = settings["teacher"]
+        service.shapes(teacher["prediction"], (), images)
+        _defender(Release(service, (), teacher["prediction"], defences=tuple(teacher["defences"])), ())
 
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
     learns = arm.settings[LEARNS]
-    if not learns["roles"] and "joint" not in arm.unit.settings(learns["prediction"]):
+    if not learns["roles"] and "joint" not in arm.service.settings(learns["prediction"]):
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
     if learns["roles"]:
-        _training(arm.unit, f"arm {arm.name!r}", arm.unit.config["attack"]["train"], learns["roles"])
+        _training(arm.service, f"arm {arm.name!r}", arm.service.config["attack"]["train"], learns["roles"])
     guess = arm.check(images.shape[1:])
     if arm.settings["scored"] and guess != images.shape[1:]:
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
         )
     for view in (LEARNS, SEES):
-        _defender(arm.released(view), learns["roles"])
+        _defender(arm.release(view), learns["roles"])
 
 
 def _views(arm: Arm) -> None:
@@ -93,52 +162,56 @@ def _views(arm: Arm) -> None:
         )
 
 
-def _defender(released: Released, attacker: Sequence[str]) -> None:
+def _defender(release: Release, attacker: Sequence[str]) -> None:
     """The defender has images of its own, and holds others back, none of which is reported or the attacker's."""
-    unit, defender = released.unit, released.unit.config["defender"]
-    for one in released.needed():
-        name = one.defences[-1]
-        measured = released.explains or defender["held_out"]  # predictions may be defended where nobody is held out
+    service, defender = release.service, release.service.config["defender"]
+    for link in release.chain.needed():
+        measured = release.explains or defender["held_out"]  # predictions may be defended where nobody is held out
         own = {"role": defender["role"]} | ({"held_out": defender["held_out"]} if measured else {})
         for kind, role in own.items():
-            recipe = one.settings().get("train") if kind == "role" else None
-            _training(unit, f"defender.{kind} of {name!r}", recipe, [role])
-            if attacker and unit.shared([role], attacker, unit.seeds[0]):
+            recipe = link.settings().get("train") if kind == "role" else None
+            _training(service, f"defender.{kind} of {link.name!r}", recipe, [role])
+            if attacker and service.roles.shared([role], attacker, service.config["seed"]):
                 raise InputError(
                     f"defender.{kind} {role!r} has images of the attacker, who learns from {list(attacker)}"
                 )
-        if len(own) > 1 and unit.shared([own["role"]], [own["held_out"]], unit.seeds[0]):
+        if len(own) > 1 and service.roles.shared([own["role"]], [own["held_out"]], service.config["seed"]):
             raise InputError(f"defender.held_out {own['held_out']!r} has images of defender.role {own['role']!r}")
 
 
-def _training(unit: Unit, what: str, recipe: Config | None, roles: Sequence[str]) -> None:
-    for seed in unit.seeds:
-        count = unit.require_unseen(what, roles, seed)
+def _training(service: Service, what: str, recipe: Config | None, roles: Sequence[str]) -> None:
+    """A training has enough images, none of which is reported."""
+    for seed in service.seeds:
+        if service.roles.shared(roles, [REPORTED], seed):
+            raise InputError(f"{what} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}")
         if recipe is not None:
-            train.steps_per_epoch(train.Recipe.stated(recipe), count, what)
+            train.steps_per_epoch(train.Recipe.stated(recipe), service.roles.count(roles, seed), what)
 
 
-def _metrics(unit: Unit, images: jax.ShapeDtypeStruct) -> None:
+def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
     """Of reconstructions, and of explanations in a unit with defences, on the maps that arms see."""
-    labels, metrics = jax.ShapeDtypeStruct((images.shape[0],), np.int32), unit.config["metrics"]
-    given = _given(abstract(unit, "evaluation", images))
-    for kind, truth in zip(scored.RECONSTRUCTION, (images, labels), strict=True):
+    labels, metrics = jax.ShapeDtypeStruct((images.shape[0],), np.int32), service.config["metrics"]
+    given = _given(service.abstract("evaluation", images))
+    for kind, truth in zip(evaluate.RECONSTRUCTION, (images, labels), strict=True):
         _trace(metrics[kind], given, {"truth": truth, "guess": images})
-    defended = arms(unit) if unit.config["defences"] else ()
-    distinct = {(arm.released(SEES).explanation, arm.explanations): arm for arm in defended}
+    defended = arms(service) if service.config["defences"] else ()
+    distinct = {(arm.release(SEES).explanation, arm.explanations): arm for arm in defended}
     for (part, _), arm in distinct.items():
         maps = arm.maps(SEES, images)
-        if maps is not None:
-            given = _given(abstract(unit, part, images))
+        if maps is None:
+            continue
+        given = {}
+        if not service.is_recorded(part):
+            given = _given(service.abstract(part, images))
             given["release"] = Partial(lambda *asked, maps=maps: jnp.zeros(maps.shape))
-            truth = {"image": images, "label": labels, "explanation": maps}
-            _trace(metrics[scored.FUNCTIONALITY], given, {"truth": truth, "guess": maps})
+        truth = {"image": images, "label": labels, "explanation": maps}
+        _trace(metrics[evaluate.UTILITY], given, {"truth": truth, "guess": maps})
 
 
-def _given(judge: Known) -> dict[str, Any]:
+def _given(judge: WhiteBox) -> dict[str, Any]:
     return {"apply": judge.model.apply, "embed": judge.model.embed, "variables": judge.variables}
 
 
 def _trace(metrics: Config, given: Config, batch: Batch) -> None:
-    functions = {name: scored.metric(name, hyper, given) for name, hyper in metrics.items()}
-    jax.eval_shape(scored.score, functions, batch, None)
+    functions = {name: evaluate.metric(name, hyper, given) for name, hyper in metrics.items()}
+    jax.eval_shape(evaluate.score, functions, batch, None)
