@@ -144,7 +144,9 @@ class Service(NamedTuple):
     def prediction(self, part: str, role: str, seed: int) -> tuple[Array, list[str]]:
         """Returns a classifier's probabilities [N,K] on a role, and the digests of what they come from."""
         if self.is_recorded(part):
-            return self._recorded(self.target.prediction, role, seed)
+            spec = self.roles.spec(seed, [role]) | {"role": role, "recorded": self.target.fingerprint}
+            rows = self._indices(role, seed)
+            return np.asarray(self.target.prediction[rows], np.float32), [store.digest(spec)]
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
@@ -217,17 +219,24 @@ class Service(NamedTuple):
         return found[settings["name"]]
 
     def _recorded_maps(self, name: str, role: str, seed: int) -> tuple[Array, list[str]]:
-        how = self.config["explanations"][name]["normalise"]
-        maps, (fingerprint, *rest) = self._recorded(self._find(name), role, seed)
-        scale = jax.jit(jax.vmap(explain.SCALES[how]))
-        return np.asarray(scale(maps)), [fingerprint, name, how, *rest]
+        settings, found = self.config["explanations"][name], self._find(name)
+        spec = self.roles.spec(seed, [role]) | {"role": role, "recorded": self.target.fingerprint, "settings": settings}
 
-    def _recorded(self, released: Array, role: str, seed: int) -> tuple[Array, list[str]]:
+        def fill(create: Create) -> None:
+            scale, indices = jax.jit(jax.vmap(explain.SCALES[settings["normalise"]])), self._indices(role, seed)
+            maps = create("explanation", (len(indices), *np.shape(found)[1:]))
+            for start in range(0, len(indices), FORWARD):
+                rows = slice(start, start + FORWARD)
+                maps[rows] = scale(np.asarray(found[indices[rows]], np.float32))
+
+        stage = self.stages.filled("explanation", f"recorded {name} on {role}, seed {seed}", spec, fill)
+        return stage.array("explanation"), [stage.digest]
+
+    def _indices(self, role: str, seed: int) -> np.ndarray:
         dataset, indices = self.roles.of(seed)[role]
         if dataset is not self.roles.dataset:
             raise InputError(f"role {role!r} has auxiliary images, about which the recorded target released nothing")
-        spec = store.digest(self.roles.spec(seed, [role]) | {"role": role})
-        return np.asarray(released[indices], np.float32), [self.target.fingerprint, spec]
+        return indices
 
     def _soft_labels(self, settings: Config, seed: int) -> tuple[np.ndarray | None, list[str]]:
         """What a teacher releases of the images that a classifier learns from, and its digests."""

@@ -23,6 +23,7 @@ from xinv.images import as_float
 from xinv.types import Array, InputError, Model, Variables
 
 FORMS = "give 'package.module:function', a function without arguments that returns (apply, variables) or a Model"
+_CHUNK = 256  # examples read at once
 _ROUNDING = 1e-3  # of probabilities that were computed in half precision
 
 
@@ -129,7 +130,7 @@ def read(path: str | Path, dataset: data.Dataset, label: str) -> Recorded:
       InputError: the file is missing or damaged, or an array is missing, of another length or order, or not finite.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise InputError(f"target.recorded {str(path)!r} does not exist: give an npz file") from None
@@ -165,16 +166,18 @@ def recorded(what: str, dataset: data.Dataset, label: str, prediction: Any, expl
             raise InputError(
                 f"{what} has {name!r} of {dtype} {list(shape)}: it must be numbers {expected}, N = {count}"
             )
-        for start in range(0, count, 256):
-            part = np.ascontiguousarray(array[start : start + 256], np.float32)
+        for start in range(0, count, _CHUNK):
+            part = np.ascontiguousarray(array[start : start + _CHUNK], np.float32)
             if not np.isfinite(part).all():
                 raise InputError(f"{what} has NaN or infinite values in {name!r}")
+            if axes == 2 and not _are_probabilities(part):
+                raise InputError(
+                    f"{what} has predictions that are no probabilities: each row must lie in [0,1] and sum to 1"
+                )
             digest.update(part.tobytes())
         digest.update(f"{name} {shape}".encode())
     if prediction.shape[1] != classes:
         raise InputError(f"{what} has predictions of {prediction.shape[1]} classes, and the data set {classes}")
-    if not _are_probabilities(np.asarray(prediction, np.float32)):
-        raise InputError(f"{what} has predictions that are no probabilities: each row must lie in [0,1] and sum to 1")
     return Recorded(prediction, explanations, digest.hexdigest()[:16])
 
 

@@ -1,0 +1,288 @@
+"""Targets that xinv did not train: functions of the user's own, recorded releases, arrays."""
+
+import importlib
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from xinv import audit, data, store
+from xinv.audit import target
+from xinv.types import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from configs import base, own  # noqa: E402
+
+DRAW = np.random.default_rng(0)
+SHAPE, CLASSES, COUNT = (16, 16, 1), 3, 60
+LABELS = np.arange(COUNT) % CLASSES
+IMAGES = np.uint8(np.clip(60 * LABELS[:, None, None, None] + DRAW.integers(0, 80, (COUNT, *SHAPE)), 0, 255))
+PREDICTION = DRAW.dirichlet(np.ones(CLASSES), COUNT).astype(np.float32)
+MAPS = DRAW.normal(size=(COUNT, 4, 4, 2)).astype(np.float32)
+QUICK = dict(epochs=1, patience=0, batch_size=8, learning_rate=2e-3)
+LINEAR = """
+    import numpy as np
+    W = np.random.default_rng({seed}).normal(size=(256, 3)).astype(np.float32)
+    def apply(v, x):
+        return x.reshape(len(x), -1) @ v["w"]
+    def load():
+        return apply, {{"w": W}}
+    def train(images, labels, key):
+        return {{"w": W + len(images)}}
+"""
+NNX = """
+    from flax import nnx
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.linear = nnx.Linear(256, 3, rngs=rngs)
+            self.dropout = nnx.Dropout(0.5, rngs=rngs)
+        def __call__(self, x):
+            return self.dropout(self.linear(x.reshape(len(x), -1)))
+    def load():
+        graph, state = nnx.split(Net(nnx.Rngs(0)).eval() or Net(nnx.Rngs(0)))
+        def apply(state, x):
+            net = nnx.merge(graph, state)
+            net.eval()
+            return net(x)
+        return apply, state
+"""
+EQUINOX = """
+    import jax, numpy as np
+    class Net:  # a module of Equinox is a tree whose leaves are arrays, functions and numbers
+        def __init__(self, weight, activation, scale):
+            self.leaves = weight, activation, scale
+        def __call__(self, x):  # of one image
+            weight, activation, scale = self.leaves
+            return scale * activation(x.reshape(-1)) @ weight
+    jax.tree_util.register_pytree_node(Net, lambda net: (net.leaves, None), lambda _, leaves: Net(*leaves))
+    def load():
+        net = Net(np.ones((256, 3), np.float32), jax.nn.relu, 2.0)
+        return lambda net, x: jax.vmap(net)(x), net
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a module of the user's, and returns the name of its `load`."""
+    monkeypatch.syspath_prepend(tmp_path)
+    names = iter(f"mine_{number}_{tmp_path.name}" for number in range(9))
+
+    def write(text, function="load"):
+        name = next(names)
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
+        importlib.invalidate_caches()
+        return f"{name}:{function}"
+
+    return write
+
+
+def dataset():
+    names = tuple(map(str, range(CLASSES)))
+    return data.dataset.create("given", IMAGES, {"label": LABELS}, {"label": names})
+
+
+@pytest.mark.parametrize("text", [LINEAR.format(seed=0), NNX, EQUINOX], ids=["jnp", "nnx", "equinox"])
+def test_frameworks(module, text):
+    """The model answers as the user's does, under jit, and its variables are arrays alone."""
+    path = module(text)
+    found = target.load(path)
+    target.require_classifier(found, path, IMAGES[:4], CLASSES)
+    name = path.split(":")[0]
+    apply, variables = importlib.import_module(name).load()
+    floats = IMAGES[:5] / np.float32(255)
+    assert all(isinstance(leaf, np.ndarray | jax.Array) for leaf in jax.tree.leaves(found.variables))
+    np.testing.assert_allclose(
+        jax.jit(found.model.apply)(found.variables, floats), apply(variables, floats), rtol=1e-5, atol=1e-4
+    )
+
+
+def test_weights_are_fingerprinted(module):
+    path = module(LINEAR.format(seed=0))
+    mine = importlib.import_module(path.split(":")[0])
+    first, same = target.load(path), target.load(path)
+    mine.W = mine.W + np.float32(1e-3)
+    assert first.fingerprint == same.fingerprint != target.load(path).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def other(): pass", "has no function 'load'"),
+        ("import nothing_of_this_name", "cannot be imported"),
+        ("def load(): raise KeyError('weights')", "raised KeyError: 'weights'"),
+        ("def load(): return 3", "returns int: give 'package.module:function'"),
+        (
+            "def load(): return (lambda v, x: x), {'w': __import__('numpy').array([float('nan')])}",
+            "weights .* hold NaN",
+        ),
+        ("def load(): return (lambda v, x: (x, x)), {}", r"\[0\]"),
+        ("def load(): return (lambda v, x: {'logits': x}), {}", "dict"),
+        ("def load(): return (lambda v, x: x.reshape(len(x), -1)[:, :4]), {}", "has 4 classes, and the data set 3"),
+        ("import jax\ndef load(): return (lambda v, x: jax.nn.softmax(x[:, 0, :3, 0])), {}", "answers probabilities"),
+        ("def load(): return (lambda v, x: x @ v), __import__('numpy').ones((7, 3))", "cannot treat images"),
+    ],
+)
+def test_functions_refused(module, text, message):
+    path = module(text)
+    with pytest.raises(InputError, match=message):
+        target.require_classifier(target.load(path), path, IMAGES[:4], CLASSES)
+
+
+@pytest.mark.parametrize("path", ["module", ":load", "no.such.module:load", 3])
+def test_paths_refused(path):
+    with pytest.raises(InputError, match=r"target\.function"):
+        target.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(prediction=None), "no array 'prediction'"),
+        (dict(prediction=PREDICTION[:-1]), r"must be numbers \[N,K\], N = 60"),
+        (dict(prediction=np.log(PREDICTION)), "no probabilities"),
+        (dict(prediction=np.full((COUNT, 2), 0.5)), "2 classes, and the data set 3"),
+        ({"explanation/a": MAPS[:-1]}, r"N = 60"),
+        ({"explanation/a": MAPS[..., 0]}, r"\[N,h,w,c\]"),
+        ({"explanation/a": np.where(MAPS > 2, np.nan, MAPS)}, "NaN or infinite values in 'explanation/a'"),
+        (dict(labels=None), "the order is unknown"),
+        (dict(labels=LABELS[::-1]), "in another order"),
+    ],
+)
+def test_recordings_refused(tmp_path, changes, message):
+    arrays = {"prediction": PREDICTION, "explanation/a": MAPS, "labels": LABELS} | changes
+    np.savez(tmp_path / "r.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(InputError, match=message):
+        target.read(tmp_path / "r.npz", dataset(), "label")
+
+
+def test_recordings_missing(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        target.read(tmp_path / "r.npz", dataset(), "label")
+    (tmp_path / "r.npz").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(InputError, match="cannot be read"):
+        target.read(tmp_path / "r.npz", dataset(), "label")
+
+
+def config(size, **target_settings):
+    """The config of configs/own.py at a small size."""
+    found = own.get_config(size)
+    found.seeds, found.report.examples = 1, 2
+    found.data.roles.roles = ConfigDict(dict(attack_train=0.7, attack_test=0.3))
+    for recipe in (found.evaluation.train, found.attack.train):
+        recipe.update(QUICK)
+    found.evaluation.model.width, found.attack.width = 0.03125, 0.015625
+    found.target.update(target_settings)
+    found.arms = base.arms(("flatten",), ("saliency",) if size == "recorded" else ("gradient",))
+    return found
+
+
+@pytest.fixture
+def audited(tmp_path, monkeypatch):
+    """Runs a config on the small images, in `tmp_path`."""
+    np.savez(tmp_path / "my_data.npz", images=IMAGES, labels=LABELS)
+    monkeypatch.chdir(tmp_path)
+
+    def run(settings):
+        with store.opened(tmp_path / "stages") as stages:
+            return audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / settings.unit, stages)
+
+    return run
+
+
+def test_shadows_like_the_target(audited, module):
+    """A shadow is trained by the user's `train`, and attacked in the white box."""
+    path = module(LINEAR.format(seed=0))
+    settings = config("function", function=path)
+    settings.explanations = ConfigDict(dict(gradient=dict(name="gradient", normalise="absolute_minmax")))
+    settings.shadows = ConfigDict(dict(shadow=dict(function=path, label="label", roles=("attack_train",))))
+    settings.arms = ConfigDict(
+        dict(
+            prediction=base.arm("prediction", encoder="none"),
+            pixels=base.arm("prediction", known="shadow", name="preimage", steps=2),
+        )
+    )
+    rows = audited(settings)
+    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "pixels"}
+    assert {row["stage"] for row in rows} >= {"target", "shadow", "evaluation"}
+
+
+def test_recorded_needs_no_model(audited, tmp_path):
+    maps = {"explanation/saliency": MAPS, "explanation/gradcam": np.abs(MAPS)}
+    np.savez(tmp_path / "release.npz", prediction=PREDICTION, labels=LABELS, **maps)
+    settings = config("recorded")
+    rows = audited(settings)
+    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "flatten(saliency)"}
+    accuracy = [row["value"] for row in rows if (row["stage"], row["metric"]) == ("target", "accuracy")]
+    assert 0 < accuracy[0] < 1
+    settings.arms.fredrikson = base.arm("prediction", known="target", name="fredrikson")
+    with pytest.raises(InputError, match=r"the target is recorded: .* needs target\.function"):
+        audited(settings)
+    del settings.arms["fredrikson"]
+    settings.explanations.saliency.name = "lime"
+    with pytest.raises(InputError, match="no explanation 'lime': it has"):
+        audited(settings)
+
+
+def test_arrays(tmp_path):
+    """Memory maps are audited like arrays, and a second call computes nothing."""
+    np.save(tmp_path / "maps.npy", MAPS)
+    lazy = np.load(tmp_path / "maps.npy", mmap_mode="r")
+    quick = dict(seeds=1, width=0.015625, epochs=1, batch_size=8)
+    given = IMAGES, PREDICTION.tolist(), {"a": lazy}
+    rows = audit.release(*given, workdir=tmp_path / "audit", labels=LABELS, **quick)
+    assert {row["arm"] for row in rows} == {"target", "evaluation", "prediction", "a"}
+    assert "<html" in (tmp_path / "audit" / "report.html").read_text()
+    before = sorted((tmp_path / "audit" / "stages").iterdir())
+    assert audit.release(*given, workdir=tmp_path / "audit", labels=LABELS, **quick) == rows
+    assert sorted((tmp_path / "audit" / "stages").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(images=IMAGES[..., 0]), r"give uint8 or float \[N,H,W,C\]"),
+        (dict(images=IMAGES.astype(np.float32)), r"lie in \[0, 199\]"),
+        (dict(prediction=PREDICTION[:-1]), "for 60 images"),
+        (dict(explanations={}), "with at least one"),
+        (dict(explanations=MAPS), "a dict of arrays"),
+        (dict(explanations={"prediction": MAPS}), "no explanation may be called 'prediction'"),
+        (dict(labels=LABELS[:-1]), "but there are 60 images"),
+        (dict(test=1.5), "test is 1.5"),
+        (dict(epochs="many"), "epochs is 'many'"),
+    ],
+)
+def test_arrays_refused(tmp_path, changes, message):
+    given = dict(images=IMAGES, prediction=PREDICTION, explanations={"a": MAPS}, workdir=tmp_path / "audit") | changes
+    with pytest.raises(InputError, match=message):
+        audit.release(**given)
+    assert not (tmp_path / "audit").exists()
+
+
+TORCH = pytest.mark.skipif(not importlib.util.find_spec("captum"), reason="captum is not installed: extra witness")
+PAGE = (ROOT / "configs" / "own.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("script", "size"), [("my_model.py", "function"), pytest.param("my_release.py", "recorded", marks=TORCH)]
+)
+def test_walkthrough(tmp_path, script, size):
+    """The page's script and its command run as they stand there, at a small size."""
+    (code,) = re.findall(rf"```python {script}\n(.*?)```", PAGE, re.DOTALL)
+    (command,) = re.findall(rf"python (launch/run.py --config=configs/own.py:{size} .*)", PAGE)
+    (tmp_path / script).write_text(code.replace("range(15)", "range(1)"))
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    small = "--config.seeds=1 --config.evaluation.train.epochs=1 --config.attack.train.epochs=1"
+    for line in (script, f"{command} {small} --config.attack.width=0.015625"):
+        result = subprocess.run([sys.executable, *line.split()], cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs" / size / "report.html").exists()

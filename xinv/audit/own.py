@@ -1,0 +1,187 @@
+"""The audit of arrays: what a service released about some images, from Python."""
+
+import hashlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xinv import report, store
+from xinv.audit import target
+from xinv.audit.results import Config, Rows
+from xinv.audit.roles import REPORTED, Roles
+from xinv.audit.run import audited
+from xinv.audit.service import Service
+from xinv.audit.stage import Stages
+from xinv.audit.validate import sections
+from xinv.data import dataset
+from xinv.numbers import is_number, require
+from xinv.types import Array, InputError
+
+LABEL = "label"
+_CHUNK = 256  # images read at once
+
+
+def release(
+    images: Array,
+    prediction: Array,
+    explanations: Mapping[str, Array],
+    *,
+    workdir: str | Path,
+    labels: Array | None = None,
+    seeds: int = 3,
+    test: float = 0.2,
+    width: float = 0.125,
+    epochs: int = 30,
+    batch_size: int = 32,
+    learning_rate: float = 3e-3,
+    title: str = "release",
+) -> Rows:
+    """Measures what predictions and explanations give away of the images that they are about.
+
+    One attack learns to rebuild images from predictions alone (PredMI), one from predictions and each of the
+    explanations (ExpMI, Zhao 2021). All are trained alike on most of the images and attack the others. Called again
+    after a kill with the same arguments, it continues.
+
+    Args:
+      images: private images that the model was not trained on, [N,H,W,C], uint8 or float in [0,1]. They and the other
+        arrays may be memory maps: they are read batch by batch.
+      prediction: the probabilities that were released about each, [N,K].
+      explanations: by name, the maps that were released about each, [N,h,w,c]; no name may be "prediction".
+      workdir: a folder for the results: `rows.jsonl`, `report.html` and others.
+      labels: the classes of the images, int [N] from 0 to K-1; None takes those that are predicted. By them the
+        evaluation model tells if a reconstruction is recognised.
+      seeds: repetitions, each with other images to train on and to attack; at least 2 give intervals.
+      test: the fraction of the images that is attacked.
+      width: of the attacks' networks, as a fraction of the paper's.
+      epochs, batch_size, learning_rate: of every training.
+      title: what the report calls the images.
+
+    Returns:
+      The rows: one dict for each seed, arm and metric, with "value" the mean over the attacked images.
+
+    Raises:
+      InputError: an array has another shape or length than the others, holds NaN, or there are too few images.
+
+    Example:
+      rows = xinv.audit.release(images, probabilities, {"gradcam": maps}, workdir="audit")
+    """
+    require(is_number(test) and 0 < test < 1, "test", test, "a fraction between 0 and 1")
+    if not isinstance(explanations, Mapping) or not explanations or not all(isinstance(n, str) for n in explanations):
+        raise InputError("explanations must be a dict of arrays [N,h,w,c] by name, with at least one")
+    images, prediction = _array("images", images), _array("prediction", prediction)
+    explanations = {name: _array(f"explanation {name!r}", maps) for name, maps in explanations.items()}
+    folder, started = Path(workdir), time.monotonic()
+    recipe = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
+    config = _config(list(explanations), recipe, seeds=seeds, test=test, width=width, title=title)
+    with store.locked(folder), store.opened(folder / "stages") as stages:
+        sections(config)
+        found = _dataset(images, prediction, labels, title)
+        recorded = target.recorded("the release", found, LABEL, prediction, explanations)
+        roles = Roles(found, None, config["data"], {})
+        rows = audited(Service(config, roles, Stages(stages, folder), recorded), folder, started)
+    report.render(folder)
+    return rows
+
+
+def _dataset(images: Any, prediction: Any, labels: Any, title: str) -> dataset.Dataset:
+    """The images, read and converted when they are needed, with their labels."""
+    shape, classes = images.shape, prediction.shape
+    if len(shape) != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
+        raise InputError(f"the images are {images.dtype} {list(shape)}: give uint8 or float [N,H,W,C]")
+    if len(classes) != 2 or classes[0] != shape[0] or classes[1] < 2:
+        raise InputError(f"prediction is {list(classes)} for {shape[0]} images: give probabilities [N,K], K at least 2")
+    if labels is None:
+        labels = np.argmax(prediction, axis=1)
+    digest = hashlib.sha256(f"{shape} {classes[1]}".encode())
+    for start in range(0, shape[0], _CHUNK):
+        digest.update(_as_bytes(images[start : start + _CHUNK]).tobytes())
+    digest.update(np.asarray(labels, np.int64).tobytes())
+    lazy = dataset.Lazy(shape, lambda rows: _as_bytes(images[rows]))
+    names = tuple(map(str, range(classes[1])))
+    return dataset.create(title, lazy, {LABEL: np.asarray(labels)}, {LABEL: names}, digest.hexdigest()[:16])
+
+
+def _array(name: str, value: Any) -> Any:
+    """Lists become arrays; what has a shape and a type is read later."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return value
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{name} is no array: {error}") from None
+
+
+def _as_bytes(images: Any) -> np.ndarray:
+    images = np.asarray(images)
+    if images.dtype == np.uint8:
+        return images
+    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
+        raise InputError(f"the images lie in [{images.min():g}, {images.max():g}]: give floats in [0,1], or uint8")
+    return np.rint(images * 255).astype(np.uint8)
+
+
+def _config(names: list[str], recipe: Config, *, seeds: int, test: float, width: float, title: str) -> dict[str, Any]:
+    """A complete config of an inversion audit of recorded explanations."""
+    if "prediction" in names:
+        raise InputError("no explanation may be called 'prediction': that is the attack without explanations")
+    train = dict(
+        optimizer="adam",
+        b1=0.5,
+        b2=0.999,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        patience=10,
+        validation=0.1,
+        augment=(),
+        crop_padding=4,
+        **recipe,
+    )
+    seen = dict(prediction="target", explanation="target", defences=(), queries=1)
+
+    def arm(*reads: str, encoder: str) -> dict[str, Any]:
+        learns = dict(roles=("attack_train",), releases=1) | seen
+        return dict(reads=reads, attack=dict(encoder=encoder), learns=learns, sees=seen, known="", scored=True)
+
+    arms = {"prediction": arm("prediction", encoder="none")}
+    arms |= {name: arm("prediction", name, encoder="flatten_unet") for name in names}
+    roles = dict(roles={"attack_train": 1 - test, REPORTED: test})
+    return dict(
+        unit="release",
+        seed=0,
+        seeds=seeds,
+        data=dict(source=dict(name="given", title=title), transform={}, auxiliary={}, roles=roles),
+        target=dict(label=LABEL, roles=(), recorded="given"),
+        evaluation=dict(
+            label=LABEL,
+            roles=("attack_train",),
+            model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.125),
+            train=train,
+        ),
+        shadows={},
+        attributes={},
+        explanations={name: dict(name=name, normalise="absolute_minmax") for name in names},
+        defences={},
+        defender=dict(role="attack_train", held_out=""),
+        attack=dict(
+            name="decoder",
+            encoder="flatten_unet",
+            network="decoder",
+            loss="mse",
+            rescale="none",
+            width=width,
+            dtype="float32",
+            train=train,
+        ),
+        arms=arms,
+        metrics=dict(
+            image=dict(mse={}, psnr={}, ssim=dict(sigma=1.5, window=11), embedding_similarity={}),
+            label=dict(attack_accuracy={}),
+            explanation={},
+        ),
+        analysis={},
+        report=dict(examples=12, published=()),
+    )
