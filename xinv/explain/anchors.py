@@ -126,7 +126,7 @@ def anchors(
 
         anchor = _search(draw, covered, visible, max_size or count, rules, key)
         own = coalitions.logits(apply, variables, game, jnp.ones((1, count), bool))
-        values = jnp.where(jnp.isnan(own).any(), jnp.nan, anchor.astype(game.image.dtype))  # NaN predicts no class
+        values = door.marked(anchor.astype(game.image.dtype), own)  # NaN predicts no class
         return coalitions.paint(values, game)
 
     return explain

@@ -116,8 +116,7 @@ def _explain_batch(one: memory.Traced, apply: Apply) -> Callable[..., jax.Array]
             return each(images, examples["label"], keys, held, variables)
         logits = door.logits(apply(variables, images), len(images))
         maps = each(images, jnp.argmax(logits, -1).astype(jnp.int32), keys, held, variables)
-        # NaN predicts no class: its map is NaN, which `batch` reports.
-        return jnp.where(jnp.isnan(logits).any(-1).reshape(-1, *(1,) * (maps.ndim - 1)), jnp.nan, maps)
+        return jax.vmap(door.marked)(maps, logits)  # NaN predicts no class: its map is NaN, which `batch` reports
 
     return explain
 

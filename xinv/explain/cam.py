@@ -96,7 +96,7 @@ def class_cams(
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         logits, pull = jax.vjp(rest, activation)
         (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
-        return jnp.einsum("kc,hwc->hwk", slopes.mean((2, 3))[:, 0], activation[0])
+        return jnp.einsum("kc,hwc->hwk", door.marked(slopes.mean((2, 3))[:, 0], logits), activation[0])
 
     return _map(cams, layer, of, upsample, relu, tokens)
 
@@ -189,4 +189,11 @@ def _overlaps(inputs: int, outputs: int) -> np.ndarray:
 
 
 def _slope(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
-    return jax.grad(lambda activation: rest(activation)[label])(activation)
+    """The gradient of the label's logit at the tensor."""
+
+    def score(activation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = rest(activation)
+        return logits[label], logits
+
+    slope, logits = jax.grad(score, has_aux=True)(activation)
+    return door.marked(slope, logits)

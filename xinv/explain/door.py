@@ -161,6 +161,11 @@ def filled(value: Array, image: Array) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(value.astype(image.dtype)), image.shape)
 
 
+def marked(values: Array, logits: jax.Array) -> jax.Array:
+    """What a method makes of these logits: NaN, which `checked` names, if one of any class is not finite."""
+    return jnp.where(jnp.isfinite(logits).all(), values, jnp.nan)
+
+
 def is_known(value: Any) -> bool:
     """Whether a value is a number or an array, and not traced."""
     return not isinstance(value, jax.core.Tracer)

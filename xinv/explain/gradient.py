@@ -36,11 +36,12 @@ def gradient(of: str = "logit") -> Explainer:
 
     @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        def score(image: jax.Array) -> jax.Array:
-            return SCORES[of](one(apply, variables)(image))[label]
+        def score(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+            logits = one(apply, variables)(image)
+            return SCORES[of](logits)[label], logits
 
-        value, slope = jax.value_and_grad(score)(image)
-        return jnp.where(jnp.isfinite(value), slope, jnp.nan)  # a score that is no number has no slope
+        slope, logits = jax.grad(score, has_aux=True)(image)
+        return door.marked(slope, logits)
 
     return explain
 

@@ -67,12 +67,12 @@ def lime(
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))
-        scores = coalitions.logits(apply, variables, game, present)[:, label]
+        logits = coalitions.logits(apply, variables, game, present)
+        scores = logits[:, label]
         x = present.astype(scores.dtype)
         weights = _kernel(DISTANCES[distance](game, x), kernel_width)
         values = PENALTIES[penalty](x, scores, weights, alpha)
-        values = jnp.where(jnp.isfinite(scores).all(), values, jnp.nan)  # the fit of NaN would be 0
-        return coalitions.paint(values, game)
+        return coalitions.paint(door.marked(values, logits), game)  # the fit of NaN would be 0
 
     return explain
 

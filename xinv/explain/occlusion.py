@@ -52,11 +52,12 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
             return jnp.where(y[:, None, None] & x[:, None] & c, covered, image)
 
         shared = jnp.asarray(image), door.filled(baseline, image)
-        logits = predict(apply, variables, cover, shared, rows)[:, label]
-        drops = (logits[-1] - logits[:-1]).reshape([len(axis) for axis in axes])
+        logits = predict(apply, variables, cover, shared, rows)
+        scores = logits[:, label]
+        drops = (scores[-1] - scores[:-1]).reshape([len(axis) for axis in axes])
         for axis in axes:  # contracts the leading axis, appends the image's
             drops = jnp.tensordot(drops, axis / axis.sum(0), axes=(0, 0), precision="highest")
-        return drops.astype(logits.dtype)
+        return door.marked(drops.astype(logits.dtype), logits[-1])
 
     return explain
 

@@ -74,7 +74,7 @@ def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.
         chosen, weights = select(KERNELS[kernel], points, image.reshape(-1), allowed, prototypes, sigma)
         total = weights.sum()
         mean = jnp.tensordot(weights / jnp.where(total > 0, total, 1), reference[chosen], 1)
-        return jnp.where(jnp.isnan(logits).any(), jnp.nan, mean)  # NaN logits predict no class
+        return door.marked(mean, logits)  # NaN logits predict no class
 
     return explain
 
