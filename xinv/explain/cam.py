@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door
-from xinv.explain.engine.cut import SIDES, Tokens, cut
+from xinv.explain.engine.cut import SIDES, Tokens, cut, require_tokens
 from xinv.explain.engine.graph import one
 from xinv.explain.guided import guided_backprop
 from xinv.numbers import is_count, is_one_of, require, require_flag
@@ -46,7 +46,7 @@ def gradcam(
       tokens: rows and columns of a transformer's patches, where its tokens are named or their grid is not found.
 
     Raises:
-      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c].
+      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c] or not of `tokens`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
@@ -152,8 +152,7 @@ def _map(
     if not is_one_of(of, SIDES):
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
     require_flag(relu=relu)
-    pair = tokens is None or (isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens))
-    require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
+    require_tokens(tokens)
     named = layer is None or isinstance(layer, str) or is_count(layer, -sys.maxsize)
     require(named, "layer", layer, "None, a tensor's name or a convolution's index")
 
