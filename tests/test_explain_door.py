@@ -29,7 +29,7 @@ from door_zoo import (
     sentence,
 )
 
-from xinv import explain
+from xinv import explain, models
 from xinv.explain.normalise import minmax
 
 COMPARE_CLASSES = ("anchors", "protodash")
@@ -289,6 +289,24 @@ def test_keys_and_batch_sizes():
     for size in (0, -1, 2.5, "3", True):
         assert "batch_size" in sentence(lambda size=size: call(KEY, size))
     np.testing.assert_array_equal(call(jax.random.PRNGKey(0)), call(KEY))
+
+
+@pytest.mark.parametrize("name", ["lime", "kernel_shap", "shapley_sampling", "anchors", "smoothgrad", "vargrad"])
+def test_keys_of_direct_calls(name):
+    """A method that draws says what a key is; no other reads it."""
+    explainer = explain.build(name, **HYPER[name] | ({"samples": 4} if name == "kernel_shap" else {}))
+    for key in (0, None, "0"):
+        assert "jax.random.key(0)" in sentence(lambda key=key: explainer(linear, WEIGHTS, IMAGE, 1, key))
+
+
+def test_models_that_are_none():
+    """What is given as `apply` is a function."""
+    for bad in (None, WEIGHTS, {"w": WEIGHTS}, models.cnn(3)):
+        for call in (
+            lambda bad=bad: explain.gradient()(bad, WEIGHTS, IMAGE, 1, None),
+            lambda bad=bad: explain.batch(explain.gradient(), bad, WEIGHTS, IMAGES, None, KEY),
+        ):
+            assert "apply is a function" in sentence(call)
 
 
 @every

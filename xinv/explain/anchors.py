@@ -111,7 +111,7 @@ def anchors(
         raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples!r}")
     rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))
 
-    @functools.partial(door.checked, least=2)
+    @functools.partial(door.checked, least=2, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         coverage_key, key = jax.random.split(key)

@@ -1,5 +1,7 @@
 """The gradient and what is made of it: one forward and one backward pass per point at which it is taken."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +109,7 @@ def integrated_gradients(
     base = gradient(of)
     positions, weights = quadrature(method, steps)
 
-    @door.checked
+    @functools.partial(door.checked, draws=isinstance(baseline, str))
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)

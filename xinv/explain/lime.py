@@ -1,5 +1,7 @@
 """LIME: a sparse linear model of the score around one image (Ribeiro 2016)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -63,7 +65,7 @@ def lime(
     if not is_number(alpha) or alpha < 0:
         raise InputError(f"lime's alpha is at least 0, not {alpha!r}")
 
-    @door.checked
+    @functools.partial(door.checked, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))

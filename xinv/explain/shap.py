@@ -1,5 +1,6 @@
 """Shapley values of superpixels: by regression on coalitions (KernelSHAP) and by permutations."""
 
+import functools
 from itertools import product
 from math import comb
 
@@ -53,7 +54,7 @@ def kernel_shap(
     if samples is not None:
         coalitions.check_samples("kernel_shap", samples, 3)
 
-    @door.checked
+    @functools.partial(door.checked, draws=samples is not None)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
@@ -92,7 +93,7 @@ def shapley_sampling(
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("shapley_sampling", samples, 1)
 
-    @door.checked
+    @functools.partial(door.checked, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain import door
 from xinv.explain.engine import layout
 from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
 from xinv.explain.engine.layers import is_layer
@@ -96,7 +97,8 @@ def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | No
       InputError: no image, no model, or no tensor that `tokens` fit.
     """
     require_tokens(tokens)
-    graph = trace(one(apply, variables), image)
+    image = door.image_shape(image)
+    graph = trace(one(door.classifier(apply, image.dtype), variables), image)
     views = [_View(graph, image.shape, given) for given in ([tokens, None] if tokens else [None])]
     names = [(name, "named") for name in views[0].names]
     choices = [*((number, "convolution") for number in range(len(views[0].convolutions))), *names, (None, "default")]
@@ -184,9 +186,9 @@ class _View:
         self.convolutions = _convolutions(graph.equations)
 
     def grid(self, slot: Slot) -> Grid | None:
-        """Where a value has rows and columns; one of them alone if the image, or an axis of the value, has the other once.
+        """Where a value has rows and columns: both, or one if the image, or an axis of the value, has the other once.
 
-        Otherwise a model has mixed what is missing with the channels.
+        Otherwise the model has mixed the missing ones with the channels.
         """
         grid = layout.grid(self.layouts.get(slot))
         if grid is None:
