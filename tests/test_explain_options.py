@@ -82,7 +82,7 @@ def test_superpixels_as_an_array():
     ]
     for found in maps[1:]:
         np.testing.assert_array_equal(found, maps[0])
-    for bad in (QUARTERS - 1, QUARTERS / 2, QUARTERS[None], [[0, 1], [2]], 3, None):
+    for bad in (QUARTERS - 1, QUARTERS / 2, QUARTERS[None], QUARTERS[:0], [[0, 1], [2]], 3, None):
         assert "label map" in sentence(lambda bad=bad: explain.lime(segmentation=bad))
 
 
@@ -159,6 +159,42 @@ def test_every_parameter_is_checked(factory):
             if any(bad is value for value in fine):
                 continue
             assert sentence(lambda bad=bad, parameter=parameter: factory(**needed | {parameter: bad})), parameter
+
+
+def test_names_that_are_none():
+    """A list of names is no name."""
+    assert "unknown explainer ['gradient']" in sentence(lambda: explain.build(["gradient"]))
+
+
+def test_guided_gradcam_is_upsampled():
+    """Its two factors have one size."""
+    assert "choose upsample" in sentence(lambda: explain.guided_gradcam(upsample=None))
+
+
+BOXES = {
+    "other lengths": ("epsilon_gamma_box", {"low": (0, 0), "high": (1, 1, 1)}, "low=(0, 0) and high=(1, 1, 1)"),
+    "an image": ("epsilon_gamma_box", {"low": np.zeros((50, 50, 3))}, "low=float64 [50, 50, 3]"),
+    "high below low": ("epsilon_gamma_box", {"low": 2.0}, "low <= high"),
+    "above 0": ("zbox", {"low": 0.5}, "leave out 0"),
+    "below 0": ("zbox", {"low": -1, "high": -0.5}, "leave out 0"),
+    "per channel": ("zbox", {"low": (0, 0)}, "per channel"),
+}
+
+
+@pytest.mark.parametrize("case", BOXES)
+def test_boxes(case):
+    """A box of the image is any range; one of all layers holds 0, which most of them read."""
+    rule, ends, words = BOXES[case]
+    assert words in sentence(lambda: explain.lrp(rule, **ends))
+    assert callable(explain.lrp("epsilon_gamma_box", low=0.5))
+
+
+@pytest.mark.parametrize("rule", ["flat", "zbox"])
+def test_bias_of_rules_without(rule):
+    """These rules read no layer's bias, but a position embedding is one for them, too."""
+    placed = lambda v, x: linear(v, jax.nn.relu(x + v[..., 0]))  # noqa: E731
+    maps = [np.asarray(explain.lrp(rule, bias=bias)(placed, WEIGHTS, IMAGE, 1, KEY)) for bias in (True, False)]
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
 
 
 def test_zero_is_no_count():

@@ -14,7 +14,7 @@ from xinv.explain import door
 from xinv.explain.engine.cut import SIDES, Tokens, cut, require_tokens
 from xinv.explain.engine.graph import one
 from xinv.explain.guided import guided_backprop
-from xinv.numbers import is_count, is_one_of, require, require_flag
+from xinv.numbers import described, is_count, is_one_of, require, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -127,8 +127,10 @@ def guided_gradcam(
 ) -> Explainer:
     """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The map is [H,W,C].
 
-    Arguments and errors as for `gradcam` and `guided_backprop`.
+    Arguments and errors as for `gradcam` and `guided_backprop`, but that the map is always upsampled.
     """
+    if upsample is None:
+        raise InputError(f"guided_gradcam's maps have the image's size: choose upsample among {', '.join(UPSAMPLING)}")
     coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
 
     @door.checked
@@ -148,9 +150,9 @@ def _map(
 ) -> Explainer:
     """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
     if upsample is not None and not is_one_of(upsample, UPSAMPLING):
-        raise InputError(f"upsample={upsample!r} is no method: choose None or one of {', '.join(UPSAMPLING)}")
+        raise InputError(f"upsample={described(upsample)} is no method: choose None or one of {', '.join(UPSAMPLING)}")
     if not is_one_of(of, SIDES):
-        raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
+        raise InputError(f"of={described(of)} is no side of a layer: choose one of {', '.join(SIDES)}")
     require_flag(relu=relu)
     require_tokens(tokens)
     named = layer is None or isinstance(layer, str) or is_count(layer, -sys.maxsize)

@@ -9,7 +9,7 @@ import numpy as np
 from xinv.explain import door
 from xinv.explain.engine import memory
 from xinv.explain.engine.graph import one
-from xinv.numbers import is_one_of, require_count, require_flag
+from xinv.numbers import described, is_one_of, require_count, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -34,7 +34,7 @@ def gradient(of: str = "logit") -> Explainer:
       InputError: `of` is neither.
     """
     if not is_one_of(of, SCORES):
-        raise InputError(f"of={of!r} is no score to explain: choose one of {', '.join(SCORES)}")
+        raise InputError(f"of={described(of)} is no score to explain: choose one of {', '.join(SCORES)}")
 
     @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
@@ -133,7 +133,7 @@ def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
       InputError: unknown method, or no steps.
     """
     if not is_one_of(method, METHODS):
-        raise InputError(f"method={method!r} is no quadrature: choose one of {', '.join(METHODS)}")
+        raise InputError(f"method={described(method)} is no quadrature: choose one of {', '.join(METHODS)}")
     require_count(steps=steps)
     if steps < 1 + (method == "riemann_trapezoid"):
         raise InputError(f"steps={steps} is too few for {method}")

@@ -9,7 +9,7 @@ from xinv.explain import door
 from xinv.explain.perturbation import coalitions, linear
 from xinv.explain.perturbation.coalitions import Baseline, Game
 from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
-from xinv.numbers import is_number, is_one_of
+from xinv.numbers import described, is_number, is_one_of
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -57,13 +57,13 @@ def lime(
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("lime", samples, 2)
     if not is_one_of(penalty, PENALTIES):
-        raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {penalty!r}")
+        raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {described(penalty)}")
     if not is_one_of(distance, DISTANCES):
-        raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {distance!r}")
+        raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {described(distance)}")
     if not is_number(kernel_width) or kernel_width <= 0:
-        raise InputError(f"lime's kernel_width is positive, not {kernel_width!r}")
+        raise InputError(f"lime's kernel_width is positive, not {described(kernel_width)}")
     if not is_number(alpha) or alpha < 0:
-        raise InputError(f"lime's alpha is at least 0, not {alpha!r}")
+        raise InputError(f"lime's alpha is at least 0, not {described(alpha)}")
 
     @functools.partial(door.checked, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:

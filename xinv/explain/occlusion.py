@@ -8,7 +8,7 @@ import numpy as np
 
 from xinv.explain import door
 from xinv.explain.perturbation.predict import predict
-from xinv.numbers import is_count
+from xinv.numbers import described, is_count
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -67,7 +67,7 @@ def _sizes(name: str, size: Size) -> tuple[int, ...]:
         size = tuple(np.asarray(size).ravel().tolist())
     sizes = size if isinstance(size, tuple) else (size, size)
     if len(sizes) not in (2, 3) or not all(is_count(n, 1) for n in sizes):
-        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {size!r}")
+        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {described(size)}")
     return sizes
 
 
