@@ -430,6 +430,15 @@ def test_limits_of_files_and_memory(tmp_path, monkeypatch):
         data.build("folder", root=root)
 
 
+@pytest.mark.parametrize("options", [{"background": ["white"]}, {"method": ["box"]}, {"crop": {}}, {"labels": 1}])
+def test_options_of_another_type_are_named(tmp_path, options):
+    (name,) = options
+    with pytest.raises(InputError, match=name):
+        data.folder(write(tmp_path, PEOPLE), **options)
+    with pytest.raises(InputError, match=r"unknown background \{\}"):
+        files.decode(encoded(picture(0)), "x", background={})
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -132,6 +132,10 @@ def test_a_wrong_root_says_what_was_looked_for(root):
         load(root / "nowhere")
     with pytest.raises(InputError, match="unknown split 'val': choose one of train, test, all"):
         load(root, split="val")
+    with pytest.raises(InputError, match=r"unknown split \['train'\]"):
+        data.idx(str(root), split=["train"])
+    with pytest.raises(InputError, match=r"no idx files of prefix \['a'\]"):
+        data.idx(str(root), prefix=["a"])
 
 
 GOOD = idx_bytes(TRAIN)

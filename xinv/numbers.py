@@ -9,6 +9,14 @@ import numpy as np
 from xinv.types import InputError
 
 
+def described(value: Any) -> str:
+    """A short form of a bad value: an array's type and shape, or its first characters."""
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return f"{value.dtype} {list(value.shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
 def is_count(value: Any, least: int) -> bool:
     """Whether `value` is a whole number of at least `least`."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= least
@@ -35,14 +43,14 @@ def optional(name: str, value: Any, default: Any, reader: str, is_read: bool) ->
     if value is None:
         return default
     if not is_read:
-        raise InputError(f"{name} is {value!r} but {reader} alone reads it: leave it out")
+        raise InputError(f"{name} is {described(value)} but {reader} alone reads it: leave it out")
     return value
 
 
 def require(holds: bool, name: str, value: Any, allowed: str) -> None:
     """InputError that says what is allowed, unless it holds."""
     if not holds:
-        raise InputError(f"{name} is {value!r} but must be {allowed}")
+        raise InputError(f"{name} is {described(value)} but must be {allowed}")
 
 
 def require_positive(**values: float) -> None:

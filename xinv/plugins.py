@@ -96,7 +96,9 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     What a stage's hash must hold: a changed default is another result.
     """
     factories = _factories(package)
-    parameters = inspect.signature(factories[hyper["name"]]).parameters if hyper["name"] in factories else {}
+    name = hyper["name"]
+    known = isinstance(name, str) and name in factories
+    parameters = inspect.signature(factories[name]).parameters if known else {}
     plain = (str, int, float, bool, tuple, type(None))
     defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, plain)}
     return {**defaults, **hyper}
@@ -104,7 +106,7 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
 
 def _factory(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
     factories = _factories(package)
-    if name not in factories:
+    if not isinstance(name, str) or name not in factories:
         raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(factories))}")
     return factories[name]
 

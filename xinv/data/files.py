@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from xinv.numbers import is_one_of
 from xinv.types import InputError
 
 MAX_FILE_BYTES = 256 * 2**20
@@ -175,7 +176,7 @@ def check_background(background: str) -> int:
     Raises:
       InputError: there is no such background.
     """
-    if background not in BACKGROUNDS:
+    if not is_one_of(background, BACKGROUNDS):
         raise InputError(f"unknown background {background!r}: choose one of {', '.join(BACKGROUNDS)}")
     return BACKGROUNDS[background]
 

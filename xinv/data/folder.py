@@ -98,8 +98,10 @@ def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
         return partial(_parent, labels, level)
     if level is not None:
         raise InputError(f"level {level} chooses a folder where labels is a word, but labels is {labels!r}")
-    if not isinstance(labels, str):
+    if callable(labels):
         return labels
+    if not isinstance(labels, str):
+        raise InputError(f"labels {labels!r} is neither a word, a regular expression nor a function")
     try:
         pattern = re.compile(labels)
     except re.error as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from xinv.data.dataset import MAX_BYTES, Dataset, create, renumber
+from xinv.numbers import is_one_of
 from xinv.types import InputError
 
 SPLITS = {"train": ("train",), "test": ("t10k",), "all": ("train", "t10k")}
@@ -55,7 +56,7 @@ def idx(
       InputError: a file is missing, truncated, of another format, or does not match its partner, or
         files of several prefixes are there.
     """
-    if split not in SPLITS:
+    if not is_one_of(split, SPLITS):
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     files = _files(Path(root), prefix)
     images, labels = zip(*(_pair(Path(root), files, part) for part in SPLITS[split]), strict=True)
@@ -76,7 +77,7 @@ def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
     if prefix is None and len(found) > 1:
         choices = ", ".join(map(repr, sorted(found)))
         raise InputError(f"{root} holds several sets of idx files: choose prefix among {choices}")
-    if prefix is not None and prefix not in found:
+    if prefix is not None and not is_one_of(prefix, found):
         choices = ", ".join(map(repr, sorted(found))) or "none"
         raise InputError(f"{root} has no idx files of prefix {prefix!r}: there are {choices}")
     return found[prefix] if prefix is not None else next(iter(found.values()), {})

@@ -72,7 +72,7 @@ def _builder(name: str, root: str) -> Any:
 
     try:
         builder = tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=root)
-    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError, OSError) as error:
+    except (tensorflow_datasets.core.DatasetNotFoundError, TypeError, ValueError, OSError) as error:
         raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
     stored = {form.value for form in builder.info.available_file_formats()}
     if RECORDS not in stored:

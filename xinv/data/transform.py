@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
+from xinv.numbers import is_one_of
 from xinv.types import InputError
 
 METHODS = {
@@ -54,7 +55,7 @@ def geometry(crop: Crop = None, resize: Size = None, grayscale: bool = False, me
         resize = _whole_numbers("resize", resize, 2, "None or (height, width)")
         if min(resize) < 1:
             raise InputError(f"resize {resize} is not a (height, width) of at least 1")
-    if method not in METHODS:
+    if not is_one_of(method, METHODS):
         raise InputError(f"unknown resize method {method!r}: choose one of {', '.join(METHODS)}")
     return Geometry(crop, resize, bool(grayscale), method)
 

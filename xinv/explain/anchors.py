@@ -17,7 +17,7 @@ from xinv.explain import door
 from xinv.explain.perturbation import coalitions
 from xinv.explain.perturbation.coalitions import Baseline
 from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
-from xinv.numbers import is_count, is_number
+from xinv.numbers import described, is_count, is_number
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -102,16 +102,16 @@ def anchors(
     baseline = coalitions.check_baseline(baseline)
     for name, share in {"threshold": threshold, "delta": delta, "tau": tau, "p_sample": p_sample}.items():
         if not is_number(share) or not 0 < share < 1:
-            raise InputError(f"anchors' {name} lies between 0 and 1, not {share!r}")
+            raise InputError(f"anchors' {name} lies between 0 and 1, not {described(share)}")
     sizes = {"batch_size": batch_size, "coverage_samples": coverage_samples, "beam_size": beam_size}
     for name, size in {**sizes, "max_rounds": max_rounds, "max_size": 1 if max_size is None else max_size}.items():
         if not is_count(size, 1):
-            raise InputError(f"anchors' {name} is at least 1, not {size!r}")
+            raise InputError(f"anchors' {name} is at least 1, not {described(size)}")
     if not is_count(max_samples, batch_size * beam_size):
-        raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {max_samples!r}")
+        raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {described(max_samples)}")
     rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))
 
-    @functools.partial(door.checked, least=2)
+    @functools.partial(door.checked, least=2, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         coverage_key, key = jax.random.split(key)
@@ -126,7 +126,7 @@ def anchors(
 
         anchor = _search(draw, covered, visible, max_size or count, rules, key)
         own = coalitions.logits(apply, variables, game, jnp.ones((1, count), bool))
-        values = jnp.where(jnp.isnan(own).any(), jnp.nan, anchor.astype(game.image.dtype))  # NaN predicts no class
+        values = door.marked(anchor.astype(game.image.dtype), own)  # NaN predicts no class
         return coalitions.paint(values, game)
 
     return explain

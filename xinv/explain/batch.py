@@ -14,7 +14,7 @@ from xinv import parallel
 from xinv.explain import door
 from xinv.explain.engine import memory
 from xinv.images import as_float
-from xinv.numbers import require, require_count
+from xinv.numbers import require_count
 from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables
 
 LARGEST = 256
@@ -54,7 +54,8 @@ def batch(
         for each; a model whose output is no finite [N,K]; or no explainer.
     """
     door.explainer(explainer)
-    require(is_key(key), "key", key, "a key, such as jax.random.key(0)")
+    door.check_model(apply)
+    door.check_key(key)
     images = door.images(images)
     classes = _classes(apply, variables, images)
     arrays = {"image": images}
@@ -116,8 +117,7 @@ def _explain_batch(one: memory.Traced, apply: Apply) -> Callable[..., jax.Array]
             return each(images, examples["label"], keys, held, variables)
         logits = door.logits(apply(variables, images), len(images))
         maps = each(images, jnp.argmax(logits, -1).astype(jnp.int32), keys, held, variables)
-        # NaN predicts no class: its map is NaN, which `batch` reports.
-        return jnp.where(jnp.isnan(logits).any(-1).reshape(-1, *(1,) * (maps.ndim - 1)), jnp.nan, maps)
+        return jax.vmap(door.marked)(maps, logits)  # NaN predicts no class: its map is NaN, which `batch` reports
 
     return explain
 
@@ -141,13 +141,6 @@ def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: 
         door.logits(apply(variables, jnp.asarray(image)), 1)
 
 
-def is_key(key: Any) -> bool:
-    """Whether it is one of JAX's keys, typed or raw."""
-    if not isinstance(key, jax.Array | np.ndarray):
-        return False
-    return key.ndim == 0 if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key.dtype == np.uint32
-
-
 def _classes(apply: Apply, variables: Variables, images: Any) -> int:
     """The number of classes of a model."""
     one = _single(images)
@@ -156,5 +149,6 @@ def _classes(apply: Apply, variables: Variables, images: Any) -> int:
 
 @functools.lru_cache(64)
 def _count(apply: Apply, treedef: Any, leaves: tuple) -> int:
-    output = jax.eval_shape(lambda *given: door.logits(apply(*given), 1), *jax.tree.unflatten(treedef, leaves))
+    variables, image = jax.tree.unflatten(treedef, leaves)
+    output = jax.eval_shape(door.classifier(apply, image.dtype), variables, image)
     return output.shape[1]

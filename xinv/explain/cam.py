@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain import door
-from xinv.explain.engine.cut import SIDES, Tokens, cut
+from xinv.explain.engine.cut import SIDES, Tokens, cut, require_tokens
 from xinv.explain.engine.graph import one
 from xinv.explain.guided import guided_backprop
-from xinv.numbers import is_count, is_one_of, require, require_flag
+from xinv.numbers import described, is_count, is_one_of, require, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -46,7 +46,7 @@ def gradcam(
       tokens: rows and columns of a transformer's patches, where its tokens are named or their grid is not found.
 
     Raises:
-      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c].
+      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c] or not of `tokens`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
@@ -96,7 +96,7 @@ def class_cams(
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         logits, pull = jax.vjp(rest, activation)
         (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
-        return jnp.einsum("kc,hwc->hwk", slopes.mean((2, 3))[:, 0], activation[0])
+        return jnp.einsum("kc,hwc->hwk", door.marked(slopes.mean((2, 3))[:, 0], logits), activation[0])
 
     return _map(cams, layer, of, upsample, relu, tokens)
 
@@ -127,8 +127,10 @@ def guided_gradcam(
 ) -> Explainer:
     """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The map is [H,W,C].
 
-    Arguments and errors as for `gradcam` and `guided_backprop`.
+    Arguments and errors as for `gradcam` and `guided_backprop`, but that the map is always upsampled.
     """
+    if upsample is None:
+        raise InputError(f"guided_gradcam's maps have the image's size: choose upsample among {', '.join(UPSAMPLING)}")
     coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
 
     @door.checked
@@ -148,12 +150,11 @@ def _map(
 ) -> Explainer:
     """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
     if upsample is not None and not is_one_of(upsample, UPSAMPLING):
-        raise InputError(f"upsample={upsample!r} is no method: choose None or one of {', '.join(UPSAMPLING)}")
+        raise InputError(f"upsample={described(upsample)} is no method: choose None or one of {', '.join(UPSAMPLING)}")
     if not is_one_of(of, SIDES):
-        raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
+        raise InputError(f"of={described(of)} is no side of a layer: choose one of {', '.join(SIDES)}")
     require_flag(relu=relu)
-    pair = tokens is None or (isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens))
-    require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
+    require_tokens(tokens)
     named = layer is None or isinstance(layer, str) or is_count(layer, -sys.maxsize)
     require(named, "layer", layer, "None, a tensor's name or a convolution's index")
 
@@ -189,4 +190,11 @@ def _overlaps(inputs: int, outputs: int) -> np.ndarray:
 
 
 def _slope(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
-    return jax.grad(lambda activation: rest(activation)[label])(activation)
+    """The gradient of the label's logit at the tensor."""
+
+    def score(activation: jax.Array) -> tuple[jax.Array, jax.Array]:
+        logits = rest(activation)
+        return logits[label], logits
+
+    slope, logits = jax.grad(score, has_aux=True)(activation)
+    return door.marked(slope, logits)

@@ -12,32 +12,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.numbers import described
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LOGITS = "apply must return logits, an array [N,K]"
+EXPLAINED = "an explainer takes"
 FLOATS = "images are finite floats, as a rule in [0,1], or uint8"
 
 
-def checked(explain: Explainer, least: int = 1) -> Explainer:
-    """An explainer whose image, label and logits are checked, and which computes in float32 at least.
+def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explainer:
+    """An explainer whose model, image, label, key and logits are checked, and which computes in float32 at least.
 
     A model of float16 or bfloat16 images gets them in that type; noise, sums and fits are float32.
 
     Args:
       explain: the explainer, of a float32 or float64 image.
       least: the number of classes that the method needs.
+      draws: whether the method reads the key.
 
     Raises:
-      InputError: when called, for an image that is no [H,W,C] of finite floats, a label that is no class, or a model
-        that returns no finite logits [N,K].
+      InputError: when called, for an image that is no [H,W,C] of finite floats, a label that is no class, a key that
+        is none where the method draws, or a model that is no function or returns no finite logits [N,K].
     """
 
     @functools.wraps(explain)
     def call(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         image = _image(image)
         _check_label(label)
+        if draws:
+            check_key(key)
         wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-        explanation = explain(_classifier(apply, image.dtype, label, least), variables, wide, label, key)
+        explanation = explain(classifier(apply, image.dtype, label, least), variables, wide, label, key)
         if is_known(explanation) and not is_finite(explanation):
             logits(apply(variables, image[None]), 1)
         return explanation.astype(wide.dtype)
@@ -124,7 +129,7 @@ def explainer(given: Any) -> Explainer:
     if getattr(given, "is_factory", False):
         raise InputError(f"{given.__name__} makes explainers and is none: give {given.__name__}()")
     if not callable(given):
-        raise InputError(f"an explainer is a function, such as explain.gradient(), not {_described(given)}")
+        raise InputError(f"an explainer is a function, such as explain.gradient(), not {described(given)}")
     return given
 
 
@@ -143,7 +148,7 @@ def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
     is_numeric = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
     if not is_numeric or array.ndim not in (0, 1, 3) or array.size == 0 or not is_finite(array):
         raise InputError(
-            f"a baseline is a finite number, one per channel, an image [H,W,C]{allowed}, not {_described(value)}"
+            f"a baseline is a finite number, one per channel, an image [H,W,C]{allowed}, not {described(value)}"
         )
     return array.astype(np.float64)
 
@@ -161,6 +166,11 @@ def filled(value: Array, image: Array) -> jax.Array:
     return jnp.broadcast_to(jnp.asarray(value.astype(image.dtype)), image.shape)
 
 
+def marked(values: Array, logits: jax.Array) -> jax.Array:
+    """What a method makes of these logits: NaN, which `checked` names, if one of any class is not finite."""
+    return jnp.where(jnp.isfinite(logits).all(), values, jnp.nan)
+
+
 def is_known(value: Any) -> bool:
     """Whether a value is a number or an array, and not traced."""
     return not isinstance(value, jax.core.Tracer)
@@ -175,20 +185,25 @@ def _image(given: Any) -> jax.Array:
     """The image that an explainer was given, [H,W,C] of floats."""
     if not isinstance(given, jax.Array):
         given = _array(given, "an image")
-    if given.ndim != 3:
-        hint = {
-            2: ": give image[..., None] if it has no channel axis",
-            4: ": give one of them, or all to explain.batch",
-        }
-        raise InputError(f"an explainer takes one image [H,W,C], not {list(given.shape)}{hint.get(given.ndim, '')}")
-    if 0 in given.shape:
-        raise InputError(f"an explainer takes one image [H,W,C], not {list(given.shape)}, which is empty")
+    _check_shape(EXPLAINED, given.shape)
     if not jnp.issubdtype(given.dtype, jnp.floating):
         hint = ": give image / 255" if given.dtype == np.uint8 else ""
         raise InputError(f"an explainer takes an image of floats in [0,1], not {given.dtype}{hint}")
     if is_known(given) and not is_finite(given):
         raise InputError("an explainer takes an image of finite floats, and this one has NaN or infinity")
     return jnp.asarray(given)
+
+
+def _check_shape(verb: str, shape: tuple[int, ...]) -> None:
+    """Raises InputError unless this is the shape of one image."""
+    hints = {
+        2: ": give image[..., None] if it has no channel axis",
+        4: ": give one of them" + (", or all to explain.batch" if verb == EXPLAINED else ""),
+    }
+    if len(shape) != 3:
+        raise InputError(f"{verb} one image [H,W,C], not {list(shape)}{hints.get(len(shape), '')}")
+    if 0 in shape:
+        raise InputError(f"{verb} one image [H,W,C], not {list(shape)}, which is empty")
 
 
 def _check_label(label: Any) -> None:
@@ -199,11 +214,41 @@ def _check_label(label: Any) -> None:
     hint = ""
     if array.ndim == 1:
         hint = ": give label[0]" if len(array) == 1 else ": give label.argmax() of a one-hot one"
-    raise InputError(f"a label is one integer, not {_described(label)}{hint}")
+    raise InputError(f"a label is one integer, not {described(label)}{hint}")
 
 
-def _classifier(apply: Apply, dtype: np.dtype, label: Array, least: int) -> Apply:
-    """The model on images of that type, with a check of its logits."""
+def check_model(apply: Any) -> None:
+    """Raises InputError for a model that is no function."""
+    if not callable(apply):
+        hint = ": give its apply" if callable(getattr(apply, "apply", None)) else ""
+        raise InputError(f"apply is a function of variables and images, not {described(apply)}{hint}")
+
+
+def check_key(key: Any) -> None:
+    """Raises InputError for what is no key of JAX's, typed or raw."""
+    is_key = False
+    if isinstance(key, jax.Array | np.ndarray):
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        is_key = key.ndim == 0 if typed else key.dtype == np.uint32
+    if not is_key:
+        raise InputError(f"key is {described(key)} but must be a key, such as jax.random.key(0)")
+
+
+def image_shape(given: Any) -> jax.ShapeDtypeStruct:
+    """The shape of an image that a model is traced for, and its type if that is a float's, otherwise float32.
+
+    Raises:
+      InputError: it is no [H,W,C].
+    """
+    given = given if _is_array_like(given) else _array(given, "an image")
+    _check_shape("a model is listed for", tuple(given.shape))
+    is_float = jnp.issubdtype(given.dtype, jnp.floating)
+    return jax.ShapeDtypeStruct(given.shape, jax.dtypes.canonicalize_dtype(given.dtype) if is_float else jnp.float32)
+
+
+def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least: int = 1) -> Apply:
+    """The model on images of that type, with a check of its logits, and of the label where one is given."""
+    check_model(apply)
 
     def classify(variables: Variables, images: Array) -> jax.Array:
         output = logits(apply(variables, images.astype(dtype)), len(images))
@@ -213,7 +258,7 @@ def _classifier(apply: Apply, dtype: np.dtype, label: Array, least: int) -> Appl
                 f"this method compares classes and the model has {classes} output: return two logits, [-z/2, z/2] of "
                 "a binary classifier's z"
             )
-        if is_known(label) and not 0 <= int(label) < classes:
+        if label is not None and is_known(label) and not 0 <= int(label) < classes:
             raise InputError(f"label {int(label)} is no class of a model with classes 0 to {classes - 1}")
         return output
 
@@ -268,11 +313,3 @@ def _check_all_finite(given: Any, rows: int = 256) -> None:
         if not is_finite(values):
             finite = np.isfinite(values).reshape(len(values), -1).all(1)
             raise InputError(f"image {start + int(np.argmin(finite))} has NaN or infinity: {FLOATS}")
-
-
-def _described(value: Any) -> str:
-    """A short form of a bad value: an array's type and shape, or its first characters."""
-    if isinstance(value, np.ndarray | jax.Array) and value.ndim:
-        return f"{value.dtype} {list(value.shape)}"
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

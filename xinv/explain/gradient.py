@@ -1,5 +1,7 @@
 """The gradient and what is made of it: one forward and one backward pass per point at which it is taken."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import numpy as np
 from xinv.explain import door
 from xinv.explain.engine import memory
 from xinv.explain.engine.graph import one
-from xinv.numbers import is_one_of, require_count, require_flag
+from xinv.numbers import described, is_one_of, require_count, require_flag
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -32,15 +34,16 @@ def gradient(of: str = "logit") -> Explainer:
       InputError: `of` is neither.
     """
     if not is_one_of(of, SCORES):
-        raise InputError(f"of={of!r} is no score to explain: choose one of {', '.join(SCORES)}")
+        raise InputError(f"of={described(of)} is no score to explain: choose one of {', '.join(SCORES)}")
 
     @door.checked
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        def score(image: jax.Array) -> jax.Array:
-            return SCORES[of](one(apply, variables)(image))[label]
+        def score(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+            logits = one(apply, variables)(image)
+            return SCORES[of](logits)[label], logits
 
-        value, slope = jax.value_and_grad(score)(image)
-        return jnp.where(jnp.isfinite(value), slope, jnp.nan)  # a score that is no number has no slope
+        slope, logits = jax.grad(score, has_aux=True)(image)
+        return door.marked(slope, logits)
 
     return explain
 
@@ -106,7 +109,7 @@ def integrated_gradients(
     base = gradient(of)
     positions, weights = quadrature(method, steps)
 
-    @door.checked
+    @functools.partial(door.checked, draws=isinstance(baseline, str))
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)
@@ -130,7 +133,7 @@ def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
       InputError: unknown method, or no steps.
     """
     if not is_one_of(method, METHODS):
-        raise InputError(f"method={method!r} is no quadrature: choose one of {', '.join(METHODS)}")
+        raise InputError(f"method={described(method)} is no quadrature: choose one of {', '.join(METHODS)}")
     require_count(steps=steps)
     if steps < 1 + (method == "riemann_trapezoid"):
         raise InputError(f"steps={steps} is too few for {method}")

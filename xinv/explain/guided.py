@@ -207,7 +207,7 @@ def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array
             return [signal if slot is clip.value else None for slot in inputs]
 
         logits, pull = walk(graph, image, rules)
-        return pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
+        return door.marked(pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype)), logits)
 
     return explain
 

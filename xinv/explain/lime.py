@@ -1,5 +1,7 @@
 """LIME: a sparse linear model of the score around one image (Ribeiro 2016)."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,7 @@ from xinv.explain import door
 from xinv.explain.perturbation import coalitions, linear
 from xinv.explain.perturbation.coalitions import Baseline, Game
 from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
-from xinv.numbers import is_number, is_one_of
+from xinv.numbers import described, is_number, is_one_of
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -55,24 +57,24 @@ def lime(
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("lime", samples, 2)
     if not is_one_of(penalty, PENALTIES):
-        raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {penalty!r}")
+        raise InputError(f"lime's penalty is {' or '.join(PENALTIES)}, not {described(penalty)}")
     if not is_one_of(distance, DISTANCES):
-        raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {distance!r}")
+        raise InputError(f"lime's distance is {' or '.join(DISTANCES)}, not {described(distance)}")
     if not is_number(kernel_width) or kernel_width <= 0:
-        raise InputError(f"lime's kernel_width is positive, not {kernel_width!r}")
+        raise InputError(f"lime's kernel_width is positive, not {described(kernel_width)}")
     if not is_number(alpha) or alpha < 0:
-        raise InputError(f"lime's alpha is at least 0, not {alpha!r}")
+        raise InputError(f"lime's alpha is at least 0, not {described(alpha)}")
 
-    @door.checked
+    @functools.partial(door.checked, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))
-        scores = coalitions.logits(apply, variables, game, present)[:, label]
+        logits = coalitions.logits(apply, variables, game, present)
+        scores = logits[:, label]
         x = present.astype(scores.dtype)
         weights = _kernel(DISTANCES[distance](game, x), kernel_width)
         values = PENALTIES[penalty](x, scores, weights, alpha)
-        values = jnp.where(jnp.isfinite(scores).all(), values, jnp.nan)  # the fit of NaN would be 0
-        return coalitions.paint(values, game)
+        return coalitions.paint(door.marked(values, logits), game)  # the fit of NaN would be 0
 
     return explain
 

@@ -45,7 +45,7 @@ from xinv.explain.engine.primitives import (
     is_pointwise,
     is_rearranging,
 )
-from xinv.numbers import is_number, is_one_of, optional, require, require_flag, require_not_negative
+from xinv.numbers import described, is_number, is_one_of, optional, require, require_flag, require_not_negative
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -104,7 +104,8 @@ def lrp(
       gamma: of "gamma", how much more positive weights count. None is 0.25.
       low, high: of "zbox", the range of intensities: a number, or one per channel of the image. None is 0 and 1. They
         are those of the image as given: where the model standardises or resizes it, so are they.
-      bias: whether biases absorb relevance. None is True, for "gnime" False.
+      bias: whether biases absorb relevance; by "flat" and "zbox", which give a layer's bias none, those of
+        normalisations and positions do. None is True, for "gnime" False.
       pool: "winner", or "average" to treat max-pooling as average pooling. None is "winner", for "gnime" "average".
       start: "class" hands back the label's logit, "logits" all logits. None is "class", for "gnime" "logits".
       gates: "signal" hands the relevance of a product with a gate to the signal (Arras et al. 2017, section 3.1);
@@ -144,13 +145,13 @@ def lrp(
 def _composite(rule: str, **given: float | bool | str | None) -> Composite:
     """The composite of that name, with the fields that were given."""
     if not is_one_of(rule, RULES):
-        raise InputError(f"rule={rule!r} is no LRP rule: choose one of {', '.join(RULES)}")
+        raise InputError(f"rule={described(rule)} is no LRP rule: choose one of {', '.join(RULES)}")
     composite = RULES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
     require_flag(bias=composite.bias)
     for name, allowed in ("pool", POOLS), ("start", STARTS), ("gates", GATES):
         value = getattr(composite, name)
         if not is_one_of(value, allowed):
-            raise InputError(f"{name}={value!r} is unknown to lrp: choose one of {', '.join(allowed)}")
+            raise InputError(f"{name}={described(value)} is unknown to lrp: choose one of {', '.join(allowed)}")
     return composite
 
 
@@ -158,17 +159,22 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
     """The ends of the z-box as arrays [] or [C].
 
     Raises:
-      InputError: they are not finite, or low <= 0 <= high does not hold for a box of all layers.
+      InputError: they are not finite, or low <= 0 <= high does not hold for a box of all layers, most of whose inputs
+        are 0 somewhere.
     """
     try:
         low, high = (np.asarray(end) for end in ends)
     except ValueError:  # ragged
         low = high = np.asarray(None)
     numbers = all(end.dtype.kind in "fiu" and end.ndim <= 1 and np.isfinite(end).all() for end in (low, high))
-    if not numbers or (low > high).any():
-        raise InputError(f"low={ends[0]!r} and high={ends[1]!r} are no range: give finite numbers, low <= high")
-    if "zbox" in (composite.convolution, composite.dense) and low.ndim + high.ndim:
-        raise InputError("bounds per channel are of the image: choose epsilon_gamma_box, where zbox treats no other")
+    given = " and ".join(f"{name}={described(end)}" for name, end in zip(("low", "high"), ends, strict=True))
+    if not numbers or (low.ndim and high.ndim and len(low) != len(high)) or (low > high).any():
+        raise InputError(f"{given} are no range: give finite numbers, or one per channel, low <= high")
+    if "zbox" in (composite.convolution, composite.dense):
+        if low.ndim + high.ndim:
+            raise InputError("bounds per channel are the image's: choose epsilon_gamma_box, whose zbox treats no other")
+        if not low <= 0 <= high:
+            raise InputError(f"{given} leave out 0, which layers read: choose epsilon_gamma_box for the image's range")
     return [np.float32(low), np.float32(high)]
 
 

@@ -3,6 +3,7 @@
 One map of the base explainer per sample.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -57,7 +58,7 @@ def _tunnel(
         )
     base = gradient() if base is None else door.explainer(base)
 
-    @door.checked
+    @functools.partial(door.checked, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         def noisy(copy_key: Key) -> jax.Array:
             noise, inner = jax.random.split(copy_key)

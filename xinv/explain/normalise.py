@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from xinv.explain import door
-from xinv.numbers import is_one_of
+from xinv.numbers import described, is_one_of
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
@@ -43,7 +43,7 @@ def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
     """
     door.explainer(explainer)
     if not is_one_of(how, SCALES):
-        raise InputError(f"how={how!r} is no scale: choose one of {', '.join(SCALES)}")
+        raise InputError(f"how={described(how)} is no scale: choose one of {', '.join(SCALES)}")
     if isinstance(explainer, Partial):
         return Partial(_scaled(how), explainer)
     return _on_scale(explainer, how)

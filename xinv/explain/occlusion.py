@@ -8,7 +8,7 @@ import numpy as np
 
 from xinv.explain import door
 from xinv.explain.perturbation.predict import predict
-from xinv.numbers import is_count
+from xinv.numbers import described, is_count
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -52,11 +52,12 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
             return jnp.where(y[:, None, None] & x[:, None] & c, covered, image)
 
         shared = jnp.asarray(image), door.filled(baseline, image)
-        logits = predict(apply, variables, cover, shared, rows)[:, label]
-        drops = (logits[-1] - logits[:-1]).reshape([len(axis) for axis in axes])
+        logits = predict(apply, variables, cover, shared, rows)
+        scores = logits[:, label]
+        drops = (scores[-1] - scores[:-1]).reshape([len(axis) for axis in axes])
         for axis in axes:  # contracts the leading axis, appends the image's
             drops = jnp.tensordot(drops, axis / axis.sum(0), axes=(0, 0), precision="highest")
-        return drops.astype(logits.dtype)
+        return door.marked(drops.astype(logits.dtype), logits[-1])
 
     return explain
 
@@ -66,7 +67,7 @@ def _sizes(name: str, size: Size) -> tuple[int, ...]:
         size = tuple(np.asarray(size).ravel().tolist())
     sizes = size if isinstance(size, tuple) else (size, size)
     if len(sizes) not in (2, 3) or not all(is_count(n, 1) for n in sizes):
-        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {size!r}")
+        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {described(size)}")
     return sizes
 
 

@@ -12,7 +12,7 @@ from xinv.explain import door
 from xinv.explain.perturbation import linear
 from xinv.explain.perturbation.predict import predict
 from xinv.images import as_float
-from xinv.numbers import is_count, is_number, is_one_of, optional
+from xinv.numbers import described, is_count, is_number, is_one_of, optional
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
@@ -47,10 +47,10 @@ def protodash(reference: Array, prototypes: int = 5, sigma: float | None = None,
             f"protodash picks 1 to R prototypes of a reference [R,H,W,C], not {prototypes!r} of {reference.shape}"
         )
     if not is_one_of(kernel, KERNELS):
-        raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {kernel!r}")
+        raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {described(kernel)}")
     sigma = optional("sigma", sigma, 2.0, "protodash's Gaussian kernel", kernel == "gaussian")
     if not is_number(sigma) or sigma <= 0:
-        raise InputError(f"protodash's sigma is positive, not {sigma!r}")
+        raise InputError(f"protodash's sigma is positive, not {described(sigma)}")
     return Partial(_explainer(int(prototypes), float(sigma), kernel), reference.astype(np.float32))
 
 
@@ -74,7 +74,7 @@ def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.
         chosen, weights = select(KERNELS[kernel], points, image.reshape(-1), allowed, prototypes, sigma)
         total = weights.sum()
         mean = jnp.tensordot(weights / jnp.where(total > 0, total, 1), reference[chosen], 1)
-        return jnp.where(jnp.isnan(logits).any(), jnp.nan, mean)  # NaN logits predict no class
+        return door.marked(mean, logits)  # NaN logits predict no class
 
     return explain
 

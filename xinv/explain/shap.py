@@ -1,5 +1,6 @@
 """Shapley values of superpixels: by regression on coalitions (KernelSHAP) and by permutations."""
 
+import functools
 from itertools import product
 from math import comb
 
@@ -53,7 +54,7 @@ def kernel_shap(
     if samples is not None:
         coalitions.check_samples("kernel_shap", samples, 3)
 
-    @door.checked
+    @functools.partial(door.checked, draws=samples is not None)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
@@ -62,10 +63,11 @@ def kernel_shap(
             present, weights = _all_coalitions(count)
         else:
             present, weights = _sample_coalitions(key, samples, count), jnp.ones(samples - 2)
-        scores = coalitions.logits(apply, variables, game, present)[:, label]
+        logits = coalitions.logits(apply, variables, game, present)
+        scores = logits[:, label]
         total, rest = scores[0] - scores[1], scores[2:] - scores[1]
         values = linear.sum_constrained(jnp.asarray(present[2:], scores.dtype), rest, weights, total)
-        return coalitions.paint(values, game)
+        return coalitions.paint(door.marked(values, logits[0]), game)
 
     return explain
 
@@ -91,16 +93,18 @@ def shapley_sampling(
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("shapley_sampling", samples, 1)
 
-    @door.checked
+    @functools.partial(door.checked, draws=True)
     def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)
         inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
         ends = np.array([[True], [False]]) & np.ones(count, bool)
-        scores = coalitions.logits(apply, variables, game, jnp.concatenate([ends, inner]))[:, label]
+        logits = coalitions.logits(apply, variables, game, jnp.concatenate([ends, inner]))
+        scores = logits[:, label]
         full, empty = (jnp.full((samples, 1), scores[i]) for i in (0, 1))
         path = jnp.concatenate([empty, scores[2:].reshape(samples, -1), full], 1)
-        return coalitions.paint(jnp.take_along_axis(jnp.diff(path), ranks, 1).mean(0), game)
+        values = jnp.take_along_axis(jnp.diff(path), ranks, 1).mean(0)
+        return coalitions.paint(door.marked(values, logits[0]), game)
 
     return explain
 

@@ -7,11 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain import door
 from xinv.explain.engine import layout
 from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
 from xinv.explain.engine.layers import is_layer
 from xinv.explain.engine.layout import CONVOLVING, Grid
 from xinv.explain.engine.primitives import SHAPING, WEIGHTED, dependent, is_pointwise
+from xinv.numbers import is_count, require
 from xinv.types import Apply, Array, InputError, Variables
 
 SIDES = ("output", "input")
@@ -53,7 +55,7 @@ def cut(
         are the tokens that the last block's attention reads (of a pre-norm block, normalised), without that token.
       of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
       tokens: rows and columns of the patches, where the model's tokens [1,T,C] are to be read as a grid: in a named
-        tensor, and where the default does not find it. Other tokens come first.
+        tensor, and where the default does not find it. Of a grid that is not known otherwise, other tokens come first.
 
     Returns:
       the tensor, and the function from it to the output, in which all that does not depend on it is held fixed. What a
@@ -61,10 +63,11 @@ def cut(
       tensor is as the model has it.
 
     Raises:
-      InputError: there is no such layer, or the output does not depend on it.
+      InputError: there is no such layer, the output does not depend on it, or its grid is not that of `tokens`.
     """
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
+    require_tokens(tokens)
     graph = trace(function, image)
     view = _View(graph, image.shape, tokens)
     slot, place = view.find(layer)
@@ -88,17 +91,34 @@ def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | No
     Args:
       apply, variables: the model's.
       image: [H,W,C]; its shape alone matters.
-      tokens: as for `cut`.
+      tokens: as for `cut`; tensors of another grid are listed as the model has them.
+
+    Raises:
+      InputError: no image, no model, or no tensor that `tokens` fit.
     """
-    graph = trace(one(apply, variables), image)
-    view = _View(graph, image.shape, tokens)
-    names = [(name, "named") for name in view.names]
-    choices = [*((number, "convolution") for number in range(len(view.convolutions))), *names]
-    found = [Named(layer, kind, _shape(*view.find(layer))) for layer, kind in choices]
-    try:
-        return [*found, Named(None, "default", _shape(*view.find(None)))]
-    except InputError:
-        return found
+    require_tokens(tokens)
+    image = door.image_shape(image)
+    graph = trace(one(door.classifier(apply, image.dtype), variables), image)
+    views = [_View(graph, image.shape, given) for given in ([tokens, None] if tokens else [None])]
+    names = [(name, "named") for name in views[0].names]
+    choices = [*((number, "convolution") for number in range(len(views[0].convolutions))), *names, (None, "default")]
+    found = []
+    for layer, kind in choices:
+        for view in views:
+            try:
+                found.append(Named(layer, kind, _shape(*view.find(layer))))
+                break
+            except InputError:  # other tokens, or no default
+                continue
+    if tokens and not any(named.shape[1:3] == tokens for named in found):
+        raise InputError(f"tokens={tokens} fit no tensor of the model: leave them out to see what it has")
+    return found
+
+
+def require_tokens(tokens: Tokens | None) -> None:
+    """Raises InputError unless these are rows and columns of patches, or None."""
+    pair = tokens is None or (isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens))
+    require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
 
 
 def _shape(slot: Slot, place: "Place") -> tuple[int, ...]:
@@ -159,23 +179,49 @@ class _View:
 
     def __init__(self, graph: Graph, shape: Sequence[int], tokens: Tokens | None):
         self.graph, self.tokens = graph, tokens
+        self.known = _View(graph, shape, None) if tokens else None
         self.layouts = layout.layouts(graph, shape, tokens)
         self.needs = layout.needs(graph)
         self.names = {e.params["name"]: e.outputs[0] for e in graph.equations if e.name == "name"}
         self.convolutions = _convolutions(graph.equations)
 
     def grid(self, slot: Slot) -> Grid | None:
-        return layout.grid(self.layouts.get(slot))
+        """Where a value has rows and columns: both, or one if the image, or an axis of the value, has the other once.
+
+        Otherwise the model has mixed the missing ones with the channels.
+        """
+        grid = layout.grid(self.layouts.get(slot))
+        if grid is None:
+            return None
+        counted = {factor.of for span in grid.spans for factor in span.factors}
+        sizes = dict(zip((layout.ROWS, layout.COLUMNS), self.graph.input.shape, strict=False))
+        single = slot.shape.count(1) > 1 and len(slot.shape) - slot.shape.count(1) <= 2
+        return grid if single or all(of in counted or sizes[of] == 1 for of in sizes) else None
 
     def find(self, layer: str | int | None) -> tuple[Slot, Place]:
-        """The tensor that `layer` stands for, and how it is read."""
+        """The tensor that `layer` stands for, and how it is read.
+
+        Raises:
+          InputError: there is none, or it has another grid than `tokens`.
+        """
+        slot, place = self._find(layer)
+        shape = _shape(slot, place)
+        if self.tokens and shape[1:3] != self.tokens:
+            raise InputError(
+                f"tokens={self.tokens} are not the rows and columns of {_called(layer)}, which is {list(shape)}: leave "
+                "them out"
+            )
+        return slot, place
+
+    def _find(self, layer: str | int | None) -> tuple[Slot, Place]:
         if layer is None and "cam" not in self.names:
             return self._default()
         layer = "cam" if layer is None else layer
         if layer in self.names:
             slot = self.names[layer]
-            grid = self._named_tokens(slot, layer) if self.tokens and len(slot.shape) == 3 else None
-            return slot, Place(grid)
+            if self.known is None or len(slot.shape) != 3:
+                return slot, Place()
+            return slot, Place(self.known.grid(slot) or self._named_tokens(slot, layer))
         count = len(self.convolutions)
         if isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count:
             convolution = self.convolutions[layer]
@@ -206,6 +252,13 @@ class _View:
 
     def _default(self) -> tuple[Slot, Place]:
         """The last feature map that all of the output's ways from rows and columns lead through."""
+        if self.known is not None:
+            try:
+                slot, place = self.known.find(None)
+            except InputError:
+                slot = None
+            if slot is not None and len(slot.shape) == 3:
+                return slot, place
         for slot in reversed(self._narrows()):
             if not self._is_projection(slot):
                 return slot, Place(self.grid(slot))

@@ -167,6 +167,7 @@ def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
 
 
 def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
+    """The layout of a product; rows or columns that a matrix of literals resizes stay what they are."""
     contracted, batched = equation.params["dimension_numbers"]
     shared = [_agreed([ours[0][a], ours[1][b]]) for a, b in zip(*batched, strict=True)]
     free = [
@@ -175,6 +176,12 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
         for axis, span in enumerate(ours[side])
         if axis not in contracted[side] and axis not in batched[side]
     ]
+    sides = [side for side in (0, 1) if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal]
+    if sides and not shared and len(contracted[0]) == 1:
+        (matrix,), (axis,) = sides[:1], contracted[1 - sides[0]]
+        place = len(free) - 1 if matrix else 0
+        size = equation.outputs[0].shape[place]
+        free[place] = _resized(ours[1 - matrix][axis], size)
     return (*shared, *free)
 
 

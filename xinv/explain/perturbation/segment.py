@@ -72,8 +72,8 @@ def fixed(labels: Labels) -> Segmenter:
         array = np.asarray(labels)
     except ValueError as error:
         raise InputError("a label map is [H,W], but its rows differ in length") from error
-    if array.ndim != 2 or array.dtype.kind not in "iu" or array.min() < 0:
-        raise InputError(f"a label map is [H,W] of integers from 0, not {array.dtype} of shape {array.shape}")
+    if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0 or array.min() < 0:
+        raise InputError(f"a label map is [H,W] of integers from 0, not {array.dtype} {list(array.shape)}")
     array = array.astype(np.int32)
 
     def given(image: Array) -> jax.Array:
