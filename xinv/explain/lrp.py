@@ -16,7 +16,7 @@ forward and one backward pass per map, and for each layer the products that its 
 | product of two signals (attention, bilinear) | half to each, in proportion to the terms (AttnLRP, eq. 15) |
 | product with a gate (squeeze-excite, GLU) | all to the signal (Arras et al. 2017), or half to each |
 | quotient of two signals | all to the dividend |
-| softmax, log_softmax or sigmoid at the end | none: the logits below it are explained |
+| softmax, log_softmax or sigmoid at the end | none: the logits below it are explained, or it is refused |
 """
 
 import functools
@@ -134,7 +134,9 @@ def lrp(
         held = roles.scales(graph.equations)
         normalised = frozenset(roles.normalised(graph.equations, held))
         graph = layered(compared(graph), normalised)
-        rules = _Rules(composite, parameters, held, normalised, roles.Gates(graph), _bounds(graph, image, low, high))
+        bounds = _bounds(graph, held, image, low, high) if "zbox" in used else {}
+        gates, sums = roles.Gates(graph), roles.partitions(graph.equations)
+        rules = _Rules(composite, parameters, held, normalised, gates, bounds, sums)
         logits, pull = walk(graph, image, rules)
         chosen = logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits))
         return pull(chosen.astype(logits.dtype))
@@ -178,7 +180,9 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
     return [np.float32(low), np.float32(high)]
 
 
-def _bounds(graph: Graph, image: Array, low: np.ndarray, high: np.ndarray) -> dict[Slot | None, list[Array]]:
+def _bounds(
+    graph: Graph, held: set[Slot], image: Array, low: np.ndarray, high: np.ndarray
+) -> dict[Slot | None, list[Array]]:
     """The least and largest values of what the first layers read, where the image lies between `low` and `high`.
 
     For None, of what other layers read.
@@ -190,6 +194,12 @@ def _bounds(graph: Graph, image: Array, low: np.ndarray, high: np.ndarray) -> di
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)
             upstream.append(equation)
+    for equation in upstream:
+        if equation.name in {"linear", *SORTING, *POOLING, "reduce_sum"} or roles.is_held(equation, held) is not None:
+            raise InputError(
+                "zbox needs the range of what the first layer reads, which this model shifts or scales by statistics "
+                "of each image: choose another rule for the first layer, such as epsilon_plus_flat"
+            )
     if low.ndim + high.ndim == 0 and all(equation.name in SHAPING | {"convert_element_type"} for equation in upstream):
         return {None: [low, high]}
     for end in low, high:
@@ -211,6 +221,7 @@ class _Rules(NamedTuple):
       normalised: what such a scale has multiplied.
       gates: ranks the factors of products.
       bounds: of the values that first layers read.
+      partitions: sums of exponentials that are no known softmax's.
     """
 
     composite: Composite
@@ -219,6 +230,7 @@ class _Rules(NamedTuple):
     normalised: frozenset[Slot]
     gates: roles.Gates
     bounds: dict[Slot | None, list[Array]]
+    partitions: set[Slot]
 
     def __call__(self, equation: Equation) -> Rule | None:
         if not any(slot.carries for slot in equation.outputs):
@@ -257,6 +269,11 @@ class _Rules(NamedTuple):
 
     def _product(self, equation: Equation) -> Rule:
         """Of two values that depend on the image."""
+        if self.partitions.intersection(equation.inputs):
+            raise InputError(
+                "lrp has no rule for a quotient of exponentials and their sum that is no softmax: if it is meant to be "
+                "one, write it as jax.nn.softmax"
+            )
         signal = roles.is_held(equation, self.held)
         if signal is None and equation.name == "div":
             signal = 0

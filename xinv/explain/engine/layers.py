@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv.explain.engine.graph import Equation, Graph, Slot, evaluate
-from xinv.explain.engine.primitives import POOLING, REARRANGING, SHAPING, SUMMING, WEIGHTED, dependent, is_unary, pruned
+from xinv.explain.engine.primitives import (
+    POOLING,
+    REARRANGING,
+    SHAPING,
+    STILL,
+    SUMMING,
+    WEIGHTED,
+    dependent,
+    is_unary,
+    pruned,
+)
 
 NAME = "layer"
 KEEPING = (REARRANGING | SUMMING | POOLING | {"div", "max", "min", "mul"}) - {"gather", "dynamic_slice", "neg", "sub"}
@@ -172,7 +182,7 @@ def _before(
 ) -> tuple[Slot, list[Equation]]:
     """The value that a layer's input is shifted, scaled and moved from, channel by channel, and the steps."""
     chain: list[Equation] = []
-    start, length, varying = slot, 0, frozenset(axes)
+    read, start, length, varying = slot, slot, 0, frozenset(axes)
     while slot in around.makers and slot not in replaced and slot not in around.normalised:
         step = around.makers[slot]
         scales = _shifts_or_scales(step, varying)
@@ -184,16 +194,15 @@ def _before(
         # Numbers that nobody learned, as that of a mean, belong to what they scale.
         if scales and not all(operand.literal for operand in step.inputs if operand.constant is not None):
             start, length = slot, len(chain)
-    return (start, chain[:length][::-1]) if start not in around.normalised else (chain[0].outputs[0], [])
+    return (start, chain[:length][::-1]) if start not in around.normalised else (read, [])
 
 
-_STILL = frozenset({"convert_element_type", "copy", "name", "optimization_barrier", "reduce_precision"})
 _AFFINE = frozenset({"add", "div", "mul", "neg", "sub"})
 
 
 def _shifts_or_scales(equation: Equation, axes: Iterable[int]) -> bool:
     """Whether it is an affine function of each channel."""
-    if equation.name in _STILL and equation.inputs[0].shape == equation.outputs[0].shape:
+    if equation.name in STILL and equation.inputs[0].shape == equation.outputs[0].shape:
         return False
     if equation.name not in _AFFINE or not is_unary(equation):
         return False
@@ -210,7 +219,7 @@ def _varies(slot: Slot) -> set[int]:
 
 def _moved(equation: Equation, axes: Axes) -> Axes | None:
     """Where the axes are after an equation that changes nothing but the shape; None after any other."""
-    if equation.name not in _STILL | SHAPING:
+    if equation.name not in STILL | SHAPING:
         return None
     if len(equation.inputs) != 1:
         return None

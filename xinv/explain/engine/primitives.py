@@ -21,6 +21,8 @@ REARRANGING = frozenset(_REARRANGING.split())
 """Primitives that copy each element to some places, where their other operands do not depend on the input."""
 
 RESHAPING = frozenset({"expand_dims", "reshape", "squeeze"})
+STILL = frozenset({"convert_element_type", "copy", "name", "optimization_barrier", "reduce_precision"})
+"""Primitives that change neither values, but for rounding, nor their places."""
 SHAPING = RESHAPING | {"broadcast_in_dim", "transpose"}
 """Primitives that change nothing but the shape, or repeat values."""
 SUMMING = frozenset({"add", "add_any", "cumsum", "linear", "reduce_sum", "reduce_window_sum", "scatter-add", "sub"})
@@ -82,18 +84,40 @@ def fused(graph: Graph) -> Graph:
     """Stretches between one value and another as single equations.
 
     A function of one value, position by position, is an "activation": x·sigmoid(x) or where(x > 0, x, x/10) are seen
-    as what they are and not as products or choices of two signals. Sums that meet again, as in x - mean(x), are one
-    "linear" equation.
+    as what they are and not as products or choices of two signals; x·x is a "square". Sums that meet again, as in
+    x - mean(x), are one "linear" equation. Equal equations of equal inputs are one.
     """
+    graph = _once(graph)
     position: dict[Slot, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
         steps, name = interior(equation, equations, position), "activation"
+        if steps is not None and equation.name == "mul" and all(step.name in STILL for step in steps[1]):
+            name = "square"
         if steps is None:
             steps, name = joined(equation, equations, position, is_fixed), "linear"
         equations.append(equation if steps is None else stretch(name, equation, *steps))
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return pruned(graph._replace(equations=tuple(equations)))
+
+
+def _once(graph: Graph) -> Graph:
+    """Without equations that compute what an earlier one has computed."""
+    same: dict[Slot, Slot] = {}
+    first: dict[tuple, Equation] = {}
+    kept = []
+    for equation in graph.equations:
+        inputs = tuple(same.get(slot, slot) for slot in equation.inputs)
+        equation = equation._replace(inputs=inputs)
+        values = tuple(slot if slot.number is None else (slot.number, slot.shape, slot.dtype) for slot in inputs)
+        earlier = equation
+        if equation.name in POINTWISE | REARRANGING | {"reduce_max", "reduce_sum"}:
+            earlier = first.setdefault((equation.name, repr(equation.params), values), equation)
+        if earlier is equation:
+            kept.append(equation)
+        else:
+            same.update(zip(equation.outputs, earlier.outputs, strict=True))
+    return graph._replace(equations=tuple(kept), output=same.get(graph.output, graph.output))
 
 
 def pruned(graph: Graph) -> Graph:

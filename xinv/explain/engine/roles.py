@@ -6,24 +6,33 @@ softmax. Values have roles, and rules ask for them.
 
 from collections.abc import Iterable, Sequence
 
+import jax
 import numpy as np
 
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, inside
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
 from xinv.explain.engine.primitives import (
     REARRANGING,
     WEIGHTED,
     dependent,
+    is_fixed,
     is_pointwise,
     is_rearranging,
     joined,
     stretch,
 )
+from xinv.types import InputError
 
 REDUCING = frozenset({"reduce_max", "reduce_sum", "reduce_window_max", "reduce_window_sum"})
 ROOTS = frozenset({"log", "pow", "rsqrt", "sqrt"})
 SOFTMAX, LOG_SOFTMAX = "softmax", "log_softmax"
-_SHIFTING = frozenset({"is_finite", "max", "reduce_max", "select_n", "stop_gradient", "sub"}) | REARRANGING
-_LOGARITHM = frozenset({"add", "exp", "log", "reduce_sum"}) | _SHIFTING
+HEADS = frozenset({SOFTMAX, LOG_SOFTMAX, "logistic"})
+_SMALL = 1e-3
+_POINTS = (-40.0, 0.0, 1.0, 40.0)
+_QUOTIENT = frozenset({"add", "div", "integer_pow", "max", "mul", "reduce_sum"}) | REARRANGING
+_SHIFTING = (
+    frozenset({"activation", "is_finite", "max", "reduce_max", "select_n", "stop_gradient", "sub"}) | REARRANGING
+)
+_LOGARITHM = frozenset({"abs", "add", "exp", "log", "reduce_sum"}) | _SHIFTING
 
 
 def spreads(equations: Iterable[Equation]) -> set[Slot]:
@@ -36,9 +45,9 @@ def spreads(equations: Iterable[Equation]) -> set[Slot]:
             even.update(equation.outputs)
             if equation.name in WEIGHTED or summed.intersection(values):
                 summed.update(equation.outputs)
-        elif values and all(slot in even for slot in values) and _keeps(equation):
+        elif values and all(slot in even for slot in values) and (_keeps(equation) or is_fixed(equation)):
             even.update(equation.outputs)
-            if equation.name in REDUCING or summed.intersection(values):
+            if equation.name in REDUCING | WEIGHTED | {"linear"} or summed.intersection(values):
                 summed.update(equation.outputs)
     return summed
 
@@ -61,6 +70,8 @@ def _is_even(equation: Equation) -> bool:
     """Whether it is the square or the absolute value of something."""
     if equation.name == "integer_pow":
         return equation.params["y"] % 2 == 0
+    if equation.name == "pow" and equation.inputs[1].number is not None:
+        return equation.inputs[1].number % 2 == 0
     values = dependent(equation.inputs)
     same = len(values) == 2 and values[0] is values[1]
     return equation.name in ("abs", "square") or (same and equation.name in WEIGHTED | {"mul"})
@@ -104,19 +115,81 @@ def softmaxes(graph: Graph) -> Graph:
 
 
 def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]) -> Equation | None:
-    """exp(x) / Σ exp(x), with or without the maximum subtracted before."""
-    if equation.name != "div":
+    """exp(x) / Σ exp(x), with or without the maximum subtracted before; or exp(log_softmax(x))."""
+    if equation.name == "exp":
+        place = position.get(equation.inputs[0])
+        before = None if place is None else equations[place]
+        if before is None or before.name != LOG_SOFTMAX:
+            return None
+        return stretch(SOFTMAX, equation, before.inputs[0], [before])._replace(params=before.params)
+    if equation.name not in ("div", "mul"):
         return None
-    way = joined(equation, equations, position, lambda e: e.name in {"div", "reduce_sum"} | REARRANGING)
-    if way is None or way[0] not in position or equations[position[way[0]]].name != "exp":
+    way = joined(equation, equations, position, lambda e: e.name in _QUOTIENT)
+    if way is None:
         return None
-    sums = [step for step in way[1] if step.name == "reduce_sum"]
-    (shifted,), exponential = equations[position[way[0]]].inputs, equations[position[way[0]]]
-    if len(sums) != 1 or sums[0].inputs[0] is not way[0]:
+    root, steps = way
+    exponential, masks = _exponential(root, equations, position)
+    sums = [number for number, step in enumerate(steps) if step.name == "reduce_sum"]
+    if exponential is None or len(sums) != 1:
         return None
-    root, before = _shifted(shifted, equations, position)
-    softmax = stretch(SOFTMAX, equation, root, [*before, exponential, *way[1]])
-    return softmax._replace(params={"axes": sums[0].params["axes"]})
+    before, total, after = steps[: sums[0]], steps[sums[0]], steps[sums[0] + 1 :]
+    inverted = sum(_inverts(step) for step in after)
+    known = all(step.outputs[0].shape == root.shape and is_rearranging(step) for step in before)
+    known &= all(is_rearranging(step) or _inverts(step) or _guards(step) for step in after)
+    numerators = equation.inputs[:1] if equation.name == "div" else equation.inputs
+    known &= bool({root, *(slot for step in before for slot in step.outputs)}.intersection(numerators))
+    if not known or inverted != (equation.name == "mul"):
+        return None
+    start, shift = _shifted(exponential.inputs[0], equations, position)
+    softmax = stretch(SOFTMAX, equation, start, [*shift, exponential, *masks, *steps])
+    return softmax._replace(params={"axes": total.params["axes"]})
+
+
+def _exponential(
+    slot: Slot, equations: Sequence[Equation], position: dict[Slot, int]
+) -> tuple[Equation | None, list[Equation]]:
+    """The exponential that a value is, but for masks, and the masks."""
+    masks: list[Equation] = []
+    while slot in position:
+        step = equations[position[slot]]
+        if step.name == "exp":
+            return step, masks[::-1]
+        if not is_rearranging(step) or step.outputs[0].shape != slot.shape or len(dependent(step.inputs)) != 1:
+            break
+        masks.append(step)
+        (slot,) = dependent(step.inputs)
+    return None, []
+
+
+def _inverts(step: Equation) -> bool:
+    """Whether it is 1/x."""
+    if step.name == "integer_pow":
+        return step.params["y"] == -1
+    return step.name == "div" and step.inputs[0].is_all(1)
+
+
+def _guards(step: Equation) -> bool:
+    """Whether it keeps a sum from 0 by a small number that nobody learned."""
+    numbers = [slot.number for slot in step.inputs if slot.constant is not None]
+    return step.name in ("add", "max") and all(n is not None and 0 <= n <= _SMALL for n in numbers)
+
+
+def partitions(equations: Iterable[Equation]) -> set[Slot]:
+    """Sums of exponentials, and what is computed of such alone: what a softmax divides by."""
+    exponentials: set[Slot] = set()
+    found: set[Slot] = set()
+    for equation in equations:
+        values = dependent(equation.inputs)
+        if equation.name == "exp":
+            exponentials.update(equation.outputs)
+        elif values and all(slot in exponentials for slot in values):
+            if equation.name == "reduce_sum":
+                found.update(equation.outputs)
+            elif is_rearranging(equation):
+                exponentials.update(equation.outputs)
+        elif values and all(slot in found for slot in values) and equation.name != "log" and _keeps(equation):
+            found.update(equation.outputs)
+    return found
 
 
 def _log_softmax(equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]) -> Equation | None:
@@ -126,6 +199,8 @@ def _log_softmax(equation: Equation, equations: Sequence[Equation], position: di
     way = joined(equation, equations, position, lambda e: e.name in _LOGARITHM)
     if way is None or not {"exp", "log", "reduce_sum"} <= {step.name for step in way[1]}:
         return None
+    if any(step.name == "activation" and step.outputs[0].shape == way[0].shape for step in way[1]):
+        return None  # not of the maximum but of x
     root, before = _shifted(way[0], equations, position)
     axes = next(step.params["axes"] for step in way[1] if step.name == "reduce_sum")
     return stretch(LOG_SOFTMAX, equation, root, [*before, *way[1]])._replace(params={"axes": axes})
@@ -143,16 +218,68 @@ def _shifted(slot: Slot, equations: Sequence[Equation], position: dict[Slot, int
 
 
 def headless(graph: Graph) -> Graph:
-    """A graph without the softmax, log_softmax or sigmoid that it ends in: its output are the logits."""
-    makers = {slot: equation for equation in graph.equations for slot in equation.outputs}
-    slot = graph.output
-    while slot in makers and is_rearranging(makers[slot]) and len(dependent(makers[slot].inputs)) == 1:
-        (slot,) = dependent(makers[slot].inputs)
-    last = makers.get(slot)
-    if last is None or last.name not in (SOFTMAX, LOG_SOFTMAX, "logistic"):
-        return graph
-    same = last._replace(name="name", params={"name": "logits"}, evaluate=lambda value: [value])
-    return graph._replace(equations=tuple(same if e is last else e for e in graph.equations))
+    """A graph without the softmax, log_softmax or sigmoid that it ends in: its output are the logits.
+
+    Raises:
+      InputError: the model ends in probabilities that are computed together, as of [1 - p, p].
+    """
+    position = {slot: number for number, equation in enumerate(graph.equations) for slot in equation.outputs}
+    frontier, passed = {graph.output}, []
+    while True:
+        latest = max(frontier, key=lambda slot: position.get(slot, -1))
+        if latest not in position:
+            return _unsquashed(graph, passed)
+        step = graph.equations[position[latest]]
+        alone = len(frontier) == 1
+        if alone and step.name in HEADS:
+            return _beheaded(graph, [*passed, step])
+        product = step.name in ("mul", "div") and len(dependent(step.inputs)) == 2
+        if product or not (step.name == "linear" or is_pointwise(step) or is_rearranging(step)):
+            return _unsquashed(graph, passed)
+        passed.append(step)
+        frontier.remove(latest)
+        frontier.update(dependent(step.inputs))
+
+
+def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
+    """The graph with those of its last steps that change values left out."""
+    if any(step.name == "linear" or len(dependent(step.inputs)) != 1 for step in steps):
+        raise InputError(
+            "the model ends in probabilities that it computes from one another: return its logits, whose relevance or "
+            "multipliers can be told"
+        )
+    changed = {id(step): step for step in steps if not is_rearranging(step) or step.name == "neg"}
+    equations = []
+    for equation in graph.equations:
+        if id(equation) in changed:
+            names = dict(name="name", params={"name": "logits"}, inputs=tuple(dependent(equation.inputs)))
+            equation = equation._replace(**names, evaluate=lambda value: [value])
+        equations.append(equation)
+    return graph._replace(equations=tuple(equations))
+
+
+def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
+    """The graph without a sigmoid, or its logarithm, that its last steps, functions of one value, amount to."""
+    for count in range(1, len(steps) + 1):
+        last = steps[:count]
+        if not _is_static(last[-1]):
+            break
+        (start,) = dependent(last[-1].inputs)
+        found = []
+        with jax.ensure_compile_time_eval():
+            for number in _POINTS:
+                values = evaluate(last[::-1], {start: np.full(start.shape, number, start.dtype)})
+                found.append(float(np.ravel(values[graph.output])[0]))
+        sigmoid = 1 / (1 + np.exp(-np.array(_POINTS)))
+        if np.allclose(found, sigmoid, atol=_SMALL) or np.allclose(found, np.log(sigmoid), atol=_SMALL):
+            return _beheaded(graph, last)
+    return graph
+
+
+def _is_static(step: Equation) -> bool:
+    constants = [slot for slot in step.inputs if slot.constant is not None]
+    alone = step.name != "linear" and len(dependent(step.inputs)) == 1
+    return alone and all(slot.static for slot in constants)
 
 
 class Gates:
@@ -164,18 +291,22 @@ class Gates:
     def rank(self, slot: Slot, shape: Sequence[int]) -> tuple[bool, bool, bool]:
         """Whether a factor of a product of that shape lies in [0,1], is repeated, is bounded; the first counts most."""
         repeated = int(np.prod(slot.shape)) < int(np.prod(shape))
+        scale, shift = 1.0, 0.0  # from the value that is looked at to the factor
         while (equation := self.makers.get(slot)) is not None:
-            name = equation.name
-            bounds = self._bounds(equation)
-            if name in (SOFTMAX, "logistic") or 0 in bounds:
-                return True, repeated, True
-            if name == "tanh" or bounds:
+            bounds = (0.0, 1.0) if equation.name in (SOFTMAX, "logistic") else self._bounds(equation)
+            if bounds:
+                numbers = [scale * bound + shift for bound in bounds if bound is not None]
+                unit = len(numbers) == 2 and min(numbers) > -_SMALL and max(numbers) < 1 + _SMALL
+                return unit, repeated, True
+            if equation.name == "tanh":
                 return False, repeated, True
             values = dependent(equation.inputs)
-            moves = is_rearranging(equation) or name in ("mul", "div", "add", "sub")
+            moves = is_rearranging(equation) or equation.name in ("mul", "div", "add", "sub")
             if len(values) != 1 or not moves:
                 break
-            repeated |= int(np.prod(values[0].shape)) < int(np.prod(slot.shape)) and name == "broadcast_in_dim"
+            one, other = _affine(equation)
+            scale, shift = scale * one, scale * other + shift
+            repeated |= int(np.prod(values[0].shape)) < int(np.prod(slot.shape)) and equation.name == "broadcast_in_dim"
             slot = values[0]
         return False, repeated, False
 
@@ -191,3 +322,23 @@ class Gates:
             steps = [step for step in (before, equation) if step is not None]
         sides = {step.name: slot.number for step in steps for slot in step.inputs if slot.constant is not None}
         return (sides["max"], sides["min"]) if {"max", "min"} <= sides.keys() else ()
+
+
+def _affine(equation: Equation) -> tuple[float, float]:
+    """The scale and shift of an affine function of one value; NaN where they are no numbers known at trace time."""
+    if equation.name == "neg":
+        return -1.0, 0.0
+    if equation.name not in ("mul", "div", "add", "sub"):
+        return 1.0, 0.0
+    left, right = (slot.number if slot.constant is not None else None for slot in equation.inputs)
+    number, first = (right, True) if equation.inputs[0].constant is None else (left, False)
+    if number is None or (equation.name == "div" and not first):
+        return float("nan"), float("nan")
+    match equation.name:
+        case "mul":
+            return number, 0.0
+        case "div":
+            return 1 / number, 0.0
+        case "add":
+            return 1.0, number
+    return (1.0, -number) if first else (-1.0, number)
