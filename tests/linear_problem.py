@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from xinv.types import Model, Observation, WhiteBox
+from xinv.types import Known, Model, Observation
 
 KEY = jax.random.key(3)
 SHAPE, CLASSES = (6, 5, 1), 4
@@ -22,12 +22,12 @@ def embed(variables, images):
     return images.reshape(len(images), -1)
 
 
-LINEAR = WhiteBox(Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS)
+LINEAR = Known(Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS)
 
 
-def guesses(attack, seen=SEEN, white_box=LINEAR, truth=IMAGES, fitted=SEEN):
-    state = attack.fit(KEY, fitted, truth, white_box=white_box)
-    return attack.predict(state, seen, white_box=white_box)
+def guesses(attack, seen=SEEN, known=LINEAR, truth=IMAGES, fitted=SEEN):
+    state = attack.fit(KEY, fitted, truth, known=known)
+    return attack.predict(state, seen, known=known)
 
 
 def softmax(z):

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from xinv import attacks, models, train
 from xinv.attacks.fredrikson import median, sharpen
-from xinv.types import Observation, WhiteBox
+from xinv.types import Known, Observation
 
 
 def digits_model():
@@ -27,19 +27,19 @@ def digits_model():
     variables = jax.jit(model.init)(KEY, images[:1])
     batch = {"image": images, "label": data.target.astype(np.int32)}
     recipe = train.Recipe(epochs=4, batch_size=64, learning_rate=3e-3)
-    return WhiteBox(model, train.fit(train.classifier_loss(model), variables, batch, KEY, recipe).variables), images
+    return Known(model, train.fit(train.classifier_loss(model), variables, batch, KEY, recipe).variables), images
 
 
 def test_mi_face_finds_an_image_that_the_model_is_sure_of():
-    white_box, images = digits_model()
+    known, images = digits_model()
     attack = attacks.fredrikson(steps=2000, learning_rate=1.0, threshold=0.05)
     seen = Observation(np.eye(10, dtype=np.float32)[[3, 8, 3]])
-    state = attack.fit(KEY, seen, images[:3], white_box=white_box)
-    confidence = np.asarray(jax.nn.softmax(white_box.model.apply(white_box.variables, state["images"])))
+    state = attack.fit(KEY, seen, images[:3], known=known)
+    confidence = np.asarray(jax.nn.softmax(known.model.apply(known.variables, state["images"])))
     np.testing.assert_allclose(confidence.diagonal(), state["confidence"], atol=1e-5)
     assert (confidence.diagonal() >= 0.95 - 1e-5).all()
     assert (state["steps"] < 2000).all()
-    np.testing.assert_array_equal(attack.predict(state, seen, white_box=white_box), state["images"][[3, 8, 3]])
+    np.testing.assert_array_equal(attack.predict(state, seen, known=known), state["images"][[3, 8, 3]])
 
 
 def literal_mi_face(label, steps, rate, patience, threshold, every):
@@ -69,7 +69,7 @@ def literal_mi_face(label, steps, rate, patience, threshold, every):
 @pytest.mark.parametrize(("patience", "threshold"), [(3, 0.0), (50, 0.2)])
 def test_mi_face_is_the_papers_algorithm(patience, threshold):
     attack = attacks.fredrikson(40, 0.3, patience, threshold, process_every=7)
-    state = attack.fit(KEY, SEEN, IMAGES, white_box=LINEAR)
+    state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     for label in range(CLASSES):
         image, steps = literal_mi_face(label, 40, 0.3, patience, threshold, 7)
         assert state["steps"][label] == steps

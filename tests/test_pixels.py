@@ -12,9 +12,9 @@ from xinv.attacks import pixels, reconstruction
 from xinv.attacks.fredrikson import median, sharpen
 from xinv.attacks.preimage import centred_logits, shift
 from xinv.attacks.search import log_uniform_search
-from xinv.types import InputError, Observation, WhiteBox
+from xinv.types import InputError, Known, Observation
 
-HEADLESS = WhiteBox(LINEAR.model._replace(head=None), WEIGHTS)
+HEADLESS = Known(LINEAR.model._replace(head=None), WEIGHTS)
 
 
 def literal_reconstruction(image, y, steps, rate, l2, tv):
@@ -45,10 +45,10 @@ def test_a_released_vector_is_taken_as_it_is():
     """Truncated and rounded, so that it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
     cut = np.where(PREDICTION.max(1, keepdims=True) == PREDICTION, np.round(PREDICTION, 1), 0).astype(np.float32)
     attack = attacks.gradient_reconstruction("class_instance", steps=3, learning_rate=0.03, l2=0.0, tv=0.0)
-    state = attack.fit(KEY, SEEN, IMAGES, white_box=LINEAR)
+    state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     starts = state["starts"][cut.argmax(1)]
     wanted = [literal_reconstruction(a, y.astype(np.float64), 3, 0.03, 0, 0) for a, y in zip(starts, cut, strict=True)]
-    np.testing.assert_allclose(attack.predict(state, Observation(cut), white_box=LINEAR), wanted, atol=2e-6)
+    np.testing.assert_allclose(attack.predict(state, Observation(cut), known=LINEAR), wanted, atol=2e-6)
 
 
 def test_instances_are_of_the_predicted_class():
@@ -86,7 +86,7 @@ def test_preimage_is_yangs_objective(distance):
     """One step without jitter or blur against central differences of Eq. 4 and 5 in float64."""
     kept = dict(alpha=6.0, alpha_weight=0.3, beta=2.0, tv_weight=0.2, floor=1e-6)
     attack = attacks.preimage("class_average", distance, 1, 0.01, jitter=0, blur=0.0, **kept)
-    state = attack.fit(KEY, SEEN, IMAGES, white_box=LINEAR)
+    state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     start = state["starts"][PREDICTION[0].argmax()].astype(np.float64)
 
     def objective(image):
@@ -102,15 +102,15 @@ def test_preimage_is_yangs_objective(distance):
         nudge[at] = 1e-5
         slope = (objective(start + nudge) - objective(start - nudge)) / 2e-5
         wanted[at] = np.clip(start[at] - 0.01 * slope, 0, 1)
-    np.testing.assert_allclose(attack.predict(state, SEEN, white_box=LINEAR)[0], wanted, atol=1e-5)
+    np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR)[0], wanted, atol=1e-5)
 
 
 def test_blur_comes_every_few_steps():
     """Without a loss worth the name, three steps of which the second blurs leave the start blurred once."""
     attack = attacks.preimage("class_average", steps=3, learning_rate=1e-12, jitter=2, blur=0.8, blur_every=2)
-    state = attack.fit(KEY, SEEN, IMAGES, white_box=LINEAR)
+    state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     wanted = pixels.blur(state["starts"][PREDICTION.argmax(1)], 0.8)
-    np.testing.assert_allclose(attack.predict(state, SEEN, white_box=LINEAR), wanted, atol=1e-6)
+    np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR), wanted, atol=1e-6)
 
 
 def test_jitter_rolls_each_image_its_own_way():
@@ -135,13 +135,13 @@ def test_jitter_rolls_each_image_its_own_way():
     ],
 )
 def test_no_guess_depends_on_its_neighbours_or_the_batch_size(attack, monkeypatch):
-    state = attack.fit(KEY, SEEN, IMAGES, white_box=LINEAR)
-    whole = attack.predict(state, SEEN, white_box=LINEAR)
-    assert whole.shape[1:] == attack.check(SEEN, IMAGES, white_box=LINEAR)
+    state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
+    whole = attack.predict(state, SEEN, known=LINEAR)
+    assert whole.shape[1:] == attack.check(SEEN, IMAGES, known=LINEAR)
     others = Observation(np.concatenate([PREDICTION[:3], np.roll(PREDICTION[3:], 1, axis=1)]))
-    np.testing.assert_allclose(attack.predict(state, others, white_box=LINEAR)[:3], whole[:3], atol=1e-6)
+    np.testing.assert_allclose(attack.predict(state, others, known=LINEAR)[:3], whole[:3], atol=1e-6)
     monkeypatch.setattr(pixels, "batch_size", lambda: 4)
-    np.testing.assert_allclose(attack.predict(state, SEEN, white_box=LINEAR), whole, atol=1e-6)
+    np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR), whole, atol=1e-6)
 
 
 def test_one_program_for_new_arrays_of_the_same_shape():
@@ -151,11 +151,11 @@ def test_one_program_for_new_arrays_of_the_same_shape():
         traces.extend(images.shape[:1] * (len(images) > 1))  # a single image is the shape check's
         return apply(variables, images)
 
-    white_box = WhiteBox(LINEAR.model._replace(apply=counted), WEIGHTS)
+    known = Known(LINEAR.model._replace(apply=counted), WEIGHTS)
     attack = attacks.gradient_reconstruction(steps=2)
-    guesses(attack, white_box=white_box)
+    guesses(attack, known=known)
     once = len(traces)
-    guesses(attack, Observation(PREDICTION[::-1].copy()), white_box._replace(variables=WEIGHTS + 1), truth=IMAGES / 2)
+    guesses(attack, Observation(PREDICTION[::-1].copy()), known._replace(variables=WEIGHTS + 1), truth=IMAGES / 2)
     assert len(traces) == once > 0
 
 
@@ -182,9 +182,9 @@ def test_fit_keeps_the_weights_of_the_best_trial_in_one_program(monkeypatch):
         return apply(variables, images)
 
     truth = DRAW.random((12, 12, 12, 1)).astype(np.float32)
-    white_box = WhiteBox(LINEAR.model._replace(apply=counted), weights)
+    known = Known(LINEAR.model._replace(apply=counted), weights)
     attack = attacks.gradient_reconstruction(steps=2, search=(3, 2))
-    state = attack.fit(KEY, SEEN, truth, white_box=white_box)
+    state = attack.fit(KEY, SEEN, truth, known=known)
     trials = state["trials"]
     assert len(traces) == 1
     assert [len(trials[name]) for name in ("l2", "tv", "ssim")] == [5, 5, 5]
@@ -222,18 +222,18 @@ DESCENTS = [
 def test_what_cannot_be_inverted_is_told(attack):
     broken = Observation(np.where(np.arange(12)[:, None] == 5, np.nan, PREDICTION))
     with pytest.raises(InputError, match="prediction 5 of class 0 is nan: prob"):
-        attack.fit(KEY, broken, IMAGES, white_box=LINEAR)
+        attack.fit(KEY, broken, IMAGES, known=LINEAR)
     with pytest.raises(InputError, match="must be finite"):
-        attack.predict(attack.fit(KEY, SEEN, IMAGES, white_box=LINEAR), broken, white_box=LINEAR)
+        attack.predict(attack.fit(KEY, SEEN, IMAGES, known=LINEAR), broken, known=LINEAR)
     for seen, images in (
         (Observation(PREDICTION[:3]), IMAGES),
         (Observation(PREDICTION[0]), IMAGES),
         (SEEN, IMAGES[0]),
     ):
         with pytest.raises(InputError, match="do not fit the others: give"):
-            attack.fit(KEY, seen, images, white_box=LINEAR)
+            attack.fit(KEY, seen, images, known=LINEAR)
     with pytest.raises(InputError, match="the known model has 4 classes, and the predictions 2"):
-        attack.fit(KEY, Observation(PREDICTION[:, :2]), IMAGES, white_box=LINEAR)
+        attack.fit(KEY, Observation(PREDICTION[:, :2]), IMAGES, known=LINEAR)
 
 
 @pytest.mark.parametrize(
@@ -260,15 +260,15 @@ def test_what_cannot_be_inverted_is_told(attack):
         (lambda: attacks.fredrikson(process_every=-1), "process_every is -1"),
         (lambda: attacks.activations(threshold=np.nan), "threshold is nan"),
         (
-            lambda: attacks.gradient_reconstruction(search=(2, 1)).check(SEEN, IMAGES, white_box=LINEAR),
+            lambda: attacks.gradient_reconstruction(search=(2, 1)).check(SEEN, IMAGES, known=LINEAR),
             "images of at least 11 pixels a side: these have",
         ),
         (
-            lambda: attacks.fredrikson().check(Observation(PREDICTION[:, :3]), IMAGES, white_box=LINEAR),
+            lambda: attacks.fredrikson().check(Observation(PREDICTION[:, :3]), IMAGES, known=LINEAR),
             "the known model has 4 classes, and the predictions 3",
         ),
         (
-            lambda: attacks.activations().check(SEEN, IMAGES, white_box=HEADLESS),
+            lambda: attacks.activations().check(SEEN, IMAGES, known=HEADLESS),
             "the known model has no embed and head",
         ),
     ],

@@ -52,7 +52,7 @@ class Attack(NamedTuple):
       predict: `(state, Observation, **holdings) -> guess[N,...]`, from observations and what an attacker may hold.
       check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot
         treat these shapes, before anything is computed. Returns the shape of one guess.
-      needs: the holdings that `fit`, `predict` and `check` take as keywords: "white_box", a `WhiteBox`.
+      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`.
     """
 
     fit: Callable[..., Any]
@@ -104,7 +104,7 @@ class Model(NamedTuple):
     head: Callable[[Variables, Array], jax.Array] | None = None
 
 
-class WhiteBox(NamedTuple):
+class Known(NamedTuple):
     """A model that an attacker can differentiate: a shadow of its own, or the target in a white-box attack."""
 
     model: Model

@@ -13,7 +13,7 @@ from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.attacks.preimage import centred_logits
 from xinv.numbers import require_count, require_positive
-from xinv.types import Array, Attack, InputError, Key, Observation, Variables, WhiteBox
+from xinv.types import Array, Attack, InputError, Key, Known, Observation, Variables
 
 STARTS = ("zeros", "normal")
 Head = Callable[[Variables, jax.Array], jax.Array]
@@ -51,29 +51,29 @@ def activations(
     require_positive(**numbers)
     require_count(steps=steps)
 
-    def fit(key: Key, observation: Observation, truth: Array, white_box: WhiteBox) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         del observation
-        first = np.zeros((1, _width(truth, white_box)), np.float32)
+        first = np.zeros((1, _width(truth, known)), np.float32)
         return {"first": first, "key": np.asarray(jax.random.key_data(key))}
 
-    def predict(state: Any, observation: Observation, white_box: WhiteBox) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
         shared = {name: np.float32(value) for name, value in numbers.items()}
-        shared |= {"variables": white_box.variables, "first": state["first"]}
-        program = _program(white_box.model.head, steps, start)
+        shared |= {"variables": known.variables, "first": state["first"]}
+        program = _program(known.model.head, steps, start)
         return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
 
-    def check(observation: Observation, truth: Any, *, white_box: WhiteBox) -> tuple[int, ...]:
-        if white_box.model.embed is None or white_box.model.head is None:
+    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+        if known.model.embed is None or known.model.head is None:
             raise InputError("the known model has no embed and head: activations need a classifier that has both")
-        pixels.check_white_box(observation, truth, white_box)
-        return (1, 1, _width(truth, white_box))
+        pixels.check_known(observation, truth, known)
+        return (1, 1, _width(truth, known))
 
-    return pixels.white_box_attack(fit, predict, check)
+    return pixels.white_box(fit, predict, check)
 
 
-def _width(truth: Any, white_box: WhiteBox) -> int:
+def _width(truth: Any, known: Known) -> int:
     image = jax.ShapeDtypeStruct((1, *truth.shape[1:]), np.float32)
-    return jax.eval_shape(white_box.model.embed, white_box.variables, image).shape[1]
+    return jax.eval_shape(known.model.embed, known.variables, image).shape[1]
 
 
 @functools.lru_cache(64)

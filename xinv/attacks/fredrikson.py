@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
+from xinv.types import Apply, Array, Attack, Key, Known, Observation
 
 
 @functools.cache
@@ -52,21 +52,19 @@ def fredrikson(
     require_positive(learning_rate=learning_rate, sigma=sigma)
     require_not_negative(threshold=threshold, sharpening=sharpening)
 
-    def fit(key: Key, observation: Observation, truth: Array, white_box: WhiteBox) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         del key
-        program = _program(
-            white_box.model.apply, tuple(truth.shape[1:]), steps, patience, process_every, sharpening, sigma
-        )
+        program = _program(known.model.apply, tuple(truth.shape[1:]), steps, patience, process_every, sharpening, sigma)
         shared = {"learning_rate": np.float32(learning_rate), "threshold": np.float32(threshold)}
-        shared["variables"] = white_box.variables
+        shared["variables"] = known.variables
         classes = np.arange(observation.prediction.shape[1], dtype=np.int32)
         return parallel.map_batches(program, shared, classes, pixels.batch_size())
 
-    def predict(state: Any, observation: Observation, white_box: WhiteBox) -> np.ndarray:
-        del white_box
+    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+        del known
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 
-    return pixels.white_box_attack(fit, predict)
+    return pixels.white_box(fit, predict)
 
 
 class _Descent(NamedTuple):

@@ -1,6 +1,6 @@
 """What the optimised inversions share: where a descent starts, its priors, filters and one loop, and the attack's form.
 
-An optimised inversion is white-box on a `WhiteBox` model. Its whole descent is one compiled program on every backend: a
+An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on every backend: a
 batch goes in, the images come out. Each example's loss is a sum over its own pixels, so the step of one example depends
 neither on its neighbours nor on the batch size.
 """
@@ -16,7 +16,7 @@ from jax import lax
 from xinv import train
 from xinv.attacks import checks
 from xinv.images import as_float
-from xinv.types import Array, Attack, InputError, Key, Observation, WhiteBox
+from xinv.types import Array, Attack, InputError, Key, Known, Observation
 
 STARTS = ("class_average", "class_instance", "random")
 _ROWS = 4096  # images read at once for the class averages
@@ -129,11 +129,11 @@ def started(start: str, starts: jax.Array, prediction: jax.Array, keys: Key) -> 
     return starts[prediction.argmax(1)]
 
 
-def check_white_box(observation: Observation, truth: Any, white_box: WhiteBox) -> tuple[int, ...]:
+def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int, ...]:
     """The shape of an image of `truth`; InputError where the known model's classes are not the observed ones."""
     checks.shapes(observation, truth)
     shape = tuple(truth.shape[1:])
-    logits = jax.eval_shape(white_box.model.apply, white_box.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
+    logits = jax.eval_shape(known.model.apply, known.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
     if logits.shape[1] != observation.prediction.shape[1]:
         observed = observation.prediction.shape[1]
         raise InputError(
@@ -142,12 +142,12 @@ def check_white_box(observation: Observation, truth: Any, white_box: WhiteBox) -
     return shape
 
 
-def white_box_attack(
-    fit: Callable[[Key, Observation, Array, WhiteBox], dict[str, Any]],
-    predict: Callable[[Any, Observation, WhiteBox], np.ndarray],
-    check: Callable[..., tuple[int, ...]] = check_white_box,
+def white_box(
+    fit: Callable[[Key, Observation, Array, Known], dict[str, Any]],
+    predict: Callable[[Any, Observation, Known], np.ndarray],
+    check: Callable[..., tuple[int, ...]] = check_known,
 ) -> Attack:
-    """The attack that has a `WhiteBox` model and trains no network; `fit` and `predict` are shown checked inputs."""
+    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown checked inputs."""
 
     def prepare(
         key: Key,
@@ -155,18 +155,18 @@ def white_box_attack(
         truth: Array,
         session: train.Session = train.Session(),  # noqa: B008 (immutable)
         *,
-        white_box: WhiteBox,
+        known: Known,
     ) -> dict[str, Any]:
         del session
-        check(observation, truth, white_box=white_box)
+        check(observation, truth, known=known)
         checks.finite(observation.prediction)
-        return fit(key, observation, truth, white_box)
+        return fit(key, observation, truth, known)
 
-    def guess(state: Any, observation: Observation, *, white_box: WhiteBox) -> np.ndarray:
+    def guess(state: Any, observation: Observation, *, known: Known) -> np.ndarray:
         checks.finite(observation.prediction)
-        return predict(state, observation, white_box)
+        return predict(state, observation, known)
 
-    return Attack(prepare, guess, check, ("white_box",))
+    return Attack(prepare, guess, check, ("known",))
 
 
 def drawn(state: Any) -> Key:

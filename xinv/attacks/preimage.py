@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
+from xinv.types import Apply, Array, Attack, Key, Known, Observation
 
 DISTANCES = ("prediction", "logits")
 
@@ -67,18 +67,18 @@ def preimage(
     require_not_negative(alpha_weight=alpha_weight, tv_weight=tv_weight, blur=blur)
     numbers = {"learning_rate": learning_rate, "alpha_weight": alpha_weight, "tv_weight": tv_weight, "floor": floor}
 
-    def fit(key: Key, observation: Observation, truth: Array, white_box: WhiteBox) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         start_key, random_key = jax.random.split(key)
         starts = pixels.class_starts(start_key, start, observation, truth)
         return {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
 
-    def predict(state: Any, observation: Observation, white_box: WhiteBox) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
         shared = {name: np.float32(value) for name, value in numbers.items()}
-        shared |= {"variables": white_box.variables, "starts": state["starts"]}
-        program = _program(white_box.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every)
+        shared |= {"variables": known.variables, "starts": state["starts"]}
+        program = _program(known.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every)
         return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
 
-    return pixels.white_box_attack(fit, predict)
+    return pixels.white_box(fit, predict)
 
 
 def centred_logits(prediction: jax.Array, floor: Array | float) -> jax.Array:

@@ -13,7 +13,7 @@ from xinv.attacks import checks, pixels
 from xinv.attacks.search import check_trials, log_uniform_search
 from xinv.images import as_float
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, InputError, Key, Observation, WhiteBox
+from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
 
 TARGETS = ("prediction", "label")
 L2_RANGE, TV_RANGE = (1e-5, 3e-2), (1e-6, 3e-2)
@@ -63,32 +63,30 @@ def gradient_reconstruction(
     if search is not None:
         check_trials(search)
 
-    def fit(key: Key, observation: Observation, truth: Array, white_box: WhiteBox) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         start_key, random_key, search_key = jax.random.split(key, 3)
         starts = pixels.class_starts(start_key, start, observation, truth)
         state = {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
         state |= {"l2": np.asarray(l2, np.float32), "tv": np.asarray(tv, np.float32)}
         if search is None:
             return state
-        return _searched(
-            search_key, functools.partial(predict, white_box=white_box), state, observation, truth, *search
-        )
+        return _searched(search_key, functools.partial(predict, known=known), state, observation, truth, *search)
 
-    def predict(state: Any, observation: Observation, white_box: WhiteBox) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
         shared = {name: state[name] for name in ("starts", "l2", "tv")}
-        shared |= {"variables": white_box.variables, "learning_rate": np.float32(learning_rate)}
-        program = _program(white_box.model.apply, start, target, steps)
+        shared |= {"variables": known.variables, "learning_rate": np.float32(learning_rate)}
+        program = _program(known.model.apply, start, target, steps)
         return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
 
-    def check(observation: Observation, truth: Any, *, white_box: WhiteBox) -> tuple[int, ...]:
-        shape = pixels.check_white_box(observation, truth, white_box)
+    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+        shape = pixels.check_known(observation, truth, known)
         if search and min(shape[:2]) < _SSIM_WINDOW:
             raise InputError(
                 f"a search by SSIM needs images of at least {_SSIM_WINDOW} pixels a side: these have {shape}"
             )
         return shape
 
-    return pixels.white_box_attack(fit, predict, check)
+    return pixels.white_box(fit, predict, check)
 
 
 def total_loss(logits: jax.Array, images: jax.Array, y: jax.Array, l2: Array, tv: Array) -> jax.Array:

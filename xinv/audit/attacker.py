@@ -156,12 +156,12 @@ class Arm(NamedTuple):
             raise InputError(f"arms read each other in a circle: {' reads '.join((*above, self.name))}")
         images = jax.ShapeDtypeStruct((2, *image), np.float32)
         attack, known, held = self.attack(), self.settings["known"], {}
-        if "white_box" in attack.needs:
+        if "known" in attack.needs:
             if not known:
                 raise InputError(
                     f"arm {self.name!r} needs a model it can differentiate: known is empty, name a classifier"
                 )
-            held = {"white_box": self.service.abstract(known, images)}
+            held = {"known": self.service.abstract(known, images)}
         shapes = {view: self._shapes(view, images, (*above, self.name)) for view in (LEARNS, SEES)}
         return attack.check(shapes[LEARNS], images, **held)
 
@@ -178,9 +178,9 @@ class Arm(NamedTuple):
 
     def _held(self, seed: int) -> dict[str, Any]:
         """What the attacker holds beside its observations, as far as the attack needs it."""
-        if "white_box" not in self.attack().needs:
+        if "known" not in self.attack().needs:
             return {}
-        return {"white_box": self.service.white_box(self.settings["known"], seed)}
+        return {"known": self.service.known(self.settings["known"], seed)}
 
     def _shapes(self, view: str, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
         release, own = self.release(view), self.maps(view, images)

@@ -19,7 +19,7 @@ from xinv.audit.stage import Create, Stages, key, state_of
 from xinv.audit.target import Own, Recorded
 from xinv.images import as_float
 from xinv.store import Stage
-from xinv.types import Apply, Array, Batch, Explainer, InputError, Model, Variables, WhiteBox
+from xinv.types import Apply, Array, Batch, Explainer, InputError, Known, Model, Variables
 
 FORWARD = 64
 """Images per forward pass of a classifier."""
@@ -127,9 +127,9 @@ class Service(NamedTuple):
         self.model(part)  # raises if there are none
         return state_of(self.classifier(part, seed))["classifier"] if self.is_trained(part) else self.target.variables
 
-    def white_box(self, part: str, seed: int) -> WhiteBox:
+    def known(self, part: str, seed: int) -> Known:
         """Returns a classifier as someone holds it who has its weights."""
-        return WhiteBox(self.model(part), self.variables(part, seed))
+        return Known(self.model(part), self.variables(part, seed))
 
     def logits(self, part: str, role: str, seed: int) -> Stage:
         """Returns a classifier's logits on a role."""
@@ -186,7 +186,7 @@ class Service(NamedTuple):
         truth = self.roles.labelled([REPORTED], seed).labels[self.settings(part)["label"]]
         return truth, np.argmax(self.prediction(part, REPORTED, seed)[0], axis=-1)
 
-    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> WhiteBox:
+    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> Known:
         """Returns a classifier of which only the shapes are known, before it is trained."""
         model = self.model(part)
         if part == "target" and self.target is not None:
@@ -196,7 +196,7 @@ class Service(NamedTuple):
         else:
             variables = jax.eval_shape(model.init, jax.random.key(0), images)
         jax.eval_shape(model.apply, variables, images)
-        return WhiteBox(model, variables)
+        return Known(model, variables)
 
     def shapes(
         self, part: str, inputs: tuple[str, ...], images: jax.ShapeDtypeStruct

@@ -17,7 +17,7 @@ from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.numbers import is_count, require_count
-from xinv.types import Batch, InputError, WhiteBox
+from xinv.types import Batch, InputError, Known
 
 SECTIONS = (
     "unit",
@@ -208,7 +208,7 @@ def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
         _trace(metrics[evaluate.UTILITY], given, {"truth": truth, "guess": maps})
 
 
-def _given(judge: WhiteBox) -> dict[str, Any]:
+def _given(judge: Known) -> dict[str, Any]:
     return {"apply": judge.model.apply, "embed": judge.model.embed, "variables": judge.variables}
 
 
