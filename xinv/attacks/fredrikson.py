@@ -60,11 +60,11 @@ def fredrikson(
         classes = np.arange(observation.prediction.shape[1], dtype=np.int32)
         return parallel.map_batches(program, shared, classes, pixels.batch_size())
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: Known | None) -> np.ndarray:
         del known
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 
-    return pixels.white_box(fit, predict)
+    return pixels.white_box(fit, predict, asks=False)
 
 
 class _Descent(NamedTuple):

@@ -144,10 +144,14 @@ def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int
 
 def white_box(
     fit: Callable[[Key, Observation, Array, Known], dict[str, Any]],
-    predict: Callable[[Any, Observation, Known], np.ndarray],
+    predict: Callable[[Any, Observation, Known | None], np.ndarray],
     check: Callable[..., tuple[int, ...]] = check_known,
+    asks: bool = True,
 ) -> Attack:
-    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown checked inputs."""
+    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown checked inputs.
+
+    Not `asks`: `predict` does without the model.
+    """
 
     def prepare(
         key: Key,
@@ -162,8 +166,10 @@ def white_box(
         checks.finite(observation.prediction)
         return fit(key, observation, truth, known)
 
-    def guess(state: Any, observation: Observation, *, known: Known) -> np.ndarray:
+    def guess(state: Any, observation: Observation, *, known: Known | None = None) -> np.ndarray:
         checks.finite(observation.prediction)
+        if asks and known is None:
+            raise InputError("predict asks the model that the attack was fitted to: give known")
         return predict(state, observation, known)
 
     return Attack(prepare, guess, check, ("known",))
