@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, ImageOps, features
 
 from xinv import data
 from xinv.audit.run import _load
@@ -110,22 +110,23 @@ def test_duplicates_can_be_dropped_and_the_first_stays(tmp_path):
     same = picture(5)
     members = {"a.png": encoded(same), "b.png": encoded(picture(6)), "c.gif": encoded(same, "gif")}
     root = write(tmp_path, {f"x/{name}": content for name, content in members.items()})
-    assert len(data.build("folder", root=root).images) == 3
+    assert len(data.build("folder", root=root, level=0).images) == 3
     kept = data.build("folder", root=root, labels=r"(?P<name>\w)\.\w+$", drop_duplicates=True)
     assert kept.classes["name"] == ("a", "b")
     np.testing.assert_array_equal(kept.images[..., 0], [same, picture(6)])
     pixel = {f"y/{i}.png": encoded(np.pad(picture(i, 3, 3), ((1, 0), (1, 0)))) for i in range(3)}
-    assert len(data.folder(write(tmp_path / "pads", pixel), crop=(0, 0, 1, 1), drop_duplicates=True).images) == 3
+    found = data.folder(write(tmp_path / "pads", pixel), crop=(0, 0, 1, 1), drop_duplicates=True, level=0)
+    assert len(found.images) == 3
 
 
 def test_sizes_and_colours_may_differ_where_the_geometry_evens_them_out(tmp_path):
     members = {"a/1.png": encoded(picture(0, 9, 7, 3)), "a/2.png": encoded(picture(1, 6, 8))}
     root = write(tmp_path, members)
     with pytest.raises(InputError, match=r"a/1.png is \(9, 7, 3\) and a/2.png is \(6, 8, 3\)\): declare resize"):
-        data.build("folder", root=root)
-    coloured = data.build("folder", root=root, crop=(0, 0, 6, 7)).images
+        data.build("folder", root=root, level=0)
+    coloured = data.build("folder", root=root, level=0, crop=(0, 0, 6, 7)).images
     np.testing.assert_array_equal(coloured, [picture(0, 9, 7, 3)[:6], np.dstack([picture(1, 6, 8)[:, :7]] * 3)])
-    found = data.build("folder", root=root, crop="centre", resize=(5, 5), grayscale=True)
+    found = data.build("folder", root=root, level=0, crop="centre", resize=(5, 5), grayscale=True)
     expected = Image.fromarray(picture(0, 9, 7, 3)).crop((0, 1, 7, 8)).convert("L").resize((5, 5), Image.BILINEAR)
     np.testing.assert_array_equal(found.images[0, ..., 0], np.asarray(expected))
 
@@ -265,8 +266,19 @@ def test_orientation_applied(tmp_path, kind, packed):
         image = Image.fromarray(np.ascontiguousarray(pixels))
         members[f"a/{orientation}.{kind}"] = _saved(image, kind=kind, exif=exif, lossless=True)
     root = pack(tmp_path / "a.tar", members) if packed else write(tmp_path, members)
-    for image in data.build("folder", root=root).images:
+    for image in data.build("folder", root=root, level=0).images:
         np.testing.assert_array_equal(image, UPRIGHT)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
+@pytest.mark.parametrize("orientation", [3, 6, 7])
+def test_orientation_of_avif(orientation):
+    """Pillow turns what the file says by boxes of its own back into EXIF, and the pixels not at all."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(picture(0, 16, 24, 3), "avif", exif=exif)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    np.testing.assert_array_equal(files.decode(content, "x"), np.asarray(upright))
 
 
 def test_damaged_exif_ignored():
@@ -295,7 +307,7 @@ MIXED = pictures("cat/1.png", "cat/more/2.png", "dog/1.png")
         (SPLIT, 0, ("train", "val"), [0, 0, 1]),
         (MIXED, 0, ("cat", "dog"), [0, 0, 1]),
         (MIXED, -1, ("cat", "dog", "more"), [0, 2, 1]),
-        (pictures("face/1.png"), None, ("face",), [0]),
+        (pictures("face/1.png"), 0, ("face",), [0]),
         (pictures("all/face/1.png", "all/face/2.png"), -1, ("face",), [0, 0]),
     ],
 )
@@ -458,10 +470,13 @@ def test_an_image_outside_any_folder_has_no_class(tmp_path):
         data.build("folder", root=write(tmp_path, {"1.png": encoded(picture(0))}))
 
 
-def test_one_deep_class_is_asked_for(tmp_path):
-    """Nothing tells whether n01/images/x.png is of the class n01 or images; a lone folder is its class."""
+def test_one_class_is_asked_for(tmp_path):
+    """Nothing tells whether n01/images/x.png is of the class n01 or images, or whether a lone folder is a class."""
     root = write(tmp_path / "deep", {"n01/images/0.png": encoded(picture(0))})
     with pytest.raises(InputError, match="all images lie in n01/images, which makes one class: choose its folder"):
         data.folder(root)
     assert data.folder(root, level=0).classes == {"label": ("n01",)}
-    assert data.folder(write(tmp_path / "flat", {"n01/0.png": encoded(picture(0))})).classes == {"label": ("n01",)}
+    root = write(tmp_path / "flat", {"images/0.png": encoded(picture(0))})
+    with pytest.raises(InputError, match=r"all images lie in images, which makes one class: .* level=0 for 'images'"):
+        data.folder(root)
+    assert data.folder(root, level=-1).classes == {"label": ("images",)}

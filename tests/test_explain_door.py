@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from door_zoo import (
     CLASSES,
+    GREY,
     HEAD,
     HYPER,
     IMAGE,
@@ -210,6 +211,15 @@ def test_images_of_batch(case):
     """Images are finite floats or bytes [N,H,W,C], even where the map would not show it: a linear model's does not."""
     given, words = BAD_IMAGES[case]
     assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, given, None, KEY))
+
+
+def test_channels_that_come_first():
+    """Where a model fails on them, the sentence says where channels belong."""
+    first = np.moveaxis(np.concatenate([IMAGES, GREY], -1), -1, 1)
+    assert "np.moveaxis" in sentence(lambda: explain.batch(made("lrp"), network, (KERNEL, HEAD), first, None, KEY))
+    assert "np.moveaxis" in sentence(lambda: direct("gradcam", image=first[0]))
+    with pytest.raises(TypeError):  # another failure is the model's own
+        direct("gradcam", lambda v, x: network(v, x, 1))
 
 
 def test_spellings_of_images():

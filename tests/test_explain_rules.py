@@ -134,6 +134,10 @@ def test_cams_of_classes_and_channels_are_those_of_gradcam():
         lambda x: jnp.where(x > 0, 1.0, 0.0) * x,
         lambda x: x * jnp.heaviside(x, 0.0),
         lambda x: jnp.where(jnp.logical_not(x < 0), x, 0),
+        lambda x: jnp.select([x > 0], [x], 0.0),
+        lambda x: jnp.piecewise(x, [x > 0], [lambda x: x, 0.0]),
+        lambda x: jnp.stack([x, jnp.zeros_like(x)]).max(0),
+        lambda x: jnp.sort(jnp.stack([x, jnp.zeros_like(x)], -1))[..., 1],
     ],
 )
 @pytest.mark.parametrize("explainer", [explain.guided_backprop(), explain.deconvolution()])
@@ -143,12 +147,32 @@ def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
 
 
 @pytest.mark.parametrize(
-    "function", [jax.nn.silu, jax.nn.gelu, jax.nn.leaky_relu, jax.nn.hard_swish, lambda x: jax.nn.relu(x) + x]
+    "function",
+    [
+        jax.nn.silu,
+        jax.nn.gelu,
+        jax.nn.leaky_relu,
+        jax.nn.hard_swish,
+        lambda x: jax.nn.relu(x) + x,
+        lambda x: jnp.stack([jax.nn.relu(x), jnp.zeros_like(x)]).max(0),
+        lambda x: jnp.stack([x, jnp.ones_like(x)]).max(0),
+        lambda x: jnp.select([x > 0], [x], -1.0),
+    ],
 )
 def test_what_is_no_relu_is_not_refused(function):
     explainer = explain.guided_backprop()
     found = jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE)
     assert found.shape == IMAGE.shape
+
+
+@pytest.mark.parametrize("minus", [lambda x: 0 - x, lambda x: -1 * x, jnp.negative])
+def test_a_minimum_between_two_changes_of_sign_is_a_relu(minus):
+    matrix = jnp.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 1.0]])
+    maps = [
+        call(explain.guided_backprop(), lambda v, x, f=f: (f(f(x - 0.5) @ v) ** 2).sum((1, 2)), matrix, images(1)[0], 0)
+        for f in (jax.nn.relu, lambda x: minus(jnp.minimum(minus(x), 0)))
+    ]
+    np.testing.assert_allclose(maps[1], maps[0], rtol=1e-6)
 
 
 @jax.custom_jvp

@@ -46,9 +46,8 @@ def folder(
       title: what to call the data set; the root's name if empty.
       level: where `labels` is a word, which folder on the way to the file is the class, counted as
         Python counts: 0 is the first below the root (`class/images/x.png`), -1 the last
-        (`train/class/x.png`). None is the last, and an error where that is a guess: if files lie at
-        different depths, or if all lie in folders of one name below folders of several. A root with
-        the one folder `face/` is a single class.
+        (`train/class/x.png`). None is the last, and an error where that is a guess or tells nothing
+        apart: if files lie at different depths, or all in folders of one name.
       background: what transparent pixels show: "white", "grey" or "black".
 
     Returns:
@@ -128,7 +127,7 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 def _check_layout(root: str, paths: list[str]) -> None:
-    """Refuses a layout that leaves open which folder is the class."""
+    """Refuses a layout that leaves open which folder is the class, or where all images are of one."""
     ordered = sorted(paths, key=lambda path: len(_folders(path)))
     least, most = ordered[0], ordered[-1]
     if not _folders(least):
@@ -147,10 +146,11 @@ def _check_layout(root: str, paths: list[str]) -> None:
             f"{root}: all images lie in folders {names[-1][0]!r}, which makes one class: choose level={level} for the"
             f" {len(names[level])} classes {', '.join(names[level][:5])}, or level=-1 for the one"
         )
-    if not several and len(names) > 1:
+    if not several:
+        choices = f"level=0 for {names[0][0]!r}" + (f" to level=-1 for {names[-1][0]!r}" if len(names) > 1 else "")
         raise InputError(
             f"{root}: all images lie in {'/'.join(column[0] for column in names)}, which makes one class: choose its"
-            f" folder with level=0 for {names[0][0]!r} to level=-1 for {names[-1][0]!r}"
+            f" folder with {choices}, or labels from the file names"
         )
 
 

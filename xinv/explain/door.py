@@ -251,7 +251,12 @@ def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least:
     check_model(apply)
 
     def classify(variables: Variables, images: Array) -> jax.Array:
-        output = logits(apply(variables, images.astype(dtype)), len(images))
+        try:
+            output = apply(variables, images.astype(dtype))
+        except Exception as error:
+            _refuse_channels_first(images.shape, error)
+            raise
+        output = logits(output, len(images))
         classes = output.shape[1]
         if classes < least:
             raise InputError(
@@ -263,6 +268,17 @@ def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least:
         return output
 
     return classify
+
+
+def _refuse_channels_first(shape: tuple[int, ...], error: Exception) -> None:
+    """Raises InputError for images that a model fails on and that look like [N,C,H,W]."""
+    if isinstance(error, InputError) or len(shape) != 4 or shape[1] not in (1, 3) or shape[-1] <= shape[1]:
+        return
+    reason = " ".join(str(error).split())[:120]
+    raise InputError(
+        f"apply fails on images {list(shape)}, whose channels seem to come first: give images [N,H,W,C], as by "
+        f"np.moveaxis(images, 1, -1), if they do ({reason})"
+    ) from error
 
 
 def _parts(output: Any, count: int) -> str:

@@ -1,6 +1,6 @@
 """Backward passes that treat ReLUs in their own way. One forward and one backward pass per map.
 
-A ReLU is recognised by what it computes and what for, not by its name: max(x, 0), -min(-x, 0), clamp(x, 0, 6),
+A ReLU is recognised by what it computes and what for, not by its name: max(x, 0), 0 - min(-x, 0), clamp(x, 0, 6),
 where(x > 0, x, 0) and its relatives, x·(x > 0), and the minimum with a constant next to one of these (ReLU6); written
 by hand or inside `jax.nn.relu` and `jax.nn.relu6`. No ReLUs are the clip of a variance in a normalisation, the clips
 that a larger function of the same value computes with (hard-swish, CELU, PReLU), the two-sided clip of a shifted value
@@ -9,6 +9,7 @@ computes a ReLU in yet another way, it is refused, because its own derivative wo
 """
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,13 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 GREATER, LESS = ("gt", "ge"), ("lt", "le")
 PROBES = np.array([-1000, -2, -0.01, 0.01, 2, 1000])
 """Where a function of one value is looked at to tell whether it is a ReLU."""
+EXTREMES = frozenset({"argmax", "argmin", "cummax", "cummin", "reduce_max", "reduce_min", "sort"})
+MOVING = EXTREMES | {"broadcast_in_dim", "concatenate", "cumsum", "expand_dims", "reshape", "slice", "squeeze", "stack"}
+"""Primitives by which a ReLU may be a choice along a new axis: of x and 0, or of cases in order."""
+ENDS = frozenset({"mul", "neg", "reduce_max", "select_n", "slice", "sub"})
+"""The last of them."""
+LONGEST = 32
+"""Steps of such a choice."""
 
 
 @cached
@@ -118,11 +126,25 @@ def _mirrored(
     """min(-x, 0) where all that reads it changes its sign: the ReLU of x."""
     found = {}
     for output, clip in clips.items():
-        readers = [equation.name for equation in equations if output in equation.inputs]
-        negated = clip.value in made and made[clip.value].name == "neg" and set(readers) == {"neg"}
-        if clip.low is None and clip.high.is_all(0) and negated:
+        if clip.low is not None or not clip.high.is_all(0) or clip.value not in made:
+            continue
+        readers = [(equation, output) for equation in equations if output in equation.inputs]
+        maker = made[clip.value]
+        if all(_turns(*reader) for reader in [*readers, *((maker, slot) for slot in dependent(maker.inputs))]):
             found[output] = clip._replace(mirrored=True)
     return found
+
+
+def _turns(equation: Equation, slot: Slot) -> bool:
+    """Whether it changes the sign of that operand: -x, c - x or -c·x."""
+    others = [other for other in equation.inputs if other is not slot]
+    if equation.name == "neg":
+        return True
+    if len(others) != 1 or others[0].constant is None:
+        return False
+    if equation.name == "sub":
+        return equation.inputs[1] is slot
+    return equation.name == "mul" and others[0].number is not None and bool(others[0].number < 0)
 
 
 def _clip(equation: Equation, made: Mapping[Slot, Equation]) -> Clip | None:
@@ -230,9 +252,9 @@ def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Slot, Clip]) -> None
     """Raises InputError where several equations, none of them a known ReLU, together compute one."""
     position: dict[Slot, int] = {}
     for number, equation in enumerate(graph.equations):
-        found = interior(equation, graph.equations, position)
+        found = interior(equation, graph.equations, position) or _choosing(equation, graph.equations, position)
         position.update(dict.fromkeys(equation.outputs, number))
-        if found is None:
+        if found is None or (found[0] in clips and clips[found[0]].low is not None):
             continue
         steps = [*found[1], equation]
         if clips.keys().isdisjoint(step.outputs[0] for step in steps) and _computes_relu(found[0], steps):
@@ -241,16 +263,54 @@ def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Slot, Clip]) -> None
             )
 
 
+def _choosing(
+    equation: Equation, equations: Sequence[Equation], position: Mapping[Slot, int]
+) -> tuple[Slot, list[Equation]] | None:
+    """The one value of its size that an equation chooses from, by an extremum over an axis, and the way there."""
+    if equation.name not in ENDS or not equation.outputs[0].carries:
+        return None
+    frontier, found = set(dependent(equation.inputs)), set()
+    size = math.prod(equation.outputs[0].shape)
+    while len(found) < LONGEST:
+        steps = [equations[number] for number in sorted(found)]
+        if len(frontier) == 1 and any(step.name in EXTREMES for step in (*steps, equation)):
+            (root,) = frontier
+            if root.carries and math.prod(root.shape) == size:
+                return root, steps
+        latest = max(frontier, key=lambda slot: position.get(slot, -1))
+        number = position.get(latest, -1)
+        if number < 0 or not (equations[number].name in MOVING or is_pointwise(equations[number])):
+            return None
+        found.add(number)
+        frontier.remove(latest)
+        frontier.update(dependent(equations[number].inputs))
+    return None
+
+
 def _computes_relu(root: Slot, steps: Sequence[Equation]) -> bool:
     """Whether the last of the steps is a positive multiple of max(root, 0), as far as can be told at trace time."""
     constants = [slot for step in steps for slot in step.inputs if slot.constant is not None]
     if any(slot.number is None for slot in constants) or any(step.name in CUSTOM for step in steps):
         return False
+    if all(map(is_pointwise, steps)):
+        results = _evaluated(steps, root, PROBES, dict.fromkeys(constants, PROBES.shape))
+    else:
+        shapes = {slot: slot.shape for slot in constants}
+        each = [_evaluated(steps, root, np.full(root.shape, probe), shapes) for probe in PROBES]
+        if any((values != values.flat[0]).any() for values in each):
+            return False
+        results = np.array([values.flat[0] for values in each])
+    slope = results[-1] / PROBES[-1]
+    return bool(slope > 0 and np.allclose(results, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0))
+
+
+def _evaluated(
+    steps: Sequence[Equation], root: Slot, value: np.ndarray, constants: Mapping[Slot, tuple[int, ...]]
+) -> np.ndarray:
+    """What the steps give at a value of `root`, at trace time; the constants are their numbers in these shapes."""
     with jax.ensure_compile_time_eval():
-        probes = jnp.asarray(PROBES, root.dtype)
-        values = {slot: jnp.full(probes.shape, slot.number, slot.dtype) for slot in constants} | {root: probes}
+        values = {slot: jnp.full(shape, slot.number, slot.dtype) for slot, shape in constants.items()}
+        values[root] = jnp.asarray(value, root.dtype)
         for step in steps:
             values.update(zip(step.outputs, step.evaluate(*(values[slot] for slot in step.inputs)), strict=True))
-        output = np.float64(values[steps[-1].outputs[0]])
-    slope = output[-1] / PROBES[-1]
-    return bool(slope > 0 and np.allclose(output, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0))
+        return np.float64(values[steps[-1].outputs[0]])
