@@ -1,7 +1,7 @@
 """Rows of configs/digits.py, against those of an earlier version of xinv.
 
-tests/fixtures/digits_rows.jsonl was written by the version before the audit was rebuilt (commit 0851af2), by this test's
-command. On one machine the rows are equal; rounding differs between processors.
+tests/fixtures/digits_rows.jsonl was written by the command below at commit 0851af2, before the audit was rebuilt. On one
+machine the rows are equal; rounding differs between processors.
 """
 
 import json

@@ -61,7 +61,7 @@ def deeplift(baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by
         rules = functools.partial(_rules, roles.scales(graph.equations))
         logits, pull = walk(graph, image, rules, start)
         multipliers = pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
-        return multipliers * (image - start) if multiply_by_inputs else multipliers
+        return door.marked(multipliers * (image - start) if multiply_by_inputs else multipliers, logits)
 
     return explain
 

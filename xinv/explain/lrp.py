@@ -139,7 +139,7 @@ def lrp(
         rules = _Rules(composite, parameters, held, normalised, gates, bounds, sums)
         logits, pull = walk(graph, image, rules)
         chosen = logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits))
-        return pull(chosen.astype(logits.dtype))
+        return door.marked(pull(chosen.astype(logits.dtype)), logits)
 
     return explain
 

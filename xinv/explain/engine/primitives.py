@@ -16,7 +16,7 @@ POINTWISE = frozenset(_POINTWISE.split())
 """Primitives whose output at a position depends on their inputs at that position alone, where shapes are equal."""
 
 _REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice expand_dims
-  gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze stop_gradient transpose"""
+  gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze stack stop_gradient transpose"""
 REARRANGING = frozenset(_REARRANGING.split())
 """Primitives that copy each element to some places, where their other operands do not depend on the input."""
 
