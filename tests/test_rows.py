@@ -1,6 +1,6 @@
 """Rows of configs/digits.py, against those of an earlier version of xinv.
 
-tests/fixtures/digits_rows.jsonl was written by the command below at commit 0851af2, before the audit was rebuilt. On one
+The command of the test wrote tests/fixtures/digits_rows.jsonl at commit 0851af2, before the audit was rebuilt. On one
 machine the rows are equal; rounding differs between processors.
 """
 
