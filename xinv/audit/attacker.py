@@ -111,7 +111,7 @@ class Arm(NamedTuple):
         """Returns the state of the attack, from what the attacker holds."""
         settings, service = self.settings[LEARNS], self.service
         if not settings["roles"]:
-            return service.classifier(settings["prediction"], seed)
+            return service.classifiers.classifier(settings["prediction"], seed)
         seen = [self.observation(LEARNS, role, seed, settings["releases"]) for role in settings["roles"]]
         observed, sources = zip(*seen, strict=True)
         known = self.settings["known"]
@@ -120,7 +120,7 @@ class Arm(NamedTuple):
             "train": service.config["attack"]["train"],
             "reads": PREDICTION in self.settings["reads"],
             "sources": sources,
-            "known": service.identity(known, seed) if known else None,
+            "known": service.classifiers.identity(known, seed) if known else None,
         }
 
         def fit(session: train.Session) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class Arm(NamedTuple):
                 raise InputError(
                     f"arm {self.name!r} needs a model it can differentiate: known is empty, name a classifier"
                 )
-            held = {"known": self.service.abstract(known, images)}
+            held = {"known": self.service.classifiers.abstract(known, images)}
         shapes = {view: self._shapes(view, images, (*above, self.name)) for view in (LEARNS, SEES)}
         return attack.check(shapes[LEARNS], images, **held)
 
@@ -180,7 +180,7 @@ class Arm(NamedTuple):
         """What the attacker holds beside its observations, as far as the attack needs it."""
         if "known" not in self.attack().needs:
             return {}
-        return {"known": self.service.known(self.settings["known"], seed)}
+        return {"known": self.service.classifiers.known(self.settings["known"], seed)}
 
     def _shapes(self, view: str, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
         release, own = self.release(view), self.maps(view, images)

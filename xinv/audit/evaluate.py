@@ -30,14 +30,19 @@ _SAMPLE = 100  # examples by which the number of queries is estimated
 
 def scores(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     """Returns each metric of reconstructions, per reported image, of one arm."""
-    service, settings = arm.service, {kind: arm.service.config["metrics"][kind] for kind in RECONSTRUCTION}
-    guess, evaluation = arm.reconstruction(seed), service.identity("evaluation", seed)
+    service, classifiers = arm.service, arm.service.classifiers
+    settings = {kind: service.config["metrics"][kind] for kind in RECONSTRUCTION}
+    guess, evaluation = arm.reconstruction(seed), classifiers.identity("evaluation", seed)
     spec = {"metrics": settings, "guess": guess.digest, "evaluation": evaluation}
 
     def compute() -> dict[str, np.ndarray]:
-        reported, judge = service.roles.labelled([REPORTED], seed), service.model("evaluation")
+        reported, judge = service.roles.labelled([REPORTED], seed), classifiers.model("evaluation")
         truths = {"image": reported.images, "label": reported.labels[service.config["evaluation"]["label"]]}
-        given = {"apply": judge.apply, "embed": judge.embed, "variables": service.variables("evaluation", seed)}
+        given = {
+            "apply": judge.apply,
+            "embed": judge.embed,
+            "variables": service.classifiers.variables("evaluation", seed),
+        }
         found = {}
         for kind, named in settings.items():
             found |= _judged(named, given, {"truth": truths[kind], "guess": guess.array("guess")})
@@ -52,12 +57,12 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 
     Without a defence the map is its own release: what insertion and deletion of defended maps are to be compared with.
     """
-    service, release = arm.service, arm.release(SEES).single()
+    service, classifiers, release = arm.service, arm.service.classifiers, arm.release(SEES).single()
     settings = service.config["metrics"][UTILITY]
     if not (service.config["defences"] and release.explains and settings):
         return {}
     (observed, sources), (maps, _) = release.observation(REPORTED, seed), release.bare().observation(REPORTED, seed)
-    explained = service.identity(release.explanation, seed)
+    explained = classifiers.identity(release.explanation, seed)
     spec = {"metrics": settings, "released": sources, "explained": explained, "reads": list(release.inputs)}
 
     def compute() -> dict[str, np.ndarray]:
@@ -65,8 +70,11 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
         truth = {"image": service.roles.images([REPORTED], seed), "explanation": maps.explanation}
         truth["label"] = np.argmax(prediction, axis=-1).astype(np.int32)
         given = {}
-        if not service.is_recorded(release.explanation):
-            model, variables = service.model(release.explanation), service.variables(release.explanation, seed)
+        if not service.classifiers.is_recorded(release.explanation):
+            model, variables = (
+                service.classifiers.model(release.explanation),
+                service.classifiers.variables(release.explanation, seed),
+            )
             given = {"apply": model.apply, "embed": model.embed, "variables": variables}
             given["release"] = released_maps(release, seed)
         return _judged(settings, given, {"truth": truth, "guess": observed.explanation})
@@ -140,9 +148,11 @@ def released_maps(release: Release, seed: int) -> Partial:
     """Returns the service that a release comes from: a pytree `(images, labels, keys) -> released maps [N,h,w,c]`."""
     service, parts = release.service, (release.prediction, release.explanation)
     explainers = tuple(service.explainer(name, seed, release.explanation) for name in release.inputs)
-    variables = tuple(service.variables(part, seed) for part in parts)
+    variables = tuple(service.classifiers.variables(part, seed) for part in parts)
     defence, state = release.chain.applied(seed) if release.defences else (None, {})
-    return Partial(_explains(explainers, *(service.model(part).apply for part in parts), defence), variables, state)
+    return Partial(
+        _explains(explainers, *(service.classifiers.model(part).apply for part in parts), defence), variables, state
+    )
 
 
 def metric(name: str, hyper: Config, given: Config) -> Partial:
@@ -181,7 +191,7 @@ def _queries(release: Release, role: str, seed: int) -> float:
 
 def _attribute_f1(service: Service, name: str, truth: np.ndarray, answers: np.ndarray) -> float:
     """F1 of an attribute's presence, or of one with several values the mean over these."""
-    f1 = classification.binary_f1 if service.classes(name) == 2 else classification.weighted_f1
+    f1 = classification.binary_f1 if service.classifiers.classes(name) == 2 else classification.weighted_f1
     return f1(truth, answers)
 
 
@@ -190,10 +200,10 @@ def _attribute(arm: Arm, name: str, guess: Stage, seed: int) -> Stage:
     service = arm.service
 
     def compute() -> dict[str, np.ndarray]:
-        answer, variables = _classify(service.model(name).apply), service.variables(name, seed)
+        answer, variables = _classify(service.classifiers.model(name).apply), service.classifiers.variables(name, seed)
         return {"said": parallel.map_batches(answer, variables, guess.array("guess"), FORWARD)}
 
-    spec = {"judge": service.identity(name, seed), "guess": guess.digest}
+    spec = {"judge": service.classifiers.identity(name, seed), "guess": guess.digest}
     return service.stages.computed("attribute", f"{name} of {arm.name}, seed {seed}", spec, compute)
 
 

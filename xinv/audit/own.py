@@ -13,7 +13,7 @@ from xinv.audit import target
 from xinv.audit.results import Config, Rows
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.run import audited
-from xinv.audit.service import Service
+from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.audit.validate import sections
 from xinv.data import dataset
@@ -81,7 +81,7 @@ def release(
         found = _dataset(images, prediction, labels, title)
         recorded = target.recorded("the release", found, LABEL, prediction, explanations)
         roles = Roles(found, None, config["data"], {})
-        rows = audited(Service(config, roles, Stages(stages, folder), recorded), folder, started)
+        rows = audited(Service(Classifiers(config, roles, Stages(stages, folder), recorded)), folder, started)
     report.render(folder)
     return rows
 

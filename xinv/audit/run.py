@@ -14,7 +14,7 @@ from xinv.audit import target as targets
 from xinv.audit.attacker import SEES, Arm, arms
 from xinv.audit.results import Config, Rows
 from xinv.audit.roles import REPORTED, Roles
-from xinv.audit.service import Service
+from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.metrics import classification
 from xinv.store import Stage, Store
@@ -38,7 +38,9 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
         dataset = _load(config["data"])
         auxiliary = _load(config["data"]["auxiliary"]) if config["data"]["auxiliary"] else None
         roles = Roles(dataset, auxiliary, config["data"], {})
-        service = Service(config, roles, Stages(stages, workdir, checkpoint_seconds), _target(config, roles))
+        service = Service(
+            Classifiers(config, roles, Stages(stages, workdir, checkpoint_seconds), _target(config, roles))
+        )
         return audited(service, workdir, started)
 
 
@@ -52,12 +54,12 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
     # Compute
     results.begin(workdir, config)
     rows, curves = [], []
-    for seed in service.seeds:
+    for seed in service.classifiers.seeds:
         found, lines = _audit(service, seed)
         rows += found
         curves += lines
     # Write
-    first = service.seeds[0]
+    first = service.classifiers.seeds[0]
     used = None if done else environment.describe() | {"seconds": round(time.monotonic() - started, 1)}
     examples, factors = _examples(service, first), _factors(service)
     results.finish(workdir, rows, curves, examples, factors, _describe(service, first), used)
@@ -98,10 +100,10 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
         curves.extend({"seed": seed, "stage": stage, "arm": name, **line} for line in learned.json("history"))
 
     # The classifiers
-    for part in service.parts():
+    for part in service.classifiers.parts():
         report(part, None, evaluate.classified(service, part, seed))
-        if service.is_trained(part):
-            trained(part, part, service.classifier(part, seed))
+        if service.classifiers.is_trained(part):
+            trained(part, part, service.classifiers.classifier(part, seed))
     # Each attack, and what the defences that it meets cost
     for arm in arms(service):
         trained("attack", arm.name, arm.learned(seed))
@@ -133,14 +135,16 @@ def _examples(service: Service, seed: int) -> dict[str, np.ndarray]:
             scores = evaluate.scores(arm, seed)
             if "ssim" in scores:
                 result[f"ssim/{arm.name}"] = scores["ssim"][shown]
-    for part in service.parts():
-        result[f"confusion/{part}"] = classification.confusion(*service.answers(part, seed), service.classes(part))
+    for part in service.classifiers.parts():
+        result[f"confusion/{part}"] = classification.confusion(
+            *service.answers(part, seed), service.classifiers.classes(part)
+        )
     return result
 
 
 def _factors(service: Service) -> dict[str, np.ndarray]:
     """What Zhao 2021, Figure 6, sets against each other, per reported image of all seeds in turn."""
-    found = [evaluate.factors(service, seed) for seed in service.seeds]
+    found = [evaluate.factors(service, seed) for seed in service.classifiers.seeds]
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 

@@ -26,8 +26,8 @@ FORWARD = 64
 CLASSIFIERS = ("target", "evaluation")
 
 
-class Service(NamedTuple):
-    """The classifiers of a config on its roles.
+class Classifiers(NamedTuple):
+    """The classifiers of a config: trained here, or brought by the user.
 
     Attributes:
       config: complete and plain.
@@ -93,13 +93,13 @@ class Service(NamedTuple):
     def classifier(self, part: str, seed: int) -> Stage:
         """Returns a classifier that is trained for this audit."""
         settings, own = self.settings(part), self.own(part)
-        soft_labels, sources = self._soft_labels(settings, seed)
+        soft_labels, sources = _soft_labels(self, settings, seed)
         how = plugins.complete(models, settings["model"]) if own is None else {"like": own.fingerprint}
         spec = self.roles.spec(seed, settings["roles"])
         spec |= {"part": part, "settings": settings, "model": how, "sources": sources}
 
         def fit(session: train.Session) -> dict[str, Any]:
-            batch = self._training_data(settings, soft_labels, seed)
+            batch = _training_data(self.roles, settings, soft_labels, seed)
             fit_key = key(seed, part, "fit")
             if own is not None and own.train is not None:
                 return {"classifier": own.train(*batch.values(), fit_key)}
@@ -131,36 +131,69 @@ class Service(NamedTuple):
         """Returns a classifier as someone holds it who has its weights."""
         return Known(self.model(part), self.variables(part, seed))
 
+    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> Known:
+        """Returns a classifier of which only the shapes are known, before it is trained."""
+        model = self.model(part)
+        if part == "target" and self.target is not None:
+            variables = jax.eval_shape(lambda: self.target.variables)
+        elif self.own(part) is not None and self.own(part).train is not None:
+            variables = jax.eval_shape(lambda: self.own(part).variables)
+        else:
+            variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        jax.eval_shape(model.apply, variables, images)
+        return Known(model, variables)
+
+
+class Service(NamedTuple):
+    """What the classifiers of a config predict on its roles, and how that is explained."""
+
+    classifiers: Classifiers
+
+    @property
+    def config(self) -> Config:
+        """The config."""
+        return self.classifiers.config
+
+    @property
+    def roles(self) -> Roles:
+        """Who may see which images."""
+        return self.classifiers.roles
+
+    @property
+    def stages(self) -> Stages:
+        """Where results are kept."""
+        return self.classifiers.stages
+
     def logits(self, part: str, role: str, seed: int) -> Stage:
         """Returns a classifier's logits on a role."""
-        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.identity(part, seed)}
+        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.classifiers.identity(part, seed)}
 
         def compute() -> dict[str, Array]:
-            answer, images = _answer(self.model(part).apply), self.roles.images([role], seed)
-            return {"logits": parallel.map_batches(answer, self.variables(part, seed), images, FORWARD)}
+            answer, images = _answer(self.classifiers.model(part).apply), self.roles.images([role], seed)
+            return {"logits": parallel.map_batches(answer, self.classifiers.variables(part, seed), images, FORWARD)}
 
         return self.stages.computed("logits", f"{part} on {role}, seed {seed}", spec, compute)
 
     def prediction(self, part: str, role: str, seed: int) -> tuple[Array, list[str]]:
         """Returns a classifier's probabilities [N,K] on a role, and the digests of what they come from."""
-        if self.is_recorded(part):
-            spec = self.roles.spec(seed, [role]) | {"role": role, "recorded": self.target.fingerprint}
+        if self.classifiers.is_recorded(part):
+            spec = self.roles.spec(seed, [role]) | {"role": role, "recorded": self.classifiers.target.fingerprint}
             rows = self._indices(role, seed)
-            return np.asarray(self.target.prediction[rows], np.float32), [store.digest(spec)]
+            return np.asarray(self.classifiers.target.prediction[rows], np.float32), [store.digest(spec)]
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
     def explanation(self, name: str, role: str, seed: int, part: str = "target") -> tuple[Array, list[str]]:
         """Returns explanations [N,h,w,c] of the classes that a classifier predicts on a role, and their digests."""
-        if self.is_recorded(part):
+        if self.classifiers.is_recorded(part):
             return self._recorded_maps(name, role, seed)
         settings, logits = self.config["explanations"][name], self.logits(part, role, seed)
-        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.identity(part, seed)}
+        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.classifiers.identity(part, seed)}
         spec |= {"explainer": plugins.complete(explain, settings)}
 
         def fill(create: Create) -> None:
             images, explainer = self.roles.images([role], seed), self.explainer(name, seed, part)
-            arguments = explainer, self.model(part).apply, self.variables(part, seed), images
+            arguments = explainer, self.classifiers.model(part).apply, self.classifiers.variables(part, seed), images
             maps = create("explanation", (len(images), *map_shape(*arguments)))
             labels = logits.array("logits").argmax(axis=-1)
             explain.batch(*arguments, labels, key(seed, "explain", role), out=maps)
@@ -176,43 +209,31 @@ class Service(NamedTuple):
         settings, given = self.config["explanations"][name], {}
         factory = {key: value for key, value in settings.items() if key not in ("normalise", "reference")}
         if "reference" in settings:
-            images = self.roles.images(self.settings(part)["roles"], seed)
+            images = self.roles.images(self.classifiers.settings(part)["roles"], seed)
             positions = np.linspace(0, len(images) - 1, min(settings["reference"], len(images))).astype(int)
             given = {"reference": images[positions]}
         return explain.normalise(explain.build(given=given, **factory), settings["normalise"])
 
     def answers(self, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the true and the predicted class per reported image."""
-        truth = self.roles.labelled([REPORTED], seed).labels[self.settings(part)["label"]]
+        truth = self.roles.labelled([REPORTED], seed).labels[self.classifiers.settings(part)["label"]]
         return truth, np.argmax(self.prediction(part, REPORTED, seed)[0], axis=-1)
-
-    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> Known:
-        """Returns a classifier of which only the shapes are known, before it is trained."""
-        model = self.model(part)
-        if part == "target" and self.target is not None:
-            variables = jax.eval_shape(lambda: self.target.variables)
-        elif self.own(part) is not None and self.own(part).train is not None:
-            variables = jax.eval_shape(lambda: self.own(part).variables)
-        else:
-            variables = jax.eval_shape(model.init, jax.random.key(0), images)
-        jax.eval_shape(model.apply, variables, images)
-        return Known(model, variables)
 
     def shapes(
         self, part: str, inputs: tuple[str, ...], images: jax.ShapeDtypeStruct
     ) -> tuple[jax.ShapeDtypeStruct, list[tuple[int, ...]]]:
         """Returns the shapes of a classifier's predictions and of its maps, without computing anything."""
-        if self.is_recorded(part):
+        if self.classifiers.is_recorded(part):
             maps = [np.shape(self._find(name))[1:] for name in inputs]
-            return jax.ShapeDtypeStruct((images.shape[0], self.classes(part)), np.float32), maps
-        known = self.abstract(part, images)
+            return jax.ShapeDtypeStruct((images.shape[0], self.classifiers.classes(part)), np.float32), maps
+        known = self.classifiers.abstract(part, images)
         prediction = jax.eval_shape(known.model.apply, known.variables, images)
         explainers = [self.explainer(name, self.config["seed"]) for name in inputs]
         return prediction, [map_shape(one, known.model.apply, known.variables, images) for one in explainers]
 
     def _find(self, name: str) -> Array:
         """A recorded explanation of all images, by its name in the config."""
-        settings, found = self.config["explanations"][name], self.target.explanations
+        settings, found = self.config["explanations"][name], self.classifiers.target.explanations
         if settings["name"] not in found:
             allowed = ", ".join(found) or "none"
             raise InputError(f"the recorded target has no explanation {settings['name']!r}: it has {allowed}")
@@ -220,7 +241,11 @@ class Service(NamedTuple):
 
     def _recorded_maps(self, name: str, role: str, seed: int) -> tuple[Array, list[str]]:
         settings, found = self.config["explanations"][name], self._find(name)
-        spec = self.roles.spec(seed, [role]) | {"role": role, "recorded": self.target.fingerprint, "settings": settings}
+        spec = self.roles.spec(seed, [role]) | {
+            "role": role,
+            "recorded": self.classifiers.target.fingerprint,
+            "settings": settings,
+        }
 
         def fill(create: Create) -> None:
             scale, indices = jax.jit(jax.vmap(explain.SCALES[settings["normalise"]])), self._indices(role, seed)
@@ -238,20 +263,22 @@ class Service(NamedTuple):
             raise InputError(f"role {role!r} has auxiliary images, about which the recorded target released nothing")
         return indices
 
-    def _soft_labels(self, settings: Config, seed: int) -> tuple[np.ndarray | None, list[str]]:
-        """What a teacher releases of the images that a classifier learns from, and its digests."""
-        if "teacher" not in settings:
-            return None, []
-        teacher = settings["teacher"]
-        release = Release(self, (), teacher["prediction"], defences=tuple(teacher["defences"]))
-        seen, sources = zip(*(release.observation(role, seed) for role in settings["roles"]), strict=True)
-        return np.concatenate([observed.prediction for observed in seen]), [one for part in sources for one in part]
 
-    def _training_data(self, settings: Config, soft_labels: np.ndarray | None, seed: int) -> Batch:
-        if soft_labels is not None:
-            return {"image": self.roles.images(settings["roles"], seed), "label": soft_labels}
-        dataset = self.roles.labelled(settings["roles"], seed)
-        return {"image": dataset.images, "label": dataset.labels[settings["label"]]}
+def _soft_labels(classifiers: Classifiers, settings: Config, seed: int) -> tuple[np.ndarray | None, list[str]]:
+    """What a teacher releases of the images that a classifier learns from, and its digests."""
+    if "teacher" not in settings:
+        return None, []
+    teacher = settings["teacher"]
+    release = Release(Service(classifiers), (), teacher["prediction"], defences=tuple(teacher["defences"]))
+    seen, sources = zip(*(release.observation(role, seed) for role in settings["roles"]), strict=True)
+    return np.concatenate([observed.prediction for observed in seen]), [one for part in sources for one in part]
+
+
+def _training_data(roles: Roles, settings: Config, soft_labels: np.ndarray | None, seed: int) -> Batch:
+    if soft_labels is not None:
+        return {"image": roles.images(settings["roles"], seed), "label": soft_labels}
+    dataset = roles.labelled(settings["roles"], seed)
+    return {"image": dataset.images, "label": dataset.labels[settings["label"]]}
 
 
 def map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: data.Images) -> tuple[int, ...]:

@@ -71,7 +71,7 @@ def validate(service: Service) -> None:
       InputError: a name does not exist, or a shape does not fit.
     """
     config, images = service.config, jax.ShapeDtypeStruct((2, *service.roles.dataset.images.shape[1:]), np.float32)
-    for part in service.parts():
+    for part in service.classifiers.parts():
         _classifier(service, part, images)
     for name in config["explanations"]:
         service.shapes("target", (name,), images)
@@ -104,19 +104,19 @@ def _target(settings: Config) -> None:
 
 
 def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> None:
-    settings = service.settings(part)
-    service.classes(part)
-    if service.is_trained(part):
+    settings = service.classifiers.settings(part)
+    service.classifiers.classes(part)
+    if service.classifiers.is_trained(part):
         recipe = settings.get("train")
-        own = service.own(part)
+        own = service.classifiers.own(part)
         if own is not None and own.train is None:
             raise InputError(
                 f"{part} is to be trained like the target, but the module of {settings['function']!r} has no "
                 "train(images, labels, key) -> variables"
             )
         _training(service, f"the {part}", recipe, settings["roles"])
-    if not service.is_recorded(part):
-        service.abstract(part, images)
+    if not service.classifiers.is_recorded(part):
+        service.classifiers.abstract(part, images)
     if "teacher" in settings:
         teacher = settings["teacher"]
         service.shapes(teacher["prediction"], (), images)
@@ -125,7 +125,7 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
     learns = arm.settings[LEARNS]
-    if not learns["roles"] and "joint" not in arm.service.settings(learns["prediction"]):
+    if not learns["roles"] and "joint" not in arm.service.classifiers.settings(learns["prediction"]):
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
     if learns["roles"]:
         _training(arm.service, f"arm {arm.name!r}", arm.service.config["attack"]["train"], learns["roles"])
@@ -181,7 +181,7 @@ def _defender(release: Release, attacker: Sequence[str]) -> None:
 
 def _training(service: Service, what: str, recipe: Config | None, roles: Sequence[str]) -> None:
     """A training has enough images, none of which is reported."""
-    for seed in service.seeds:
+    for seed in service.classifiers.seeds:
         if service.roles.shared(roles, [REPORTED], seed):
             raise InputError(f"{what} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}")
         if recipe is not None:
@@ -191,7 +191,7 @@ def _training(service: Service, what: str, recipe: Config | None, roles: Sequenc
 def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
     """Of reconstructions, and of explanations in a unit with defences, on the maps that arms see."""
     labels, metrics = jax.ShapeDtypeStruct((images.shape[0],), np.int32), service.config["metrics"]
-    given = _given(service.abstract("evaluation", images))
+    given = _given(service.classifiers.abstract("evaluation", images))
     for kind, truth in zip(evaluate.RECONSTRUCTION, (images, labels), strict=True):
         _trace(metrics[kind], given, {"truth": truth, "guess": images})
     defended = arms(service) if service.config["defences"] else ()
@@ -201,8 +201,8 @@ def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
         if maps is None:
             continue
         given = {}
-        if not service.is_recorded(part):
-            given = _given(service.abstract(part, images))
+        if not service.classifiers.is_recorded(part):
+            given = _given(service.classifiers.abstract(part, images))
             given["release"] = Partial(lambda *asked, maps=maps: jnp.zeros(maps.shape))
         truth = {"image": images, "label": labels, "explanation": maps}
         _trace(metrics[evaluate.UTILITY], given, {"truth": truth, "guess": maps})

@@ -23,7 +23,7 @@ from xinv import parallel
 from xinv.train import batches
 from xinv.train.batches import Evaluate, steps_per_epoch
 from xinv.train.checkpoint import Checkpoints
-from xinv.train.progress import Course, Log, Record, require_finite
+from xinv.train.progress import Log, Record, TrainingMonitor, require_finite
 from xinv.train.recipe import Recipe, optimizer
 from xinv.types import Array, Batch, Key, Model, Variables
 
@@ -186,27 +186,27 @@ def loop(
     run = parallel.runner(batches.prepared(step, recipe.augment, recipe.crop_padding), data)
     keys, taken, pending, saved = parallel.per_device(step_key), record.step, None, time.monotonic()
     length = recipe.epochs, plan.steps_per_epoch, recipe.batch_size
-    course = Course(session.name, session.advice, session.log, record, *length)
-    with checkpoints, course, course.surviving(limits is not None):
+    monitor = TrainingMonitor(session.name, session.advice, session.log, record, *length)
+    with checkpoints, monitor, monitor.surviving(limits is not None):
         for batch in itertools.chain.from_iterable(map(run.feed, plan.orders(taken))):
             if recipe.patience and record.waited >= recipe.patience:
                 break
             state, metrics = run.advance(state, batch, keys)
             taken += np.size(next(iter(metrics.values())))
-            course.follow(pending)  # one dispatch late, so that the device never waits for the host
+            monitor.follow(pending)  # one dispatch late, so that the device never waits for the host
             pending = metrics
             if keeps and taken % plan.steps_per_epoch == 0:
-                pending = course.follow(pending)
+                pending = monitor.follow(pending)
                 sound = _sound(state.variables, record.step, session)
                 score = evaluate and batches.mean_score(evaluate, sound, data, plan.validation, recipe.batch_size)
-                best = sound if course.judge(score, limits or {}) else best
+                best = sound if monitor.judge(score, limits or {}) else best
             if session.directory is not None and time.monotonic() - saved >= session.checkpoint_seconds:
-                pending = course.follow(pending)
+                pending = monitor.follow(pending)
                 _save(checkpoints, record, {"state": state, "best": best}, session)
                 saved = time.monotonic()
-        course.follow(pending)
+        monitor.follow(pending)
     variables = best if keeps else _copy(state.variables)
-    return Fitted(jax.tree.map(jnp.asarray, variables), record.history, record.step, course.diverged)
+    return Fitted(jax.tree.map(jnp.asarray, variables), record.history, record.step, monitor.diverged)
 
 
 def _copy(tree: Any) -> Any:

@@ -52,7 +52,7 @@ class Record:
     beyond: str = ""
 
 
-class Course:
+class TrainingMonitor:
     """Keeps the record of the training `name`, tells `log`, and shows step, rate (images/s), time left and loss."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Course:
         self._steps_per_epoch = steps_per_epoch
         self._display = _Display(name, epochs * steps_per_epoch, batch_size, record.step)
 
-    def __enter__(self) -> "Course":
+    def __enter__(self) -> "TrainingMonitor":
         return self
 
     def __exit__(self, *error: object) -> None:
