@@ -176,10 +176,10 @@ def defences(width: float, attack: ConfigDict, game: ConfigDict, lam: float) -> 
     Random noise leaves the maps' range, as in GNIME's code.
     """
     network = dict(network=NETWORK, encoder="flatten_unet", width=width, dtype="float32")
-    limits = dict(collapse=2.0, defeat=1.0)
+    limits = dict(max_distortion=2.0, max_inverter_error=1.0)
     player = dict(name="gnime", lam=lam, gamma=None, inverter_width=width, updates="alternating", train=game) | limits
-    optimised = dict(name="pgd", match="gnime", steps=10, step_size=0.25, train=attack) | network
-    random = dict(name="gaussian", match="gnime", clipped=False)
+    optimised = dict(name="pgd", match_distortion_of="gnime", steps=10, step_size=0.25, train=attack) | network
+    random = dict(name="gaussian", match_distortion_of="gnime", clipped=False)
     return ConfigDict(dict(gnime=player | network, ond=optimised, rnd=random))
 
 
@@ -240,9 +240,9 @@ def _bounded(gamma: float, known: dict) -> dict:
     size = f"{gamma * 1e4:02.0f}e-4"  # in the order of the sizes, also of the names
     bound = f"gamma_{size}"
     return {
-        bound: dict(trained="gnime", gamma=gamma),
-        f"rnd_{size}": known["rnd"] | dict(match=bound),
-        f"ond_{size}": dict(trained="ond", match=bound),
+        bound: dict(reuse_state_of="gnime", gamma=gamma),
+        f"rnd_{size}": known["rnd"] | dict(match_distortion_of=bound),
+        f"ond_{size}": dict(reuse_state_of="ond", match_distortion_of=bound),
     }
 
 

@@ -44,8 +44,8 @@ def unit(arms, **sections):
     game = dict(
         name="gnime",
         lam=10.0,
-        collapse=100.0,
-        defeat=100.0,
+        max_distortion=100.0,
+        max_inverter_error=100.0,
         network="decoder",
         encoder="flatten",
         width=0.015625,
@@ -55,8 +55,8 @@ def unit(arms, **sections):
     config.defences = ConfigDict(
         dict(
             gnime=game,
-            bounded=dict(trained="gnime", gamma=1e-4),
-            rnd=dict(name="gaussian", match="gnime"),
+            bounded=dict(reuse_state_of="gnime", gamma=1e-4),
+            rnd=dict(name="gaussian", match_distortion_of="gnime"),
             top2=dict(name="truncate", m=2),
         )
     )

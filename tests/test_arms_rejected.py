@@ -62,17 +62,26 @@ GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recip
 @pytest.mark.parametrize(
     ("known", "sentence"),
     [
-        (dict(a=dict(name="gaussian", match="b"), b=dict(name="gaussian", match="a")), "in a circle: a to b to a"),
-        (dict(a=dict(name="gaussian", match="c")), "unknown defence 'c'"),
-        (dict(a=dict(name="gaussian", match="b", mse=0.1), b=GAME), "has mse and also match"),
-        (dict(a=dict(name="gaussian", match="b"), b=GAME | dict(lam=-1.0)), "lam is -1.0"),
+        (
+            dict(a=dict(name="gaussian", match_distortion_of="b"), b=dict(name="gaussian", match_distortion_of="a")),
+            "in a circle: a to b to a",
+        ),
+        (dict(a=dict(name="gaussian", match_distortion_of="c")), "unknown defence 'c'"),
+        (
+            dict(a=dict(name="gaussian", match_distortion_of="b", mse=0.1), b=GAME),
+            "has mse and also match_distortion_of",
+        ),
+        (dict(a=dict(name="gaussian", match_distortion_of="b"), b=GAME | dict(lam=-1.0)), "lam is -1.0"),
         (dict(a=GAME | dict(name="gnome")), "unknown defence 'gnome': choose one of clip"),
         (dict(a=dict(name="gnime")), "defence 'a' needs a training configuration: give train"),
         (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
-        (dict(a=dict(trained="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME), "has trained 'b': choose one of c"),
-        (dict(a=dict(trained="b", train=base.recipe()), b=GAME), "has train and also trained"),
         (
-            dict(a=dict(trained="b", lam=5.0), b=GAME),
+            dict(a=dict(reuse_state_of="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME),
+            "has reuse_state_of 'b': choose one of c",
+        ),
+        (dict(a=dict(reuse_state_of="b", train=base.recipe()), b=GAME), "has train and also reuse_state_of"),
+        (
+            dict(a=dict(reuse_state_of="b", lam=5.0), b=GAME),
             "'a' has lam, which what 'b' has learned depends on",
         ),
         (dict(a=GAME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),

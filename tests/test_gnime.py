@@ -21,7 +21,7 @@ gnime = importlib.import_module("xinv.defences.gnime")  # the package has the fa
 SHAPE, CLASSES = (8, 8, 1), 4
 RECIPE = Recipe(batch_size=8, epochs=3, learning_rate=1e-3, validation=0)
 SMALL = {"network": "decoder", "encoder": "flatten", "width": 1 / 64, "inverter_width": 1 / 64, "recipe": RECIPE}
-SMALL |= {"collapse": 1e6, "defeat": 1e6}  # games too short to be sound
+SMALL |= {"max_distortion": 1e6, "max_inverter_error": 1e6}  # games too short to be sound
 
 
 def observed(count: int = 24) -> tuple[Observation, np.ndarray]:
@@ -251,11 +251,11 @@ def test_an_inverter_that_has_died_is_named(capsys):
     course = defences.gnime(**hyper).init(jax.random.key(0), observation, images)["history"]["clean"]
     assert course[-1] > min(course)
     limit = (course[-1] + min(course)) / 2 / gnime._variance(images)
-    state = defences.gnime(**hyper | {"defeat": limit}).init(jax.random.key(0), observation, images)
+    state = defences.gnime(**hyper | {"max_inverter_error": limit}).init(jax.random.key(0), observation, images)
     assert state["diverged"] == 1
     assert re.search("clean is .*: lower lam, which is 300", capsys.readouterr().err)
     with pytest.raises(train.Diverged, match=r"clean is .*or play for more epochs"):
-        defences.gnime(**hyper | {"defeat": 1e-3}).init(jax.random.key(0), observation, images)
+        defences.gnime(**hyper | {"max_inverter_error": 1e-3}).init(jax.random.key(0), observation, images)
 
 
 def test_without_a_sound_epoch_there_is_nothing_to_keep():
@@ -268,7 +268,7 @@ def test_without_a_sound_epoch_there_is_nothing_to_keep():
 def test_a_lambda_that_is_too_large_is_named():
     observation, images = observed()
     fast = Recipe(batch_size=8, epochs=2, learning_rate=0.3, validation=0)  # gets there within a few steps
-    defence = defences.gnime(lam=1e9, **SMALL | {"recipe": fast, "collapse": 2.0})
+    defence = defences.gnime(lam=1e9, **SMALL | {"recipe": fast, "max_distortion": 2.0})
     with pytest.raises(InputError, match=r"above 2 in the last epoch: lower lam, which is 1e\+09, or"):
         defence.init(jax.random.key(0), observation, images)
 
@@ -297,7 +297,7 @@ def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
 
 
 def test_a_generator_that_goes_too_far_is_left_behind():
-    """Where the last epoch is beyond `collapse`, the state is that of a training which ends before."""
+    """Where the last epoch is beyond `max_distortion`, the state is that of a training which ends before."""
     observation, images = observed()
     recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.01, validation=0)
     free = defences.gnime(lam=300.0, **SMALL | {"recipe": recipe}).init(jax.random.key(0), observation, images)
@@ -306,7 +306,9 @@ def test_a_generator_that_goes_too_far_is_left_behind():
     limit = (course[-1] + min(course)) / 2
     sound = max(epoch for epoch, value in enumerate(course, start=1) if value < limit)
     kept, short = (
-        defences.gnime(lam=300.0, **SMALL | {"recipe": dataclasses.replace(recipe, epochs=epochs), "collapse": most})
+        defences.gnime(
+            lam=300.0, **SMALL | {"recipe": dataclasses.replace(recipe, epochs=epochs), "max_distortion": most}
+        )
         for epochs, most in ((6, limit), (sound, 1e6))
     )
     state, expected = (one.init(jax.random.key(0), observation, images) for one in (kept, short))
@@ -317,7 +319,9 @@ def test_a_generator_that_goes_too_far_is_left_behind():
 def test_the_readmes_example(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "README.md").read_text().split("## Harden what you release")[1]
     code = text.split("```python")[1].split("```")[0].replace("epochs=160", "epochs=2")
-    code = code.replace("lam=100.0", "lam=100.0, width=1 / 64, inverter_width=1 / 64, collapse=1e6, defeat=1e6")
+    code = code.replace(
+        "lam=100.0", "lam=100.0, width=1 / 64, inverter_width=1 / 64, max_distortion=1e6, max_inverter_error=1e6"
+    )
     observation, images = observed(64)
     names = dict(predictions=observation.prediction, maps=observation.explanation, images=images)
     names["new_observation"] = jax.tree.map(lambda part: part[:5], observation)

@@ -218,7 +218,7 @@ def test_axes(changes, axes):
 
 def test_a_bounded_defence_is_drawn_with_the_one_whose_state_it_applies(tmp_path):
     """As a mark of its kind, joined with it."""
-    settings = dict(gnime=dict(name="gnime"), ond=dict(trained="gnime"), rnd=dict(name="gaussian"))
+    settings = dict(gnime=dict(name="gnime"), ond=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian"))
     unit = folder.read(make_unit(tmp_path / "unit", DEFENDED, examples=1, defences=settings)).units[0]
     diagrams = tradeoffs.tradeoffs([unit], [summarise(unit)], colours([summarise(unit)]))
     assert [label for _, label in diagrams.marks] == ["no defence", "gaussian", "gnime"]
@@ -232,7 +232,7 @@ def test_a_curve_is_of_one_units_defences_or_of_one_defence_over_units(tmp_path,
     bounded = DEFENDED | {f"{GRADIENT}@tight": (0.6, 0.61, 0.6)}
     for place, arms in enumerate((bounded, DEFENDED, DEFENDED)):
         game = dict(name="gnime", lam=10.0**place)
-        settings = dict(gnime=game, tight=dict(trained="gnime"), rnd=dict(name="gaussian"), ond=dict(name="pgd"))
+        settings = dict(gnime=game, tight=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian"), ond=dict(name="pgd"))
         folder_ = tmp_path / "units" / f"{place:04d}"
         make_unit(folder_, arms, f"unit {place}", examples=1, defences=settings, factor=1 + 0.1 * place)
     units = folder.read(tmp_path).units

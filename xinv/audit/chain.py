@@ -19,7 +19,7 @@ from xinv.types import Array, Defence, InputError, Observation
 if TYPE_CHECKING:
     from xinv.audit.release import Release
 
-REFERENCES = ("match", "trained")
+REFERENCES = ("match_distortion_of", "reuse_state_of")
 """Settings of a defence that name another: one of whose measured distortion it is, and one whose state it applies."""
 _CHUNK = 1024  # examples read at once
 
@@ -54,12 +54,14 @@ class Link(NamedTuple):
         if self.name not in known:
             raise InputError(f"unknown defence {self.name!r}: the config has {', '.join(known) or 'none'}")
         own = known[self.name]
-        if "trained" not in own:
+        if "reuse_state_of" not in own:
             return dict(own)
-        if "train" not in known.get(own["trained"], ()):
+        if "train" not in known.get(own["reuse_state_of"], ()):
             allowed = ", ".join(other for other in known if "train" in known[other]) or "none"
-            raise InputError(f"defence {self.name!r} has trained {own['trained']!r}: choose one of {allowed}")
-        return {**known[own["trained"]], **own}
+            raise InputError(
+                f"defence {self.name!r} has reuse_state_of {own['reuse_state_of']!r}: choose one of {allowed}"
+            )
+        return {**known[own["reuse_state_of"]], **own}
 
     def hyper(self, seed: int | None) -> dict[str, Any]:
         """Returns its factory's name and parameters.
@@ -69,11 +71,11 @@ class Link(NamedTuple):
         settings = self.settings()
         hyper = {name: value for name, value in settings.items() if name not in (*REFERENCES, "train")}
         hyper = plugins.complete(defences, hyper)
-        if "match" not in settings:
+        if "match_distortion_of" not in settings:
             return hyper
         if seed is None:
             return hyper | {"mse": 1.0}
-        other = self.instead(settings["match"])
+        other = self.instead(settings["match_distortion_of"])
         mse = float(distortion(self.source, other.release(), seed).mean(dtype=np.float64))
         if not mse:
             raise InputError(f"defence {self.name!r} is to match {other.name!r}, which leaves explanations as they are")
@@ -89,8 +91,8 @@ class Link(NamedTuple):
     def learned(self, seed: int) -> Stage | None:
         """Returns what the defence learned from the defender's images; None if it learns nothing."""
         settings, service = self.settings(), self.source.service
-        if "trained" in settings:
-            return self.instead(settings["trained"]).learned(seed)
+        if "reuse_state_of" in settings:
+            return self.instead(settings["reuse_state_of"]).learned(seed)
         defence, hyper = self.build(seed), self.hyper(seed)
         if not defence.learns:
             return None
@@ -116,20 +118,20 @@ class Link(NamedTuple):
         """
         name, settings = self.name, self.settings()
         own = self.source.service.config["defences"][name]
-        if "match" in settings and "mse" in settings:
-            raise InputError(f"defence {name!r} has mse and also match, which measures it: give one")
-        if "trained" in settings and "train" in own:
-            raise InputError(f"defence {name!r} has train and also trained, whose state it applies: give one")
+        if "match_distortion_of" in settings and "mse" in settings:
+            raise InputError(f"defence {name!r} has mse and also match_distortion_of, which measures it: give one")
+        if "reuse_state_of" in settings and "train" in own:
+            raise InputError(f"defence {name!r} has train and also reuse_state_of, whose state it applies: give one")
         learns = plugins.takes(defences, "defence", settings["name"], "recipe")
         if learns != ("train" in settings):
             needs = "needs a training configuration: give train" if learns else "has train, but is not trained"
             raise InputError(f"defence {name!r} {needs}")
         defence = self.build(None)
         # One that applies what another has learned states nothing that it would have to learn for.
-        unknown = sorted(set(own) - {*REFERENCES, *defence.releasing}) if "trained" in own else ()
+        unknown = sorted(set(own) - {*REFERENCES, *defence.releasing}) if "reuse_state_of" in own else ()
         if unknown:
             raise InputError(
-                f"defence {name!r} has {unknown[0]}, which what {own['trained']!r} has learned depends on: "
+                f"defence {name!r} has {unknown[0]}, which what {own['reuse_state_of']!r} has learned depends on: "
                 f"it may state {', '.join(defence.releasing) or 'nothing'}"
             )
         return defence

@@ -102,7 +102,7 @@ def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
         found["held_out_distortion"] = distortion(release.bare(), release, seed)
     queries = _queries(release, role, seed)
     if np.isfinite(queries):
-        found["queries_withstood"] = np.full(1, queries)
+        found["queries_to_halve_distortion"] = np.full(1, queries)
     return found
 
 

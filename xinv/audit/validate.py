@@ -59,7 +59,7 @@ def sections(config: Config) -> None:
         named["target.model"] = config["target"]["model"]
     named |= {f"explanations.{name}": settings for name, settings in config["explanations"].items()}
     named |= {f"defences.{name}": settings for name, settings in config["defences"].items()}
-    nameless = [path for path, settings in named.items() if not {"name", "trained"} & set(settings)]
+    nameless = [path for path, settings in named.items() if not {"name", "reuse_state_of"} & set(settings)]
     if nameless:
         raise InputError(f"{nameless[0]} has no name: give that of a factory, beside its parameters")
 

@@ -31,8 +31,8 @@ def gnime(
     width: float = 0.25,
     inverter_width: float = 1.0,
     updates: str = "alternating",
-    collapse: float = 2.0,
-    defeat: float = 1.0,
+    max_distortion: float = 2.0,
+    max_inverter_error: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = PAPER,
 ) -> Defence:
@@ -67,10 +67,10 @@ def gnime(
       inverter_width: the same of the inverter, which is there in the training alone: a release costs nothing by it.
       updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
         "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
-      collapse: the mean distortion in the last epoch from which on training has diverged; a map of another image has 2.
-        Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
-      defeat: the inverter's mean squared error on original maps in the last epoch, in units of the mean image's, from
-        which on training has diverged: a generator that nobody opposes protects from nobody.
+      max_distortion: the mean distortion in the last epoch from which on training has diverged; a map of another image
+        has 2. Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
+      max_inverter_error: the inverter's mean squared error on original maps in the last epoch, in units of the mean
+        image's, from which on training has diverged: a generator that nobody opposes protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
       recipe: of both players; without validation, since neither loss of a game says when to stop. It takes thousands of
         steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
@@ -84,7 +84,7 @@ def gnime(
       InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
         nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` where no epoch was sound.
     """
-    require_positive(lam=lam, collapse=collapse, defeat=defeat)
+    require_positive(lam=lam, max_distortion=max_distortion, max_inverter_error=max_inverter_error)
     if gamma is not None:
         require_positive(gamma=gamma)
     check_network(network, encoder, width=width, inverter_width=inverter_width)
@@ -112,7 +112,7 @@ def gnime(
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
         told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
-        limits = {"distortion": collapse, "clean": defeat * _variance(images)}
+        limits = {"distortion": max_distortion, "clean": max_inverter_error * _variance(images)}
         fitted = train.loop(step, start, data, loop_key, recipe, None, told, limits)
         return {
             "generator": fitted.variables["generator"],

@@ -95,7 +95,7 @@ _MEASURES = {
     "prediction_distortion": Measure(
         "Prediction distortion", 0, 4, "Mean squared change of probabilities, on images that the defender holds back."
     ),
-    "queries_withstood": Measure(
+    "queries_to_halve_distortion": Measure(
         "Queries withstood", 0, 1, "Releases of one image whose mean has lost half the distortion; none: any number."
     ),
     "diverged": Measure(

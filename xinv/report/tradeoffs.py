@@ -111,7 +111,7 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
     def factory(name: str) -> str:
         """Also of one that applies what another has learned, and states no name of its own."""
         own = settings.get(name, {})
-        return settings.get(own.get("trained"), own).get("name", name)
+        return settings.get(own.get("reuse_state_of"), own).get("name", name)
 
     def strongest(arms: Iterable[Arm]) -> Iterable[Arm]:
         """Of those that attack one defence, the one that learns from the most releases."""
