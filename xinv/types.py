@@ -52,6 +52,7 @@ class Attack(NamedTuple):
       predict: `(state, Observation, **holdings) -> guess[N,...]`, from observations and what an attacker may hold.
       check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot
         treat these shapes, before anything is computed. Returns the shape of one guess.
+      goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership" of examples.
       needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`.
     """
 
@@ -59,6 +60,7 @@ class Attack(NamedTuple):
     predict: Callable[[Any, Observation], Array]
     check: Callable[..., tuple[int, ...]] = lambda observation, truth: truth.shape[1:]
     needs: tuple[str, ...] = ()
+    goal: str = "reconstruction"
 
 
 class Defence(NamedTuple):
@@ -79,6 +81,14 @@ class Defence(NamedTuple):
     check: Callable[[Observation, Any], None] = lambda observation, images: None
     learns: bool = True
     releasing: tuple[str, ...] = ()
+
+
+class Estimate(NamedTuple):
+    """A statistic of a set of examples, with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 Metric = Callable[..., Any]

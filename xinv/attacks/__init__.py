@@ -14,9 +14,19 @@ from xinv.attacks.preimage import preimage
 from xinv.attacks.reconstruction import gradient_reconstruction
 from xinv.attacks.search import log_uniform_search
 from xinv.attacks.surrogate import attention_transfer
+from xinv.attacks.variance import variance_threshold
 from xinv.types import Attack
 
-FACTORIES = (activations, attention_transfer, class_inference, decoder, fredrikson, gradient_reconstruction, preimage)
+FACTORIES = (
+    activations,
+    attention_transfer,
+    class_inference,
+    decoder,
+    fredrikson,
+    gradient_reconstruction,
+    preimage,
+    variance_threshold,
+)
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Attack:
@@ -39,4 +49,5 @@ __all__ = [
     "gradient_reconstruction",
     "log_uniform_search",
     "preimage",
+    "variance_threshold",
 ]

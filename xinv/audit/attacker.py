@@ -14,9 +14,9 @@ import jax
 import numpy as np
 
 from xinv import attacks, plugins, train
+from xinv.audit.goals import GOALS, RECONSTRUCTION, Goal
 from xinv.audit.release import Release, stack, stacked
 from xinv.audit.results import Config
-from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.audit.stage import key, state_of
 from xinv.store import Stage
@@ -56,10 +56,11 @@ class Arm(NamedTuple):
         return tuple(Arm(self.service, name) for name in others)
 
     def description(self) -> dict[str, str | None]:
-        """Returns the fields of its rows: its encoder or method, what it reads beside predictions, and the defences."""
+        """Returns the fields of its rows: goal, encoder or method, what it reads beside predictions, and defences."""
         stated, _ = self.hyper()
         explainer = "+".join(name for name in self.settings["reads"] if name != PREDICTION)
         return {
+            "goal": self.attack().goal,
             "inputs": stated.get("encoder", stated["name"]),
             "explainer": explainer or None,
             "defence": "+".join(self.settings[SEES]["defences"]) or None,
@@ -124,9 +125,9 @@ class Arm(NamedTuple):
         }
 
         def fit(session: train.Session) -> dict[str, Any]:
-            images = service.roles.images(settings["roles"], seed)
+            truth = self.goal.secret(service, settings["prediction"], settings["roles"], seed)
             attack_key = key(seed, "attack")
-            return self.attack().fit(attack_key, _join(observed), images, session=session, **self._held(seed))
+            return self.attack().fit(attack_key, _join(observed), truth, session=session, **self._held(seed))
 
         return service.stages.trained("attack", f"{self.name}, seed {seed}", spec, fit)
 
@@ -142,9 +143,20 @@ class Arm(NamedTuple):
 
         return self.service.stages.computed("guess", f"{self.name} on {role}, seed {seed}", spec, compute)
 
-    def reconstruction(self, seed: int) -> Stage:
-        """Returns the guesses of the reported images."""
-        return self.guess(SEES, REPORTED, seed)
+    @property
+    def goal(self) -> Goal:
+        """What it is after."""
+        return GOALS[self.attack().goal]
+
+    @property
+    def rebuilds(self) -> bool:
+        """Tells if its guesses are images that are scored."""
+        return self.settings["scored"] and self.goal is RECONSTRUCTION
+
+    def guessed(self, seed: int) -> Stage:
+        """Returns the guesses of the examples that its goal reports."""
+        role = self.goal.evaluated(self.service, self.settings[SEES]["prediction"])
+        return self.guess(SEES, role, seed)
 
     def check(self, image: Sequence[int], above: tuple[str, ...] = ()) -> tuple[int, ...]:
         """Returns the shape of one guess, of images [H,W,C], without computing anything.

@@ -1,55 +1,35 @@
 """What an attack is worth: its guesses, and what defences do to explanations, judged image by image."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv import data, defences, metrics, parallel, plugins
+from xinv import data, defences, metrics, parallel
+from xinv.audit import measure
 from xinv.audit.attacker import SEES, Arm, arms
 from xinv.audit.chain import distortion
 from xinv.audit.release import Release, stack
-from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import FORWARD, Service
 from xinv.audit.stage import key, state_of
 from xinv.images import as_float
 from xinv.metrics import classification
 from xinv.store import Stage
-from xinv.types import Apply, Array, Batch, Defence, Explainer, InputError, Key, Observation, Variables
+from xinv.types import Apply, Array, Defence, Estimate, Explainer, InputError, Key, Observation, Variables
 
-RECONSTRUCTION = ("image", "label")
-"""Groups of metrics, by what the truth of a reconstruction is."""
 UTILITY = "explanation"
 """The group of metrics whose truth is the explanation before the defences."""
 _SAMPLE = 100  # examples by which the number of queries is estimated
 
 
-def scores(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Returns each metric of reconstructions, per reported image, of one arm."""
-    service, classifiers = arm.service, arm.service.classifiers
-    settings = {kind: service.config["metrics"][kind] for kind in RECONSTRUCTION}
-    guess, evaluation = arm.reconstruction(seed), classifiers.identity("evaluation", seed)
-    spec = {"metrics": settings, "guess": guess.digest, "evaluation": evaluation}
-
-    def compute() -> dict[str, np.ndarray]:
-        reported, judge = service.roles.labelled([REPORTED], seed), classifiers.model("evaluation")
-        truths = {"image": reported.images, "label": reported.labels[service.config["evaluation"]["label"]]}
-        given = {
-            "apply": judge.apply,
-            "embed": judge.embed,
-            "variables": service.classifiers.variables("evaluation", seed),
-        }
-        found = {}
-        for kind, named in settings.items():
-            found |= _judged(named, given, {"truth": truths[kind], "guess": guess.array("guess")})
-        return found
-
-    stage = service.stages.computed("metrics", f"{arm.name}, seed {seed}", spec, compute)
-    return {name: stage.array(name) for named in settings.values() for name in named}
+def scores(arm: Arm, seed: int) -> dict[str, np.ndarray | Estimate]:
+    """Returns each metric of one arm's guesses of what its goal reports."""
+    part = arm.settings[SEES]["prediction"]
+    return arm.goal.scores(arm.service, part, arm.guessed(seed), f"{arm.name}, seed {seed}", seed)
 
 
 def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
@@ -77,7 +57,7 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
             )
             given = {"apply": model.apply, "embed": model.embed, "variables": variables}
             given["release"] = released_maps(release, seed)
-        return _judged(settings, given, {"truth": truth, "guess": observed.explanation})
+        return measure.judged(settings, given, {"truth": truth, "guess": observed.explanation})
 
     stage = service.stages.computed("function", f"{release.label}, seed {seed}", spec, compute)
     return {name: stage.array(name) for name in settings}
@@ -117,7 +97,7 @@ def classified(service: Service, part: str, seed: int) -> dict[str, np.ndarray]:
 
 def attributes(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     """Returns per attribute F1 of what its classifier says of one arm's reconstructions (Jeong 2022, Figure 6)."""
-    service, guess, found = arm.service, arm.reconstruction(seed), {}
+    service, guess, found = arm.service, arm.guessed(seed), {}
     for name in service.config["attributes"]:
         truth, _ = service.answers(name, seed)
         answers = _attribute(arm, name, guess, seed).array("said")
@@ -138,7 +118,7 @@ def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
         found["relevance"] = metrics.factors.relevance(observed.explanation, _region(settings["region"], reported))
         found["typicalness"] = metrics.factors.typicalness(observed.explanation, observed.prediction.argmax(axis=-1))
     for arm in arms(service):
-        judged = utility(arm, seed) | (scores(arm, seed) if arm.settings["scored"] else {})
+        judged = utility(arm, seed) | (scores(arm, seed) if arm.rebuilds else {})
         kept = [name for name in ("ssim", "attack_accuracy", "distortion") if name in judged]
         found |= {f"{name}/{arm.name}": np.asarray(judged[name]) for name in kept}
     return found
@@ -153,26 +133,6 @@ def released_maps(release: Release, seed: int) -> Partial:
     return Partial(
         _explains(explainers, *(service.classifiers.model(part).apply for part in parts), defence), variables, state
     )
-
-
-def metric(name: str, hyper: Config, given: Config) -> Partial:
-    """Returns a metric as a pytree, so that an argument of `score` carries its variables; see `plugins.build`."""
-    asks = any(plugins.takes(metrics, "metric", name, needed) for needed in ("apply", "release"))
-    if asks and not given:
-        raise InputError(f"metric {name!r} asks the target's model, and the target is recorded: leave the metric out")
-    fn = plugins.build(metrics, "metric", name, hyper, given)
-    return fn if isinstance(fn, Partial) else Partial(fn)
-
-
-def score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[str, jax.Array]:
-    """Returns every function's value per example of {"truth", "guess"}."""
-    del keys
-    return {name: fn(batch["truth"], as_float(batch["guess"])) for name, fn in functions.items()}
-
-
-def _judged(settings: Config, given: Config, batch: Batch) -> dict[str, np.ndarray]:
-    functions = {name: metric(name, hyper, given) for name, hyper in settings.items()}
-    return parallel.map_batches(score, functions, batch, FORWARD)
 
 
 def _queries(release: Release, role: str, seed: int) -> float:

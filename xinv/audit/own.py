@@ -181,6 +181,7 @@ def _config(names: list[str], recipe: Config, *, seeds: int, test: float, width:
             image=dict(mse={}, psnr={}, ssim=dict(sigma=1.5, window=11), embedding_similarity={}),
             label=dict(attack_accuracy={}),
             explanation={},
+            membership={},
         ),
         analysis={},
         report=dict(examples=12, published=()),

@@ -13,6 +13,9 @@ from xinv.types import InputError
 REPORTED = "attack_test"
 """The role that reconstructions are reported on; nothing is trained, stopped or chosen by it."""
 
+UNION = "+"
+"""Joins the names of roles whose images are explained in one pass: "target_train+attack_test"."""
+
 Found = tuple[data.Dataset, np.ndarray]
 """A data set and the indices of a role's images."""
 
@@ -97,8 +100,17 @@ class Roles(NamedTuple):
 
     def _find(self, roles: Iterable[str], seed: int) -> list[Found]:
         known = self.of(seed)
-        unknown = sorted(set(roles) - set(known))
+        parts = [role.split(UNION) for role in roles]
+        unknown = sorted({name for names in parts for name in names} - set(known))
         if unknown or not roles:
             name = unknown[0] if unknown else ""
             raise InputError(f"unknown role {name!r}: data.roles gives {', '.join(known)}")
-        return [known[role] for role in roles]
+        return [self._union([known[name] for name in names]) for names in parts]
+
+    def _union(self, found: list[Found]) -> Found:
+        """The images of several roles as one, each once, in the order of the data set."""
+        if len(found) == 1:
+            return found[0]
+        if any(dataset is not found[0][0] for dataset, _ in found):
+            raise InputError("a union of roles needs roles of one data set")
+        return found[0][0], np.unique(np.concatenate([indices for _, indices in found]))

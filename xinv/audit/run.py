@@ -18,8 +18,9 @@ from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.metrics import classification
 from xinv.store import Stage, Store
+from xinv.types import Estimate
 
-_NO_ARM = {"inputs": None, "explainer": None, "defence": None}
+_NO_ARM = {"goal": None, "inputs": None, "explainer": None, "defence": None}
 
 
 def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0) -> Rows:
@@ -94,7 +95,10 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
         about = {"unit": service.config["unit"], "seed": seed, "stage": stage, "arm": arm.name if arm else stage}
         about |= arm.description() if arm else _NO_ARM
         for name, value in values.items():
-            rows.append(about | {"metric": name, "value": float(np.mean(value)), "examples": len(value)})
+            figure = {"value": float(np.mean(value)), "low": None, "high": None, "examples": np.size(value)}
+            if isinstance(value, Estimate):
+                figure = value._asdict() | {"examples": len(arm.guessed(seed).array("guess"))}
+            rows.append(about | {"metric": name} | figure)
 
     def trained(stage: str, name: str, learned: Stage) -> None:
         curves.extend({"seed": seed, "stage": stage, "arm": name, **line} for line in learned.json("history"))
@@ -111,7 +115,8 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
             defences.setdefault(learned.digest, (label, learned))
         report("defence", arm, evaluate.utility(arm, seed) | evaluate.defence_cost(arm, seed))
         if arm.settings["scored"]:
-            report("attack", arm, evaluate.scores(arm, seed) | evaluate.attributes(arm, seed))
+            attributes = evaluate.attributes(arm, seed) if arm.rebuilds else {}
+            report("attack", arm, evaluate.scores(arm, seed) | attributes)
     # The defences' own trainings, each once
     for label, learned in defences.values():
         trained("defence", label, learned)
@@ -130,8 +135,8 @@ def _examples(service: Service, seed: int) -> dict[str, np.ndarray]:
         release = arm.release(SEES)
         if release.defences and release.explains:
             result[f"release/{arm.name}"] = release.observation(REPORTED, seed)[0].explanation[shown]
-        if arm.settings["scored"]:
-            result[f"reconstruction/{arm.name}"] = arm.reconstruction(seed).array("guess")[shown]
+        if arm.rebuilds:
+            result[f"reconstruction/{arm.name}"] = arm.guessed(seed).array("guess")[shown]
             scores = evaluate.scores(arm, seed)
             if "ssim" in scores:
                 result[f"ssim/{arm.name}"] = scores["ssim"][shown]

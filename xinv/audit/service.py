@@ -103,12 +103,15 @@ class Classifiers(NamedTuple):
             fit_key = key(seed, part, "fit")
             if own is not None and own.train is not None:
                 return {"classifier": own.train(*batch.values(), fit_key)}
-            model, recipe = self.model(part), train.Recipe.stated(settings["train"])
+            model = self.model(part)
+            start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
+            if not settings["train"]:
+                return {"classifier": start}  # the control of a membership attack
+            recipe = train.Recipe.stated(settings["train"])
             if "joint" in settings:
                 given = {"classifier": model, "recipe": recipe, "session": session}
                 variables, state = attacks.fit_jointly(fit_key, *batch.values(), **given, **settings["joint"])
                 return {"classifier": variables, **state}
-            start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
             fitted = train.fit(train.classifier_loss(model), start, batch, fit_key, recipe, session)
             return {"classifier": fitted.variables, "history": fitted.history}
 
@@ -258,10 +261,9 @@ class Service(NamedTuple):
         return stage.array("explanation"), [stage.digest]
 
     def _indices(self, role: str, seed: int) -> np.ndarray:
-        dataset, indices = self.roles.of(seed)[role]
-        if dataset is not self.roles.dataset:
+        if "auxiliary" in self.roles.spec(seed, [role]):
             raise InputError(f"role {role!r} has auxiliary images, about which the recorded target released nothing")
-        return indices
+        return self.roles.indices(role, seed)
 
 
 def _soft_labels(classifiers: Classifiers, settings: Config, seed: int) -> tuple[np.ndarray | None, list[str]]:

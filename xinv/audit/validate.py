@@ -9,9 +9,10 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv import train
-from xinv.audit import evaluate
+from xinv.audit import evaluate, measure
 from xinv.audit.attacker import LEARNS, SEES, Arm, arms
 from xinv.audit.chain import Link
+from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.release import Release
 from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED
@@ -49,7 +50,7 @@ def sections(config: Config) -> None:
       InputError: it does not.
     """
     require_keys("the config", config, SECTIONS)
-    require_keys("metrics", config["metrics"], (*evaluate.RECONSTRUCTION, evaluate.UTILITY))
+    require_keys("metrics", config["metrics"], (*RECONSTRUCTION.metrics, evaluate.UTILITY, *MEMBERSHIP.metrics))
     require_keys("defender", config["defender"], ("role", "held_out"))
     require_count(seeds=config["seeds"])
     require_count(0, seed=config["seed"])
@@ -107,7 +108,7 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
     settings = service.classifiers.settings(part)
     service.classifiers.classes(part)
     if service.classifiers.is_trained(part):
-        recipe = settings.get("train")
+        recipe = settings.get("train") or None
         own = service.classifiers.own(part)
         if own is not None and own.train is None:
             raise InputError(
@@ -129,11 +130,17 @@ def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
     if learns["roles"]:
         _training(arm.service, f"arm {arm.name!r}", arm.service.config["attack"]["train"], learns["roles"])
-    guess = arm.check(images.shape[1:])
-    if arm.settings["scored"] and guess != images.shape[1:]:
+    guess, goal = arm.check(images.shape[1:]), arm.goal
+    if arm.settings["scored"] and guess != goal.guess_shape(images.shape[1:]):
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
         )
+    attacked = arm.settings[SEES]["prediction"]
+    for part in (attacked, learns["prediction"]):
+        goal.check(arm.service, part)
+    reported = goal.evaluated(arm.service, attacked)
+    if learns["roles"] and arm.service.roles.shared(learns["roles"], [reported], arm.service.config["seed"]):
+        raise InputError(f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}")
     for view in (LEARNS, SEES):
         _defender(arm.release(view), learns["roles"])
 
@@ -191,9 +198,10 @@ def _training(service: Service, what: str, recipe: Config | None, roles: Sequenc
 def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
     """Of reconstructions, and of explanations in a unit with defences, on the maps that arms see."""
     labels, metrics = jax.ShapeDtypeStruct((images.shape[0],), np.int32), service.config["metrics"]
-    given = _given(service.classifiers.abstract("evaluation", images))
-    for kind, truth in zip(evaluate.RECONSTRUCTION, (images, labels), strict=True):
-        _trace(metrics[kind], given, {"truth": truth, "guess": images})
+    if any(arm.rebuilds for arm in arms(service)):
+        given = _given(service.classifiers.abstract("evaluation", images))
+        for kind, truth in zip(RECONSTRUCTION.metrics, (images, labels), strict=True):
+            _trace(metrics[kind], given, {"truth": truth, "guess": images})
     defended = arms(service) if service.config["defences"] else ()
     distinct = {(arm.release(SEES).explanation, arm.explanations): arm for arm in defended}
     for (part, _), arm in distinct.items():
@@ -213,5 +221,5 @@ def _given(judge: Known) -> dict[str, Any]:
 
 
 def _trace(metrics: Config, given: Config, batch: Batch) -> None:
-    functions = {name: evaluate.metric(name, hyper, given) for name, hyper in metrics.items()}
-    jax.eval_shape(evaluate.score, functions, batch, None)
+    functions = {name: measure.metric(name, hyper, given) for name, hyper in metrics.items()}
+    jax.eval_shape(measure.score, functions, batch, None)

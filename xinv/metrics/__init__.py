@@ -4,15 +4,16 @@ Every metric is a factory that returns a pure `fn(truth[N,...], guess[N,...]) ->
 Image metrics compare pictures; recognition metrics ask an independent evaluation network, bound in the factory, what it
 sees in them; explanation metrics compare released maps with the original ones and ask the target what they explain.
 
-Host statistics stand beside them: `classification` judges labels of a whole data set, `factors` and `trend` relate a
-reconstruction's quality to what its explanation is like, and `stats` turns the per-seed means into intervals.
+`membership` has statistics of whole sets with intervals. Host statistics stand beside them: `classification` judges
+labels of a whole data set, `factors` and `trend` relate a reconstruction's quality to what its explanation is like, and
+`stats` turns the per-seed means into intervals.
 """
 
 import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import classification, factors, stats, trend
+from xinv.metrics import classification, factors, membership, stats, trend
 from xinv.metrics.explanation import (
     deletion,
     distortion,
@@ -56,6 +57,7 @@ __all__ = [
     "insertion",
     "masked_deepsim",
     "max_sensitivity",
+    "membership",
     "mse",
     "one_minus_mse",
     "psnr",

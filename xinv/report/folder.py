@@ -205,7 +205,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 def _examples(path: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, np.ndarray]:
     arrays = _arrays(path)
     attacks = [row for row in rows if row["stage"] == "attack"]
-    needed = {"images", "labels"} | {f"reconstruction/{row['arm']}" for row in attacks}
+    rebuilt = [row for row in attacks if row.get("goal", "reconstruction") == "reconstruction"]
+    needed = {"images", "labels"} | {f"reconstruction/{row['arm']}" for row in rebuilt}
     needed |= {f"explanation/{name}" for row in attacks for name in explanations(config, row["explainer"])}
     needed |= {f"ssim/{row['arm']}" for row in attacks if row["metric"] == "ssim"}
     for name in sorted(needed | {name for name in arrays if name.startswith("release/")}):

@@ -74,9 +74,10 @@ class Comparison(NamedTuple):
 
 def grids(unit: Unit, summary: Summary) -> list[Grid]:
     """The run's pictures in grids of a page's width: one per defended explanation, the others side by side."""
-    defended = list(dict.fromkeys(arm.explainer for arm in summary.arms if arm.defence))
+    arms = [arm for arm in summary.arms if f"reconstruction/{arm.name}" in unit.examples]
+    defended = list(dict.fromkeys(arm.explainer for arm in arms if arm.defence))
     groups: dict[tuple[str | None, str | None], list[Arm]] = {}
-    for arm in summary.arms:
+    for arm in arms:
         groups.setdefault((arm.explainer, arm.defence), []).append(arm)
     strips = {key: _strip(unit, arms, key[0] in defended) for key, arms in groups.items()}
     others = [strip for key, strip in strips.items() if key[0] not in defended]

@@ -37,12 +37,14 @@ def _leak(summary: Summary, first: Arm) -> str:
     seen = f"{plain(first.explainer)} explanations"
     seen += "" if first.label == plain(first.explainer) else f" ({first.label})"
     value = f"{shown.label} {figure.text}"
+    if _by_chance(summary, first):
+        return f"From {seen} an attacker cannot {shown.verbs[0]}: {value}, where guessing gives {shown.chance}."
     if summary.baseline is None or summary.main not in summary.baseline.cells:
-        return f"From {seen} an attacker rebuilds inputs at {value}."
+        return f"From {seen} an attacker {shown.verbs[1]} at {value}."
     alone = f"{summary.baseline.cells[summary.main].text} from predictions alone"
     match figure.against:
         case "more":
-            return f"Releasing {seen} lets an attacker rebuild inputs at {value}, against {alone}."
+            return f"Releasing {seen} lets an attacker {shown.verbs[0]} at {value}, against {alone}."
         case "less":
             return f"No explanation helped the attacker: the best, {first.label}, reaches {value}, against {alone}."
         case "overlap":
@@ -54,6 +56,12 @@ def _leak(summary: Summary, first: Arm) -> str:
         f"In one run {seen} reach {value}, against {alone}; "
         "a single seed gives no interval, so this difference may be chance."
     )
+
+
+def _by_chance(summary: Summary, arm: Arm) -> bool:
+    """Tells if a figure's interval holds what guessing gives; without an interval nothing is claimed."""
+    interval, chance = arm.cells[summary.main].interval, measure(summary.main).chance
+    return chance is not None and not (interval.low > chance or interval.high < chance)
 
 
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
@@ -93,7 +101,7 @@ def _without_explanations(summary: Summary) -> str:
     first, shown = arms[0], measure(summary.main)
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
-        return f"From {first.label} an attacker rebuilds inputs at {value}."
+        return f"From {first.label} an attacker {shown.verbs[1]} at {value}."
     last = arms[-1]
     least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
-    return f"Of {len(arms)} attacks, {first.label} rebuilds inputs best on average: {value}; {least}."
+    return f"Of {len(arms)} attacks, {first.label} {shown.verbs[1]} best on average: {value}; {least}."

@@ -11,6 +11,9 @@ class Measure(NamedTuple):
       leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0 where unknown.
       digits: decimals shown.
       meaning: one sentence.
+      chance: what guessing gives; None where that depends on the data.
+      of: what is compared.
+      verbs: what an attacker does who is judged by it: "lets an attacker …", "an attacker …".
       intact: what an explanation released as it is has by definition; None where that must be measured.
     """
 
@@ -19,6 +22,9 @@ class Measure(NamedTuple):
     digits: int = 3
     meaning: str = ""
     intact: float | None = None
+    chance: float | None = None
+    of: str = "reconstructions against originals"
+    verbs: tuple[str, str] = ("rebuild inputs", "rebuilds inputs")
 
 
 _MEASURES = {
@@ -43,6 +49,18 @@ _MEASURES = {
         1,
         3,
         "Cosine between the evaluation model's features of original and reconstruction; 1 for equal features.",
+    ),
+    "auc": Measure(
+        "AUC",
+        1,
+        3,
+        "Probability that a training image gets a higher score than another image; 0.5 for guessing.",
+        chance=0.5,
+        of="scores of training images and of others, where guessing gives 0.5",
+        verbs=("tell training images from others", "tells training images from others"),
+    ),
+    "tpr_at_fpr": Measure(
+        "TPR at a low FPR", 1, 3, "Share of training images that are recognised at the configured false-positive rate."
     ),
     "accuracy": Measure("Accuracy", 0, 3, "Share of test images that the model classifies correctly."),
     "distortion": Measure(

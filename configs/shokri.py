@@ -1,0 +1,50 @@
+"""Membership from the variance of explanations (Shokri, Strobel and Zick 2021): who was in the training set.
+
+    python launch/run.py --config=configs/shokri.py --workdir=runs/shokri      embedded digits, two minutes on two cores
+
+Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts to it. A threshold
+on their variance is learned on a shadow model, whose training set the attacker knows, and tried on the target's. The
+control attacks the same network before any training: there members cannot be told, and its AUC must be near 0.5. Images
+of members and others are dealt at random from one data set.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+EXPLANATIONS = ("gradient", "input_x_gradient")
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg` is "": digits at 32x32, a target that learns 350 images by heart."""
+    if arg:
+        raise ValueError(f"configs/shokri.py has no size {arg!r}: choose ''")
+    train = base.recipe(batch_size=32, epochs=60, patience=0, validation=0.0, learning_rate=2e-3)
+    shares = dict(target_train=0.2, attack_test=0.2, shadow_train=0.2, shadow_test=0.2)
+    config = base.inversion(
+        unit="shokri",
+        data=dict(
+            auxiliary={},
+            source=dict(name="digits"),
+            transform=dict(crop=None, resize=(32, 32), grayscale=False),
+            roles=dict(roles=shares, stratify="digit", balance=None),
+        ),
+        target_label="digit",
+        attack_label="digit",
+        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.125),
+        train=train,
+        attack_width=1.0,
+        attack_train=train,
+        explanations=ConfigDict({name: dict(name=name, of="probability", normalise="none") for name in EXPLANATIONS}),
+    )
+    config.evaluation.roles = ("shadow_train",)
+    target = config.target.to_dict()
+    config.shadows = ConfigDict(dict(shadow=target | dict(roles=("shadow_train",)), untrained=target | dict(train={})))
+    shadow = dict(prediction="shadow", explanation="shadow", roles=("shadow_train+shadow_test",))
+    control = dict(prediction="untrained", explanation="untrained")
+    config.arms = ConfigDict({})
+    for name in EXPLANATIONS:
+        attack = dict(learns=shadow, name="variance_threshold")
+        config.arms[f"variance({name})"] = base.arm(name, **attack)
+        config.arms[f"control({name})"] = base.arm(name, sees=control, **attack)
+    return config

@@ -1,0 +1,134 @@
+"""Membership: the metrics, the threshold on a variance, and the goal's secret and rules."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from sklearn.metrics import roc_auc_score
+
+from xinv import attacks, audit, metrics, store
+from xinv.audit.goals import GOALS
+from xinv.types import InputError, Observation
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from configs import base, shokri  # noqa: E402
+
+DRAW = np.random.default_rng(0)
+MEMBER = DRAW.integers(0, 2, 400)
+SCORE = DRAW.normal(size=400) + MEMBER
+
+
+def test_auc():
+    found = metrics.membership.auc()(MEMBER, SCORE)
+    assert found.value == pytest.approx(roc_auc_score(MEMBER, SCORE))
+    assert found.low < found.value < found.high
+    # For unit normals one apart: Phi(1 / sqrt 2)
+    assert found.low < 0.760 < found.high
+
+
+def test_auc_of_noise():
+    """The interval holds one half in about nine of ten draws."""
+    held = 0
+    for seed in range(20):
+        found = metrics.membership.auc()(MEMBER, np.random.default_rng(seed).normal(size=400))
+        held += found.low <= 0.5 <= found.high
+    assert held >= 15
+
+
+def test_rate_at_a_rate():
+    """Of 4 others a rate of a quarter allows one above the threshold."""
+    member, score = np.array([1, 1, 1, 1, 0, 0, 0, 0]), np.array([8, 6, 4, 2, 7, 5, 3, 1])
+    values = {rate: metrics.membership.tpr_at_fpr(rate)(member, score).value for rate in (0.0, 0.2, 0.25, 0.5)}
+    assert values == {0.0: 0.25, 0.2: 0.25, 0.25: 0.5, 0.5: 0.75}
+
+
+@pytest.mark.parametrize(
+    ("member", "score", "message"),
+    [(np.ones(3), np.ones(3), "members and non-members"), (np.array([0, 1]), np.array([0, np.nan]), "NaN")],
+)
+def test_metrics_refuse(member, score, message):
+    with pytest.raises(InputError, match=message):
+        metrics.membership.auc()(member, score)
+    with pytest.raises(InputError, match="fpr is 2"):
+        metrics.membership.tpr_at_fpr(2)
+
+
+@pytest.mark.parametrize("quiet", [0, 1])
+def test_threshold(quiet):
+    """Learned between the variances of the two kinds, on whichever side members are."""
+    spread = np.where(quiet == MEMBER, 0.5, 2.0)
+    maps = DRAW.normal(size=(400, 6, 6, 1)) * spread[:, None, None, None]
+    attack = attacks.variance_threshold()
+    observed = Observation(np.zeros((400, 2)), maps)
+    state = attack.fit(jax.random.key(0), observed, MEMBER)
+    assert 0.5 < state["threshold"] < 3
+    assert ((attack.predict(state, observed) > 0) == MEMBER).mean() > 0.98
+    with pytest.raises(InputError, match="reads an explanation"):
+        attack.check(Observation(np.zeros((400, 2))), MEMBER)
+
+
+def config(**changes):
+    """configs/shokri.py on the small images below."""
+    found = shokri.get_config()
+    found.seeds, found.report.examples = 1, 2
+    found.data.source = ConfigDict(dict(name="arrays", path="noise.npz", labels=dict(digit="labels")))
+    found.data.transform.resize = None
+    for part in (found.target, found.evaluation, found.shadows.shadow, found.shadows.untrained):
+        part.model.width = 0.0625
+    for recipe in (found.target.train, found.evaluation.train, found.shadows.shadow.train, found.attack.train):
+        recipe.update(dict(batch_size=16, epochs=60))
+    found.arms = ConfigDict({name: arm for name, arm in found.arms.items() if "input" not in name})
+    found.explanations = ConfigDict({"gradient": found.explanations.gradient})
+    return found
+
+
+@pytest.fixture
+def noise(tmp_path, monkeypatch):
+    """Images of noise with labels at random: what is known about them was learned by heart."""
+    images = DRAW.integers(0, 255, (320, 8, 8, 1)).astype(np.uint8)
+    np.savez(tmp_path / "noise.npz", images=images, labels=np.arange(320) % 4)
+    monkeypatch.chdir(tmp_path)
+
+    def run(settings):
+        with store.opened(tmp_path / "stages") as stages:
+            return audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
+
+    return run
+
+
+def test_learned_by_heart(noise):
+    """The target gives its training images away, the untrained control does not."""
+    rows = noise(config())
+    auc = {row["arm"]: row for row in rows if row["metric"] == "auc"}
+    attack, control = auc["variance(gradient)"], auc["control(gradient)"]
+    assert attack["goal"] == "membership"
+    assert attack["examples"] == 128
+    assert attack["low"] > 0.75
+    assert control["low"] < 0.5 < control["high"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.target.train.update(dict(validation=0.1)), "set validation to 0"),
+        (lambda c: c.arms["variance(gradient)"].learns.update(dict(roles=("target_train",))), "which are reported"),
+        (lambda c: c.arms["variance(gradient)"].update(dict(reads=("prediction",))), "reads an explanation"),
+        (lambda c: c.metrics.__delattr__("membership"), "has no 'membership'"),
+    ],
+)
+def test_games_refused(noise, change, message):
+    settings = config()
+    settings.unlock()
+    change(settings)
+    with pytest.raises(InputError, match=message):
+        noise(settings)
+
+
+def test_every_attack_has_a_goal():
+    assert {GOALS[attacks.build(name).goal].name for name in ("fredrikson", "variance_threshold")} == set(GOALS)
+    assert base.metrics().membership

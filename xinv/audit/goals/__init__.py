@@ -1,0 +1,12 @@
+"""Goals: what an attack is after. Nothing else in the audit knows whether a guess is an image or a bit.
+
+A privacy game fixes what is hidden, whose examples are reported, and how a guess is judged: one file each.
+"""
+
+from xinv.audit.goals.goal import Goal
+from xinv.audit.goals.membership import MEMBERSHIP
+from xinv.audit.goals.reconstruction import RECONSTRUCTION
+
+GOALS: dict[str, Goal] = {goal.name: goal for goal in (RECONSTRUCTION, MEMBERSHIP)}
+
+__all__ = ["GOALS", "MEMBERSHIP", "RECONSTRUCTION", "Goal"]

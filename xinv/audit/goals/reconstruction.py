@@ -1,0 +1,50 @@
+"""Reconstruction: the private image is hidden, and a guess is judged by how close it comes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from xinv import data
+from xinv.audit import measure
+from xinv.audit.goals.goal import Goal
+from xinv.audit.roles import REPORTED
+from xinv.audit.service import Service
+from xinv.store import Stage
+
+GROUPS = ("image", "label")
+"""Groups of metrics, by what a reconstruction is compared with."""
+
+
+def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> data.Images:
+    del part
+    return service.roles.images(roles, seed)
+
+
+def _evaluated(service: Service, part: str) -> str:
+    del service, part
+    return REPORTED
+
+
+def _check(service: Service, part: str) -> None:
+    del service, part
+
+
+def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, np.ndarray]:
+    del part
+    classifiers, settings = service.classifiers, {kind: service.config["metrics"][kind] for kind in GROUPS}
+    spec = {"metrics": settings, "guess": guess.digest, "evaluation": classifiers.identity("evaluation", seed)}
+
+    def compute() -> dict[str, np.ndarray]:
+        reported, judge = service.roles.labelled([REPORTED], seed), classifiers.model("evaluation")
+        truths = {"image": reported.images, "label": reported.labels[service.config["evaluation"]["label"]]}
+        given = {"apply": judge.apply, "embed": judge.embed, "variables": classifiers.variables("evaluation", seed)}
+        found = {}
+        for kind, named in settings.items():
+            found |= measure.judged(named, given, {"truth": truths[kind], "guess": guess.array("guess")})
+        return found
+
+    stage = service.stages.computed("metrics", label, spec, compute)
+    return {name: stage.array(name) for named in settings.values() for name in named}
+
+
+RECONSTRUCTION = Goal("reconstruction", _secret, _evaluated, _check, lambda image: image, _scores, GROUPS)
