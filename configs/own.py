@@ -18,8 +18,9 @@ RECORDED = ("saliency", "gradcam")
 """The arrays explanation/saliency and explanation/gradcam of release.npz."""
 
 
-def get_config(arg: str = "function") -> ConfigDict:
-    """`arg` is "function" for a model of your own, or "recorded" for what your service released."""
+def get_config(arg: str = "") -> ConfigDict:
+    """`arg` is "function" (or "") for a model of your own, or "recorded" for what your service released."""
+    arg = arg or "function"
     if arg not in _SIZES:
         raise ValueError(f"configs/own.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
     names = EXPLAINERS if arg == "function" else RECORDED
