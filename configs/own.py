@@ -48,4 +48,4 @@ def get_config(arg: str = "") -> ConfigDict:
     # The target is not trained here; the evaluation model is, on images that no figure is reported on.
     config.target = ConfigDict(dict(label="label", roles=()) | target)
     config.evaluation.roles = ("attack_train",)
-    return config
+    return base.unshared(config)

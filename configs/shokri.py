@@ -47,4 +47,4 @@ def get_config(arg: str = "") -> ConfigDict:
         attack = dict(learns=shadow, name="variance_threshold")
         config.arms[f"variance({name})"] = base.arm(name, **attack)
         config.arms[f"control({name})"] = base.arm(name, sees=control, **attack)
-    return config
+    return base.unshared(config)
