@@ -213,11 +213,22 @@ def _constants(eqn: Any, inputs: Sequence[Slot]) -> list[Slot]:
     return [Slot(atom.aval, value, static, number, literal) for atom, value in zip(eqn.outvars, outputs, strict=True)]
 
 
+def loop_inputs(eqn: Any) -> tuple[int, int]:
+    """Returns how many inputs of a scan every step reads as they are, and where the carried ones after these end.
+
+    By shapes, which all versions of JAX state: what is scanned has an axis more outside the loop than inside.
+    """
+    body = eqn.params["jaxpr"].jaxpr
+    pairs = zip(eqn.invars, body.invars, strict=True), zip(eqn.outvars, body.outvars, strict=True)
+    inputs, outputs = ([len(a.aval.shape) == len(b.aval.shape) for a, b in of] for of in pairs)
+    return sum(inputs) - sum(outputs), sum(inputs)
+
+
 def _unrolled(eqn: Any) -> Any:
     """The jaxpr of a scan, one step after another."""
     params = eqn.params
     body = jex.jaxpr_as_fun(params["jaxpr"])
-    fixed, carried = params["num_consts"], params["num_consts"] + params["num_carry"]
+    fixed, carried = loop_inputs(eqn)
     steps = range(params["length"])
 
     def run(*values: jax.Array) -> list[jax.Array]:

@@ -9,6 +9,8 @@ import jax.extend.core as jex
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.explain.engine.graph import loop_inputs
+
 CPU_BUDGET, ACCELERATOR_BUDGET = 20 * 2**20, 2**33
 """Bytes of intermediate values in flight on one device.
 
@@ -174,7 +176,7 @@ def _inside(eqn: Any, depends: set) -> list[int]:
         sub = getattr(sub, "jaxpr", sub)
         pairs = zip(sub.invars[::-1], eqn.invars[::-1], strict=False)
         rows = {inner for inner, atom in pairs if depends.intersection(_variables([atom]))}
-        constants = eqn.params.get("num_consts", eqn.params.get("body_nconsts"))  # of scan, of while
+        constants = loop_inputs(eqn)[0] if eqn.primitive.name == "scan" else eqn.params.get("body_nconsts")
         if constants is not None:
             rows.update(sub.invars[constants:])  # what a loop carries
         peaks.append(_peak(sub, rows))
