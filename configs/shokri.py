@@ -1,6 +1,6 @@
 """Membership from the variance of explanations (Shokri, Strobel and Zick 2021): who was in the training set.
 
-    python launch/run.py --config=configs/shokri.py --workdir=runs/shokri      embedded digits, two minutes on two cores
+    python launch/run.py --config=configs/shokri.py --workdir=runs/shokri     digits, three minutes on two cores
 
 Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts to it. A threshold
 on their variance is learned on a shadow model, whose training set the attacker knows, and tried on the target's. The

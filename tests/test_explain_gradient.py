@@ -156,6 +156,20 @@ def test_batch_compiles_once():
     assert len(traces) == first  # of what fits into memory and the number of classes, too
 
 
+def test_batch_keeps_no_precision():
+    """A trace is of one default precision of products: another traces anew."""
+    traces = []
+
+    def apply(variables, x):
+        traces.append(jax.config.jax_default_matmul_precision)
+        return x.reshape(len(x), -1)[:, :2] @ variables
+
+    for precision in ("highest", "default", "highest"):
+        with jax.default_matmul_precision(precision):
+            explain.batch(explain.gradient(), apply, jnp.eye(2), np.asarray(images(2)), [0, 1], KEY)
+    assert {"highest", "default"} <= set(traces)
+
+
 def test_batch_refuses_labels_that_are_no_class():
     apply, variables = case("plain")
     with pytest.raises(InputError, match="label 4 is no class of a model with classes 0 to 3"):

@@ -118,6 +118,7 @@ def test_learned_by_heart(noise):
         (lambda c: c.target.train.update(dict(validation=0.1)), "set validation to 0"),
         (lambda c: c.arms["variance(gradient)"].learns.update(dict(roles=("target_train",))), "which are reported"),
         (lambda c: c.arms["variance(gradient)"].update(dict(reads=("prediction",))), "reads an explanation"),
+        (lambda c: c.arms["variance(gradient)"].sees.update(dict(prediction="shadow")), "name the same"),
         (lambda c: c.metrics.__delattr__("membership"), "has no 'membership'"),
     ],
 )

@@ -37,6 +37,7 @@ LINEAR = """
     def load():
         return apply, {{"w": W}}
     def train(images, labels, key):
+        assert images.dtype == np.float32 and 0.5 < images.max() <= 1 and labels.shape == (len(images),)
         return {{"w": W + len(images)}}
 """
 NNX = """
@@ -54,6 +55,8 @@ NNX = """
             net.eval()
             return net(x)
         return apply, state
+    def train(images, labels, key):
+        return load()[1]
 """
 EQUINOX = """
     import jax, numpy as np
@@ -198,9 +201,10 @@ def audited(tmp_path, monkeypatch):
     return run
 
 
-def test_shadows_like_the_target(audited, module):
-    """A shadow is trained by the user's `train`, and attacked in the white box."""
-    path = module(LINEAR.format(seed=0))
+@pytest.mark.parametrize("text", [LINEAR.format(seed=0), NNX], ids=["jnp", "nnx"])
+def test_shadows_like_the_target(audited, module, text):
+    """A shadow is trained by the user's `train` on images like those of `apply`, and attacked in the white box."""
+    path = module(text)
     settings = config("function", function=path)
     settings.explanations = ConfigDict(dict(gradient=dict(name="gradient", normalise="absolute_minmax")))
     settings.shadows = ConfigDict(dict(shadow=dict(function=path, label="label", roles=("attack_train",))))
@@ -213,6 +217,21 @@ def test_shadows_like_the_target(audited, module):
     rows = audited(settings)
     assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "pixels"}
     assert {row["stage"] for row in rows} >= {"target", "shadow", "evaluation"}
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("raise KeyError('images')", "raised KeyError: 'images'"),
+        ("return {'other': W}", "another structure than load"),
+        ("return {'w': W * np.nan}", "NaN or infinite weights"),
+    ],
+)
+def test_training_refused(module, body, message):
+    text = LINEAR.format(seed=0).split("def train")[0] + f"def train(images, labels, key):\n        {body}\n"
+    train = target.load(module(text)).train
+    with pytest.raises(InputError, match=message):
+        train(IMAGES, LABELS, jax.random.key(0))
 
 
 def test_recorded_needs_no_model(audited, tmp_path):
@@ -250,7 +269,7 @@ def test_arrays(tmp_path):
     ("changes", "message"),
     [
         (dict(images=IMAGES[..., 0]), r"give uint8 or float \[N,H,W,C\]"),
-        (dict(images=IMAGES.astype(np.float32)), r"lie in \[0, 199\]"),
+        (dict(images=IMAGES.astype(np.float32)), r"lies in \[0, 199\]"),
         (dict(prediction=PREDICTION[:-1]), "for 60 images"),
         (dict(explanations={}), "with at least one"),
         (dict(explanations=MAPS), "a dict of arrays"),

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.audit.validate import sections
 from xinv.data import dataset
+from xinv.data.arrays import as_bytes
 from xinv.numbers import is_number, require
+from xinv.train import Recipe
 from xinv.types import Array, InputError
 
 LABEL = "label"
@@ -97,9 +100,9 @@ def _dataset(images: Any, prediction: Any, labels: Any, title: str) -> dataset.D
         labels = np.argmax(prediction, axis=1)
     digest = hashlib.sha256(f"{shape} {classes[1]}".encode())
     for start in range(0, shape[0], _CHUNK):
-        digest.update(_as_bytes(images[start : start + _CHUNK]).tobytes())
+        digest.update(as_bytes("the images", np.asarray(images[start : start + _CHUNK])).tobytes())
     digest.update(np.asarray(labels, np.int64).tobytes())
-    lazy = dataset.Lazy(shape, lambda rows: _as_bytes(images[rows]))
+    lazy = dataset.Lazy(shape, lambda rows: as_bytes("the images", np.asarray(images[rows])))
     names = tuple(map(str, range(classes[1])))
     return dataset.create(title, lazy, {LABEL: np.asarray(labels)}, {LABEL: names}, digest.hexdigest()[:16])
 
@@ -114,40 +117,19 @@ def _array(name: str, value: Any) -> Any:
         raise InputError(f"{name} is no array: {error}") from None
 
 
-def _as_bytes(images: Any) -> np.ndarray:
-    images = np.asarray(images)
-    if images.dtype == np.uint8:
-        return images
-    if not (np.isfinite(images).all() and images.min() >= 0 and images.max() <= 1):
-        raise InputError(f"the images lie in [{images.min():g}, {images.max():g}]: give floats in [0,1], or uint8")
-    return np.rint(images * 255).astype(np.uint8)
-
-
 def _config(names: list[str], recipe: Config, *, seeds: int, test: float, width: float, title: str) -> dict[str, Any]:
     """A complete config of an inversion audit of recorded explanations."""
     if "prediction" in names:
         raise InputError("no explanation may be called 'prediction': that is the attack without explanations")
-    train = dict(
-        optimizer="adam",
-        b1=0.5,
-        b2=0.999,
-        weight_decay=0.0,
-        schedule="constant",
-        warmup_epochs=0.0,
-        patience=10,
-        validation=0.1,
-        augment=(),
-        crop_padding=4,
-        **recipe,
-    )
+    train = asdict(Recipe(**recipe, b1=0.5, patience=10))
     seen = dict(prediction="target", explanation="target", defences=(), queries=1)
 
     def arm(*reads: str, encoder: str) -> dict[str, Any]:
         learns = dict(roles=("attack_train",), releases=1) | seen
         return dict(reads=reads, attack=dict(encoder=encoder), learns=learns, sees=seen, known="", scored=True)
 
-    arms = {"prediction": arm("prediction", encoder="none")}
-    arms |= {name: arm("prediction", name, encoder="flatten_unet") for name in names}
+    attacks = {"prediction": arm("prediction", encoder="none")}
+    attacks |= {name: arm("prediction", name, encoder="flatten_unet") for name in names}
     roles = dict(roles={"attack_train": 1 - test, REPORTED: test})
     return dict(
         unit="release",
@@ -176,7 +158,7 @@ def _config(names: list[str], recipe: Config, *, seeds: int, test: float, width:
             dtype="float32",
             train=train,
         ),
-        arms=arms,
+        arms=attacks,
         metrics=dict(
             image=dict(mse={}, psnr={}, ssim=dict(sigma=1.5, window=11), embedding_similarity={}),
             label=dict(attack_accuracy={}),

@@ -1,6 +1,5 @@
 """Roles: who may see which images, as dealt by each seed."""
 
-import itertools
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -64,6 +63,12 @@ class Roles(NamedTuple):
         """Returns the images of some roles, one role after the other."""
         return data.concatenate([data.take(*found).images for found in self._find(roles, seed)])
 
+    def among(self, role: str, others: Iterable[str], seed: int) -> np.ndarray:
+        """Tells which of a role's images, bool [N], others have too, by their places in equal data sets."""
+        dataset, indices = self._find([role], seed)[0]
+        found = [places for other, places in self._find(others, seed) if other.fingerprint == dataset.fingerprint]
+        return np.isin(indices, np.concatenate([[], *found]))
+
     def indices(self, role: str, seed: int) -> np.ndarray:
         """Returns the places of a role's images in its data set."""
         return self._find([role], seed)[0][1]
@@ -73,11 +78,8 @@ class Roles(NamedTuple):
         return sum(len(indices) for _, indices in self._find(roles, seed))
 
     def shared(self, roles: Iterable[str], others: Iterable[str], seed: int) -> bool:
-        """Tells if some roles have images in common with others, by their places in equal data sets."""
-        pairs = itertools.product(self._find(roles, seed), self._find(others, seed))
-        return any(
-            one[0].fingerprint == two[0].fingerprint and np.intersect1d(one[1], two[1]).size for one, two in pairs
-        )
+        """Tells if some roles have images in common with others, see `among`."""
+        return any(self.among(role, others, seed).any() for role in roles)
 
     def spec(self, seed: int, roles: Iterable[str]) -> dict[str, Any]:
         """Returns what determines a stage that reads these roles: the images, and who may see which."""

@@ -101,7 +101,7 @@ class Classifiers(NamedTuple):
         def fit(session: train.Session) -> dict[str, Any]:
             batch = _training_data(self.roles, settings, soft_labels, seed)
             fit_key = key(seed, part, "fit")
-            if own is not None and own.train is not None:
+            if own is not None:
                 return {"classifier": own.train(*batch.values(), fit_key)}
             model = self.model(part)
             start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
@@ -136,11 +136,9 @@ class Classifiers(NamedTuple):
 
     def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> Known:
         """Returns a classifier of which only the shapes are known, before it is trained."""
-        model = self.model(part)
-        if part == "target" and self.target is not None:
-            variables = jax.eval_shape(lambda: self.target.variables)
-        elif self.own(part) is not None and self.own(part).train is not None:
-            variables = jax.eval_shape(lambda: self.own(part).variables)
+        model, own = self.model(part), self.own(part)
+        if own is not None:
+            variables = jax.eval_shape(lambda: own.variables)
         else:
             variables = jax.eval_shape(model.init, jax.random.key(0), images)
         jax.eval_shape(model.apply, variables, images)

@@ -20,7 +20,7 @@ import numpy as np
 from xinv import data
 from xinv.explain import door
 from xinv.images import as_float
-from xinv.types import Array, InputError, Model, Variables
+from xinv.types import Array, InputError, Key, Model, Variables
 
 FORMS = "give 'package.module:function', a function without arguments that returns (apply, variables) or a Model"
 _CHUNK = 256  # examples read at once
@@ -31,10 +31,10 @@ class Own(NamedTuple):
     """A model of the user's own.
 
     Attributes:
-      model: its `apply` takes `variables`; `init` and `train` are those of a Model that was given, if any.
-      variables: the arrays among the leaves of the user's variables.
+      model: its `apply`, `embed` and `head` take `variables`; it has no `init` and `train`.
+      variables: the arrays among the leaves of the user's variables, in a list.
       fingerprint: hash of the weights: others are another result.
-      train: `(images, labels, key) -> variables` as the user's module has it, for shadow models; or None.
+      train: `(images, labels, key) -> variables` of that form, for shadow models; None where the module has none.
     """
 
     model: Model
@@ -60,7 +60,8 @@ class Recorded(NamedTuple):
 def load(path: str) -> Own:
     """Imports and calls the function that `path` names, and takes the weights from what it returns.
 
-    Beside the function the module may have `train(images[N,H,W,C], labels[N], key) -> variables`, for shadow models.
+    Beside the function the module may have `train(images, labels[N], key) -> variables`, for shadow models; its images
+    are float32 [N,H,W,C] in [0,1], as those of `apply`.
 
     Raises:
       InputError: there is no such function, it raises, or it returns no model with finite weights.
@@ -75,29 +76,48 @@ def load(path: str) -> Own:
     if not isinstance(found, tuple) or len(found) != 2 or not (callable(found[0]) or isinstance(found[0], Model)):
         raise InputError(f"target.function {path!r} returns {type(found).__name__}: {FORMS}")
     given, variables = found
-    model = given if isinstance(given, Model) else Model(_no("init"), given, _no("train"))
     leaves, treedef = jax.tree.flatten(variables)
     moves = tuple(_is_array(leaf) for leaf in leaves)
-    arrays = [leaf for leaf, is_array in zip(leaves, moves, strict=True) if is_array]
-    for array in arrays:
-        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(np.asarray(array, np.float32)).all():
-            raise InputError(f"the weights of target.function {path!r} hold NaN or infinite values")
-    rest = tuple(None if is_array else leaf for leaf, is_array in zip(leaves, moves, strict=True))
-
-    def whole(arrays: list) -> Variables:
-        given = iter(arrays)
-        return jax.tree.unflatten(treedef, [next(given) if m else x for m, x in zip(moves, rest, strict=True)])
+    arrays = _arrays(leaves, moves)
+    if not _is_finite(arrays):
+        raise InputError(f"the weights of target.function {path!r} hold NaN or infinite values")
+    # Functions, numbers and keys among the leaves, as Equinox and NNX have them, stay with the model.
+    rest = [None if is_array else leaf for leaf, is_array in zip(leaves, moves, strict=True)]
 
     def taking(fn: Callable | None) -> Callable | None:
-        return fn and (lambda arrays, *inputs: fn(whole(arrays), *inputs))
+        def call(arrays: list, *inputs: Array) -> Any:
+            given = iter(arrays)
+            whole = [next(given) if is_array else leaf for leaf, is_array in zip(rest, moves, strict=True)]
+            return fn(jax.tree.unflatten(treedef, whole), *inputs)
 
+        return fn and call
+
+    model = given if isinstance(given, Model) else Model(None, given, None)
+    bound = Model(_refuse, taking(model.apply), _refuse, taking(model.embed), taking(model.head))
     train = getattr(module, "train", None)
-    if all(moves):
-        return Own(model, variables, _hash(path, *arrays), train)
-    # Functions and numbers among the leaves, as Equinox has them, are not data: they stay with the model.
-    bound = Model(_no("init"), taking(model.apply), _no("train"), taking(model.embed), taking(model.head))
-    trained = train and (lambda *data: _arrays(train(*data), moves, path))
-    return Own(bound, arrays, _hash(path, *arrays), trained)
+    return Own(bound, arrays, _hash(path, *arrays), train and _trainer(train, treedef, moves, path))
+
+
+def _trainer(train: Callable, treedef: Any, moves: tuple[bool, ...], path: str) -> Callable[..., list]:
+    """The user's training as a function that returns the arrays among the variables."""
+
+    def call(images: Any, labels: Array, key: Key) -> list:
+        try:
+            variables = train(as_float(np.asarray(images[:])), labels, key)
+        except Exception as error:  # the user's code may raise anything
+            reason = f"{type(error).__name__}: {error}"
+            raise InputError(f"`train` beside target.function {path!r} raised {reason}") from error
+        leaves, found = jax.tree.flatten(variables)
+        if found != treedef or tuple(map(_is_array, leaves)) != moves:
+            raise InputError(
+                f"`train` beside target.function {path!r} returns variables of another structure than load"
+            )
+        arrays = _arrays(leaves, moves)
+        if not _is_finite(arrays):
+            raise InputError(f"`train` beside target.function {path!r} returns NaN or infinite weights")
+        return arrays
+
+    return call
 
 
 def require_classifier(own: Own, path: str, images: Any, classes: int) -> None:
@@ -198,12 +218,13 @@ def _find(path: str) -> tuple[Any, Callable]:
     return module, function
 
 
-def _arrays(variables: Variables, moves: tuple[bool, ...], path: str) -> list:
-    """The arrays of a tree of the same structure as the target's."""
-    leaves = jax.tree.leaves(variables)
-    if len(leaves) != len(moves):
-        raise InputError(f"`train` beside target.function {path!r} returns variables of another structure than load")
+def _arrays(leaves: list, moves: tuple[bool, ...]) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf, is_array in zip(leaves, moves, strict=True) if is_array]
+
+
+def _is_finite(arrays: list[np.ndarray]) -> bool:
+    floats = (array for array in arrays if jnp.issubdtype(array.dtype, jnp.inexact))
+    return all(np.isfinite(array.astype(np.float32)).all() for array in floats)
 
 
 def _is_array(leaf: Any) -> bool:
@@ -225,8 +246,5 @@ def _hash(path: str, *arrays: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _no(name: str) -> Callable[..., Any]:
-    def fail(*_: Any, **__: Any) -> Any:
-        raise InputError(f"target.function gives no {name}: it cannot be trained by xinv")
-
-    return fail
+def _refuse(*_: Any, **__: Any) -> Any:
+    raise InputError("a target.function is not trained by xinv's recipes: write `train` beside it")

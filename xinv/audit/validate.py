@@ -135,10 +135,9 @@ def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
         )
-    attacked = arm.settings[SEES]["prediction"]
-    for part in (attacked, learns["prediction"]):
-        goal.check(arm.service, part)
-    reported = goal.evaluated(arm.service, attacked)
+    for view in (SEES, LEARNS):
+        goal.check(arm.service, arm.settings[view])
+    reported = goal.evaluated(arm.service, arm.settings[SEES]["prediction"])
     if learns["roles"] and arm.service.roles.shared(learns["roles"], [reported], arm.service.config["seed"]):
         raise InputError(f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}")
     for view in (LEARNS, SEES):

@@ -77,13 +77,13 @@ def _column(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
 
 
 def _images(path: str, keys: Sequence[str], parts: Sequence[np.ndarray]) -> np.ndarray:
-    parts = [_as_bytes(f"{path}: {key!r}", part) for key, part in zip(keys, parts, strict=True)]
+    parts = [as_bytes(f"{path}: {key!r}", part) for key, part in zip(keys, parts, strict=True)]
     if len({part.shape[1:] for part in parts}) > 1:
         raise InputError(f"{path}: images of {list(keys)} have different shapes {[part.shape for part in parts]}")
     return np.concatenate(parts)
 
 
-def _as_bytes(what: str, images: np.ndarray) -> np.ndarray:
+def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
     """uint8 [N,H,W,C] of images with or without channels, uint8 or float in [0,1]."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not 1 <= images.shape[-1] <= 4:

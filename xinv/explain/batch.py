@@ -83,11 +83,12 @@ def _traced(explainer: Explainer, apply: Apply, variables: Variables, images: An
     """The map of one image as a function of `image, label, key, held, variables`."""
     held, tree = _held(explainer)
     label = jax.ShapeDtypeStruct((), jnp.int32)
-    return _trace(tree, apply, *_shapes((_single(images), label, key, held, variables)))
+    precision = jax.config.jax_default_matmul_precision  # part of the program, as of what jit caches
+    return _trace(tree, apply, precision, *_shapes((_single(images), label, key, held, variables)))
 
 
 @functools.lru_cache(64)
-def _trace(tree: Any, apply: Apply, treedef: Any, leaves: tuple) -> memory.Traced:
+def _trace(tree: Any, apply: Apply, precision: str | None, treedef: Any, leaves: tuple) -> memory.Traced:
     def explain(image: jax.Array, label: jax.Array, key: Key, held: list, variables: Variables) -> jax.Array:
         return jax.tree.unflatten(tree, held)(apply, variables, image, label, key)
 

@@ -1,4 +1,4 @@
-"""Goals: what an attack is after. Nothing else in the audit knows whether a guess is an image or a bit.
+"""Goals: what an attack is after.
 
 A privacy game fixes what is hidden, whose examples are reported, and how a guess is judged: one file each.
 """

@@ -1,7 +1,7 @@
 """The protocol of a goal."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from xinv.types import Array, Estimate
 
@@ -14,7 +14,7 @@ class Goal(NamedTuple):
       secret: `(service, part, roles, seed) -> truth [N,...]` of the images of some roles, one role after the other;
         `part` is the classifier under attack.
       evaluated: `(service, part) -> role` whose examples are reported; what the attack is fitted to has none of them.
-      check: `(service, part)`; raises InputError if the config does not allow this goal.
+      check: `(service, view)`; raises InputError if what a view of an attack states does not allow this goal.
       guess_shape: `(image shape [H,W,C]) -> shape` of one guess.
       scores: `(service, part, guess, label, seed) -> {metric: value per example [N], or an Estimate}`.
       metrics: the groups of the config's metrics that judge it.
@@ -25,5 +25,5 @@ class Goal(NamedTuple):
     evaluated: Callable[..., str]
     check: Callable[..., None]
     guess_shape: Callable[[tuple[int, ...]], tuple[int, ...]]
-    scores: Callable[..., Mapping[str, Array | Estimate | Any]]
+    scores: Callable[..., Mapping[str, Array | Estimate]]
     metrics: tuple[str, ...]

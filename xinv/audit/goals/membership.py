@@ -9,6 +9,8 @@ import numpy as np
 
 from xinv import metrics
 from xinv.audit.goals.goal import Goal
+from xinv.audit.release import NONE
+from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED, UNION
 from xinv.audit.service import Service
 from xinv.store import Stage
@@ -19,19 +21,24 @@ GROUP = "membership"
 
 def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
     """1 for images that the classifier was trained on, 0 for others, int32 [N]."""
-    trained = [service.roles.indices(role, seed) for role in service.classifiers.settings(part)["roles"]]
-    members = np.concatenate(trained)
-    return np.concatenate([np.isin(service.roles.indices(role, seed), members) for role in roles]).astype(np.int32)
+    trained = service.classifiers.settings(part)["roles"]
+    return np.concatenate([service.roles.among(role, trained, seed) for role in roles]).astype(np.int32)
 
 
 def _evaluated(service: Service, part: str) -> str:
     return UNION.join((*service.classifiers.settings(part)["roles"], REPORTED))
 
 
-def _check(service: Service, part: str) -> None:
+def _check(service: Service, view: Config) -> None:
+    part = view["prediction"]
+    if view["explanation"] not in (part, NONE):
+        raise InputError(
+            f"membership is of one classifier, but an arm has predictions of {part!r} and explanations of "
+            f"{view['explanation']!r}: name the same"
+        )
+    if not service.classifiers.is_trained(part):
+        raise InputError(f"membership of the {part} cannot be judged: xinv did not train it, nor deal its training set")
     settings = service.classifiers.settings(part)
-    if not settings["roles"]:
-        raise InputError(f"membership of the {part} cannot be judged: its roles do not say what it was trained on")
     if settings.get("train", {}).get("validation", 0):
         raise InputError(
             f"membership needs to know each image that the {part} was trained on, but it holds out a validation part: "

@@ -7,6 +7,7 @@ import numpy as np
 from xinv import data
 from xinv.audit import measure
 from xinv.audit.goals.goal import Goal
+from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.store import Stage
@@ -25,8 +26,8 @@ def _evaluated(service: Service, part: str) -> str:
     return REPORTED
 
 
-def _check(service: Service, part: str) -> None:
-    del service, part
+def _check(service: Service, view: Config) -> None:
+    del service, view
 
 
 def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, np.ndarray]:
