@@ -41,9 +41,9 @@ def explanations(**changes: object) -> ConfigDict:
 
 
 def arm(
-    *reads: str,
-    learns: dict | None = None,
-    sees: dict | None = None,
+    *inputs: str,
+    train_view: dict | None = None,
+    test_view: dict | None = None,
     known: str = "",
     scored: bool = True,
     **attack: object,
@@ -58,19 +58,19 @@ def arm(
     service = dict(prediction="target", explanation="target", defences=(), queries=1)
     return ConfigDict(
         dict(
-            reads=reads,
+            inputs=inputs,
             attack=attack,
-            learns=dict(roles=("attack_train",), releases=1) | service | (learns or {}),
-            sees=service | (sees or {}),
+            train_view=dict(roles=("attack_train",), releases=1) | service | (train_view or {}),
+            test_view=service | (test_view or {}),
             known=known,
             scored=scored,
         )
     )
 
 
-def defended(*reads: str, by: tuple[str, ...], **changes: object) -> ConfigDict:
+def defended(*inputs: str, by: tuple[str, ...], **changes: object) -> ConfigDict:
     """An arm whose attacker adapts: it learns from what the defences release, as it will see it."""
-    return arm(*reads, learns=dict(defences=by), sees=dict(defences=by), **changes)
+    return arm(*inputs, train_view=dict(defences=by), test_view=dict(defences=by), **changes)
 
 
 def arms(encoders: tuple[str, ...], explanations: tuple[str, ...]) -> ConfigDict:

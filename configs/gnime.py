@@ -258,7 +258,7 @@ def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> Confi
     It averages `queries` releases of each image, and learns from so many such means of each of its own.
     """
     view = dict(defences=defences, queries=queries)
-    return base.arm("prediction", name, learns=view | dict(releases=releases), sees=view)
+    return base.arm("prediction", name, train_view=view | dict(releases=releases), test_view=view)
 
 
 def _surrogates(config: ConfigDict) -> dict:
@@ -270,17 +270,19 @@ def _surrogates(config: ConfigDict) -> dict:
 
 def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
     """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead (Zhao's rs-CAM)."""
-    learns, sees = dict(explanation=surrogate, defences=defences), dict(explanation="none", defences=defences)
-    return base.arm("prediction", name, learns=learns, sees=sees, name="attention_transfer", weight=1.0)
+    train_view, test_view = dict(explanation=surrogate, defences=defences), dict(explanation="none", defences=defences)
+    return base.arm(
+        "prediction", name, train_view=train_view, test_view=test_view, name="attention_transfer", weight=1.0
+    )
 
 
 def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
     """Predictions alone, and explanations without and with GNIME, against attackers who have images of another kind."""
     roles, seen = dict(roles=("auxiliary",)), dict(defences=("gnime",))
-    arms = dict(prediction=base.arm("prediction", learns=roles, encoder="none"))
+    arms = dict(prediction=base.arm("prediction", train_view=roles, encoder="none"))
     for name in names:
-        arms[name] = base.arm("prediction", name, learns=roles)
-        arms[f"{name}_gnime"] = base.arm("prediction", name, learns=roles | seen, sees=seen)
+        arms[name] = base.arm("prediction", name, train_view=roles)
+        arms[f"{name}_gnime"] = base.arm("prediction", name, train_view=roles | seen, test_view=seen)
     return arms
 
 

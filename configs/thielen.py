@@ -134,11 +134,11 @@ def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
 
 
 def _shadowed(
-    *reads: str, by: tuple[str, ...] = (), answers: str = "target", scored: bool = True, **attack: object
+    *inputs: str, by: tuple[str, ...] = (), answers: str = "target", scored: bool = True, **attack: object
 ) -> ConfigDict:
     """Learns from the shadow, whose weights it has, and sees what the model `answers` says of the private images."""
-    learns, sees = dict(prediction="shadow", defences=by), dict(prediction=answers, defences=by)
-    return base.arm(*reads, learns=learns, sees=sees, known="shadow", scored=scored, **attack)
+    train_view, test_view = dict(prediction="shadow", defences=by), dict(prediction=answers, defences=by)
+    return base.arm(*inputs, train_view=train_view, test_view=test_view, known="shadow", scored=scored, **attack)
 
 
 def _pixels(steps: int, start: str = "class_average", **views: object) -> ConfigDict:
@@ -146,8 +146,8 @@ def _pixels(steps: int, start: str = "class_average", **views: object) -> Config
     return _shadowed("prediction", **views, **descent)
 
 
-def _inverter(*reads: str, by: tuple[str, ...] = ()) -> ConfigDict:
-    return _shadowed(*reads, by=by, encoder="none" if reads == ("prediction",) else "flatten")
+def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
+    return _shadowed(*inputs, by=by, encoder="none" if inputs == ("prediction",) else "flatten")
 
 
 def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:

@@ -179,10 +179,10 @@ def get_config(arg: str = "") -> ConfigDict:
     return config
 
 
-def _arm(auxiliary: str, learns: dict | None = None, **rest: object) -> ConfigDict:
+def _arm(auxiliary: str, train_view: dict | None = None, **rest: object) -> ConfigDict:
     """An attack on predictions, by who has the images of that auxiliary set."""
     roles = dict(roles=("auxiliary",)) if auxiliary else {}
-    return base.arm("prediction", learns=roles | (learns or {}), **rest)
+    return base.arm("prediction", train_view=roles | (train_view or {}), **rest)
 
 
 def _images(size: Size, auxiliary: str, kept: tuple[str, ...] | int | None = None) -> dict:
@@ -205,8 +205,8 @@ def _truncation(size: Size) -> ConfigDict:
     arms = {}
     for m in size.cuts:
         seen = dict(defences=(f"top{m}",))
-        arms |= {f"aligned_{m}": _arm(size.auxiliary, learns=seen, sees=seen)}
-        arms |= {f"baseline_{m}": _arm(size.auxiliary, sees=seen)}
+        arms |= {f"aligned_{m}": _arm(size.auxiliary, train_view=seen, test_view=seen)}
+        arms |= {f"baseline_{m}": _arm(size.auxiliary, test_view=seen)}
     return ConfigDict(arms)
 
 
@@ -232,8 +232,8 @@ def _inference(size: Size) -> dict:
     one = dict(defences=("top1",))
     return _only(
         mi_face=_arm(size.auxiliary, known="target", name="fredrikson"),
-        training_based=_arm(size.auxiliary, sees=one),
-        class_inference=_arm(size.auxiliary, sees=one, name="class_inference", rescale="none"),
+        training_based=_arm(size.auxiliary, test_view=one),
+        class_inference=_arm(size.auxiliary, test_view=one, name="class_inference", rescale="none"),
     )
 
 
@@ -265,14 +265,14 @@ def _joint(config: ConfigDict, arg: str, size: Size) -> dict:
     faces = size.label == "identity"
     own = {name: value for name, value in config.attack.to_dict().items() if name in _INVERTER}
     pixels = 64.0**2 if faces else 32.0**2  # Eq. 11 sums over them
-    shadows, arms = {}, {"black_box": base.arm("prediction", learns=dict(roles=("target_train",)))}
+    shadows, arms = {}, {"black_box": base.arm("prediction", train_view=dict(roles=("target_train",)))}
     for name, weight in {"joint_10": 10.0, "joint_100": 100.0, "joint": pixels}.items():
         shadows[name] = config.target.to_dict() | dict(joint=own | dict(weight=weight, truncation=0))
         trained = dict(roles=(), prediction=name)
-        arms[name] = base.arm("prediction", learns=trained, sees=dict(prediction=name))
+        arms[name] = base.arm("prediction", train_view=trained, test_view=dict(prediction=name))
     images = {}
     if faces:
-        arms["augmented"] = base.arm("prediction", learns=dict(roles=("target_train", "auxiliary")))
+        arms["augmented"] = base.arm("prediction", train_view=dict(roles=("target_train", "auxiliary")))
         images = _images(size, "") | {"data": size.data("generic")}  # halves of the target's set (Section V-F)
     unit = {"unit": "joint", "shadows": shadows, "arms": _only(**arms)}
     return unit | images | {"report.published": () if "cifar10" in arg else TABLE_II[size.label]}

@@ -128,8 +128,8 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     transfer = dict(name="attention_transfer", weight=1.0)
     others = {
         "fredrikson": base.arm("prediction", known="target", name="fredrikson"),
-        "rs_cam": base.arm("prediction", "gradcam", learns=surrogate, sees=unexplained, **transfer),
-        "s_cam": _read("gradcam", learns=surrogate, sees=surrogate),
+        "rs_cam": base.arm("prediction", "gradcam", train_view=surrogate, test_view=unexplained, **transfer),
+        "s_cam": _read("gradcam", train_view=surrogate, test_view=surrogate),
     }
     result = {
         "4a": alone | dict(base.arms(ENCODERS, ("gradcam",))) | several,
@@ -139,13 +139,13 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     if config.data.auxiliary:
         outside = dict(roles=("auxiliary",))
         result["S5a"] = {
-            "ood_prediction": base.arm("prediction", learns=outside, encoder="none"),
-            "ood_cam": _read("gradcam", learns=outside),
+            "ood_prediction": base.arm("prediction", train_view=outside, encoder="none"),
+            "ood_cam": _read("gradcam", train_view=outside),
             "ood_rs_cam": base.arm(
                 "prediction",
                 "gradcam",
-                learns=outside | dict(explanation="ood_surrogate"),
-                sees=unexplained,
+                train_view=outside | dict(explanation="ood_surrogate"),
+                test_view=unexplained,
                 **transfer,
             ),
         }

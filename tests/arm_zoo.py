@@ -82,54 +82,54 @@ def values(rows, arm, metric, stage="attack"):
 TRUNCATED = dict(defences=("top2",))
 ARMS = {
     "prediction": base.arm("prediction", encoder="none"),
-    "baseline": base.arm("prediction", encoder="none", sees=TRUNCATED),
-    "aligned": base.arm("prediction", encoder="none", learns=TRUNCATED, sees=TRUNCATED),
+    "baseline": base.arm("prediction", encoder="none", test_view=TRUNCATED),
+    "aligned": base.arm("prediction", encoder="none", train_view=TRUNCATED, test_view=TRUNCATED),
     "gradient": base.arm("prediction", "gradient"),
     "gnime": base.defended("prediction", "gradient", by=("gnime",)),
     "rnd": base.defended("prediction", "gradient", by=("rnd",)),
     "bounded": base.defended("prediction", "gradient", by=("bounded",)),
     "both": base.defended("prediction", "gradient", by=("gnime", "top2")),
     "averaged": base.arm(
-        "prediction", "gradient", learns=dict(defences=("rnd",)), sees=dict(defences=("rnd",), queries=64)
+        "prediction", "gradient", train_view=dict(defences=("rnd",)), test_view=dict(defences=("rnd",), queries=64)
     ),
     "releases": base.arm(
-        "prediction", "gradient", learns=dict(defences=("rnd",), releases=3), sees=dict(defences=("rnd",))
+        "prediction", "gradient", train_view=dict(defences=("rnd",), releases=3), test_view=dict(defences=("rnd",))
     ),
     "chained": base.arm(
         "prediction",
         "gradient",
-        learns=dict(defences=("rnd", "top2"), releases=2),
-        sees=dict(defences=("rnd", "top2"), queries=8),
+        train_view=dict(defences=("rnd", "top2"), releases=2),
+        test_view=dict(defences=("rnd", "top2"), queries=8),
     ),
     "surrogate": base.arm(
         "prediction",
         "gradient",
-        learns=dict(explanation="surrogate"),
-        sees=dict(explanation="none"),
+        train_view=dict(explanation="surrogate"),
+        test_view=dict(explanation="none"),
         name="attention_transfer",
         encoder="flatten",
         weight=1.0,
         **INVERTER,
     ),
-    "others": base.arm("prediction", encoder="none", learns=dict(roles=("others",))),
-    "more": base.arm("prediction", encoder="none", learns=dict(roles=("attack_train", "others"))),
+    "others": base.arm("prediction", encoder="none", train_view=dict(roles=("others",))),
+    "more": base.arm("prediction", encoder="none", train_view=dict(roles=("attack_train", "others"))),
     "classes": base.arm("prediction", name="class_inference", **INVERTER),
     "pixels": base.arm(
         "prediction",
-        learns=dict(prediction="surrogate"),
+        train_view=dict(prediction="surrogate"),
         known="surrogate",
         name="gradient_reconstruction",
         steps=3,
     ),
     "activations": base.arm(
-        "prediction", learns=dict(prediction="surrogate"), known="surrogate", scored=False, name="activations"
+        "prediction", train_view=dict(prediction="surrogate"), known="surrogate", scored=False, name="activations"
     ),
-    "reads": base.arm("pixels", "activations", learns=dict(prediction="surrogate"), encoder="flatten"),
+    "reads": base.arm("pixels", "activations", train_view=dict(prediction="surrogate"), encoder="flatten"),
     "class_image": base.arm("prediction", known="target", name="fredrikson"),
     "preimage": base.arm("prediction", known="target", name="preimage", steps=3),
     "searched": base.arm(
         "prediction",
-        learns=dict(prediction="surrogate"),
+        train_view=dict(prediction="surrogate"),
         known="surrogate",
         name="gradient_reconstruction",
         steps=2,

@@ -164,8 +164,8 @@ def test_a_jointly_trained_target_brings_its_inverter(tmp_path):
             "black_box": base.arm("prediction", encoder="none", network="tcnn", rescale="logits", width=0.03125),
             "joint": base.arm(
                 "prediction",
-                learns=dict(roles=(), prediction="joint"),
-                sees=dict(prediction="joint"),
+                train_view=dict(roles=(), prediction="joint"),
+                test_view=dict(prediction="joint"),
                 encoder="none",
                 network="tcnn",
                 rescale="logits",

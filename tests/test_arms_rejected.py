@@ -11,42 +11,55 @@ from xinv.types import InputError
     ("arms", "sentence"),
     [
         ({"a": base.arm("b"), "b": base.arm("a")}, "in a circle: a reads b reads a"),
-        ({"a": base.arm("prediction", encoder="none", sees=dict(defences=("no",)))}, "unknown defence 'no'"),
+        ({"a": base.arm("prediction", encoder="none", test_view=dict(defences=("no",)))}, "unknown defence 'no'"),
         ({"a": base.arm("prediction", name="fredrikson")}, "known is empty"),
-        ({"a": base.arm("prediction", encoder="none", learns=dict(roles=("attack_test",)))}, "which is reported"),
+        ({"a": base.arm("prediction", encoder="none", train_view=dict(roles=("attack_test",)))}, "which is reported"),
         (
-            {"a": base.arm("prediction", encoder="none", learns=dict(prediction="shadow"))},
+            {"a": base.arm("prediction", encoder="none", train_view=dict(prediction="shadow"))},
             "unknown classifier 'shadow'",
         ),
-        ({"a": base.arm("prediction", encoder="none", sees=dict(queries=0))}, "sees 0 queries"),
         (
-            {"a": base.arm("prediction", encoder="none", sees=dict(queries=2))},
+            {"a": base.arm("prediction", encoder="none", test_view=dict(queries=0))},
+            "test_view of arm 'a' has 0 queries",
+        ),
+        (
+            {"a": base.arm("prediction", encoder="none", test_view=dict(queries=2))},
             "2 queries of what no defence changes",
         ),
-        ({"a": base.arm("prediction", encoder="none", learns=dict(queries="2"))}, "learns '2' queries"),
         (
-            {"a": base.arm("prediction", encoder="none", sees=dict(releases=2))},
-            "sees of arm 'a' has 'releases', which is ignored",
+            {"a": base.arm("prediction", encoder="none", train_view=dict(queries="2"))},
+            "train_view of arm 'a' has '2' queries",
         ),
         (
-            {"a": base.arm("prediction", encoder="none", learns=dict(relaeses=2))},
-            "learns of arm 'a' has 'relaeses', which is ignored",
+            {"a": base.arm("prediction", encoder="none", test_view=dict(releases=2))},
+            "test_view of arm 'a' has 'releases', which is ignored",
         ),
-        ({"a": base.arm("prediction", encoder="none", learns=dict(releases=2))}, "2 releases"),
-        ({"a": base.arm("prediction", encoder="none", learns=TRUNCATED | dict(releases=0))}, "learns 0 releases"),
         (
-            {"a": base.arm("pixels", learns=TRUNCATED | dict(releases=2)), "pixels": ARMS["pixels"]},
+            {"a": base.arm("prediction", encoder="none", train_view=dict(relaeses=2))},
+            "train_view of arm 'a' has 'relaeses', which is ignored",
+        ),
+        ({"a": base.arm("prediction", encoder="none", train_view=dict(releases=2))}, "2 releases"),
+        (
+            {"a": base.arm("prediction", encoder="none", train_view=TRUNCATED | dict(releases=0))},
+            "train_view of arm 'a' has 0 releases",
+        ),
+        (
+            {"a": base.arm("pixels", train_view=TRUNCATED | dict(releases=2)), "pixels": ARMS["pixels"]},
             "reads no other arm",
         ),
         (
-            {"a": base.arm("prediction", name="class_inference", learns=TRUNCATED | dict(releases=2), sees=TRUNCATED)},
+            {
+                "a": base.arm(
+                    "prediction", name="class_inference", train_view=TRUNCATED | dict(releases=2), test_view=TRUNCATED
+                )
+            },
             "predictions do not fit",
         ),
-        ({"a": base.arm("prediction", encoder="none", learns=dict(roles=()))}, "learns from no role"),
+        ({"a": base.arm("prediction", encoder="none", train_view=dict(roles=()))}, "learns from no role"),
         ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
         ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
         ({"a": ConfigDict(dict(base.arm("prediction")) | dict(sess={}))}, "arm 'a' has 'sess', which is ignored"),
-        ({"a": base.arm("b"), "b": ConfigDict(dict(reads=("prediction",), attack={}))}, "arm 'b' has no 'learns'"),
+        ({"a": base.arm("b"), "b": ConfigDict(dict(inputs=("prediction",), attack={}))}, "arm 'b' has no 'train_view'"),
     ],
 )
 def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):

@@ -22,12 +22,15 @@ def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_
     for arms in units:
         bare = {}
         for name, arm in arms.items():
-            learns, sees = arm["learns"], dict(arm["sees"])
+            train_view, test_view = arm["train_view"], dict(arm["test_view"])
             assert "train" not in arm["attack"]
-            noised = any(name.startswith("rnd") for name in learns["defences"])
-            assert learns.pop("releases") == 1 or noised, name
-            assert (learns.pop("defences"), learns.pop("queries")) == (sees.pop("defences"), sees.pop("queries")), name
-            assert bare.setdefault(arm["reads"], arm | dict(sees=sees)) == arm | dict(sees=sees)
+            noised = any(name.startswith("rnd") for name in train_view["defences"])
+            assert train_view.pop("releases") == 1 or noised, name
+            assert (train_view.pop("defences"), train_view.pop("queries")) == (
+                test_view.pop("defences"),
+                test_view.pop("queries"),
+            ), name
+            assert bare.setdefault(arm["inputs"], arm | dict(test_view=test_view)) == arm | dict(test_view=test_view)
 
 
 def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the_defenders_half(tmp_path):

@@ -187,4 +187,4 @@ def test_faces_are_attacked_as_in_the_papers_figures():
     for name in ("truncation", "size-50", "classes", "auxiliary-generic", "optimised"):
         assert configs[name]["data"]["roles"]["roles"] == dict(target_train=0.8, attack_test=0.2)
         assert configs[name]["data"]["auxiliary"]["source"]["root"].endswith("celeba")
-        assert all(arm["learns"]["roles"] == ("auxiliary",) for arm in configs[name]["arms"].values())
+        assert all(arm["train_view"]["roles"] == ("auxiliary",) for arm in configs[name]["arms"].values())

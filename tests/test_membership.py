@@ -116,9 +116,9 @@ def test_learned_by_heart(noise):
     ("change", "message"),
     [
         (lambda c: c.target.train.update(dict(validation=0.1)), "set validation to 0"),
-        (lambda c: c.arms["variance(gradient)"].learns.update(dict(roles=("target_train",))), "which are reported"),
-        (lambda c: c.arms["variance(gradient)"].update(dict(reads=("prediction",))), "reads an explanation"),
-        (lambda c: c.arms["variance(gradient)"].sees.update(dict(prediction="shadow")), "name the same"),
+        (lambda c: c.arms["variance(gradient)"].train_view.update(dict(roles=("target_train",))), "which are reported"),
+        (lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))), "reads an explanation"),
+        (lambda c: c.arms["variance(gradient)"].test_view.update(dict(prediction="shadow")), "name the same"),
         (lambda c: c.metrics.__delattr__("membership"), "has no 'membership'"),
     ],
 )

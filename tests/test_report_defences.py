@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from html_page import Page
-from work_unit import DEFENDED, DISTORTION, PUBLISHED, SSIM, make_factors, make_unit
+from work_unit import DEFENDED, DISTORTION, PUBLISHED, SSIM, describe, make_factors, make_unit
 
 from xinv import report
 from xinv.metrics.stats import mean_interval
@@ -96,29 +96,12 @@ def test_defence_of_predictions_is_no_baseline(tmp_path):
     assert headline(found).startswith(said)
 
 
-def arm(*reads, learns=None, sees=None, scored=True):
-    service = dict(prediction="target", explanation="target", defences=[], queries=1)
-    return dict(
-        reads=reads, attack={}, learns=service | (learns or {}), sees=service | (sees or {}), known="", scored=scored
-    )
-
-
-def with_arms(unit, arms):
-    """The unit with a config of such arms; what the rows do not name needs no rows."""
-    config = json.loads((unit / "config.json").read_text())
-    config |= dict(explanations=dict(gradient={}, input_x_gradient={}, gradcam={}), arms=arms)
-    (unit / "config.json").write_text(json.dumps(config))
+def with_rows(unit, changes):
+    """The unit with other fields in the rows of some arms."""
+    rows = [json.loads(line) for line in (unit / "rows.jsonl").read_text().splitlines()]
+    changed = [row | changes.get(row["arm"], {}) for row in rows]
+    (unit / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in changed))
     return summary(unit)
-
-
-def test_only_what_the_service_releases_is_an_explanation(tmp_path):
-    """s-CAM reads a surrogate's explanations: the service gave nothing, so it is an attack on predictions."""
-    unit = make_unit(tmp_path / "unit", examples=1)
-    read = {name: arm("prediction", *name.strip(")").split("(")[1:]) for name in SSIM}
-    surrogate = dict(explanation="surrogate")
-    found = with_arms(unit, read | {GRADIENT: arm("prediction", "gradient", learns=surrogate, sees=surrogate)})
-    assert {a.name: a.explainer for a in found.arms}[GRADIENT] is None
-    assert headline(found).startswith("Releasing input x gradient explanations lets an attacker")
 
 
 def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
@@ -126,17 +109,13 @@ def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
     more, other = f"{GRADIENT}@ond", f"{GRADIENT}@rnd"
     arms = SSIM | {GNIME: (0.5, 0.51, 0.5), more: (0.69, 0.7, 0.69), other: (0.6, 0.61, 0.6)}
     unit = make_unit(tmp_path / "unit", arms, examples=1)
-    lines = (unit / "rows.jsonl").read_text().replace('"defence": "ond"', '"defence": "gnime"')
-    (unit / "rows.jsonl").write_text(lines)
-    read = {name: arm("prediction", *name.partition("@")[0].strip(")").split("(")[1:]) for name in arms}
-    read[more] = arm("prediction", "gradient", sees=dict(queries=16))
-    found = with_arms(unit, read)
+    found = with_rows(unit, {more: dict(defence="gnime", queries=16)})
     assert defended(found).startswith("The best defence, rnd, brings that to 0.603")
     labels = {a.name: a.label for a in found.arms}
     assert (labels[GNIME], labels[more]) == ("gradient with gnime", "gradient with gnime (averages 16)")
     (group,) = defences.groups(found)
     assert sorted(group.names) == ["gnime", "gnime (averages 16)", "no defence", "rnd"]
-    apart = with_arms(unit, read | {other: arm("prediction", "gradient", learns=dict(roles=["auxiliary"]))})
+    apart = with_rows(unit, {other: dict(attack="another")})
     assert [group.title for group in defences.groups(apart)] == ["gradient", "gradient"]
 
 
@@ -247,19 +226,17 @@ def test_a_defence_that_diverged_is_not_praised_without_saying_so(tmp_path):
     path = make_unit(tmp_path / "unit", DEFENDED, examples=1)
     with (path / "rows.jsonl").open("a") as file:
         for seed in range(3):
-            row = dict(unit="digits", seed=seed, stage="defence", arm=GNIME, inputs="flatten_unet", metric="diverged")
-            row |= dict(explainer="gradient", defence="gnime", value=float(seed == 1), examples=1)
+            row = dict(unit="digits", seed=seed, stage="defence", arm=GNIME, metric="diverged") | describe(GNIME)
+            row |= dict(value=float(seed == 1), low=None, high=None, examples=1)
             file.write(json.dumps(row) + "\n")
     assert "The best defence, gnime (whose training diverged in 1 of 3 seeds), brings" in defended(summary(path))
     assert "0.33 ±" in report.table(path)
 
 
 def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
-    for place, roles in enumerate((["attack_train"], ["auxiliary"], ["attack_train"])):
+    for place, roles in enumerate(("attack_train", "auxiliary", "attack_train")):
         path = make_unit(tmp_path / "units" / f"{place:04d}", DEFENDED, name=f"unit {place}", examples=1)
-        config = json.loads((path / "config.json").read_text())
-        config["arms"] = {name: arm("prediction", learns=dict(roles=roles)) for name in DEFENDED}
-        (path / "config.json").write_text(json.dumps(config))
+        with_rows(path, {name: dict(roles=roles) for name in DEFENDED})
     units = folder.read(tmp_path).units
     assert sweep.defended_alike(units, [{} for _ in units]) == [0, 2]
 

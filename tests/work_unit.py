@@ -6,6 +6,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
+from xinv.audit.describe import NO_ARM
+
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SSIM = {
     "prediction": (0.43, 0.44, 0.425),
@@ -41,13 +43,29 @@ METRICS = {
 }
 
 
+def describe(arm):
+    """What a row says of the arm "<encoder>(<explainer>)@<defence>"."""
+    attack, _, defence = arm.partition("@")
+    encoder, _, explainer = attack.strip(")").partition("(")
+    return dict(
+        goal="reconstruction",
+        inputs=f"prediction+{explainer}" if explainer else "prediction",
+        encoder=encoder,
+        explainer=explainer or None,
+        defence=defence or None,
+        adaptive=True,
+        queries=1,
+        releases=1,
+        roles="attack_train",
+        attack=attack,
+        baseline=arm == "prediction",
+    )
+
+
 def make_rows(ssim, name="digits", seeds=3, factor=1.0):
     def row(seed, stage, metric, value, arm=None):
-        seen, _, defence = (arm or "").partition("@")
-        inputs, _, explainer = seen.strip(")").partition("(")
-        keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage, inputs=inputs or None)
-        keys |= dict(explainer=explainer or None) | (dict(defence=defence) if defence else {})
-        return keys | dict(metric=metric, value=float(value), examples=360)
+        keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage) | (describe(arm) if arm else NO_ARM)
+        return keys | dict(metric=metric, value=float(value), low=None, high=None, examples=360)
 
     for seed in range(seeds):
         yield row(seed, "target", "accuracy", 0.95 + 0.01 * seed)

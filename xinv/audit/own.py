@@ -124,9 +124,11 @@ def _config(names: list[str], recipe: Config, *, seeds: int, test: float, width:
     train = asdict(Recipe(**recipe, b1=0.5, patience=10))
     seen = dict(prediction="target", explanation="target", defences=(), queries=1)
 
-    def arm(*reads: str, encoder: str) -> dict[str, Any]:
-        learns = dict(roles=("attack_train",), releases=1) | seen
-        return dict(reads=reads, attack=dict(encoder=encoder), learns=learns, sees=seen, known="", scored=True)
+    def arm(*inputs: str, encoder: str) -> dict[str, Any]:
+        train_view = dict(roles=("attack_train",), releases=1) | seen
+        return dict(
+            inputs=inputs, attack=dict(encoder=encoder), train_view=train_view, test_view=seen, known="", scored=True
+        )
 
     attacks = {"prediction": arm("prediction", encoder="none")}
     attacks |= {name: arm("prediction", name, encoder="flatten_unet") for name in names}

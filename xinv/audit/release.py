@@ -57,6 +57,13 @@ class Release(NamedTuple):
         """The defences."""
         return DefenceChain(self.bare(), self.defences)
 
+    def maps(self, images: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | None:
+        """Returns the shape of the explanations that are seen of images, without computing anything."""
+        if not self.explains:
+            return None
+        _, shapes = self.service.shapes(self.explanation, self.inputs, images)
+        return stacked(shapes)
+
     def single(self) -> "Release":
         """Returns one release of every image."""
         return self._replace(queries=1, releases=1)

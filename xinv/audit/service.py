@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv import attacks, data, explain, models, parallel, plugins, store, train
+from xinv import attacks, data, explain, models, parallel, plugins, train
+from xinv.audit import recorded
 from xinv.audit.release import Release
 from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED, Roles
@@ -130,10 +131,6 @@ class Classifiers(NamedTuple):
         self.model(part)  # raises if there are none
         return state_of(self.classifier(part, seed))["classifier"] if self.is_trained(part) else self.target.variables
 
-    def known(self, part: str, seed: int) -> Known:
-        """Returns a classifier as someone holds it who has its weights."""
-        return Known(self.model(part), self.variables(part, seed))
-
     def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> Known:
         """Returns a classifier of which only the shapes are known, before it is trained."""
         model, own = self.model(part), self.own(part)
@@ -177,18 +174,18 @@ class Service(NamedTuple):
 
     def prediction(self, part: str, role: str, seed: int) -> tuple[Array, list[str]]:
         """Returns a classifier's probabilities [N,K] on a role, and the digests of what they come from."""
+        target = self.classifiers.target
         if self.classifiers.is_recorded(part):
-            spec = self.roles.spec(seed, [role]) | {"role": role, "recorded": self.classifiers.target.fingerprint}
-            rows = self._indices(role, seed)
-            return np.asarray(self.classifiers.target.prediction[rows], np.float32), [store.digest(spec)]
+            return recorded.prediction(target, self.roles, role, seed)
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
     def explanation(self, name: str, role: str, seed: int, part: str = "target") -> tuple[Array, list[str]]:
         """Returns explanations [N,h,w,c] of the classes that a classifier predicts on a role, and their digests."""
+        settings, target = self.config["explanations"][name], self.classifiers.target
         if self.classifiers.is_recorded(part):
-            return self._recorded_maps(name, role, seed)
-        settings, logits = self.config["explanations"][name], self.logits(part, role, seed)
+            return recorded.explanation(target, self.roles, self.stages, settings, role, seed)
+        logits = self.logits(part, role, seed)
         spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.classifiers.identity(part, seed)}
         spec |= {"explainer": plugins.complete(explain, settings)}
 
@@ -225,43 +222,14 @@ class Service(NamedTuple):
     ) -> tuple[jax.ShapeDtypeStruct, list[tuple[int, ...]]]:
         """Returns the shapes of a classifier's predictions and of its maps, without computing anything."""
         if self.classifiers.is_recorded(part):
-            maps = [np.shape(self._find(name))[1:] for name in inputs]
+            settings = self.config["explanations"]
+            found = [recorded.find(self.classifiers.target, settings[name]) for name in inputs]
+            maps = [np.shape(one)[1:] for one in found]
             return jax.ShapeDtypeStruct((images.shape[0], self.classifiers.classes(part)), np.float32), maps
         known = self.classifiers.abstract(part, images)
         prediction = jax.eval_shape(known.model.apply, known.variables, images)
         explainers = [self.explainer(name, self.config["seed"]) for name in inputs]
         return prediction, [map_shape(one, known.model.apply, known.variables, images) for one in explainers]
-
-    def _find(self, name: str) -> Array:
-        """A recorded explanation of all images, by its name in the config."""
-        settings, found = self.config["explanations"][name], self.classifiers.target.explanations
-        if settings["name"] not in found:
-            allowed = ", ".join(found) or "none"
-            raise InputError(f"the recorded target has no explanation {settings['name']!r}: it has {allowed}")
-        return found[settings["name"]]
-
-    def _recorded_maps(self, name: str, role: str, seed: int) -> tuple[Array, list[str]]:
-        settings, found = self.config["explanations"][name], self._find(name)
-        spec = self.roles.spec(seed, [role]) | {
-            "role": role,
-            "recorded": self.classifiers.target.fingerprint,
-            "settings": settings,
-        }
-
-        def fill(create: Create) -> None:
-            scale, indices = jax.jit(jax.vmap(explain.SCALES[settings["normalise"]])), self._indices(role, seed)
-            maps = create("explanation", (len(indices), *np.shape(found)[1:]))
-            for start in range(0, len(indices), FORWARD):
-                rows = slice(start, start + FORWARD)
-                maps[rows] = scale(np.asarray(found[indices[rows]], np.float32))
-
-        stage = self.stages.filled("explanation", f"recorded {name} on {role}, seed {seed}", spec, fill)
-        return stage.array("explanation"), [stage.digest]
-
-    def _indices(self, role: str, seed: int) -> np.ndarray:
-        if "auxiliary" in self.roles.spec(seed, [role]):
-            raise InputError(f"role {role!r} has auxiliary images, about which the recorded target released nothing")
-        return self.roles.indices(role, seed)
 
 
 def _soft_labels(classifiers: Classifiers, settings: Config, seed: int) -> tuple[np.ndarray | None, list[str]]:

@@ -9,8 +9,8 @@ import numpy as np
 from jax.tree_util import Partial
 
 from xinv import train
-from xinv.audit import evaluate, measure
-from xinv.audit.attacker import LEARNS, SEES, Arm, arms
+from xinv.audit import cost, measure
+from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm, arms
 from xinv.audit.chain import Link
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.release import Release
@@ -50,8 +50,9 @@ def sections(config: Config) -> None:
       InputError: it does not.
     """
     require_keys("the config", config, SECTIONS)
-    require_keys("metrics", config["metrics"], (*RECONSTRUCTION.metrics, evaluate.UTILITY, *MEMBERSHIP.metrics))
+    require_keys("metrics", config["metrics"], (*RECONSTRUCTION.metrics, cost.UTILITY, *MEMBERSHIP.metrics))
     require_keys("defender", config["defender"], ("role", "held_out"))
+    require_keys("report", config["report"], ("examples", "published"))
     require_count(seeds=config["seeds"])
     require_count(0, seed=config["seed"])
     _target(config["target"])
@@ -125,45 +126,46 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
 
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
-    learns = arm.settings[LEARNS]
-    if not learns["roles"] and "joint" not in arm.service.classifiers.settings(learns["prediction"]):
+    train_view = arm.settings[TRAIN_VIEW]
+    if not train_view["roles"] and "joint" not in arm.service.classifiers.settings(train_view["prediction"]):
         raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
-    if learns["roles"]:
-        _training(arm.service, f"arm {arm.name!r}", arm.service.config["attack"]["train"], learns["roles"])
+    if train_view["roles"]:
+        _training(arm.service, f"arm {arm.name!r}", arm.service.config["attack"]["train"], train_view["roles"])
     guess, goal = arm.check(images.shape[1:]), arm.goal
     if arm.settings["scored"] and guess != goal.guess_shape(images.shape[1:]):
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
         )
-    for view in (SEES, LEARNS):
+    for view in (TEST_VIEW, TRAIN_VIEW):
         goal.check(arm.service, arm.settings[view])
-    reported = goal.evaluated(arm.service, arm.settings[SEES]["prediction"])
-    if learns["roles"] and arm.service.roles.shared(learns["roles"], [reported], arm.service.config["seed"]):
+    reported = goal.evaluated(arm.service, arm.settings[TEST_VIEW]["prediction"])
+    if train_view["roles"] and arm.service.roles.shared(train_view["roles"], [reported], arm.service.config["seed"]):
         raise InputError(f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}")
-    for view in (LEARNS, SEES):
-        _defender(arm.release(view), learns["roles"])
+    for view in (TRAIN_VIEW, TEST_VIEW):
+        _defender(arm.view(view).release, train_view["roles"])
 
 
 def _views(arm: Arm) -> None:
     """What an attack learns from and sees is described completely, and by nothing that would be ignored."""
     service = ("prediction", "explanation", "defences", "queries")
-    require_keys(f"arm {arm.name!r}", arm.settings, ("reads", "attack", LEARNS, SEES, "known", "scored"))
-    for view, known in ((LEARNS, ("roles", "releases", *service)), (SEES, service)):
+    require_keys(f"arm {arm.name!r}", arm.settings, ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "scored"))
+    for view, known in ((TRAIN_VIEW, ("roles", "releases", *service)), (TEST_VIEW, service)):
         settings = arm.settings[view]
         require_keys(f"{view} of arm {arm.name!r}", settings, known)
         for name in ("queries", "releases"):
             if not is_count(settings.get(name, 1), 1):
                 raise InputError(
-                    f"arm {arm.name!r} {view} {settings[name]!r} {name}, but this must be a whole number of at least 1"
+                    f"{view} of arm {arm.name!r} has {settings[name]!r} {name}: "
+                    "this must be a whole number of at least 1"
                 )
         if settings["queries"] > 1 and not settings["defences"]:
             raise InputError(
-                f"arm {arm.name!r} {view} {settings['queries']} queries of what no defence changes: give 1"
+                f"{view} of arm {arm.name!r} has {settings['queries']} queries of what no defence changes: give 1"
             )
-    learns = arm.settings[LEARNS]
-    if learns["releases"] > 1 and (arm.others or not learns["defences"] or not learns["roles"]):
+    train_view = arm.settings[TRAIN_VIEW]
+    if train_view["releases"] > 1 and (arm.others or not train_view["defences"] or not train_view["roles"]):
         raise InputError(
-            f"arm {arm.name!r} learns from {learns['releases']} releases of each image: give 1, or more where it "
+            f"arm {arm.name!r} learns from {train_view['releases']} releases of each image: give 1, or more where it "
             "learns from a role what defences release, and reads no other arm"
         )
 
@@ -202,9 +204,9 @@ def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
         for kind, truth in zip(RECONSTRUCTION.metrics, (images, labels), strict=True):
             _trace(metrics[kind], given, {"truth": truth, "guess": images})
     defended = arms(service) if service.config["defences"] else ()
-    distinct = {(arm.release(SEES).explanation, arm.explanations): arm for arm in defended}
+    distinct = {(arm.view(TEST_VIEW).release.explanation, arm.explanations): arm for arm in defended}
     for (part, _), arm in distinct.items():
-        maps = arm.maps(SEES, images)
+        maps = arm.view(TEST_VIEW).release.maps(images)
         if maps is None:
             continue
         given = {}
@@ -212,7 +214,7 @@ def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
             given = _given(service.classifiers.abstract(part, images))
             given["release"] = Partial(lambda *asked, maps=maps: jnp.zeros(maps.shape))
         truth = {"image": images, "label": labels, "explanation": maps}
-        _trace(metrics[evaluate.UTILITY], given, {"truth": truth, "guess": maps})
+        _trace(metrics[cost.UTILITY], given, {"truth": truth, "guess": maps})
 
 
 def _given(judge: Known) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Group(NamedTuple):
 
 def groups(summary: Summary) -> list[Group]:
     """One group per explanation, and way of reading it, that an arm of `summary` defends."""
-    kinds = {arm.kind: arm for arm in summary.arms if arm.defence}
+    kinds = {arm.attack: arm for arm in summary.arms if arm.defence}
     return [_group(summary, same_attack(arm, summary.arms)) for arm in kinds.values()]
 
 

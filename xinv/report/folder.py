@@ -11,17 +11,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from xinv.report.seen import explanations
 from xinv.types import InputError
 
-_NUMBER, _OPTIONAL_TEXT = (int, float), (str, NoneType)
+_NUMBER, _OPTIONAL_TEXT, _OPTIONAL_COUNT = (int, float), (str, NoneType), (int, NoneType)
 _ROW = {
     "unit": (str,),
     "seed": (int,),
     "stage": (str,),
     "arm": _OPTIONAL_TEXT,
+    "goal": _OPTIONAL_TEXT,
     "inputs": _OPTIONAL_TEXT,
+    "encoder": _OPTIONAL_TEXT,
     "explainer": _OPTIONAL_TEXT,
+    "defence": _OPTIONAL_TEXT,
+    "adaptive": (bool, NoneType),
+    "queries": _OPTIONAL_COUNT,
+    "releases": _OPTIONAL_COUNT,
+    "roles": _OPTIONAL_TEXT,
+    "attack": _OPTIONAL_TEXT,
+    "baseline": (bool, NoneType),
     "metric": (str,),
     "value": _NUMBER,
     "examples": (int,),
@@ -50,7 +58,7 @@ class Unit(NamedTuple):
     Attributes:
       name: what its rows call it.
       path: its folder.
-      rows: one dict per (seed, stage, arm, metric), in the file's order; "defence" is None where a row has none.
+      rows: one dict per (seed, stage, arm, metric), in the file's order.
       curves: one dict per (seed, stage, arm, epoch).
       examples: images uint8 [M,H,W,C], explanation/…, release/…, reconstruction/… and ssim/… of the first test images;
         and confusion/… [K,K] of classifiers, rows the truth.
@@ -107,12 +115,12 @@ def _sweep(workdir: Path) -> Folder:
 
 
 def _unit(path: Path) -> Unit:
-    rows = [{"defence": None, **row} for row in _json_lines(path / "rows.jsonl", _ROW)]
+    rows = _json_lines(path / "rows.jsonl", _ROW)
     if not rows:
         raise InputError(f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first")
     _check_unique(path / "rows.jsonl", rows)
     dataset, config = _json(path / "dataset.json"), _json(path / "config.json")
-    examples = _examples(path / "examples.npz", rows, config)
+    examples = _examples(path / "examples.npz", rows)
     return Unit(
         name=rows[0]["unit"],
         path=path,
@@ -202,12 +210,13 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path} is damaged ({error}): run the audit again") from None
 
 
-def _examples(path: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, np.ndarray]:
+def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     arrays = _arrays(path)
     attacks = [row for row in rows if row["stage"] == "attack"]
-    rebuilt = [row for row in attacks if row.get("goal", "reconstruction") == "reconstruction"]
+    rebuilt = [row for row in attacks if row["goal"] == "reconstruction"]
     needed = {"images", "labels"} | {f"reconstruction/{row['arm']}" for row in rebuilt}
-    needed |= {f"explanation/{name}" for row in attacks for name in explanations(config, row["explainer"])}
+    explained = [row["explainer"].split("+") for row in attacks if row["explainer"]]
+    needed |= {f"explanation/{name}" for names in explained for name in names}
     needed |= {f"ssim/{row['arm']}" for row in attacks if row["metric"] == "ssim"}
     for name in sorted(needed | {name for name in arrays if name.startswith("release/")}):
         if name not in arrays:

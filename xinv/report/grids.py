@@ -144,8 +144,8 @@ def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:
     first = arms[0]
     explainer, defence = plain(first.explainer or "predictions"), plain(first.defence or "no defence")
     maps = _released(unit, arms) if first.defence else _explained(unit, first)
-    repeated = len({arm.inputs for arm in arms}) < len(arms)
-    headings = [arm.name if repeated else plain(arm.inputs or arm.name) for arm in arms]
+    repeated = len({arm.encoder for arm in arms}) < len(arms)
+    headings = [arm.name if repeated else plain(arm.encoder) for arm in arms]
     rebuilt = [
         _rebuilt(unit, arm, heading if len(arms) > 1 else "rebuilt")
         for arm, heading in zip(arms, headings, strict=True)

@@ -13,7 +13,6 @@ from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
 from xinv.report.headline import defended, headline, tally
 from xinv.report.measures import measure, order, plain
-from xinv.report.seen import adaptive
 from xinv.report.summary import Summary, colours, summarise
 
 _REPRODUCE = """\
@@ -121,7 +120,7 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         published=published.tables([unit], [summary]),
         groups=groups,
         leaks=tradeoffs.leaks(summary.metrics, 4),
-        adaptive=all(adaptive(unit.config, arm.name) for arm in summary.arms if arm.defence),
+        adaptive=all(arm.adaptive for arm in summary.arms if arm.defence),
         tradeoffs=tradeoffs.tradeoffs([unit], [summary], inks),
         histograms=tradeoffs.histograms(unit, summary, inks),
         originals=grids.originals(unit) if summary.arms else [],

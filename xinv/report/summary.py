@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from xinv.report.cells import Cell, Rows, against, cell, leak_levels
 from xinv.report.folder import Unit
 from xinv.report.measures import measure, order, plain
-from xinv.report.seen import seen
 
 _COLOURS = 7
 """Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
@@ -22,9 +21,15 @@ class Arm(NamedTuple):
       name: as in the rows.
       label: the shortest text that tells it from the unit's other arms.
       explainer: what the service explained with, several joined by "+"; None for predictions alone.
-      inputs: how the attack read it; None where the rows do not say.
-      kind: what it does, whatever defends the release: arms that share it differ in nothing else.
+      goal: what the attack is after.
+      encoder: how the attack read it, or the name of its method.
+      attack: stands for what it does, whatever defends the release: arms that share it differ in nothing else.
       defence: what changed the release, several joined by "+"; None for a release as it is.
+      adaptive: whether the attack was trained on releases by the same defences.
+      queries: releases of an image whose mean the attack is given.
+      releases: releases of each image that the attack is trained on.
+      roles: whose images it is trained on, several joined by "+".
+      baseline: whether the arms with explanations are compared with it.
       cells: figure by metric, of what the attacker recovers.
       release: figure by metric, of what the defence does to the release; empty without a defence.
     """
@@ -32,11 +37,21 @@ class Arm(NamedTuple):
     name: str
     label: str
     explainer: str | None
-    inputs: str | None
-    kind: str
+    goal: str
+    encoder: str
+    attack: str
     defence: str | None
+    adaptive: bool
+    queries: int
+    releases: int
+    roles: str
+    baseline: bool
     cells: dict[str, Cell]
     release: dict[str, Cell]
+
+
+_DESCRIBED = tuple(field for field in Arm._fields if field not in ("name", "label", "cells", "release"))
+"""What each row of an arm says of it."""
 
 
 class Summary(NamedTuple):
@@ -67,10 +82,8 @@ class Summary(NamedTuple):
 
     @property
     def baseline(self) -> Arm | None:
-        """The attack that saw predictions alone: the arm "prediction", or the only one of its kind."""
-        found = [arm for arm in self.arms if not arm.explainer]
-        name = _alone([(arm.name, arm.kind, arm.defence) for arm in found])
-        return next((arm for arm in found if arm.name == name), None)
+        """The attack without explanations that the others are compared with."""
+        return next((arm for arm in self.arms if arm.baseline), None)
 
     @property
     def explained(self) -> list[Arm]:
@@ -86,7 +99,7 @@ class Summary(NamedTuple):
 
 def summarise(unit: Unit, level: float = 0.90) -> Summary:
     """The figures of `unit` with intervals at confidence `level`."""
-    attacks = [row | seen(unit.config, row) for row in unit.rows if row["stage"] == "attack"]
+    attacks = [row for row in unit.rows if row["stage"] == "attack"]
     defences = [row for row in unit.rows if row["stage"] == "defence"]
     metrics = order(_distinct(row["metric"] for row in attacks))
     counts = sorted({row["examples"] for row in attacks or unit.rows})
@@ -109,7 +122,7 @@ def colours(summaries: Iterable[Summary]) -> dict[str, str]:
     arms = [(arm, summary.baseline) for summary in summaries for arm in summary.arms]
     fine = {arm.name: _origin(arm, [other for other, _ in arms]) for arm, _ in arms}
     coarse = {arm.name: arm.explainer or "" for arm, _ in arms}
-    grey = {arm.name for arm, baseline in arms if baseline and arm.kind == baseline.kind and arm.defence}
+    grey = {arm.name for arm, baseline in arms if baseline and arm.attack == baseline.attack and arm.defence}
     grey |= {baseline.name for _, baseline in arms if baseline}
     for keys in (fine, coarse):
         found = _distinct(key for name, key in keys.items() if name not in grey)
@@ -120,48 +133,45 @@ def colours(summaries: Iterable[Summary]) -> dict[str, str]:
 
 def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
     """Those of `others` that differ from `arm` in nothing but what defends the release."""
-    return [other for other in others if other.kind == arm.kind]
+    return [other for other in others if other.attack == arm.attack]
 
 
 def _origin(arm: Arm, arms: list[Arm]) -> Any:
     """What an arm's colour stands for: itself, or for a defended one the undefended one, or what they all read."""
     if not arm.defence:
         return arm.name
-    return next((other.name for other in same_attack(arm, arms) if not other.defence), arm.kind)
+    return next((other.name for other in same_attack(arm, arms) if not other.defence), arm.attack)
 
 
 def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> list[Arm]:
     groups = {name: [row for row in attacks if row["arm"] == name] for name in _distinct(r["arm"] for r in attacks)}
     heads = _sorted([rows[0] for rows in groups.values()])
-    alone = _alone([(row["arm"], row["kind"], row["defence"]) for row in heads if not row["explainer"]])
+    alone = next((row["arm"] for row in heads if row["baseline"]), None)
     columns = {metric: _column(groups, metric, alone, level) for metric in metrics}
     return [
         Arm(
-            row["arm"],
-            label,
-            row["explainer"],
-            row["inputs"],
-            row["kind"],
-            row["defence"],
-            {m: column[row["arm"]] for m, column in columns.items() if row["arm"] in column},
-            _release([found for found in defences if found["arm"] == row["arm"]], level),
+            name=row["arm"],
+            label=label,
+            cells={m: column[row["arm"]] for m, column in columns.items() if row["arm"] in column},
+            release=_release([found for found in defences if found["arm"] == row["arm"]], level),
+            **{field: row[field] for field in _DESCRIBED},
         )
         for row, label in zip(heads, _labels(heads, alone), strict=True)
     ]
 
 
 def _sorted(heads: Rows) -> Rows:
-    """The arm "prediction" and the others without an explainer first; then by what they read, undefended ones first.
+    """The baseline and the others without an explainer first; then by what they read, undefended ones first.
 
     Names that differ in numbers alone go by these: a config has "queries_16" before "queries_4".
     """
     explainers = _distinct(row["explainer"] for row in heads)
-    kinds = _distinct(row["kind"] for row in heads)
+    attacks = _distinct(row["attack"] for row in heads)
     names = _distinct(re.sub(r"\d+", "0", row["arm"]) for row in heads)
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
-        first = row["arm"] != "prediction", row["explainer"] is not None
-        kind = explainers.index(row["explainer"]), kinds.index(row["kind"])
+        first = not row["baseline"], row["explainer"] is not None
+        kind = explainers.index(row["explainer"]), attacks.index(row["attack"])
         name = names.index(re.sub(r"\d+", "0", row["arm"])), *map(int, re.findall(r"\d+", row["arm"]))
         return *first, *kind, row["defence"] is not None, name
 
@@ -180,12 +190,6 @@ def _column(groups: dict[str, Rows], metric: str, alone: str | None, level: floa
     }
 
 
-def _alone(found: list[tuple[str, str, str | None]]) -> str | None:
-    """Of the (name, kind, defence) without an explainer, what the others are compared with, if one stands out."""
-    single = len({kind for _, kind, _ in found}) == 1
-    return next((name for name, _, defence in found if not defence and (single or name == "prediction")), None)
-
-
 def _release(rows: Rows, level: float) -> dict[str, Cell]:
     metrics = order(_distinct(row["metric"] for row in rows))
     return {m: cell([row for row in rows if row["metric"] == m], measure(m).digits, level) for m in metrics}
@@ -199,18 +203,28 @@ def _labels(rows: Rows, alone: str | None) -> list[str]:
         if row["explainer"]:
             text = plain(row["explainer"])
             short.append(text + end)
-            long.append(f"{text}, {plain(row['inputs'] or row['arm'])}{end}")
+            long.append(f"{text}, {plain(row['encoder'])}{end}")
         else:
             name = "predictions alone" if row["arm"] == alone else plain(row["arm"])
             short.append(f"predictions alone{end}" if end else name)
             long.append(name)
-        looks.append(short[-1] + (f" ({row['looks']})" if row["looks"] else ""))
+        looks.append(short[-1] + _looks(row))
     candidates = (short, looks, long, [row["arm"] for row in rows])
     counts = [Counter(labels) for labels in candidates]
     return [
         next(label for label, count in zip(labels, counts, strict=True) if count[label] == 1 or label == labels[-1])
         for labels in zip(*candidates, strict=True)
     ]
+
+
+def _looks(row: dict[str, Any]) -> str:
+    """How many releases of an image an attack has; nothing where it is one."""
+    parts = []
+    if row["releases"] > 1:
+        parts.append(f"learns from {row['releases']} releases")
+    if row["queries"] > 1:
+        parts.append(f"averages {row['queries']}")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:

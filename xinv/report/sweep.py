@@ -114,7 +114,7 @@ def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) 
     sets: dict[Any, list[int]] = {}
     for place, (unit, settings) in enumerate(zip(units, changes, strict=True)):
         rest = {n: v for n, v in settings.items() if n.partition(".")[0] not in ("defences", "arms", "report")}
-        roles = frozenset(tuple(arm.get("learns", {}).get("roles", ())) for arm in unit.config.get("arms", {}).values())
+        roles = frozenset(row["roles"] for row in unit.rows if row["stage"] == "attack")
         sets.setdefault((unit.dataset["fingerprint"], roles, frozenset(rest.items())), []).append(place)
     return max(sets.values(), key=len, default=[])
 

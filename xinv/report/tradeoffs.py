@@ -12,7 +12,6 @@ from xinv.report import plots
 from xinv.report.defences import groups
 from xinv.report.folder import Unit
 from xinv.report.measures import measure, order, plain
-from xinv.report.seen import queries, releases
 from xinv.report.summary import Arm, Summary
 
 _PREFERRED = "ssim", "attack_accuracy", "deepsim", "mse"
@@ -115,8 +114,8 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
 
     def strongest(arms: Iterable[Arm]) -> Iterable[Arm]:
         """Of those that attack one defence, the one that learns from the most releases."""
-        single = [arm for arm in arms if queries(unit.config, arm.name) == 1]
-        kept = {arm.defence: arm for arm in sorted(single, key=lambda arm: releases(unit.config, arm.name))}
+        single = [arm for arm in arms if arm.queries == 1]
+        kept = {arm.defence: arm for arm in sorted(single, key=lambda arm: arm.releases)}
         return [arm for arm in single if arm is kept[arm.defence]]
 
     found = [
@@ -124,8 +123,8 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
         for group in groups(summary)
         for arm in strongest(group.arms)
     ]
-    counts = Counter((arm.kind, factories) for arm, _, factories in found)
-    return [_Placed(*one, unit.name if counts[one[0].kind, one[2]] > 1 else None) for one in found]
+    counts = Counter((arm.attack, factories) for arm, _, factories in found)
+    return [_Placed(*one, unit.name if counts[one[0].attack, one[2]] > 1 else None) for one in found]
 
 
 def _series(
@@ -137,7 +136,7 @@ def _series(
         x = _cost(arm, cost)
         if x and metric in arm.cells:
             point = plots.Point(colours[arm.name], marks[factories], x, arm.cells[metric].interval)
-            series.setdefault((title, arm.kind, factories, curve), {})[point] = None
+            series.setdefault((title, arm.attack, factories, curve), {})[point] = None
     return [list(points) for points in series.values()]
 
 

@@ -1,0 +1,60 @@
+"""Arrays that a report shows: some reported images with all that was released and rebuilt of them."""
+
+from typing import Any
+
+import numpy as np
+
+from xinv.audit import evaluate
+from xinv.audit.attacker import TEST_VIEW, arms
+from xinv.audit.roles import REPORTED
+from xinv.audit.service import Service
+from xinv.metrics import classification
+
+
+def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
+    """Returns reported images with their explanations, releases, reconstructions and SSIM, and confusion matrices."""
+    count, label = service.config["report"]["examples"], service.config["evaluation"]["label"]
+    reported = service.roles.labelled([REPORTED], seed)
+    total = len(reported.images)
+    shown = np.linspace(0, total - 1, min(count, total)).astype(int)
+    found = {"images": reported.images[shown], "labels": reported.labels[label][shown]}
+
+    # What the service releases without a defence
+    for name in service.config["explanations"]:
+        found[f"explanation/{name}"] = service.explanation(name, REPORTED, seed)[0][shown]
+
+    # What each attack is shown, and what it makes of that
+    for arm in arms(service):
+        release = arm.view(TEST_VIEW).release
+        if release.defences and release.explains:
+            observed, _ = release.observation(REPORTED, seed)
+            found[f"release/{arm.name}"] = observed.explanation[shown]
+        if arm.rebuilds:
+            found[f"reconstruction/{arm.name}"] = arm.guessed(seed).array("guess")[shown]
+            scores = evaluate.scores(arm, arm.goal, seed)
+            if "ssim" in scores:
+                found[f"ssim/{arm.name}"] = scores["ssim"][shown]
+
+    # How each classifier confuses classes
+    for part in service.classifiers.parts():
+        answers, classes = service.answers(part, seed), service.classifiers.classes(part)
+        found[f"confusion/{part}"] = classification.confusion(*answers, classes)
+    return found
+
+
+def factors(service: Service) -> dict[str, np.ndarray]:
+    """Returns `evaluate.factors` of reported images, one seed after the other (Zhao 2021, Figure 6)."""
+    found = [evaluate.factors(service, seed) for seed in service.classifiers.seeds]
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def dataset(service: Service, seed: int) -> dict[str, Any]:
+    """Returns what a report says of the data set."""
+    images = service.roles.dataset
+    return {
+        "name": images.name,
+        "fingerprint": images.fingerprint,
+        "image_shape": images.images.shape[1:],
+        "labels": images.classes,
+        "roles": {role: len(indices) for role, (_, indices) in service.roles.of(seed).items()},
+    }

@@ -1,0 +1,65 @@
+"""Attributes: what a classifier of an attribute, such as glasses, finds on reconstructions (Jeong 2022, Figure 6)."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from xinv import parallel
+from xinv.audit.goals.reconstruction import RECONSTRUCTION
+from xinv.audit.roles import REPORTED
+from xinv.audit.service import FORWARD, Service
+from xinv.images import as_float
+from xinv.metrics import classification
+from xinv.store import Stage
+from xinv.types import Apply
+
+
+def f1(service: Service, name: str, truth: np.ndarray, guess: np.ndarray) -> float:
+    """Returns the F1 of an attribute's presence; of one with several values the weighted mean over these."""
+    two_values = service.classifiers.classes(name) == 2
+    statistic = classification.binary_f1 if two_values else classification.weighted_f1
+    return statistic(truth, guess)
+
+
+def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
+    """Values of the attribute of classifier `part`, int32 [N]."""
+    label = service.classifiers.settings(part)["label"]
+    return service.roles.labelled(roles, seed).labels[label]
+
+
+def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, float]:
+    del part
+    found = {}
+    for name in service.config["attributes"]:
+        truth = _secret(service, name, [REPORTED], seed)
+        answers = _answers(service, name, guess, f"{name} of {label}", seed)
+        found[f"f1_{name}"] = f1(service, name, truth, answers)
+    return found
+
+
+def _answers(service: Service, name: str, guess: Stage, label: str, seed: int) -> np.ndarray:
+    """What the classifier of an attribute finds on each reconstruction, int32 [N]."""
+    classifiers = service.classifiers
+
+    def compute() -> dict[str, np.ndarray]:
+        answer, variables = _classify(classifiers.model(name).apply), classifiers.variables(name, seed)
+        return {"said": parallel.map_batches(answer, variables, guess.array("guess"), FORWARD)}
+
+    spec = {"judge": classifiers.identity(name, seed), "guess": guess.digest}
+    return service.stages.computed("attribute", label, spec, compute).array("said")
+
+
+@functools.lru_cache(64)
+def _classify(apply: Apply) -> Callable[..., jax.Array]:
+    def answer(variables: Any, images: jax.Array, keys: Any) -> jax.Array:
+        del keys
+        return apply(variables, as_float(images)).argmax(axis=-1)
+
+    return answer
+
+
+ATTRIBUTE = RECONSTRUCTION._replace(name="attribute", secret=_secret, scores=_scores, metrics=())
+"""Judges the guesses of an attack that rebuilds images."""

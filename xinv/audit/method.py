@@ -1,0 +1,65 @@
+"""The method of an attack: a factory of `xinv.attacks` with its parameters."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from xinv import attacks, plugins, train
+from xinv.audit.results import Config
+from xinv.types import Attack
+
+PREDICTION = "prediction"
+
+
+class Method(NamedTuple):
+    """The method of one arm.
+
+    An arm changes parameters of the config's section `attack`. If it names another method, it states the parameters of
+    that method, and takes from the section those that the method has.
+
+    Attributes:
+      common: the section `attack`.
+      own: the arm's part of it.
+      inputs: names of what the arm reads.
+    """
+
+    common: Config
+    own: Config
+    inputs: tuple[str, ...]
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The parameters that the method must have."""
+        if "name" in self.own:
+            return dict(self.own)
+        return self._without_training() | self.own
+
+    @property
+    def offered(self) -> dict[str, Any]:
+        """The parameters that it takes if it has them."""
+        if "name" not in self.own:
+            return {}
+        taken = ("name", *self.own)
+        return {name: value for name, value in self._without_training().items() if name not in taken}
+
+    @property
+    def encoder(self) -> str:
+        """How it reads an explanation, or its name."""
+        return self.stated.get("encoder", self.stated["name"])
+
+    def complete(self) -> dict[str, Any]:
+        """Returns its name with all of its parameters."""
+        return plugins.complete(attacks, self.offered | self.stated)
+
+    def build(self) -> Attack:
+        """Returns the attack. Arms differ in inputs and method, never in how they are trained."""
+        kinds = []
+        if PREDICTION in self.inputs:
+            kinds.append(PREDICTION)
+        if set(self.inputs) - {PREDICTION}:
+            kinds.append("explanation")
+        recipe = train.Recipe.stated(self.common["train"])
+        given = {"inputs": tuple(kinds), "recipe": recipe}
+        return attacks.build(**self.stated, given=self.offered | given)
+
+    def _without_training(self) -> Mapping[str, Any]:
+        return {name: value for name, value in self.common.items() if name != "train"}
