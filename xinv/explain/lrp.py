@@ -29,8 +29,8 @@ import numpy as np
 from xinv.explain import door
 from xinv.explain.engine import graph as graphs
 from xinv.explain.engine import roles
-from xinv.explain.engine.backward import Rule, Site, walk
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.engine.backward import EquationContext, Rule, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, one
 from xinv.explain.engine.layers import NAME, Layer, is_layer, layered
 from xinv.explain.engine.lrp_rules import SHARES, stabilised
 from xinv.explain.engine.pooling import compared
@@ -181,14 +181,14 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
 
 
 def _bounds(
-    graph: Graph, held: set[Slot], image: Array, low: np.ndarray, high: np.ndarray
-) -> dict[Slot | None, list[Array]]:
+    graph: Graph, held: set[Value], image: Array, low: np.ndarray, high: np.ndarray
+) -> dict[Value | None, list[Array]]:
     """The least and largest values of what the first layers read, where the image lies between `low` and `high`.
 
     For None, of what other layers read.
     """
     first = [e for e in graph.equations if e.name == NAME and e.params["layer"].first]
-    needed = {slot for equation in first for slot in equation.inputs}
+    needed = {value for equation in first for value in equation.inputs}
     upstream = []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
@@ -206,9 +206,9 @@ def _bounds(
         if end.ndim and len(end) != image.shape[-1]:
             raise InputError(f"a bound has {len(end)} numbers but the image {image.shape[-1]} channels")
     ends = [jnp.broadcast_to(end, image.shape).astype(image.dtype) for end in (low, high)]
-    values = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
-    pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in values] for e in first}
-    return {None: [low, high]} | {slot: [jnp.minimum(*pair), jnp.maximum(*pair)] for slot, pair in pairs.items()}
+    arrays = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
+    pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in arrays] for e in first}
+    return {None: [low, high]} | {value: [jnp.minimum(*pair), jnp.maximum(*pair)] for value, pair in pairs.items()}
 
 
 class _Rules(NamedTuple):
@@ -226,21 +226,21 @@ class _Rules(NamedTuple):
 
     composite: Composite
     parameters: dict[str, dict[str, float]]
-    held: set[Slot]
-    normalised: frozenset[Slot]
+    held: set[Value]
+    normalised: frozenset[Value]
     gates: roles.Gates
-    bounds: dict[Slot | None, list[Array]]
-    partitions: set[Slot]
+    bounds: dict[Value | None, list[Array]]
+    partitions: set[Value]
 
     def __call__(self, equation: Equation) -> Rule | None:
-        if not any(slot.carries for slot in equation.outputs):
+        if not any(value.carries for value in equation.outputs):
             return None
         if equation.name == NAME:
             return self._layer(equation)
         small = min(self.composite.epsilon, SUM_EPSILON)
         if equation.name in POOLING and self.composite.pool == "average":
             return functools.partial(_average, small)
-        if any(slot.carries for slot in equation.inputs):
+        if any(value.carries for value in equation.inputs):
             if equation.name == roles.SOFTMAX:
                 return functools.partial(_softmax, equation.params["axes"])
             if equation.name in ("mul", "div", *WEIGHTED) and len(dependent(equation.inputs)) == 2:
@@ -252,7 +252,7 @@ class _Rules(NamedTuple):
             if equation.name in SUMMING or (equation.name in WEIGHTED and not is_layer(equation)):
                 return functools.partial(_proportional, small)
             if is_rearranging(equation) or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING:
-                return Site.derivative
+                return EquationContext.derivative
         raise InputError(f"lrp has no rule for {equation.name!r} of values that depend on the image")
 
     def _layer(self, equation: Equation) -> Rule:
@@ -265,7 +265,7 @@ class _Rules(NamedTuple):
             low, high = self.bounds.get(equation.inputs[0], self.bounds[None])
             parameters = {"low": low, "high": high}
         share = functools.partial(SHARES[name], **parameters)
-        return lambda site: [share(layer, site.inputs[0], site.signals[0], self.composite.epsilon)]
+        return lambda context: [share(layer, context.inputs[0], context.signals[0], self.composite.epsilon)]
 
     def _product(self, equation: Equation) -> Rule:
         """Of two values that depend on the image."""
@@ -279,18 +279,18 @@ class _Rules(NamedTuple):
             signal = 0
         if signal is None and equation.name == "mul" and self.composite.gates == "signal":
             shape = equation.outputs[0].shape
-            left, right = (self.gates.rank(slot, shape) for slot in equation.inputs)
+            left, right = (self.gates.rank(value, shape) for value in equation.inputs)
             signal = None if left == right else int(left > right)
         if signal is None:
             return functools.partial(_uniform, min(self.composite.epsilon, SUM_EPSILON))
-        return lambda site: [site.signals[0] if place == signal else None for place in (0, 1)]
+        return lambda context: [context.signals[0] if place == signal else None for place in (0, 1)]
 
 
 MOVING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "scatter"})
 """Primitives that copy elements to places which may depend on the image."""
 
 
-def _absorbs(equation: Equation, normalised: frozenset[Slot]) -> bool:
+def _absorbs(equation: Equation, normalised: frozenset[Value]) -> bool:
     """Whether what it adds is a bias: the shift of a normalisation, or one that varies over positions."""
     if equation.name not in ("add", "sub") or len(dependent(equation.inputs)) != 1:
         return False
@@ -299,33 +299,33 @@ def _absorbs(equation: Equation, normalised: frozenset[Slot]) -> bool:
     return value in normalised or sum(size > 1 for size in shift.shape) > 1
 
 
-def _pass(site: Site) -> list[jax.Array | None]:
-    return [site.signals[0] if slot.carries else None for slot in site.equation.inputs]
+def _pass(context: EquationContext) -> list[jax.Array | None]:
+    return [context.signals[0] if value.carries else None for value in context.equation.inputs]
 
 
-def _proportional(epsilon: float, site: Site) -> list[jax.Array | None]:
+def _proportional(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """Each term of a sum receives its share of it."""
-    back = site.derivative(site.signals[0] / stabilised(site.outputs[0], epsilon))
-    return [share if share is None else value * share for value, share in zip(site.inputs, back, strict=True)]
+    back = context.derivative(context.signals[0] / stabilised(context.outputs[0], epsilon))
+    return [share if share is None else value * share for value, share in zip(context.inputs, back, strict=True)]
 
 
-def _uniform(epsilon: float, site: Site) -> list[jax.Array | None]:
+def _uniform(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """A bilinear function's terms receive their share of it, half of it each of the two factors."""
-    return [share / 2 for share in _proportional(epsilon / 2, site)]
+    return [share / 2 for share in _proportional(epsilon / 2, context)]
 
 
-def _softmax(axes: tuple[int, ...], site: Site) -> list[jax.Array | None]:
+def _softmax(axes: tuple[int, ...], context: EquationContext) -> list[jax.Array | None]:
     """x·(R - p ΣR): the first term of a Taylor series at x, whose constant term absorbs the rest."""
-    (value,), (share,), (relevance,) = site.inputs, site.outputs, site.signals
+    (value,), (share,), (relevance,) = context.inputs, context.outputs, context.signals
     return [value * (relevance - share * relevance.sum(axes, keepdims=True))]
 
 
-def _average(epsilon: float, site: Site) -> list[jax.Array | None]:
+def _average(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """Max-pooling, as if it were the sum over its window."""
-    params, (value,) = site.equation.params, site.inputs
+    params, (value,) = context.equation.params, context.inputs
 
     def run(value: jax.Array) -> jax.Array:
-        if site.equation.name == "reduce_max":
+        if context.equation.name == "reduce_max":
             return value.sum(params["axes"])
         shape = params["window_dimensions"], params["window_strides"], params["padding"]
         return jax.lax.reduce_window(
@@ -333,4 +333,4 @@ def _average(epsilon: float, site: Site) -> list[jax.Array | None]:
         )
 
     output, pull = jax.vjp(run, value)
-    return [value * pull(site.signals[0] / stabilised(output, epsilon))[0]]
+    return [value * pull(context.signals[0] / stabilised(output, epsilon))[0]]

@@ -66,7 +66,7 @@ def _pays(equation: Equation) -> bool:
     shape = [kernel.shape[axis] for axis in numbers.rhs_spec]
     plain = all(n == 1 for name in ("window_strides", "lhs_dilation", "rhs_dilation") for n in p[name])
     plain &= p["feature_group_count"] == p["batch_group_count"] == 1 and p["precision"] is None
-    plain &= all(slot.dtype == jnp.float32 for slot in (*equation.inputs, *equation.outputs))
+    plain &= all(value.dtype == jnp.float32 for value in (*equation.inputs, *equation.outputs))
     if not plain or shape[2:] != [TAPS, TAPS] or min(shape[:2]) < LEAST_CHANNELS:
         return False
     outputs = [equation.outputs[0].shape[axis] for axis in numbers.out_spec[2:]]
