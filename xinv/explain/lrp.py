@@ -1,6 +1,6 @@
 """Layer-wise relevance propagation (Bach et al. 2015): the logit, handed back to the pixels in proportion.
 
-A weighted layer z = Σ x·w + b hands relevance back by the shares of its terms; which terms count is the rule. One
+A weighted layer z = Σ x·w + b hands relevance back in proportion to its terms; a rule chooses the terms that count. One
 forward and one backward pass per map, and for each layer the products that its rule needs. What else a model does:
 
 | operation | rule |
@@ -32,7 +32,7 @@ from xinv.explain.engine import roles
 from xinv.explain.engine.backward import EquationContext, Rule, walk
 from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, one
 from xinv.explain.engine.layers import NAME, Layer, is_layer, layered
-from xinv.explain.engine.lrp_rules import SHARES, stabilised
+from xinv.explain.engine.lrp_rules import RULES, stabilised
 from xinv.explain.engine.pooling import compared
 from xinv.explain.engine.primitives import (
     POOLING,
@@ -57,7 +57,7 @@ SUM_EPSILON = 1e-6
 
 
 class Composite(NamedTuple):
-    """Which rule treats which layers, and what goes with it."""
+    """The rules of convolutions, of dense layers and of the first layer, and their settings."""
 
     convolution: str
     dense: str
@@ -69,7 +69,14 @@ class Composite(NamedTuple):
     gates: str = "signal"
 
 
-RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox")} | {
+COMPOSITES = {
+    "epsilon": Composite("epsilon", "epsilon"),
+    "zplus": Composite("zplus", "zplus"),
+    "alpha_beta": Composite("alpha_beta", "alpha_beta"),
+    "gamma": Composite("gamma", "gamma"),
+    "flat": Composite("flat", "flat"),
+    "w2": Composite("w2", "w2"),
+    "zbox": Composite("zbox", "zbox"),
     "epsilon_plus": Composite("zplus", "epsilon"),
     "epsilon_plus_flat": Composite("zplus", "epsilon", "flat"),
     "epsilon_alpha2_beta1": Composite("alpha_beta", "epsilon"),
@@ -77,7 +84,7 @@ RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_bet
     "epsilon_gamma_box": Composite("gamma", "epsilon", "zbox"),
     "gnime": Composite("zplus", "zplus", "zplus_ones", 1e-9, False, "average", "logits"),
 }
-"""Rules for all layers, composites by depth (named as in zennit), and that of Jeong et al. 2022."""
+"""Composites of one rule for all layers, those by depth (named as in zennit), and that of Jeong et al. 2022."""
 
 
 @cached
@@ -96,7 +103,7 @@ def lrp(
     """Layer-wise relevance propagation. The map [H,W,C] is in logit.
 
     Args:
-      rule: one of `RULES`: "epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox" for all layers;
+      rule: one of `COMPOSITES`: "epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox" for all layers;
         "epsilon_plus", "epsilon_alpha2_beta1" (each also with "_flat") and "epsilon_gamma_box", whose first name is the
         rule of dense layers, the second of convolutions and the third of the first layer; "gnime".
       epsilon: added to each layer's denominators, with their sign. None is 1e-6, for "gnime" 1e-9.
@@ -114,7 +121,7 @@ def lrp(
 
     Raises:
       InputError: unknown `rule`, `pool`, `start` or `gates`, a number out of range, or one that `rule` does not read;
-        or the model has an equation, named in the message, that LRP has no sound rule for.
+        or the model has an equation, named in the message, that LRP has no correct rule for.
     """
     composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start, gates=gates)
     used = {composite.convolution, composite.dense, composite.first}
@@ -146,9 +153,9 @@ def lrp(
 
 def _composite(rule: str, **given: float | bool | str | None) -> Composite:
     """The composite of that name, with the fields that were given."""
-    if not is_one_of(rule, RULES):
-        raise InputError(f"rule={described(rule)} is no LRP rule: choose one of {', '.join(RULES)}")
-    composite = RULES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
+    if not is_one_of(rule, COMPOSITES):
+        raise InputError(f"rule={described(rule)} is no LRP rule: choose one of {', '.join(COMPOSITES)}")
+    composite = COMPOSITES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
     require_flag(bias=composite.bias)
     for name, allowed in ("pool", POOLS), ("start", STARTS), ("gates", GATES):
         value = getattr(composite, name)
@@ -264,8 +271,8 @@ class _Rules(NamedTuple):
         if name == "zbox":
             low, high = self.bounds.get(equation.inputs[0], self.bounds[None])
             parameters = {"low": low, "high": high}
-        share = functools.partial(SHARES[name], **parameters)
-        return lambda context: [share(layer, context.inputs[0], context.signals[0], self.composite.epsilon)]
+        rule = functools.partial(RULES[name], **parameters)
+        return lambda context: [rule(layer, context.inputs[0], context.signals[0], self.composite.epsilon)]
 
     def _product(self, equation: Equation) -> Rule:
         """Of two values that depend on the image."""
