@@ -118,7 +118,7 @@ def trained():
 def test_the_state_and_its_history(trained):
     _, state = trained
     maps = observed()[0].explanation
-    np.testing.assert_allclose(state["seen"]["moments"], [maps.mean(), maps.std()], rtol=1e-5)
+    np.testing.assert_allclose(state["calibration"]["moments"], [maps.mean(), maps.std()], rtol=1e-5)
     assert {name: len(values) for name, values in state["history"].items()} == dict.fromkeys(
         ("loss", "distortion", "inversion", "clean"), 3
     )
@@ -158,7 +158,8 @@ def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):
 def test_equation_3(trained):
     defence, state = trained
     observation, _ = observed()
-    wide = {**state, "seen": {**state["seen"], "limits": np.float32([-99, 99])}}  # so that nothing is clipped
+    limits = np.float32([-99, 99])  # so that nothing is clipped
+    wide = {**state, "calibration": {**state["calibration"], "limits": limits}}
     released = np.asarray(defence.apply(wide, observation, None).explanation, np.float64)
     for gamma in (1e-4, 4.0):  # less and more than the generator's own
         bounded = defences.gnime(gamma=gamma, **SMALL).apply(wide, observation, None).explanation
@@ -281,9 +282,9 @@ def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
     target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
     observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
     generator = models.build("gnime_decoder", image_shape=maps.shape[1:], encoder="flatten_unet", width=0.25)
-    seen = {"prediction": np.zeros(10), "explanation": np.zeros(maps.shape[1:]), "moments": np.ones(2)}
+    calibration = {"prediction": np.zeros(10), "explanation": np.zeros(maps.shape[1:]), "moments": np.ones(2)}
     state = {"generator": jax.eval_shape(generator.init, jax.random.key(0), *observation)}
-    state["seen"] = seen | {"limits": np.float32([0, 1])}
+    state["calibration"] = calibration | {"limits": np.float32([0, 1])}
     variables = jax.eval_shape(target.init, jax.random.key(0), maps)
 
     def operations(function, *arguments):

@@ -85,9 +85,9 @@ def require_releasable(state: Mapping[str, Any], observation: Observation) -> No
     low, high = np.min(observation.prediction, initial=0), np.max(observation.prediction, initial=1)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(f"predictions reach from {low} to {high}, but a service releases probabilities in [0,1]")
-    if "seen" in state:
-        require_shape(state["seen"], observation)
-        require_scale(state["seen"], observation.explanation)
+    if "calibration" in state:
+        require_shape(state["calibration"], observation)
+        require_scale(state["calibration"], observation.explanation)
 
 
 def withstands(
