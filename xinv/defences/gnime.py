@@ -82,7 +82,7 @@ def gnime(
 
     Raises:
       InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
-        nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` where no epoch was sound.
+        nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` if no epoch kept both limits.
     """
     require_positive(lam=lam, max_distortion=max_distortion, max_inverter_error=max_inverter_error)
     if gamma is not None:
