@@ -1,4 +1,4 @@
-"""What attacks, defences and views of a unit may not be is told before anything is computed."""
+"""Wrong attacks, defences and views of a unit raise errors before anything is computed."""
 
 import pytest
 from arm_zoo import ARMS, TRAIN, TRUNCATED, base, run, unit

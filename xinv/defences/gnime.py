@@ -111,9 +111,9 @@ def gnime(
         start = train.State(np.int32(0), nets | _scale(calibration), {name: tx.init(net) for name, net in nets.items()})
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
-        told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
+        advised = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
         limits = {"distortion": max_distortion, "clean": max_inverter_error * _variance(images)}
-        fitted = train.loop(step, start, data, loop_key, recipe, None, told, limits)
+        fitted = train.loop(step, start, data, loop_key, recipe, None, advised, limits)
         return {
             "generator": fitted.variables["generator"],
             "calibration": calibration,

@@ -290,7 +290,7 @@ def _choosing(
 
 
 def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
-    """Whether the last of the steps is a positive multiple of max(root, 0), as far as can be told at trace time."""
+    """Whether the last of the steps is a positive multiple of max(root, 0), as far as is known at trace time."""
     constants = [value for step in steps for value in step.inputs if value.constant is not None]
     if any(value.number is None for value in constants) or any(step.name in CUSTOM for step in steps):
         return False

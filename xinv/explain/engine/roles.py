@@ -1,4 +1,4 @@
-"""What values are for, told from how they are computed: the scale of a normalisation, a gate, a softmax.
+"""Roles of values, inferred from their equations: the scale of a normalisation, a gate, a softmax.
 
 A primitive does not tell: `max(0, x)` is a ReLU of a signal and a guard of a variance, `exp` an activation or half a
 softmax. Values have roles, and rules ask for them.
@@ -246,7 +246,7 @@ def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
     if any(step.name == "linear" or len(dependent(step.inputs)) != 1 for step in steps):
         raise InputError(
             "the model ends in probabilities that it computes from one another: return its logits, whose relevance or "
-            "multipliers can be told"
+            "multipliers are defined"
         )
     changed = {id(step): step for step in steps if not is_rearranging(step) or step.name == "neg"}
     equations = []
