@@ -108,16 +108,19 @@ def test_rules_see_inside_relu6_and_clip_with_their_bounds():
 
 def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
     @jax.custom_jvp
-    def odd(x):
+    def declared(x):
         return jnp.exp(jnp.maximum(x, 0))
 
-    odd.defjvp(lambda x, t: (odd(*x), 5 * t[0]))
+    declared.defjvp(lambda x, t: (declared(*x), 5 * t[0]))
     exps = lambda e: one_by_one(e) if e.name == "exp" else None  # noqa: E731
     with pytest.raises(InputError, match="'exp' and cannot apply it inside 'custom_jvp_call'"):
-        vjp(odd, jnp.ones(2), exps)
+        vjp(declared, jnp.ones(2), exps)
     tanhs = lambda e: one_by_one(e) if e.name == "tanh" else None  # noqa: E731
-    np.testing.assert_array_equal(vjp(odd, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
-    assert [e.name for e in trace(odd, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations] == ["max", "exp"]
+    np.testing.assert_array_equal(vjp(declared, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
+    assert [e.name for e in trace(declared, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations] == [
+        "max",
+        "exp",
+    ]
 
 
 def test_a_rule_never_misses_an_equation_hidden_in_a_loop():

@@ -120,9 +120,9 @@ def require_scale(calibration: Calibration, maps: Array) -> None:
     judged, factor, several = np.concatenate(peaks), _ALIKE, True
     if most > _ALIKE * least:
         judged, factor, several = judged.max(keepdims=True, initial=0), _FACTOR, len(maps) > 1
-    odd = judged[(judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)]
-    if odd.size:
-        raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]:.6g}")
+    outside = judged[(judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)]
+    if outside.size:
+        raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {outside[0]:.6g}")
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:
