@@ -125,7 +125,7 @@ def _step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size
 
 
 def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
-    """The same game as PyTorch code has it: a backward pass for each player."""
+    """The same step as PyTorch code has it: a backward pass for each player."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     modules = [torch_module(_network(network)) for _ in range(2)]

@@ -245,7 +245,7 @@ def test_the_error_of_the_mean_image(scale):
 
 
 def test_an_inverter_that_has_died_is_named(capsys):
-    """By its error on original maps, in units of the mean image's; a game that nobody opposes gives no defence."""
+    """By its error on original maps, in units of the mean image's; a generator without an opponent defends nothing."""
     observation, images = observed()
     recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.03, validation=0)
     hyper = SMALL | {"lam": 300.0, "recipe": recipe}

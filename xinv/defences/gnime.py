@@ -70,9 +70,9 @@ def gnime(
       max_distortion: the mean distortion in the last epoch from which on training has diverged; a map of another image
         has 2. Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
       max_inverter_error: the inverter's mean squared error on original maps in the last epoch, in units of the mean
-        image's, from which on training has diverged: a generator that nobody opposes protects from nobody.
+        image's, from which on training has diverged: a generator without an opponent protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
-      recipe: of both players; without validation, since neither loss of a game says when to stop. It takes thousands of
+      recipe: of both players; without validation, since the loss of neither says when to stop. It takes thousands of
         steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
 
     Returns:
