@@ -1,4 +1,4 @@
-"""What attacks reject, in one sentence: unknown options, and observations that do not fit the images."""
+"""Checks that all attacks share: of options, and of observations beside their images."""
 
 from collections.abc import Collection
 from typing import Any

@@ -228,7 +228,7 @@ def _released(scale: Any, raw: jax.Array) -> jax.Array:
 
 
 def _as_released(scale: Any, raw: jax.Array) -> jax.Array:
-    """What the inverter sees of the generator's output: the released map, standardised."""
+    """Turns the generator's output into the inverter's input: the released map, standardised."""
     return _standard(scale, _released(scale, raw))
 
 

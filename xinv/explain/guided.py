@@ -28,7 +28,7 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 GREATER, LESS = ("gt", "ge"), ("lt", "le")
 PROBES = np.array([-1000, -2, -0.01, 0.01, 2, 1000])
-"""Where a function of one value is looked at to tell whether it is a ReLU."""
+"""Inputs at which a function of one value is evaluated to recognise a ReLU."""
 EXTREMES = frozenset({"argmax", "argmin", "cummax", "cummin", "reduce_max", "reduce_min", "sort"})
 MOVING = EXTREMES | {"broadcast_in_dim", "concatenate", "cumsum", "expand_dims", "reshape", "slice", "squeeze", "stack"}
 """Primitives by which a ReLU may be a choice along a new axis: of x and 0, or of cases in order."""
@@ -103,7 +103,7 @@ def _within(equations: Sequence[Equation]) -> set[Value]:
 def _is_shifted(
     output: Value, found: Mapping[Value, Clip], made: Mapping[Value, Equation], image: Value | None
 ) -> bool:
-    """Whether it belongs to a clip from both sides of the image, or of a value that a number was added to."""
+    """Tells if the clip is one of two sides of the image, or of a value that a number was added to."""
     inner = found.get(found[output].value)
     outer = next((clip for clip in found.values() if clip.value is output), None)
     if inner is None and outer is None and found[output].high is None:
@@ -138,7 +138,7 @@ def _mirrored(
 
 
 def _turns(equation: Equation, value: Value) -> bool:
-    """Whether it changes the sign of that operand: -x, c - x or -c·x."""
+    """Tells if the equation changes the sign of that operand: -x, c - x or -c·x."""
     others = [other for other in equation.inputs if other is not value]
     if equation.name == "neg":
         return True
@@ -180,7 +180,7 @@ def _compared(test: Equation | None) -> tuple[Value, Value, bool] | None:
 
 
 def _chosen(test: Equation | None, cases: Sequence[Value]) -> Clip | None:
-    """where(x > c, x, c) is max(x, c), where(x > c, c, x) is min(x, c), and so on."""
+    """Recognises where(x > c, x, c) as max(x, c), where(x > c, c, x) as min(x, c), and so on."""
     compared = _compared(test)
     if compared is None or len(cases) != 2:
         return None
@@ -290,7 +290,7 @@ def _choosing(
 
 
 def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
-    """Whether the last of the steps is a positive multiple of max(root, 0), as far as is known at trace time."""
+    """Tells if the last of the steps is a positive multiple of max(root, 0), as far as is known at trace time."""
     constants = [value for step in steps for value in step.inputs if value.constant is not None]
     if any(value.number is None for value in constants) or any(step.name in CUSTOM for step in steps):
         return False
@@ -309,7 +309,7 @@ def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
 def _evaluated(
     steps: Sequence[Equation], root: Value, array: np.ndarray, constants: Mapping[Value, tuple[int, ...]]
 ) -> np.ndarray:
-    """What the steps give where `root` is `array`, at trace time; the constants are their numbers in these shapes."""
+    """Evaluates the steps for `root` = `array` at trace time; the constants are their numbers in these shapes."""
     with jax.ensure_compile_time_eval():
         arrays = {value: jnp.full(shape, value.number, value.dtype) for value, shape in constants.items()}
         arrays[root] = jnp.asarray(array, root.dtype)

@@ -298,7 +298,7 @@ MOVING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "s
 
 
 def _absorbs(equation: Equation, normalised: frozenset[Value]) -> bool:
-    """Whether what it adds is a bias: the shift of a normalisation, or one that varies over positions."""
+    """Tells if the equation adds a bias: the shift of a normalisation, or one that varies over positions."""
     if equation.name not in ("add", "sub") or len(dependent(equation.inputs)) != 1:
         return False
     left, right = equation.inputs

@@ -1,4 +1,4 @@
-"""How well scores tell members of a training set from others: statistics of a whole set, with intervals."""
+"""Metrics of scores that separate members of a training set from others: of a whole set, with intervals."""
 
 import sys
 from collections.abc import Callable

@@ -130,7 +130,7 @@ def _called(layer: str | int | None) -> str:
 
 
 class Place(NamedTuple):
-    """How a tensor is read as [1,h,w,c].
+    """A way to read a tensor as [1,h,w,c].
 
     Attributes:
       grid: where its rows and columns are; None to leave it as it is.
@@ -186,7 +186,7 @@ class _View:
         self.convolutions = _convolutions(graph.equations)
 
     def grid(self, value: Value) -> Grid | None:
-        """Where a value has rows and columns: both, or one if the image, or an axis of the value, has the other once.
+        """Finds a value's rows and columns: both, or one if the image, or an axis of the value, has the other once.
 
         Otherwise the model has mixed the missing ones with the channels.
         """
@@ -304,7 +304,7 @@ class _View:
             pooled.update(equation.outputs)
 
     def _is_projection(self, value: Value) -> bool:
-        """Whether an attention multiplies it by itself, without another layer between: queries and keys in one."""
+        """Tells if an attention multiplies the value by itself, without a layer between: queries and keys in one."""
         reached, products = {value}, set()
         for equation in self.graph.equations:
             values = dependent(equation.inputs)
@@ -339,7 +339,7 @@ def _factors(spans: layout.Layout) -> list[layout.Factor]:
 
 
 def _is_weighing(equation: Equation) -> bool:
-    """Whether it is a layer, or a function with its own derivative around one."""
+    """Tells if the equation is a layer, or a function with its own derivative around one."""
     inner = inside(equation) if equation.name in CUSTOM else []
     return is_layer(equation) or any(step.name in WEIGHTED for step in inner)
 

@@ -59,11 +59,11 @@ class Value:
 
     @property
     def carries(self) -> bool:
-        """Whether a signal can flow back through it: it depends on the input and is no integer, boolean or key."""
+        """Tells if a signal can flow back: the value depends on the input and is no integer, boolean or key."""
         return self.constant is None and jnp.issubdtype(self.dtype, jnp.inexact)
 
     def is_all(self, number: float) -> bool:
-        """Whether it is known at trace time to be `number` everywhere."""
+        """Tells if the value is known at trace time to be `number` everywhere."""
         return self.number is not None and bool(self.number == number)
 
 
@@ -242,7 +242,7 @@ def _unrolled(eqn: Any) -> Any:
 
 
 def _is_half(value: Any) -> bool:
-    """Whether a dtype, or an array's, is a floating type narrower than float32."""
+    """Tells if a dtype, or an array's, is a floating type narrower than float32."""
     dtype = getattr(value, "dtype", value)
     try:
         return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4
@@ -251,7 +251,7 @@ def _is_half(value: Any) -> bool:
 
 
 def _has_halves(jaxpr: Any) -> bool:
-    """Whether any value of an open jaxpr, or of those inside it, is of a half type."""
+    """Tells if any value of an open jaxpr, or of those inside it, is of a half type."""
     for eqn in jaxpr.eqns:
         inner = (getattr(sub, "jaxpr", sub) for sub in jex.jaxprs_in_params(eqn.params))
         if any(_is_half(atom.aval) for atom in eqn.outvars) or any(map(_has_halves, inner)):

@@ -49,7 +49,7 @@ class Layer(NamedTuple):
 
 
 class _Surroundings(NamedTuple):
-    """What is known of a graph where its layers are looked for.
+    """Facts about a graph, for the search for its layers.
 
     Attributes:
       graph: the graph.
@@ -71,7 +71,7 @@ Axes = dict[int, int]
 
 
 def is_layer(equation: Equation) -> bool:
-    """Whether it weighs one value that depends on the input by weights that somebody learned."""
+    """Tells if the equation weighs one value that depends on the input by learned weights."""
     constants = [value for value in equation.inputs if value.constant is not None]
     return equation.name in WEIGHTED and len(constants) == 1 and not constants[0].literal
 
@@ -102,7 +102,7 @@ def layered(graph: Graph, normalised: frozenset[Value] = frozenset()) -> Graph:
 def _layer(
     equation: Equation, around: _Surroundings, after: set[Value], replaced: dict[Value, Equation | None]
 ) -> dict[Value, Equation | None]:
-    """Which equations, by their first output, a layer stands for: the last becomes it, the others vanish."""
+    """Maps equations, by their first output, to the layer in their place: the last becomes it, the others vanish."""
     number = 0 if equation.inputs[0].constant is None else 1
     value, kernel = equation.inputs[number], equation.inputs[1 - number].constant
     outputs, inputs = _channels(equation, number)
@@ -201,7 +201,7 @@ _AFFINE = frozenset({"add", "div", "mul", "neg", "sub"})
 
 
 def _shifts_or_scales(equation: Equation, axes: Iterable[int]) -> bool:
-    """Whether it is an affine function of each channel."""
+    """Tells if the equation is an affine function of each channel."""
     if equation.name in STILL and equation.inputs[0].shape == equation.outputs[0].shape:
         return False
     if equation.name not in _AFFINE or not is_unary(equation):
@@ -218,7 +218,7 @@ def _varies(value: Value) -> set[int]:
 
 
 def _moved(equation: Equation, axes: Axes) -> Axes | None:
-    """Where the axes are after an equation that changes nothing but the shape; None after any other."""
+    """Moves axes past an equation that changes nothing but the shape; None for any other."""
     if equation.name not in STILL | SHAPING:
         return None
     if len(equation.inputs) != 1:
@@ -236,7 +236,7 @@ def _moved(equation: Equation, axes: Axes) -> Axes | None:
 
 
 def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | None:
-    """Which axes, before an equation that moves values or pads with 0, run along `axes` after it."""
+    """Finds the axes before an equation that moves values or pads with 0 that run along `axes` after it."""
     if len(dependent(equation.inputs)) != 1:
         return None
     (value,), new = dependent(equation.inputs), equation.outputs[0].shape
@@ -283,7 +283,7 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _moves(chain: Sequence[Equation]) -> Callable[[jax.Array], jax.Array]:
-    """What a chain does to shapes, without its shifts and scales; what it pads is 0."""
+    """Makes the function by which a chain changes shapes, without its shifts and scales, padding with 0."""
     steps = [step for step in chain if step.name not in _AFFINE]
 
     def move(array: jax.Array) -> jax.Array:
@@ -295,7 +295,7 @@ def _moves(chain: Sequence[Equation]) -> Callable[[jax.Array], jax.Array]:
 
 
 def _scale_and_shift(value: Value, chain: Sequence[Equation]) -> tuple[jax.Array, jax.Array]:
-    """What a chain multiplies `value` by, and adds, both of its output's shape; the scale is 0 where it pads."""
+    """Returns the scale and the shift of a chain on `value`, in its output's shape; the scale of padding is 0."""
 
     def run(array: jax.Array) -> jax.Array:
         return evaluate(chain, {value: array})[chain[-1].outputs[0]]

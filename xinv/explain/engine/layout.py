@@ -1,4 +1,4 @@
-"""Where the image's rows and columns are in each value of a model, and which part of a value the output reads.
+"""Layouts: the image's rows and columns in each value of a model, and the part of a value that the output reads.
 
 Both follow from shapes alone. `layouts` walks forward: convolutions, pooling, reshapes into patches or tokens and
 transposes move rows and columns to other axes. `needs` walks backward: where only a class token is read, no other is.
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many positions that are."""
+        """Number of positions."""
         return math.prod(factor.size for factor in self.factors)
 
 
@@ -274,7 +274,7 @@ def grid(layout: Layout | None) -> Grid | None:
 
 
 class Needs(NamedTuple):
-    """What the output of a graph reads.
+    """The parts of a graph's values that its output reads.
 
     Attributes:
       of: the part of each value.
@@ -286,7 +286,7 @@ class Needs(NamedTuple):
 
 
 def needs(graph: Graph) -> Needs:
-    """What the output of a graph may depend on; by shapes, not by numbers: a part is left out if it cannot matter."""
+    """Finds the parts that the output of a graph may depend on; by shapes, not numbers: others cannot matter."""
     found = Needs({graph.output: _whole(graph.output)}, {})
     for number, equation in reversed(list(enumerate(graph.equations))):
         boxes = [(value, found.of[value]) for value in equation.outputs if value in found.of]
@@ -301,7 +301,7 @@ def needs(graph: Graph) -> Needs:
 
 
 def covers(box: Box, pairs: Iterable[tuple[int, Span]]) -> bool:
-    """Whether a part of a value has any of the positions that these axes count."""
+    """Tells if a part of a value has any of the positions that these axes count."""
     return all(box[axis][0] < span.start + span.length and span.start < box[axis][1] for axis, span in pairs)
 
 
@@ -314,7 +314,7 @@ def _union(one: Box, other: Box) -> Box:
 
 
 def _backward(equation: Equation, place: int, box: Box) -> Box | None:
-    """What an equation reads of its operand for that part of its output; None for nothing."""
+    """Finds the part of an operand that an equation reads for `box` of its output; None for nothing."""
     name, params, value = equation.name, equation.params, equation.inputs[place]
     old, new = value.shape, equation.outputs[0].shape
     if is_pointwise(equation) and len(old) == len(new):

@@ -1,4 +1,4 @@
-"""What kind of function each equation is of the values that depend on the input, and graphs rewritten by kind."""
+"""Kinds of equations, as functions of the values that depend on the input, and graphs rewritten by kind."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -47,26 +47,26 @@ def dependent(values: Iterable[Value]) -> list[Value]:
 
 
 def is_pointwise(equation: Equation) -> bool:
-    """Whether the output at a position depends on the inputs at that position alone."""
+    """Tells if the output at a position depends on the inputs at that position alone."""
     if equation.name in CUSTOM:
         return all(inner.name in POINTWISE for inner in inside(equation))
     return equation.name in POINTWISE
 
 
 def is_unary(equation: Equation) -> bool:
-    """Whether it is a function of one value, position by position."""
+    """Tells if the equation is a function of one value, position by position."""
     values = dependent(equation.inputs)
     return len(values) == 1 and is_pointwise(equation) and values[0].shape == equation.outputs[0].shape
 
 
 def is_rearranging(equation: Equation) -> bool:
-    """Whether each of its outputs is plus or minus one element of its inputs, always the same one, or a constant."""
+    """Tells if each output is plus or minus one element of the inputs, always the same one, or a constant."""
     data = equation.inputs[_DATA.get(equation.name, slice(None))]
     return equation.name in REARRANGING and len(dependent(data)) == len(dependent(equation.inputs))
 
 
 def is_linear(equation: Equation) -> bool:
-    """Whether it is linear, up to a constant, in what depends on the input."""
+    """Tells if the equation is linear, up to a constant, in its inputs that are no constants."""
     if equation.name in WEIGHTED | {"mul"}:
         return len(dependent(equation.inputs)) == 1
     if equation.name == "div":
@@ -75,7 +75,7 @@ def is_linear(equation: Equation) -> bool:
 
 
 def is_fixed(equation: Equation) -> bool:
-    """Whether it is linear with coefficients that nobody learned: a sum, a mean, an interpolation."""
+    """Tells if the equation is linear with coefficients that are not learned: a sum, a mean, an interpolation."""
     learned = [value for value in equation.inputs if value.constant is not None and not value.literal]
     return is_linear(equation) and not learned
 

@@ -53,7 +53,7 @@ def spreads(equations: Iterable[Equation]) -> set[Value]:
 
 
 def scales(equations: Iterable[Equation]) -> set[Value]:
-    """What normalisations multiply or divide by: roots of spreads, and what is computed of such alone."""
+    """Finds the factors and divisors of normalisations: roots of spreads, and values computed of these alone."""
     equations = list(equations)
     spread, found = spreads(equations), set()
     for equation in equations:
@@ -67,7 +67,7 @@ def scales(equations: Iterable[Equation]) -> set[Value]:
 
 
 def _is_even(equation: Equation) -> bool:
-    """Whether it is the square or the absolute value of something."""
+    """Tells if the equation is a square or an absolute value."""
     if equation.name == "integer_pow":
         return equation.params["y"] % 2 == 0
     if equation.name == "pow" and equation.inputs[1].number is not None:
@@ -82,7 +82,7 @@ def _keeps(equation: Equation) -> bool:
 
 
 def normalised(equations: Iterable[Equation], held: set[Value]) -> set[Value]:
-    """What normalisations give before they shift it: products with a scale, and what scales or moves such."""
+    """Finds the results of normalisations before their shift: products with a scale, also scaled or moved."""
     found: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
@@ -94,7 +94,7 @@ def normalised(equations: Iterable[Equation], held: set[Value]) -> set[Value]:
 
 
 def is_held(equation: Equation, held: set[Value]) -> int | None:
-    """Which operand of a product or quotient is a signal that a held scale multiplies; None where none is."""
+    """Finds the operand of a product or quotient, a signal that a held scale multiplies; None without one."""
     if equation.name not in ("mul", "div") or len(dependent(equation.inputs)) != 2:
         return None
     left, right = equation.inputs
@@ -162,14 +162,14 @@ def _exponential(
 
 
 def _inverts(step: Equation) -> bool:
-    """Whether it is 1/x."""
+    """Tells if the equation is 1/x."""
     if step.name == "integer_pow":
         return step.params["y"] == -1
     return step.name == "div" and step.inputs[0].is_all(1)
 
 
 def _guards(step: Equation) -> bool:
-    """Whether it keeps a sum from 0 by a small number that nobody learned."""
+    """Tells if the equation keeps a sum from 0 by a small number that is not learned."""
     numbers = [value.number for value in step.inputs if value.constant is not None]
     return step.name in ("add", "max") and all(n is not None and 0 <= n <= _SMALL for n in numbers)
 
@@ -289,7 +289,7 @@ class Gates:
         self.makers = {value: equation for equation in graph.equations for value in equation.outputs}
 
     def rank(self, value: Value, shape: Sequence[int]) -> tuple[bool, bool, bool]:
-        """Whether a factor of a product of that shape lies in [0,1], is repeated, is bounded; the first counts most."""
+        """Tells if a factor of a product of that shape is in [0,1], is repeated, is bounded; the first counts most."""
         repeated = int(np.prod(value.shape)) < int(np.prod(shape))
         scale, shift = 1.0, 0.0  # from the value that is looked at to the factor
         while (equation := self.makers.get(value)) is not None:

@@ -59,7 +59,7 @@ def predictor(apply: Apply, variables: Variables, images: jax.ShapeDtypeStruct) 
 
 
 def _pays(equation: Equation) -> bool:
-    """Whether it is a plain 3×3 convolution in float32 with a fixed kernel, large enough to be faster so."""
+    """Tells if the equation is a plain 3×3 convolution in float32 with a fixed kernel, large enough to be faster."""
     if equation.name != "conv_general_dilated" or equation.inputs[1].constant is None:
         return False
     p, numbers, kernel = equation.params, equation.params["dimension_numbers"], equation.inputs[1]
