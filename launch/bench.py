@@ -51,7 +51,7 @@ FIRST = flags.DEFINE_bool("first", False, "Measure the time to the first map: tr
 
 def training() -> None:
     """Training steps against PyTorch."""
-    import bench_training  # after the flags: this takes seconds, and a typo is told at once
+    import bench_training  # after the flags: this takes seconds, and a typo is reported at once
 
     bench_training.run(BATCH.value or 64, ROUNDS.value, STEPS.value)
 

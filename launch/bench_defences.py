@@ -79,14 +79,14 @@ def _explaining(batch: Mapping[str, jax.Array]) -> Run:
 def _releasing(name: str, width: float, observation: Observation) -> Run:
     """The compiled call of a deployment, with a generator of random weights."""
     generator = _network(name, width).build("float32")
-    seen = {
+    calibration = {
         "prediction": np.zeros(CLASSES, np.float32),
         "explanation": np.zeros(SHAPE, np.float32),
         "moments": np.float32([0.5, 0.3]),
         "limits": np.float32([0, 1]),
     }
     variables = jax.jit(generator.init)(jax.random.key(0), observation.prediction[:1], observation.explanation[:1])
-    state = {"generator": variables, "seen": jax.tree.map(jnp.asarray, seen)}
+    state = {"generator": variables, "calibration": jax.tree.map(jnp.asarray, calibration)}
     apply = jax.jit(defences.gnime(network=name, width=width).apply)
     return lambda steps: jax.block_until_ready(apply(state, observation, jax.random.key(1)))
 
@@ -125,7 +125,7 @@ def _step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size
 
 
 def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
-    """The same game as PyTorch code has it: a backward pass for each player."""
+    """The same step as PyTorch code has it: a backward pass for each player."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     modules = [torch_module(_network(network)) for _ in range(2)]

@@ -22,7 +22,7 @@ from xinv.explain.perturbation.segment import slic
 from xinv.types import Explainer, InputError, Model
 
 STEPS, SAMPLES, STDEV, SEGMENTS, ORDERS, WINDOW, STRIDE = 50, 25, 0.15, 25, 2, 8, 4
-"""What both libraries are told: of integrated gradients, all that samples, superpixels, Shapley values, occlusion."""
+"""Settings of both libraries: of integrated gradients, all that samples, superpixels, Shapley values, occlusion."""
 SIZE = 32
 SHORTEST = 0.2
 """Seconds: a measurement repeats a fast method until it lasts so long."""

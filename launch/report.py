@@ -17,7 +17,7 @@ LEVEL = flags.DEFINE_float("level", 0.90, "Confidence level of the intervals, be
 def run(argv: Sequence[str]) -> None:
     """Reports on --workdir."""
     del argv
-    from xinv import report  # after the flags: this takes seconds, and a typo is told at once
+    from xinv import report  # after the flags: this takes seconds, and a typo is reported at once
     from xinv.types import InputError
 
     if WORKDIR.value is None:

@@ -29,7 +29,7 @@ CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds bet
 def run(argv: Sequence[str]) -> None:
     """Runs the audit of --config."""
     del argv
-    from xinv import audit, report, store  # after the flags: this takes seconds, and a typo is told at once
+    from xinv import audit, report, store  # after the flags: this takes seconds, and a typo is reported at once
 
     config = cli.config(CONFIG)
     workdir = Path(WORKDIR.value or _new_folder(config["unit"]))

@@ -37,11 +37,11 @@ def unit(arms, **sections):
     )
     config.seeds, config.attack.encoder = 1, "flatten"
     config.arms = ConfigDict(arms)
-    taught = dict(roles=("others",), teacher=dict(prediction="target", defences=("top2",)))
+    soft_labels = dict(roles=("others",), teacher=dict(prediction="target", defences=("top2",)))
     config.shadows = ConfigDict(
-        dict(surrogate=dict(config.target) | dict(roles=("attack_train",)), pupil=dict(config.target) | taught)
+        dict(surrogate=dict(config.target) | dict(roles=("attack_train",)), distilled=dict(config.target) | soft_labels)
     )
-    game = dict(
+    gnime = dict(
         name="gnime",
         lam=10.0,
         max_distortion=100.0,
@@ -54,7 +54,7 @@ def unit(arms, **sections):
     )
     config.defences = ConfigDict(
         dict(
-            gnime=game,
+            gnime=gnime,
             bounded=dict(reuse_state_of="gnime", gamma=1e-4),
             rnd=dict(name="gaussian", match_distortion_of="gnime"),
             top2=dict(name="truncate", m=2),

@@ -55,7 +55,7 @@ def test_nothing_is_fitted_to_what_is_reported(finished):
         found = {name for name, sources in read.items() if sources & digests} - reported
     kinds = {name.rsplit("-", 1)[0] for name in reported}
     assert {"logits", "explanation", "release", "guess", "metrics", "function"} <= kinds
-    assert not kinds & {"attack", "defence", "target", "evaluation", "surrogate", "pupil"}
+    assert not kinds & {"attack", "defence", "target", "evaluation", "surrogate", "distilled"}
 
 
 def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(finished):
@@ -74,13 +74,13 @@ def test_a_bound_is_released_by_the_generator_that_another_defence_has_learned(f
     assert (change.var(axis=(1, 2, 3)) <= 1.01e-4).all()
 
 
-def test_how_a_game_went_is_kept(finished):
+def test_defence_histories_are_kept(finished):
     workdir, _ = finished
     lines = [json.loads(line) for line in (workdir / "curves.jsonl").read_text().splitlines()]
-    games = [line for line in lines if line["stage"] == "defence"]
-    assert {line["arm"] for line in games} == {"gnime(gradient)"}
-    assert [line["epoch"] for line in games] == list(range(1, TRAIN["epochs"] + 1))
-    assert all(np.isfinite(line[name]) for line in games for name in ("loss", "distortion", "inversion", "clean"))
+    history = [line for line in lines if line["stage"] == "defence"]
+    assert {line["arm"] for line in history} == {"gnime(gradient)"}
+    assert [line["epoch"] for line in history] == list(range(1, TRAIN["epochs"] + 1))
+    assert all(np.isfinite(line[name]) for line in history for name in ("loss", "distortion", "inversion", "clean"))
 
 
 def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finished):

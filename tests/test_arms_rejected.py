@@ -1,4 +1,4 @@
-"""What attacks, defences and views of a unit may not be is told before anything is computed."""
+"""Wrong attacks, defences and views of a unit raise errors before anything is computed."""
 
 import pytest
 from arm_zoo import ARMS, TRAIN, TRUNCATED, base, run, unit
@@ -69,7 +69,7 @@ def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentenc
     assert not list(tmp_path.iterdir())
 
 
-GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0))
+GNIME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0))
 
 
 @pytest.mark.parametrize(
@@ -81,25 +81,25 @@ GAME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recip
         ),
         (dict(a=dict(name="gaussian", match_distortion_of="c")), "unknown defence 'c'"),
         (
-            dict(a=dict(name="gaussian", match_distortion_of="b", mse=0.1), b=GAME),
+            dict(a=dict(name="gaussian", match_distortion_of="b", mse=0.1), b=GNIME),
             "has mse and also match_distortion_of",
         ),
-        (dict(a=dict(name="gaussian", match_distortion_of="b"), b=GAME | dict(lam=-1.0)), "lam is -1.0"),
-        (dict(a=GAME | dict(name="gnome")), "unknown defence 'gnome': choose one of clip"),
+        (dict(a=dict(name="gaussian", match_distortion_of="b"), b=GNIME | dict(lam=-1.0)), "lam is -1.0"),
+        (dict(a=GNIME | dict(name="gnome")), "unknown defence 'gnome': choose one of clip"),
         (dict(a=dict(name="gnime")), "defence 'a' needs a training configuration: give train"),
         (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
         (
-            dict(a=dict(reuse_state_of="b"), b=dict(name="clip", low=0.0, high=1.0), c=GAME),
+            dict(a=dict(reuse_state_of="b"), b=dict(name="clip", low=0.0, high=1.0), c=GNIME),
             "has reuse_state_of 'b': choose one of c",
         ),
-        (dict(a=dict(reuse_state_of="b", train=base.recipe()), b=GAME), "has train and also reuse_state_of"),
+        (dict(a=dict(reuse_state_of="b", train=base.recipe()), b=GNIME), "has train and also reuse_state_of"),
         (
-            dict(a=dict(reuse_state_of="b", lam=5.0), b=GAME),
+            dict(a=dict(reuse_state_of="b", lam=5.0), b=GNIME),
             "'a' has lam, which what 'b' has learned depends on",
         ),
-        (dict(a=GAME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
-        (dict(a=GAME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
-        (dict(a=GAME | dict(width="a")), "width is 'a' but must be positive and finite"),
+        (dict(a=GNIME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
+        (dict(a=GNIME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
+        (dict(a=GNIME | dict(width="a")), "width is 'a' but must be positive and finite"),
         (dict(a=dict(name="gaussian", mse=None)), "has None for mse, which it does not allow"),
         (dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")), "unknown defence 'gnome'"),
     ],

@@ -353,7 +353,7 @@ def test_linked_folders_followed(tmp_path):
 
 
 def test_zip_named(tmp_path):
-    """A zip archive is told from a damaged one."""
+    """A zip archive is not taken for a damaged file."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a/1.png", encoded(picture(0)))
     with pytest.raises(InputError, match=r"a.zip is a zip archive: unpack it, or pack it as a tar archive"):

@@ -117,7 +117,7 @@ def test_wide_labels_named(root):
 
 
 def test_gzip_under_plain_name(root):
-    """A gzipped file without .gz is told from a damaged one."""
+    """A gzipped file without .gz is not taken for a damaged one."""
     path = root / "train-images-idx3-ubyte.gz"
     path.rename(path.with_suffix(""))
     with pytest.raises(InputError, match=r"idx3-ubyte is gzipped: add .gz to its name"):

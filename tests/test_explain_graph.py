@@ -16,7 +16,7 @@ from xinv.types import InputError
 
 def one_by_one(equation):
     """Every equation by itself, through the machinery of rules, by its own derivative."""
-    return lambda site: site.derivative()
+    return lambda context: context.derivative()
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -95,9 +95,9 @@ def test_rules_see_inside_relu6_and_clip_with_their_bounds():
 
     def rules(equation):
         if equation.name in ("max", "min"):
-            return lambda site: (
+            return lambda context: (
                 seen.append((equation.name, [s.is_all(0) or s.is_all(6) for s in equation.inputs]))
-                or (site.derivative())
+                or (context.derivative())
             )
         return None
 
@@ -108,16 +108,19 @@ def test_rules_see_inside_relu6_and_clip_with_their_bounds():
 
 def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
     @jax.custom_jvp
-    def odd(x):
+    def declared(x):
         return jnp.exp(jnp.maximum(x, 0))
 
-    odd.defjvp(lambda x, t: (odd(*x), 5 * t[0]))
+    declared.defjvp(lambda x, t: (declared(*x), 5 * t[0]))
     exps = lambda e: one_by_one(e) if e.name == "exp" else None  # noqa: E731
     with pytest.raises(InputError, match="'exp' and cannot apply it inside 'custom_jvp_call'"):
-        vjp(odd, jnp.ones(2), exps)
+        vjp(declared, jnp.ones(2), exps)
     tanhs = lambda e: one_by_one(e) if e.name == "tanh" else None  # noqa: E731
-    np.testing.assert_array_equal(vjp(odd, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
-    assert [e.name for e in trace(odd, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations] == ["max", "exp"]
+    np.testing.assert_array_equal(vjp(declared, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
+    assert [e.name for e in trace(declared, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations] == [
+        "max",
+        "exp",
+    ]
 
 
 def test_a_rule_never_misses_an_equation_hidden_in_a_loop():
@@ -151,9 +154,11 @@ def test_scan_is_unrolled(reverse):
 
 
 def test_rules_see_the_reference_beside_the_image():
-    def slope(site):
-        (reference_inputs, reference_outputs) = site.reference
-        return [site.signals[0] * (site.outputs[0] - reference_outputs[0]) / (site.inputs[0] - reference_inputs[0])]
+    def slope(context):
+        (reference_inputs, reference_outputs) = context.reference
+        return [
+            context.signals[0] * (context.outputs[0] - reference_outputs[0]) / (context.inputs[0] - reference_inputs[0])
+        ]
 
     function = lambda x: jnp.tanh(2 * x)  # noqa: E731
     _, pull = vjp(function, jnp.array([1.0, 2.0]), lambda e: slope if e.name == "tanh" else None, jnp.array([0.0, 0.5]))

@@ -10,7 +10,7 @@ import pytest
 from explain_zoo import CLASSES, KEY, SHAPE, call, case, fill, images
 
 from xinv import explain
-from xinv.explain.lrp import RULES
+from xinv.explain.lrp import COMPOSITES
 
 EPSILON = 1e-3
 
@@ -19,8 +19,8 @@ def stabilised(z):
     return z + EPSILON * np.where(z < 0, -1, 1)
 
 
-def shares(terms, bias, relevance):
-    """Relevance [n] of `terms` [m,n] of z [m] = Σ terms + bias."""
+def redistribute(terms, bias, relevance):
+    """Returns the relevance [n] of `terms` [m,n] of z [m] = Σ terms + bias."""
     return (terms * (relevance / stabilised(terms.sum(1) + bias))[:, None]).sum(0)
 
 
@@ -28,20 +28,20 @@ def read_rule(rule, jacobian, bias, x, relevance):
     """One layer z = J·x + b, literally (Montavon et al. 2019, table 10.1; gamma as generalised in zennit)."""
     terms, up, down = jacobian * x, np.maximum, np.minimum
     if rule == "alpha_beta":
-        positive = shares(up(terms, 0), up(bias, 0), relevance)
-        return 3 * positive - 2 * shares(down(terms, 0), down(bias, 0), relevance)
+        positive = redistribute(up(terms, 0), up(bias, 0), relevance)
+        return 3 * positive - 2 * redistribute(down(terms, 0), down(bias, 0), relevance)
     if rule == "gamma":
         z, result = terms.sum(1) + bias, 0
         for part, chosen in (up, z > 0), (down, z < 0):
-            result += shares(terms + 0.5 * part(terms, 0), bias + 0.5 * part(bias, 0), relevance * chosen)
+            result += redistribute(terms + 0.5 * part(terms, 0), bias + 0.5 * part(bias, 0), relevance * chosen)
         return result
     if rule == "zbox":
-        return shares(terms + 1 * up(jacobian, 0) - 2 * down(jacobian, 0), 0, relevance)
+        return redistribute(terms + 1 * up(jacobian, 0) - 2 * down(jacobian, 0), 0, relevance)
     return {
-        "epsilon": lambda: shares(terms, bias, relevance),
-        "zplus": lambda: shares(up(terms, 0), up(bias, 0), relevance),
-        "flat": lambda: shares((jacobian != 0).astype(float), 0, relevance),
-        "w2": lambda: shares(jacobian**2, bias**2, relevance),
+        "epsilon": lambda: redistribute(terms, bias, relevance),
+        "zplus": lambda: redistribute(up(terms, 0), up(bias, 0), relevance),
+        "flat": lambda: redistribute((jacobian != 0).astype(float), 0, relevance),
+        "w2": lambda: redistribute(jacobian**2, bias**2, relevance),
     }[rule]()
 
 
@@ -187,6 +187,6 @@ def test_lrp_conserves_relevance_without_biases(rule):
 def test_every_composite_treats_every_model(name):
     """Traced only."""
     apply, variables = case(name)
-    for rule in RULES:
+    for rule in COMPOSITES:
         explainer = partial(explain.lrp(rule), apply, variables)
         assert jax.eval_shape(explainer, images(1)[0], jnp.int32(1), KEY).shape == SHAPE

@@ -124,7 +124,7 @@ class Lazy:
 
 
 def test_arrays_of_other_libraries():
-    """They are told apart by what they hold, not by how they print."""
+    """They differ by what they hold, not by how they print."""
     factory = plugins.cached(lambda value: np.asarray(value).sum())
     assert [factory(Lazy([1, 2])), factory(Lazy([3, 4])), factory(Lazy([1, 2]))] == [3, 7, 3]
 

@@ -199,7 +199,7 @@ own_relu.defjvp(lambda x, t: (own_relu(*x), (x[0] > 0) * t[0]))
         ),
     ],
 )
-def test_what_has_no_sound_rule_is_named(explainer, apply, message):
+def test_operations_without_rule_are_named(explainer, apply, message):
     with pytest.raises(InputError, match=message):
         explainer(apply, case("raw").variables, images(1)[0], 0, KEY)
 

@@ -21,7 +21,7 @@ gnime = importlib.import_module("xinv.defences.gnime")  # the package has the fa
 SHAPE, CLASSES = (8, 8, 1), 4
 RECIPE = Recipe(batch_size=8, epochs=3, learning_rate=1e-3, validation=0)
 SMALL = {"network": "decoder", "encoder": "flatten", "width": 1 / 64, "inverter_width": 1 / 64, "recipe": RECIPE}
-SMALL |= {"max_distortion": 1e6, "max_inverter_error": 1e6}  # games too short to be sound
+SMALL |= {"max_distortion": 1e6, "max_inverter_error": 1e6}  # trainings too short to reach the limits' defaults
 
 
 def observed(count: int = 24) -> tuple[Observation, np.ndarray]:
@@ -118,7 +118,7 @@ def trained():
 def test_the_state_and_its_history(trained):
     _, state = trained
     maps = observed()[0].explanation
-    np.testing.assert_allclose(state["seen"]["moments"], [maps.mean(), maps.std()], rtol=1e-5)
+    np.testing.assert_allclose(state["calibration"]["moments"], [maps.mean(), maps.std()], rtol=1e-5)
     assert {name: len(values) for name, values in state["history"].items()} == dict.fromkeys(
         ("loss", "distortion", "inversion", "clean"), 3
     )
@@ -158,7 +158,8 @@ def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):
 def test_equation_3(trained):
     defence, state = trained
     observation, _ = observed()
-    wide = {**state, "seen": {**state["seen"], "limits": np.float32([-99, 99])}}  # so that nothing is clipped
+    limits = np.float32([-99, 99])  # so that nothing is clipped
+    wide = {**state, "calibration": {**state["calibration"], "limits": limits}}
     released = np.asarray(defence.apply(wide, observation, None).explanation, np.float64)
     for gamma in (1e-4, 4.0):  # less and more than the generator's own
         bounded = defences.gnime(gamma=gamma, **SMALL).apply(wide, observation, None).explanation
@@ -226,7 +227,7 @@ def test_within_limits_the_last_epoch_counts_whatever_came_before():
         ([1, 1, 1, 2, 4, np.inf, 1, 1], "distortion is inf at step 6: .*; the state after epoch 2 is kept"),
     ],
 )
-def test_a_training_that_diverges_is_named_and_leaves_the_last_sound_epoch(values, message, capsys, tmp_path):
+def test_a_training_that_diverges_is_named_and_leaves_the_last_finite_epoch(values, message, capsys, tmp_path):
     fitted = run(values, {"distortion": 2.0})
     assert fitted.variables == 4
     assert re.fullmatch(f"train: {message}", fitted.diverged)
@@ -244,13 +245,13 @@ def test_the_error_of_the_mean_image(scale):
 
 
 def test_an_inverter_that_has_died_is_named(capsys):
-    """By its error on original maps, in units of the mean image's; a game that nobody opposes gives no defence."""
+    """By its error on original maps, in units of the mean image's; a generator without an opponent defends nothing."""
     observation, images = observed()
     recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.03, validation=0)
     hyper = SMALL | {"lam": 300.0, "recipe": recipe}
-    course = defences.gnime(**hyper).init(jax.random.key(0), observation, images)["history"]["clean"]
-    assert course[-1] > min(course)
-    limit = (course[-1] + min(course)) / 2 / gnime._variance(images)
+    errors = defences.gnime(**hyper).init(jax.random.key(0), observation, images)["history"]["clean"]
+    assert errors[-1] > min(errors)
+    limit = (errors[-1] + min(errors)) / 2 / gnime._variance(images)
     state = defences.gnime(**hyper | {"max_inverter_error": limit}).init(jax.random.key(0), observation, images)
     assert state["diverged"] == 1
     assert re.search("clean is .*: lower lam, which is 300", capsys.readouterr().err)
@@ -258,7 +259,7 @@ def test_an_inverter_that_has_died_is_named(capsys):
         defences.gnime(**hyper | {"max_inverter_error": 1e-3}).init(jax.random.key(0), observation, images)
 
 
-def test_without_a_sound_epoch_there_is_nothing_to_keep():
+def test_without_a_finite_epoch_there_is_nothing_to_keep():
     with pytest.raises(train.Diverged, match=r"distortion is 3, above 2 in the last epoch"):
         run([9, 9, 3, 3], {"distortion": 2.0})
     with pytest.raises(train.Diverged, match="distortion is nan at step 3"):
@@ -281,9 +282,9 @@ def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
     target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
     observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
     generator = models.build("gnime_decoder", image_shape=maps.shape[1:], encoder="flatten_unet", width=0.25)
-    seen = {"prediction": np.zeros(10), "explanation": np.zeros(maps.shape[1:]), "moments": np.ones(2)}
+    calibration = {"prediction": np.zeros(10), "explanation": np.zeros(maps.shape[1:]), "moments": np.ones(2)}
     state = {"generator": jax.eval_shape(generator.init, jax.random.key(0), *observation)}
-    state["seen"] = seen | {"limits": np.float32([0, 1])}
+    state["calibration"] = calibration | {"limits": np.float32([0, 1])}
     variables = jax.eval_shape(target.init, jax.random.key(0), maps)
 
     def operations(function, *arguments):
@@ -301,15 +302,15 @@ def test_a_generator_that_goes_too_far_is_left_behind():
     observation, images = observed()
     recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.01, validation=0)
     free = defences.gnime(lam=300.0, **SMALL | {"recipe": recipe}).init(jax.random.key(0), observation, images)
-    course = free["history"]["distortion"]
-    assert course[-1] > min(course)
-    limit = (course[-1] + min(course)) / 2
-    sound = max(epoch for epoch, value in enumerate(course, start=1) if value < limit)
+    distortions = free["history"]["distortion"]
+    assert distortions[-1] > min(distortions)
+    limit = (distortions[-1] + min(distortions)) / 2
+    last_within = max(epoch for epoch, value in enumerate(distortions, start=1) if value < limit)
     kept, short = (
         defences.gnime(
             lam=300.0, **SMALL | {"recipe": dataclasses.replace(recipe, epochs=epochs), "max_distortion": most}
         )
-        for epochs, most in ((6, limit), (sound, 1e6))
+        for epochs, most in ((6, limit), (last_within, 1e6))
     )
     state, expected = (one.init(jax.random.key(0), observation, images) for one in (kept, short))
     assert (state["diverged"], expected["diverged"]) == (1, 0)

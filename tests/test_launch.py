@@ -1,4 +1,4 @@
-"""The launchers: what a person types wrong is told in one sentence, with exit status 2 and nothing written."""
+"""The launchers: a wrong argument gives a message of one sentence, exit status 2 and nothing written."""
 
 import ast
 import json

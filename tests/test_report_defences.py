@@ -210,8 +210,10 @@ def test_a_curve_is_of_one_units_defences_or_of_one_defence_over_units(tmp_path,
     monkeypatch.setitem(DISTORTION, "tight", (0.001, 0.0011, 0.001))
     bounded = DEFENDED | {f"{GRADIENT}@tight": (0.6, 0.61, 0.6)}
     for place, arms in enumerate((bounded, DEFENDED, DEFENDED)):
-        game = dict(name="gnime", lam=10.0**place)
-        settings = dict(gnime=game, tight=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian"), ond=dict(name="pgd"))
+        gnime = dict(name="gnime", lam=10.0**place)
+        settings = dict(
+            gnime=gnime, tight=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian"), ond=dict(name="pgd")
+        )
         folder_ = tmp_path / "units" / f"{place:04d}"
         make_unit(folder_, arms, f"unit {place}", examples=1, defences=settings, factor=1 + 0.1 * place)
     units = folder.read(tmp_path).units

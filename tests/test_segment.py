@@ -30,7 +30,7 @@ def skimage_slic(image, segments, compactness, sigma, connect=True):
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("image", IMAGES)
 def test_slic_clusters_like_scikit_image(image, options):
-    """Before fragments are joined, label by label: the odd pixel is a tie decided in float32."""
+    """Before fragments are joined, label by label: the few pixels that differ are ties decided in float32."""
     segments, compactness, sigma = options
     centres, steps = segment._grid(*image.shape[:2], segments)
     smooth = jax.jit(lambda image: segment._smooth(segment._colours(image), sigma) / compactness)(image)

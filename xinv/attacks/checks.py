@@ -1,4 +1,4 @@
-"""What attacks reject, in one sentence: unknown options, and observations that do not fit the images."""
+"""Checks that all attacks share: of options, and of observations beside their images."""
 
 from collections.abc import Collection
 from typing import Any
@@ -21,8 +21,8 @@ def shapes(observation: Observation, truth: Any) -> None:
     known |= {"explanations": (explanation, 4)} if explanation else {}
     for name, (shape, axes) in known.items():
         if len(shape) != axes or shape[0] != truth.shape[0]:
-            told = ", ".join(f"{name} {list(shape)}" for name, (shape, _) in known.items())
-            raise InputError(f"{name} do not fit the others: give [N,K], [N,H,W,C] and [N,h,w,c], and not {told}")
+            given = ", ".join(f"{name} {list(shape)}" for name, (shape, _) in known.items())
+            raise InputError(f"{name} do not fit the others: give [N,K], [N,H,W,C] and [N,h,w,c], and not {given}")
 
 
 def releases(observation: Observation, several: bool) -> None:

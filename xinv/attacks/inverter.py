@@ -1,4 +1,4 @@
-"""What the trained attacks share: networks from a release to an image, their losses, and the truncation they learn."""
+"""Parts of the trained attacks: networks from a release to an image, their losses, and the truncation they learn."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -65,7 +65,7 @@ RESCALES: dict[str, Callable[[Model], Model]] = {"none": lambda network: network
 
 
 class Settings(NamedTuple):
-    """What fixes an inversion network, up to the shape of its images."""
+    """Settings of an inversion network, all but the shape of its images."""
 
     network: str
     encoder: str

@@ -1,4 +1,4 @@
-"""What the optimised inversions share: where a descent starts, its priors, filters and one loop, and the attack's form.
+"""Parts of the optimised inversions: starts, priors, filters, the loop of a descent, and the attack's form.
 
 An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on every backend: a
 batch goes in, the images come out. Each example's loss is a sum over its own pixels, so the step of one example depends
@@ -96,7 +96,7 @@ def _gaussian(side: int, sigma: float) -> np.ndarray:
 
 
 def class_starts(key: Key, start: str, observation: Observation, truth: Array) -> np.ndarray:
-    """Where the observations of each class start: float32 [K,H,W,C], or one black image [1,H,W,C] for "random".
+    """Returns the start of each class: float32 [K,H,W,C], or one black image [1,H,W,C] for "random".
 
     Of the attacker's own images, grouped by the class that is predicted for them: "class_average" is their mean,
     "class_instance" one of them, drawn at random. A class without an image has the mean of all.

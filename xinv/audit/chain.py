@@ -12,7 +12,7 @@ import numpy as np
 
 from xinv import defences, plugins, train
 from xinv.audit.stage import key, state_of
-from xinv.defences.maps import describe
+from xinv.defences.maps import calibrate
 from xinv.store import Stage
 from xinv.types import Array, Defence, InputError, Observation
 
@@ -182,8 +182,8 @@ class DefenceChain(NamedTuple):
             return steps[0]
         found, states = zip(*steps, strict=True)
         joined = {str(number): state for number, state in enumerate(states)}
-        if any("seen" in state for state in states):
-            joined["seen"] = self._calibration(seed)
+        if any("calibration" in state for state in states):
+            joined["calibration"] = self._calibration(seed)
         return defences.chain(*found), joined
 
     def spec(self, seed: int) -> dict[str, Any]:
@@ -202,11 +202,12 @@ class DefenceChain(NamedTuple):
             link.check().check(observation, images)
 
     def _calibration(self, seed: int) -> Any:
-        """What the defender's images are like before any defence, which a whole chain is applied to."""
+        """Measures what the defender has before any defence, to which a whole chain is applied."""
         service = self.source.service
         observed, sources = self.source.observation(service.config["defender"]["role"], seed)
         label = f"{'+'.join(self.source.inputs)}, seed {seed}"
-        return state_of(service.stages.trained("seen", label, {"sources": sources}, lambda _: describe(observed)))
+        spec = {"sources": sources}
+        return state_of(service.stages.trained("calibration", label, spec, lambda _: calibrate(observed)))
 
 
 def distortion(before: "Release", after: "Release", seed: int) -> np.ndarray:

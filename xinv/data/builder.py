@@ -82,7 +82,7 @@ def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
 
 
 def description(dataset: Dataset) -> str:
-    """What TFDS records of a Dataset, its content included by way of the fingerprint."""
+    """Describes a Dataset for TFDS, its content by the fingerprint."""
     return f"{dataset.name}, stored by xinv; fingerprint {dataset.fingerprint}"
 
 

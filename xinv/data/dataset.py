@@ -1,4 +1,4 @@
-"""What every source gives: uint8 images [N,H,W,C] with named label arrays."""
+"""Data sets as every source gives them: uint8 images [N,H,W,C] with named label arrays."""
 
 import hashlib
 import json

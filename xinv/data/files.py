@@ -36,7 +36,7 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""How an image of each EXIF orientation becomes upright."""
+"""The transposition that puts an image of each EXIF orientation upright."""
 
 
 def read_files(

@@ -174,9 +174,9 @@ def _groups(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:
 
 def _check_shapes(root: str, shapes: dict[str, tuple[int, ...]]) -> None:
     first, *others = shapes
-    odd = next((path for path in others if shapes[path] != shapes[first]), None)
-    if odd:
-        sizes = f"{first} is {shapes[first]} and {odd} is {shapes[odd]}"
+    other = next((path for path in others if shapes[path] != shapes[first]), None)
+    if other:
+        sizes = f"{first} is {shapes[first]} and {other} is {shapes[other]}"
         raise InputError(f"{root}: image shapes differ ({sizes}): declare resize=(height, width)")
 
 

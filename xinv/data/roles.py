@@ -1,4 +1,4 @@
-"""Who may see which images: disjoint roles such as target_train and attack_test, dealt by a seed."""
+"""Roles, disjoint sets of images such as target_train and attack_test, drawn by a seed."""
 
 from collections.abc import Mapping, Sequence
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from xinv import train
-from xinv.defences.maps import describe
+from xinv.defences.maps import calibrate
 from xinv.defences.release import release
 from xinv.types import Array, Defence, Key, Observation
 
@@ -33,8 +33,8 @@ def chain(*defences: Defence) -> Defence:
             state[str(number)] = fitted
             if number + 1 < len(defences):
                 observation = release(defence, fitted, observation, release_key)
-        if any("seen" in fitted for fitted in state.values()):
-            state["seen"] = describe(original)
+        if any("calibration" in fitted for fitted in state.values()):
+            state["calibration"] = calibrate(original)
         return state | ({"history": history} if history else {})
 
     def apply(state: dict[str, Any], observation: Observation, key: Key) -> Observation:

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from xinv import train
-from xinv.defences.maps import describe, normal, require_maps, require_shape, require_state
+from xinv.defences.maps import calibrate, normal, require_maps, require_shape, require_state
 from xinv.numbers import require_flag, require_positive
 from xinv.types import Array, Defence, InputError, Key, Observation
 
@@ -26,10 +26,10 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
 
     Args:
       mse: mean squared change of a map's values, in their squared units; another defence's measured distortion.
-      clipped: whether maps in [0,1] are released in [0,1], and others within the smallest and largest value seen in
-        `init`. That clips some of the noise off, about half of its variance where most values lie on a limit, as after
-        min–max scaling; so `init` solves for the variance that leaves a mean squared change of `mse`. Without it the
-        noise has the variance `mse`, which is then what it changes, and leaves the range, as in GNIME's code.
+      clipped: whether maps in [0,1] are released in [0,1], and others within the smallest and largest value of
+        the calibration. That clips some of the noise off, about half of its variance where most values lie on a limit,
+        as after min–max scaling; so `init` solves for the variance that leaves a mean squared change of `mse`. Without
+        it the noise has the variance `mse`, which is then what it changes, and leaves the range, as in GNIME's code.
 
     Raises:
       InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is that large.
@@ -38,14 +38,14 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
     require_flag(clipped=clipped)
 
     def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
-        seen = describe(observation)
-        stdev = _calibrated(observation.explanation, *seen["limits"], mse) if clipped else mse**0.5
-        return {"seen": seen, "stdev": np.float32(stdev)}
+        calibration = calibrate(observation)
+        stdev = _calibrated(observation.explanation, *calibration["limits"], mse) if clipped else mse**0.5
+        return {"calibration": calibration, "stdev": np.float32(stdev)}
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
-        require_state(state, "stdev", "seen")
-        require_shape(state["seen"], observation)
-        maps, limits = observation.explanation, state["seen"]["limits"]
+        require_state(state, "stdev", "calibration")
+        require_shape(state["calibration"], observation)
+        maps, limits = observation.explanation, state["calibration"]["limits"]
         noisy = maps + state["stdev"] * normal(key, maps)
         return observation._replace(explanation=jnp.clip(noisy, *limits) if clipped else noisy)
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from xinv import models, parallel, train
-from xinv.defences.maps import describe, require_images, require_shape, require_state, required
+from xinv.defences.maps import calibrate, require_images, require_shape, require_state, required
 from xinv.defences.network import check_network, require_network
 from xinv.defences.release import require_releasable
 from xinv.numbers import require_positive
@@ -40,7 +40,7 @@ def gnime(
 
     The generator f_NG(e, ŷ) gives a new map, the inverter f_INV(e, ŷ) an image in [0,1]; both read maps standardised by
     the mean and standard deviation of the defender's. The distortion L_xd is taken in those units (1 is the maps' own
-    variance), before the generated map is clipped to the maps' range (see `maps.describe`); the inverter reads it
+    variance), before the generated map is clipped to the maps' range (see `maps.calibrate`); the inverter reads it
     after. The generator of the last epoch is deployed, and the inverter dropped. Nothing is drawn in `apply`, so any
     number of queries gives the same release.
 
@@ -70,19 +70,19 @@ def gnime(
       max_distortion: the mean distortion in the last epoch from which on training has diverged; a map of another image
         has 2. Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
       max_inverter_error: the inverter's mean squared error on original maps in the last epoch, in units of the mean
-        image's, from which on training has diverged: a generator that nobody opposes protects from nobody.
+        image's, from which on training has diverged: a generator without an opponent protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
-      recipe: of both players; without validation, since neither loss of a game says when to stop. It takes thousands of
+      recipe: of both players; without validation, since the loss of neither says when to stop. It takes thousands of
         steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
 
     Returns:
-      A defence of maps of any size. Its state has "generator", "seen" (see `maps.describe`), "diverged" (1 where the
-      training did, and the generator is that of the last epoch before) and per epoch in "history" the means of
+      A defence of maps of any size. Its state has "generator", "calibration" (see `maps.calibrate`), "diverged" (1 if
+      the training did, and the generator is that of the last epoch before) and per epoch in "history" the means of
       "distortion" L_xd, "inversion" L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
 
     Raises:
       InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
-        nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` where no epoch was sound.
+        nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` if no epoch kept both limits.
     """
     require_positive(lam=lam, max_distortion=max_distortion, max_inverter_error=max_inverter_error)
     if gamma is not None:
@@ -98,7 +98,7 @@ def gnime(
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
         require_releasable({}, observation)
         require_images(images)
-        seen = describe(observation)
+        calibration = calibrate(observation)
         generator_key, inverter_key, loop_key = jax.random.split(key, 3)
         players = networks(observation.explanation.shape[1:], images.shape[1:])
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
@@ -108,27 +108,27 @@ def gnime(
             "generator": jax.jit(players.generator.init)(generator_key, *example),
             "inverter": jax.jit(players.inverter.init)(inverter_key, *example),
         }
-        start = train.State(np.int32(0), nets | _scale(seen), {name: tx.init(net) for name, net in nets.items()})
+        start = train.State(np.int32(0), nets | _scale(calibration), {name: tx.init(net) for name, net in nets.items()})
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
-        told = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
+        advised = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
         limits = {"distortion": max_distortion, "clean": max_inverter_error * _variance(images)}
-        fitted = train.loop(step, start, data, loop_key, recipe, None, told, limits)
+        fitted = train.loop(step, start, data, loop_key, recipe, None, advised, limits)
         return {
             "generator": fitted.variables["generator"],
-            "seen": seen,
+            "calibration": calibration,
             "diverged": np.int32(bool(fitted.diverged)),
             "history": fitted.history,
         }
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         del key
-        require_state(state, "generator", "seen")
-        require_shape(state["seen"], observation)
+        require_state(state, "generator", "calibration")
+        require_shape(state["calibration"], observation)
         maps = observation.explanation
         generator = build(width=width, image_shape=tuple(maps.shape[1:]))
         require_network(state["generator"], generator, observation)
-        scale = _scale(state["seen"])
+        scale = _scale(state["calibration"])
         raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
         released = _released(scale, raw)
         return observation._replace(explanation=released if gamma is None else _bounded(maps, released, gamma, scale))
@@ -212,8 +212,8 @@ def two_player_step(
     return step
 
 
-def _scale(seen: Any) -> dict[str, Array]:
-    return {name: seen[name] for name in ("moments", "limits")}
+def _scale(calibration: Any) -> dict[str, Array]:
+    return {name: calibration[name] for name in ("moments", "limits")}
 
 
 def _standard(scale: Any, maps: jax.Array) -> jax.Array:
@@ -228,7 +228,7 @@ def _released(scale: Any, raw: jax.Array) -> jax.Array:
 
 
 def _as_released(scale: Any, raw: jax.Array) -> jax.Array:
-    """What the inverter sees of the generator's output: the released map, standardised."""
+    """Turns the generator's output into the inverter's input: the released map, standardised."""
     return _standard(scale, _released(scale, raw))
 
 

@@ -1,4 +1,4 @@
-"""What a defence knows of the observations that it was fitted to, and whether others are like them."""
+"""Calibration of a defence to the observations that it is fitted to, and checks of others against it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,17 +10,17 @@ import numpy as np
 from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
-_FACTOR = 10.0  # by which the largest value of a map may leave the range seen in init
-_ALIKE = 1.01  # the same, where all maps seen have one largest value, as after min–max scaling
+_FACTOR = 10.0  # by which the largest value of a map may leave the range in the calibration
+_ALIKE = 1.01  # the same, where all maps of the calibration have one largest value, as after min–max scaling
 _ROUNDING = 1e-5
 _SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
 
-Seen = Mapping[str, Array]
-"""What `describe` returns."""
+Calibration = Mapping[str, Array]
+"""Statistics of the observations that a defence was fitted to, see `calibrate`."""
 
 
-def describe(observation: Observation) -> dict[str, np.ndarray]:
-    """What the defender's observations are like, float32, read in chunks.
+def calibrate(observation: Observation) -> dict[str, np.ndarray]:
+    """Measures the defender's observations in float32, reading them in chunks.
 
     Returns:
       "prediction" [K] and "explanation" [h,w,c]: their means; "moments" [2]: mean and standard deviation of all values
@@ -95,22 +95,22 @@ def require_state(state: Any, *names: str) -> None:
         raise InputError(f"this defence needs the state that its init returned, with {missing[0]}: this one has {held}")
 
 
-def require_shape(seen: Seen, observation: Observation) -> None:
-    """InputError where examples have another shape than those in init; shapes are static, so also under jit."""
+def require_shape(calibration: Calibration, observation: Observation) -> None:
+    """InputError where examples have another shape than the calibration's; shapes are static, so also under jit."""
     for name in ("prediction", "explanation"):
-        array, fitted = getattr(observation, name), tuple(seen[name].shape)
+        array, fitted = getattr(observation, name), tuple(calibration[name].shape)
         got = None if array is None else tuple(array.shape[1:])
         if got != fitted:
             raise InputError(f"this defence was fitted to {name}s of shape {fitted}, and is applied to {got}")
 
 
-def require_scale(seen: Seen, maps: Array) -> None:
-    """InputError where concrete maps have another scale than those in init; see `describe`.
+def require_scale(calibration: Calibration, maps: Array) -> None:
+    """InputError where concrete maps have another scale than the calibration's.
 
     Where all of those had one largest value, each map is to have it too. Otherwise none may peak far above them, and
     of several maps the highest not far below: one alone may well be dim.
     """
-    (low, high), (least, most) = np.asarray(seen["limits"]), np.asarray(seen["peaks"])
+    (low, high), (least, most) = np.asarray(calibration["limits"]), np.asarray(calibration["peaks"])
     peaks = [np.zeros(0)]
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
@@ -120,9 +120,9 @@ def require_scale(seen: Seen, maps: Array) -> None:
     judged, factor, several = np.concatenate(peaks), _ALIKE, True
     if most > _ALIKE * least:
         judged, factor, several = judged.max(keepdims=True, initial=0), _FACTOR, len(maps) > 1
-    odd = judged[(judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)]
-    if odd.size:
-        raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {odd[0]:.6g}")
+    outside = judged[(judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)]
+    if outside.size:
+        raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {outside[0]:.6g}")
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:

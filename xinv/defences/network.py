@@ -23,11 +23,11 @@ def require_network(variables: Variables, model: Model, observation: Observation
     """InputError where `variables` are of another network than `model`; shapes are static, so also under jit."""
     example = observation.prediction[:1], observation.explanation[:1]
     built, fitted = _shapes(jax.eval_shape(model.init, jax.random.key(0), *example)), _shapes(variables)
-    odd = next((name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)), None)
-    if odd:
+    other = next((name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)), None)
+    if other:
         raise InputError(
-            f"this state was learned by another network, encoder or width than this defence has: {odd} is "
-            f"{fitted.get(odd, 'missing')} in the state and {built.get(odd, 'missing')} here"
+            f"this state was learned by another network, encoder or width than this defence has: {other} is "
+            f"{fitted.get(other, 'missing')} in the state and {built.get(other, 'missing')} here"
         )
 
 

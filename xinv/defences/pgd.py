@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import models, train
-from xinv.defences.maps import describe, require_images, require_shape, require_state, required
+from xinv.defences.maps import calibrate, require_images, require_shape, require_state, required
 from xinv.defences.network import check_network, require_network
 from xinv.defences.release import require_releasable
 from xinv.images import as_float
@@ -59,7 +59,7 @@ def pgd(
     def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
         require_releasable({}, observation)
         require_images(images)
-        seen = describe(observation)
+        calibration = calibrate(observation)
         start_key, init_key, fit_key = jax.random.split(key, 3)
         model, loss = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
@@ -70,17 +70,17 @@ def pgd(
             "inverter": fitted.variables,
             "start": np.asarray(jax.random.normal(start_key, observation.explanation.shape[1:])),
             "image": np.zeros(images.shape[1:], np.float32),  # for its shape, which is static under jit
-            "seen": seen,
+            "calibration": calibration,
             "history": fitted.history,
         }
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         del key
-        require_state(state, "inverter", "start", "seen")
-        require_shape(state["seen"], observation)
+        require_state(state, "inverter", "start", "calibration")
+        require_shape(state["calibration"], observation)
         model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
         require_network(state["inverter"], model, observation)
-        prediction, maps, limits = observation.prediction, observation.explanation, state["seen"]["limits"]
+        prediction, maps, limits = observation.prediction, observation.explanation, state["calibration"]["limits"]
         original = model.apply(state["inverter"], prediction, maps)
 
         def distance(changed: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Where observations leave the service: every defence is applied here, example by example."""
+"""Release of observations by the service: every defence is applied here, example by example."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ def release(
     queries: int = 1,
     out: Observation | None = None,
 ) -> Observation:
-    """What the service releases of N examples: `defence` applied to each by itself, streamed over all devices.
+    """Releases N examples: applies `defence` to each by itself, streamed over all devices.
 
     Example i is released with `fold_in(key, i)`, so the result depends on neither the batch size nor the devices.
 
@@ -85,9 +85,9 @@ def require_releasable(state: Mapping[str, Any], observation: Observation) -> No
     low, high = np.min(observation.prediction, initial=0), np.max(observation.prediction, initial=1)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(f"predictions reach from {low} to {high}, but a service releases probabilities in [0,1]")
-    if "seen" in state:
-        require_shape(state["seen"], observation)
-        require_scale(state["seen"], observation.explanation)
+    if "calibration" in state:
+        require_shape(state["calibration"], observation)
+        require_scale(state["calibration"], observation.explanation)
 
 
 def withstands(
@@ -98,7 +98,7 @@ def withstands(
     fraction: float = 0.5,
     releases: int = 16,
 ) -> float:
-    """How many queries for one image a defence withstands: whoever averages more has undone it.
+    """Estimates the number of queries for one image that a defence withstands: averaging more undoes it.
 
     A release is the original plus a constant change b and a random one of variance v, over all values. The mean of q
     releases is distorted by b² + v/q, which is at most a fraction f of a single one's distortion b² + v from

@@ -24,7 +24,7 @@ jit and vmap it, or let `batch` do both for a data set; `normalise` puts its map
 | protodash | the mean of the most similar reference images of the class | 0, and the reference set once a batch |
 
 On which models. Gradients and methods that sample need nothing but a function. Of the others a method that has no
-sound rule for an operation raises an error that names the operation:
+correct rule for an operation raises an error that names the operation:
 
 | model | deeplift | lrp | guided, deconvolution | CAMs |
 |---|---|---|---|---|

@@ -22,7 +22,7 @@ from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SLACK = 0.05
-"""How far below the threshold a lower bound may stay (alibi's epsilon_stop)."""
+"""Distance below the threshold at which a lower bound may stay (alibi's epsilon_stop)."""
 
 
 class _Search(NamedTuple):

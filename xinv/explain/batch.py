@@ -75,7 +75,7 @@ def batch(
 
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
-    """How many maps fit into a device's memory at once, as far as the traced program tells; traced once per shape."""
+    """Estimates the number of maps that fit into a device's memory at once, from the program traced once per shape."""
     return _traced(explainer, apply, variables, images, key).fitting()
 
 
@@ -108,7 +108,10 @@ def _shapes(tree: Any) -> tuple[Any, tuple]:
 
 @functools.lru_cache(64)
 def _explain_batch(one: memory.Traced, apply: Apply) -> Callable[..., jax.Array]:
-    """What explains a batch by the traced map of one image; the arrays an explainer holds come with the variables."""
+    """Makes the function that explains a batch by the traced map of one image.
+
+    The arrays that an explainer holds are passed with the variables.
+    """
 
     def explain(shared: tuple[list, Variables], examples: Batch, keys: jax.Array) -> jax.Array:
         held, variables = shared

@@ -15,8 +15,8 @@ import numpy as np
 from xinv.explain import door
 from xinv.explain.engine import graph as graphs
 from xinv.explain.engine import roles
-from xinv.explain.engine.backward import Rule, Site, walk
-from xinv.explain.engine.graph import CUSTOM, Equation, Slot, one
+from xinv.explain.engine.backward import EquationContext, Rule, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Value, one
 from xinv.explain.engine.pooling import compared
 from xinv.explain.engine.primitives import (
     POOLING,
@@ -66,12 +66,12 @@ def deeplift(baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by
     return explain
 
 
-def _rules(held: set[Slot], equation: Equation) -> Rule | None:
-    if not any(slot.carries for slot in equation.outputs):
+def _rules(held: set[Value], equation: Equation) -> Rule | None:
+    if not any(value.carries for value in equation.outputs):
         return None
     if equation.name == "stop_gradient":
-        return lambda site: site.signals
-    if not any(slot.carries for slot in equation.inputs):
+        return lambda context: context.signals
+    if not any(value.carries for value in equation.inputs):
         raise InputError(f"deeplift has no rule for {equation.name!r} of integers that depend on the image")
     if is_linear(equation):
         return None
@@ -99,35 +99,35 @@ def _ratio(change: jax.Array, by: jax.Array, otherwise: jax.Array) -> jax.Array:
     return jnp.where(small, otherwise, change / jnp.where(small, 1, by))
 
 
-def _rescale(site: Site) -> list[jax.Array | None]:
+def _rescale(context: EquationContext) -> list[jax.Array | None]:
     """Eq. 11: signal · Δy/Δx."""
-    (others, (other,)), (output,) = site.reference, site.outputs
-    slopes = site.derivative()
-    changes = zip(site.inputs, others, slopes, strict=True)
-    return [s if s is None else _ratio(site.signals[0] * (output - other), x - x0, s) for x, x0, s in changes]
+    (others, (other,)), (output,) = context.reference, context.outputs
+    slopes = context.derivative()
+    changes = zip(context.inputs, others, slopes, strict=True)
+    return [s if s is None else _ratio(context.signals[0] * (output - other), x - x0, s) for x, x0, s in changes]
 
 
-def _midpoint(site: Site) -> list[jax.Array | None]:
+def _midpoint(context: EquationContext) -> list[jax.Array | None]:
     """Δ(xy) = Δx·(y + y0)/2 + Δy·(x + x0)/2, which holds for any bilinear function."""
-    middle = [(x + x0) / 2 for x, x0 in zip(site.inputs, site.reference[0], strict=True)]
-    return site._replace(inputs=middle).derivative()
+    middle = [(x + x0) / 2 for x, x0 in zip(context.inputs, context.reference[0], strict=True)]
+    return context._replace(inputs=middle).derivative()
 
 
-def _quotient(site: Site) -> list[jax.Array | None]:
+def _quotient(context: EquationContext) -> list[jax.Array | None]:
     """Δ(x/y) = Δx·(1/y + 1/y0)/2 - Δy·(x + x0)/(2·y·y0)."""
-    (x, y), ((x0, y0), _) = site.inputs, site.reference
-    to_x, to_y = site.signals[0] * (1 / y + 1 / y0) / 2, -site.signals[0] * (x + x0) / (2 * y * y0)
-    return [to_x if site.equation.inputs[0].carries else None, to_y]
+    (x, y), ((x0, y0), _) = context.inputs, context.reference
+    to_x, to_y = context.signals[0] * (1 / y + 1 / y0) / 2, -context.signals[0] * (x + x0) / (2 * y * y0)
+    return [to_x if context.equation.inputs[0].carries else None, to_y]
 
 
-def _normalise(place: int, site: Site) -> list[jax.Array | None]:
+def _normalise(place: int, context: EquationContext) -> list[jax.Array | None]:
     """Δ(xs) = Δx·s + Δs·x0 where |s| < |s0|, otherwise Δx·s0 + Δs·x.
 
     The midpoint of both is exact too, but of a constant baseline, whose variance is 0, s0 is a thousand: terms of that
     size would have to cancel.
     """
-    ((x0, y0), (x, y)) = ((values[place], values[1 - place]) for values in (site.reference[0], site.inputs))
-    signal, quotient = site.signals[0], site.equation.name == "div"
+    ((x0, y0), (x, y)) = ((values[place], values[1 - place]) for values in (context.reference[0], context.inputs))
+    signal, quotient = context.signals[0], context.equation.name == "div"
     s, s0 = (1 / y, 1 / y0) if quotient else (y, y0)
     smaller = jnp.abs(s) < jnp.abs(s0)
     to_scale = signal * jnp.where(smaller, x0, x)
@@ -137,18 +137,18 @@ def _normalise(place: int, site: Site) -> list[jax.Array | None]:
     return back if place == 0 else back[::-1]
 
 
-def _nearest(site: Site, axis: int | None = None) -> list[jax.Array | None]:
+def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Array | None]:
     """The multipliers nearest to the mean derivative at both ends that give the change of the output.
 
     Of a pointwise function of several values; with `axis`, of a function of the values along an axis, such as a sort.
     """
-    others, slopes = site.reference[0], site.derivative()
-    at_both = zip(slopes, site._replace(inputs=others).derivative(), strict=True)
+    others, slopes = context.reference[0], context.derivative()
+    at_both = zip(slopes, context._replace(inputs=others).derivative(), strict=True)
     back = [None if slope is None else (slope + other) / 2 for slope, other in at_both]
     places = [place for place, slope in enumerate(back) if slope is not None]
-    moves = {place: site.inputs[place] - others[place] for place in places}
-    outputs = zip(site.signals, site.outputs, site.reference[1], site.equation.outputs, strict=True)
-    change = sum(signal * (y - y0) for signal, y, y0, slot in outputs if slot.carries)
+    moves = {place: context.inputs[place] - others[place] for place in places}
+    outputs = zip(context.signals, context.outputs, context.reference[1], context.equation.outputs, strict=True)
+    change = sum(signal * (y - y0) for signal, y, y0, value in outputs if value.carries)
     missing, size = change, 0
     if axis is not None:
         missing = change.sum(axis, keepdims=True)
@@ -160,21 +160,21 @@ def _nearest(site: Site, axis: int | None = None) -> list[jax.Array | None]:
     return [None if slope is None else slope + share * moves[place] for place, slope in enumerate(back)]
 
 
-def _winners(site: Site) -> list[jax.Array | None]:
+def _winners(context: EquationContext) -> list[jax.Array | None]:
     """Of the change y - y0, max(y, y0) - y0 goes to where the image has its maximum, the rest to the baseline's."""
-    ((x,), (y,)), ((x0,), (y0,)) = (site.inputs, site.outputs), site.reference
+    ((x,), (y,)), ((x0,), (y0,)) = (context.inputs, context.outputs), context.reference
     larger = jnp.maximum(y, y0)
-    up = _to_winners(site, x, site.signals[0] * (larger - y0))
-    down = _to_winners(site, x0, site.signals[0] * (y - larger))
-    return [_ratio(up + down, x - x0, _to_winners(site, x, site.signals[0]))]
+    up = _to_winners(context, x, context.signals[0] * (larger - y0))
+    down = _to_winners(context, x0, context.signals[0] * (y - larger))
+    return [_ratio(up + down, x - x0, _to_winners(context, x, context.signals[0]))]
 
 
-def _to_winners(site: Site, x: jax.Array, signal: jax.Array) -> jax.Array:
+def _to_winners(context: EquationContext, x: jax.Array, signal: jax.Array) -> jax.Array:
     """The derivative of a maximum at x, for that signal."""
-    if site.equation.name != "reduce_max":
-        return site._replace(inputs=[x]).derivative(signal)[0]
+    if context.equation.name != "reduce_max":
+        return context._replace(inputs=[x]).derivative(signal)[0]
     # XLA may compute x twice, rounded otherwise: then none equals the maximum, and JAX's own derivative is 0/0.
-    axes = site.equation.params["axes"]
+    axes = context.equation.params["axes"]
     winners = (x == x.max(axes, keepdims=True)).astype(x.dtype)
     count = winners.sum(axes, keepdims=True)
     last = tuple(range(x.ndim - len(axes), x.ndim))

@@ -167,17 +167,17 @@ def filled(value: Array, image: Array) -> jax.Array:
 
 
 def marked(values: Array, logits: jax.Array) -> jax.Array:
-    """What a method makes of these logits: NaN, which `checked` names, if one of any class is not finite."""
+    """Replaces `values` by NaN, which `checked` reports, if the logit of any class is not finite."""
     return jnp.where(jnp.isfinite(logits).all(), values, jnp.nan)
 
 
 def is_known(value: Any) -> bool:
-    """Whether a value is a number or an array, and not traced."""
+    """Tells if a value is a number or an array, and not traced."""
     return not isinstance(value, jax.core.Tracer)
 
 
 def is_finite(value: Array) -> bool:
-    """Whether all of a known array of numbers is finite."""
+    """Tells if all of a known array of numbers is finite."""
     return bool(np.isfinite(np.asarray(value)).all())
 
 
@@ -282,7 +282,7 @@ def _refuse_channels_first(shape: tuple[int, ...], error: Exception) -> None:
 
 
 def _parts(output: Any, count: int) -> str:
-    """What a model returns instead of logits, and how to give the part that looks like them."""
+    """Describes an output that is no array of logits, and names the part that looks like them."""
     name = type(output).__name__
     items = dict(output) if isinstance(output, Mapping) else dict(enumerate(output))
     if not items:
@@ -295,7 +295,7 @@ def _parts(output: Any, count: int) -> str:
 
 
 def _is_array_like(given: Any) -> bool:
-    """Whether it has a shape and a type that NumPy knows, in memory or not."""
+    """Tells if `given` has a shape and a type that NumPy knows, in memory or not."""
     try:
         np.dtype(given.dtype)
         return isinstance(given.shape, tuple)

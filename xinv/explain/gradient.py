@@ -17,7 +17,7 @@ SCORES = {
     "logit": lambda logits: logits,
     "probability": lambda logits: jax.nn.softmax(logits) if len(logits) > 1 else jax.nn.sigmoid(logits),
 }
-"""What of the logits [K] is explained; K = 1 is a binary classifier."""
+"""Scores of the logits [K] that can be explained; K = 1 is a binary classifier."""
 
 
 @cached

@@ -20,15 +20,15 @@ import numpy as np
 from xinv.explain import door
 from xinv.explain.engine import graph as graphs
 from xinv.explain.engine import roles
-from xinv.explain.engine.backward import Rule, Site, walk
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.engine.backward import EquationContext, Rule, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, one
 from xinv.explain.engine.primitives import dependent, interior, is_pointwise, is_rearranging
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 GREATER, LESS = ("gt", "ge"), ("lt", "le")
 PROBES = np.array([-1000, -2, -0.01, 0.01, 2, 1000])
-"""Where a function of one value is looked at to tell whether it is a ReLU."""
+"""Inputs at which a function of one value is evaluated to recognise a ReLU."""
 EXTREMES = frozenset({"argmax", "argmin", "cummax", "cummin", "reduce_max", "reduce_min", "sort"})
 MOVING = EXTREMES | {"broadcast_in_dim", "concatenate", "cumsum", "expand_dims", "reshape", "slice", "squeeze", "stack"}
 """Primitives by which a ReLU may be a choice along a new axis: of x and 0, or of cases in order."""
@@ -61,16 +61,16 @@ def guided_backprop() -> Explainer:
 class Clip(NamedTuple):
     """min(max(value, low), high), None being no bound; where `mirrored`, min(value, 0) of a value -x."""
 
-    value: Slot
-    low: Slot | None = None
-    high: Slot | None = None
+    value: Value
+    low: Value | None = None
+    high: Value | None = None
     mirrored: bool = False
 
 
-def rectifiers(equations: Sequence[Equation], image: Slot | None = None) -> dict[Slot, Clip]:
+def rectifiers(equations: Sequence[Equation], image: Value | None = None) -> dict[Value, Clip]:
     """Every ReLU and every upper half of a ReLU6 among equations in order of evaluation, by its output."""
-    made: dict[Slot, Equation] = {}
-    clips: dict[Slot, Clip] = {}
+    made: dict[Value, Equation] = {}
+    clips: dict[Value, Clip] = {}
     for equation in equations:
         clip = _clip(equation, made)
         if clip is not None and clip.value.carries:
@@ -88,41 +88,43 @@ def rectifiers(equations: Sequence[Equation], image: Slot | None = None) -> dict
     return {output: clip for output, clip in found.items() if output not in shifted} | _mirrored(equations, clips, made)
 
 
-def _within(equations: Sequence[Equation]) -> set[Slot]:
+def _within(equations: Sequence[Equation]) -> set[Value]:
     """Values between one value and a pointwise function of it that several ways lead to."""
-    position: dict[Slot, int] = {}
-    found: set[Slot] = set()
+    position: dict[Value, int] = {}
+    found: set[Value] = set()
     for number, equation in enumerate(equations):
         way = interior(equation, equations, position)
         position.update(dict.fromkeys(equation.outputs, number))
         if way is not None:
-            found.update(slot for step in way[1] for slot in step.outputs)
+            found.update(value for step in way[1] for value in step.outputs)
     return found
 
 
-def _is_shifted(output: Slot, found: Mapping[Slot, Clip], made: Mapping[Slot, Equation], image: Slot | None) -> bool:
-    """Whether it belongs to a clip from both sides of the image, or of a value that a number was added to."""
+def _is_shifted(
+    output: Value, found: Mapping[Value, Clip], made: Mapping[Value, Equation], image: Value | None
+) -> bool:
+    """Tells if the clip is one of two sides of the image, or of a value that a number was added to."""
     inner = found.get(found[output].value)
     outer = next((clip for clip in found.values() if clip.value is output), None)
     if inner is None and outer is None and found[output].high is None:
         return False
-    slot = found[output].value if inner is None else inner.value
-    while slot in made and made[slot].name in ("add", "convert_element_type", "div", "mul", "neg", "sub"):
-        equation = made[slot]
+    value = found[output].value if inner is None else inner.value
+    while value in made and made[value].name in ("add", "convert_element_type", "div", "mul", "neg", "sub"):
+        equation = made[value]
         numbers = [operand.number for operand in equation.inputs if operand.constant is not None]
         if len(dependent(equation.inputs)) != 1 or None in numbers:
             return False
         if equation.name in ("add", "sub") and numbers != [0]:
             return True
-        (slot,) = dependent(equation.inputs)
-    while slot in made and is_rearranging(made[slot]) and len(dependent(made[slot].inputs)) == 1:
-        (slot,) = dependent(made[slot].inputs)
-    return slot is image
+        (value,) = dependent(equation.inputs)
+    while value in made and is_rearranging(made[value]) and len(dependent(made[value].inputs)) == 1:
+        (value,) = dependent(made[value].inputs)
+    return value is image
 
 
 def _mirrored(
-    equations: Sequence[Equation], clips: Mapping[Slot, Clip], made: Mapping[Slot, Equation]
-) -> dict[Slot, Clip]:
+    equations: Sequence[Equation], clips: Mapping[Value, Clip], made: Mapping[Value, Equation]
+) -> dict[Value, Clip]:
     """min(-x, 0) where all that reads it changes its sign: the ReLU of x."""
     found = {}
     for output, clip in clips.items():
@@ -130,24 +132,24 @@ def _mirrored(
             continue
         readers = [(equation, output) for equation in equations if output in equation.inputs]
         maker = made[clip.value]
-        if all(_turns(*reader) for reader in [*readers, *((maker, slot) for slot in dependent(maker.inputs))]):
+        if all(_turns(*reader) for reader in [*readers, *((maker, value) for value in dependent(maker.inputs))]):
             found[output] = clip._replace(mirrored=True)
     return found
 
 
-def _turns(equation: Equation, slot: Slot) -> bool:
-    """Whether it changes the sign of that operand: -x, c - x or -c·x."""
-    others = [other for other in equation.inputs if other is not slot]
+def _turns(equation: Equation, value: Value) -> bool:
+    """Tells if the equation changes the sign of that operand: -x, c - x or -c·x."""
+    others = [other for other in equation.inputs if other is not value]
     if equation.name == "neg":
         return True
     if len(others) != 1 or others[0].constant is None:
         return False
     if equation.name == "sub":
-        return equation.inputs[1] is slot
+        return equation.inputs[1] is value
     return equation.name == "mul" and others[0].number is not None and bool(others[0].number < 0)
 
 
-def _clip(equation: Equation, made: Mapping[Slot, Equation]) -> Clip | None:
+def _clip(equation: Equation, made: Mapping[Value, Equation]) -> Clip | None:
     """The equation as a clip between constants, if it is one; `made` tells what its inputs come from."""
     inputs = equation.inputs
     if equation.name == "clamp":
@@ -164,11 +166,11 @@ def _clip(equation: Equation, made: Mapping[Slot, Equation]) -> Clip | None:
     return None
 
 
-def _one_sided(value: Slot, bound: Slot, below: bool) -> Clip:
+def _one_sided(value: Value, bound: Value, below: bool) -> Clip:
     return Clip(value, low=bound) if below else Clip(value, high=bound)
 
 
-def _compared(test: Equation | None) -> tuple[Slot, Slot, bool] | None:
+def _compared(test: Equation | None) -> tuple[Value, Value, bool] | None:
     """A comparison of a value with a constant: both, and whether it asks if the value is the larger."""
     if test is None or test.name not in GREATER + LESS:
         return None
@@ -177,8 +179,8 @@ def _compared(test: Equation | None) -> tuple[Slot, Slot, bool] | None:
     return (left, right, larger) if right.constant is not None else (right, left, not larger)
 
 
-def _chosen(test: Equation | None, cases: Sequence[Slot]) -> Clip | None:
-    """where(x > c, x, c) is max(x, c), where(x > c, c, x) is min(x, c), and so on."""
+def _chosen(test: Equation | None, cases: Sequence[Value]) -> Clip | None:
+    """Recognises where(x > c, x, c) as max(x, c), where(x > c, c, x) as min(x, c), and so on."""
     compared = _compared(test)
     if compared is None or len(cases) != 2:
         return None
@@ -190,7 +192,7 @@ def _chosen(test: Equation | None, cases: Sequence[Slot]) -> Clip | None:
     return _one_sided(value, bound, above is value)
 
 
-def _gated(value: Slot, gate: Slot, made: Mapping[Slot, Equation]) -> Clip | None:
+def _gated(value: Value, gate: Value, made: Mapping[Value, Equation]) -> Clip | None:
     """x·(x > 0) is max(x, 0)."""
     cast = made.get(gate)
     compared = _compared(made.get(cast.inputs[0])) if cast is not None and cast.name == "convert_element_type" else None
@@ -222,11 +224,11 @@ def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array
             clip = clips.get(equation.outputs[0])
             return None if clip is None else functools.partial(send, clip)
 
-        def send(clip: Clip, site: Site) -> list[jax.Array | None]:
-            inputs, sign = site.equation.inputs, -1 if clip.mirrored else 1
-            value = sign * site.inputs[inputs.index(clip.value)]
-            signal = sign * back(clip, value, sign * site.signals[0])
-            return [signal if slot is clip.value else None for slot in inputs]
+        def send(clip: Clip, context: EquationContext) -> list[jax.Array | None]:
+            inputs, sign = context.equation.inputs, -1 if clip.mirrored else 1
+            array = sign * context.inputs[inputs.index(clip.value)]
+            signal = sign * back(clip, array, sign * context.signals[0])
+            return [signal if value is clip.value else None for value in inputs]
 
         logits, pull = walk(graph, image, rules)
         return door.marked(pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype)), logits)
@@ -248,9 +250,9 @@ def _refuse_hidden(name: str, graph: Graph) -> None:
             raise InputError(f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}")
 
 
-def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Slot, Clip]) -> None:
+def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Value, Clip]) -> None:
     """Raises InputError where several equations, none of them a known ReLU, together compute one."""
-    position: dict[Slot, int] = {}
+    position: dict[Value, int] = {}
     for number, equation in enumerate(graph.equations):
         found = interior(equation, graph.equations, position) or _choosing(equation, graph.equations, position)
         position.update(dict.fromkeys(equation.outputs, number))
@@ -264,8 +266,8 @@ def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Slot, Clip]) -> None
 
 
 def _choosing(
-    equation: Equation, equations: Sequence[Equation], position: Mapping[Slot, int]
-) -> tuple[Slot, list[Equation]] | None:
+    equation: Equation, equations: Sequence[Equation], position: Mapping[Value, int]
+) -> tuple[Value, list[Equation]] | None:
     """The one value of its size that an equation chooses from, by an extremum over an axis, and the way there."""
     if equation.name not in ENDS or not equation.outputs[0].carries:
         return None
@@ -277,7 +279,7 @@ def _choosing(
             (root,) = frontier
             if root.carries and math.prod(root.shape) == size:
                 return root, steps
-        latest = max(frontier, key=lambda slot: position.get(slot, -1))
+        latest = max(frontier, key=lambda value: position.get(value, -1))
         number = position.get(latest, -1)
         if number < 0 or not (equations[number].name in MOVING or is_pointwise(equations[number])):
             return None
@@ -287,15 +289,15 @@ def _choosing(
     return None
 
 
-def _computes_relu(root: Slot, steps: Sequence[Equation]) -> bool:
-    """Whether the last of the steps is a positive multiple of max(root, 0), as far as can be told at trace time."""
-    constants = [slot for step in steps for slot in step.inputs if slot.constant is not None]
-    if any(slot.number is None for slot in constants) or any(step.name in CUSTOM for step in steps):
+def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
+    """Tells if the last of the steps is a positive multiple of max(root, 0), as far as is known at trace time."""
+    constants = [value for step in steps for value in step.inputs if value.constant is not None]
+    if any(value.number is None for value in constants) or any(step.name in CUSTOM for step in steps):
         return False
     if all(map(is_pointwise, steps)):
         results = _evaluated(steps, root, PROBES, dict.fromkeys(constants, PROBES.shape))
     else:
-        shapes = {slot: slot.shape for slot in constants}
+        shapes = {value: value.shape for value in constants}
         each = [_evaluated(steps, root, np.full(root.shape, probe), shapes) for probe in PROBES]
         if any((values != values.flat[0]).any() for values in each):
             return False
@@ -305,12 +307,12 @@ def _computes_relu(root: Slot, steps: Sequence[Equation]) -> bool:
 
 
 def _evaluated(
-    steps: Sequence[Equation], root: Slot, value: np.ndarray, constants: Mapping[Slot, tuple[int, ...]]
+    steps: Sequence[Equation], root: Value, array: np.ndarray, constants: Mapping[Value, tuple[int, ...]]
 ) -> np.ndarray:
-    """What the steps give at a value of `root`, at trace time; the constants are their numbers in these shapes."""
+    """Evaluates the steps for `root` = `array` at trace time; the constants are their numbers in these shapes."""
     with jax.ensure_compile_time_eval():
-        values = {slot: jnp.full(shape, slot.number, slot.dtype) for slot, shape in constants.items()}
-        values[root] = jnp.asarray(value, root.dtype)
+        arrays = {value: jnp.full(shape, value.number, value.dtype) for value, shape in constants.items()}
+        arrays[root] = jnp.asarray(array, root.dtype)
         for step in steps:
-            values.update(zip(step.outputs, step.evaluate(*(values[slot] for slot in step.inputs)), strict=True))
-        return np.float64(values[steps[-1].outputs[0]])
+            arrays.update(zip(step.outputs, step.evaluate(*(arrays[value] for value in step.inputs)), strict=True))
+        return np.float64(arrays[steps[-1].outputs[0]])

@@ -1,6 +1,6 @@
 """Layer-wise relevance propagation (Bach et al. 2015): the logit, handed back to the pixels in proportion.
 
-A weighted layer z = Σ x·w + b hands relevance back by the shares of its terms; which terms count is the rule. One
+A weighted layer z = Σ x·w + b hands relevance back in proportion to its terms; a rule chooses the terms that count. One
 forward and one backward pass per map, and for each layer the products that its rule needs. What else a model does:
 
 | operation | rule |
@@ -29,10 +29,10 @@ import numpy as np
 from xinv.explain import door
 from xinv.explain.engine import graph as graphs
 from xinv.explain.engine import roles
-from xinv.explain.engine.backward import Rule, Site, walk
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, one
+from xinv.explain.engine.backward import EquationContext, Rule, walk
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, one
 from xinv.explain.engine.layers import NAME, Layer, is_layer, layered
-from xinv.explain.engine.lrp_rules import SHARES, stabilised
+from xinv.explain.engine.lrp_rules import RULES, stabilised
 from xinv.explain.engine.pooling import compared
 from xinv.explain.engine.primitives import (
     POOLING,
@@ -57,7 +57,7 @@ SUM_EPSILON = 1e-6
 
 
 class Composite(NamedTuple):
-    """Which rule treats which layers, and what goes with it."""
+    """The rules of convolutions, of dense layers and of the first layer, and their settings."""
 
     convolution: str
     dense: str
@@ -69,7 +69,14 @@ class Composite(NamedTuple):
     gates: str = "signal"
 
 
-RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox")} | {
+COMPOSITES = {
+    "epsilon": Composite("epsilon", "epsilon"),
+    "zplus": Composite("zplus", "zplus"),
+    "alpha_beta": Composite("alpha_beta", "alpha_beta"),
+    "gamma": Composite("gamma", "gamma"),
+    "flat": Composite("flat", "flat"),
+    "w2": Composite("w2", "w2"),
+    "zbox": Composite("zbox", "zbox"),
     "epsilon_plus": Composite("zplus", "epsilon"),
     "epsilon_plus_flat": Composite("zplus", "epsilon", "flat"),
     "epsilon_alpha2_beta1": Composite("alpha_beta", "epsilon"),
@@ -77,7 +84,7 @@ RULES = {name: Composite(name, name) for name in ("epsilon", "zplus", "alpha_bet
     "epsilon_gamma_box": Composite("gamma", "epsilon", "zbox"),
     "gnime": Composite("zplus", "zplus", "zplus_ones", 1e-9, False, "average", "logits"),
 }
-"""Rules for all layers, composites by depth (named as in zennit), and that of Jeong et al. 2022."""
+"""Composites of one rule for all layers, those by depth (named as in zennit), and that of Jeong et al. 2022."""
 
 
 @cached
@@ -96,7 +103,7 @@ def lrp(
     """Layer-wise relevance propagation. The map [H,W,C] is in logit.
 
     Args:
-      rule: one of `RULES`: "epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox" for all layers;
+      rule: one of `COMPOSITES`: "epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox" for all layers;
         "epsilon_plus", "epsilon_alpha2_beta1" (each also with "_flat") and "epsilon_gamma_box", whose first name is the
         rule of dense layers, the second of convolutions and the third of the first layer; "gnime".
       epsilon: added to each layer's denominators, with their sign. None is 1e-6, for "gnime" 1e-9.
@@ -114,7 +121,7 @@ def lrp(
 
     Raises:
       InputError: unknown `rule`, `pool`, `start` or `gates`, a number out of range, or one that `rule` does not read;
-        or the model has an equation, named in the message, that LRP has no sound rule for.
+        or the model has an equation, named in the message, that LRP has no correct rule for.
     """
     composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start, gates=gates)
     used = {composite.convolution, composite.dense, composite.first}
@@ -146,9 +153,9 @@ def lrp(
 
 def _composite(rule: str, **given: float | bool | str | None) -> Composite:
     """The composite of that name, with the fields that were given."""
-    if not is_one_of(rule, RULES):
-        raise InputError(f"rule={described(rule)} is no LRP rule: choose one of {', '.join(RULES)}")
-    composite = RULES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
+    if not is_one_of(rule, COMPOSITES):
+        raise InputError(f"rule={described(rule)} is no LRP rule: choose one of {', '.join(COMPOSITES)}")
+    composite = COMPOSITES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
     require_flag(bias=composite.bias)
     for name, allowed in ("pool", POOLS), ("start", STARTS), ("gates", GATES):
         value = getattr(composite, name)
@@ -181,14 +188,14 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
 
 
 def _bounds(
-    graph: Graph, held: set[Slot], image: Array, low: np.ndarray, high: np.ndarray
-) -> dict[Slot | None, list[Array]]:
+    graph: Graph, held: set[Value], image: Array, low: np.ndarray, high: np.ndarray
+) -> dict[Value | None, list[Array]]:
     """The least and largest values of what the first layers read, where the image lies between `low` and `high`.
 
     For None, of what other layers read.
     """
     first = [e for e in graph.equations if e.name == NAME and e.params["layer"].first]
-    needed = {slot for equation in first for slot in equation.inputs}
+    needed = {value for equation in first for value in equation.inputs}
     upstream = []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
@@ -206,9 +213,9 @@ def _bounds(
         if end.ndim and len(end) != image.shape[-1]:
             raise InputError(f"a bound has {len(end)} numbers but the image {image.shape[-1]} channels")
     ends = [jnp.broadcast_to(end, image.shape).astype(image.dtype) for end in (low, high)]
-    values = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
-    pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in values] for e in first}
-    return {None: [low, high]} | {slot: [jnp.minimum(*pair), jnp.maximum(*pair)] for slot, pair in pairs.items()}
+    arrays = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
+    pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in arrays] for e in first}
+    return {None: [low, high]} | {value: [jnp.minimum(*pair), jnp.maximum(*pair)] for value, pair in pairs.items()}
 
 
 class _Rules(NamedTuple):
@@ -226,21 +233,21 @@ class _Rules(NamedTuple):
 
     composite: Composite
     parameters: dict[str, dict[str, float]]
-    held: set[Slot]
-    normalised: frozenset[Slot]
+    held: set[Value]
+    normalised: frozenset[Value]
     gates: roles.Gates
-    bounds: dict[Slot | None, list[Array]]
-    partitions: set[Slot]
+    bounds: dict[Value | None, list[Array]]
+    partitions: set[Value]
 
     def __call__(self, equation: Equation) -> Rule | None:
-        if not any(slot.carries for slot in equation.outputs):
+        if not any(value.carries for value in equation.outputs):
             return None
         if equation.name == NAME:
             return self._layer(equation)
         small = min(self.composite.epsilon, SUM_EPSILON)
         if equation.name in POOLING and self.composite.pool == "average":
             return functools.partial(_average, small)
-        if any(slot.carries for slot in equation.inputs):
+        if any(value.carries for value in equation.inputs):
             if equation.name == roles.SOFTMAX:
                 return functools.partial(_softmax, equation.params["axes"])
             if equation.name in ("mul", "div", *WEIGHTED) and len(dependent(equation.inputs)) == 2:
@@ -252,7 +259,7 @@ class _Rules(NamedTuple):
             if equation.name in SUMMING or (equation.name in WEIGHTED and not is_layer(equation)):
                 return functools.partial(_proportional, small)
             if is_rearranging(equation) or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING:
-                return Site.derivative
+                return EquationContext.derivative
         raise InputError(f"lrp has no rule for {equation.name!r} of values that depend on the image")
 
     def _layer(self, equation: Equation) -> Rule:
@@ -264,8 +271,8 @@ class _Rules(NamedTuple):
         if name == "zbox":
             low, high = self.bounds.get(equation.inputs[0], self.bounds[None])
             parameters = {"low": low, "high": high}
-        share = functools.partial(SHARES[name], **parameters)
-        return lambda site: [share(layer, site.inputs[0], site.signals[0], self.composite.epsilon)]
+        rule = functools.partial(RULES[name], **parameters)
+        return lambda context: [rule(layer, context.inputs[0], context.signals[0], self.composite.epsilon)]
 
     def _product(self, equation: Equation) -> Rule:
         """Of two values that depend on the image."""
@@ -279,19 +286,19 @@ class _Rules(NamedTuple):
             signal = 0
         if signal is None and equation.name == "mul" and self.composite.gates == "signal":
             shape = equation.outputs[0].shape
-            left, right = (self.gates.rank(slot, shape) for slot in equation.inputs)
+            left, right = (self.gates.rank(value, shape) for value in equation.inputs)
             signal = None if left == right else int(left > right)
         if signal is None:
             return functools.partial(_uniform, min(self.composite.epsilon, SUM_EPSILON))
-        return lambda site: [site.signals[0] if place == signal else None for place in (0, 1)]
+        return lambda context: [context.signals[0] if place == signal else None for place in (0, 1)]
 
 
 MOVING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "scatter"})
 """Primitives that copy elements to places which may depend on the image."""
 
 
-def _absorbs(equation: Equation, normalised: frozenset[Slot]) -> bool:
-    """Whether what it adds is a bias: the shift of a normalisation, or one that varies over positions."""
+def _absorbs(equation: Equation, normalised: frozenset[Value]) -> bool:
+    """Tells if the equation adds a bias: the shift of a normalisation, or one that varies over positions."""
     if equation.name not in ("add", "sub") or len(dependent(equation.inputs)) != 1:
         return False
     left, right = equation.inputs
@@ -299,33 +306,33 @@ def _absorbs(equation: Equation, normalised: frozenset[Slot]) -> bool:
     return value in normalised or sum(size > 1 for size in shift.shape) > 1
 
 
-def _pass(site: Site) -> list[jax.Array | None]:
-    return [site.signals[0] if slot.carries else None for slot in site.equation.inputs]
+def _pass(context: EquationContext) -> list[jax.Array | None]:
+    return [context.signals[0] if value.carries else None for value in context.equation.inputs]
 
 
-def _proportional(epsilon: float, site: Site) -> list[jax.Array | None]:
+def _proportional(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """Each term of a sum receives its share of it."""
-    back = site.derivative(site.signals[0] / stabilised(site.outputs[0], epsilon))
-    return [share if share is None else value * share for value, share in zip(site.inputs, back, strict=True)]
+    back = context.derivative(context.signals[0] / stabilised(context.outputs[0], epsilon))
+    return [share if share is None else value * share for value, share in zip(context.inputs, back, strict=True)]
 
 
-def _uniform(epsilon: float, site: Site) -> list[jax.Array | None]:
+def _uniform(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """A bilinear function's terms receive their share of it, half of it each of the two factors."""
-    return [share / 2 for share in _proportional(epsilon / 2, site)]
+    return [share / 2 for share in _proportional(epsilon / 2, context)]
 
 
-def _softmax(axes: tuple[int, ...], site: Site) -> list[jax.Array | None]:
+def _softmax(axes: tuple[int, ...], context: EquationContext) -> list[jax.Array | None]:
     """x·(R - p ΣR): the first term of a Taylor series at x, whose constant term absorbs the rest."""
-    (value,), (share,), (relevance,) = site.inputs, site.outputs, site.signals
+    (value,), (share,), (relevance,) = context.inputs, context.outputs, context.signals
     return [value * (relevance - share * relevance.sum(axes, keepdims=True))]
 
 
-def _average(epsilon: float, site: Site) -> list[jax.Array | None]:
+def _average(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """Max-pooling, as if it were the sum over its window."""
-    params, (value,) = site.equation.params, site.inputs
+    params, (value,) = context.equation.params, context.inputs
 
     def run(value: jax.Array) -> jax.Array:
-        if site.equation.name == "reduce_max":
+        if context.equation.name == "reduce_max":
             return value.sum(params["axes"])
         shape = params["window_dimensions"], params["window_strides"], params["padding"]
         return jax.lax.reduce_window(
@@ -333,4 +340,4 @@ def _average(epsilon: float, site: Site) -> list[jax.Array | None]:
         )
 
     output, pull = jax.vjp(run, value)
-    return [value * pull(site.signals[0] / stabilised(output, epsilon))[0]]
+    return [value * pull(context.signals[0] / stabilised(output, epsilon))[0]]

@@ -1,4 +1,4 @@
-"""How much of a private image a reconstruction gives back, and what a released explanation is still good for.
+"""Metrics of reconstructions of private images, and of released explanations.
 
 Every metric is a factory that returns a pure `fn(truth[N,...], guess[N,...]) -> float32 [N]`, clean under jit and vmap.
 Image metrics compare pictures; recognition metrics ask an independent evaluation network, bound in the factory, what it

@@ -1,4 +1,4 @@
-"""How well labels are told, over a whole data set: host statistics of integer labels [N], not per-example metrics.
+"""Scores of predicted labels over a whole data set: host statistics of integer labels [N], not per-example metrics.
 
 A classifier's answers are judged by `weighted_f1` and `confusion`; what a reconstruction gives away of an attribute, by
 `binary_f1` of an attribute classifier's answers on it.
@@ -26,7 +26,7 @@ def confusion(truth: Array, guess: Array, classes: int) -> np.ndarray:
 def weighted_f1(truth: Array, guess: Array) -> float:
     """Mean of the classes' F1, weighted by their numbers of examples, in [0,1] (Thielen 2024, Eq. 5).
 
-    A class that is never told right has an F1 of 0, also where its precision or recall is undefined.
+    A class that is never predicted correctly has an F1 of 0, also where its precision or recall is undefined.
 
     Raises:
       InputError: labels that differ in number, or none at all.
@@ -35,7 +35,7 @@ def weighted_f1(truth: Array, guess: Array) -> float:
 
 
 def binary_f1(truth: Array, guess: Array) -> float:
-    """F1 of an attribute's presence, label 1, in [0,1] (Jeong 2022, Figure 6); 0 where it is never told right.
+    """F1 of an attribute's presence, label 1, in [0,1] (Jeong 2022, Figure 6); 0 if it is never predicted correctly.
 
     Raises:
       InputError: labels that differ in number, none at all, or labels other than 0 and 1.

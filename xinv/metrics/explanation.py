@@ -1,4 +1,4 @@
-"""What a released explanation is still good for: how far a defence moved it, and whether it still explains.
+"""Utility of a released explanation: its distance from the original, and its faithfulness to the target.
 
 Each factory returns `fn(truth, guess) -> float32 [N]`. `truth` is what the defender knows, {"image": [N,H,W,C],
 "explanation": the original maps e [N,h,w,c], "label": the classes they explain, int [N]}; `guess` is the maps ê
@@ -23,7 +23,7 @@ from xinv.types import Apply, Array, InputError, Key, Metric, Variables
 
 Truth = Mapping[str, Array]
 Baseline = float | tuple[float, ...] | str
-"""What a removed pixel becomes: one number, one per channel, or "blur" for the blurred image."""
+"""Value of a removed pixel: one number, one per channel, or "blur" for the blurred image."""
 
 Release = Callable[[Array, Array, Key], jax.Array]
 """`release(images[N,H,W,C] in [0,1], labels[N], keys[N]) -> released maps [N,h,w,c]`; a pytree, such as a Partial."""

@@ -1,4 +1,4 @@
-"""What may make an example easier to invert: the factors of Zhao 2021, section 4.3.5 and Figure 6, one number each.
+"""Factors that may make an example easier to invert (Zhao 2021, section 4.3.5 and Figure 6), one number each.
 
 Host statistics of whole arrays, for the trend of a reconstruction's quality against them (`xinv.metrics.trend`).
 """

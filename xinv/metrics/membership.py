@@ -1,4 +1,4 @@
-"""How well scores tell members of a training set from others: statistics of a whole set, with intervals."""
+"""Metrics of scores that separate members of a training set from others: of a whole set, with intervals."""
 
 import sys
 from collections.abc import Callable
@@ -52,7 +52,7 @@ def _estimated(statistic: Callable[[np.ndarray, np.ndarray], float]) -> SetMetri
     def estimate(member: Array, score: Array) -> Estimate:
         member, score = np.asarray(member).astype(bool), np.asarray(score, np.float64).ravel()
         if member.all() or not member.any():
-            raise InputError("membership needs members and non-members to be told apart")
+            raise InputError("membership needs both members and non-members")
         if not np.isfinite(score).all():
             raise InputError("membership scores hold NaN or infinite values")
         ins, outs = score[member], score[~member]

@@ -1,4 +1,4 @@
-"""What an evaluation network, trained on originals and independent of target and attack, sees in a reconstruction.
+"""Recognition of reconstructions by an evaluation network, trained on originals, independent of target and attack.
 
 Each factory binds the network and its variables and returns `fn(truth, guess) -> float32 [N]`. The function is also a
 pytree whose leaves are the variables: passed into a jitted function as an argument, it compiles once for all seeds.

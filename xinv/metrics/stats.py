@@ -54,5 +54,5 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
 
 
 def overlap(a: Interval, b: Interval) -> bool:
-    """Whether two intervals share a point; an unknown interval (one seed) may lie anywhere, so it overlaps."""
+    """Tells if two intervals overlap; an unknown interval (one seed) may lie anywhere, so it does."""
     return not (a.low > b.high or b.low > a.high)

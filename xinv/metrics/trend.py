@@ -1,4 +1,4 @@
-"""How one quantity changes with another: a smooth curve with its confidence band, on the host."""
+"""Trends of one quantity with another: a smooth curve with its confidence band, on the host."""
 
 from typing import NamedTuple
 

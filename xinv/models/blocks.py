@@ -1,4 +1,4 @@
-"""What the deep classifiers are made of. Layout is NHWC; everything is computed in the images' dtype."""
+"""Blocks of the deep classifiers. Layout is NHWC; everything is computed in the images' dtype."""
 
 import flax.linen as nn
 import jax
@@ -64,7 +64,7 @@ def layer_norm(x: jax.Array) -> jax.Array:
 
 
 def check_stem(stem: str) -> bool:
-    """Whether it is the large one; InputError if there is no such stem."""
+    """Tells if the stem is the large one; InputError if there is no such stem."""
     if stem not in STEMS:
         raise InputError(f"unknown stem {stem!r}: choose one of {', '.join(STEMS)}")
     return stem == "large"

@@ -14,7 +14,7 @@ from xinv.types import InputError, Model
 
 
 class Encoder(NamedTuple):
-    """What of the explanation reaches the decoder.
+    """The parts of the explanation that reach the decoder.
 
     Attributes:
       flatten: its pixels, beside the prediction.

@@ -110,7 +110,7 @@ def _by_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 
 def _patches(x: jax.Array, size: int, padding: int) -> list[list[jax.Array]]:
-    """What each tap [row][column] sees, [N,H,W,i]."""
+    """Returns the part of x that each tap [row][column] reads, [N,H,W,i]."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
     return [[x[:, a : a + height, b : b + width] for b in range(size)] for a in range(size)]

@@ -197,9 +197,9 @@ def loop(
             pending = metrics
             if keeps and taken % plan.steps_per_epoch == 0:
                 pending = monitor.follow(pending)
-                sound = _sound(state.variables, record.step, session)
-                score = evaluate and batches.mean_score(evaluate, sound, data, plan.validation, recipe.batch_size)
-                best = sound if monitor.judge(score, limits or {}) else best
+                finite = _finite_copy(state.variables, record.step, session)
+                score = evaluate and batches.mean_score(evaluate, finite, data, plan.validation, recipe.batch_size)
+                best = finite if monitor.judge(score, limits or {}) else best
             if session.directory is not None and time.monotonic() - saved >= session.checkpoint_seconds:
                 pending = monitor.follow(pending)
                 _save(checkpoints, record, {"state": state, "best": best}, session)
@@ -214,8 +214,8 @@ def _copy(tree: Any) -> Any:
     return jax.tree.map(np.array, jax.device_get(jax.tree.map(jnp.asarray, tree)))
 
 
-def _sound(tree: Any, step: int, session: Session) -> Any:
-    """A copy on the host, unless the last update has just broken what gave a finite loss."""
+def _finite_copy(tree: Any, step: int, session: Session) -> Any:
+    """Returns a copy on the host; raises Diverged if the last update made a leaf NaN or infinite."""
     tree = _copy(tree)
     for leaf in jax.tree.leaves(tree):
         require_finite({"the state": float(np.sum(leaf, dtype=np.float64))}, step, session.name, session.advice)
@@ -223,7 +223,7 @@ def _sound(tree: Any, step: int, session: Session) -> Any:
 
 
 def _save(checkpoints: Checkpoints, record: Record, tree: Any, session: Session) -> None:
-    checkpoints.save(record.step, _sound(tree, record.step, session), asdict(record))
+    checkpoints.save(record.step, _finite_copy(tree, record.step, session), asdict(record))
 
 
 def _identity(data: Batch, key: Key, recipe: Recipe) -> dict[str, Any]:

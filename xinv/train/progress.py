@@ -19,7 +19,7 @@ Log = Callable[[int, dict[str, float]], None]
 
 
 class Diverged(InputError):  # noqa: N818 (an event, named as the field names it)
-    """A loss is no longer finite, or beyond its limit; the last sound checkpoint stays."""
+    """A loss is no longer finite, or beyond its limit; the last finite checkpoint stays."""
 
 
 def require_finite(values: Mapping[str, float], step: int, name: str, advice: str) -> None:
@@ -107,7 +107,7 @@ class TrainingMonitor:
 
     @contextlib.contextmanager
     def surviving(self, keeps: bool) -> Iterator[None]:
-        """Lets a training that diverges end, and says so, where it `keeps` the variables of sound epochs and has some.
+        """Ends a diverging training with a message, if it `keeps` variables of an epoch within its limits and has some.
 
         A training has diverged when something is no longer finite, or when its last epoch is beyond a limit.
         """

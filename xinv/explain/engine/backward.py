@@ -12,16 +12,16 @@ import jax
 import jax.numpy as jnp
 
 from xinv.explain.engine import graph as graphs
-from xinv.explain.engine.graph import Equation, Graph, Slot, read
+from xinv.explain.engine.graph import Equation, Graph, Value, read
 from xinv.types import InputError
 
 
-class Site(NamedTuple):
+class EquationContext(NamedTuple):
     """One equation on the walk backward: all that a rule may look at.
 
     Attributes:
       equation: the equation.
-      inputs, outputs: its values.
+      inputs, outputs: their arrays.
       signals: one array per output, zeros where nothing flows back.
       reference: the same equation's `(inputs, outputs)` on the reference input; None where there is none.
     """
@@ -33,15 +33,15 @@ class Site(NamedTuple):
     reference: tuple[Sequence[jax.Array], Sequence[jax.Array]] | None = None
 
     def derivative(self, *signals: jax.Array) -> list[jax.Array | None]:
-        """Sends `signals` (by default this site's own) back by the equation's own derivative."""
+        """Sends `signals` (by default those of this equation) back by the equation's own derivative."""
         known = dict(zip(self.equation.inputs, self.inputs, strict=True))
         _, pull = _linearise([self.equation], known, self.equation.outputs)
         back = dict(pull(dict(zip(self.equation.outputs, signals or self.signals, strict=True))))
-        return [back.pop(slot, None) for slot in self.equation.inputs]
+        return [back.pop(value, None) for value in self.equation.inputs]
 
 
-Rule = Callable[[Site], Sequence[jax.Array | None]]
-"""Turns the signals at a site's outputs into one per input; None where nothing flows back.
+Rule = Callable[[EquationContext], Sequence[jax.Array | None]]
+"""Turns the signals at an equation's outputs into one per input; None where nothing flows back.
 
 Where an equation repeats an input along axes of size 1, a rule may leave the sum over the repetitions to the engine.
 """
@@ -49,8 +49,8 @@ Where an equation repeats an input along axes of size 1, a rule may leave the su
 Rules = Callable[[Equation], Rule | None]
 """Chooses the rule for an equation; None leaves it its own derivative."""
 
-Signals = dict[Slot, jax.Array]
-Pull = Callable[[Signals], Iterator[tuple[Slot, jax.Array]]]
+Signals = dict[Value, jax.Array]
+Pull = Callable[[Signals], Iterator[tuple[Value, jax.Array]]]
 
 
 def no_rules(equation: Equation) -> None:
@@ -84,16 +84,16 @@ def walk(
     Raises:
       InputError: a loop, a branch or a function with its own derivative hides an equation that needs a rule.
     """
-    values = {graph.input: image}
+    arrays = {graph.input: image}
     others = None if reference is None else {graph.input: reference}
-    pulls = [_forward(stretch, values, others) for stretch in _stretches(graph, rules)]
-    (output,) = read(values, [graph.output])
+    pulls = [_forward(stretch, arrays, others) for stretch in _stretches(graph, rules)]
+    (output,) = read(arrays, [graph.output])
 
     def pull_back(signal: jax.Array) -> jax.Array:
         signals = {graph.output: signal}
         for pull in reversed(pulls):
-            for slot, back in pull(signals):
-                signals[slot] = signals[slot] + back if slot in signals else back
+            for value, back in pull(signals):
+                signals[value] = signals[value] + back if value in signals else back
         return signals.get(graph.input, jnp.zeros_like(image))
 
     return output, pull_back
@@ -104,7 +104,7 @@ class _Stretch(NamedTuple):
 
     rule: Rule | None
     equations: Sequence[Equation]
-    needed: Sequence[Slot]
+    needed: Sequence[Value]
 
 
 def _stretches(graph: Graph, rules: Rules) -> list[_Stretch]:
@@ -118,62 +118,62 @@ def _stretches(graph: Graph, rules: Rules) -> list[_Stretch]:
     stretches, later = [], {graph.output}
     for group in reversed(groups):
         equations = [equation for _, equation in group]
-        needed = [slot for equation in equations for slot in equation.outputs if slot in later]
-        later.update(slot for equation in equations for slot in equation.inputs)
+        needed = [value for equation in equations for value in equation.outputs if value in later]
+        later.update(value for equation in equations for value in equation.inputs)
         stretches.append(_Stretch(group[0][0], equations, needed))
     return stretches[::-1]
 
 
-def _forward(stretch: _Stretch, values: Signals, others: Signals | None) -> Pull:
-    """Adds the stretch's outputs to both dicts of values; returns how its signals flow back."""
+def _forward(stretch: _Stretch, arrays: Signals, others: Signals | None) -> Pull:
+    """Adds the stretch's outputs to both dicts of arrays; returns how its signals flow back."""
     if others is not None:
         graphs.evaluate(stretch.equations, others)
     if stretch.rule is None:
-        outputs, pull = _linearise(stretch.equations, values, stretch.needed)
-        values.update(outputs)
+        outputs, pull = _linearise(stretch.equations, arrays, stretch.needed)
+        arrays.update(outputs)
         return pull
-    graphs.evaluate(stretch.equations, values)
+    graphs.evaluate(stretch.equations, arrays)
     (equation,) = stretch.equations
-    inputs, outputs = read(values, equation.inputs), read(values, equation.outputs)
+    inputs, outputs = read(arrays, equation.inputs), read(arrays, equation.outputs)
     reference = None if others is None else (read(others, equation.inputs), read(others, equation.outputs))
 
-    def by_rule(signals: Signals) -> Iterator[tuple[Slot, jax.Array]]:
-        if not any(slot in signals for slot in equation.outputs):
+    def by_rule(signals: Signals) -> Iterator[tuple[Value, jax.Array]]:
+        if not any(value in signals for value in equation.outputs):
             return
-        arrived = [signals.get(slot, jnp.zeros(slot.shape, slot.dtype)) for slot in equation.outputs]
-        back = stretch.rule(Site(equation, inputs, outputs, arrived, reference))
+        arrived = [signals.get(value, jnp.zeros(value.shape, value.dtype)) for value in equation.outputs]
+        back = stretch.rule(EquationContext(equation, inputs, outputs, arrived, reference))
         pairs = zip(equation.inputs, back, strict=True)
-        yield from ((slot, _fit(b, slot)) for slot, b in pairs if b is not None and slot.carries)
+        yield from ((value, _fit(b, value)) for value, b in pairs if b is not None and value.carries)
 
     return by_rule
 
 
-def _fit(signal: jax.Array, slot: Slot) -> jax.Array:
-    """Casts a signal to the slot's type, and sums it where its equation has repeated the slot's value."""
-    signal = signal.astype(slot.dtype)
-    if signal.shape == slot.shape:
+def _fit(signal: jax.Array, value: Value) -> jax.Array:
+    """Casts a signal to the value's type, and sums it where its equation has repeated the value."""
+    signal = signal.astype(value.dtype)
+    if signal.shape == value.shape:
         return signal
-    signal = signal.sum(tuple(range(signal.ndim - len(slot.shape))))
-    repeated = [axis for axis, size in enumerate(slot.shape) if size == 1]
+    signal = signal.sum(tuple(range(signal.ndim - len(value.shape))))
+    repeated = [axis for axis, size in enumerate(value.shape) if size == 1]
     return signal.sum(repeated, keepdims=True)
 
 
-def _linearise(equations: Sequence[Equation], values: Signals, needed: Sequence[Slot]) -> tuple[Signals, Pull]:
+def _linearise(equations: Sequence[Equation], known: Signals, needed: Sequence[Value]) -> tuple[Signals, Pull]:
     """Evaluates equations; returns the needed outputs and how their signals flow back by jax's own derivative."""
-    written = {slot for equation in equations for slot in equation.outputs}
+    written = {value for equation in equations for value in equation.outputs}
     arguments = dict.fromkeys(s for e in equations for s in e.inputs if s.carries and s not in written)
-    carried = [slot for slot in needed if slot.carries]
+    carried = [value for value in needed if value.carries]
 
     def run(*arrays: jax.Array) -> tuple[list[jax.Array], Signals]:
-        found = graphs.evaluate(equations, {**values, **dict(zip(arguments, arrays, strict=True))})
+        found = graphs.evaluate(equations, {**known, **dict(zip(arguments, arrays, strict=True))})
         return read(found, carried), read(found, needed)
 
-    _, pull, outputs = jax.vjp(run, *read(values, arguments), has_aux=True)
+    _, pull, outputs = jax.vjp(run, *read(known, arguments), has_aux=True)
 
-    def by_derivative(signals: Signals) -> Iterator[tuple[Slot, jax.Array]]:
-        if not any(slot in signals for slot in carried):
+    def by_derivative(signals: Signals) -> Iterator[tuple[Value, jax.Array]]:
+        if not any(value in signals for value in carried):
             return
-        arrived = [signals.get(slot, jnp.zeros(slot.shape, slot.dtype)) for slot in carried]
+        arrived = [signals.get(value, jnp.zeros(value.shape, value.dtype)) for value in carried]
         yield from zip(arguments, pull(arrived), strict=True)
 
     return dict(zip(needed, outputs, strict=True)), by_derivative

@@ -9,7 +9,7 @@ import numpy as np
 
 from xinv.explain import door
 from xinv.explain.engine import layout
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside, one, read, trace
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, evaluate, inside, one, read, trace
 from xinv.explain.engine.layers import is_layer
 from xinv.explain.engine.layout import CONVOLVING, Grid
 from xinv.explain.engine.primitives import SHAPING, WEIGHTED, dependent, is_pointwise
@@ -70,19 +70,19 @@ def cut(
     require_tokens(tokens)
     graph = trace(function, image)
     view = _View(graph, image.shape, tokens)
-    slot, place = view.find(layer)
+    value, place = view.find(layer)
     if of == "input":
-        slot, place = view.source(slot, layer)
-    if slot not in view.needs.of or not layout.covers(view.needs.of[slot], place.grid.pairs if place.grid else ()):
+        value, place = view.source(value, layer)
+    if value not in view.needs.of or not layout.covers(view.needs.of[value], place.grid.pairs if place.grid else ()):
         raise InputError(f"{_called(layer)} has no influence on the logits: choose another")
-    below = _downstream(graph, slot)
+    below = _downstream(graph, value)
     tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
     fixed = evaluate((e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image})
 
-    def rest(value: jax.Array) -> jax.Array:
-        return read(evaluate(tail, {**fixed, slot: place.put(value, fixed[slot])}), [graph.output])[0]
+    def rest(array: jax.Array) -> jax.Array:
+        return read(evaluate(tail, {**fixed, value: place.put(array, fixed[value])}), [graph.output])[0]
 
-    return place.take(fixed[slot]), rest
+    return place.take(fixed[value]), rest
 
 
 def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | None = None) -> list[Named]:
@@ -121,8 +121,8 @@ def require_tokens(tokens: Tokens | None) -> None:
     require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
 
 
-def _shape(slot: Slot, place: "Place") -> tuple[int, ...]:
-    return jax.eval_shape(place.take, jax.ShapeDtypeStruct(slot.shape, slot.dtype)).shape
+def _shape(value: Value, place: "Place") -> tuple[int, ...]:
+    return jax.eval_shape(place.take, jax.ShapeDtypeStruct(value.shape, value.dtype)).shape
 
 
 def _called(layer: str | int | None) -> str:
@@ -130,7 +130,7 @@ def _called(layer: str | int | None) -> str:
 
 
 class Place(NamedTuple):
-    """How a tensor is read as [1,h,w,c].
+    """A way to read a tensor as [1,h,w,c].
 
     Attributes:
       grid: where its rows and columns are; None to leave it as it is.
@@ -185,127 +185,127 @@ class _View:
         self.names = {e.params["name"]: e.outputs[0] for e in graph.equations if e.name == "name"}
         self.convolutions = _convolutions(graph.equations)
 
-    def grid(self, slot: Slot) -> Grid | None:
-        """Where a value has rows and columns: both, or one if the image, or an axis of the value, has the other once.
+    def grid(self, value: Value) -> Grid | None:
+        """Finds a value's rows and columns: both, or one if the image, or an axis of the value, has the other once.
 
         Otherwise the model has mixed the missing ones with the channels.
         """
-        grid = layout.grid(self.layouts.get(slot))
+        grid = layout.grid(self.layouts.get(value))
         if grid is None:
             return None
         counted = {factor.of for span in grid.spans for factor in span.factors}
         sizes = dict(zip((layout.ROWS, layout.COLUMNS), self.graph.input.shape, strict=False))
-        single = slot.shape.count(1) > 1 and len(slot.shape) - slot.shape.count(1) <= 2
+        single = value.shape.count(1) > 1 and len(value.shape) - value.shape.count(1) <= 2
         return grid if single or all(of in counted or sizes[of] == 1 for of in sizes) else None
 
-    def find(self, layer: str | int | None) -> tuple[Slot, Place]:
+    def find(self, layer: str | int | None) -> tuple[Value, Place]:
         """The tensor that `layer` stands for, and how it is read.
 
         Raises:
           InputError: there is none, or it has another grid than `tokens`.
         """
-        slot, place = self._find(layer)
-        shape = _shape(slot, place)
+        value, place = self._find(layer)
+        shape = _shape(value, place)
         if self.tokens and shape[1:3] != self.tokens:
             raise InputError(
                 f"tokens={self.tokens} are not the rows and columns of {_called(layer)}, which is {list(shape)}: leave "
                 "them out"
             )
-        return slot, place
+        return value, place
 
-    def _find(self, layer: str | int | None) -> tuple[Slot, Place]:
+    def _find(self, layer: str | int | None) -> tuple[Value, Place]:
         if layer is None and "cam" not in self.names:
             return self._default()
         layer = "cam" if layer is None else layer
         if layer in self.names:
-            slot = self.names[layer]
-            if self.known is None or len(slot.shape) != 3:
-                return slot, Place()
-            return slot, Place(self.known.grid(slot) or self._named_tokens(slot, layer))
+            value = self.names[layer]
+            if self.known is None or len(value.shape) != 3:
+                return value, Place()
+            return value, Place(self.known.grid(value) or self._named_tokens(value, layer))
         count = len(self.convolutions)
         if isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count:
             convolution = self.convolutions[layer]
-            slot = self._activated(convolution.outputs[0])
-            grid = self.grid(slot)
-            return slot, Place(grid, None if grid else _order(convolution, "out_spec"))
+            value = self._activated(convolution.outputs[0])
+            grid = self.grid(value)
+            return value, Place(grid, None if grid else _order(convolution, "out_spec"))
         listed = ", ".join(map(repr, self.names)) or "none"
         raise InputError(
             f"the model has no layer {layer!r}: it names {listed} and has {count} convolutions, counted from 0"
         )
 
-    def source(self, slot: Slot, layer: str | int | None) -> tuple[Slot, Place]:
+    def source(self, value: Value, layer: str | int | None) -> tuple[Value, Place]:
         """The input of the last convolution that leads to a tensor."""
-        above = _convolutions(_upstream(self.graph, slot))
+        above = _convolutions(_upstream(self.graph, value))
         if not above:
             raise InputError(f"{_called(layer)} has no input to explain: no convolution leads to it")
-        slot = dependent(above[-1].inputs)[0]
-        grid = self.grid(slot)
-        return slot, Place(grid, None if grid else _order(above[-1], "lhs_spec"))
+        value = dependent(above[-1].inputs)[0]
+        grid = self.grid(value)
+        return value, Place(grid, None if grid else _order(above[-1], "lhs_spec"))
 
-    def _named_tokens(self, slot: Slot, layer: str | int) -> Grid:
+    def _named_tokens(self, value: Value, layer: str | int) -> Grid:
         rows, columns = self.tokens
-        extra = slot.shape[1] - rows * columns
+        extra = value.shape[1] - rows * columns
         if extra < 0:
-            raise InputError(f"tokens={self.tokens} are more than the {slot.shape[1]} of {_called(layer)}")
+            raise InputError(f"tokens={self.tokens} are more than the {value.shape[1]} of {_called(layer)}")
         factors = layout.Factor(layout.ROWS, rows, 1), layout.Factor(layout.COLUMNS, columns, 1)
         return Grid((1,), (layout.Span(extra, factors),), self.tokens)
 
-    def _default(self) -> tuple[Slot, Place]:
+    def _default(self) -> tuple[Value, Place]:
         """The last feature map that all of the output's ways from rows and columns lead through."""
         if self.known is not None:
             try:
-                slot, place = self.known.find(None)
+                value, place = self.known.find(None)
             except InputError:
-                slot = None
-            if slot is not None and len(slot.shape) == 3:
-                return slot, place
-        for slot in reversed(self._narrows()):
-            if not self._is_projection(slot):
-                return slot, Place(self.grid(slot))
+                value = None
+            if value is not None and len(value.shape) == 3:
+                return value, place
+        for value in reversed(self._narrows()):
+            if not self._is_projection(value):
+                return value, Place(self.grid(value))
         count = len(self.convolutions)
         raise InputError(
             "the model has no feature map with rows and columns: name one with jax.ad_checkpoint.checkpoint_name(x, "
             f"'cam'), or give tokens=(h, w) for a transformer's; it has {count} convolutions"
         )
 
-    def _narrows(self) -> list[Slot]:
+    def _narrows(self) -> list[Value]:
         """Feature maps after which, in order of evaluation, no other value with rows and columns is to be read."""
-        last: dict[Slot, int] = {}
+        last: dict[Value, int] = {}
         for (number, place), box in self.needs.by.items():
-            slot = self.graph.equations[number].inputs[place]
-            spans = layout.spans(self.layouts.get(slot))
+            value = self.graph.equations[number].inputs[place]
+            spans = layout.spans(self.layouts.get(value))
             if spans and layout.covers(box, spans):
-                last[slot] = max(number, last.get(slot, -1))
+                last[value] = max(number, last.get(value, -1))
         found, live = [], {self.graph.input} & last.keys()
         learned, pooled = set(), set()
         for number, equation in enumerate(self.graph.equations):
-            live = {slot for slot in live if last[slot] > number} | {s for s in equation.outputs if s in last}
+            live = {value for value in live if last[value] > number} | {s for s in equation.outputs if s in last}
             self._follow(equation, learned, pooled)
-            slot = equation.outputs[0]
-            if live == {slot} and slot in learned and slot not in pooled and slot.carries:
-                grid = self.grid(slot)
+            value = equation.outputs[0]
+            if live == {value} and value in learned and value not in pooled and value.carries:
+                grid = self.grid(value)
                 if grid is not None and grid.size[0] * grid.size[1] > 1:
-                    found.append(slot)
+                    found.append(value)
         return found
 
-    def _follow(self, equation: Equation, learned: set[Slot], pooled: set[Slot]) -> None:
+    def _follow(self, equation: Equation, learned: set[Value], pooled: set[Value]) -> None:
         """Adds an equation's outputs to the values after a layer, and to those pooled since the last layer."""
         values = dependent(equation.inputs)
         layer = _is_weighing(equation)
         if layer or learned.intersection(values):
             learned.update(equation.outputs)
-        gridded = [slot for slot in values if slot in self.layouts]
+        gridded = [value for value in values if value in self.layouts]
         reduced = equation.name.startswith("reduce_") and len(self.layouts.get(equation.outputs[0], ())) > 0
         fewer = reduced and any(
-            len(_factors(self.layouts[slot])) > len(_factors(self.layouts[equation.outputs[0]])) for slot in gridded
+            len(_factors(self.layouts[value])) > len(_factors(self.layouts[equation.outputs[0]])) for value in gridded
         )
         pools = equation.name.startswith("reduce_window") or fewer
-        if not layer and (pools or (gridded and all(slot in pooled for slot in gridded))):
+        if not layer and (pools or (gridded and all(value in pooled for value in gridded))):
             pooled.update(equation.outputs)
 
-    def _is_projection(self, slot: Slot) -> bool:
-        """Whether an attention multiplies it by itself, without another layer between: queries and keys in one."""
-        reached, products = {slot}, set()
+    def _is_projection(self, value: Value) -> bool:
+        """Tells if an attention multiplies the value by itself, without a layer between: queries and keys in one."""
+        reached, products = {value}, set()
         for equation in self.graph.equations:
             values = dependent(equation.inputs)
             if equation.name in WEIGHTED and len(values) == 2 and reached.intersection(values):
@@ -317,21 +317,21 @@ class _View:
                 reached.update(equation.outputs if reached.intersection(values) else ())
         return False
 
-    def _activated(self, slot: Slot) -> Slot:
-        """The last value that elementwise equations make of `slot` before any other equation reads one of them."""
-        reached = {slot}
+    def _activated(self, value: Value) -> Value:
+        """The last value that elementwise equations make of `value` before any other equation reads one of them."""
+        reached = {value}
         for equation in self.graph.equations:
             if not reached.intersection(equation.inputs):
                 continue
             output = equation.outputs[0]
-            still = is_pointwise(equation) and np.prod(output.shape) == np.prod(slot.shape)
+            still = is_pointwise(equation) and np.prod(output.shape) == np.prod(value.shape)
             moved = equation.name in SHAPING and self.grid(output) is not None
-            if not still and not (moved and np.prod(output.shape) == np.prod(slot.shape)):
+            if not still and not (moved and np.prod(output.shape) == np.prod(value.shape)):
                 break
             if output.carries:
-                slot = output
+                value = output
             reached.update(equation.outputs)
-        return slot
+        return value
 
 
 def _factors(spans: layout.Layout) -> list[layout.Factor]:
@@ -339,7 +339,7 @@ def _factors(spans: layout.Layout) -> list[layout.Factor]:
 
 
 def _is_weighing(equation: Equation) -> bool:
-    """Whether it is a layer, or a function with its own derivative around one."""
+    """Tells if the equation is a layer, or a function with its own derivative around one."""
     inner = inside(equation) if equation.name in CUSTOM else []
     return is_layer(equation) or any(step.name in WEIGHTED for step in inner)
 
@@ -363,18 +363,18 @@ def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
     return found
 
 
-def _downstream(graph: Graph, slot: Slot) -> set[Slot]:
-    """All that is computed from `slot`."""
-    below: set[Slot] = set()
+def _downstream(graph: Graph, value: Value) -> set[Value]:
+    """All that is computed from `value`."""
+    below: set[Value] = set()
     for equation in graph.equations:
-        if any(s is slot or s in below for s in equation.inputs):
+        if any(s is value or s in below for s in equation.inputs):
             below.update(equation.outputs)
     return below
 
 
-def _upstream(graph: Graph, slot: Slot) -> list[Equation]:
-    """The equations that `slot` is computed from, in order."""
-    needed, found = {slot}, []
+def _upstream(graph: Graph, value: Value) -> list[Equation]:
+    """The equations that `value` is computed from, in order."""
+    needed, found = {value}, []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)

@@ -32,12 +32,12 @@ FOLDED = 1 << 16
 """Constant expressions up to this many elements are evaluated at trace time, so that rules can look at them."""
 
 
-class Slot:
+class Value:
     """One value of a graph, compared by identity.
 
     Attributes:
       shape, dtype: of the value.
-      constant: the value, where it does not depend on the graph's input; otherwise None.
+      constant: its array, if it does not depend on the graph's input; otherwise None.
       literal: whether the constant is a literal or an expression of literals: nothing of it was learned.
       static: whether the constant is known at trace time too.
       number: what it is everywhere, where that is known at trace time; otherwise None.
@@ -59,21 +59,21 @@ class Slot:
 
     @property
     def carries(self) -> bool:
-        """Whether a signal can flow back through it: it depends on the input and is no integer, boolean or key."""
+        """Tells if a signal can flow back: the value depends on the input and is no integer, boolean or key."""
         return self.constant is None and jnp.issubdtype(self.dtype, jnp.inexact)
 
     def is_all(self, number: float) -> bool:
-        """Whether it is known at trace time to be `number` everywhere."""
+        """Tells if the value is known at trace time to be `number` everywhere."""
         return self.number is not None and bool(self.number == number)
 
 
 class Equation(NamedTuple):
-    """One primitive applied to slots; `evaluate(*input values)` gives the list of its output values."""
+    """One primitive applied to values; `evaluate(*input arrays)` gives the list of its output arrays."""
 
     name: str
     params: Mapping[str, Any]
-    inputs: tuple[Slot, ...]
-    outputs: tuple[Slot, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
     evaluate: Callable[..., Sequence[jax.Array]]
 
 
@@ -81,8 +81,8 @@ class Graph(NamedTuple):
     """A function of one array; `equations` are those that depend on it, in the order of evaluation."""
 
     equations: tuple[Equation, ...]
-    input: Slot
-    output: Slot
+    input: Value
+    output: Value
 
 
 def one(apply: Apply, variables: Variables) -> Callable[[jax.Array], jax.Array]:
@@ -105,21 +105,21 @@ def trace(
         # Relevance and multipliers are quotients of sums: ten bits are too few for them.
         closed = jax.make_jaxpr(lambda image: _widened(closed, [image])[0])(image)
     builder = _Builder(ruled)
-    start = Slot(closed.in_avals[0])
+    start = Value(closed.in_avals[0])
     (output,) = builder.inline(closed, [start])
     return Graph(tuple(builder.equations), start, output)
 
 
-def evaluate(equations: Iterable[Equation], values: dict[Slot, jax.Array]) -> dict[Slot, jax.Array]:
-    """Adds the equations' outputs to `values`, and returns it."""
+def evaluate(equations: Iterable[Equation], arrays: dict[Value, jax.Array]) -> dict[Value, jax.Array]:
+    """Adds the arrays of the equations' outputs to `arrays`, and returns it."""
     for equation in equations:
-        values.update(zip(equation.outputs, equation.evaluate(*read(values, equation.inputs)), strict=True))
-    return values
+        arrays.update(zip(equation.outputs, equation.evaluate(*read(arrays, equation.inputs)), strict=True))
+    return arrays
 
 
-def read(values: Mapping[Slot, jax.Array], slots: Iterable[Slot]) -> list[jax.Array]:
-    """The slots' values: their constants, or what is in `values`."""
-    return [values[slot] if slot.constant is None else slot.constant for slot in slots]
+def read(arrays: Mapping[Value, jax.Array], values: Iterable[Value]) -> list[jax.Array]:
+    """Returns the values' arrays: their constants, or those in `arrays`."""
+    return [arrays[value] if value.constant is None else value.constant for value in values]
 
 
 def inside(equation: Equation) -> list[Equation]:
@@ -129,8 +129,8 @@ def inside(equation: Equation) -> list[Equation]:
     builder = _Builder(lambda _: True)
     for jaxpr in jex.jaxprs_in_params(equation.params):
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-        slots = {atom: Slot(atom.aval) for atom in [*jaxpr.constvars, *jaxpr.invars]}
-        builder.run(jaxpr, slots)
+        values = {atom: Value(atom.aval) for atom in [*jaxpr.constvars, *jaxpr.invars]}
+        builder.run(jaxpr, values)
     return [deeper for found in builder.equations for deeper in (found, *inside(found))]
 
 
@@ -141,27 +141,27 @@ class _Builder:
         self.equations: list[Equation] = []
         self.ruled = ruled
 
-    def inline(self, jaxpr: Any, inputs: Sequence[Slot]) -> list[Slot]:
-        """Adds the equations of a jaxpr, open or closed, and returns its output slots."""
-        consts = [Slot(jax.typeof(value), value) for value in getattr(jaxpr, "consts", ())]
+    def inline(self, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
+        """Adds the equations of a jaxpr, open or closed, and returns its output values."""
+        consts = [Value(jax.typeof(array), array) for array in getattr(jaxpr, "consts", ())]
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         return self.run(jaxpr, dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)))
 
-    def run(self, jaxpr: Any, slots: dict[Any, Slot]) -> list[Slot]:
-        """Adds an open jaxpr's equations, whose inputs are in `slots`."""
+    def run(self, jaxpr: Any, values: dict[Any, Value]) -> list[Value]:
+        """Adds an open jaxpr's equations, whose inputs are in `values`."""
 
-        def slot(atom: Any) -> Slot:
-            return Slot(atom.aval, atom.val, static=True) if isinstance(atom, jex.Literal) else slots[atom]
+        def value(atom: Any) -> Value:
+            return Value(atom.aval, atom.val, static=True) if isinstance(atom, jex.Literal) else values[atom]
 
         for eqn in jaxpr.eqns:
-            slots.update(zip(eqn.outvars, self.add(eqn, [slot(atom) for atom in eqn.invars]), strict=True))
-        return [slot(atom) for atom in jaxpr.outvars]
+            values.update(zip(eqn.outvars, self.add(eqn, [value(atom) for atom in eqn.invars]), strict=True))
+        return [value(atom) for atom in jaxpr.outvars]
 
-    def add(self, eqn: Any, inputs: Sequence[Slot]) -> Sequence[Slot]:
-        """Adds one equation and returns its output slots."""
+    def add(self, eqn: Any, inputs: Sequence[Value]) -> Sequence[Value]:
+        """Adds one equation and returns its output values."""
         name, params = eqn.primitive.name, eqn.params
         body = params.get("jaxpr", params.get("call_jaxpr"))
-        if all(slot.constant is not None for slot in inputs):
+        if all(value.constant is not None for value in inputs):
             return _constants(eqn, inputs)
         if name in CALLS and params.get("name") in WHOLE:
             name = params["name"]
@@ -172,7 +172,7 @@ class _Builder:
         if name == "cond" and inputs[0].static:
             branches = params["branches"]
             return self.inline(branches[int(np.clip(inputs[0].constant, 0, len(branches) - 1))], inputs[1:])
-        equation = Equation(name, params, tuple(inputs), tuple(Slot(a.aval) for a in eqn.outvars), _evaluator(eqn))
+        equation = Equation(name, params, tuple(inputs), tuple(Value(a.aval) for a in eqn.outvars), _evaluator(eqn))
         if name in CUSTOM and not self.ruled(equation):
             start = len(self.equations)
             outputs = self.inline(body, inputs)
@@ -190,27 +190,27 @@ def _evaluator(eqn: Any) -> Callable[..., Sequence[jax.Array]]:
     alone = jex.Jaxpr((), variables, eqn.outvars, (eqn,), eqn.effects, debug)
     function = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
 
-    def evaluate(*values: jax.Array) -> Sequence[jax.Array]:
-        pairs = zip(eqn.invars, values, strict=True)
-        known = {atom: value for atom, value in pairs if not isinstance(atom, jex.Literal)}
+    def evaluate(*arrays: jax.Array) -> Sequence[jax.Array]:
+        pairs = zip(eqn.invars, arrays, strict=True)
+        known = {atom: array for atom, array in pairs if not isinstance(atom, jex.Literal)}
         return function(*(known[atom] for atom in variables))
 
     return evaluate
 
 
-def _constants(eqn: Any, inputs: Sequence[Slot]) -> list[Slot]:
+def _constants(eqn: Any, inputs: Sequence[Value]) -> list[Value]:
     """Evaluates an equation that does not depend on the graph's input; at trace time where all is known and small."""
-    values = [slot.constant for slot in inputs]
+    constants = [value.constant for value in inputs]
     small = all(math.prod(getattr(atom.aval, "shape", ())) <= FOLDED for atom in eqn.outvars)
-    static = small and not eqn.effects and all(slot.static for slot in inputs)
+    static = small and not eqn.effects and all(value.static for value in inputs)
     if static:
         with jax.ensure_compile_time_eval():
-            outputs = _evaluator(eqn)(*values)
+            outputs = _evaluator(eqn)(*constants)
     else:
-        outputs = _evaluator(eqn)(*values)
+        outputs = _evaluator(eqn)(*constants)
     number = inputs[0].number if eqn.primitive.name == "broadcast_in_dim" else None
-    literal = not eqn.effects and all(slot.literal for slot in inputs)
-    return [Slot(atom.aval, value, static, number, literal) for atom, value in zip(eqn.outvars, outputs, strict=True)]
+    literal = not eqn.effects and all(value.literal for value in inputs)
+    return [Value(atom.aval, array, static, number, literal) for atom, array in zip(eqn.outvars, outputs, strict=True)]
 
 
 def loop_inputs(eqn: Any) -> tuple[int, int]:
@@ -231,10 +231,10 @@ def _unrolled(eqn: Any) -> Any:
     fixed, carried = loop_inputs(eqn)
     steps = range(params["length"])
 
-    def run(*values: jax.Array) -> list[jax.Array]:
-        carry, stacked = list(values[fixed:carried]), {}
+    def run(*arrays: jax.Array) -> list[jax.Array]:
+        carry, stacked = list(arrays[fixed:carried]), {}
         for step in reversed(steps) if params["reverse"] else steps:
-            outputs = body(*values[:fixed], *carry, *(rows[step] for rows in values[carried:]))
+            outputs = body(*arrays[:fixed], *carry, *(rows[step] for rows in arrays[carried:]))
             carry, stacked[step] = outputs[: len(carry)], outputs[len(carry) :]
         return [*carry, *(jnp.stack(rows) for rows in zip(*(stacked[step] for step in steps), strict=True))]
 
@@ -242,7 +242,7 @@ def _unrolled(eqn: Any) -> Any:
 
 
 def _is_half(value: Any) -> bool:
-    """Whether a dtype, or an array's, is a floating type narrower than float32."""
+    """Tells if a dtype, or an array's, is a floating type narrower than float32."""
     dtype = getattr(value, "dtype", value)
     try:
         return bool(jnp.issubdtype(dtype, jnp.floating)) and jnp.dtype(dtype).itemsize < 4
@@ -251,7 +251,7 @@ def _is_half(value: Any) -> bool:
 
 
 def _has_halves(jaxpr: Any) -> bool:
-    """Whether any value of an open jaxpr, or of those inside it, is of a half type."""
+    """Tells if any value of an open jaxpr, or of those inside it, is of a half type."""
     for eqn in jaxpr.eqns:
         inner = (getattr(sub, "jaxpr", sub) for sub in jex.jaxprs_in_params(eqn.params))
         if any(_is_half(atom.aval) for atom in eqn.outvars) or any(map(_has_halves, inner)):
@@ -262,10 +262,10 @@ def _has_halves(jaxpr: Any) -> bool:
 def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
     """Evaluates a jaxpr with float32 in place of half types; what loops and branches compute keeps them."""
     consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
-    values = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True))
+    arrays = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True))
 
     def read(atom: Any) -> jax.Array:
-        return _wide(atom.val) if isinstance(atom, jex.Literal) else values[atom]
+        return _wide(atom.val) if isinstance(atom, jex.Literal) else arrays[atom]
 
     for eqn in jaxpr.eqns:
         operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
@@ -279,7 +279,7 @@ def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
             params = {key: jnp.dtype(jnp.float32) if _is_half(value) else value for key, value in eqn.params.items()}
             outputs = eqn.primitive.bind(*operands, **params)
             outputs = outputs if eqn.primitive.multiple_results else [outputs]
-        values.update(zip(eqn.outvars, outputs, strict=True))
+        arrays.update(zip(eqn.outvars, outputs, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 

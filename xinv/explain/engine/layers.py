@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv.explain.engine.graph import Equation, Graph, Slot, evaluate
+from xinv.explain.engine.graph import Equation, Graph, Value, evaluate
 from xinv.explain.engine.primitives import (
     POOLING,
     REARRANGING,
@@ -49,7 +49,7 @@ class Layer(NamedTuple):
 
 
 class _Surroundings(NamedTuple):
-    """What is known of a graph where its layers are looked for.
+    """Facts about a graph, for the search for its layers.
 
     Attributes:
       graph: the graph.
@@ -60,10 +60,10 @@ class _Surroundings(NamedTuple):
     """
 
     graph: Graph
-    readers: dict[Slot, list[Equation]]
-    makers: dict[Slot, Equation]
-    positive: set[Slot]
-    normalised: frozenset[Slot]
+    readers: dict[Value, list[Equation]]
+    makers: dict[Value, Equation]
+    positive: set[Value]
+    normalised: frozenset[Value]
 
 
 Axes = dict[int, int]
@@ -71,25 +71,25 @@ Axes = dict[int, int]
 
 
 def is_layer(equation: Equation) -> bool:
-    """Whether it weighs one value that depends on the input by weights that somebody learned."""
-    constants = [slot for slot in equation.inputs if slot.constant is not None]
+    """Tells if the equation weighs one value that depends on the input by learned weights."""
+    constants = [value for value in equation.inputs if value.constant is not None]
     return equation.name in WEIGHTED and len(constants) == 1 and not constants[0].literal
 
 
-def layered(graph: Graph, normalised: frozenset[Slot] = frozenset()) -> Graph:
+def layered(graph: Graph, normalised: frozenset[Value] = frozenset()) -> Graph:
     """Each weighted equation and what shifts and scales it as one equation "layer", with `params["layer"]`.
 
     What follows it channel by channel is part of it, also behind a change of shape; and what comes before it, unless
     that reaches back to the image (a standardisation) or belongs to one of the `normalised` values.
     """
-    readers: dict[Slot, list[Equation]] = {}
+    readers: dict[Value, list[Equation]] = {}
     for equation in graph.equations:
-        for slot in equation.inputs:
-            readers.setdefault(slot, []).append(equation)
-    makers = {slot: equation for equation in graph.equations for slot in equation.outputs}
+        for value in equation.inputs:
+            readers.setdefault(value, []).append(equation)
+    makers = {value: equation for equation in graph.equations for value in equation.outputs}
     around = _Surroundings(graph, readers, makers, _positive(graph), normalised)
-    after: set[Slot] = set()
-    replaced: dict[Slot, Equation | None] = {}
+    after: set[Value] = set()
+    replaced: dict[Value, Equation | None] = {}
     for equation in graph.equations:
         if is_layer(equation):
             replaced |= _layer(equation, around, after, replaced)
@@ -100,9 +100,9 @@ def layered(graph: Graph, normalised: frozenset[Slot] = frozenset()) -> Graph:
 
 
 def _layer(
-    equation: Equation, around: _Surroundings, after: set[Slot], replaced: dict[Slot, Equation | None]
-) -> dict[Slot, Equation | None]:
-    """Which equations, by their first output, a layer stands for: the last becomes it, the others vanish."""
+    equation: Equation, around: _Surroundings, after: set[Value], replaced: dict[Value, Equation | None]
+) -> dict[Value, Equation | None]:
+    """Maps equations, by their first output, to the layer in their place: the last becomes it, the others vanish."""
     number = 0 if equation.inputs[0].constant is None else 1
     value, kernel = equation.inputs[number], equation.inputs[1 - number].constant
     outputs, inputs = _channels(equation, number)
@@ -147,19 +147,19 @@ def _channels(equation: Equation, number: int) -> tuple[Axes, Axes]:
     contracted, batched = dimensions
     count, other = len(batched[0]), 1 - number
     shared = dict(zip(batched[number], batched[other], strict=True))
-    ranks = [len(slot.shape) for slot in equation.inputs]
+    ranks = [len(value.shape) for value in equation.inputs]
     free = [sorted({*range(rank)} - {*contracted[side], *batched[side]}) for side, rank in enumerate(ranks)]
     start = count + (len(free[0]) if other == 1 else 0)
     outputs = dict(enumerate(batched[other])) | {start + place: axis for place, axis in enumerate(free[other])}
     return outputs, shared | dict(zip(contracted[number], contracted[other], strict=True))
 
 
-def _after(slot: Slot, axes: Axes, around: _Surroundings) -> tuple[list[Equation], Axes]:
-    """The steps after `slot` that shift, scale and move its channels and have no other reader between them."""
+def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equation], Axes]:
+    """The steps after `value` that shift, scale and move its channels and have no other reader between them."""
     chain: list[Equation] = []
     length, kept, shifted = 0, axes, False
-    while slot is not around.graph.output and len(around.readers.get(slot, [])) == 1:
-        (step,) = around.readers[slot]
+    while value is not around.graph.output and len(around.readers.get(value, [])) == 1:
+        (step,) = around.readers[value]
         if _shifts_or_scales(step, axes):
             chain.append(step)
             # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard sigmoid.
@@ -173,27 +173,27 @@ def _after(slot: Slot, axes: Axes, around: _Surroundings) -> tuple[list[Equation
                 break
             chain.append(step)
             axes = moved
-        (slot,) = step.outputs
+        (value,) = step.outputs
     return chain[:length], kept
 
 
 def _before(
-    slot: Slot, axes: Axes, around: _Surroundings, replaced: dict[Slot, Equation | None]
-) -> tuple[Slot, list[Equation]]:
+    value: Value, axes: Axes, around: _Surroundings, replaced: dict[Value, Equation | None]
+) -> tuple[Value, list[Equation]]:
     """The value that a layer's input is shifted, scaled and moved from, channel by channel, and the steps."""
     chain: list[Equation] = []
-    read, start, length, varying = slot, slot, 0, frozenset(axes)
-    while slot in around.makers and slot not in replaced and slot not in around.normalised:
-        step = around.makers[slot]
+    read, start, length, varying = value, value, 0, frozenset(axes)
+    while value in around.makers and value not in replaced and value not in around.normalised:
+        step = around.makers[value]
         scales = _shifts_or_scales(step, varying)
         moved = varying if scales else _moved_back(step, varying)
         if moved is None:
             break
         chain.append(step)
-        varying, (slot,) = moved, dependent(step.inputs)
+        varying, (value,) = moved, dependent(step.inputs)
         # Numbers that nobody learned, as that of a mean, belong to what they scale.
         if scales and not all(operand.literal for operand in step.inputs if operand.constant is not None):
-            start, length = slot, len(chain)
+            start, length = value, len(chain)
     return (start, chain[:length][::-1]) if start not in around.normalised else (read, [])
 
 
@@ -201,24 +201,24 @@ _AFFINE = frozenset({"add", "div", "mul", "neg", "sub"})
 
 
 def _shifts_or_scales(equation: Equation, axes: Iterable[int]) -> bool:
-    """Whether it is an affine function of each channel."""
+    """Tells if the equation is an affine function of each channel."""
     if equation.name in STILL and equation.inputs[0].shape == equation.outputs[0].shape:
         return False
     if equation.name not in _AFFINE or not is_unary(equation):
         return False
     if equation.name == "div" and equation.inputs[1].constant is None:
         return False
-    constants = [slot for slot in equation.inputs if slot.constant is not None]
-    return all(_varies(slot) <= set(axes) for slot in constants) and len(equation.inputs) == len(constants) + 1
+    constants = [value for value in equation.inputs if value.constant is not None]
+    return all(_varies(value) <= set(axes) for value in constants) and len(equation.inputs) == len(constants) + 1
 
 
-def _varies(slot: Slot) -> set[int]:
+def _varies(value: Value) -> set[int]:
     """The axes along which a value may vary."""
-    return {axis for axis, size in enumerate(slot.shape) if size > 1}
+    return {axis for axis, size in enumerate(value.shape) if size > 1}
 
 
 def _moved(equation: Equation, axes: Axes) -> Axes | None:
-    """Where the axes are after an equation that changes nothing but the shape; None after any other."""
+    """Moves axes past an equation that changes nothing but the shape; None for any other."""
     if equation.name not in STILL | SHAPING:
         return None
     if len(equation.inputs) != 1:
@@ -236,7 +236,7 @@ def _moved(equation: Equation, axes: Axes) -> Axes | None:
 
 
 def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | None:
-    """Which axes, before an equation that moves values or pads with 0, run along `axes` after it."""
+    """Finds the axes before an equation that moves values or pads with 0 that run along `axes` after it."""
     if len(dependent(equation.inputs)) != 1:
         return None
     (value,), new = dependent(equation.inputs), equation.outputs[0].shape
@@ -283,24 +283,24 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _moves(chain: Sequence[Equation]) -> Callable[[jax.Array], jax.Array]:
-    """What a chain does to shapes, without its shifts and scales; what it pads is 0."""
+    """Makes the function by which a chain changes shapes, without its shifts and scales, padding with 0."""
     steps = [step for step in chain if step.name not in _AFFINE]
 
-    def move(value: jax.Array) -> jax.Array:
+    def move(array: jax.Array) -> jax.Array:
         for step in steps:
-            (value,) = step.evaluate(*(value if slot.constant is None else slot.constant for slot in step.inputs))
-        return value
+            (array,) = step.evaluate(*(array if value.constant is None else value.constant for value in step.inputs))
+        return array
 
     return move
 
 
-def _scale_and_shift(slot: Slot, chain: Sequence[Equation]) -> tuple[jax.Array, jax.Array]:
-    """What a chain multiplies `slot` by, and adds, both of its output's shape; the scale is 0 where it pads."""
+def _scale_and_shift(value: Value, chain: Sequence[Equation]) -> tuple[jax.Array, jax.Array]:
+    """Returns the scale and the shift of a chain on `value`, in its output's shape; the scale of padding is 0."""
 
-    def run(value: jax.Array) -> jax.Array:
-        return evaluate(chain, {slot: value})[chain[-1].outputs[0]]
+    def run(array: jax.Array) -> jax.Array:
+        return evaluate(chain, {value: array})[chain[-1].outputs[0]]
 
-    zeros = jnp.zeros(slot.shape, slot.dtype)
+    zeros = jnp.zeros(value.shape, value.dtype)
     shift, scale = jax.jvp(run, (zeros,), (zeros + 1,))
     return scale, shift
 
@@ -328,16 +328,16 @@ def _scaled_inputs(equation: Equation, kernel: jax.Array, scale: jax.Array, axes
     return kernel * jnp.expand_dims(of_outputs, [axis for axis in range(kernel.ndim) if axis not in order])
 
 
-def _positive(graph: Graph) -> set[Slot]:
+def _positive(graph: Graph) -> set[Value]:
     """Values known at trace time to be nowhere negative: ReLUs, and what only moves, pools or adds such values."""
-    found: set[Slot] = set()
+    found: set[Value] = set()
     for equation in graph.equations:
-        rectified = equation.name == "max" and any(slot.is_all(0) for slot in equation.inputs)
-        kept = equation.name in KEEPING and all(slot in found or _nowhere_negative(slot) for slot in equation.inputs)
+        rectified = equation.name == "max" and any(value.is_all(0) for value in equation.inputs)
+        kept = equation.name in KEEPING and all(value in found or _nowhere_negative(value) for value in equation.inputs)
         if rectified or kept:
             found.update(equation.outputs)
     return found
 
 
-def _nowhere_negative(slot: Slot) -> bool:
-    return slot.static and bool(np.all(np.asarray(slot.constant) >= 0))
+def _nowhere_negative(value: Value) -> bool:
+    return value.static and bool(np.all(np.asarray(value.constant) >= 0))

@@ -1,4 +1,4 @@
-"""Where the image's rows and columns are in each value of a model, and which part of a value the output reads.
+"""Layouts: the image's rows and columns in each value of a model, and the part of a value that the output reads.
 
 Both follow from shapes alone. `layouts` walks forward: convolutions, pooling, reshapes into patches or tokens and
 transposes move rows and columns to other axes. `needs` walks backward: where only a class token is read, no other is.
@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from xinv.explain.engine.graph import Equation, Graph, Slot, inside
+from xinv.explain.engine.graph import Equation, Graph, Value, inside
 from xinv.explain.engine.layers import same_axis
 from xinv.explain.engine.primitives import RESHAPING, is_pointwise
 
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many positions that are."""
+        """Number of positions."""
         return math.prod(factor.size for factor in self.factors)
 
 
@@ -42,7 +42,7 @@ Box = tuple[tuple[int, int], ...]
 """For each axis, the first position and the one after the last."""
 
 
-def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None) -> dict[Slot, Layout]:
+def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None) -> dict[Value, Layout]:
     """The layout of each value that has one, in a graph of an image [H,W,C].
 
     Args:
@@ -51,14 +51,14 @@ def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None =
       tokens: rows and columns of the patches, which are the last tokens of values [1,T,C] of unknown layout.
     """
     rows, columns = (Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False))
-    found: dict[Slot, Layout] = {graph.input: (rows, columns, None)}
+    found: dict[Value, Layout] = {graph.input: (rows, columns, None)}
     for equation in graph.equations:
-        slot = equation.outputs[0]
+        value = equation.outputs[0]
         layout = _forward(equation, found)
-        if tokens and (layout is None or not any(layout)) and len(slot.shape) == 3:
-            layout = _given(slot.shape, tokens)
+        if tokens and (layout is None or not any(layout)) and len(value.shape) == 3:
+            layout = _given(value.shape, tokens)
         if layout is not None and any(layout):
-            found[slot] = tuple(span if size > 1 else None for span, size in zip(layout, slot.shape, strict=True))
+            found[value] = tuple(span if size > 1 else None for span, size in zip(layout, value.shape, strict=True))
     return found
 
 
@@ -68,17 +68,17 @@ def _given(shape: Sequence[int], tokens: tuple[int, int]) -> Layout | None:
     return (None, Span(extra, factors), None) if 0 <= extra <= 8 else None
 
 
-def _forward(equation: Equation, found: Mapping[Slot, Layout]) -> Layout | None:
+def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None:
     """The layout of an equation's output."""
     name, params, (output, *_) = equation.name, equation.params, equation.outputs
-    ours = [found.get(slot, (None,) * len(slot.shape)) for slot in equation.inputs]
-    if not any(slot in found for slot in equation.inputs):
+    ours = [found.get(value, (None,) * len(value.shape)) for value in equation.inputs]
+    if not any(value in found for value in equation.inputs):
         return None
     convolution = next((e for e in (equation, *inside(equation)) if e.name in CONVOLVING), None)
     if convolution is not None:
         return _convolved(convolution, ours[0], output.shape)
     if is_pointwise(equation) or name in ("cumsum", "cummax", "cumprod", "linear", "sort"):
-        same = [layout for layout, slot in zip(ours, equation.inputs, strict=True) if slot.shape == output.shape]
+        same = [layout for layout, value in zip(ours, equation.inputs, strict=True) if value.shape == output.shape]
         return tuple(_agreed(spans) for spans in zip(*same, strict=True)) if same else None
     if name == "transpose":
         return tuple(ours[0][axis] for axis in params["permutation"])
@@ -156,11 +156,11 @@ def _convolved(convolution: Equation, layout: Layout, shape: Sequence[int]) -> L
 def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
     along, start = equation.params["dimension"], 0
     placed: list[Span] = []
-    for layout, slot in zip(ours, equation.inputs, strict=True):
+    for layout, value in zip(ours, equation.inputs, strict=True):
         span = layout[along]
         if span is not None:
             placed.append(span._replace(start=span.start + start))
-        start += slot.shape[along]
+        start += value.shape[along]
     spans = [_agreed(spans) for spans in zip(*ours, strict=True)]
     spans[along] = placed[0] if len(placed) == 1 else None
     return tuple(spans)
@@ -274,39 +274,39 @@ def grid(layout: Layout | None) -> Grid | None:
 
 
 class Needs(NamedTuple):
-    """What the output of a graph reads.
+    """The parts of a graph's values that its output reads.
 
     Attributes:
       of: the part of each value.
       by: the part of each value that each equation reads, by the equation's number and the operand's.
     """
 
-    of: dict[Slot, Box]
+    of: dict[Value, Box]
     by: dict[tuple[int, int], Box]
 
 
 def needs(graph: Graph) -> Needs:
-    """What the output of a graph may depend on; by shapes, not by numbers: a part is left out if it cannot matter."""
+    """Finds the parts that the output of a graph may depend on; by shapes, not numbers: others cannot matter."""
     found = Needs({graph.output: _whole(graph.output)}, {})
     for number, equation in reversed(list(enumerate(graph.equations))):
-        boxes = [(slot, found.of[slot]) for slot in equation.outputs if slot in found.of]
-        for place, slot in enumerate(equation.inputs):
-            if not boxes or slot.constant is not None:
+        boxes = [(value, found.of[value]) for value in equation.outputs if value in found.of]
+        for place, value in enumerate(equation.inputs):
+            if not boxes or value.constant is not None:
                 continue
-            box = _backward(equation, place, boxes[0][1]) if len(boxes) == 1 else _whole(slot)
+            box = _backward(equation, place, boxes[0][1]) if len(boxes) == 1 else _whole(value)
             if box is not None and all(low < high for low, high in box):
                 found.by[number, place] = box
-                found.of[slot] = _union(found.of[slot], box) if slot in found.of else box
+                found.of[value] = _union(found.of[value], box) if value in found.of else box
     return found
 
 
 def covers(box: Box, pairs: Iterable[tuple[int, Span]]) -> bool:
-    """Whether a part of a value has any of the positions that these axes count."""
+    """Tells if a part of a value has any of the positions that these axes count."""
     return all(box[axis][0] < span.start + span.length and span.start < box[axis][1] for axis, span in pairs)
 
 
-def _whole(slot: Slot) -> Box:
-    return tuple((0, size) for size in slot.shape)
+def _whole(value: Value) -> Box:
+    return tuple((0, size) for size in value.shape)
 
 
 def _union(one: Box, other: Box) -> Box:
@@ -314,9 +314,9 @@ def _union(one: Box, other: Box) -> Box:
 
 
 def _backward(equation: Equation, place: int, box: Box) -> Box | None:
-    """What an equation reads of its operand for that part of its output; None for nothing."""
-    name, params, slot = equation.name, equation.params, equation.inputs[place]
-    old, new = slot.shape, equation.outputs[0].shape
+    """Finds the part of an operand that an equation reads for `box` of its output; None for nothing."""
+    name, params, value = equation.name, equation.params, equation.inputs[place]
+    old, new = value.shape, equation.outputs[0].shape
     if is_pointwise(equation) and len(old) == len(new):
         return tuple(side if size > 1 else (0, 1) for side, size in zip(box, old, strict=True))
     if name == "transpose":
@@ -347,12 +347,12 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
         return tuple((0, size) if axis in params["axes"] else next(sides) for axis, size in enumerate(old))
     if name == "dot_general":
         return _of_product(equation, place, box)
-    return _whole(slot)
+    return _whole(value)
 
 
 def _of_product(equation: Equation, place: int, box: Box) -> Box:
     contracted, batched = equation.params["dimension_numbers"]
-    ranks = [len(slot.shape) for slot in equation.inputs]
+    ranks = [len(value.shape) for value in equation.inputs]
     free = [
         [axis for axis in range(rank) if axis not in (*contracted[side], *batched[side])]
         for side, rank in enumerate(ranks)

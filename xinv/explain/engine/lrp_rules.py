@@ -1,6 +1,6 @@
-"""How a weighted layer z = Σ x·w + b shares its relevance among its inputs: one function per LRP rule.
+"""LRP rules, one function each: how a weighted layer z = Σ x·w + b hands its relevance to its inputs.
 
-Each is `share(layer, x, relevance at z, epsilon) -> relevance at x`, as defined in Montavon et al. 2019 (table 10.1)
+Each is `rule(layer, x, relevance at z, epsilon) -> relevance at x`, as defined in Montavon et al. 2019 (table 10.1)
 and in zennit, with which the tests compare them. p⁺ and p⁻ are the positive and negative parts of p.
 """
 
@@ -24,18 +24,18 @@ def stabilised(z: jax.Array, epsilon: float) -> jax.Array:
 
 def epsilon(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """x·w / z."""
-    return _share(layer, relevance, [(1, x, layer.kernel)], layer.bias, epsilon)
+    return _redistribute(layer, relevance, [(1, x, layer.kernel)], layer.bias, epsilon)
 
 
 def zplus(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """(x·w)⁺ / Σ(x·w)⁺."""
     terms, bias = _signed(layer, x, True)
-    return _share(layer, relevance, terms, bias, epsilon)
+    return _redistribute(layer, relevance, terms, bias, epsilon)
 
 
 def alpha_beta(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, alpha: float = 2.0) -> jax.Array:
     """α (x·w)⁺ / Σ(x·w)⁺ - β (x·w)⁻ / Σ(x·w)⁻, with β = α - 1."""
-    parts = [_share(layer, relevance, *_signed(layer, x, positive), epsilon) for positive in (True, False)]
+    parts = [_redistribute(layer, relevance, *_signed(layer, x, positive), epsilon) for positive in (True, False)]
     return alpha * parts[0] - (alpha - 1) * parts[1]
 
 
@@ -45,18 +45,18 @@ def gamma(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, gamm
     for positive, chosen in (True, z > 0), (False, z < 0):
         terms, bias = _signed(layer, x, positive)
         terms = [(1, part, layer.kernel + gamma * kernel) for _, part, kernel in terms]
-        result += _share(layer, jnp.where(chosen, relevance, 0), terms, layer.bias + gamma * bias, epsilon)
+        result += _redistribute(layer, jnp.where(chosen, relevance, 0), terms, layer.bias + gamma * bias, epsilon)
     return result
 
 
 def flat(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """The same for all inputs of an output."""
-    return _share(layer, relevance, [(1, jnp.ones_like(x), jnp.ones_like(layer.kernel))], 0, epsilon)
+    return _redistribute(layer, relevance, [(1, jnp.ones_like(x), jnp.ones_like(layer.kernel))], 0, epsilon)
 
 
 def w2(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """w² / Σ w²."""
-    return _share(layer, relevance, [(1, jnp.ones_like(x), layer.kernel**2)], layer.bias**2, epsilon)
+    return _redistribute(layer, relevance, [(1, jnp.ones_like(x), layer.kernel**2)], layer.bias**2, epsilon)
 
 
 def zbox(
@@ -68,12 +68,12 @@ def zbox(
     terms = [(1, x, layer.kernel)]
     for (end, kernel), zero in zip(ends, known_zero, strict=True):
         terms += [] if zero else [(-1, jnp.broadcast_to(end, x.shape).astype(x.dtype), kernel)]
-    return _share(layer, relevance, terms, 0, epsilon)
+    return _redistribute(layer, relevance, terms, 0, epsilon)
 
 
 def zplus_ones(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """w⁺ / Σ w⁺: z⁺ on an input of ones (the first layer of Jeong et al. 2022)."""
-    return _share(layer, relevance, [(1, jnp.ones_like(x), jnp.maximum(layer.kernel, 0))], 0, epsilon)
+    return _redistribute(layer, relevance, [(1, jnp.ones_like(x), jnp.maximum(layer.kernel, 0))], 0, epsilon)
 
 
 def _signed(layer: Layer, x: jax.Array, positive: bool) -> tuple[list[Term], jax.Array]:
@@ -85,7 +85,7 @@ def _signed(layer: Layer, x: jax.Array, positive: bool) -> tuple[list[Term], jax
     return [*terms, (1, jnp.minimum(x, 0), opposite(layer.kernel, 0))], same(layer.bias, 0)
 
 
-def _share(
+def _redistribute(
     layer: Layer, relevance: jax.Array, terms: Sequence[Term], bias: jax.Array | float, epsilon: float
 ) -> jax.Array:
     """Σ over terms of c·x·∂z/∂x·relevance/z, where z = Σ c·x·w + b."""
@@ -95,4 +95,4 @@ def _share(
     return sum(factor * x * pull(share)[0] for (factor, x, _), (_, pull) in zip(terms, products, strict=True))
 
 
-SHARES = {rule.__name__: rule for rule in (epsilon, zplus, alpha_beta, gamma, flat, w2, zbox, zplus_ones)}
+RULES = {rule.__name__: rule for rule in (epsilon, zplus, alpha_beta, gamma, flat, w2, zbox, zplus_ones)}

@@ -1,4 +1,4 @@
-"""How much fits in memory at once: chosen here from the traced program, not by the user."""
+"""Memory: the size of a batch or chunk, chosen from the traced program, not by the user."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -58,7 +58,7 @@ class Traced:
         return max(1, _peak(jaxpr, jaxpr.invars[: self._rows]))
 
     def fitting(self) -> int:
-        """How many rows may be taken at once, at least 1."""
+        """Returns the number of rows that may be taken at once, at least 1."""
         return max(1, budget() // self.peak())
 
 

@@ -1,10 +1,10 @@
-"""What kind of function each equation is of the values that depend on the input, and graphs rewritten by kind."""
+"""Kinds of equations, as functions of the values that depend on the input, and graphs rewritten by kind."""
 
 from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, evaluate, inside
 
 _POINTWISE = """
   abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos
@@ -41,32 +41,32 @@ _DATA = {
 }
 
 
-def dependent(slots: Iterable[Slot]) -> list[Slot]:
+def dependent(values: Iterable[Value]) -> list[Value]:
     """Those that depend on the input."""
-    return [slot for slot in slots if slot.constant is None]
+    return [value for value in values if value.constant is None]
 
 
 def is_pointwise(equation: Equation) -> bool:
-    """Whether the output at a position depends on the inputs at that position alone."""
+    """Tells if the output at a position depends on the inputs at that position alone."""
     if equation.name in CUSTOM:
         return all(inner.name in POINTWISE for inner in inside(equation))
     return equation.name in POINTWISE
 
 
 def is_unary(equation: Equation) -> bool:
-    """Whether it is a function of one value, position by position."""
+    """Tells if the equation is a function of one value, position by position."""
     values = dependent(equation.inputs)
     return len(values) == 1 and is_pointwise(equation) and values[0].shape == equation.outputs[0].shape
 
 
 def is_rearranging(equation: Equation) -> bool:
-    """Whether each of its outputs is plus or minus one element of its inputs, always the same one, or a constant."""
+    """Tells if each output is plus or minus one element of the inputs, always the same one, or a constant."""
     data = equation.inputs[_DATA.get(equation.name, slice(None))]
     return equation.name in REARRANGING and len(dependent(data)) == len(dependent(equation.inputs))
 
 
 def is_linear(equation: Equation) -> bool:
-    """Whether it is linear, up to a constant, in what depends on the input."""
+    """Tells if the equation is linear, up to a constant, in its inputs that are no constants."""
     if equation.name in WEIGHTED | {"mul"}:
         return len(dependent(equation.inputs)) == 1
     if equation.name == "div":
@@ -75,8 +75,8 @@ def is_linear(equation: Equation) -> bool:
 
 
 def is_fixed(equation: Equation) -> bool:
-    """Whether it is linear with coefficients that nobody learned: a sum, a mean, an interpolation."""
-    learned = [slot for slot in equation.inputs if slot.constant is not None and not slot.literal]
+    """Tells if the equation is linear with coefficients that are not learned: a sum, a mean, an interpolation."""
+    learned = [value for value in equation.inputs if value.constant is not None and not value.literal]
     return is_linear(equation) and not learned
 
 
@@ -88,7 +88,7 @@ def fused(graph: Graph) -> Graph:
     x - mean(x), are one "linear" equation. Equal equations of equal inputs are one.
     """
     graph = _once(graph)
-    position: dict[Slot, int] = {}
+    position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
         steps, name = interior(equation, equations, position), "activation"
@@ -103,13 +103,13 @@ def fused(graph: Graph) -> Graph:
 
 def _once(graph: Graph) -> Graph:
     """Without equations that compute what an earlier one has computed."""
-    same: dict[Slot, Slot] = {}
+    same: dict[Value, Value] = {}
     first: dict[tuple, Equation] = {}
     kept = []
     for equation in graph.equations:
-        inputs = tuple(same.get(slot, slot) for slot in equation.inputs)
+        inputs = tuple(same.get(value, value) for value in equation.inputs)
         equation = equation._replace(inputs=inputs)
-        values = tuple(slot if slot.number is None else (slot.number, slot.shape, slot.dtype) for slot in inputs)
+        values = tuple(value if value.number is None else (value.number, value.shape, value.dtype) for value in inputs)
         earlier = equation
         if equation.name in POINTWISE | REARRANGING | {"reduce_max", "reduce_sum"}:
             earlier = first.setdefault((equation.name, repr(equation.params), values), equation)
@@ -131,8 +131,8 @@ def pruned(graph: Graph) -> Graph:
 
 
 def interior(
-    equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]
-) -> tuple[Slot, list[Equation]] | None:
+    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+) -> tuple[Value, list[Equation]] | None:
     """The one value that an equation with several dependent operands is a pointwise function of, and the way there."""
     shape = equation.outputs[0].shape
 
@@ -146,9 +146,9 @@ def interior(
 def joined(
     equation: Equation,
     equations: Sequence[Equation],
-    position: dict[Slot, int],
+    position: dict[Value, int],
     allowed: Callable[[Equation], bool],
-) -> tuple[Slot, list[Equation]] | None:
+) -> tuple[Value, list[Equation]] | None:
     """The one value that several operands of an equation come from, and the steps there, all of them `allowed`.
 
     Args:
@@ -161,7 +161,7 @@ def joined(
     if len(dependent(equation.inputs)) < 2 or not allowed(equation):
         return None
     while len(frontier) > 1:
-        latest = max(frontier, key=lambda slot: position.get(slot, -1))
+        latest = max(frontier, key=lambda value: position.get(value, -1))
         number = position.get(latest, -1)
         if number < 0 or not allowed(equations[number]):
             return None
@@ -172,12 +172,12 @@ def joined(
     return root, [equations[number] for number in sorted(found)]
 
 
-def stretch(name: str, equation: Equation, root: Slot, inner: Sequence[Equation]) -> Equation:
+def stretch(name: str, equation: Equation, root: Value, inner: Sequence[Equation]) -> Equation:
     """The steps from `root` to the outputs of `equation` as one equation."""
     steps = [*inner, equation]
 
-    def run(value: jax.Array) -> list[jax.Array]:
-        values = evaluate(steps, {root: value})
-        return [values[slot] for slot in equation.outputs]
+    def run(array: jax.Array) -> list[jax.Array]:
+        arrays = evaluate(steps, {root: array})
+        return [arrays[value] for value in equation.outputs]
 
     return Equation(name, {}, (root,), equation.outputs, run)

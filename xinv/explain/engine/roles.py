@@ -1,4 +1,4 @@
-"""What values are for, told from how they are computed: the scale of a normalisation, a gate, a softmax.
+"""Roles of values, inferred from their equations: the scale of a normalisation, a gate, a softmax.
 
 A primitive does not tell: `max(0, x)` is a ReLU of a signal and a guard of a variance, `exp` an activation or half a
 softmax. Values have roles, and rules ask for them.
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Slot, evaluate, inside
+from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, evaluate, inside
 from xinv.explain.engine.primitives import (
     REARRANGING,
     WEIGHTED,
@@ -35,31 +35,31 @@ _SHIFTING = (
 _LOGARITHM = frozenset({"abs", "add", "exp", "log", "reduce_sum"}) | _SHIFTING
 
 
-def spreads(equations: Iterable[Equation]) -> set[Slot]:
+def spreads(equations: Iterable[Equation]) -> set[Value]:
     """Sums of squares or of absolute values, and what is computed of such alone: variances, norms, energies."""
-    even: set[Slot] = set()  # squares, summed or not
-    summed: set[Slot] = set()
+    even: set[Value] = set()  # squares, summed or not
+    summed: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
         if _is_even(equation):
             even.update(equation.outputs)
             if equation.name in WEIGHTED or summed.intersection(values):
                 summed.update(equation.outputs)
-        elif values and all(slot in even for slot in values) and (_keeps(equation) or is_fixed(equation)):
+        elif values and all(value in even for value in values) and (_keeps(equation) or is_fixed(equation)):
             even.update(equation.outputs)
             if equation.name in REDUCING | WEIGHTED | {"linear"} or summed.intersection(values):
                 summed.update(equation.outputs)
     return summed
 
 
-def scales(equations: Iterable[Equation]) -> set[Slot]:
-    """What normalisations multiply or divide by: roots of spreads, and what is computed of such alone."""
+def scales(equations: Iterable[Equation]) -> set[Value]:
+    """Finds the factors and divisors of normalisations: roots of spreads, and values computed of these alone."""
     equations = list(equations)
     spread, found = spreads(equations), set()
     for equation in equations:
         values = dependent(equation.inputs)
-        root = equation.name in ROOTS and all(slot in spread for slot in values)
-        made = all(slot in spread | found for slot in values) and found.intersection(values) and _keeps(equation)
+        root = equation.name in ROOTS and all(value in spread for value in values)
+        made = all(value in spread | found for value in values) and found.intersection(values) and _keeps(equation)
         if values and (root or made):
             found.update(equation.outputs)
     # Dividing by a spread itself normalises too: x / sum |x|.
@@ -67,7 +67,7 @@ def scales(equations: Iterable[Equation]) -> set[Slot]:
 
 
 def _is_even(equation: Equation) -> bool:
-    """Whether it is the square or the absolute value of something."""
+    """Tells if the equation is a square or an absolute value."""
     if equation.name == "integer_pow":
         return equation.params["y"] % 2 == 0
     if equation.name == "pow" and equation.inputs[1].number is not None:
@@ -81,9 +81,9 @@ def _keeps(equation: Equation) -> bool:
     return equation.name in REDUCING or is_rearranging(equation) or is_pointwise(equation)
 
 
-def normalised(equations: Iterable[Equation], held: set[Slot]) -> set[Slot]:
-    """What normalisations give before they shift it: products with a scale, and what scales or moves such."""
-    found: set[Slot] = set()
+def normalised(equations: Iterable[Equation], held: set[Value]) -> set[Value]:
+    """Finds the results of normalisations before their shift: products with a scale, also scaled or moved."""
+    found: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
         scaled = is_held(equation, held) is not None
@@ -93,8 +93,8 @@ def normalised(equations: Iterable[Equation], held: set[Slot]) -> set[Slot]:
     return found
 
 
-def is_held(equation: Equation, held: set[Slot]) -> int | None:
-    """Which operand of a product or quotient is a signal that a held scale multiplies; None where none is."""
+def is_held(equation: Equation, held: set[Value]) -> int | None:
+    """Finds the operand of a product or quotient, a signal that a held scale multiplies; None without one."""
     if equation.name not in ("mul", "div") or len(dependent(equation.inputs)) != 2:
         return None
     left, right = equation.inputs
@@ -105,7 +105,7 @@ def is_held(equation: Equation, held: set[Slot]) -> int | None:
 
 def softmaxes(graph: Graph) -> Graph:
     """Each softmax and log_softmax as one equation of that name; the axes it sums over are `params["axes"]`."""
-    position: dict[Slot, int] = {}
+    position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
         found = _softmax(equation, equations, position) or _log_softmax(equation, equations, position)
@@ -114,7 +114,7 @@ def softmaxes(graph: Graph) -> Graph:
     return graph._replace(equations=tuple(equations))
 
 
-def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]) -> Equation | None:
+def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[Value, int]) -> Equation | None:
     """exp(x) / Σ exp(x), with or without the maximum subtracted before; or exp(log_softmax(x))."""
     if equation.name == "exp":
         place = position.get(equation.inputs[0])
@@ -137,7 +137,7 @@ def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[S
     known = all(step.outputs[0].shape == root.shape and is_rearranging(step) for step in before)
     known &= all(is_rearranging(step) or _inverts(step) or _guards(step) for step in after)
     numerators = equation.inputs[:1] if equation.name == "div" else equation.inputs
-    known &= bool({root, *(slot for step in before for slot in step.outputs)}.intersection(numerators))
+    known &= bool({root, *(value for step in before for value in step.outputs)}.intersection(numerators))
     if not known or inverted != (equation.name == "mul"):
         return None
     start, shift = _shifted(exponential.inputs[0], equations, position)
@@ -146,53 +146,53 @@ def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[S
 
 
 def _exponential(
-    slot: Slot, equations: Sequence[Equation], position: dict[Slot, int]
+    value: Value, equations: Sequence[Equation], position: dict[Value, int]
 ) -> tuple[Equation | None, list[Equation]]:
     """The exponential that a value is, but for masks, and the masks."""
     masks: list[Equation] = []
-    while slot in position:
-        step = equations[position[slot]]
+    while value in position:
+        step = equations[position[value]]
         if step.name == "exp":
             return step, masks[::-1]
-        if not is_rearranging(step) or step.outputs[0].shape != slot.shape or len(dependent(step.inputs)) != 1:
+        if not is_rearranging(step) or step.outputs[0].shape != value.shape or len(dependent(step.inputs)) != 1:
             break
         masks.append(step)
-        (slot,) = dependent(step.inputs)
+        (value,) = dependent(step.inputs)
     return None, []
 
 
 def _inverts(step: Equation) -> bool:
-    """Whether it is 1/x."""
+    """Tells if the equation is 1/x."""
     if step.name == "integer_pow":
         return step.params["y"] == -1
     return step.name == "div" and step.inputs[0].is_all(1)
 
 
 def _guards(step: Equation) -> bool:
-    """Whether it keeps a sum from 0 by a small number that nobody learned."""
-    numbers = [slot.number for slot in step.inputs if slot.constant is not None]
+    """Tells if the equation keeps a sum from 0 by a small number that is not learned."""
+    numbers = [value.number for value in step.inputs if value.constant is not None]
     return step.name in ("add", "max") and all(n is not None and 0 <= n <= _SMALL for n in numbers)
 
 
-def partitions(equations: Iterable[Equation]) -> set[Slot]:
+def partitions(equations: Iterable[Equation]) -> set[Value]:
     """Sums of exponentials, and what is computed of such alone: what a softmax divides by."""
-    exponentials: set[Slot] = set()
-    found: set[Slot] = set()
+    exponentials: set[Value] = set()
+    found: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
         if equation.name == "exp":
             exponentials.update(equation.outputs)
-        elif values and all(slot in exponentials for slot in values):
+        elif values and all(value in exponentials for value in values):
             if equation.name == "reduce_sum":
                 found.update(equation.outputs)
             elif is_rearranging(equation):
                 exponentials.update(equation.outputs)
-        elif values and all(slot in found for slot in values) and equation.name != "log" and _keeps(equation):
+        elif values and all(value in found for value in values) and equation.name != "log" and _keeps(equation):
             found.update(equation.outputs)
     return found
 
 
-def _log_softmax(equation: Equation, equations: Sequence[Equation], position: dict[Slot, int]) -> Equation | None:
+def _log_softmax(equation: Equation, equations: Sequence[Equation], position: dict[Value, int]) -> Equation | None:
     """x - log Σ exp(x), with or without the maximum subtracted."""
     if equation.name != "sub" or len(dependent(equation.inputs)) != 2:
         return None
@@ -206,14 +206,14 @@ def _log_softmax(equation: Equation, equations: Sequence[Equation], position: di
     return stretch(LOG_SOFTMAX, equation, root, [*before, *way[1]])._replace(params={"axes": axes})
 
 
-def _shifted(slot: Slot, equations: Sequence[Equation], position: dict[Slot, int]) -> tuple[Slot, list[Equation]]:
-    """x and the steps to x - max(x), where that is what the slot is; otherwise the slot itself."""
-    if slot not in position or equations[position[slot]].name != "sub":
-        return slot, []
-    last = equations[position[slot]]
+def _shifted(value: Value, equations: Sequence[Equation], position: dict[Value, int]) -> tuple[Value, list[Equation]]:
+    """x and the steps to x - max(x), where that is what the value is; otherwise the value itself."""
+    if value not in position or equations[position[value]].name != "sub":
+        return value, []
+    last = equations[position[value]]
     way = joined(last, equations, position, lambda e: e.name in _SHIFTING)
-    if way is None or way[0].shape != slot.shape or not any(step.name == "reduce_max" for step in way[1]):
-        return slot, []
+    if way is None or way[0].shape != value.shape or not any(step.name == "reduce_max" for step in way[1]):
+        return value, []
     return way[0], [*way[1], last]
 
 
@@ -223,10 +223,10 @@ def headless(graph: Graph) -> Graph:
     Raises:
       InputError: the model ends in probabilities that are computed together, as of [1 - p, p].
     """
-    position = {slot: number for number, equation in enumerate(graph.equations) for slot in equation.outputs}
+    position = {value: number for number, equation in enumerate(graph.equations) for value in equation.outputs}
     frontier, passed = {graph.output}, []
     while True:
-        latest = max(frontier, key=lambda slot: position.get(slot, -1))
+        latest = max(frontier, key=lambda value: position.get(value, -1))
         if latest not in position:
             return _unsquashed(graph, passed)
         step = graph.equations[position[latest]]
@@ -246,7 +246,7 @@ def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
     if any(step.name == "linear" or len(dependent(step.inputs)) != 1 for step in steps):
         raise InputError(
             "the model ends in probabilities that it computes from one another: return its logits, whose relevance or "
-            "multipliers can be told"
+            "multipliers are defined"
         )
     changed = {id(step): step for step in steps if not is_rearranging(step) or step.name == "neg"}
     equations = []
@@ -268,8 +268,8 @@ def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
         found = []
         with jax.ensure_compile_time_eval():
             for number in _POINTS:
-                values = evaluate(last[::-1], {start: np.full(start.shape, number, start.dtype)})
-                found.append(float(np.ravel(values[graph.output])[0]))
+                arrays = evaluate(last[::-1], {start: np.full(start.shape, number, start.dtype)})
+                found.append(float(np.ravel(arrays[graph.output])[0]))
         sigmoid = 1 / (1 + np.exp(-np.array(_POINTS)))
         if np.allclose(found, sigmoid, atol=_SMALL) or np.allclose(found, np.log(sigmoid), atol=_SMALL):
             return _beheaded(graph, last)
@@ -277,22 +277,22 @@ def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
 
 
 def _is_static(step: Equation) -> bool:
-    constants = [slot for slot in step.inputs if slot.constant is not None]
+    constants = [value for value in step.inputs if value.constant is not None]
     alone = step.name != "linear" and len(dependent(step.inputs)) == 1
-    return alone and all(slot.static for slot in constants)
+    return alone and all(value.static for value in constants)
 
 
 class Gates:
     """Ranks values by how much they look like a gate that lets a signal pass, and not like a signal."""
 
     def __init__(self, graph: Graph):
-        self.makers = {slot: equation for equation in graph.equations for slot in equation.outputs}
+        self.makers = {value: equation for equation in graph.equations for value in equation.outputs}
 
-    def rank(self, slot: Slot, shape: Sequence[int]) -> tuple[bool, bool, bool]:
-        """Whether a factor of a product of that shape lies in [0,1], is repeated, is bounded; the first counts most."""
-        repeated = int(np.prod(slot.shape)) < int(np.prod(shape))
+    def rank(self, value: Value, shape: Sequence[int]) -> tuple[bool, bool, bool]:
+        """Tells if a factor of a product of that shape is in [0,1], is repeated, is bounded; the first counts most."""
+        repeated = int(np.prod(value.shape)) < int(np.prod(shape))
         scale, shift = 1.0, 0.0  # from the value that is looked at to the factor
-        while (equation := self.makers.get(slot)) is not None:
+        while (equation := self.makers.get(value)) is not None:
             bounds = (0.0, 1.0) if equation.name in (SOFTMAX, "logistic") else self._bounds(equation)
             if bounds:
                 numbers = [scale * bound + shift for bound in bounds if bound is not None]
@@ -306,8 +306,9 @@ class Gates:
                 break
             one, other = _affine(equation)
             scale, shift = scale * one, scale * other + shift
-            repeated |= int(np.prod(values[0].shape)) < int(np.prod(slot.shape)) and equation.name == "broadcast_in_dim"
-            slot = values[0]
+            larger = int(np.prod(values[0].shape)) < int(np.prod(value.shape))
+            repeated |= larger and equation.name == "broadcast_in_dim"
+            value = values[0]
         return False, repeated, False
 
     def _bounds(self, equation: Equation) -> tuple[float | None, ...]:
@@ -320,7 +321,7 @@ class Gates:
             values = dependent(equation.inputs)
             before = self.makers.get(values[0]) if len(values) == 1 else None
             steps = [step for step in (before, equation) if step is not None]
-        sides = {step.name: slot.number for step in steps for slot in step.inputs if slot.constant is not None}
+        sides = {step.name: value.number for step in steps for value in step.inputs if value.constant is not None}
         return (sides["max"], sides["min"]) if {"max", "min"} <= sides.keys() else ()
 
 
@@ -330,7 +331,7 @@ def _affine(equation: Equation) -> tuple[float, float]:
         return -1.0, 0.0
     if equation.name not in ("mul", "div", "add", "sub"):
         return 1.0, 0.0
-    left, right = (slot.number if slot.constant is not None else None for slot in equation.inputs)
+    left, right = (value.number if value.constant is not None else None for value in equation.inputs)
     number, first = (right, True) if equation.inputs[0].constant is None else (left, False)
     if number is None or (equation.name == "div" and not first):
         return float("nan"), float("nan")

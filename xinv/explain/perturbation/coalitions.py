@@ -13,7 +13,7 @@ from xinv.numbers import is_count
 from xinv.types import Apply, Array, InputError, Variables
 
 Baseline = float | tuple[float, ...] | np.ndarray | str
-"""What an absent superpixel becomes: a number, one per channel, an image [H,W,C] or "mean", its own mean colour."""
+"""Value of an absent superpixel: a number, one per channel, an image [H,W,C] or "mean", its own mean colour."""
 
 
 class Game(NamedTuple):

@@ -21,7 +21,7 @@ Labels = tuple[tuple[int, ...], ...] | np.ndarray
 
 
 class Segmenter(NamedTuple):
-    """How to cut an image into superpixels.
+    """A way to cut an image into superpixels.
 
     Attributes:
       count: `(height, width) -> int`, one more than the largest label.

@@ -59,14 +59,14 @@ def predictor(apply: Apply, variables: Variables, images: jax.ShapeDtypeStruct) 
 
 
 def _pays(equation: Equation) -> bool:
-    """Whether it is a plain 3×3 convolution in float32 with a fixed kernel, large enough to be faster so."""
+    """Tells if the equation is a plain 3×3 convolution in float32 with a fixed kernel, large enough to be faster."""
     if equation.name != "conv_general_dilated" or equation.inputs[1].constant is None:
         return False
     p, numbers, kernel = equation.params, equation.params["dimension_numbers"], equation.inputs[1]
     shape = [kernel.shape[axis] for axis in numbers.rhs_spec]
     plain = all(n == 1 for name in ("window_strides", "lhs_dilation", "rhs_dilation") for n in p[name])
     plain &= p["feature_group_count"] == p["batch_group_count"] == 1 and p["precision"] is None
-    plain &= all(slot.dtype == jnp.float32 for slot in (*equation.inputs, *equation.outputs))
+    plain &= all(value.dtype == jnp.float32 for value in (*equation.inputs, *equation.outputs))
     if not plain or shape[2:] != [TAPS, TAPS] or min(shape[:2]) < LEAST_CHANNELS:
         return False
     outputs = [equation.outputs[0].shape[axis] for axis in numbers.out_spec[2:]]
