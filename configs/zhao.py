@@ -105,8 +105,8 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     shadows = dict(surrogate=config.target.to_dict() | dict(roles=("attack_train",)))
     if data["auxiliary"]:  # whose labels mean nothing to the target: what it answers is learned instead
-        taught = dict(roles=("auxiliary",), teacher=dict(prediction="target", defences=()))
-        shadows["ood_surrogate"] = config.target.to_dict() | taught
+        distilled = dict(roles=("auxiliary",), teacher=dict(prediction="target", defences=()))
+        shadows["ood_surrogate"] = config.target.to_dict() | distilled
     config.shadows = ConfigDict(shadows)
     config.arms = ConfigDict({name: arm for arms in figures(config).values() for name, arm in arms.items()})
     return config

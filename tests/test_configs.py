@@ -1,4 +1,4 @@
-"""The papers' experiments at every size, on black images of the right shapes: each unit passes the rehearsal."""
+"""The papers' experiments at every size, on black images of the right shapes: each unit passes validation."""
 
 import functools
 import importlib
@@ -32,7 +32,7 @@ CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 DIGITS = tuple("0123456789")
 
 
-class RehearsedError(Exception):
+class ValidatedError(Exception):
     """All is right: nothing need be computed."""
 
 
@@ -90,16 +90,16 @@ def _load(text):
         ("gnime", "runlocal-celeba", "defences"),
     ],
 )
-def test_every_unit_passes_the_rehearsal(name, size, chosen, tmp_path, monkeypatch):
+def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):
     def begin(*arguments):
-        raise RehearsedError
+        raise ValidatedError
 
     monkeypatch.setattr(importlib.import_module("xinv.audit.run"), "_load", load)  # the package has the function
     monkeypatch.setattr("xinv.audit.results.begin", begin)
     with store.opened(tmp_path / "stages") as stages:
         for config in units(name, size):
             if re.match(chosen, config["unit"]):
-                with pytest.raises(RehearsedError):
+                with pytest.raises(ValidatedError):
                     audit.run(config, tmp_path / config["unit"], stages)
 
 

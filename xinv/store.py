@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 
 from xinv.types import InputError
 
-_FORMAT = 2
+_FORMAT = 3
 """Part of every hash: raise it when a stage's meaning changes, and old results are no longer used."""
 
 
