@@ -95,10 +95,12 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
         about = {"unit": service.config["unit"], "seed": seed, "stage": stage, "arm": arm.name if arm else stage}
         about |= arm.description() if arm else _NO_ARM
         for name, value in values.items():
-            figure = {"value": float(np.mean(value)), "low": None, "high": None, "examples": np.size(value)}
             if isinstance(value, Estimate):
-                figure = value._asdict() | {"examples": len(arm.guessed(seed).array("guess"))}
-            rows.append(about | {"metric": name} | figure)
+                figure, examples = value._asdict(), len(arm.guessed(seed).array("guess"))
+            else:
+                figure = {"value": float(np.mean(value)), "low": None, "high": None, "p": None}
+                examples = np.size(value)
+            rows.append(about | {"metric": name} | figure | {"examples": examples})
 
     def trained(stage: str, name: str, learned: Stage) -> None:
         curves.extend({"seed": seed, "stage": stage, "arm": name, **line} for line in learned.json("history"))
