@@ -86,11 +86,13 @@ def test_carried_threshold():
     member = np.array([1, 1, 1, 1, 0, 0, 0, 0, 0])
     score = np.array([1, 2, 3, -1, 4, 0, -1, -2, -3])
     found = membership.transferred()(member, score)
-    assert found["tpr_at_shadow"][:3] == pytest.approx((0.75, *scipy.stats.binomtest(3, 4).proportion_ci()))
-    assert found["fpr_at_shadow"][:3] == pytest.approx((0.2, *scipy.stats.binomtest(1, 5).proportion_ci()))
+    for kind, count, total in (("tpr", 3, 4), ("fpr", 1, 5)):
+        ends = scipy.stats.binomtest(count, total).proportion_ci()
+        assert found[f"{kind}_at_shadow"][:3] == pytest.approx((count / total, *ends))
     balanced = found["balanced_accuracy"]
     assert balanced.value == pytest.approx((0.75 + 0.8) / 2)
-    assert balanced.p == pytest.approx(scipy.stats.fisher_exact([[3, 1], [1, 4]], alternative="greater").pvalue)
+    fisher = scipy.stats.fisher_exact([[3, 1], [1, 4]], alternative="greater")
+    assert balanced.p == pytest.approx(fisher.pvalue)
     precise = membership.precision((0.01, 0.5))(member, score)
     assert precise["precision_at_prior_0.5"].value == pytest.approx(0.75 / 0.95)
     assert precise["precision_at_prior_0.01"].value == pytest.approx(0.0075 / (0.0075 + 0.198))
@@ -296,7 +298,7 @@ def test_perfect_separation():
 
 
 def test_groups_widen():
-    """Copies of each score say nothing new: with groups, intervals are as wide as without copies."""
+    """Copies say nothing new: with groups, intervals are as wide as without copies."""
     member, score, group = grouped(2, apart=0.5)
     copied, clustered = (membership.auc()(member, score, g)["auc"] for g in (None, group))
     single = membership.auc()(member[::10], score[::10])["auc"]
@@ -358,14 +360,15 @@ def test_table_of_epsilon(true, members, most, others, expected):
 
 
 def test_epsilon_of_points():
-    """The largest bound over the points, each at a third of the error; a perfect attack's is high."""
+    """The largest bound over the points, each at a third of the error, and its ceiling."""
     member, score = drawn(5, 2000, 3000, apart=2.0)
     found = membership.epsilon()(member, score)["epsilon_lower_bound"]
     bounds = []
     for rate in (0.001, 0.01, 0.05):
         at = roc.point(roc.ranked(member, score), rate)
         low = scipy.stats.beta.ppf(0.025 / 3, at.true, 2000 - at.true + 1)
-        bounds.append(math.log(low / scipy.stats.beta.ppf(1 - 0.025 / 3, at.allowed + 1, 3000 - at.allowed)))
+        high = scipy.stats.beta.ppf(1 - 0.025 / 3, at.allowed + 1, 3000 - at.allowed)
+        bounds.append(math.log(low / high))
     assert found.value == found.low == pytest.approx(max(bounds))
     perfect = membership.epsilon()(member, 100 * member + score)["epsilon_lower_bound"]
     assert found.value < found.high == perfect.value == perfect.high

@@ -76,13 +76,13 @@ _MEASURES = {
         "TPR at {} FPR",
         1,
         3,
-        "Share of training images that are recognised where at most {} of other images are taken for them.",
+        "Share of training images recognised, if at most {} of other images are taken for them.",
     ),
     "balanced_accuracy": Measure(
         "Balanced accuracy",
         1,
         3,
-        "Mean share of training images and of others told rightly by the shadow's threshold; 0.5 for guessing.",
+        "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
         chance=0.5,
         of="scores of training images and of others, where guessing gives 0.5",
         verbs=("tell training images from others", "tells training images from others"),
@@ -91,7 +91,7 @@ _MEASURES = {
         "ε at least",
         1,
         2,
-        "Lower bound of the differential privacy's ε by the rates found, at 95 %; 0 where nothing is shown.",
+        "Lower bound of differential privacy's ε, at 95 %; 0 if nothing is shown.",
     ),
     "fpr_at_": Measure(
         "Realised FPR at {}",
@@ -111,7 +111,7 @@ _MEASURES = {
         "Resolved at {} FPR",
         0,
         0,
-        "1 where a false-positive rate of {} allows at least ten false positives, 0 where there are too few images.",
+        "1 if a rate of {} allows at least ten false positives, 0 if there are too few images.",
         column=False,
     ),
     "precision_at_prior_": Measure(
@@ -210,6 +210,6 @@ def order(metrics: list[str]) -> list[str]:
 
 
 def _entry(metric: str) -> str:
-    """Returns the entry of `metric`: that of its family, such as "tpr_at_", if its name ends in a rate."""
+    """Returns the entry of `metric`; if its name ends in a rate, that of its family: "tpr_at_"."""
     found = re.fullmatch(r"(\w+_)\d[\d.e-]*", metric)
     return found[1] if found and found[1] in _MEASURES else metric

@@ -47,7 +47,7 @@ def _check(service: Service, view: Config) -> None:
 
 
 def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
-    """Numbers of the groups that are dealt whole, int [N]; None where images are dealt one by one."""
+    """Returns the numbers of groups dealt whole, int [N]; None if images are dealt one by one."""
     names = service.roles.settings["roles"].get("group")
     if not names:
         return None
@@ -61,8 +61,9 @@ def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
 def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, Estimate]:
     package, role = metrics.membership, _evaluated(service, part)
     settings = service.config["metrics"][GROUP]
+    named = [{**hyper, "name": name} for name, hyper in settings.items()]
     spec = {
-        "metrics": [plugins.complete(package, {**hyper, "name": name}) for name, hyper in settings.items()],
+        "metrics": [plugins.complete(package, hyper) for hyper in named],
         "guess": guess.digest,
         "part": service.classifiers.settings(part)["roles"],
     }
