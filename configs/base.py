@@ -95,7 +95,7 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
             ),
             label=dict(attack_accuracy={}),
             explanation=dict(distortion={}),
-            membership=dict(auc={}, tpr_at_fpr=dict(fpr=0.01)),
+            membership=dict(auc={}, tpr_at_fpr={}, transferred={}, precision={}, epsilon={}),
         )
     )
 

@@ -8,9 +8,8 @@ import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
-from sklearn.metrics import roc_auc_score
 
-from xinv import attacks, audit, metrics, store
+from xinv import attacks, audit, store
 from xinv.audit.goals import GOALS
 from xinv.types import InputError, Observation
 
@@ -20,42 +19,6 @@ from configs import base, shokri  # noqa: E402
 
 DRAW = np.random.default_rng(0)
 MEMBER = DRAW.integers(0, 2, 400)
-SCORE = DRAW.normal(size=400) + MEMBER
-
-
-def test_auc():
-    found = metrics.membership.auc()(MEMBER, SCORE)
-    assert found.value == pytest.approx(roc_auc_score(MEMBER, SCORE))
-    assert found.low < found.value < found.high
-    # For unit normals one apart: Phi(1 / sqrt 2)
-    assert found.low < 0.760 < found.high
-
-
-def test_auc_of_noise():
-    """The interval holds one half in about nine of ten draws."""
-    held = 0
-    for seed in range(20):
-        found = metrics.membership.auc()(MEMBER, np.random.default_rng(seed).normal(size=400))
-        held += found.low <= 0.5 <= found.high
-    assert held >= 15
-
-
-def test_rate_at_a_rate():
-    """Of 4 others a rate of a quarter allows one above the threshold."""
-    member, score = np.array([1, 1, 1, 1, 0, 0, 0, 0]), np.array([8, 6, 4, 2, 7, 5, 3, 1])
-    values = {rate: metrics.membership.tpr_at_fpr(rate)(member, score).value for rate in (0.0, 0.2, 0.25, 0.5)}
-    assert values == {0.0: 0.25, 0.2: 0.25, 0.25: 0.5, 0.5: 0.75}
-
-
-@pytest.mark.parametrize(
-    ("member", "score", "message"),
-    [(np.ones(3), np.ones(3), "members and non-members"), (np.array([0, 1]), np.array([0, np.nan]), "NaN")],
-)
-def test_metrics_refuse(member, score, message):
-    with pytest.raises(InputError, match=message):
-        metrics.membership.auc()(member, score)
-    with pytest.raises(InputError, match="fpr is 2"):
-        metrics.membership.tpr_at_fpr(2)
 
 
 @pytest.mark.parametrize("quiet", [0, 1])
@@ -109,7 +72,15 @@ def test_learned_by_heart(noise):
     assert attack["goal"] == "membership"
     assert attack["examples"] == 128
     assert attack["low"] > 0.75
+    assert attack["p"] < 1e-6
     assert control["low"] < 0.5 < control["high"]
+    # Every row has the same fields, and every statistic is one
+    assert len({tuple(row) for row in rows}) == 1
+    found = {row["metric"]: row for row in rows if row["arm"] == "variance(gradient)"}
+    assert found["tpr_at_0.05"]["p"] < 0.05
+    assert found["resolved_at_0.05"]["value"] == 0
+    assert found["epsilon_lower_bound"]["value"] <= found["epsilon_lower_bound"]["high"]
+    assert found["epsilon_lower_bound"]["p"] is None
 
 
 @pytest.mark.parametrize(
@@ -120,6 +91,7 @@ def test_learned_by_heart(noise):
         (lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))), "reads an explanation"),
         (lambda c: c.arms["variance(gradient)"].test_view.update(dict(prediction="shadow")), "name the same"),
         (lambda c: c.metrics.__delattr__("membership"), "has no 'membership'"),
+        (lambda c: c.metrics.membership.update(dict(tpr_at_fpr=dict(fpr=2))), "fpr is 2"),
     ],
 )
 def test_games_refused(noise, change, message):

@@ -65,7 +65,7 @@ def describe(arm):
 def make_rows(ssim, name="digits", seeds=3, factor=1.0):
     def row(seed, stage, metric, value, arm=None):
         keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage) | (describe(arm) if arm else NO_ARM)
-        return keys | dict(metric=metric, value=float(value), low=None, high=None, examples=360)
+        return keys | dict(metric=metric, value=float(value), low=None, high=None, p=None, examples=360)
 
     for seed in range(seeds):
         yield row(seed, "target", "accuracy", 0.95 + 0.01 * seed)

@@ -84,15 +84,23 @@ class Defence(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A statistic of a set of examples, with its confidence interval."""
+    """A statistic of a set of examples, with its confidence interval.
+
+    Attributes:
+      value: the statistic.
+      low: lower end of the interval.
+      high: upper end of the interval.
+      p: p-value of a test against chance; None where no test belongs to the statistic.
+    """
 
     value: float
     low: float
     high: float
+    p: float | None = None
 
 
 Metric = Callable[..., Any]
-"""`fn(truth[N,...], guess[N,...]) -> [N]`, or `fn(member[N], score[N]) -> dict`."""
+"""`fn(truth[N,...], guess[N,...]) -> [N]`, or `fn(member[N], score[N]) -> {name: Estimate}`."""
 
 
 class Model(NamedTuple):

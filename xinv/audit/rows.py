@@ -29,7 +29,7 @@ def rows(
       goal: by which an attack is judged; None for its own.
 
     Returns:
-      Rows with the fields of `describe` and value, low, high (None without an interval) and examples.
+      Rows with the fields of `describe` and value, low, high (None without an interval), p and examples.
     """
     described = NO_ARM
     if arm is not None:
@@ -40,7 +40,7 @@ def rows(
 
 
 def _figure(value: Value, count: int) -> dict[str, Any]:
-    figure = {"value": None, "low": None, "high": None, "examples": count}
+    figure = {"value": None, "low": None, "high": None, "p": None, "examples": count}
     if isinstance(value, Estimate):
         return figure | value._asdict()
     if np.ndim(value):

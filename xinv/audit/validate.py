@@ -17,6 +17,7 @@ from xinv.audit.release import Release
 from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
+from xinv.metrics import membership
 from xinv.numbers import is_count, require_count
 from xinv.types import Batch, InputError, Known
 
@@ -197,8 +198,11 @@ def _training(service: Service, what: str, recipe: Config | None, roles: Sequenc
 
 
 def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
-    """Of reconstructions, and of explanations in a unit with defences, on the maps that arms see."""
+    """Of reconstructions, of members, and of explanations in a unit with defences, on the maps that arms see."""
     labels, metrics = jax.ShapeDtypeStruct((images.shape[0],), np.int32), service.config["metrics"]
+    for group in MEMBERSHIP.metrics:
+        for name, hyper in metrics[group].items():
+            membership.build(name, **hyper)
     if any(arm.rebuilds for arm in arms(service)):
         given = _given(service.classifiers.abstract("evaluation", images))
         for kind, truth in zip(RECONSTRUCTION.metrics, (images, labels), strict=True):

@@ -4,16 +4,16 @@ Every metric is a factory that returns a pure `fn(truth[N,...], guess[N,...]) ->
 Image metrics compare pictures; recognition metrics ask an independent evaluation network, bound in the factory, what it
 sees in them; explanation metrics compare released maps with the original ones and ask the target what they explain.
 
-`membership` has statistics of whole sets with intervals. Host statistics stand beside them: `classification` judges
-labels of a whole data set, `factors` and `trend` relate a reconstruction's quality to what its explanation is like, and
-`stats` turns the per-seed means into intervals.
+`membership` has statistics of whole sets with intervals, made of the plain functions of `roc`. Host statistics stand
+beside them: `classification` judges labels of a whole data set, `factors` and `trend` relate a reconstruction's quality
+to what its explanation is like, and `stats` turns the per-seed means into intervals and adjusts p-values of many tests.
 """
 
 import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import classification, factors, membership, stats, trend
+from xinv.metrics import classification, factors, membership, roc, stats, trend
 from xinv.metrics.explanation import (
     deletion,
     distortion,
@@ -61,6 +61,7 @@ __all__ = [
     "mse",
     "one_minus_mse",
     "psnr",
+    "roc",
     "spearman",
     "ssim",
     "stats",

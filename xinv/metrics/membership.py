@@ -1,68 +1,260 @@
-"""Metrics of scores that separate members of a training set from others: of a whole set, with intervals."""
+"""Statistics of a membership audit: how well scores tell members of a training set from others.
 
+A metric judges the scores of a whole set, `fn(member, score, group=None) -> {name: Estimate}`, and
+gives a 95 % interval with each figure. Scores are calibrated on a shadow: above 0 means "member".
+Examples are assumed to be drawn independently, or whole groups of them where `group` says so.
+
+>>> found = tpr_at_fpr(0.25)([1, 1, 1, 1, 0, 0, 0, 0], [8, 6, 4, 2, 7, 5, 3, 1])
+>>> found["tpr_at_0.25"].value, found["fpr_at_0.25"].value, found["resolved_at_0.25"].value
+(0.5, 0.25, 0.0)
+"""
+
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from scipy.stats import hypergeom
 
 from xinv import plugins
+from xinv.metrics import roc
 from xinv.numbers import is_number, require
-from xinv.types import Array, Estimate, InputError
+from xinv.types import Array, Estimate
 
-LEVEL = 0.9
-"""Confidence of the intervals."""
-RESAMPLES = 1000
+RESOLVED = 10
+"""False positives, or groups of them, that a resolved operating point allows at least."""
+RATES = (0.001, 0.01, 0.05)
 
-SetMetric = Callable[[Array, Array], Estimate]
-"""`fn(member[N] of 0 and 1, score[N], higher for members) -> Estimate`."""
+SetMetric = Callable[..., dict[str, Estimate]]
+"""`fn(member[N] of 0/1, score[N] higher=member, group[N] or None=None) -> {name: Estimate}`."""
 
 
 def auc() -> SetMetric:
-    """Area under the ROC curve: the probability that a member has a higher score than another; ties count half."""
-    return _estimated(roc_auc_score)
+    """Area under the ROC curve: the probability that a member has a higher score than another.
 
+    Ties count half. The interval is DeLong's; with groups, percentiles over resampled groups. The
+    p-value is one-sided against 0.5: Mann-Whitney's; with groups, from the clustered variance.
 
-def tpr_at_fpr(fpr: float = 0.01) -> SetMetric:
-    """Largest true-positive rate at a false-positive rate of at most `fpr` (Carlini 2022, section III).
-
-    With M non-members a rate below 1/M allows no false positive at all.
+    Returns:
+      A metric with "auc".
     """
-    require(is_number(fpr) and 0 <= fpr < 1, "fpr", fpr, "a rate of at least 0 and below 1")
 
-    def rate(member: np.ndarray, score: np.ndarray) -> float:
-        false, true, _ = roc_curve(member, score, drop_intermediate=False)
-        return float(true[false <= fpr].max())
+    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+        found = roc.ranked(member, score, group)
+        value, variance = roc.area(found)
+        interval = roc.area_interval(found, value, variance)
+        return {"auc": _estimate(value, interval, roc.area_p(found, value, variance))}
 
-    return _estimated(rate)
+    return measure
 
 
-FACTORIES = (auc, tpr_at_fpr)
+def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
+    """True-positive rate at a false-positive rate of at most `fpr` (Carlini 2022, section III).
+
+    Args:
+      fpr: one rate in [0, 1) or several.
+
+    Returns:
+      A metric with four figures for each rate, for example 0.01 and N non-members:
+      "tpr_at_0.01", with Clopper-Pearson's interval and the p-value of so many members by chance;
+      "fpr_at_0.01", the realised rate, with the interval of the true one (see `roc.true_fpr`);
+      "chance_at_0.01", the mean and the 95 % band of the true-positive rate by chance;
+      "resolved_at_0.01", 1 if floor(0.01 N) is at least 10, else 0. N counts groups there.
+
+    Raises:
+      InputError: a rate is not allowed or given twice.
+    """
+    rates = _rates("fpr", fpr, lambda rate: 0 <= rate < 1, "a rate of at least 0 and below 1")
+
+    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+        found = roc.ranked(member, score, group)
+        members, others = roc.effective(found)
+        chances = _chances(found, rates)
+        figures = {}
+        for rate, (chance, p) in zip(rates, chances, strict=True):
+            at = roc.point(found, rate)
+            tpr = _rate(at.true / found.members, members, roc.LEVEL)._replace(p=p)
+            beta = roc.true_fpr(at, found.others, others)
+            resolved = roc.allowed(rate, roc.counted(found)[1]) >= RESOLVED
+            figures[f"tpr_at_{rate}"] = tpr
+            figures[f"fpr_at_{rate}"] = _estimate(at.false / found.others, beta)
+            figures[f"chance_at_{rate}"] = chance
+            figures[f"resolved_at_{rate}"] = _estimate(resolved, (resolved, resolved))
+        return figures
+
+    return measure
+
+
+def transferred() -> SetMetric:
+    """Rates at the threshold carried over from the shadow: what a real attacker has.
+
+    Returns:
+      A metric with "tpr_at_shadow" and "fpr_at_shadow", both with Clopper-Pearson's intervals, and
+      "balanced_accuracy". Its interval joins those two, of independent binomials, by square-and-add
+      (Newcombe 1998, method 10); its p-value is Fisher's one-sided exact one, with groups that of
+      permuted groups.
+    """
+
+    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+        found = roc.ranked(member, score, group)
+        tpr, fpr = _transferred(found, roc.LEVEL)
+        accuracy = (tpr.value + 1 - fpr.value) / 2
+        low = accuracy - math.hypot(tpr.value - tpr.low, fpr.high - fpr.value) / 2
+        high = accuracy + math.hypot(tpr.high - tpr.value, fpr.value - fpr.low) / 2
+        balanced = _estimate(accuracy, (max(0, low), min(1, high)), _accuracy_p(found))
+        return {"tpr_at_shadow": tpr, "fpr_at_shadow": fpr, "balanced_accuracy": balanced}
+
+    return measure
+
+
+def precision(priors: float | Sequence[float] = (0.01, 0.1, 0.5)) -> SetMetric:
+    """Share of members among those called members, if a share `priors` of all examples are members.
+
+    At the threshold carried over from the shadow. The interval takes the ends of the intervals of
+    TPR and FPR, each at 97.5 %, so that both hold at 95 %. If nobody is called a member the value
+    is the prior, as for an attack that knows nothing.
+
+    Args:
+      priors: one prior in (0, 1) or several.
+
+    Returns:
+      A metric with a figure for each prior, for example "precision_at_prior_0.01".
+
+    Raises:
+      InputError: a prior is not allowed or given twice.
+    """
+    shares = _rates("priors", priors, lambda prior: 0 < prior < 1, "a share between 0 and 1")
+
+    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+        found = roc.ranked(member, score, group)
+        tpr, fpr = _transferred(found, (1 + roc.LEVEL) / 2)
+        figures = {}
+        for prior in shares:
+            value = _precision(tpr.value, fpr.value, prior)
+            ends = _precision(tpr.low, fpr.high, prior), _precision(tpr.high, fpr.low, prior)
+            figures[f"precision_at_prior_{prior}"] = _estimate(value, ends)
+        return figures
+
+    return measure
+
+
+def epsilon(fpr: float | Sequence[float] = RATES, delta: float = 0.0) -> SetMetric:
+    """Empirical lower bound of ε at 95 %: the largest over the operating points of `fpr`.
+
+    The points are fixed before the scores are seen, so Bonferroni's correction over their number
+    makes the largest valid. All examples serve, without a split: `roc.epsilon_bound` says why. The
+    bound is empirical: it assumes independent draws, which a training set of fixed size is not.
+
+    Args:
+      fpr: one false-positive rate in [0, 1) or several.
+      delta: the δ of (ε, δ), in [0, 1).
+
+    Returns:
+      A metric with "epsilon_lower_bound"; `high` is the bound that a perfect attack would reach.
+
+    Raises:
+      InputError: a rate or `delta` is not allowed, or a rate is given twice.
+    """
+    rates = _rates("fpr", fpr, lambda rate: 0 <= rate < 1, "a rate of at least 0 and below 1")
+    require(is_number(delta) and 0 <= delta < 1, "delta", delta, "at least 0 and below 1")
+    level = 1 - (1 - roc.LEVEL) / len(rates)
+
+    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+        found = roc.ranked(member, score, group)
+        members, others = roc.effective(found)
+        bounds, ceilings = [], []
+        for rate in rates:
+            at = roc.point(found, rate)
+            most = at.allowed * others / found.others
+            true = at.true * members / found.members
+            bounds.append(roc.epsilon_bound(true, members, most, others, level, delta))
+            ceilings.append(roc.epsilon_bound(members, members, most, others, level, delta))
+        return {"epsilon_lower_bound": _estimate(max(bounds), (max(bounds), max(ceilings)))}
+
+    return measure
+
+
+FACTORIES = (auc, tpr_at_fpr, transferred, precision, epsilon)
 
 
 def build(name: str, **hyper: Any) -> SetMetric:
-    """Returns the metric `name` with its hyper-parameters bound, for example `build("tpr_at_fpr", fpr=0.001)`."""
+    """Returns the metric `name` with its parameters, for example `build("epsilon", delta=1e-5)`."""
     return plugins.build(sys.modules[__name__], "membership metric", name, hyper)
 
 
-def _estimated(statistic: Callable[[np.ndarray, np.ndarray], float]) -> SetMetric:
-    """The statistic with its percentile interval over resamples of members and of non-members."""
+def _estimate(value: float, interval: tuple[float, float], p: float | None = None) -> Estimate:
+    low, high = map(float, interval)
+    return Estimate(float(value), low, high, p)
 
-    def estimate(member: Array, score: Array) -> Estimate:
-        member, score = np.asarray(member).astype(bool), np.asarray(score, np.float64).ravel()
-        if member.all() or not member.any():
-            raise InputError("membership needs both members and non-members")
-        if not np.isfinite(score).all():
-            raise InputError("membership scores hold NaN or infinite values")
-        ins, outs = score[member], score[~member]
-        label = np.repeat([1, 0], [len(ins), len(outs)])
-        random = np.random.default_rng(0)
-        found = []
-        for _ in range(RESAMPLES):
-            drawn = random.choice(ins, len(ins)), random.choice(outs, len(outs))
-            found.append(statistic(label, np.concatenate(drawn)))
-        low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return Estimate(float(statistic(label, np.concatenate([ins, outs]))), float(low), float(high))
 
-    return estimate
+def _rates(
+    name: str,
+    given: float | Sequence[float],
+    allows: Callable[[float], bool],
+    allowed: str,
+) -> tuple[float, ...]:
+    """Returns the rates of a parameter. Raises InputError if one is not allowed or repeated."""
+    several = given if isinstance(given, list | tuple | np.ndarray) else (given,)
+    for rate in several:
+        require(is_number(rate) and allows(rate), name, rate, allowed)
+    rates = tuple(map(float, several))
+    require(0 < len(rates) == len(set(rates)), name, given, "one rate or several different ones")
+    return rates
+
+
+def _chances(found: roc.Ranked, rates: Sequence[float]) -> list[tuple[Estimate, float]]:
+    """Returns, by rate, the true-positive rate of chance and the p-value of the one found."""
+    if not found.clustered:
+        return [_chance(found, rate) for rate in rates]
+    # Examples of a group are not exchangeable, but the groups are
+    seen = _tprs(found, rates)
+    drawn = np.array([_tprs(one, rates) for one in roc.relabelled(found)])
+    ends = np.quantile(drawn, [(1 - roc.LEVEL) / 2, (1 + roc.LEVEL) / 2], axis=0)
+    p = (1 + (drawn >= seen).sum(axis=0)) / (1 + len(drawn))
+    means = drawn.mean(axis=0)
+    return [(_estimate(means[i], ends[:, i]), float(p[i])) for i in range(len(rates))]
+
+
+def _tprs(found: roc.Ranked, rates: Sequence[float]) -> np.ndarray:
+    return np.array([roc.point(found, rate).true for rate in rates]) / found.members
+
+
+def _chance(found: roc.Ranked, rate: float) -> tuple[Estimate, float]:
+    at = roc.point(found, rate)
+    mean, low, high = roc.chance_band(found.members, found.others, rate)
+    p = roc.chance_p(at.true, found.members, found.others, at.allowed)
+    return _estimate(mean, (low, high)), p
+
+
+def _transferred(found: roc.Ranked, level: float) -> tuple[Estimate, Estimate]:
+    """Returns the true-positive and the false-positive rate of scores above 0."""
+    true, false = roc.above(found, 0.0)
+    members, others = roc.effective(found)
+    tpr = _rate(true / found.members, members, level)
+    fpr = _rate(false / found.others, others, level)
+    return tpr, fpr
+
+
+def _rate(rate: float, trials: float, level: float) -> Estimate:
+    return _estimate(rate, roc.proportion(rate * trials, trials, level))
+
+
+def _accuracy_p(found: roc.Ranked) -> float:
+    """Returns the p-value of the balanced accuracy, given how many are called members."""
+    true, false = roc.above(found, 0.0)
+    if not found.clustered:
+        total = found.members + found.others
+        return float(hypergeom.sf(true - 1, total, found.members, true + false))
+    gains = [_gain(one) for one in roc.relabelled(found)]
+    return (1 + sum(gain >= _gain(found) for gain in gains)) / (1 + len(gains))
+
+
+def _gain(found: roc.Ranked) -> float:
+    true, false = roc.above(found, 0.0)
+    return true / found.members - false / found.others
+
+
+def _precision(tpr: float, fpr: float, prior: float) -> float:
+    called = prior * tpr + (1 - prior) * fpr
+    return prior * tpr / called if called else prior

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
+from xinv.numbers import require
 from xinv.types import InputError
 
 
@@ -56,3 +57,23 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
 def overlap(a: Interval, b: Interval) -> bool:
     """Tells if two intervals overlap; an unknown interval (one seed) may lie anywhere, so it does."""
     return not (a.low > b.high or b.low > a.high)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """Returns p-values [N] adjusted for N tests (Holm 1979), in the order given.
+
+    Rejecting where the adjusted value is at most α errs in any test with probability at most α,
+    whatever the tests' dependence.
+
+    Raises:
+      InputError: a value is outside [0,1].
+    """
+    values = np.asarray(p, np.float64).ravel()
+    for value in values:
+        require(0 <= value <= 1, "p", float(value), "a p-value from 0 to 1")
+    # The smallest counts N times, the next N − 1 times; none may fall below an earlier one
+    order = np.argsort(values, kind="stable")
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(scaled))
+    return adjusted

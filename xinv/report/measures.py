@@ -1,5 +1,6 @@
 """How a metric is shown: its label, its decimals, and which way the leak grows."""
 
+import re
 from typing import NamedTuple
 
 
@@ -14,6 +15,7 @@ class Measure(NamedTuple):
       chance: what guessing gives; None where that depends on the data.
       of: what is compared.
       verbs: what an attacker does who is judged by it: "lets an attacker …", "an attacker …".
+      column: False for a figure of the rows that no table of arms has room for.
       intact: what an explanation released as it is has by definition; None where that must be measured.
     """
 
@@ -25,6 +27,7 @@ class Measure(NamedTuple):
     chance: float | None = None
     of: str = "reconstructions against originals"
     verbs: tuple[str, str] = ("rebuild inputs", "rebuilds inputs")
+    column: bool = True
 
 
 _MEASURES = {
@@ -59,8 +62,64 @@ _MEASURES = {
         of="scores of training images and of others, where guessing gives 0.5",
         verbs=("tell training images from others", "tells training images from others"),
     ),
-    "tpr_at_fpr": Measure(
-        "TPR at a low FPR", 1, 3, "Share of training images that are recognised at the configured false-positive rate."
+    "tpr_at_shadow": Measure(
+        "TPR at the shadow's threshold",
+        meaning="Share of training images that score above the threshold learned on the shadow.",
+        column=False,
+    ),
+    "fpr_at_shadow": Measure(
+        "FPR at the shadow's threshold",
+        meaning="Share of other images that score above the threshold learned on the shadow.",
+        column=False,
+    ),
+    "tpr_at_": Measure(
+        "TPR at {} FPR",
+        1,
+        3,
+        "Share of training images recognised, if at most {} of other images are taken for them.",
+    ),
+    "balanced_accuracy": Measure(
+        "Balanced accuracy",
+        1,
+        3,
+        "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
+        chance=0.5,
+        of="scores of training images and of others, where guessing gives 0.5",
+        verbs=("tell training images from others", "tells training images from others"),
+    ),
+    "epsilon_lower_bound": Measure(
+        "ε at least",
+        1,
+        2,
+        "Lower bound of differential privacy's ε, at 95 %; 0 if nothing is shown.",
+    ),
+    "fpr_at_": Measure(
+        "Realised FPR at {}",
+        0,
+        4,
+        "Share of other images that score above the threshold for a false-positive rate of {}.",
+        column=False,
+    ),
+    "chance_at_": Measure(
+        "TPR by chance at {} FPR",
+        0,
+        4,
+        "Mean true-positive rate of scores that know nothing, at a false-positive rate of {}.",
+        column=False,
+    ),
+    "resolved_at_": Measure(
+        "Resolved at {} FPR",
+        0,
+        0,
+        "1 if a rate of {} allows at least ten false positives, 0 if there are too few images.",
+        column=False,
+    ),
+    "precision_at_prior_": Measure(
+        "Precision at a prior of {}",
+        1,
+        3,
+        "Share of training images among those told to be, if {} of all images are training images.",
+        column=False,
     ),
     "accuracy": Measure("Accuracy", 0, 3, "Share of test images that the model classifies correctly."),
     "distortion": Measure(
@@ -131,7 +190,12 @@ def measure(metric: str) -> Measure:
     if metric.startswith("f1_"):
         name = plain(metric.removeprefix("f1_"))
         return Measure(f"F1 of {name}", 1, 3, f"F1 of what a classifier of {name} says of reconstructions.")
-    return _MEASURES.get(metric, Measure(plain(metric)))
+    shown = _MEASURES.get(_entry(metric), Measure(plain(metric)))
+    if _entry(metric) == metric:
+        return shown
+    # One of a family: its name ends in a rate
+    rate = f"{100 * float(metric.removeprefix(_entry(metric))):g}%"
+    return shown._replace(label=shown.label.format(rate), meaning=shown.meaning.format(rate))
 
 
 def plain(name: str) -> str:
@@ -141,5 +205,11 @@ def plain(name: str) -> str:
 
 def order(metrics: list[str]) -> list[str]:
     """The metrics that have an entry in its order, then the others in theirs."""
-    known = [name for name in _MEASURES if name in metrics]
-    return known + [name for name in metrics if name not in known]
+    places = {name: place for place, name in enumerate(_MEASURES)}
+    return sorted(metrics, key=lambda metric: places.get(_entry(metric), len(places)))
+
+
+def _entry(metric: str) -> str:
+    """Returns the entry of `metric`; if its name ends in a rate, that of its family: "tpr_at_"."""
+    found = re.fullmatch(r"(\w+_)\d[\d.e-]*", metric)
+    return found[1] if found and found[1] in _MEASURES else metric

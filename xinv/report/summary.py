@@ -102,6 +102,7 @@ def summarise(unit: Unit, level: float = 0.90) -> Summary:
     attacks = [row for row in unit.rows if row["stage"] == "attack"]
     defences = [row for row in unit.rows if row["stage"] == "defence"]
     metrics = order(_distinct(row["metric"] for row in attacks))
+    metrics = [name for name in metrics if measure(name).column]
     counts = sorted({row["examples"] for row in attacks or unit.rows})
     return Summary(
         arms=tuple(_arms(attacks, defences, metrics, level)),

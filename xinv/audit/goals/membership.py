@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from xinv import metrics
+from xinv import metrics, plugins
 from xinv.audit.goals.goal import Goal
 from xinv.audit.release import NONE
 from xinv.audit.results import Config
@@ -46,18 +46,46 @@ def _check(service: Service, view: Config) -> None:
         )
 
 
+def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
+    """Returns the numbers of groups dealt whole, int [N]; None if images are dealt one by one."""
+    names = service.roles.settings["roles"].get("group")
+    if not names:
+        return None
+    # Images are near-duplicates if they agree in all labels of the group
+    labels = service.roles.labelled([role], seed).labels
+    columns = [labels[name] for name in ([names] if isinstance(names, str) else names)]
+    _, numbers = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
+    return numbers.ravel()
+
+
 def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, Estimate]:
-    settings, role = service.config["metrics"][GROUP], _evaluated(service, part)
-    spec = {"metrics": settings, "guess": guess.digest, "part": service.classifiers.settings(part)["roles"]}
+    package, role = metrics.membership, _evaluated(service, part)
+    settings = service.config["metrics"][GROUP]
+    named = [{**hyper, "name": name} for name, hyper in settings.items()]
+    spec = {
+        "metrics": [plugins.complete(package, hyper) for hyper in named],
+        "guess": guess.digest,
+        "part": service.classifiers.settings(part)["roles"],
+    }
 
     def compute() -> dict[str, np.ndarray]:
-        member = _secret(service, part, [role], seed)
-        scores = guess.array("guess")
-        named = {name: metrics.membership.build(name, **hyper) for name, hyper in settings.items()}
-        return {name: np.array(metric(member, scores)) for name, metric in named.items()}
+        member, group = _secret(service, part, [role], seed), _groups(service, role, seed)
+        found: dict[str, Estimate] = {}
+        for name, hyper in settings.items():
+            found |= package.build(name, **hyper)(member, guess.array("guess"), group)
+        # One row per statistic; a p-value that does not exist is NaN
+        rows = [[np.nan if number is None else number for number in one] for one in found.values()]
+        return {"names": np.array(list(found), str), "estimates": np.array(rows, np.float64)}
 
     stage = service.stages.computed("metrics", label, spec, compute)
-    return {name: Estimate(*map(float, stage.array(name))) for name in settings}
+    names, rows = stage.array("names").tolist(), stage.array("estimates").tolist()
+    return {name: _estimate(row) for name, row in zip(names, rows, strict=True)}
+
+
+def _estimate(row: list[float]) -> Estimate:
+    """Returns the statistic of a stored row."""
+    value, low, high, p = row
+    return Estimate(value, low, high, None if np.isnan(p) else p)
 
 
 MEMBERSHIP = Goal("membership", _secret, _evaluated, _check, lambda image: (), _scores, (GROUP,))
