@@ -44,7 +44,7 @@ class Explainer(Protocol):
 
 
 class Attack(NamedTuple):
-    """Rebuilds what the observations hide.
+    """Infers what the observations hide: images, or who was in a training set.
 
     Attributes:
       fit: `(key, Observation, truth[N,...], session=train.Session(), **holdings) -> state`, from what an attacker may
@@ -53,14 +53,21 @@ class Attack(NamedTuple):
       check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where the attack cannot
         treat these shapes, before anything is computed. Returns the shape of one guess.
       goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership" of examples.
-      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`.
+      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`; of a membership attack
+        also "label", the candidates' true classes int32 [N], and "image", the candidates uint8 or float [N,H,W,C].
+      paired: whether `fit` takes observations of the very examples that `predict` is given, by S shadow models:
+        prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state per example.
+      summary: `map [h,w,c] -> statistics [T]`, where the attack needs no more of a map. Its observations then hold
+        these, as explanation [...,1,1,T], so that the maps of many shadow models need not be kept.
     """
 
     fit: Callable[..., Any]
-    predict: Callable[[Any, Observation], Array]
+    predict: Callable[..., Array]
     check: Callable[..., tuple[int, ...]] = lambda observation, truth: truth.shape[1:]
     needs: tuple[str, ...] = ()
     goal: str = "reconstruction"
+    paired: bool = False
+    summary: Callable[[Array], Array] | None = None
 
 
 class Defence(NamedTuple):
