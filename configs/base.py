@@ -46,6 +46,7 @@ def arm(
     test_view: dict | None = None,
     known: str = "",
     scored: bool = True,
+    control_of: str = "",
     **attack: object,
 ) -> ConfigDict:
     """One attack: what it reads ("prediction", explanations, other arms), what it learns from, and what it sees.
@@ -54,8 +55,10 @@ def arm(
     service answers about the attacker's images, and sees what it releases about the reported ones: the mean of
     `queries` releases of each. With `releases` among what it learns it has several such means of each of its own
     images, which is what noise is to be tested with. `known` names a classifier whose weights the attacker has.
+    `members` names the classifier whose training set a membership attack is about, "" for the one that is explained.
+    `control_of` names the arm that this one is the control of.
     """
-    service = dict(prediction="target", explanation="target", defences=(), queries=1)
+    service = dict(prediction="target", explanation="target", defences=(), queries=1, members="")
     return ConfigDict(
         dict(
             inputs=inputs,
@@ -64,6 +67,7 @@ def arm(
             test_view=service | (test_view or {}),
             known=known,
             scored=scored,
+            control_of=control_of,
         )
     )
 

@@ -57,8 +57,8 @@ class Attack(NamedTuple):
         also "label", the candidates' true classes int32 [N], and "image", the candidates uint8 or float [N,H,W,C].
       paired: whether `fit` takes observations of the very examples that `predict` is given, by S shadow models:
         prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state per example.
-      summary: `map [h,w,c] -> statistics [T]`, where the attack needs no more of a map. Its observations then hold
-        these, as explanation [...,1,1,T], so that the maps of many shadow models need not be kept.
+      summary: names of `attacks.signals.SIGNALS`, where the attack needs no more of a map. Its observations then hold
+        these statistics, as explanation [...,1,1,T], so that the maps of many shadow models need not be kept.
     """
 
     fit: Callable[..., Any]
@@ -67,7 +67,7 @@ class Attack(NamedTuple):
     needs: tuple[str, ...] = ()
     goal: str = "reconstruction"
     paired: bool = False
-    summary: Callable[[Array], Array] | None = None
+    summary: tuple[str, ...] = ()
 
 
 class Defence(NamedTuple):

@@ -12,17 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv.audit.goals import ATTRIBUTE, GOALS, RECONSTRUCTION, Goal
-from xinv.audit.method import PREDICTION, Method
-from xinv.audit.release import Release, stack, stacked
+from xinv.audit.goals import ATTRIBUTE, GOALS, MEMBERSHIP, RECONSTRUCTION, Goal
+from xinv.audit.method import HELD, PREDICTION, Method
 from xinv.audit.results import Config
 from xinv.audit.service import Service
 from xinv.audit.stage import key, state_of
+from xinv.audit.view import TEST_VIEW, TRAIN_VIEW, View
 from xinv.store import Stage
-from xinv.types import Array, InputError, Known, Observation
-
-TRAIN_VIEW, TEST_VIEW = "train_view", "test_view"
-"""The two views of an attack: what it is fitted to, and what it is shown of the reported images."""
+from xinv.types import Array, Attack, InputError, Known, Observation
 
 
 class Arm(NamedTuple):
@@ -45,11 +42,11 @@ class Arm(NamedTuple):
     @property
     def others(self) -> tuple["Arm", ...]:
         """The arms whose guesses are among its inputs."""
-        known, own = self.service.config["arms"], (PREDICTION, *self.explanations)
+        known, own = self.service.config["arms"], (PREDICTION, *HELD, *self.explanations)
         names = [name for name in self.settings["inputs"] if name not in own]
         for name in names:
             if name not in known:
-                allowed = ", ".join((PREDICTION, *self.service.config["explanations"], *known))
+                allowed = ", ".join((PREDICTION, *HELD, *self.service.config["explanations"], *known))
                 raise InputError(f"arm {self.name!r} reads {name!r}: there is {allowed}")
         return tuple(Arm(self.service, name) for name in names)
 
@@ -77,19 +74,25 @@ class Arm(NamedTuple):
         """Tells if its guesses are images that are scored."""
         return self.settings["scored"] and self.goal is RECONSTRUCTION
 
-    def view(self, name: str) -> "View":
+    def view(self, name: str) -> View:
         """Returns what it is trained on, or tested on."""
         return View(self, name)
 
+    @property
+    def evaluated(self) -> str:
+        """The role whose examples are reported for its goal."""
+        return self.goal.evaluated(self.service, self.view(TEST_VIEW).members[0])
+
     def learned(self, seed: int) -> Stage:
         """Returns the state of the attack, from what the attacker holds."""
-        settings, service = self.settings[TRAIN_VIEW], self.service
-        roles, known = settings["roles"], self.settings["known"]
+        settings, service, view = self.settings[TRAIN_VIEW], self.service, self.view(TRAIN_VIEW)
+        attack, known = self.method.build(), self.settings["known"]
+        # Many shadow models are asked about the very examples that are reported
+        roles = [self.evaluated] if attack.paired else settings["roles"]
         # A model that is trained jointly with its inversion has the attack's state
         if not roles:
             return service.classifiers.classifier(settings["prediction"], seed)
 
-        view = self.view(TRAIN_VIEW)
         seen = [view.observation(role, seed, settings["releases"]) for role in roles]
         observed, sources = zip(*seen, strict=True)
         spec = service.roles.spec(seed, roles) | {
@@ -99,10 +102,13 @@ class Arm(NamedTuple):
             "sources": sources,
             "known": service.classifiers.identity(known, seed) if known else None,
         }
+        if self.goal is MEMBERSHIP:
+            spec |= {"members": [service.classifiers.settings(part)["roles"] for part in view.members]}
 
         def fit(session: Any) -> dict[str, Any]:
-            truth = self.goal.secret(service, settings["prediction"], roles, seed)
-            attack, held = self.method.build(), self._held(seed)
+            truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
+            truth = np.stack(truths, axis=1) if attack.paired else truths[0]
+            held = self._held(roles, seed)
             return attack.fit(key(seed, "attack"), _join(observed), truth, session=session, **held)
 
         return service.stages.trained("attack", f"{self.name}, seed {seed}", spec, fit)
@@ -116,14 +122,14 @@ class Arm(NamedTuple):
         def compute() -> dict[str, Array]:
             state = state_of(learned)
             state.pop("classifier", None)  # of a model that is trained jointly with its inversion
-            return {"guess": self.method.build().predict(state, observed, **self._held(seed))}
+            held = self._held([role], seed)
+            return {"guess": self.method.build().predict(state, observed, **held)}
 
         return self.service.stages.computed("guess", f"{self.name} on {role}, seed {seed}", spec, compute)
 
     def guessed(self, seed: int) -> Stage:
         """Returns the guesses of the examples that its goal reports."""
-        role = self.goal.evaluated(self.service, self.settings[TEST_VIEW]["prediction"])
-        return self.guess(TEST_VIEW, role, seed)
+        return self.guess(TEST_VIEW, self.evaluated, seed)
 
     def check(self, image: Sequence[int], above: tuple[str, ...] = ()) -> tuple[int, ...]:
         """Returns the shape of one guess, of images [H,W,C], without computing anything.
@@ -142,77 +148,57 @@ class Arm(NamedTuple):
                     f"arm {self.name!r} needs a model it can differentiate: known is empty, name a classifier"
                 )
             held = {"known": self.service.classifiers.abstract(known, images)}
+        self._check_held(attack)
+        if "label" in attack.needs:
+            held["label"] = jax.ShapeDtypeStruct(images.shape[:1], np.int32)
+        if "image" in attack.needs:
+            held["image"] = images
         below = (*above, self.name)
         self.view(TEST_VIEW).shapes(images, below)
         return attack.check(self.view(TRAIN_VIEW).shapes(images, below), images, **held)
 
-    def _held(self, seed: int) -> dict[str, Any]:
+    def _held(self, roles: Sequence[str], seed: int) -> dict[str, Any]:
         """What the attacker holds beside its observations, as far as the attack needs it."""
-        if "known" not in self.method.build().needs:
-            return {}
-        classifiers, part = self.service.classifiers, self.settings["known"]
-        return {"known": Known(classifiers.model(part), classifiers.variables(part, seed))}
+        service, needs, held = self.service, self.method.build().needs, {}
+        if "known" in needs:
+            part = self.settings["known"]
+            known = Known(service.classifiers.model(part), service.classifiers.variables(part, seed))
+            held["known"] = known
+        if "label" in needs:
+            name = service.classifiers.settings(self.view(TEST_VIEW).members[0])["label"]
+            found = [service.roles.labelled([role], seed).labels[name] for role in roles]
+            held["label"] = np.concatenate(found).astype(np.int32)
+        if "image" in needs:
+            held["image"] = service.roles.images(roles, seed)
+        return held
 
-
-class View(NamedTuple):
-    """What an attack is given of some images: a release, and what other arms guess.
-
-    Attributes:
-      arm: the attack.
-      name: TRAIN_VIEW or TEST_VIEW.
-    """
-
-    arm: Arm
-    name: str
-
-    @property
-    def release(self) -> Release:
-        """What it is given of the service."""
-        settings = self.arm.settings[self.name]
-        return Release(
-            self.arm.service,
-            self.arm.explanations,
-            settings["prediction"],
-            settings["explanation"],
-            tuple(settings["defences"]),
-            settings["queries"],
-        )
-
-    def observation(self, role: str, seed: int, releases: int = 1) -> tuple[Observation, list[str]]:
-        """Returns all that it is given of a role's images, and the digests of where this comes from."""
-        release = self.release._replace(releases=releases)
-        observed, sources = release.observation(role, seed)
-        guesses = [other.guess(self.name, role, seed) for other in self.arm.others]
-        maps = [] if observed.explanation is None else [observed.explanation]
-        maps += [stage.array("guess") for stage in guesses]
-        explanation = stack(maps) if maps else None
-        return Observation(observed.prediction, explanation), sources + [one.digest for one in guesses]
-
-    def shapes(self, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
-        """Returns the shapes of what it is given of images, without computing anything."""
-        release = self.release
-        own = release.maps(images)
-        prediction, _ = self.arm.service.shapes(release.prediction, (), images)
-        release.chain.check(Observation(prediction, own), images)
-
-        guesses = [other.check(images.shape[1:], above) for other in self.arm.others]
-        released = [] if own is None else [own.shape[1:]]
-        seen = Observation(prediction, stacked(released + guesses))
-
-        # Several releases of each image are [N,releases,…]
-        several = self.arm.settings[self.name].get("releases", 1)
-        if several == 1:
-            return seen
-
-        def repeated(one: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct((one.shape[0], several, *one.shape[1:]), one.dtype)
-
-        return jax.tree.map(repeated, seen)
+    def _check_held(self, attack: Attack) -> None:
+        """The candidates' labels and images are inputs if, and only if, the attack needs them."""
+        for name in HELD:
+            listed, needed = name in self.settings["inputs"], name in attack.needs
+            if listed and attack.goal != MEMBERSHIP.name:
+                raise InputError(
+                    f"arm {self.name!r} has {name!r} among its inputs, which {attack.goal} is to find: "
+                    "only a membership attack holds it"
+                )
+            if listed != needed:
+                problem = "needs" if needed else "does not need"
+                raise InputError(f"arm {self.name!r} {problem} {name!r} among its inputs: change inputs")
 
 
 def arms(service: Service) -> list[Arm]:
     """Returns every arm, in the order of the config."""
     return [Arm(service, name) for name in service.config["arms"]]
+
+
+def parts(service: Service) -> tuple[str, ...]:
+    """Returns the names of the classifiers of a run: those that an attack, or the measure of one, needs."""
+    found, config = ["target"], service.config
+    if any(arm.rebuilds for arm in arms(service)):
+        found.append("evaluation")
+    if config["arms"]:
+        found += [*config["shadows"], *config["attributes"]]
+    return tuple(found)
 
 
 def _join(observations: Sequence[Observation]) -> Observation:

@@ -20,6 +20,8 @@ NO_ARM = dict.fromkeys(
         "roles",
         "attack",
         "baseline",
+        "control_of",
+        "model",
     )
 )
 """The same fields, of rows that are of no arm."""
@@ -41,8 +43,11 @@ def describe(arm: Arm) -> dict[str, Any]:
       roles: whose images it is trained on, joined.
       attack: a hash; arms that share it differ in nothing but defences and numbers of releases.
       baseline: whether the arms with explanations are compared with it.
+      control_of: the arm whose control it is, or None.
+      model: the classifier that it is tested on.
     """
     trained, tested = arm.settings[TRAIN_VIEW], arm.settings[TEST_VIEW]
+    roles = trained["roles"] or ([arm.evaluated] if arm.method.build().paired else [])
     explainer = "+".join(arm.explanations) if is_explained(arm) else ""
     return {
         "goal": arm.goal.name,
@@ -53,9 +58,11 @@ def describe(arm: Arm) -> dict[str, Any]:
         "adaptive": tuple(trained["defences"]) == tuple(tested["defences"]),
         "queries": tested["queries"],
         "releases": trained["releases"],
-        "roles": "+".join(trained["roles"]),
+        "roles": "+".join(roles),
         "attack": store.digest(_undefended(arm)),
         "baseline": arm.name == _baseline(arm.service),
+        "control_of": arm.settings["control_of"] or None,
+        "model": tested["prediction"],
     }
 
 
@@ -64,7 +71,8 @@ def _undefended(arm: Arm) -> dict[str, Any]:
     alike = dict.fromkeys(("defences", "queries", "releases"))
     views = {view: {**arm.settings[view], **alike} for view in (TRAIN_VIEW, TEST_VIEW)}
     read = [_undefended(other) for other in arm.others]
-    own = [name for name in arm.settings["inputs"] if name in (PREDICTION, *arm.explanations)]
+    others = [other.name for other in arm.others]
+    own = [name for name in arm.settings["inputs"] if name not in others]
     return {**arm.settings, **views, "inputs": own + read, "scored": None}
 
 
@@ -73,7 +81,7 @@ def _baseline(service: Service) -> str | None:
 
     Without such an arm it is the only one of its kind.
     """
-    scored = [arm for arm in arms(service) if arm.settings["scored"]]
+    scored = [arm for arm in arms(service) if arm.rebuilds]
     undefended = [arm for arm in scored if not arm.settings[TEST_VIEW]["defences"]]
     explained = [arm for arm in undefended if is_explained(arm)]
     if not explained:

@@ -19,7 +19,7 @@ Value = np.ndarray | float | Estimate
 
 def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
     """Returns each metric of one arm's guesses, judged by a goal."""
-    part = arm.settings[TEST_VIEW]["prediction"]
+    part = arm.view(TEST_VIEW).members[0]
     return goal.scores(arm.service, part, arm.guessed(seed), f"{arm.name}, seed {seed}", seed)
 
 

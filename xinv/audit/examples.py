@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from xinv.audit import evaluate
-from xinv.audit.attacker import TEST_VIEW, arms
+from xinv.audit.attacker import TEST_VIEW, arms, parts
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.metrics import classification
@@ -36,7 +36,7 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
                 found[f"ssim/{arm.name}"] = scores["ssim"][shown]
 
     # How each classifier confuses classes
-    for part in service.classifiers.parts():
+    for part in parts(service):
         answers, classes = service.answers(part, seed), service.classifiers.classes(part)
         found[f"confusion/{part}"] = classification.confusion(*answers, classes)
     return found

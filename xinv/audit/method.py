@@ -8,6 +8,8 @@ from xinv.audit.results import Config
 from xinv.types import Attack
 
 PREDICTION = "prediction"
+HELD = ("label", "image")
+"""What a membership attacker has of a candidate: its true class, and the image itself."""
 
 
 class Method(NamedTuple):
@@ -52,10 +54,9 @@ class Method(NamedTuple):
 
     def build(self) -> Attack:
         """Returns the attack. Arms differ in inputs and method, never in how they are trained."""
-        kinds = []
-        if PREDICTION in self.inputs:
-            kinds.append(PREDICTION)
-        if set(self.inputs) - {PREDICTION}:
+        own = (PREDICTION, *HELD)
+        kinds = [name for name in own if name in self.inputs]
+        if set(self.inputs) - set(own):
             kinds.append("explanation")
         recipe = train.Recipe.stated(self.common["train"])
         given = {"inputs": tuple(kinds), "recipe": recipe}

@@ -122,7 +122,7 @@ def _config(names: list[str], recipe: Config, *, seeds: int, test: float, width:
     if "prediction" in names:
         raise InputError("no explanation may be called 'prediction': that is the attack without explanations")
     train = asdict(Recipe(**recipe, b1=0.5, patience=10))
-    seen = dict(prediction="target", explanation="target", defences=(), queries=1)
+    seen = dict(prediction="target", explanation="target", defences=(), queries=1, members="")
 
     def arm(*inputs: str, encoder: str) -> dict[str, Any]:
         train_view = dict(roles=("attack_train",), releases=1) | seen

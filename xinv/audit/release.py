@@ -1,13 +1,14 @@
 """What someone sees of some images: predictions and explanations, through a chain of defences."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv import defences
+from xinv import attacks, defences, parallel
 from xinv.audit.chain import DefenceChain
 from xinv.audit.stage import Create, key
 from xinv.store import Stage
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 NONE = "none"
 """In the place of an explained model: nothing is explained."""
+_CHUNK = 1024  # maps that are summarised at once
 
 
 class Release(NamedTuple):
@@ -32,6 +34,7 @@ class Release(NamedTuple):
       queries: independent releases of every image, of which the mean is seen.
       releases: independent such means of every image; of more than one the observations are [N,releases,…], where
         there are defences.
+      summary: names of statistics that are kept of each map, instead of it; see `types.Attack`.
     """
 
     service: "Service"
@@ -41,6 +44,7 @@ class Release(NamedTuple):
     defences: tuple[str, ...] = ()
     queries: int = 1
     releases: int = 1
+    summary: tuple[str, ...] = ()
 
     @property
     def explains(self) -> bool:
@@ -61,12 +65,14 @@ class Release(NamedTuple):
         """Returns the shape of the explanations that are seen of images, without computing anything."""
         if not self.explains:
             return None
+        if self.summary:
+            return jax.ShapeDtypeStruct((images.shape[0], 1, 1, len(self.summary)), np.float32)
         _, shapes = self.service.shapes(self.explanation, self.inputs, images)
         return stacked(shapes)
 
     def single(self) -> "Release":
         """Returns one release of every image."""
-        return self._replace(queries=1, releases=1)
+        return self._replace(queries=1, releases=1, summary=())
 
     def bare(self) -> "Release":
         """Returns one release of every image as it is before the defences."""
@@ -82,15 +88,23 @@ class Release(NamedTuple):
             return self._undefended(role, seed)
         stage = self.defended(role, seed)
         explanation = stage.array("explanation") if self.explains else None
+        if explanation is not None and self.summary:
+            explanation = summarised(self.summary, explanation)
         return Observation(stage.array("prediction"), explanation), [stage.digest]
 
     def _undefended(self, role: str, seed: int) -> tuple[Observation, list[str]]:
         prediction, sources = self.service.prediction(self.prediction, role, seed)
         if not self.explains:
             return Observation(prediction), sources
+        if self.summary and len(self.inputs) == 1:
+            maps, digests = self.service.explanation(*self.inputs, role, seed, self.explanation, self.summary)
+            return Observation(prediction, maps), sources + digests
         found = [self.service.explanation(name, role, seed, self.explanation) for name in self.inputs]
         maps, digests = zip(*found, strict=True)
-        return Observation(prediction, stack(maps)), sources + [one for part in digests for one in part]
+        stacked_maps = stack(maps)
+        if self.summary:
+            stacked_maps = summarised(self.summary, stacked_maps)
+        return Observation(prediction, stacked_maps), sources + [one for part in digests for one in part]
 
     def defended(self, role: str, seed: int) -> Stage:
         """Returns a role's images as the defences release them, each of several releases drawn anew."""
@@ -112,6 +126,18 @@ class Release(NamedTuple):
                 defences.release(defence, state, observed, one, queries=self.queries, out=part)
 
         return self.service.stages.filled("release", f"{self.label} on {role}, seed {seed}", spec, fill)
+
+
+def summarised(names: tuple[str, ...], maps: Array) -> np.ndarray:
+    """Returns statistics [N,1,1,T] of maps [N,h,w,c]."""
+    found = parallel.map_batches(_summaries(names), {}, maps, _CHUNK)
+    return np.asarray(found)[:, None, None, :]
+
+
+@functools.lru_cache(64)
+def _summaries(names: tuple[str, ...]) -> Callable[..., jax.Array]:
+    each = jax.vmap(attacks.signals.signals(names))
+    return lambda variables, maps, keys: each(maps)
 
 
 def stack(maps: Sequence[Array]) -> Array:

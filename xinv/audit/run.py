@@ -7,7 +7,7 @@ from pathlib import Path
 from xinv import data, store
 from xinv.audit import cost, environment, evaluate, examples, results, validate
 from xinv.audit import target as targets
-from xinv.audit.attacker import TEST_VIEW, arms
+from xinv.audit.attacker import TEST_VIEW, arms, parts
 from xinv.audit.results import Config, Rows
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.rows import rows
@@ -108,7 +108,7 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
         curves.extend({"seed": seed, "stage": stage, "arm": name, **line} for line in learned.json("history"))
 
     # Train the classifiers
-    for part in classifiers.parts():
+    for part in parts(service):
         found += rows(about(part, part), evaluate.classified(service, part, seed), reported)
         if classifiers.is_trained(part):
             trained(part, part, classifiers.classifier(part, seed))

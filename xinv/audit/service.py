@@ -47,11 +47,6 @@ class Classifiers(NamedTuple):
         """The seeds, at least one."""
         return range(self.config["seed"], self.config["seed"] + self.config["seeds"])
 
-    def parts(self) -> tuple[str, ...]:
-        """Returns the names of the classifiers of a run: without an attack only the target."""
-        further = (*self.config["shadows"], *self.config["attributes"])
-        return (*CLASSIFIERS, *further) if self.config["arms"] else ("target",)
-
     def settings(self, part: str) -> Config:
         """Returns the section of a classifier: target, evaluation, a shadow, or the judge of an attribute."""
         if part in CLASSIFIERS:
@@ -180,17 +175,26 @@ class Service(NamedTuple):
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
-    def explanation(self, name: str, role: str, seed: int, part: str = "target") -> tuple[Array, list[str]]:
-        """Returns explanations [N,h,w,c] of the classes that a classifier predicts on a role, and their digests."""
+    def explanation(
+        self, name: str, role: str, seed: int, part: str = "target", summary: tuple[str, ...] = ()
+    ) -> tuple[Array, list[str]]:
+        """Returns explanations [N,h,w,c] of the classes that a classifier predicts on a role, and their digests.
+
+        With `summary` they are statistics of each map [N,1,1,T], and no map is kept.
+        """
         settings, target = self.config["explanations"][name], self.classifiers.target
         if self.classifiers.is_recorded(part):
             return recorded.explanation(target, self.roles, self.stages, settings, role, seed)
         logits = self.logits(part, role, seed)
         spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.classifiers.identity(part, seed)}
         spec |= {"explainer": plugins.complete(explain, settings)}
+        if summary:
+            spec |= {"summary": summary}
 
         def fill(create: Create) -> None:
             images, explainer = self.roles.images([role], seed), self.explainer(name, seed, part)
+            if summary:
+                explainer = _summarised(explainer, summary)
             arguments = explainer, self.classifiers.model(part).apply, self.classifiers.variables(part, seed), images
             maps = create("explanation", (len(images), *map_shape(*arguments)))
             labels = logits.array("logits").argmax(axis=-1)
@@ -247,6 +251,17 @@ def _training_data(roles: Roles, settings: Config, soft_labels: np.ndarray | Non
         return {"image": roles.images(settings["roles"], seed), "label": soft_labels}
     dataset = roles.labelled(settings["roles"], seed)
     return {"image": dataset.images, "label": dataset.labels[settings["label"]]}
+
+
+@functools.lru_cache(64)
+def _summarised(explainer: Explainer, names: tuple[str, ...]) -> Explainer:
+    """The statistics [1,1,T] of an explainer's maps, as an explainer."""
+    summary = attacks.signals.signals(names)
+
+    def explain_in_short(*arguments: Any) -> jax.Array:
+        return summary(explainer(*arguments))[None, None, :]
+
+    return explain_in_short
 
 
 def map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: data.Images) -> tuple[int, ...]:

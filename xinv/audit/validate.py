@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from xinv import train
 from xinv.audit import cost, measure
-from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm, arms
+from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm, arms, parts
 from xinv.audit.chain import Link
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.release import Release
@@ -74,15 +74,16 @@ def validate(service: Service) -> None:
       InputError: a name does not exist, or a shape does not fit.
     """
     config, images = service.config, jax.ShapeDtypeStruct((2, *service.roles.dataset.images.shape[1:]), np.float32)
-    for part in service.classifiers.parts():
+    # Each arm's section first, since arms read each other
+    for arm in arms(service):
+        _views(arm)
+    for part in parts(service):
         _classifier(service, part, images)
     for name in config["explanations"]:
         service.shapes("target", (name,), images)
     for name in config["defences"]:  # also where no arm is defended so
         for link in Link(Release(service, ()), name).referred().values():
             link.check()
-    for arm in arms(service):  # first, since arms read each other
-        _views(arm)
     for arm in arms(service):
         _arm(arm, images)
     if config["arms"]:
@@ -117,7 +118,8 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
                 f"{part} is to be trained like the target, but the module of {settings['function']!r} has no "
                 "train(images, labels, key) -> variables"
             )
-        _training(service, f"the {part}", recipe, settings["roles"])
+        halves = any(part in arm.view(TRAIN_VIEW).members for arm in arms(service) if arm.view(TRAIN_VIEW).several)
+        _training(service, f"the {part}", recipe, settings["roles"], halves)
     if not service.classifiers.is_recorded(part):
         service.classifiers.abstract(part, images)
     if "teacher" in settings:
@@ -127,48 +129,83 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
 
 
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
-    train_view = arm.settings[TRAIN_VIEW]
-    if not train_view["roles"] and "joint" not in arm.service.classifiers.settings(train_view["prediction"]):
-        raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
-    if train_view["roles"]:
-        _training(arm.service, f"arm {arm.name!r}", arm.service.config["attack"]["train"], train_view["roles"])
-    guess, goal = arm.check(images.shape[1:]), arm.goal
+    learns, service, goal = arm.settings[TRAIN_VIEW], arm.service, arm.goal
+    paired = arm.method.build().paired
+    _learned_from(arm, paired)
+
+    # What it makes of the shapes of what it is given
+    guess = arm.check(images.shape[1:])
     if arm.settings["scored"] and guess != goal.guess_shape(images.shape[1:]):
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: it cannot be scored"
         )
+
+    # What its goal asks of the classifiers, and that nothing it is fitted to is reported
     for view in (TEST_VIEW, TRAIN_VIEW):
-        goal.check(arm.service, arm.settings[view])
-    reported = goal.evaluated(arm.service, arm.settings[TEST_VIEW]["prediction"])
-    if train_view["roles"] and arm.service.roles.shared(train_view["roles"], [reported], arm.service.config["seed"]):
+        goal.check(service, arm.settings[view], arm.view(view).members)
+    reported = arm.evaluated
+    if learns["roles"] and service.roles.shared(learns["roles"], [reported], service.config["seed"]):
         raise InputError(f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}")
+
     for view in (TRAIN_VIEW, TEST_VIEW):
-        _defender(arm.view(view).release, train_view["roles"])
+        _defender(arm.view(view).release, learns["roles"])
+
+
+def _learned_from(arm: Arm, paired: bool) -> None:
+    """An attack learns from images of a role, from the reported ones by many shadow models, or with the target."""
+    learns, service = arm.settings[TRAIN_VIEW], arm.service
+    if paired != arm.view(TRAIN_VIEW).several:
+        needs = "needs several shadow models: name" if paired else "learns from one model, but is given"
+        raise InputError(f"arm {arm.name!r} {needs} a tuple of classifiers in train_view.prediction and .explanation")
+    if paired and (learns["roles"] or arm.others or learns["releases"] > 1):
+        raise InputError(
+            f"arm {arm.name!r} learns what shadow models say of the reported images: leave its roles empty, give 1 "
+            "release, and no other arm among its inputs"
+        )
+    if paired:
+        return
+    if learns["roles"]:
+        _training(service, f"arm {arm.name!r}", service.config["attack"]["train"], learns["roles"])
+    elif "joint" not in service.classifiers.settings(learns["prediction"]):
+        raise InputError(f"arm {arm.name!r} learns from no role: name one, or a model that is trained jointly")
 
 
 def _views(arm: Arm) -> None:
     """What an attack learns from and sees is described completely, and by nothing that would be ignored."""
-    service = ("prediction", "explanation", "defences", "queries")
-    require_keys(f"arm {arm.name!r}", arm.settings, ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "scored"))
+    service = ("prediction", "explanation", "defences", "queries", "members")
+    require_keys(
+        f"arm {arm.name!r}", arm.settings, ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "scored", "control_of")
+    )
     for view, known in ((TRAIN_VIEW, ("roles", "releases", *service)), (TEST_VIEW, service)):
         settings = arm.settings[view]
         require_keys(f"{view} of arm {arm.name!r}", settings, known)
-        for name in ("queries", "releases"):
-            if not is_count(settings.get(name, 1), 1):
-                raise InputError(
-                    f"{view} of arm {arm.name!r} has {settings[name]!r} {name}: "
-                    "this must be a whole number of at least 1"
-                )
-        if settings["queries"] > 1 and not settings["defences"]:
+        _counts(f"{view} of arm {arm.name!r}", settings)
+        explained = settings["explanation"]
+        alike = isinstance(settings["prediction"], str) == isinstance(explained, str)
+        if not alike or (not isinstance(explained, str) and tuple(explained) != tuple(settings["prediction"])):
             raise InputError(
-                f"{view} of arm {arm.name!r} has {settings['queries']} queries of what no defence changes: give 1"
+                f"{view} of arm {arm.name!r} has several shadow models in prediction or in explanation: "
+                "name the same in both"
             )
-    train_view = arm.settings[TRAIN_VIEW]
-    if train_view["releases"] > 1 and (arm.others or not train_view["defences"] or not train_view["roles"]):
+    if not isinstance(arm.settings[TEST_VIEW]["prediction"], str):
+        raise InputError(f"test_view of arm {arm.name!r} is of several classifiers: name the one that is attacked")
+    learns = arm.settings[TRAIN_VIEW]
+    if learns["releases"] > 1 and (arm.others or not learns["defences"] or not learns["roles"]):
         raise InputError(
-            f"arm {arm.name!r} learns from {train_view['releases']} releases of each image: give 1, or more where it "
+            f"arm {arm.name!r} learns from {learns['releases']} releases of each image: give 1, or more where it "
             "learns from a role what defences release, and reads no other arm"
         )
+    real = arm.settings["control_of"]
+    if real and real not in arm.service.config["arms"]:
+        raise InputError(f"arm {arm.name!r} is control_of {real!r}, which is no arm")
+
+
+def _counts(what: str, settings: Config) -> None:
+    for name in ("queries", "releases"):
+        if not is_count(settings.get(name, 1), 1):
+            raise InputError(f"{what} has {settings[name]!r} {name}: this must be a whole number of at least 1")
+    if settings["queries"] > 1 and not settings["defences"]:
+        raise InputError(f"{what} has {settings['queries']} queries of what no defence changes: give 1")
 
 
 def _defender(release: Release, attacker: Sequence[str]) -> None:
@@ -188,12 +225,13 @@ def _defender(release: Release, attacker: Sequence[str]) -> None:
             raise InputError(f"defender.held_out {own['held_out']!r} has images of defender.role {own['role']!r}")
 
 
-def _training(service: Service, what: str, recipe: Config | None, roles: Sequence[str]) -> None:
-    """A training has enough images, none of which is reported."""
+def _training(service: Service, what: str, recipe: Config | None, roles: Sequence[str], halves: bool = False) -> None:
+    """A training has enough images, none of which is reported; `halves` of the reported ones are meant to be."""
     for seed in service.classifiers.seeds:
-        if service.roles.shared(roles, [REPORTED], seed):
+        if not halves and service.roles.shared(roles, [REPORTED], seed):
             raise InputError(f"{what} trains on images of {REPORTED}, which is reported: its roles are {list(roles)}")
         if recipe is not None:
+            # Raises if there are too few images
             train.steps_per_epoch(train.Recipe.stated(recipe), service.roles.count(roles, seed), what)
 
 

@@ -29,21 +29,37 @@ def _evaluated(service: Service, part: str) -> str:
     return UNION.join((*service.classifiers.settings(part)["roles"], REPORTED))
 
 
-def _check(service: Service, view: Config) -> None:
-    part = view["prediction"]
-    if view["explanation"] not in (part, NONE):
+def _check(service: Service, view: Config, members: Sequence[str]) -> None:
+    """Finds that a view allows no membership attack.
+
+    Raises:
+      InputError: predictions and explanations are of different classifiers, or it is not known on which images a
+        classifier was trained.
+    """
+    if view["explanation"] not in (view["prediction"], NONE):
         raise InputError(
-            f"membership is of one classifier, but an arm has predictions of {part!r} and explanations of "
-            f"{view['explanation']!r}: name the same"
+            f"membership is of one classifier, but an arm has predictions of {view['prediction']!r} and explanations "
+            f"of {view['explanation']!r}: name the same"
         )
-    if not service.classifiers.is_trained(part):
-        raise InputError(f"membership of the {part} cannot be judged: xinv did not train it, nor deal its training set")
+    for part in members:
+        _check_trained(service, part)
+
+
+def _check_trained(service: Service, part: str) -> None:
     settings = service.classifiers.settings(part)
+    if not service.classifiers.is_trained(part) and not settings["roles"]:
+        raise InputError(
+            f"membership of the {part} cannot be judged: xinv did not train it, and its roles do not say on which "
+            "images it was trained"
+        )
     if settings.get("train", {}).get("validation", 0):
         raise InputError(
             f"membership needs to know each image that the {part} was trained on, but it holds out a validation part: "
             "set validation to 0"
         )
+    role, seed = _evaluated(service, part), service.config["seed"]
+    if service.roles.among(role, settings["roles"], seed).all():
+        raise InputError(f"membership of the {part} needs non-members: all of {role} was trained on")
 
 
 def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:

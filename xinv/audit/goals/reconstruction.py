@@ -26,8 +26,8 @@ def _evaluated(service: Service, part: str) -> str:
     return REPORTED
 
 
-def _check(service: Service, view: Config) -> None:
-    del service, view
+def _check(service: Service, view: Config, members: Sequence[str]) -> None:
+    del service, view, members
 
 
 def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, np.ndarray]:
