@@ -77,6 +77,35 @@ def defended(*inputs: str, by: tuple[str, ...], **changes: object) -> ConfigDict
     return arm(*inputs, train_view=dict(defences=by), test_view=dict(defences=by), **changes)
 
 
+def membership(*inputs: str, shadow: str = "shadow", train_view: dict | None = None, **changes: object) -> ConfigDict:
+    """An arm that separates members of the target's training set from others, as it learned on a shadow model."""
+    trained = dict(prediction=shadow, explanation=shadow, roles=("shadow_train+shadow_test",)) | (train_view or {})
+    return arm(*inputs, train_view=trained, **changes)
+
+
+def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigDict]:
+    """A membership attack with its two controls, in which all is alike but the models.
+
+    `untrained`: the attack learns on an untrained model and is tested on another one. What it finds is in the images.
+    `stranger`: the very attack, tested on a model that was trained on none of the images.
+    """
+    untrained = dict(prediction="untrained", explanation="untrained", members="target")
+    stranger = dict(prediction="stranger", explanation="stranger", members="target")
+    learned = dict(members="shadow")
+    return {
+        called: membership(*inputs, **attack),
+        f"{called} untrained": membership(
+            *inputs,
+            shadow="untrained_shadow",
+            train_view=learned,
+            test_view=untrained,
+            control_of=called,
+            **attack,
+        ),
+        f"{called} stranger": membership(*inputs, test_view=stranger, control_of=called, **attack),
+    }
+
+
 def arms(encoders: tuple[str, ...], explanations: tuple[str, ...]) -> ConfigDict:
     """Predictions alone, and every explanation read in every way (Zhao 2021, Figure 4)."""
     read = {

@@ -14,7 +14,7 @@ Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 
 CONFIG, ROWS = "config.json", "rows.jsonl"
-FILES = (ROWS, "curves.jsonl", "examples.npz", "factors.npz", "dataset.json", "environment.json", "report.html", CONFIG)
+FILES = (ROWS, "curves.jsonl", "examples.npz", "factors.npz", "members.npz", "dataset.json", "environment.json", "report.html", CONFIG)
 """In the order in which an earlier run's are moved away: what says that the unit is done goes first."""
 
 
@@ -46,12 +46,15 @@ def finish(
     factors: Mapping[str, np.ndarray],
     dataset: Mapping[str, Any],
     environment: Mapping[str, Any] | None,
+    members: Mapping[str, np.ndarray],
 ) -> None:
     """Writes the results; the rows last, since their presence says that the unit is done.
 
     `environment` says what they were computed with; None keeps what an earlier run of the same config wrote.
     """
-    for name, arrays in (("examples.npz", examples), ("factors.npz", factors)):
+    for name, arrays in (("examples.npz", examples), ("factors.npz", factors), ("members.npz", members)):
+        if not arrays:
+            continue
         with store.atomic(workdir / name) as path, open(path, "wb") as file:
             np.savez(file, **arrays)
     store.write_json(workdir / "dataset.json", dataset)

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from xinv import data, store
-from xinv.audit import cost, environment, evaluate, examples, results, validate
+from xinv.audit import cost, environment, evaluate, examples, leaks, results, validate
 from xinv.audit import target as targets
 from xinv.audit.attacker import TEST_VIEW, arms, parts
 from xinv.audit.results import Config, Rows
@@ -72,6 +72,7 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
         examples.factors(service),
         examples.dataset(service, seeds[0]),
         used,
+        leaks.scores(service),
     )
     return found
 
@@ -109,7 +110,8 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
 
     # Train the classifiers
     for part in parts(service):
-        found += rows(about(part, part), evaluate.classified(service, part, seed), reported)
+        figures = evaluate.classified(service, part, seed) | leaks.overfitting(service, part, seed)
+        found += rows(about(part, part), figures, reported)
         if classifiers.is_trained(part):
             trained(part, part, classifiers.classifier(part, seed))
 
@@ -126,6 +128,10 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
             count = len(arm.guessed(seed).array("guess"))
             scores = evaluate.scores(arm, goal, seed)
             found += rows(about("attack", arm.name), scores, count, arm, goal.name)
+
+    # What may make an explanation leak membership
+    for name in leaks.explained(service):
+        found += rows(about("cause", name), leaks.causes(service, name, seed), reported)
 
     # Each defence's own training, once
     for label, learned in defences.values():

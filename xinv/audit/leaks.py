@@ -1,0 +1,128 @@
+"""What a membership attack found of each image, and what may make an explanation leak who was in a training set."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from xinv import attacks, metrics, parallel
+from xinv.audit.attacker import TEST_VIEW, Arm, arms
+from xinv.audit.cost import released_maps
+from xinv.audit.evaluate import Value
+from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.release import Release
+from xinv.audit.service import Service
+from xinv.types import Array
+
+_SAMPLE, _DRAWS = 64, 5  # images, and changes of each, by which sensitivity is estimated
+_CHUNK = 256  # maps whose statistics are computed at once
+
+
+def membership_arms(service: Service) -> list[Arm]:
+    """Returns the arms that are after membership, in the order of the config."""
+    return [arm for arm in arms(service) if arm.settings["scored"] and arm.goal is MEMBERSHIP]
+
+
+def scores(service: Service) -> dict[str, np.ndarray]:
+    """Returns per seed and arm, as "<seed>/<arm>/…", each image's score [N], membership [N] and place in the data [N]."""
+    found = {}
+    for seed in service.classifiers.seeds:
+        for arm in membership_arms(service):
+            part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
+            name = f"{seed}/{arm.name}"
+            found[f"{name}/score"] = np.asarray(arm.guessed(seed).array("guess"))
+            member = MEMBERSHIP.secret(service, part, [role], seed)
+            found[f"{name}/member"] = member.astype(np.uint8)
+            found[f"{name}/index"] = service.roles.indices(role, seed)
+    return found
+
+
+def overfitting(service: Service, part: str, seed: int) -> dict[str, Value]:
+    """Returns a classifier's accuracy on what it was trained on, and by how much it is less on other images."""
+    audited = [arm for arm in membership_arms(service) if arm.view(TEST_VIEW).members == (part,)]
+    if not audited:
+        return {}
+    role, label = audited[0].evaluated, service.classifiers.settings(part)["label"]
+    prediction, _ = service.prediction(part, role, seed)
+    truth = service.roles.labelled([role], seed).labels[label]
+    right = np.argmax(prediction, axis=-1) == truth
+    member = MEMBERSHIP.secret(service, part, [role], seed).astype(bool)
+    trained = float(right[member].mean())
+    return {"train_accuracy": trained, "generalisation_gap": trained - float(right[~member].mean())}
+
+
+def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
+    """Returns properties of the target's explanations by one explainer, of members and of others.
+
+    Returns:
+      gini: sparsity in [0,1]. kurtosis: weight of the tails, 3 for a normal distribution. l2: size, in units of the map.
+      max_sensitivity: mean over a sample of members and others, see `metrics.explanation.max_sensitivity`.
+    """
+    arm = next(arm for arm in membership_arms(service) if arm.explanations == (name,))
+    part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
+    maps, sources = service.explanation(name, role, seed, part)
+    spec = {"maps": sources, "part": service.classifiers.identity(part, seed), "sample": _SAMPLE, "draws": _DRAWS}
+
+    def compute() -> dict[str, np.ndarray]:
+        statistics = parallel.map_batches(_statistics, {}, maps, _CHUNK)
+        found = dict(zip(_SHAPE, np.moveaxis(np.asarray(statistics, np.float64), -1, 0), strict=True))
+        if not service.classifiers.is_recorded(part):
+            found["max_sensitivity"] = _sensitivity(service, name, part, role, maps, seed)
+        return found
+
+    stage = service.stages.computed("causes", f"{name} of {part}, seed {seed}", spec, compute)
+    member = MEMBERSHIP.secret(service, part, [role], seed).astype(bool)
+    found = {}
+    for statistic in _SHAPE:
+        values = stage.array(statistic)
+        found[f"{statistic}_members"] = float(values[member].mean())
+        found[f"{statistic}_others"] = float(values[~member].mean())
+    if not service.classifiers.is_recorded(part):
+        found["max_sensitivity"] = stage.array("max_sensitivity")
+    return found
+
+
+def explained(service: Service) -> Iterable[str]:
+    """Returns the explainers that a membership attack reads alone, each once."""
+    return dict.fromkeys(arm.explanations[0] for arm in membership_arms(service) if len(arm.explanations) == 1)
+
+
+def _sensitivity(
+    service: Service, name: str, part: str, role: str, maps: Array, seed: int
+) -> np.ndarray:
+    """Max-sensitivity of some images of a role, evenly spaced."""
+    images, (prediction, _) = service.roles.images([role], seed), service.prediction(part, role, seed)
+    shown = np.unique(np.linspace(0, len(maps) - 1, _SAMPLE).astype(int))
+    release = released_maps(Release(service, (name,), part, part), seed)
+    metric = metrics.explanation.max_sensitivity(release, samples=_DRAWS)
+    truth = {
+        "image": np.stack([images[place] for place in shown]),
+        "explanation": maps[shown],
+        "label": np.argmax(prediction[shown], axis=-1).astype(np.int32),
+    }
+    return np.asarray(jax.jit(metric)(truth, maps[shown]))
+
+
+def _kurtosis(values: jax.Array) -> jax.Array:
+    centred = values - values.mean()
+    variance = jnp.square(centred).mean()
+    return jnp.where(variance == 0, 3, (centred**4).mean() / jnp.where(variance == 0, 1, variance) ** 2)
+
+
+def _each(values: jax.Array) -> jax.Array:
+    return jnp.stack([function(values) for function in _SHAPE.values()])
+
+
+_SHAPE: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gini": attacks.signals.SIGNALS["gini"],
+    "kurtosis": _kurtosis,
+    "l2": attacks.signals.SIGNALS["l2"],
+}
+"""What describes the shape of a map."""
+
+
+def _statistics(variables: Any, maps: jax.Array, keys: Any) -> jax.Array:
+    del variables, keys
+    return jax.vmap(_each)(maps)
