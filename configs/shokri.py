@@ -44,7 +44,7 @@ def get_config(arg: str = "") -> ConfigDict:
     control = dict(prediction="untrained", explanation="untrained")
     config.arms = ConfigDict({})
     for name in EXPLANATIONS:
-        attack = dict(train_view=shadow, name="variance_threshold")
+        attack = dict(train_view=shadow, name="map_statistic", statistic="variance")
         config.arms[f"variance({name})"] = base.arm(name, **attack)
         config.arms[f"control({name})"] = base.arm(name, test_view=control, **attack)
     return base.unshared(config)

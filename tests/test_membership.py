@@ -1,38 +1,22 @@
-"""Membership: the metrics, the threshold on a variance, and the goal's secret and rules."""
+"""Membership in the pipeline: the goal's secret, its rules and its rows."""
 
 import json
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from xinv import attacks, audit, store
 from xinv.audit.goals import GOALS
-from xinv.types import InputError, Observation
+from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 from configs import base, shokri  # noqa: E402
 
 DRAW = np.random.default_rng(0)
-MEMBER = DRAW.integers(0, 2, 400)
-
-
-@pytest.mark.parametrize("quiet", [0, 1])
-def test_threshold(quiet):
-    """Learned between the variances of the two kinds, on whichever side members are."""
-    spread = np.where(quiet == MEMBER, 0.5, 2.0)
-    maps = DRAW.normal(size=(400, 6, 6, 1)) * spread[:, None, None, None]
-    attack = attacks.variance_threshold()
-    observed = Observation(np.zeros((400, 2)), maps)
-    state = attack.fit(jax.random.key(0), observed, MEMBER)
-    assert 0.5 < state["threshold"] < 3
-    assert ((attack.predict(state, observed) > 0) == MEMBER).mean() > 0.98
-    with pytest.raises(InputError, match="reads an explanation"):
-        attack.check(Observation(np.zeros((400, 2))), MEMBER)
 
 
 def config(**changes):
@@ -103,5 +87,5 @@ def test_games_refused(noise, change, message):
 
 
 def test_every_attack_has_a_goal():
-    assert {GOALS[attacks.build(name).goal].name for name in ("fredrikson", "variance_threshold")} == set(GOALS)
+    assert {GOALS[attacks.build(name).goal].name for name in ("fredrikson", "map_statistic")} == set(GOALS)
     assert base.metrics().membership

@@ -43,3 +43,64 @@ def finite(prediction: Array) -> None:
     if len(broken):
         row, column, wrong = broken[0][0], broken[0][-1], values[tuple(broken[0])]
         raise InputError(f"prediction {row} of class {column} is {wrong}: probabilities must be finite")
+
+
+def members(truth: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns who is a member, as bool; InputError unless `truth` is 0 and 1 and of this shape."""
+    member = np.asarray(truth)
+    if member.shape != shape:
+        raise InputError(f"truth has shape {list(member.shape)} but must be {list(shape)}, as observed")
+    if not np.isin(member, (0, 1)).all():
+        raise InputError("truth has other values than 0 and 1: it says who is a member")
+    return member.astype(bool)
+
+
+def predictions(attack: str, observation: Observation, label: Any) -> None:
+    """InputError unless there are predictions [N,K] and labels [N]."""
+    _classes(attack, observation.prediction.shape, label, "[N,K]")
+
+
+def explanations(attack: str, observation: Observation) -> None:
+    """InputError unless there are explanations [N,h,w,c]."""
+    _explained(attack, observation)
+    shape = observation.explanation.shape
+    if len(shape) != 4:
+        raise InputError(f"{attack} reads explanations [N,h,w,c], and not {list(shape)}")
+
+
+def shadow_predictions(attack: str, observation: Observation, label: Any, least: int) -> None:
+    """InputError unless there are predictions [N,S,K] of S models, and labels [N]."""
+    shape = observation.prediction.shape
+    _classes(attack, shape, label, "[N,S,K]")
+    _shadows(attack, shape[1], least)
+
+
+def shadow_statistics(attack: str, observation: Observation, count: int, least: int) -> None:
+    """InputError unless there are `count` statistics of maps [N,S,1,1,T] of S models."""
+    _explained(attack, observation)
+    shape = observation.explanation.shape
+    if len(shape) != 5 or tuple(shape[2:]) != (1, 1, count):
+        wanted = f"[N,S,1,1,{count}]"
+        raise InputError(f"{attack} reads statistics {wanted} of maps, and not {list(shape)}")
+    _shadows(attack, shape[1], least)
+
+
+def _explained(attack: str, observation: Observation) -> None:
+    if observation.explanation is None:
+        raise InputError(f"{attack} reads an explanation, and the arm reads none")
+
+
+def _classes(attack: str, shape: tuple[int, ...], label: Any, wanted: str) -> None:
+    if label is None:
+        raise InputError(f"{attack} needs the true classes of the candidates: give label [N]")
+    if len(shape) != wanted.count(",") + 1 or tuple(label.shape) != (shape[0],):
+        given = f"{list(shape)} and {list(label.shape)}"
+        raise InputError(f"{attack} reads predictions {wanted} and labels [N], and not {given}")
+
+
+def _shadows(attack: str, count: int, least: int) -> None:
+    """InputError unless there are enough shadow models, and as many with an example as without."""
+    if count < least or count % 2:
+        raise InputError(
+            f"{attack} learns from an even number of shadow models, at least {least}, and not from {count}"
+        )

@@ -1,0 +1,64 @@
+"""Calibration of membership scores: thresholds that an attacker learns on shadow models."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from xinv.types import InputError
+
+
+def threshold(member: np.ndarray, score: np.ndarray) -> float:
+    """Returns the threshold of maximal balanced accuracy; a score above it means "member".
+
+    Args:
+      member: bool, of any shape.
+      score: float of that shape, finite.
+
+    Returns:
+      A number midway between two neighbouring scores. If no threshold is better than chance, it is
+      the highest score, so that nobody is called a member.
+
+    Raises:
+      InputError: there are only members, or only others.
+    """
+    member, score = np.ravel(member), np.ravel(score).astype(np.float64)
+    members, others = int(member.sum()), int((~member).sum())
+    if not members or not others:
+        raise InputError(f"a threshold is learned from members and others, but there are {members} and {others}")
+
+    # TPR less FPR above each distinct score, times members times others: exact integers
+    distinct, place = np.unique(score, return_inverse=True)
+    members_below = np.cumsum(np.bincount(place[member], minlength=len(distinct)))
+    others_below = np.cumsum(np.bincount(place[~member], minlength=len(distinct)))
+    gain = others_below * members - members_below * others
+    best = int(gain.argmax())
+    if gain[best] <= 0:
+        return float(distinct[-1])
+
+    # Between neighbouring floats there is no middle
+    low, high = distinct[best : best + 2]
+    middle = low + (high - low) / 2
+    return float(middle if middle < high else low)
+
+
+def leave_one_out(truth: np.ndarray, score: Callable[[int, np.ndarray], np.ndarray]) -> float:
+    """Returns the threshold of an attack whose references did not train on an example.
+
+    Each shadow model in turn is the target, and the others are the references. Scores of all of
+    them are judged together.
+
+    Args:
+      truth: bool [N,S], the training set of each shadow model.
+      score: `(number of the target, references[N,S] of bool) -> score [n]` of the n examples that
+        have a reference.
+
+    Raises:
+      InputError: no member, or no other example, has a reference.
+    """
+    scores, members = [], []
+    for number in range(truth.shape[1]):
+        references = ~truth
+        references[:, number] = False
+        scores.append(score(number, references))
+        members.append(truth[references.any(axis=1), number])
+    return threshold(np.concatenate(members), np.concatenate(scores))

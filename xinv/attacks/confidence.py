@@ -1,0 +1,243 @@
+"""Membership from predictions: the references beside which attacks on explanations are judged."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from xinv import train
+from xinv.attacks import calibration, checks
+from xinv.attacks.signals import FLOOR
+from xinv.numbers import is_number, require, require_positive
+from xinv.types import Array, Attack, InputError, Key, Observation
+
+_ROWS = 4096  # examples read at once
+
+
+@functools.cache
+def gap() -> Attack:
+    """Calls an example a member if the target classifies it correctly (Yeom 2018).
+
+    Its balanced accuracy is 1/2 plus half the gap of training and test accuracy.
+
+    Returns:
+      An attack that learns nothing; its state is {}. Its guess is a score float32 [N], 1 for
+      members and -1 for others. It needs "label".
+
+    Raises:
+      InputError: predictions are not [N,K], or labels do not fit.
+    """
+
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        label: Array | None = None,
+    ) -> dict[str, Any]:
+        del key, truth, session
+        checks.predictions("gap", observation, label)
+        return {}
+
+    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+        del state
+        checks.predictions("gap", observation, label)
+        checks.finite(observation.prediction)
+        correct = np.asarray(observation.prediction).argmax(axis=1) == np.asarray(label)
+        return np.where(correct, 1, -1).astype(np.float32)
+
+    return Attack(fit, predict, _check("gap"), needs=("label",), goal="membership")
+
+
+@functools.cache
+def confidence() -> Attack:
+    """Tells members by the target's confidence in the true class, with one threshold.
+
+    The confidence is φ = log p_y − log(1 − p_y) in float64 (Carlini 2022, Eq. 5), see
+    `log_odds`. Members have the higher one; the threshold is learned on a shadow.
+
+    Returns:
+      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float64 [N],
+      positive for members. Its state has the "threshold", of φ. It needs "label".
+
+    Raises:
+      InputError: predictions are not [N,K], or labels or truth do not fit.
+    """
+
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        label: Array | None = None,
+    ) -> dict[str, Any]:
+        del key, session
+        checks.predictions("confidence", observation, label)
+        score = log_odds(observation.prediction, label)
+        member = checks.members(truth, score.shape)
+        return {"threshold": np.float64(calibration.threshold(member, score))}
+
+    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+        checks.predictions("confidence", observation, label)
+        return log_odds(observation.prediction, label) - state["threshold"]
+
+    return Attack(fit, predict, _check("confidence"), needs=("label",), goal="membership")
+
+
+@functools.cache
+def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
+    """Compares an example's likelihood ratio with that of others: RMIA (Zarifzadeh 2024), offline.
+
+    With references p_out(x), the mean of p(x|θ') over shadow models θ' that did not train on x:
+
+        p(x) = ((1 + a) p_out(x) + 1 − a) / 2
+        LR(x,z) = [p(x|target) / p(x)] / [p(z|target) / p(z)]
+        score(x) = share of z with LR(x,z) ≥ gamma
+
+    The population z is the examples given themselves, x among them, so a score depends on them all.
+    The threshold is found with each shadow model in turn as the target, see
+    `calibration.leave_one_out`. Probabilities are at least 1.2e-38, the smallest normal float32.
+
+    Args:
+      gamma: γ, what a ratio must reach, above 0.
+      a: in [0,1]; 1 trusts the references, 0 halves what they say.
+
+    Returns:
+      An attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score float64 [N],
+      positive for members. Its state has the "reference" p(x) [N] of each example in order, and
+      the "threshold". It is paired and needs "label".
+
+    Raises:
+      InputError: gamma or a is out of its range; there are fewer than four shadow models or an odd
+        number; all of them trained on one example; shapes or labels do not fit.
+    """
+    require_positive(gamma=gamma)
+    require(is_number(a) and 0 <= a <= 1, "a", a, "in [0, 1]")
+
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        label: Array | None = None,
+    ) -> dict[str, Any]:
+        del key, session
+        check(observation, truth, label)
+        probability, _ = true_class(observation.prediction, label)
+        member = checks.members(truth, probability.shape)
+        require_outside(member)
+
+        def score(number: int, references: np.ndarray) -> np.ndarray:
+            known = references.any(axis=1)
+            reference = _reference(probability[known], references[known], a)
+            return _share(probability[known, number] / reference, gamma)
+
+        return {
+            "reference": _reference(probability, ~member, a),
+            "threshold": np.float64(calibration.leave_one_out(member, score)),
+        }
+
+    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+        checks.predictions("relative", observation, label)
+        probability, _ = true_class(observation.prediction, label)
+        require_same(len(state["reference"]), len(probability))
+        return _share(probability / state["reference"], gamma) - state["threshold"]
+
+    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+        del truth
+        checks.shadow_predictions("relative", observation, label, 4)
+        return ()
+
+    return Attack(fit, predict, check, needs=("label",), goal="membership", paired=True)
+
+
+def log_odds(prediction: Array, label: Array) -> np.ndarray:
+    """Returns φ = log p_y − log(1 − p_y), float64 [N,...], of predictions [N,...,K].
+
+    1 − p_y is the sum of the other classes, which float32 keeps where p_y rounds to 1. Both are at
+    least 1.2e-38, the smallest normal float32, so φ is within ±87.4.
+
+    Args:
+      prediction: probabilities [N,...,K].
+      label: int [N], the true classes.
+
+    Raises:
+      InputError: a label is no class, or a probability not finite.
+    """
+    own, others = true_class(prediction, label)
+    return np.log(own) - np.log(others)
+
+
+def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns p_y and the sum of the other probabilities, float64 [N,...], both at least `FLOOR`.
+
+    Predictions [N,...,K] are read in slices of examples.
+
+    Raises:
+      InputError: a label is no class, or a probability not finite.
+    """
+    classes, label = prediction.shape[-1], _labels(label, prediction.shape[-1])
+    own = np.empty(prediction.shape[:-1], np.float64)
+    others = np.empty_like(own)
+    for start in range(0, len(label), _ROWS):
+        rows = slice(start, start + _ROWS)
+        values = np.asarray(prediction[rows], np.float64)
+        # One-hot [n,1,...,K]
+        axes = (1,) * (values.ndim - 2)
+        hot = (label[rows, None] == np.arange(classes)).reshape(-1, *axes, classes)
+        own[rows] = np.where(hot, values, 0).sum(axis=-1)
+        others[rows] = np.where(hot, 0, values).sum(axis=-1)
+
+    broken = np.argwhere(~np.isfinite(own + others))
+    if len(broken):
+        raise InputError(f"prediction {broken[0][0]} has a probability that is not finite")
+    return np.maximum(own, FLOOR), np.maximum(others, FLOOR)
+
+
+def require_outside(member: np.ndarray) -> None:
+    """InputError unless each example has a shadow model that did not train on it; bool [N,S]."""
+    always = np.flatnonzero(member.all(axis=1))
+    if len(always):
+        raise InputError(f"example {always[0]} was trained on by every shadow model: one must be without it")
+
+
+def require_same(fitted: int, given: int) -> None:
+    """InputError unless as many examples are given as the attack was fitted to."""
+    if fitted != given:
+        raise InputError(
+            f"the attack was fitted to {fitted} examples and is shown {given}: show it the same in the same order"
+        )
+
+
+def _labels(label: Array, classes: int) -> np.ndarray:
+    """Returns labels as int [N]; InputError unless all are classes."""
+    label = np.asarray(label)
+    if not np.issubdtype(label.dtype, np.integer):
+        raise InputError(f"labels are {label.dtype} but must be whole numbers")
+    wrong = np.flatnonzero((label < 0) | (label >= classes))
+    if len(wrong):
+        value = label[wrong[0]]
+        raise InputError(f"example {wrong[0]} has label {value}, but there are {classes} classes")
+    return label
+
+
+def _reference(probability: np.ndarray, outside: np.ndarray, a: float) -> np.ndarray:
+    """Returns p(x) [N] from p(x|θ') [N,S] of the shadow models that are `outside`."""
+    total = np.where(outside, probability, 0).sum(axis=1)
+    mean = total / outside.sum(axis=1)
+    return np.maximum(((1 + a) * mean + 1 - a) / 2, FLOOR)
+
+
+def _share(ratio: np.ndarray, gamma: float) -> np.ndarray:
+    """Returns for each x the share of z with ratio(x) ≥ gamma ratio(z)."""
+    below = np.searchsorted(np.sort(ratio), ratio / gamma, side="right")
+    return below / len(ratio)
+
+
+def _check(attack: str) -> Any:
+    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+        del truth
+        checks.predictions(attack, observation, label)
+        return ()
+
+    return check

@@ -1,0 +1,254 @@
+"""Membership by likelihood ratios of statistics of explanations, or of confidences (LiRA)."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import log_ndtr
+
+from xinv import plugins, train
+from xinv.attacks import calibration, checks
+from xinv.attacks.confidence import log_odds, require_outside, require_same
+from xinv.attacks.signals import logarithms, signals
+from xinv.numbers import optional
+from xinv.types import Array, Attack, InputError, Key, Observation
+
+NAME = "likelihood_ratio"
+SIGNAL = ("maps", "confidence")
+MODES = ("online", "offline")
+VARIANCES = ("shrunk", "shared", "own")
+STATISTICS = ("variance", "l1", "l2")
+_LEAST = {"online": 2, "offline": 4}  # shadow models; offline calibration leaves one out
+_VARIANCE_FLOOR = 1e-12
+_ROWS = 4096  # examples read at once
+
+
+@plugins.cached
+def likelihood_ratio(
+    signal: str = "maps",
+    statistics: Sequence[str] | None = None,
+    mode: str = "online",
+    variance: str = "shrunk",
+) -> Attack:
+    """Compares what the target shows of an example with what shadow models show: LiRA.
+
+    Carlini 2022 on confidences; Huang 2024 (arXiv 2407.17663) on statistics of maps. The signals x
+    are the logarithms of T statistics of a map (`signals.logarithms`), or the confidence
+    φ = log p_y − log(1 − p_y) (`confidence.log_odds`), all in float64. Of each example they are
+    normal, with one mean and variance over the shadow models that trained on it ("in") and others
+    over those that did not ("out"); statistics count as independent.
+
+    Online, the score is Σ log N(x; in) − log N(x; out), and its threshold 0. Offline, it is
+    −Σ log Pr[Z ≥ x] with Z from "out": one-sided, in the order of Pr[Z < x] for one statistic, and
+    Fisher's combination of several; it resolves the surest members, where Pr[Z < x] rounds to 1.
+    Its direction is learned: for each statistic of maps the sign of the mean difference of "in" and
+    "out", over all examples; confidences of members are higher. Its threshold is found with each
+    shadow model in turn as the target, see `calibration.leave_one_out`.
+
+    Means and not medians are taken, unlike in Carlini's code. An example's variance s² has n − 1
+    degrees of freedom d, from n models. By `variance`:
+
+        own     s², or the shared one if d = 0
+        shared  s0², the mean of s² over examples, weighted by d
+        shrunk  (ν0 s0² + d s²) / (ν0 + d), with ν0 by the method of moments, see `prior_freedom`
+
+    If no example has two models of a kind, s0² is the variance over all examples. "shrunk" is in
+    the spirit of BaVarIA (arXiv 2603.11799), which shrinks by a Bayesian prior.
+
+    Args:
+      signal: "maps", explanations by their statistics, or "confidence", in the true class.
+      statistics: of maps, names of `signals.SIGNALS`; by default ("variance", "l1", "l2").
+      mode: "online" or "offline".
+      variance: "shrunk", "shared" or "own".
+
+    Returns:
+      A paired attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score
+      float64 [N], positive for members. Of maps it reads the statistics alone, explanation
+      [N,S,1,1,T] in `fit` and [N,1,1,T] in `predict`; of confidences it needs "label". Its state
+      has arrays [N,T] in the order of the examples: "out_mean" and "out_variance"; online also
+      "in_mean" and "in_variance"; offline the "sign" [T] and the "threshold".
+
+    Raises:
+      InputError: an argument is none of these, or `statistics` is given for "confidence"; the
+        number of shadow models is odd, or below 2 (offline 4); an example has no "out" model or
+        (online) no "in" model; shapes do not fit.
+    """
+    checks.choice("signal", signal, SIGNAL)
+    checks.choice("mode", mode, MODES)
+    checks.choice("variance", variance, VARIANCES)
+    of_maps = signal == "maps"
+    names = optional("statistics", statistics, STATISTICS, 'signal "maps"', of_maps)
+    summary = signals(names) if of_maps else None
+
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        label: Array | None = None,
+    ) -> dict[str, np.ndarray]:
+        del key, session
+        check(observation, truth, label)
+        values = read(observation, label)
+        member = checks.members(truth, values.shape[:2])
+        require_outside(member)
+
+        # Out of the training sets, in both modes
+        out = moments(values, ~member, variance)
+        state = {"out_mean": out.mean, "out_variance": out.variance}
+        if mode == "online":
+            _require_inside(member)
+            inside = moments(values, member, variance)
+            return state | {"in_mean": inside.mean, "in_variance": inside.variance}
+        return state | _one_sided(values, member, variance, of_maps)
+
+    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+        if of_maps:
+            checks.explanations(NAME, observation)
+        else:
+            checks.predictions(NAME, observation, label)
+        values = read(observation, label)
+        require_same(len(state["out_mean"]), len(values))
+        out = Moments(state["out_mean"], state["out_variance"])
+        if mode == "online":
+            inside = Moments(state["in_mean"], state["in_variance"])
+            return (_log_density(values, inside) - _log_density(values, out)).sum(axis=-1)
+        return _surprise(values, out, state["sign"]) - state["threshold"]
+
+    def read(observation: Observation, label: Array | None) -> np.ndarray:
+        """Returns the signals, float64 [N,S,T] or [N,T]."""
+        if of_maps:
+            return _statistics(observation.explanation, names)
+        return log_odds(observation.prediction, label)[..., None]
+
+    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+        del truth
+        if of_maps:
+            checks.shadow_statistics(NAME, observation, len(names), _LEAST[mode])
+        else:
+            checks.shadow_predictions(NAME, observation, label, _LEAST[mode])
+        return ()
+
+    needs = () if of_maps else ("label",)
+    return Attack(fit, predict, check, needs, "membership", paired=True, summary=summary)
+
+
+class Moments(NamedTuple):
+    """Mean and variance of the signals of each example.
+
+    Attributes:
+      mean: float64 [N,T].
+      variance: float64 [N,T], above 0.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+def moments(values: np.ndarray, chosen: np.ndarray, rule: str) -> Moments:
+    """Returns the moments of signals [N,S,T] over the shadow models `chosen` [N,S].
+
+    Args:
+      values: the signals.
+      chosen: bool, the models of one kind; an example without any has the mean 0.
+      rule: one of `VARIANCES`, see `likelihood_ratio`.
+    """
+    chosen = chosen[:, :, None]
+    count = chosen.sum(axis=1)
+    mean = np.where(chosen, values, 0).sum(axis=1) / np.maximum(count, 1)
+    squares = np.where(chosen, np.square(values - mean[:, None]), 0).sum(axis=1)
+
+    # Each example's own variance, and the one that they share
+    freedom = count - 1.0 * (count > 0)
+    own = squares / np.maximum(freedom, 1)
+    if freedom.any():
+        shared = squares.sum(axis=0) / freedom.sum()
+    else:
+        shared = np.var(values, axis=(0, 1), where=chosen)
+
+    # The weight of its own: d / (ν0 + d)
+    if rule == "own":
+        weight = 1.0 * (freedom > 0)
+    elif rule == "shared":
+        weight = 0.0 * freedom
+    else:
+        prior = prior_freedom(own, freedom, shared)
+        weight = freedom / (prior + freedom)
+    variance = weight * own + (1 - weight) * shared
+    return Moments(mean, np.maximum(variance, _VARIANCE_FLOOR))
+
+
+def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    """Returns ν0 [T], the degrees of freedom that the shared variance counts for.
+
+    True variances σ² scatter about s0² with a squared coefficient of variation C. Since
+    E[s⁴] = (1 + 2/d) E[σ⁴] for normal signals, 1 + C is the mean of s⁴ / (1 + 2/d) over examples,
+    weighted by d, as a multiple of s0⁴. The best linear estimate of σ² has ν0 = 2 (1 + C) / C
+    (Bühlmann's credibility); ν0 is infinite if C ≤ 0.
+
+    Args:
+      own: s² [N,T].
+      freedom: d [N,1].
+      shared: s0² [T].
+    """
+    fourth = np.square(own) / (1 + 2 / np.maximum(freedom, 1))
+    mean = (freedom * fourth).sum(axis=0) / max(1, freedom.sum())
+    excess = mean / np.square(np.maximum(shared, _VARIANCE_FLOOR)) - 1
+    scattered = excess > 0
+    return np.where(scattered, 2 * (1 + excess) / np.where(scattered, excess, 1), np.inf)
+
+
+def _one_sided(values: np.ndarray, member: np.ndarray, variance: str, of_maps: bool) -> dict[str, np.ndarray]:
+    """Returns the direction "sign" [T] and the "threshold" of the offline score."""
+    sign = _direction(values, member) if of_maps else np.ones(1)
+
+    def score(number: int, references: np.ndarray) -> np.ndarray:
+        known = references.any(axis=1)
+        out = moments(values[known], references[known], variance)
+        return _surprise(values[known, number], out, sign)
+
+    return {"sign": sign, "threshold": np.float64(calibration.leave_one_out(member, score))}
+
+
+def _direction(values: np.ndarray, member: np.ndarray) -> np.ndarray:
+    """Returns 1 for each statistic [T] that members have the larger, else -1."""
+    both = member.any(axis=1)
+    if not both.any():
+        raise InputError("no shadow model trained on any of the examples: there are no members")
+    values, member = values[both], member[both]
+    inside, out = moments(values, member, "own"), moments(values, ~member, "own")
+    return np.where((inside.mean - out.mean).mean(axis=0) < 0, -1.0, 1.0)
+
+
+def _log_density(values: np.ndarray, of: Moments) -> np.ndarray:
+    """Returns log N(x; mean, variance) [N,T], without the constant."""
+    return -0.5 * (np.log(of.variance) + np.square(values - of.mean) / of.variance)
+
+
+def _surprise(values: np.ndarray, out: Moments, sign: np.ndarray) -> np.ndarray:
+    """Returns −Σ log Pr[Z ≥ x], float64 [N], in the direction of `sign`."""
+    deviation = sign * (values - out.mean) / np.sqrt(out.variance)
+    return -log_ndtr(-deviation).sum(axis=-1)
+
+
+def _statistics(explanation: Array, names: Sequence[str]) -> np.ndarray:
+    """Returns the signals, float64 [N,...,T], of statistics [N,...,1,1,T], read in slices."""
+    shape = (*explanation.shape[1:-3], len(names))
+    if tuple(explanation.shape[-3:]) != (1, 1, len(names)):
+        raise InputError(f"{NAME} reads statistics [N,1,1,{len(names)}], and not {list(explanation.shape)}")
+    found = np.empty((explanation.shape[0], *shape), np.float64)
+    for start in range(0, len(found), _ROWS):
+        part = np.asarray(explanation[start : start + _ROWS])
+        found[start : start + _ROWS] = logarithms(names, part.reshape(-1, *shape))
+
+    broken = np.argwhere(~np.isfinite(found))
+    if len(broken):
+        raise InputError(f"example {broken[0][0]} has a statistic that is not finite")
+    return found
+
+
+def _require_inside(member: np.ndarray) -> None:
+    """InputError unless each example has a shadow model that trained on it; bool [N,S]."""
+    never = np.flatnonzero(~member.any(axis=1))
+    if len(never):
+        raise InputError(f"example {never[0]} was trained on by no shadow model: mode online needs one")
