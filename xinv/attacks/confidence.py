@@ -205,9 +205,8 @@ def require_outside(member: np.ndarray) -> None:
 def require_same(fitted: int, given: int) -> None:
     """InputError unless as many examples are given as the attack was fitted to."""
     if fitted != given:
-        raise InputError(
-            f"the attack is shown {given} examples and was fitted to {fitted}: show it the same in the same order"
-        )
+        counts = f"{given} examples and was fitted to {fitted}"
+        raise InputError(f"the attack is shown {counts}: show it the same in the same order")
 
 
 def _labels(label: Array, classes: int) -> np.ndarray:
