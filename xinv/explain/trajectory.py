@@ -55,7 +55,13 @@ def removal_trajectory(
     base = gradient() if base is None else door.explainer(base)
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
+    ) -> jax.Array:
         explanation = base(apply, variables, image, label, key)
         places, pixels = _places(explanation, image.shape[:2]), image.shape[0] * image.shape[1]
         counts = np.linspace(0, pixels, steps + 1).round().astype(np.int32)
