@@ -111,7 +111,7 @@ def test_confounds_are_found(audited, change):
     [
         (dict(a=base.membership("prediction", name="gap")), "needs 'label' among its inputs"),
         (dict(a=base.membership("input_x_gradient", "label", name="map_statistic")), "does not need 'label'"),
-        (dict(a=base.arm("prediction", "image")), "only a membership attack holds it"),
+        (dict(a=base.arm("prediction", "image")), "must name 'prediction', 'explanation'"),
         (dict(a=base.membership("input_x_gradient", name="likelihood_ratio")), "needs several shadow models"),
         (dict(a=base.membership("prediction", "label", name="gap", control_of="b")), "'b', which is no arm"),
         (
