@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -14,7 +15,7 @@ from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.images import as_float
-from xinv.types import InputError, Observation
+from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))

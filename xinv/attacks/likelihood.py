@@ -9,7 +9,7 @@ from scipy.special import log_ndtr
 from xinv import plugins, train
 from xinv.attacks import calibration, checks
 from xinv.attacks.confidence import log_odds, require_outside, require_same
-from xinv.attacks.signals import logarithms
+from xinv.attacks.signals import logarithms, signals
 from xinv.numbers import optional
 from xinv.types import Array, Attack, InputError, Key, Observation
 
@@ -78,7 +78,10 @@ def likelihood_ratio(
     checks.choice("variance", variance, VARIANCES)
     of_maps = signal == "maps"
     names = optional("statistics", statistics, STATISTICS, 'signal "maps"', of_maps)
-    summary = tuple(names) if of_maps else ()
+    summary = ()
+    if of_maps:
+        signals(names)  # refuses unknown names
+        summary = tuple(names)
 
     def fit(
         key: Key,
