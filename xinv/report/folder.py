@@ -226,14 +226,15 @@ def _check_membership(path: Path, rows: list[dict[str, Any]]) -> None:
     found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
     areas = [row for row in found if row["metric"] == "auc"]
     known = {(row["arm"], row["seed"]) for row in areas if None not in (row["low"], row["high"], row["p"])}
+    arms = {row["arm"] for row in found}
     for row in found:
         if (row["arm"], row["seed"]) not in known:
             raise InputError(
                 f"{path} has no auc of arm {row['arm']!r}, seed {row['seed']}, with low, high and p: "
                 "give config.metrics.membership an auc and run the audit again"
             )
-        if row["control_of"] is not None and row["control_of"] not in {row["arm"] for row in found}:
-            raise InputError(f"{path} has arm {row['arm']!r} as control of {row['control_of']!r}, which it has not")
+        if row["control_of"] is not None and row["control_of"] not in arms:
+            raise InputError(f"{path} has arm {row['arm']!r} as control of {row['control_of']!r}, which is not there")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:

@@ -265,7 +265,12 @@ def percent(metric: str) -> str:
     return f"{100 * _rate(metric):g}%"
 
 
-def tally(entries: Sequence[Entry]) -> str:
+def p_value(p: float) -> str:
+    """A p-value as shown."""
+    return f"{p:.2g}" if p >= 1e-4 else "below 0.0001"
+
+
+def counted(entries: Sequence[Entry]) -> str:
     """How many entries have each verdict, in words: "3 leak, 10 not found"."""
     counts = Counter(entry.verdict for entry in entries)
     words = {LEAKS: "leak" if counts[LEAKS] > 1 else "leaks", UNCONTROLLED: "without a control"}

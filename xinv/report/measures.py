@@ -62,7 +62,7 @@ _MEASURES = {
     "tpr_at_": Measure(
         "TPR at {} FPR",
         1,
-        3,
+        4,
         "Share of training images recognised, if at most {} of other images are taken for them.",
     ),
     "balanced_accuracy": Measure(
@@ -102,6 +102,18 @@ _MEASURES = {
         "Share of training images among those told to be, if {} of all images are training images.",
     ),
     "accuracy": Measure("Accuracy", 0, 3, "Share of test images that the model classifies correctly."),
+    "train_accuracy": Measure(
+        "Training accuracy", 0, 3, "Share of its training images that the model classifies correctly."
+    ),
+    "generalisation_gap": Measure(
+        "Generalisation gap", 0, 3, "By how much the model's accuracy on its training images exceeds that on others."
+    ),
+    "gini_members": Measure("Gini, members", meaning="Sparsity of training images' maps; 0 even, 1 a single pixel."),
+    "gini_others": Measure("Gini, others", meaning="Sparsity of other images' maps."),
+    "kurtosis_members": Measure("Kurtosis, members", 0, 2, "Weight of the tails of training images' maps; 3 normal."),
+    "kurtosis_others": Measure("Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."),
+    "l2_members": Measure("L2, members", meaning="Euclidean size of training images' maps, in the map's units."),
+    "l2_others": Measure("L2, others", meaning="Euclidean size of other images' maps, in the map's units."),
     "distortion": Measure(
         "Distortion, MSE",
         0,

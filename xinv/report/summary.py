@@ -89,6 +89,12 @@ class Summary(NamedTuple):
         return next((name for name in self.metrics if measure(name).leak), None)
 
     @property
+    def labels(self) -> dict[str, str]:
+        """The label of each attack by its name."""
+        entries = self.league.entries if self.league else ()
+        return {attack.name: attack.label for attack in (*self.arms, *entries)}
+
+    @property
     def baseline(self) -> Arm | None:
         """The attack without explanations that the others are compared with."""
         return next((arm for arm in self.arms if arm.baseline), None)
