@@ -71,7 +71,7 @@ class Figure(NamedTuple):
         """The interval as shown; empty without one."""
         if math.isnan(self.low + self.high):
             return ""
-        return f"{number(self.low, self.digits)} to {number(self.high, self.digits)}"
+        return f"{number(self.low, self.digits)}–{number(self.high, self.digits)}"
 
     @property
     def seeds(self) -> str:
@@ -150,7 +150,7 @@ class Entry(NamedTuple):
         """The AUC with the interval over seeds; with one seed with that within it."""
         if self.spread.half:
             return self.spread.text
-        return f"{self.auc.text} ({self.auc.ends})"
+        return f"{self.auc.text} [{self.auc.ends}]"
 
 
 class League(NamedTuple):

@@ -166,7 +166,7 @@ def operating(
       unresolved: false-positive rate below which the diagram is hatched.
       least: positive.
     """
-    figure, axes = _axes("false-positive rate", (4.4, 4.1), (0.125, 0.11, 0.86, 0.87))
+    figure, axes = _axes("false-positive rate", (4.4, 4.1), (0.125, 0.11, 0.825, 0.865))
     axes.set_ylabel("true-positive rate", fontsize=8, color=_INK, labelpad=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
