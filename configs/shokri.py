@@ -46,5 +46,5 @@ def get_config(arg: str = "") -> ConfigDict:
     for name in EXPLANATIONS:
         attack = dict(train_view=shadow, name="map_statistic", statistic="variance")
         config.arms[f"variance({name})"] = base.arm(name, **attack)
-        config.arms[f"control({name})"] = base.arm(name, test_view=control, **attack)
+        config.arms[f"control({name})"] = base.arm(name, test_view=control, control_of=f"variance({name})", **attack)
     return base.unshared(config)

@@ -229,7 +229,7 @@ def test_a_defence_that_diverged_is_not_praised_without_saying_so(tmp_path):
     with (path / "rows.jsonl").open("a") as file:
         for seed in range(3):
             row = dict(unit="digits", seed=seed, stage="defence", arm=GNIME, metric="diverged") | describe(GNIME)
-            row |= dict(value=float(seed == 1), low=None, high=None, examples=1)
+            row |= dict(value=float(seed == 1), low=None, high=None, p=None, examples=1)
             file.write(json.dumps(row) + "\n")
     assert "The best defence, gnime (whose training diverged in 1 of 3 seeds), brings" in defended(summary(path))
     assert "0.33 ±" in report.table(path)

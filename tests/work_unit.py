@@ -7,6 +7,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
 from xinv.audit.describe import NO_ARM
+from xinv.metrics import membership
 
 CLASSES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SSIM = {
@@ -59,7 +60,71 @@ def describe(arm):
         roles="attack_train",
         attack=attack,
         baseline=arm == "prediction",
+        control_of=None,
+        model="target",
     )
+
+
+SHIFTS = {
+    "saliency": (1.0, 0.0, 0.0),
+    "gradcam": (0.6, 0.0, 0.0),
+    "lime": (0.8, 0.8, 0.0),
+    "occlusion": (0.02, 0.0, 0.0),
+    "smoothgrad": (0.15, 0.0, 0.0),
+    "gradient": (0.0, 0.0, 0.0),
+}
+"""By how much members score higher: the attack on the target, the one on an untrained model, and on a stranger."""
+MODELS = "target", "untrained", "stranger"
+
+
+def make_scores(shifts=SHIFTS, seeds=3, members=1200, others=1000):
+    """Scores of normal distributions, and who is a member, by seed and arm; controls are "<explainer> <model>"."""
+    random = np.random.default_rng(0)
+    member = (np.arange(members + others) < members).astype(np.uint8)
+    return {
+        (seed, explainer if model == "target" else f"{explainer} {model}"): (
+            random.normal(size=member.size) + shift * member,
+            member,
+        )
+        for seed in range(seeds)
+        for explainer, mine in shifts.items()
+        for model, shift in zip(MODELS, mine, strict=False)
+        if shift is not None
+    }
+
+
+def make_membership(scores, name="digits"):
+    """Rows as the audit computes them from `scores`."""
+    metrics = membership.auc(), membership.tpr_at_fpr((0.001, 0.01)), membership.transferred(), membership.epsilon()
+    for (seed, arm), (score, member) in scores.items():
+        explainer, _, model = arm.partition(" ")
+        said = dict(inputs=explainer, encoder="membership_network", explainer=explainer, goal="membership")
+        said |= dict(attack=explainer, control_of=explainer if model else None, model=model or "target")
+        about = dict(unit=name, seed=seed, stage="attack", arm=arm) | describe(arm) | said | dict(defence=None)
+        for metric in metrics:
+            for key, found in metric(member, score).items():
+                yield about | dict(metric=key, examples=len(member)) | found._asdict()
+
+
+def make_causes(explainers, name="digits", seeds=3):
+    """Properties of maps, the sparser the further up in `explainers`, and what the target learned by heart."""
+
+    def row(seed, stage, arm, metric, value):
+        about = dict(unit=name, seed=seed, stage=stage, arm=arm) | NO_ARM
+        return about | dict(metric=metric, value=value, low=None, high=None, p=None, examples=2200)
+
+    for seed in range(seeds):
+        yield row(seed, "target", "target", "train_accuracy", 0.998)
+        yield row(seed, "target", "target", "generalisation_gap", 0.227)
+        for place, explainer in enumerate(explainers):
+            gap = 0.1 - 0.01 * place
+            yield row(seed, "cause", explainer, "gini_members", 0.5 + gap)
+            yield row(seed, "cause", explainer, "gini_others", 0.5)
+            yield row(seed, "cause", explainer, "kurtosis_members", 4.1)
+            yield row(seed, "cause", explainer, "kurtosis_others", 4.0 + gap)
+            yield row(seed, "cause", explainer, "l2_members", 0.00123)
+            yield row(seed, "cause", explainer, "l2_others", 0.00456)
+            yield row(seed, "cause", explainer, "max_sensitivity", 0.3 + 0.1 * (place % 2))
 
 
 def make_rows(ssim, name="digits", seeds=3, factor=1.0):
@@ -144,9 +209,11 @@ def make_unit(
     confusion=0,
     defences=None,
     factor=1.0,
+    scores=None,
 ):
     """Writes a work unit as `xinv.audit` does.
 
+    `scores` of `make_scores` adds membership attacks, with members.npz and causes of leaks.
     `factors` adds factors.npz, `confusion` a matrix of so many classes, `factor` scales the defences' distortions.
     """
     path.mkdir(parents=True)
@@ -172,10 +239,19 @@ def make_unit(
     }
     for file, value in write.items():
         (path / file).write_text(json.dumps(value))
-    rows = make_rows(ssim, name, seeds, factor)
+    rows = list(make_rows(ssim, name, seeds, factor))
+    if scores:
+        explainers = dict.fromkeys(arm.partition(" ")[0] for _, arm in scores)
+        rows += [*make_membership(scores, name), *make_causes(explainers, name, seeds)]
+        kinds = {f"{seed}/{arm}": of for (seed, arm), of in scores.items()}
+        found = {f"{key}/score": score for key, (score, _) in kinds.items()}
+        found |= {f"{key}/member": member for key, (_, member) in kinds.items()}
+        np.savez(path / "members.npz", **found)
     for file, lines in (("rows.jsonl", rows), ("curves.jsonl", make_curves(ssim, seeds))):
         (path / file).write_text("".join(json.dumps(line) + "\n" for line in lines))
     arrays = make_examples(ssim, examples)
+    for explainer in dict.fromkeys(row["explainer"] for row in rows if row["goal"] == "membership"):
+        arrays.setdefault(f"explanation/{explainer}", arrays["explanation/gradient"])
     np.savez(path / "examples.npz", **arrays | ({"confusion/target": make_confusion(confusion)} if confusion else {}))
     if factors:
         np.savez(path / "factors.npz", **make_factors(ssim))

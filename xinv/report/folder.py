@@ -11,9 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xinv.metrics import roc
 from xinv.types import InputError
 
+MEMBERSHIP = "membership"
+"""The goal of an attack that is after the training set."""
 _NUMBER, _OPTIONAL_TEXT, _OPTIONAL_COUNT = (int, float), (str, NoneType), (int, NoneType)
+_OPTIONAL_NUMBER = (*_NUMBER, NoneType)
 _ROW = {
     "unit": (str,),
     "seed": (int,),
@@ -30,8 +34,13 @@ _ROW = {
     "roles": _OPTIONAL_TEXT,
     "attack": _OPTIONAL_TEXT,
     "baseline": (bool, NoneType),
+    "control_of": _OPTIONAL_TEXT,
+    "model": _OPTIONAL_TEXT,
     "metric": (str,),
     "value": _NUMBER,
+    "low": _OPTIONAL_NUMBER,
+    "high": _OPTIONAL_NUMBER,
+    "p": _OPTIONAL_NUMBER,
     "examples": (int,),
 }
 _CURVE = {
@@ -40,15 +49,17 @@ _CURVE = {
     "arm": _OPTIONAL_TEXT,
     "epoch": (int,),
     "loss": _NUMBER,
-    "validation_loss": (*_NUMBER, NoneType),
+    "validation_loss": _OPTIONAL_NUMBER,
 }
 _PUBLISHED = {
     "arm": (str,),
     "metric": (str,),
     "value": _NUMBER,
-    "spread": (*_NUMBER, NoneType),
+    "spread": _OPTIONAL_NUMBER,
     "source": (str,),
 }
+_BAND = {"band": _OPTIONAL_NUMBER}
+"""What an entry of the published figures may have besides."""
 _Fields = Mapping[str, tuple[type, ...]]
 
 
@@ -64,9 +75,11 @@ class Unit(NamedTuple):
         and confusion/… [K,K] of classifiers, rows the truth.
       factors: [N] over all reported images: properties of target and explanation, ssim/… and attack_accuracy/… by arm,
         distortion/… by defended arm; empty where the run kept none.
+      members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty without one.
       classes: the M examples' class names, of the label that the attacker wants.
       dataset: name, fingerprint, image shape, class names, sizes of the roles.
-      published: figures to compare with, one dict per (source, arm, metric): value, and its spread or None.
+      published: figures to compare with, one dict per (source, arm, metric): value, its spread or None, and perhaps
+        band, the upper end of what chance gives.
       config: the complete config.
       environment: versions, devices, date, times.
     """
@@ -77,6 +90,7 @@ class Unit(NamedTuple):
     curves: list[dict[str, Any]]
     examples: dict[str, np.ndarray]
     factors: dict[str, np.ndarray]
+    members: dict[str, np.ndarray]
     classes: list[str]
     dataset: dict[str, Any]
     published: list[dict[str, Any]]
@@ -119,6 +133,7 @@ def _unit(path: Path) -> Unit:
     if not rows:
         raise InputError(f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first")
     _check_unique(path / "rows.jsonl", rows)
+    _check_membership(path / "rows.jsonl", rows)
     dataset, config = _json(path / "dataset.json"), _json(path / "config.json")
     examples = _examples(path / "examples.npz", rows)
     return Unit(
@@ -128,6 +143,7 @@ def _unit(path: Path) -> Unit:
         curves=_json_lines(path / "curves.jsonl", _CURVE),
         examples=examples,
         factors=_factors(path / "factors.npz"),
+        members=_members(path / "members.npz", rows),
         classes=_classes(path, examples["labels"], dataset, config),
         dataset=dataset,
         published=_published(path / "config.json", config),
@@ -187,7 +203,12 @@ def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
     entries = report.get("published", []) if isinstance(report, dict) else []
     if not isinstance(entries, list):
         raise InputError(f"{path} has report.published = {entries!r}: a list of objects is allowed")
-    return [_checked(f"{path} report.published[{n}]", entry, _PUBLISHED) for n, entry in enumerate(entries)]
+    for number, entry in enumerate(entries):
+        place = f"{path} report.published[{number}]"
+        _checked(place, entry, _PUBLISHED)
+        if "band" in entry:
+            _checked(place, entry, _BAND)
+    return entries
 
 
 def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -198,6 +219,22 @@ def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
         if key in seen:
             raise InputError(f"{path} line {number} repeats line {seen[key]} ({row['metric']}, seed {row['seed']})")
         seen[key] = number
+
+
+def _check_membership(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Finds an attack that cannot be ranked, or a control of none."""
+    found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
+    areas = [row for row in found if row["metric"] == "auc"]
+    known = {(row["arm"], row["seed"]) for row in areas if None not in (row["low"], row["high"], row["p"])}
+    arms = {row["arm"] for row in found}
+    for row in found:
+        if (row["arm"], row["seed"]) not in known:
+            raise InputError(
+                f"{path} has no auc of arm {row['arm']!r}, seed {row['seed']}, with low, high and p: "
+                "give config.metrics.membership an auc and run the audit again"
+            )
+        if row["control_of"] is not None and row["control_of"] not in arms:
+            raise InputError(f"{path} has arm {row['arm']!r} as control of {row['control_of']!r}, which is not there")
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -241,6 +278,26 @@ def _factors(path: Path) -> dict[str, np.ndarray]:
         if len(size) != 1 or size != next(iter(sizes.values())):
             raise InputError(f"{path} has {name!r} of shape {size}: all need one dimension and one length")
     return arrays
+
+
+def _members(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The scores of each membership attack, by seed, and who is a member; empty without such an attack."""
+    found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
+    names = dict.fromkeys(f"{row['seed']}/{row['arm']}" for row in found)
+    if not names:
+        return {}
+    arrays, needed = _arrays(path), {}
+    for name in names:
+        kinds = {kind: f"{name}/{kind}" for kind in ("score", "member")}
+        for array in kinds.values():
+            if array not in arrays:
+                raise InputError(f"{path} has no array {array!r}: run the audit again")
+            needed[array] = arrays[array]
+        try:
+            roc.ranked(needed[kinds["member"]], needed[kinds["score"]])
+        except InputError as error:
+            raise InputError(f"{path} has no ROC curve of {name!r}: {error}") from None
+    return needed
 
 
 def _classes(path: Path, labels: np.ndarray, dataset: dict[str, Any], config: dict[str, Any]) -> list[str]:

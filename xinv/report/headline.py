@@ -2,13 +2,47 @@
 
 from xinv.report.cells import Cell, against
 from xinv.report.defences import best, closed, share
+from xinv.report.league import CONFOUNDED, LEAKS, SMALL, UNCONTROLLED, UNRESOLVED, Entry, League, counted
 from xinv.report.measures import measure, plain
 from xinv.report.summary import Arm, Summary
 
+_NAMED = 3
+"""Explanations that a sentence names."""
+
 
 def headline(summary: Summary) -> str:
-    """What the audit shows of undefended explanations, or of whatever it attacked."""
-    return _leak(summary, summary.explained[0]) if summary.explained else _without_explanations(summary)
+    """What the audit shows: of rebuilt images one sentence, of membership one."""
+    if summary.league is None:
+        return _rebuilt(summary)
+    found = membership(summary.league)
+    return f"{_rebuilt(summary)} {found}" if summary.arms else found
+
+
+def membership(league: League) -> str:
+    """Which attacks find who was in the training set, and whether their controls do so too."""
+    leaks, confounded, uncontrolled = (league.of(verdict) for verdict in (LEAKS, CONFOUNDED, UNCONTROLLED))
+    count = f"of {_several(league)} {counted(league.entries)}" if len(league.entries) > 1 else ""
+    if leaks:
+        best = f"{'best: ' if len(leaks) > 1 else ''}AUC {leaks[0].text}{_of(count)}"
+        return f"{_subject(leaks)} tell training images from others ({best}); {_controls(league)}."
+    if confounded:
+        first = confounded[0]
+        return (
+            f"No leak is shown: {first.label} tells training images from others (AUC {first.text}{_of(count)}), "
+            "but so does its control, so the difference is in the images and not in the model."
+        )
+    if uncontrolled:
+        first = uncontrolled[0]
+        return (
+            f"No leak is shown: {first.label} tells training images from others (AUC {first.text}{_of(count)}), "
+            "but has no control, so nothing says whether the model or the images give them away."
+        )
+    first, open_ = league.entries[0], len(league.of(UNRESOLVED))
+    said = f"No attack is known to tell training images from others: the best, {first.label}, has AUC {first.text}"
+    if not open_:
+        return f"{said}, and more than {SMALL} is excluded{' for each' if count else ''}."
+    which = f"for {open_} of {_several(league)} " if count else ""
+    return f"{said}, but {which}{SMALL} is not excluded."
 
 
 def defended(summary: Summary) -> str:
@@ -32,19 +66,51 @@ def tally(summary: Summary) -> str:
     return f"By {measure(summary.main).label}, {'; '.join(parts)} (confidence {summary.level:.0%})."
 
 
+def _of(count: str) -> str:
+    return f"; {count}" if count else ""
+
+
+def _several(league: League) -> str:
+    """Number and kind of a league's attacks."""
+    explainers = {entry.explainer for entry in league.entries}
+    alike = None not in explainers and len(explainers) == len(league.entries)
+    return f"{len(league.entries)} {'explainers' if alike else 'attacks'}"
+
+
+def _subject(leaks: list[Entry]) -> str:
+    """What leaks, by name up to three; predictions where no explanation does."""
+    names = {}
+    for entry in leaks:
+        if entry.explainer:
+            names[plain(entry.explainer) + (f" with {plain(entry.defence)}" if entry.defence else "")] = None
+    if not names:
+        return "Predictions"
+    shown = list(names)[:_NAMED]
+    if len(names) > len(shown):
+        shown.append(f"{len(names) - len(shown)} others")
+    return f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]}"
+
+
+def _controls(league: League) -> str:
+    """What the controls of a league find."""
+    leaking = sum(any(control.leaks for control in entry.controls) for entry in league.entries)
+    if leaking:
+        return f"a control of {leaking} other{'s' if leaking > 1 else ''} does so too"
+    several = {1: "their control does not", 2: "neither control does"}
+    return several.get(len(league.models), "no control does")
+
+
 def _leak(summary: Summary, first: Arm) -> str:
     shown, figure = measure(summary.main), first.cells[summary.main]
     seen = f"{plain(first.explainer)} explanations"
     seen += "" if first.label == plain(first.explainer) else f" ({first.label})"
     value = f"{shown.label} {figure.text}"
-    if _by_chance(summary, first):
-        return f"From {seen} an attacker cannot {shown.verbs[0]}: {value}, where guessing gives {shown.chance}."
     if summary.baseline is None or summary.main not in summary.baseline.cells:
-        return f"From {seen} an attacker {shown.verbs[1]} at {value}."
+        return f"From {seen} an attacker rebuilds inputs at {value}."
     alone = f"{summary.baseline.cells[summary.main].text} from predictions alone"
     match figure.against:
         case "more":
-            return f"Releasing {seen} lets an attacker {shown.verbs[0]} at {value}, against {alone}."
+            return f"Releasing {seen} lets an attacker rebuild inputs at {value}, against {alone}."
         case "less":
             return f"No explanation helped the attacker: the best, {first.label}, reaches {value}, against {alone}."
         case "overlap":
@@ -56,12 +122,6 @@ def _leak(summary: Summary, first: Arm) -> str:
         f"In one run {seen} reach {value}, against {alone}; "
         "a single seed gives no interval, so this difference may be chance."
     )
-
-
-def _by_chance(summary: Summary, arm: Arm) -> bool:
-    """Tells if a figure's interval holds what guessing gives; without an interval nothing is claimed."""
-    interval, chance = arm.cells[summary.main].interval, measure(summary.main).chance
-    return chance is not None and not (interval.low > chance or interval.high < chance)
 
 
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
@@ -93,6 +153,11 @@ def _far(part: Cell | None) -> str:
     return f", {share(part)} of the way to predictions alone"
 
 
+def _rebuilt(summary: Summary) -> str:
+    """What is rebuilt from undefended explanations, or from whatever was attacked."""
+    return _leak(summary, summary.explained[0]) if summary.explained else _without_explanations(summary)
+
+
 def _without_explanations(summary: Summary) -> str:
     """The headline of a run that explains nothing, or nothing without a defence."""
     arms = summary.ranked(summary.arms)
@@ -101,7 +166,7 @@ def _without_explanations(summary: Summary) -> str:
     first, shown = arms[0], measure(summary.main)
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
-        return f"From {first.label} an attacker {shown.verbs[1]} at {value}."
+        return f"From {first.label} an attacker rebuilds inputs at {value}."
     last = arms[-1]
     least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
-    return f"Of {len(arms)} attacks, {first.label} {shown.verbs[1]} best on average: {value}; {least}."
+    return f"Of {len(arms)} attacks, {first.label} rebuilds inputs best on average: {value}; {least}."

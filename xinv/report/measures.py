@@ -12,10 +12,6 @@ class Measure(NamedTuple):
       leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0 where unknown.
       digits: decimals shown.
       meaning: one sentence.
-      chance: what guessing gives; None where that depends on the data.
-      of: what is compared.
-      verbs: what an attacker does who is judged by it: "lets an attacker …", "an attacker …".
-      column: False for a figure of the rows that no table of arms has room for.
       intact: what an explanation released as it is has by definition; None where that must be measured.
     """
 
@@ -24,10 +20,6 @@ class Measure(NamedTuple):
     digits: int = 3
     meaning: str = ""
     intact: float | None = None
-    chance: float | None = None
-    of: str = "reconstructions against originals"
-    verbs: tuple[str, str] = ("rebuild inputs", "rebuilds inputs")
-    column: bool = True
 
 
 _MEASURES = {
@@ -58,24 +50,19 @@ _MEASURES = {
         1,
         3,
         "Probability that a training image gets a higher score than another image; 0.5 for guessing.",
-        chance=0.5,
-        of="scores of training images and of others, where guessing gives 0.5",
-        verbs=("tell training images from others", "tells training images from others"),
     ),
     "tpr_at_shadow": Measure(
         "TPR at the shadow's threshold",
         meaning="Share of training images that score above the threshold learned on the shadow.",
-        column=False,
     ),
     "fpr_at_shadow": Measure(
         "FPR at the shadow's threshold",
         meaning="Share of other images that score above the threshold learned on the shadow.",
-        column=False,
     ),
     "tpr_at_": Measure(
         "TPR at {} FPR",
         1,
-        3,
+        4,
         "Share of training images recognised, if at most {} of other images are taken for them.",
     ),
     "balanced_accuracy": Measure(
@@ -83,9 +70,6 @@ _MEASURES = {
         1,
         3,
         "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
-        chance=0.5,
-        of="scores of training images and of others, where guessing gives 0.5",
-        verbs=("tell training images from others", "tells training images from others"),
     ),
     "epsilon_lower_bound": Measure(
         "ε at least",
@@ -98,30 +82,38 @@ _MEASURES = {
         0,
         4,
         "Share of other images that score above the threshold for a false-positive rate of {}.",
-        column=False,
     ),
     "chance_at_": Measure(
         "TPR by chance at {} FPR",
         0,
         4,
         "Mean true-positive rate of scores that know nothing, at a false-positive rate of {}.",
-        column=False,
     ),
     "resolved_at_": Measure(
         "Resolved at {} FPR",
         0,
         0,
         "1 if a rate of {} allows at least ten false positives, 0 if there are too few images.",
-        column=False,
     ),
     "precision_at_prior_": Measure(
         "Precision at a prior of {}",
         1,
         3,
         "Share of training images among those told to be, if {} of all images are training images.",
-        column=False,
     ),
     "accuracy": Measure("Accuracy", 0, 3, "Share of test images that the model classifies correctly."),
+    "train_accuracy": Measure(
+        "Training accuracy", 0, 3, "Share of its training images that the model classifies correctly."
+    ),
+    "generalisation_gap": Measure(
+        "Generalisation gap", 0, 3, "By how much the model's accuracy on its training images exceeds that on others."
+    ),
+    "gini_members": Measure("Gini, members", meaning="Sparsity of training images' maps; 0 even, 1 a single pixel."),
+    "gini_others": Measure("Gini, others", meaning="Sparsity of other images' maps."),
+    "kurtosis_members": Measure("Kurtosis, members", 0, 2, "Weight of the tails of training images' maps; 3 normal."),
+    "kurtosis_others": Measure("Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."),
+    "l2_members": Measure("L2, members", meaning="Euclidean size of training images' maps, in the map's units."),
+    "l2_others": Measure("L2, others", meaning="Euclidean size of other images' maps, in the map's units."),
     "distortion": Measure(
         "Distortion, MSE",
         0,

@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from xinv.report import defences, grids, plots, published, sweep, tradeoffs, trends
+from xinv.report import causes, defences, grids, plots, published, roc, sweep, tradeoffs, trends
 from xinv.report.cells import number
 from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
 from xinv.report.headline import defended, headline, tally
+from xinv.report.league import p_value
 from xinv.report.measures import measure, order, plain
 from xinv.report.summary import Summary, colours, summarise
 
@@ -47,6 +48,8 @@ class View(NamedTuple):
     headline: str
     defended: str
     tally: str
+    roc: roc.Diagram | None
+    causes: causes.Table | None
     changed: dict[str, str]
     bars: dict[str, Bar]
     scale: tuple[str, ...]
@@ -90,11 +93,14 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"plain": plain, "measure": measure, "json": lambda value: json.dumps(value, indent=2)}
-    environment.filters |= {"share": defences.share, "number": number}
+    environment.filters |= {"share": defences.share, "number": number, "p_value": p_value}
     environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
     shown = [metric for summary in summaries for metric in (*summary.metrics, *summary.releases)]
+    shown += [metric for summary in summaries if summary.league for metric in summary.league.metrics]
+    views = [_view(*of, inks) for of in zip(folder.units, summaries, changes, strict=True)]
+    shown += [metric for view in views if view.causes for metric in view.causes.columns]
     return environment.get_template("page.html").render(
-        views=[_view(*of, inks) for of in zip(folder.units, summaries, changes, strict=True)],
+        views=views,
         sweep=_sweep(folder.units, summaries, changes, inks) if len(folder.units) > 1 else None,
         unfinished=folder.unfinished,
         colours=inks,
@@ -106,6 +112,8 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
 
 def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str, str]) -> View:
     bars, scale = _bars(summary)
+    league = summary.league
+    curves = roc.diagram(unit, league) if league else None
     groups = defences.groups(summary)
     return View(
         unit=unit,
@@ -113,6 +121,8 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         headline=headline(summary),
         defended=defended(summary),
         tally=tally(summary),
+        roc=curves,
+        causes=causes.table(unit, league) if league else None,
         changed={name: value for name, value in changed.items() if name.partition(".")[0] not in _SHOWN},
         bars=bars,
         scale=scale,
@@ -128,7 +138,7 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         gallery=grids.gallery(unit, summary),
         factors=trends.factors(unit, summary, inks),
         confusions=confusions(unit),
-        panels=_training(unit, summary, inks),
+        panels=_training(unit, summary, inks | (curves.colours if curves else {})),
         facts=list(sweep.flat(unit.environment)),
         reproduce=_REPRODUCE.format(path=str(unit.path / "config.json")),
     )
@@ -183,7 +193,7 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
 
 def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeoffs.Panel]:
     """One panel per stage, arm and metric, of losses but for games; a stage's arms share their scale."""
-    labels = {arm.name: arm.label for arm in summary.arms}
+    labels = summary.labels
 
     def panel(stage: str, arm: str, metric: str) -> tradeoffs.Panel:
         shown = dict(loss=metric, validation_loss="validation_loss" if metric == "loss" else "")

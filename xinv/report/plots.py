@@ -61,6 +61,21 @@ class Line(NamedTuple):
     dots: tuple[np.ndarray, np.ndarray]
 
 
+class Roc(NamedTuple):
+    """One attack's curve.
+
+    Attributes:
+      colour: CSS class of its colour.
+      fpr, tpr: rates [n] each, rising; a rate holds up to the next.
+      thin: True for a curve in the background.
+    """
+
+    colour: str
+    fpr: np.ndarray
+    tpr: np.ndarray
+    thin: bool
+
+
 def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) -> Markup:
     """Losses by epoch as SVG, 300 x 190 units: one thin line per seed, validation solid, training dotted.
 
@@ -137,10 +152,64 @@ def histogram(values: np.ndarray, limit: float, x: str) -> Markup:
     return _svg(figure, f"images by {x}")
 
 
-def _axes(x: str) -> tuple[Figure, Axes]:
-    """An empty diagram of 300 x 190 units."""
-    figure = Figure(figsize=(3.0, 1.9), dpi=100)
-    axes = figure.add_axes((0.15, 0.18, 0.79, 0.78))
+def operating(
+    lines: Iterable[Roc],
+    band: tuple[np.ndarray, np.ndarray, np.ndarray],
+    unresolved: float,
+    least: float,
+) -> Markup:
+    """True by false positives on logarithmic axes from `least` to 1; rates of 0 stand at the edge.
+
+    Args:
+      lines: drawn in this order.
+      band: rates [n], and the ends of what chance gives there.
+      unresolved: false-positive rate below which the diagram is hatched.
+      least: positive.
+    """
+    figure, axes = _axes("false-positive rate", (4.4, 4.1), (0.125, 0.11, 0.825, 0.865))
+    axes.set_ylabel("true-positive rate", fontsize=8, color=_INK, labelpad=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(least, 1)
+    axes.set_ylim(least, 1)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator())
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    _hatch(axes, np.log(unresolved / least) / np.log(1 / least))
+
+    # What chance gives
+    rates, low, high = (np.maximum(values, least) for values in band)
+    axes.fill_between(rates, low, high, step="post", color=_ARMS["c0"], alpha=0.2, lw=0)
+    axes.plot([least, 1], [least, 1], color=_INK, lw=0.8, ls=(0, (3, 2)))
+
+    # The attacks
+    for line in lines:
+        fpr, tpr = np.maximum(line.fpr, least), np.maximum(line.tpr, least)
+        looks = dict(lw=0.6, alpha=0.5) if line.thin else dict(lw=1.4)
+        axes.plot(fpr, tpr, color=_ARMS[line.colour], drawstyle="steps-post", **looks)
+    return _svg(figure, "true-positive rate by false-positive rate")
+
+
+def _hatch(axes: Axes, share: float) -> None:
+    """Hatches the left `share` of a diagram, in lines of its own: a pattern would need an id."""
+    share = min(max(share, 0.0), 1.0)
+    x, y = [], []
+    for offset in np.arange(-1, share, 0.03):
+        start, end = max(offset, 0.0), min(offset + 1, share)
+        x += [start, end, np.nan]
+        y += [start - offset, end - offset, np.nan]
+    axes.plot(x, y, color=_GRID, lw=0.8, transform=axes.transAxes, zorder=0.5)
+
+
+def _axes(
+    x: str,
+    size: tuple[float, float] = (3.0, 1.9),
+    box: tuple[float, float, float, float] = (0.15, 0.18, 0.79, 0.78),
+) -> tuple[Figure, Axes]:
+    """An empty diagram of 300 x 190 units, or a hundred times `size`; `box` holds the axes, in shares of it."""
+    figure = Figure(figsize=size, dpi=100)
+    axes = figure.add_axes(box)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.set_xlabel(x, fontsize=8, color=_INK, labelpad=1)

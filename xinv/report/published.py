@@ -21,7 +21,8 @@ class Line(NamedTuple):
       unit: the unit that measured it.
       arm: label of the attack or the model that it is about.
       metric: the metric's label.
-      published: mean ± standard deviation as shown, without the latter where it is not published.
+      published: mean ± standard deviation as shown, without the latter where it is not published; "*" behind a figure
+        that chance gives too.
       measured: the unit's figure, its mean and interval as shown; None where the unit has none.
       interval: the interval's half width as shown; empty for one seed.
       difference: measured − published, signed; empty where nothing was measured.
@@ -47,6 +48,7 @@ class Table(NamedTuple):
       groups: the lines of one unit and arm each, in the config's order.
       within: number of measured figures that agree with the published ones.
       measured: number of measured figures.
+      by_chance: True if a published figure lies within what chance gives.
       tolerance: the share that decides it beside two standard deviations, for example "5%".
     """
 
@@ -54,6 +56,7 @@ class Table(NamedTuple):
     groups: tuple[tuple[Line, ...], ...]
     within: int
     measured: int
+    by_chance: bool
     tolerance: str
 
 
@@ -86,14 +89,16 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
         tuple(map(tuple, groups.values())),
         within=sum(line.verdict == "within" for line in lines),
         measured=sum(line.measured is not None for line in lines),
+        by_chance=any(_by_chance(entry) for *_, entry in entries),
         tolerance=" or ".join(f"{100 * tolerance:g}%" for tolerance in tolerances),
     )
 
 
 def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> Line:
-    labels = {arm.name: arm.label for arm in summary.arms}
+    labels = summary.labels
     value, spread = entry["value"], entry["spread"]
     published = number(value, digits) + ("" if spread is None else f" ± {number(spread, digits)}")
+    published += "*" if _by_chance(entry) else ""
     found = _measured(unit, entry["arm"], entry["metric"], digits, summary.level)
     difference = found.interval.mean - value if found else math.nan
     return Line(
@@ -106,6 +111,12 @@ def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> L
         difference=signed(difference, digits) if found else "",
         verdict=_verdict(found, entry, digits),
     )
+
+
+def _by_chance(entry: dict[str, Any]) -> bool:
+    """Tells if a published figure is at most the upper end of what chance gives."""
+    band = entry.get("band")
+    return band is not None and entry["value"] <= band
 
 
 def _verdict(found: Cell | None, entry: dict[str, Any], digits: int) -> str:

@@ -2,16 +2,21 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from xinv.report.cells import Cell, Rows, against, cell, leak_levels
-from xinv.report.folder import Unit
+from xinv.report.folder import MEMBERSHIP, Unit
+from xinv.report.labels import labels
+from xinv.report.league import League, league
 from xinv.report.measures import measure, order, plain
 
 _COLOURS = 7
 """Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
+
+
+_NOT_MODELS = "attack", "defence", "cause"
+"""Stages whose rows are not about a classifier."""
 
 
 class Arm(NamedTuple):
@@ -58,12 +63,14 @@ class Summary(NamedTuple):
     """A unit in figures.
 
     Attributes:
-      arms: predictions alone first, then by explainer and inputs, arms without a defence before the others.
+      arms: attacks that rebuild images: predictions alone first, then by explainer and inputs, arms without a defence
+        before the others.
       metrics: the metrics of the arms, the most telling first.
       releases: the metrics of what defences do to the release.
       models: label, metric and cell of each figure of the target and the other classifiers.
+      league: the membership attacks; None without one.
       seeds: number of seeds.
-      examples: reconstructed images per seed, for example "360".
+      examples: attacked images per seed, for example "360".
       level: confidence level.
     """
 
@@ -71,6 +78,7 @@ class Summary(NamedTuple):
     metrics: tuple[str, ...]
     releases: tuple[str, ...]
     models: tuple[tuple[str, str, Cell], ...]
+    league: League | None
     seeds: int
     examples: str
     level: float
@@ -79,6 +87,12 @@ class Summary(NamedTuple):
     def main(self) -> str | None:
         """The headline's metric: SSIM, or else the first whose leak direction is known."""
         return next((name for name in self.metrics if measure(name).leak), None)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of each attack by its name."""
+        entries = self.league.entries if self.league else ()
+        return {attack.name: attack.label for attack in (*self.arms, *entries)}
 
     @property
     def baseline(self) -> Arm | None:
@@ -99,16 +113,20 @@ class Summary(NamedTuple):
 
 def summarise(unit: Unit, level: float = 0.90) -> Summary:
     """The figures of `unit` with intervals at confidence `level`."""
-    attacks = [row for row in unit.rows if row["stage"] == "attack"]
-    defences = [row for row in unit.rows if row["stage"] == "defence"]
+    # Membership attacks are judged in a league of their own
+    members = {row["arm"] for row in unit.rows if row["goal"] == MEMBERSHIP}
+    others = [row for row in unit.rows if row["arm"] not in members]
+    attacks = [row for row in others if row["stage"] == "attack"]
+    defences = [row for row in others if row["stage"] == "defence"]
     metrics = order(_distinct(row["metric"] for row in attacks))
-    metrics = [name for name in metrics if measure(name).column]
-    counts = sorted({row["examples"] for row in attacks or unit.rows})
+    attacked = [row for row in unit.rows if row["stage"] == "attack"]
+    counts = sorted({row["examples"] for row in attacks or attacked or unit.rows})
     return Summary(
         arms=tuple(_arms(attacks, defences, metrics, level)),
         metrics=tuple(metrics),
         releases=tuple(order(_distinct(row["metric"] for row in defences))),
         models=tuple(_models(unit.rows, level)),
+        league=league(unit.rows, level),
         seeds=len({row["seed"] for row in unit.rows}),
         examples=f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}",
         level=level,
@@ -157,7 +175,7 @@ def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> li
             release=_release([found for found in defences if found["arm"] == row["arm"]], level),
             **{field: row[field] for field in _DESCRIBED},
         )
-        for row, label in zip(heads, _labels(heads, alone), strict=True)
+        for row, label in zip(heads, labels(heads, alone), strict=True)
     ]
 
 
@@ -196,40 +214,8 @@ def _release(rows: Rows, level: float) -> dict[str, Cell]:
     return {m: cell([row for row in rows if row["metric"] == m], measure(m).digits, level) for m in metrics}
 
 
-def _labels(rows: Rows, alone: str | None) -> list[str]:
-    """The shortest labels that tell the arms apart: what is seen, how often, by what inputs, or the arm's name."""
-    short, looks, long = [], [], []
-    for row in rows:
-        end = f" with {plain(row['defence'])}" if row["defence"] else ""
-        if row["explainer"]:
-            text = plain(row["explainer"])
-            short.append(text + end)
-            long.append(f"{text}, {plain(row['encoder'])}{end}")
-        else:
-            name = "predictions alone" if row["arm"] == alone else plain(row["arm"])
-            short.append(f"predictions alone{end}" if end else name)
-            long.append(name)
-        looks.append(short[-1] + _looks(row))
-    candidates = (short, looks, long, [row["arm"] for row in rows])
-    counts = [Counter(labels) for labels in candidates]
-    return [
-        next(label for label, count in zip(labels, counts, strict=True) if count[label] == 1 or label == labels[-1])
-        for labels in zip(*candidates, strict=True)
-    ]
-
-
-def _looks(row: dict[str, Any]) -> str:
-    """How many releases of an image an attack has; nothing where it is one."""
-    parts = []
-    if row["releases"] > 1:
-        parts.append(f"learns from {row['releases']} releases")
-    if row["queries"] > 1:
-        parts.append(f"averages {row['queries']}")
-    return f" ({', '.join(parts)})" if parts else ""
-
-
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:
-    others = [row for row in rows if row["stage"] not in ("attack", "defence")]
+    others = [row for row in rows if row["stage"] not in _NOT_MODELS]
     for stage, metric in _distinct((row["stage"], row["metric"]) for row in others):
         found = [row for row in others if (row["stage"], row["metric"]) == (stage, metric)]
         yield f"{plain(stage)} {plain(metric)}", metric, cell(found, measure(metric).digits, level)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from xinv.report.cells import Cell, leak_levels
 from xinv.report.folder import Unit
+from xinv.report.league import Entry
 from xinv.report.measures import measure, plain
 from xinv.report.summary import Arm, Summary
 
@@ -32,15 +33,17 @@ class Comparison(NamedTuple):
 def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | None:
     """Places the units `names` beside each other; None where none of them attacked anything."""
     metric = next((summary.main for summary in summaries if summary.main), None)
+    if metric is None and any(summary.league for summary in summaries):
+        metric = "auc"
     if metric is None:
         return None
     shown = measure(metric)
-    arms = labels([arm for summary in summaries for arm in summary.arms if metric in arm.cells])
+    attacks = [_attacks(summary, metric) for summary in summaries]
+    arms = labels([attack for found in attacks for attack, _ in found])
     models = list(dict.fromkeys(label for summary in summaries for label, of, _ in summary.models if of == "accuracy"))
-    attacks = [{arm.name: arm.cells[metric] for arm in s.arms if metric in arm.cells} for s in summaries]
-    place = leak_levels([cell for row in attacks for cell in row.values()], shown.leak)
-    attacks = [{arm: place(cell) for arm, cell in row.items()} for row in attacks]
-    found = [(cell, name, arms[arm]) for name, row in zip(names, attacks, strict=True) for arm, cell in row.items()]
+    place = leak_levels([cell for found in attacks for _, cell in found], shown.leak)
+    rows = [{attack.name: place(cell) for attack, cell in found} for found in attacks]
+    found = [(cell, name, arms[arm]) for name, row in zip(names, rows, strict=True) for arm, cell in row.items()]
     cell, name, label = max(found, key=lambda entry: entry[0].leak or 0)
     figure = f"{shown.label} {cell.text} from {label}"
     return Comparison(
@@ -51,12 +54,19 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | 
         rows=[
             [row.get(arm) for arm in arms]
             + [{of: cell for of, _, cell in summary.models}.get(label) for label in models]
-            for row, summary in zip(attacks, summaries, strict=True)
+            for row, summary in zip(rows, summaries, strict=True)
         ],
     )
 
 
-def labels(arms: Sequence[Arm]) -> dict[str, str]:
+def _attacks(summary: Summary, metric: str) -> list[tuple[Arm | Entry, Cell]]:
+    """A unit's attacks with their figure of a metric; of membership attacks it is the AUC."""
+    if metric == "auc":
+        return [(entry, entry.spread) for entry in summary.league.entries] if summary.league else []
+    return [(arm, arm.cells[metric]) for arm in summary.arms if metric in arm.cells]
+
+
+def labels(arms: Sequence[Arm | Entry]) -> dict[str, str]:
     """Labels of several units' arms by name: a unit's own, or the name where arms of different names share a label."""
     found = {arm.name: arm.label for arm in arms}
     counts = Counter(found.values())

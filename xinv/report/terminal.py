@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from xinv.report import defences, published
 from xinv.report.folder import Unit
 from xinv.report.headline import defended, headline
-from xinv.report.measures import measure
+from xinv.report.league import Entry, League
+from xinv.report.measures import measure, plain
 from xinv.report.summary import Summary, summarise
 
 _Columns = list[list[str]]
@@ -25,7 +26,8 @@ def text(units: Sequence[Unit], level: float, width: int) -> str:
 def _unit(unit: Unit, summary: Summary, width: int) -> str:
     said = f"{unit.name}: {headline(summary)} {defended(summary)}"
     first, last = (textwrap.fill(t, width) for t in (said, _footnote(summary)))
-    tables = _tables(_attacks(summary), width)
+    tables = [] if summary.league and not summary.arms else _tables(_attacks(summary), width)
+    tables += _tables(_league(summary.league), width) if summary.league else []
     return "\n\n".join([first, *tables, *_tables(_defences(summary), width), last])
 
 
@@ -36,6 +38,37 @@ def _attacks(summary: Summary) -> _Columns:
         texts = [arm.cells[metric].text if metric in arm.cells else "-" for arm in summary.arms]
         columns.append([measure(metric).label, *texts])
     return columns
+
+
+def _league(found: League) -> _Columns:
+    """The membership attacks by columns: labels, verdicts, figures, and the AUC of each control."""
+    entries = found.entries
+    columns = [["attacker sees", *(entry.label for entry in entries)]]
+    columns += [["verdict", *(entry.verdict for entry in entries)]]
+    columns += [["AUC", *(entry.text for entry in entries)]]
+
+    # Rates that are not resolved are marked
+    for name in found.rates:
+        rates = [entry.rates.get(name) for entry in entries]
+        texts = [f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-" for rate in rates]
+        columns.append([measure(name).label, *texts])
+
+    for name in found.figures:
+        texts = [entry.figures[name].text if name in entry.figures else "-" for entry in entries]
+        columns.append([measure(name).label, *texts])
+    for model in found.models:
+        texts = [_control(entry, model) for entry in entries]
+        columns.append([f"AUC, {plain(model)}", *texts])
+    for name in found.releases:
+        texts = [entry.release[name].text if name in entry.release else "-" for entry in entries]
+        columns.append([measure(name).label, *texts])
+    return columns
+
+
+def _control(entry: Entry, model: str) -> str:
+    """The AUC of the controls by a model; one that leaks is marked."""
+    mine = [control for control in entry.controls if control.model == model]
+    return ", ".join(f"{control.auc.text}{'!' if control.leaks else ''}" for control in mine) or "-"
 
 
 def _defences(summary: Summary) -> _Columns:
@@ -65,6 +98,8 @@ def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) 
             ["verdict", *(line.verdict for line in lines)],
         ]
         parts += _tables(columns, width)
+        if table.by_chance:
+            parts.append("*: within chance")
         parts.append(f"{table.within} of {table.measured} within two published deviations or {table.tolerance}")
     return parts
 
@@ -97,4 +132,14 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 def _footnote(summary: Summary) -> str:
     spread = f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval" if summary.seeds > 1 else "1 seed"
     models = [f"{label} {cell.text}" for label, _, cell in summary.models]
-    return "; ".join([*models, spread, f"{summary.examples} images per seed"])
+    return "; ".join([*models, spread, f"{summary.examples} images per seed", *_marks(summary.league)])
+
+
+def _marks(league: League | None) -> list[str]:
+    """What the marks of a league's table mean, as far as it has them."""
+    if league is None:
+        return []
+    marks = [f"?: unresolved, true FPR at {at} within {ends}" for at, ends in league.unresolved]
+    if any(control.leaks for control in league.controls):
+        marks.append("!: the control leaks")
+    return marks
