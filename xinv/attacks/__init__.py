@@ -10,6 +10,7 @@ from xinv.attacks.classes import class_inference
 from xinv.attacks.decoder import decoder
 from xinv.attacks.fredrikson import fredrikson
 from xinv.attacks.joint import fit_jointly
+from xinv.attacks.network import membership_network
 from xinv.attacks.preimage import preimage
 from xinv.attacks.reconstruction import gradient_reconstruction
 from xinv.attacks.search import log_uniform_search
@@ -24,6 +25,7 @@ FACTORIES = (
     decoder,
     fredrikson,
     gradient_reconstruction,
+    membership_network,
     preimage,
     variance_threshold,
 )
@@ -48,6 +50,7 @@ __all__ = [
     "fredrikson",
     "gradient_reconstruction",
     "log_uniform_search",
+    "membership_network",
     "preimage",
     "variance_threshold",
 ]
