@@ -1,5 +1,7 @@
 """The network that tells members by their explanations: what it reads, learns and answers."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +38,6 @@ def fitted(observed, member, **hyper):
 @pytest.mark.parametrize(
     ("trunk", "shape", "dtype"),
     [
-        ("cnn", (8, 8, 1), "float32"),
         ("cnn", (8, 8, 1), "bfloat16"),
         ("mlp", (8, 8, 1), "float32"),
         ("mlp", (1, 1, 64), "float32"),
@@ -59,8 +60,8 @@ def test_restarts_train_separately():
     """Restarts in one program end where each ends in a training of its own."""
     observed, member = planted(256)
     data = {"prediction": observed.prediction[:, :0], "explanation": observed.explanation}
-    model = models.detector("cnn", 0.25)
-    recipe = train.Recipe(batch_size=64, epochs=2, weight_decay=1e-4, validation=0)
+    model = models.detector("mlp", 0.25)
+    recipe = train.Recipe(batch_size=64, epochs=1, weight_decay=1e-4, validation=0)
 
     def trained(numbers):
         variables = network.start(model, 3, numbers, KEY, data)
@@ -68,16 +69,16 @@ def test_restarts_train_separately():
         examples = {**data, "member": member.astype(np.float32)}
         return train.fit(loss, variables, examples, jax.random.key(1), recipe)
 
-    together = trained((0, 1, 2))
-    alone = [trained((number,)) for number in (0, 1, 2)]
+    together = trained((0, 1))
+    alone = [trained((number,)) for number in (0, 1)]
     for name in ("params", "batch_stats"):
-        apart = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[x.variables[name] for x in alone])
-        # Ten steps of Adam, of 1e-3 each; sums are taken in another order
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), together.variables[name], apart
-        )
-        first, second = (jax.tree.leaves(x.variables[name])[0] for x in alone[:2])
-        assert name != "params" or not np.array_equal(first, second)
+        parts = [one.variables[name] for one in alone]
+        apart = jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+        # Four steps of Adam, of 1e-3 each; sums are taken in another order
+        close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5)
+        jax.tree.map(close, together.variables[name], apart)
+    kernels = together.variables["params"]["logit"]["kernel"]
+    assert not np.allclose(kernels[0], kernels[1])
     mean = np.mean([one.history["loss"] for one in alone], axis=0)
     np.testing.assert_allclose(together.history["loss"], mean, rtol=1e-4)
 
@@ -98,7 +99,8 @@ def test_masks_differ():
 
 
 @pytest.mark.parametrize(
-    "inputs", [("explanation", "label"), ("explanation", "image"), ("prediction", "label"), ("image",)]
+    "inputs",
+    [("explanation", "image"), ("prediction", "label")],
 )
 def test_inputs_are_read(inputs):
     """Membership that only the label or image gives away is found, and needs that input."""
@@ -166,11 +168,13 @@ def test_maps_are_streamed(monkeypatch):
     """Maps that can be indexed alone, read in parts, give the same scores."""
     observed, member = planted(256)
     attack, state = fitted(observed, member)
-    np.testing.assert_allclose(state["variables"]["deviation"], observed.explanation.std(), rtol=1e-5)
+    deviation = state["variables"]["deviation"]
+    np.testing.assert_allclose(deviation, observed.explanation.std(), rtol=1e-5)
     monkeypatch.setattr(network, "_PART_VALUES", 64 * 100)
     lazy = observed._replace(explanation=Lazy(observed.explanation))
     again = attack.fit(KEY, lazy, member)
-    np.testing.assert_allclose(attack.predict(again, lazy), attack.predict(state, observed), rtol=1e-3, atol=1e-4)
+    whole, parts = attack.predict(state, observed), attack.predict(again, lazy)
+    np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-4)
 
 
 def test_releases_are_drawn():
@@ -185,7 +189,7 @@ def test_releases_are_drawn():
 
 def test_refused():
     """What cannot be learned from or judged raises an error that names it."""
-    observed, member = planted(128)
+    observed, member = planted(256)
     attack, state = fitted(observed, member)
     broken = observed._replace(explanation=observed.explanation.copy())
     broken.explanation[7, 2, 3] = np.nan
@@ -194,12 +198,12 @@ def test_refused():
     with pytest.raises(InputError, match="candidate 7 has a map"):
         attack.predict(state, broken)
     with pytest.raises(InputError, match="for others"):
-        attack.fit(KEY, observed, np.ones(128))
+        attack.fit(KEY, observed, np.ones(256))
     with pytest.raises(InputError, match="reads explanations"):
         attack.check(observed._replace(explanation=None), member)
     labelled = attacks.membership_network(("label",), "mlp")
     with pytest.raises(InputError, match="label 3 is no class"):
-        labelled.fit(KEY, observed, member, label=np.arange(128) % 4)
+        labelled.fit(KEY, observed, member, label=np.arange(256) % 4)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,12 @@ def membership_network(
         logits = _logits(network, classes, state["variables"], data, recipe.batch_size)
         return logits - np.float32(state["threshold"])
 
-    def check(observation: Observation, truth: Any, label: Any = None, image: Any = None) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        label: Any = None,
+        image: Any = None,
+    ) -> tuple[int, ...]:
         del truth
         checks.releases(observation, several=True)
         data = jax.eval_shape(functools.partial(_evidence, inputs), observation, label, image)
@@ -131,7 +136,13 @@ def membership_network(
     return Attack(fit, predict, check, goal="membership", needs=needs)
 
 
-def start(network: Model, classes: int, numbers: tuple[int, ...], key: Key, data: Batch) -> Variables:
+def start(
+    network: Model,
+    classes: int,
+    numbers: tuple[int, ...],
+    key: Key,
+    data: Batch,
+) -> Variables:
     """Draws the variables of the networks with those numbers, and measures the maps of `data`.
 
     Returns:
@@ -156,7 +167,11 @@ def objective(network: Model, classes: int, numbers: tuple[int, ...]) -> train.L
     """
     together = _together(network, classes, numbers)
 
-    def loss(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
+    def loss(
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
+    ) -> tuple[jax.Array, Mapping[str, Any]]:
         logits, updates = together(variables, batch, key)
         losses = optax.sigmoid_binary_cross_entropy(logits, batch["member"])
         total, mean = losses.sum(0), losses.mean(0)
@@ -308,7 +323,13 @@ def _parts(maps: Array | None) -> Iterator[np.ndarray]:
         yield values
 
 
-def _logits(network: Model, classes: int, variables: Variables, data: Batch, batch_size: int) -> np.ndarray:
+def _logits(
+    network: Model,
+    classes: int,
+    variables: Variables,
+    data: Batch,
+    batch_size: int,
+) -> np.ndarray:
     """Returns the mean logits [N] of the networks; InputError where an input is not finite."""
     numbers = tuple(range(len(jax.tree.leaves(variables["params"])[0])))
     program = _mean_logit(network, classes, numbers)

@@ -23,7 +23,12 @@ LARGE = 64
 
 
 @functools.cache
-def detector(trunk: str = "mobilenet_v2", width: float = 1.0, rate: float = 0.5, dtype: str = "float32") -> Model:
+def detector(
+    trunk: str = "mobilenet_v2",
+    width: float = 1.0,
+    rate: float = 0.5,
+    dtype: str = "float32",
+) -> Model:
     """A trunk that reads a map, and a head that reads its features beside a vector.
 
     | trunk | reads a map by |
@@ -85,7 +90,7 @@ class _Detector(nn.Module):
                 f"{maps.shape[1]}×{maps.shape[2]}: use trunk='mlp'"
             )
         if self.trunk == "cnn":
-            return Stack(_blocks(side, self.width), self.dtype)(maps, train=train)[0]
+            return Stack(cnn_rows(side, self.width), self.dtype)(maps, train=train)[0]
         stem = "large" if side >= LARGE else "small"
         return mean_of_map(mobilenet_features(self.width, stem)(maps, train))
 
@@ -94,7 +99,7 @@ def _full_layers(width: float) -> tuple[Layer, ...]:
     return tuple(fc(scale(units, width))._replace(norm=True) for units in (2 * HIDDEN, HIDDEN))
 
 
-def _blocks(side: int, width: float) -> tuple[Layer, ...]:
+def cnn_rows(side: int, width: float) -> tuple[Layer, ...]:
     """Returns the rows of the CNN for maps whose smaller side has that many pixels."""
     count = min(max(side.bit_length() - 3, 1), len(CHANNELS))
     rows = cnn_table(1, CHANNELS[:count], HIDDEN, width, norm="batch", activation="relu")
