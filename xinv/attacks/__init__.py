@@ -33,6 +33,7 @@ from xinv.attacks.decoder import decoder
 from xinv.attacks.fredrikson import fredrikson
 from xinv.attacks.joint import fit_jointly
 from xinv.attacks.likelihood import likelihood_ratio
+from xinv.attacks.network import membership_network
 from xinv.attacks.preimage import preimage
 from xinv.attacks.reconstruction import gradient_reconstruction
 from xinv.attacks.search import log_uniform_search
@@ -51,6 +52,7 @@ FACTORIES = (
     gradient_reconstruction,
     likelihood_ratio,
     map_statistic,
+    membership_network,
     preimage,
     relative,
 )
@@ -79,6 +81,7 @@ __all__ = [
     "likelihood_ratio",
     "log_uniform_search",
     "map_statistic",
+    "membership_network",
     "preimage",
     "relative",
 ]
