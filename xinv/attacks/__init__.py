@@ -9,6 +9,7 @@ set from others, by scores above 0 for members:
 | `confidence` | prediction, label | one shadow |
 | `relative` | prediction, label | S shadows, of the same examples |
 | `map_statistic` | one explanation | one shadow |
+| `membership_network` | explanations; image, prediction, label | one shadow |
 | `likelihood_ratio` | one explanation, or prediction and label | S shadows, of the same examples |
 
 >>> import jax, numpy as np
