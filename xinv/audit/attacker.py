@@ -2,8 +2,9 @@
 
     release (train_view) -> attack -> guesses of what is released (test_view) -> metrics
 
-An **arm** is one attack of a config: its method, its inputs, the view that it is trained on, and the view that it is
-tested on. Every arm is trained by the one recipe of `config.attack.train`, and may read the guesses of another arm.
+An **arm** is one attack of a config: its method, its inputs, the view that it is trained on, and
+the view that it is tested on. Every arm is trained by the one recipe of `config.attack.train`, and
+may read the guesses of another arm.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,9 @@ class Arm(NamedTuple):
     @property
     def method(self) -> Method:
         """The attack with its parameters."""
-        return Method(self.service.config["attack"], self.settings["attack"], tuple(self.settings["inputs"]))
+        return Method(
+            self.service.config["attack"], self.settings["attack"], tuple(self.settings["inputs"])
+        )
 
     @property
     def goal(self) -> Goal:
@@ -118,7 +121,9 @@ class Arm(NamedTuple):
             state.pop("classifier", None)  # of a model that is trained jointly with its inversion
             return {"guess": self.method.build().predict(state, observed, **self._held(seed))}
 
-        return self.service.stages.computed("guess", f"{self.name} on {role}, seed {seed}", spec, compute)
+        return self.service.stages.computed(
+            "guess", f"{self.name} on {role}, seed {seed}", spec, compute
+        )
 
     def guessed(self, seed: int) -> Stage:
         """Returns the guesses of the examples that its goal reports."""
@@ -129,7 +134,8 @@ class Arm(NamedTuple):
         """Returns the shape of one guess, of images [H,W,C], without computing anything.
 
         Raises:
-          InputError: a name does not exist, a shape does not fit, or arms read each other in a circle.
+          InputError: a name does not exist, a shape does not fit, or arms read each other in a
+            circle.
         """
         if self.name in above:
             circle = " reads ".join((*above, self.name))
@@ -139,7 +145,8 @@ class Arm(NamedTuple):
         if "known" in attack.needs:
             if not known:
                 raise InputError(
-                    f"arm {self.name!r} needs a model it can differentiate: known is empty, name a classifier"
+                    f"arm {self.name!r} needs a model it can differentiate: "
+                    "known is empty, name a classifier"
                 )
             held = {"known": self.service.classifiers.abstract(known, images)}
         below = (*above, self.name)
@@ -179,14 +186,16 @@ class View(NamedTuple):
         )
 
     def observation(self, role: str, seed: int, releases: int = 1) -> tuple[Observation, list[str]]:
-        """Returns all that it is given of a role's images, and the digests of where this comes from."""
+        """Returns all that it is given of a role's images, and the digests of its sources."""
         release = self.release._replace(releases=releases)
         observed, sources = release.observation(role, seed)
         guesses = [other.guess(self.name, role, seed) for other in self.arm.others]
         maps = [] if observed.explanation is None else [observed.explanation]
         maps += [stage.array("guess") for stage in guesses]
         explanation = stack(maps) if maps else None
-        return Observation(observed.prediction, explanation), sources + [one.digest for one in guesses]
+        return Observation(observed.prediction, explanation), sources + [
+            one.digest for one in guesses
+        ]
 
     def shapes(self, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
         """Returns the shapes of what it is given of images, without computing anything."""

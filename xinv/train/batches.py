@@ -30,7 +30,13 @@ class Plan:
       InputError: too few examples for a batch, or a batch that the devices do not divide.
     """
 
-    def __init__(self, recipe: Recipe, count: int, key: Key, name: str):
+    def __init__(
+        self,
+        recipe: Recipe,
+        count: int,
+        key: Key,
+        name: str,
+    ):
         self.steps_per_epoch = steps_per_epoch(recipe, count, name)
         self._recipe = recipe
         self._seed = jax.random.key_data(key).tolist()
@@ -181,7 +187,12 @@ def _augmented(
     return image
 
 
-def check(data: Batch, recipe: Recipe, evaluate: Evaluate | None, name: str) -> None:
+def check(
+    data: Batch,
+    recipe: Recipe,
+    evaluate: Evaluate | None,
+    name: str,
+) -> None:
     """Checks that `recipe` can train on the data.
 
     Raises:

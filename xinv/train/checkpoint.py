@@ -68,7 +68,12 @@ class Checkpoints:
             )
         return None
 
-    def save(self, step: int, tree: Any, record: dict[str, Any]) -> None:
+    def save(
+        self,
+        step: int,
+        tree: Any,
+        record: dict[str, Any],
+    ) -> None:
         """Writes a checkpoint; a kill during it leaves the one before it intact."""
         if self._directory is None:
             return

@@ -23,7 +23,12 @@ class Diverged(InputError):  # noqa: N818 (an event, named as the field names it
     """A loss is no longer finite, or beyond its limit; the last finite checkpoint stays."""
 
 
-def require_finite(values: Mapping[str, float], step: int, name: str, advice: str) -> None:
+def require_finite(
+    values: Mapping[str, float],
+    step: int,
+    name: str,
+    advice: str,
+) -> None:
     """Raises Diverged for the first value that is NaN or infinite."""
     for what, value in values.items():
         if not math.isfinite(value):
@@ -32,15 +37,15 @@ def require_finite(values: Mapping[str, float], step: int, name: str, advice: st
 
 @dataclass
 class Record:
-    """The progress of a training, in JSON values that a checkpoint holds as they are.
+    """The progress of a training, in JSON values, ready for a checkpoint.
 
     Attributes:
-      step: steps whose metrics are known.
+      step: steps with known metrics.
       totals: sums of the metrics over the steps of the present epoch.
       history: means of the metrics, per epoch.
       lowest: the best validation loss.
       waited: epochs since then.
-      kept: the epoch after which variables were kept last; 0 before that.
+      kept: the last epoch with kept variables; 0 before.
       beyond: the metrics beyond their limits in the last epoch, in words.
     """
 
@@ -162,6 +167,7 @@ class TrainingMonitor:
             record.totals = {}
 
     def _enter_epoch(self, values: dict[str, float]) -> None:
+        # Told under a name of their own, beside those of steps
         tagged = {}
         for name, value in values.items():
             self.record.history.setdefault(name, []).append(value)
@@ -176,7 +182,13 @@ class TrainingMonitor:
 class _Display:
     """A bar on a terminal; elsewhere a line every ten seconds and at the end."""
 
-    def __init__(self, name: str, steps: int, batch_size: int, start: int):
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        batch_size: int,
+        start: int,
+    ):
         self._name = name
         self._steps = steps
         self._batch_size = batch_size
@@ -220,6 +232,7 @@ class _Display:
             self._print(f"{time.monotonic() - self._began:.1f} s")
 
     def _print(self, note: str) -> None:
+        # Images of all devices, since the start of this process
         seconds = max(time.monotonic() - self._began, 1e-9)
         images = (self._step - self._start) * self._batch_size
         parts = [

@@ -102,6 +102,7 @@ class Recipe:
         Raises:
           InputError: it states something else than the attributes above.
         """
+        # A misspelt name would leave a default in place
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:

@@ -46,7 +46,7 @@ def sgd_step(loss: Loss, tx: optax.GradientTransformation) -> parallel.Step:
             losses, updates = loss(merge(parameters, {}), batch, key)
             return jnp.mean(losses), updates
 
-        # Differentiate, and average over the devices
+        # Differentiate on this device, and average over the devices
         differentiate = jax.value_and_grad(objective, has_aux=True)
         (value, updates), gradient = differentiate(parameters)
         gradient, updates = parallel.mean((gradient, updates))
