@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import base, datasets
+from configs import base, datasets, deepleak_published
 
 EXPLAINERS = {
     "smoothgrad": dict(stdev=0.15, samples=25),
@@ -42,6 +42,15 @@ EXPLAINERS = {
 QUICK = ("integrated_gradients", "gradcam", "saliency")
 SHARES = dict(target_train=0.2, attack_test=0.3, shadow_train=0.2, shadow_test=0.2, reference=0.05)
 """Members, others, a shadow's members and others, and public images; the stranger is trained on the shadow's others."""
+POOL = ("target_train", "attack_test")
+"""What is audited."""
+
+
+OTHERS = {
+    "densenet": dict(name="densenet", dtype="float32", blocks=(6, 12, 24, 16), growth=32, width=0.25, stem="small"),
+    "resnet": dict(name="resnet", dtype="float32", depth=18, width=0.25, stem="small", version=1),
+}
+"""Architectures of a shadow that differs from the target."""
 
 
 class Size(NamedTuple):
@@ -52,6 +61,8 @@ class Size(NamedTuple):
       label: what the target classifies.
       model: of the target and its like.
       train: their recipe.
+      halves: shadow models of the likelihood ratio, each trained on a random half of what is audited.
+      published: a data set of deepleak_published.py, or "".
       attack: parameters of the attack's network.
       epochs: of the attack.
       explainers: names of `EXPLAINERS`.
@@ -62,6 +73,8 @@ class Size(NamedTuple):
     label: str
     model: dict
     train: ConfigDict
+    halves: int
+    published: str
     attack: dict
     epochs: int
     explainers: tuple[str, ...]
@@ -72,22 +85,21 @@ def _digits() -> dict:
     return datasets.section(dict(name="digits"), "digit", SHARES, resize=(32, 32))
 
 
-def _signs() -> dict:
+def _signs(file: str) -> dict:
     """Frames of one track are near-duplicates: tracks are dealt, counted and resampled as one."""
-    path = base.data_root("gtsrb32/gtsrb32_train_every3rd.npz")
     labels = {"sign": "y", "track": "track_frame[0]"}
-    source = dict(name="arrays", path=path, image="x", labels=labels, title="GTSRB")
+    source = dict(name="arrays", path=base.data_root(file), image="x", labels=labels, title="GTSRB")
     data = datasets.section(source, "sign", SHARES)
     data["roles"]["group"] = ("sign", "track")
     return data
 
 
-def _paper(dataset: str, members: float, label: str = "label") -> dict:
-    source = dict(name="tfds", dataset=dataset, root=base.data_root("tfds"), split="train+test", labels=(label,))
-    shadow = dict(shadow_train=members, shadow_test=members, reference=0.02)
-    rest = 1 - 3 * members - 0.02
-    roles = dict(target_train=members, attack_test=round(rest, 4)) | shadow
-    return datasets.section(source, label, roles, resize=(32, 32))
+def _paper(dataset: str) -> dict:
+    """10,000 members of 60,000 images, and every image that no model needs among the others."""
+    sixth = 1 / 6
+    roles = dict(target_train=sixth, attack_test=0.48, shadow_train=sixth, shadow_test=sixth, reference=0.02)
+    source = dict(name="tfds", dataset=dataset, root=base.data_root("tfds"), split="train+test", labels=("label",))
+    return datasets.section(source, "label", roles)
 
 
 def _sizes() -> dict[str, Size]:
@@ -97,7 +109,7 @@ def _sizes() -> dict[str, Size]:
     sgd = dict(optimizer="sgd", learning_rate=0.1, b1=0.9, weight_decay=1e-4, schedule="cosine")
     paper = _recipe(batch_size=128, epochs=100, augment=("crop", "flip"), **sgd)
     signs = _recipe(batch_size=128, epochs=100, augment=("crop",), **sgd)
-    local = _recipe(batch_size=50, epochs=30, learning_rate=1e-3)
+    local = dict(batch_size=50, epochs=30, learning_rate=1e-3)
     everything = tuple(EXPLAINERS)
     network = dict(trunk="cnn", width=0.25, restarts=5)
     published = dict(trunk="mobilenet_v2", width=1.0, restarts=5)
@@ -107,6 +119,8 @@ def _sizes() -> dict[str, Size]:
             label="digit",
             model=cnn | dict(width=0.125),
             train=_recipe(batch_size=25, epochs=25, learning_rate=2e-3),
+            halves=4,
+            published="",
             attack=network | dict(width=0.125, restarts=2),
             epochs=8,
             explainers=QUICK,
@@ -116,23 +130,57 @@ def _sizes() -> dict[str, Size]:
             data=datasets.cifar10_subset(SHARES),
             label="label",
             model=cnn | dict(width=0.25),
-            train=local,
+            train=_recipe(**local, augment=("crop", "flip")),
+            halves=8,
+            published="cifar10",
             attack=network,
             epochs=15,
             explainers=everything,
         ),
         "runlocal-gtsrb": Size(
-            data=_signs(),
+            data=_signs("gtsrb32/gtsrb32_train_every3rd.npz"),
             label="sign",
             model=cnn | dict(width=0.25),
-            train=local,
+            train=_recipe(**local, augment=("crop",)),
+            halves=8,
+            published="gtsrb",
             attack=network,
             epochs=15,
             explainers=everything,
         ),
-        "cifar10": Size(_paper("cifar10", 1 / 6), "label", mobilenet, paper, published, 15, everything),
-        "cifar100": Size(_paper("cifar100", 1 / 6), "label", mobilenet, paper, published, 15, everything),
-        "gtsrb": Size(_paper("visual_domain_decathlon/gtsrb", 0.19), "label", resnet, signs, published, 15, everything),
+        "cifar10": Size(
+            data=_paper("cifar10"),
+            label="label",
+            model=mobilenet,
+            train=paper,
+            halves=16,
+            published="cifar10",
+            attack=published,
+            epochs=15,
+            explainers=everything,
+        ),
+        "cifar100": Size(
+            data=_paper("cifar100"),
+            label="label",
+            model=mobilenet,
+            train=paper,
+            halves=16,
+            published="cifar100",
+            attack=published,
+            epochs=15,
+            explainers=everything,
+        ),
+        "gtsrb": Size(
+            data=_signs("gtsrb/gtsrb_train.npz"),
+            label="sign",
+            model=resnet,
+            train=signs,
+            halves=16,
+            published="gtsrb",
+            attack=published,
+            epochs=15,
+            explainers=everything,
+        ),
     }
 
 
@@ -160,6 +208,8 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
     )
     config.seeds = size.seeds
+    for number in range(size.halves):
+        config.data.roles.roles[f"half_{number}"] = dict(half=POOL, number=number, of=size.halves)
 
     # Models whose training sets the attacker knows, and the controls
     target = config.target.to_dict()
@@ -172,6 +222,9 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     config.arms = ConfigDict(arms(size))
+    if size.published:
+        rows = deepleak_published.published(size.published)
+        config.report.published = tuple(row for row in rows if row["arm"] in config.arms)
     return base.unshared(config)
 
 
@@ -186,6 +239,61 @@ def arms(size: Size) -> dict[str, ConfigDict]:
     found |= base.controlled("confidence", *held, name="confidence")
     found |= base.controlled("gap", *held, name="gap")
     return found
+
+
+def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
+    """The audit; shadow models of the audited images; a target that must leak; a shadow of another architecture.
+
+    | unit | paper | question |
+    |---|---|---|
+    | audit | Tables I to III | which explanations leak |
+    | overfitted | | does a target that learned its images by heart leak: the positive control |
+    | likelihood | | how much more do many shadow models find |
+    | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
+    | table-7 | Table VII | does a smaller generalisation gap help |
+
+    Table V has no unit: its "subset" shadow shares images with the target, and its "disjoint" one is that of "audit".
+    """
+    arg = arg or "cifar10"
+    size, config = _sizes()[arg], config or get_config(arg)
+    shadows, target = config.shadows.to_dict(), config.target.to_dict()
+    plain = target["train"] | dict(augment=(), weight_decay=0.0, epochs=2 * target["train"]["epochs"])
+    regular = target["train"] | dict(weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2))
+    units = [
+        dict(unit="audit"),
+        dict(unit="overfitted") | _trained(config, plain),
+        dict(unit="likelihood") | _likelihood(size, config),
+    ]
+    for name, model in OTHERS.items():
+        changed = shadows | dict(shadow=shadows["shadow"] | dict(model=model))
+        units.append({"unit": f"table-6-{name}", "shadows": changed})
+    units.append(dict(unit="table-7") | _trained(config, regular))
+    return units
+
+
+def _trained(config: ConfigDict, recipe: dict) -> dict:
+    """Every trained model by another recipe."""
+    parts = dict(target=config.target.to_dict()) | config.shadows.to_dict()
+    changed = {name: part | dict(train=recipe) if part["train"] else part for name, part in parts.items()}
+    return dict(target=changed.pop("target"), shadows=changed)
+
+
+def _likelihood(size: Size, config: ConfigDict) -> dict:
+    """Likelihood ratios of maps and of confidences, and RMIA, by models of random halves of what is audited."""
+    target = config.target.to_dict()
+    halves = {f"half_{number}": target | dict(roles=(f"half_{number}",)) for number in range(size.halves)}
+    shadows = dict(prediction=tuple(halves), explanation=tuple(halves), roles=())
+    kept = {name: config.arms[name] for name in ("confidence", "gap")}
+    arms = {
+        f"ratio({name})": base.arm(name, train_view=shadows, name="likelihood_ratio")
+        for name in size.explainers
+        if name != "anchors"
+    }
+    held = "prediction", "label"
+    arms["ratio(confidence)"] = base.arm(*held, train_view=shadows, name="likelihood_ratio", signal="confidence")
+    arms["relative"] = base.arm(*held, train_view=shadows, name="relative")
+    found = ConfigDict(kept | arms).to_dict()
+    return {"shadows": config.shadows.to_dict() | halves, "arms": found, "report.published": ()}
 
 
 def _recipe(**changes: object) -> ConfigDict:

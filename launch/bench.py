@@ -24,6 +24,11 @@ PyTorch with the same weights, where that is installed, at the fastest of severa
 `defences`: what applying a trained GNIME adds to the cost of the MNIST target's Gradient explanation, by its network
 (Zhao's, and that of GNIME's code) and width; and images per second of its two-player training step at the paper's
 width, against the same step in PyTorch where that is installed.
+
+`membership`: maps per second of a training step of the membership network (CNN and MobileNetV2 at a quarter of its
+width, 32×32×3), against the same networks in PyTorch where that is installed; what restarts in one program take beside
+as many in turn; maps per second of DeepLeak's 15 explainers on a small CNN; and fits per second of every attack on
+membership.
 """
 
 import importlib.util
@@ -35,7 +40,9 @@ from absl import flags
 
 from xinv.types import InputError
 
-BATCH = flags.DEFINE_integer("batch_size", None, "Images per step. Default: 64; for explainers on CPU 16.", 1)
+BATCH = flags.DEFINE_integer(
+    "batch_size", None, "Images per step. Default: 64; membership 128; explainers on CPU 16.", 1
+)
 IMAGES = flags.DEFINE_integer("images", None, "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.", 1)
 WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the channels of the inverted classifier.", 0.0)
 ROUNDS = flags.DEFINE_integer("rounds", 7, "Alternating measurements of each network.", 1)
@@ -83,11 +90,19 @@ def defences() -> None:
     bench_defences.run(BATCH.value or 64, ROUNDS.value, STEPS.value)
 
 
+def membership() -> None:
+    """The membership network against PyTorch, explainers, and attacks on membership."""
+    import bench_membership
+
+    bench_membership.run(BATCH.value or 128, ROUNDS.value, STEPS.value)
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
     "training": training,
     "explainers": explainers,
     "inversion": inversion,
     "defences": defences,
+    "membership": membership,
 }
 
 

@@ -127,7 +127,7 @@ def stepping(step: parallel.Step, state: train.State, data: Mapping[str, np.ndar
 
     def start(steps: int) -> None:
         nonlocal state
-        order = np.arange(steps * batch_size).reshape(steps, batch_size) % len(data["image"])
+        order = np.arange(steps * batch_size).reshape(steps, batch_size) % parallel.length(dict(data))
         for batch in runner.feed(order):
             state, _ = runner.advance(state, batch, key)
         jax.block_until_ready(state)

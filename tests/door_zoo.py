@@ -44,6 +44,7 @@ HYPER = {
     "lime": {"samples": 24, "alpha": 0.0, "segmentation": QUARTERS},
     "occlusion": {"window": 3, "stride": 3},
     "protodash": {"reference": RANDOM.random((5, SIDE, SIDE, 2), np.float32), "prototypes": 2},
+    "removal_trajectory": {"steps": 4},
     "shapley_sampling": {"samples": 2, "segmentation": QUARTERS},
     "smoothgrad": FEW,
     "vargrad": FEW,

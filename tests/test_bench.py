@@ -1,4 +1,4 @@
-"""`launch/bench.py explainers` runs, and says what it does not know."""
+"""`launch/bench.py explainers` and `membership` run, and the first says what it does not know."""
 
 import re
 import subprocess
@@ -36,6 +36,38 @@ def test_first_map(monkeypatch, capsys):
         assert abs(trace + compile_ - total) < 0.02
         assert abs(ratio - total / numbers["jax.grad"][2]) < 0.3 * ratio  # printed with two digits
     assert numbers["jax.grad"][3] == 1
+
+
+def test_membership_rates(monkeypatch, capsys):
+    """Every part prints a positive rate, and attacks on other goals are left out."""
+    monkeypatch.syspath_prepend(LAUNCH)
+    import bench_membership
+
+    for name, value in dict(
+        SIDE=8,
+        NETWORKS={"cnn": 0.125},
+        RESTARTS=2,
+        TARGET=bench_membership.models.cnn(bench_membership.CLASSES, (4,), 5),
+        DEEPLEAK=("saliency", "protodash"),
+        EXPLAINED=2,
+        REFERENCES=8,
+        CANDIDATES=128,
+        SHADOWS=2,
+    ).items():
+        monkeypatch.setattr(bench_membership, name, value)
+    bench_membership.run(4, 1, 1)
+    printed = capsys.readouterr().out
+    rows = [
+        r"step, cnn +width 0.125: maps/s: xinv +(\S+)",
+        r"2 restarts, cnn .*ratio (\S+)",
+        r"saliency +maps/s +(\S+)",
+        r"protodash +maps/s +(\S+)",
+        r"variance_threshold +fits/s +(\S+)",
+        r"membership_network +fits/s +(\S+)",
+    ]
+    for row in rows:
+        assert float(re.search(row, printed)[1]) > 0
+    assert "decoder" not in printed
 
 
 def test_unknown_method():

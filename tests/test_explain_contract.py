@@ -20,6 +20,7 @@ NEEDED: dict[str, dict] = {
     "lime": {"samples": 6, "segments": 4},
     "occlusion": {"window": 6, "stride": 6},
     "protodash": {"reference": images(6, seed=1), "prototypes": 2},
+    "removal_trajectory": {"steps": 5},
     "shapley_sampling": {"samples": 2, "segments": 4},
     "smoothgrad": FEW,
     "vargrad": FEW,
@@ -33,6 +34,7 @@ OTHERS: dict[str, tuple[dict, ...]] = {
     "deeplift": ({"baseline": 0.5, "multiply_by_inputs": False},),
     "integrated_gradients": ({"steps": 2, "method": "riemann_middle", "multiply_by_inputs": False, "baseline": 0.5},),
     "lrp": ({"rule": "alpha_beta", "alpha": 1.5, "epsilon": 0.01}, {"rule": "gnime"}),
+    "removal_trajectory": ({"steps": 4, "baseline": 0.5, "base": explain.gradcam()},),
     "vargrad": ({"stdev": 0.5, "samples": 2, "base": explain.deeplift()},),
 }
 """Arguments other than the defaults, tried too."""

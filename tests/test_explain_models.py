@@ -51,8 +51,8 @@ def model(name: str) -> Case:
     return Case(apply, fill(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *SHAPE)))))
 
 
-COARSE = CAMS - {"guided_gradcam"}
-"""Their maps have the size of the last feature map."""
+COARSE = CAMS - {"guided_gradcam"} | {"removal_trajectory"}
+"""Their maps have the size of the last feature map, or of one pixel."""
 GIVEN = {
     name: {key: value for key, value in hyper.items() if key != "segments"} | {"segmentation": QUARTERS}
     if "segments" in hyper

@@ -188,6 +188,7 @@ CHEAP = {
     "kernel_shap": {"segments": 9, "samples": 20},
     "lime": {"segments": 9, "samples": 20, "alpha": 0.0, "penalty": "ridge"},
     "protodash": {"reference": np.asarray(images(3)), "prototypes": 2},
+    "removal_trajectory": {"steps": 4},
     "shapley_sampling": {"segments": 9, "samples": 2},
     "smoothgrad": {"samples": 3},
     "vargrad": {"samples": 3},

@@ -61,6 +61,7 @@ def test_baseline_image_of_anchors():
 BAD_BASELINES = [np.nan, np.inf, True, "black", None, [], [np.nan, 0.0], np.zeros((0,)), np.zeros((2, 2))]
 BAD_BASELINES += [1j, {"a": 1}, [[1, 2], [3]], np.array(["a"]), object()]
 WITH_BASELINE = ["anchors", "deeplift", "integrated_gradients", "kernel_shap", "lime", "occlusion", "shapley_sampling"]
+WITH_BASELINE += ["removal_trajectory"]
 
 
 @pytest.mark.parametrize("name", WITH_BASELINE)
@@ -137,7 +138,8 @@ def test_traced_arguments():
 BAD = [np.nan, np.inf, -np.inf, -1, -0.5, "text", "", True, 1j, b"x", (), [], {"a": 1}, {1}, object(), len]
 BAD += [np.full(3, np.nan), np.zeros(0), np.array(["a"]), [[1, 2], [3]], [np.nan] * 3]
 MINE = ("anchors", "gradient", "input_x_gradient", "integrated_gradients", "kernel_shap", "lime", "normalise")
-MINE += ("occlusion", "protodash", "saliency", "shapley_sampling", "smoothgrad", "vargrad")
+MINE += ("occlusion", "protodash", "removal_trajectory", "saliency", "shapley_sampling")
+MINE += ("smoothgrad", "vargrad")
 FINE = {
     "baseline": (-1, -0.5),
     "multiply_by_inputs": (True,),

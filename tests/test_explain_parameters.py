@@ -63,6 +63,10 @@ TABLE: dict[str, tuple[dict, dict[str, tuple]]] = {
         {"reference": REFERENCE, "prototypes": 3},
         {"reference": (1 - REFERENCE,), "prototypes": (2,), "sigma": (0.1,), "kernel": ("linear",)},
     ),
+    "removal_trajectory": (
+        {"steps": 4},
+        {"steps": (3,), "baseline": (0.25, 0.5), "base": (explain.occlusion(5, 3),)},
+    ),
     "saliency": ({}, SCORE),
     "shapley_sampling": ({"samples": 2, "segments": 6}, {"samples": (3,)} | SUPERPIXELS),
     "smoothgrad": ({"samples": 4}, NOISE),

@@ -4,12 +4,17 @@ import json
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from xinv import attacks, audit, store
+from xinv import attacks, audit, data, store
 from xinv.audit.goals import GOALS
+from xinv.audit.roles import REPORTED, Roles
+from xinv.audit.service import Classifiers, Service
+from xinv.audit.stage import Stages
+from xinv.images import as_float
 from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +72,54 @@ def test_learned_by_heart(noise):
     assert found["epsilon_lower_bound"]["p"] is None
 
 
+def public(settings, **changes):
+    """Makes a config's explanation the prototypes of an image among those of a public role."""
+    settings.unlock()
+    settings.data.roles.roles.reference = 0.2
+    reference = dict(role="reference", count=20) | changes
+    found = dict(name="protodash", prototypes=2, normalise="none", reference=reference)
+    settings.explanations.gradient = ConfigDict(found)
+    return settings
+
+
+def test_public_reference(noise, tmp_path):
+    """Prototypes are of one public role for all classifiers; a number takes their own."""
+    settings = json.loads(json.dumps(public(config()).to_dict()))
+    roles = Roles(data.build(**settings["data"]["source"]), None, settings["data"], {})
+    with store.opened(tmp_path / "stages") as kept:
+        service = Service(Classifiers(settings, roles, Stages(kept, tmp_path)))
+        maps, _ = service.explanation("gradient", REPORTED, 0, "untrained")
+
+    def reference(part):
+        (images,) = jax.tree.leaves(service.explainer("gradient", 0, part))
+        return images
+
+    expected = as_float(roles.images(["reference"], 0)[np.linspace(0, 63, 20).astype(int)])
+    for part in ("target", "shadow", "untrained"):
+        np.testing.assert_array_equal(reference(part), expected)
+
+    # What an untrained model releases are means of two public images, up to the kernel's rounding
+    for released in np.asarray(maps):
+        pairs = [(one, other) for one in expected for other in expected]
+        errors = [_off_segment(released, one, other) for one, other in pairs]
+        assert min(errors) < 1e-5
+
+    # A number takes images that the classifier is trained on
+    settings["explanations"]["gradient"]["reference"] = 20
+    own = {part: reference(part) for part in ("target", "shadow", "untrained")}
+    np.testing.assert_array_equal(own["target"], own["untrained"])
+    assert not np.array_equal(own["target"], own["shadow"])
+    assert not np.array_equal(own["target"], expected)
+
+
+def _off_segment(image, one, other):
+    """The largest distance of an image's pixel from the mean of two, with the best weight."""
+    image, one, other = (np.float64(part) for part in (image, one, other))
+    across = one - other
+    weight = ((image - other) * across).sum() / max((across**2).sum(), 1e-12)
+    return np.abs(image - other - weight * across).max()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -74,6 +127,12 @@ def test_learned_by_heart(noise):
         (lambda c: c.arms["variance(gradient)"].train_view.update(dict(roles=("target_train",))), "which are reported"),
         (lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))), "reads an explanation"),
         (lambda c: c.arms["variance(gradient)"].test_view.update(dict(prediction="shadow")), "name the same"),
+        (lambda c: public(c, role="attack_test"), "'attack_test' has images of attack_test"),
+        (lambda c: public(c, role="target_train"), r"has images of target_train\+attack_test"),
+        (lambda c: public(c, role="elsewhere"), "unknown role 'elsewhere'"),
+        (lambda c: public(c, count=0), "reference is 0 but must be a number"),
+        (lambda c: public(c, share=0.5), "has 'share', which is ignored"),
+        (lambda c: c.explanations.gradient.update(dict(reference="all")), "reference is 'all' but"),
         (lambda c: c.metrics.__delattr__("membership"), "has no 'membership'"),
         (lambda c: c.metrics.membership.update(dict(tpr_at_fpr=dict(fpr=2))), "fpr is 2"),
     ],

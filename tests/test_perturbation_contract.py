@@ -15,6 +15,7 @@ from xinv.explain.occlusion import occlusion
 from xinv.explain.perturbation import predict as perturb
 from xinv.explain.protodash import protodash
 from xinv.explain.shap import kernel_shap, shapley_sampling
+from xinv.explain.trajectory import removal_trajectory
 from xinv.types import InputError
 
 REFERENCE = np.random.default_rng(8).random((6, 8, 8, 1)).astype(np.float32)
@@ -29,7 +30,10 @@ EXPLAINERS = {
     "anchors": anchors(batch_size=16, coverage_samples=64, max_rounds=3, max_size=2, segmentation=QUARTERS),
     "protodash": protodash(REFERENCE, 3),
     "protodash linear": protodash(REFERENCE, 3, kernel="linear"),
+    "removal_trajectory": removal_trajectory(steps=7),
 }
+SIZES = {"removal_trajectory": (1, 1)}
+"""Rows and columns of maps that have not the image's."""
 
 
 @pytest.mark.parametrize("name", EXPLAINERS)
@@ -44,7 +48,7 @@ def test_a_batch_is_its_examples(name, monkeypatch):
     alone = [one(variables, *example) for example in zip(images, labels, keys, strict=True)]
     monkeypatch.setattr(memory, "CPU_BUDGET", 2**13)  # a few copies at a time
     together = quick(jax.vmap(lambda *example: explain(smooth, variables, *example)))(images, labels, keys)
-    assert together.shape[:3] == (3, 8, 8)
+    assert together.shape[:3] == (3, *SIZES.get(name, (8, 8)))
     assert np.isfinite(together).all()
     np.testing.assert_allclose(together, jnp.stack(alone), atol=2e-5)
 
@@ -95,6 +99,11 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         (lambda: anchors(1.0), "threshold lies between 0 and 1, not 1.0"),
         (lambda: anchors(beam_size=0), "beam_size is at least 1, not 0"),
         (lambda: anchors(max_samples=99), "max_samples is at least batch_size x beam_size, not 99"),
+        (lambda: removal_trajectory(steps=0), "steps is 0 but must be"),
+        (lambda: removal_trajectory(baseline="black"), "an image, or 'blur'"),
+        (lambda: removal_trajectory("gradient"), "is a function, not the name 'gradient'"),
+        (lambda: build("removal_trajectory", base={"steps": 2}), "has no name"),
+        (lambda: build("removal_trajectory", base={"name": "grad"}), "unknown explainer 'grad'"),
         (lambda: protodash(REFERENCE, 7), "picks 1 to R prototypes"),
         (lambda: protodash(REFERENCE, kernel="cubic"), "gaussian or linear, not 'cubic'"),
         (lambda: protodash(REFERENCE, sigma=0.0), "sigma is positive"),

@@ -33,7 +33,7 @@ def test_slic_clusters_like_scikit_image(image, options):
     """Before fragments are joined, label by label: the few pixels that differ are ties decided in float32."""
     segments, compactness, sigma = options
     centres, steps = segment._grid(*image.shape[:2], segments)
-    smooth = jax.jit(lambda image: segment._smooth(segment._colours(image), sigma) / compactness)(image)
+    smooth = jax.jit(lambda image: segment.smooth(segment._colours(image), sigma) / compactness)(image)
     ours = jax.jit(lambda image: segment._cluster(image, centres, steps, 10))(smooth)
     assert (np.asarray(ours) == skimage_slic(image, *options, connect=False)).mean() > 0.99
 

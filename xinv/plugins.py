@@ -93,7 +93,8 @@ def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     """`hyper`, with the name of its factory, and the defaults of that factory that can be written down as JSON.
 
-    What a stage's hash must hold: a changed default is another result.
+    What a stage's hash must hold: a changed default is another result. A section within `hyper`
+    that names a factory itself is completed too.
     """
     factories = _factories(package)
     name = hyper["name"]
@@ -101,7 +102,11 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     parameters = inspect.signature(factories[name]).parameters if known else {}
     plain = (str, int, float, bool, tuple, type(None))
     defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, plain)}
-    return {**defaults, **hyper}
+    inner = {}
+    for key, value in hyper.items():
+        if isinstance(value, Mapping) and "name" in value:
+            inner[key] = complete(package, value)
+    return {**defaults, **hyper, **inner}
 
 
 def _factory(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:

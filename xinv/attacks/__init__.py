@@ -9,7 +9,8 @@ set from others, by scores above 0 for members:
 | `confidence` | prediction, label | one shadow |
 | `relative` | prediction, label | S shadows, of the same examples |
 | `map_statistic` | one explanation | one shadow |
-| `likelihood_ratio` | statistics of an explanation, or prediction and label | S shadows, of the same examples |
+| `membership_network` | explanations; image, prediction, label | one shadow |
+| `likelihood_ratio` | one explanation, or prediction and label | S shadows, of the same examples |
 
 >>> import jax, numpy as np
 >>> from xinv.types import Observation
@@ -33,6 +34,7 @@ from xinv.attacks.decoder import decoder
 from xinv.attacks.fredrikson import fredrikson
 from xinv.attacks.joint import fit_jointly
 from xinv.attacks.likelihood import likelihood_ratio
+from xinv.attacks.network import membership_network
 from xinv.attacks.preimage import preimage
 from xinv.attacks.reconstruction import gradient_reconstruction
 from xinv.attacks.search import log_uniform_search
@@ -51,6 +53,7 @@ FACTORIES = (
     gradient_reconstruction,
     likelihood_ratio,
     map_statistic,
+    membership_network,
     preimage,
     relative,
 )
@@ -79,6 +82,7 @@ __all__ = [
     "likelihood_ratio",
     "log_uniform_search",
     "map_statistic",
+    "membership_network",
     "preimage",
     "relative",
 ]

@@ -24,7 +24,8 @@ def threshold(member: np.ndarray, score: np.ndarray) -> float:
     member, score = np.ravel(member), np.ravel(score).astype(np.float64)
     members, others = int(member.sum()), int((~member).sum())
     if not members or not others:
-        raise InputError(f"a threshold is learned from members and others, but there are {members} and {others}")
+        given = f"there are {members} and {others}"
+        raise InputError(f"a threshold is learned from members and others, but {given}")
 
     # TPR less FPR above each distinct score, times members times others: exact integers
     distinct, place = np.unique(score, return_inverse=True)

@@ -49,7 +49,8 @@ def members(truth: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Returns who is a member, as bool; InputError unless `truth` is 0 and 1 and of this shape."""
     member = np.asarray(truth)
     if member.shape != shape:
-        raise InputError(f"truth has shape {list(member.shape)} but must be {list(shape)}, as observed")
+        given = list(member.shape)
+        raise InputError(f"truth has shape {given} but must be {list(shape)}, as observed")
     if not np.isin(member, (0, 1)).all():
         raise InputError("truth has other values than 0 and 1: it says who is a member")
     return member.astype(bool)
@@ -101,6 +102,4 @@ def _classes(attack: str, shape: tuple[int, ...], label: Any, wanted: str) -> No
 def _shadows(attack: str, count: int, least: int) -> None:
     """InputError unless there are enough shadow models, and as many with an example as without."""
     if count < least or count % 2:
-        raise InputError(
-            f"{attack} learns from an even number of shadow models, at least {least}, and not from {count}"
-        )
+        raise InputError(f"{attack} learns from {count} shadow models, but must from an even number, at least {least}")

@@ -198,15 +198,15 @@ def require_outside(member: np.ndarray) -> None:
     """InputError unless each example has a shadow model that did not train on it; bool [N,S]."""
     always = np.flatnonzero(member.all(axis=1))
     if len(always):
-        raise InputError(f"example {always[0]} was trained on by every shadow model: one must be without it")
+        name = f"example {always[0]}"
+        raise InputError(f"{name} was trained on by every shadow model: one must be without it")
 
 
 def require_same(fitted: int, given: int) -> None:
     """InputError unless as many examples are given as the attack was fitted to."""
     if fitted != given:
-        raise InputError(
-            f"the attack was fitted to {fitted} examples and is shown {given}: show it the same in the same order"
-        )
+        counts = f"{given} examples and was fitted to {fitted}"
+        raise InputError(f"the attack is shown {counts}: show it the same in the same order")
 
 
 def _labels(label: Array, classes: int) -> np.ndarray:

@@ -9,7 +9,16 @@ import numpy as np
 
 from xinv import parallel, train
 from xinv.attacks import checks
-from xinv.attacks.inverter import LOSSES, Settings, check_images, first_release, inverter, objective, reconstruct
+from xinv.attacks.inverter import (
+    LOSSES,
+    Settings,
+    check_images,
+    first_release,
+    inverter,
+    objective,
+    reconstruct,
+    select,
+)
 from xinv.types import Array, Attack, InputError, Key, Observation
 
 
@@ -56,10 +65,10 @@ def decoder(
         single = first_release(observation)
         checks.shapes(single, truth)
         checks.finite(observation.prediction)
-        data = {**_select(inputs, observation), "image": truth}
+        data = {**select(inputs, observation), "image": truth}
         model = inverter(settings, tuple(truth.shape[1:]))
         init_key, fit_key = jax.random.split(key)
-        first = {name: jnp.asarray(array[:1]) for name, array in _select(inputs, single).items()}
+        first = {name: jnp.asarray(array[:1]) for name, array in select(inputs, single).items()}
         variables = model.init(init_key, first["prediction"], first.get("explanation"))
         fitted = train.fit(objective(model, loss), variables, data, fit_key, recipe, session)
         return {"variables": fitted.variables, "image_shape": np.asarray(truth.shape[1:]), "history": fitted.history}
@@ -68,7 +77,7 @@ def decoder(
         checks.releases(observation, several=False)
         model = inverter(settings, tuple(int(side) for side in state["image_shape"]))
         checks.finite(observation.prediction)
-        data = _select(inputs, observation)
+        data = select(inputs, observation)
         return parallel.map_batches(reconstruct(model), state["variables"], data, recipe.batch_size)
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
@@ -77,23 +86,12 @@ def decoder(
         checks.shapes(single, truth)
         shape = tuple(truth.shape[1:])
         check_images(loss, shape)
-        released = jax.eval_shape(functools.partial(_select, inputs), single)
+        released = jax.eval_shape(functools.partial(select, inputs), single)
         model = inverter(settings, shape)
         jax.eval_shape(model.init, jax.random.key(0), released["prediction"], released.get("explanation"))
         return shape
 
     return Attack(fit, predict, check)
-
-
-def _select(inputs: tuple[str, ...], observation: Observation) -> dict[str, Array]:
-    """The parts of `observation` that the attack reads; an unused prediction has no columns."""
-    columns = observation.prediction.shape[-1] if "prediction" in inputs else 0
-    selected = {"prediction": observation.prediction[..., :columns]}
-    if "explanation" in inputs:
-        if observation.explanation is None:
-            raise InputError("this attack reads explanations, but the observation has none: use inputs=('prediction',)")
-        selected["explanation"] = observation.explanation
-    return selected
 
 
 def _check(inputs: tuple[str, ...], encoder: str, loss: str) -> None:

@@ -99,6 +99,21 @@ def objective(network: Model, loss: str) -> train.Loss:
     return distance
 
 
+def select(inputs: tuple[str, ...], observation: Observation) -> dict[str, Array]:
+    """The parts of `observation` that the attack reads; an unused prediction has no columns.
+
+    Raises:
+      InputError: it reads explanations, and there are none.
+    """
+    columns = observation.prediction.shape[-1] if "prediction" in inputs else 0
+    selected = {"prediction": observation.prediction[..., :columns]}
+    if "explanation" in inputs:
+        if observation.explanation is None:
+            raise InputError("this attack reads explanations, but the observation has none: use inputs=('prediction',)")
+        selected["explanation"] = observation.explanation
+    return selected
+
+
 def first_release(observation: Observation) -> Observation:
     """The first of several releases of each example, [N,R,K] and [N,R,h,w,c]; or the observation itself."""
     several = observation.prediction.ndim == 3

@@ -78,7 +78,10 @@ def likelihood_ratio(
     checks.choice("variance", variance, VARIANCES)
     of_maps = signal == "maps"
     names = optional("statistics", statistics, STATISTICS, 'signal "maps"', of_maps)
-    summary = signals(names) if of_maps else None
+    summary = ()
+    if of_maps:
+        signals(names)  # refuses unknown names
+        summary = tuple(names)
 
     def fit(
         key: Key,
@@ -198,7 +201,12 @@ def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> n
     return np.where(scattered, 2 * (1 + excess) / np.where(scattered, excess, 1), np.inf)
 
 
-def _one_sided(values: np.ndarray, member: np.ndarray, variance: str, of_maps: bool) -> dict[str, np.ndarray]:
+def _one_sided(
+    values: np.ndarray,
+    member: np.ndarray,
+    variance: str,
+    of_maps: bool,
+) -> dict[str, np.ndarray]:
     """Returns the direction "sign" [T] and the "threshold" of the offline score."""
     sign = _direction(values, member) if of_maps else np.ones(1)
 
@@ -235,7 +243,8 @@ def _statistics(explanation: Array, names: Sequence[str]) -> np.ndarray:
     """Returns the signals, float64 [N,...,T], of statistics [N,...,1,1,T], read in slices."""
     shape = (*explanation.shape[1:-3], len(names))
     if tuple(explanation.shape[-3:]) != (1, 1, len(names)):
-        raise InputError(f"{NAME} reads statistics [N,1,1,{len(names)}], and not {list(explanation.shape)}")
+        wanted, given = f"[N,1,1,{len(names)}]", list(explanation.shape)
+        raise InputError(f"{NAME} reads statistics {wanted} of maps, and not {given}")
     found = np.empty((explanation.shape[0], *shape), np.float64)
     for start in range(0, len(found), _ROWS):
         part = np.asarray(explanation[start : start + _ROWS])
@@ -251,4 +260,5 @@ def _require_inside(member: np.ndarray) -> None:
     """InputError unless each example has a shadow model that trained on it; bool [N,S]."""
     never = np.flatnonzero(~member.any(axis=1))
     if len(never):
-        raise InputError(f"example {never[0]} was trained on by no shadow model: mode online needs one")
+        name = f"example {never[0]}"
+        raise InputError(f"{name} was trained on by no shadow model: mode online needs one")

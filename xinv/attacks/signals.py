@@ -72,11 +72,14 @@ def total_variation(explanation: jax.Array) -> jax.Array:
 
 def gini(explanation: jax.Array) -> jax.Array:
     """Returns the Gini index of the magnitudes, from 0 (constant or zero) to 1 (sparse)."""
-    relative, _ = _relative(explanation)
-    count = relative.size
+    ascending = jnp.sort(_magnitudes(explanation).ravel())
+    count, highest = ascending.size, ascending[-1]
     ranks = jnp.arange(1, count + 1, dtype=jnp.float32)
     weights = (2 * ranks - count - 1) / count
-    return (weights * jnp.sort(relative)).sum() / jnp.maximum(relative.sum(), 1)
+    # The weights add to 0; less the smallest magnitude, differences of nearly equal ones survive
+    scale = jnp.where(highest > 0, highest, 1)
+    excess = (weights * ((ascending - ascending[0]) / scale)).sum()
+    return excess / jnp.maximum((ascending / scale).sum(), 1)
 
 
 SIGNALS: Mapping[str, Signal] = MappingProxyType(

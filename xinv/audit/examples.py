@@ -21,7 +21,7 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
 
     # What the service releases without a defence
     for name in service.config["explanations"]:
-        found[f"explanation/{name}"] = service.explanation(name, REPORTED, seed)[0][shown]
+        found[f"explanation/{name}"] = _maps(service, name, shown, seed)
 
     # What each attack is shown, and what it makes of that
     for arm in arms(service):
@@ -40,6 +40,17 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
         answers, classes = service.answers(part, seed), service.classifiers.classes(part)
         found[f"confusion/{part}"] = classification.confusion(*answers, classes)
     return found
+
+
+def _maps(service: Service, name: str, shown: np.ndarray, seed: int) -> np.ndarray:
+    """The target's explanations of some reported images, from whatever stage an attack needs."""
+    readers = [arm for arm in arms(service) if name in arm.explanations]
+    if readers and not any(arm.rebuilds for arm in readers):
+        # Explained already, in one pass with the members
+        role, places = readers[0].evaluated, service.roles.indices(REPORTED, seed)[shown]
+        maps, _ = service.explanation(name, role, seed)
+        return maps[np.searchsorted(service.roles.indices(role, seed), places)]
+    return service.explanation(name, REPORTED, seed)[0][shown]
 
 
 def factors(service: Service) -> dict[str, np.ndarray]:

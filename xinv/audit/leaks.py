@@ -26,7 +26,7 @@ def membership_arms(service: Service) -> list[Arm]:
 
 
 def scores(service: Service) -> dict[str, np.ndarray]:
-    """Returns per seed and arm, as "<seed>/<arm>/…", each image's score [N], membership [N] and place in the data [N]."""
+    """Returns each image's score, membership and place in the data set, [N] each, as "<seed>/<arm>/<what>"."""
     found = {}
     for seed in service.classifiers.seeds:
         for arm in membership_arms(service):
@@ -57,8 +57,10 @@ def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
     """Returns properties of the target's explanations by one explainer, of members and of others.
 
     Returns:
-      gini: sparsity in [0,1]. kurtosis: weight of the tails, 3 for a normal distribution. l2: size, in units of the map.
-      max_sensitivity: mean over a sample of members and others, see `metrics.explanation.max_sensitivity`.
+      gini: sparsity in [0,1].
+      kurtosis: weight of the tails, 3 for a normal distribution.
+      l2: size, in units of the map.
+      max_sensitivity: of a sample of members and others, see `metrics.explanation.max_sensitivity`.
     """
     arm = next(arm for arm in membership_arms(service) if arm.explanations == (name,))
     part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
@@ -89,9 +91,7 @@ def explained(service: Service) -> Iterable[str]:
     return dict.fromkeys(arm.explanations[0] for arm in membership_arms(service) if len(arm.explanations) == 1)
 
 
-def _sensitivity(
-    service: Service, name: str, part: str, role: str, maps: Array, seed: int
-) -> np.ndarray:
+def _sensitivity(service: Service, name: str, part: str, role: str, maps: Array, seed: int) -> np.ndarray:
     """Max-sensitivity of some images of a role, evenly spaced."""
     images, (prediction, _) = service.roles.images([role], seed), service.prediction(part, role, seed)
     shown = np.unique(np.linspace(0, len(maps) - 1, _SAMPLE).astype(int))

@@ -14,7 +14,17 @@ Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 
 CONFIG, ROWS = "config.json", "rows.jsonl"
-FILES = (ROWS, "curves.jsonl", "examples.npz", "factors.npz", "members.npz", "dataset.json", "environment.json", "report.html", CONFIG)
+FILES = (
+    ROWS,
+    "curves.jsonl",
+    "examples.npz",
+    "factors.npz",
+    "members.npz",
+    "dataset.json",
+    "environment.json",
+    "report.html",
+    CONFIG,
+)
 """In the order in which an earlier run's are moved away: what says that the unit is done goes first."""
 
 

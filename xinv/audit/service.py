@@ -5,7 +5,7 @@ A classifier is trained here by a recipe, is a function of the user's own, or is
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -186,7 +186,9 @@ class Service(NamedTuple):
         if self.classifiers.is_recorded(part):
             return recorded.explanation(target, self.roles, self.stages, settings, role, seed)
         logits = self.logits(part, role, seed)
-        spec = self.roles.spec(seed, [role]) | {"role": role, "classifier": self.classifiers.identity(part, seed)}
+        public = public_reference(settings)
+        spec = self.roles.spec(seed, [role, *public])
+        spec |= {"role": role, "classifier": self.classifiers.identity(part, seed)}
         spec |= {"explainer": plugins.complete(explain, settings)}
         if summary:
             spec |= {"summary": summary}
@@ -206,13 +208,18 @@ class Service(NamedTuple):
     def explainer(self, name: str, seed: int, part: str = "target") -> Explainer:
         """Returns the explainer of that name in the config, on its scale.
 
-        A `reference` in the config is a number of images, dealt evenly from those that the classifier is trained on.
+        A `reference` in the config is a number of images, drawn evenly from those that the
+        classifier is trained on: it releases their pixels. Or it is `role` and `count`: images of a
+        public role, the same for every classifier.
         """
         settings, given = self.config["explanations"][name], {}
         factory = {key: value for key, value in settings.items() if key not in ("normalise", "reference")}
         if "reference" in settings:
-            images = self.roles.images(self.classifiers.settings(part)["roles"], seed)
-            positions = np.linspace(0, len(images) - 1, min(settings["reference"], len(images))).astype(int)
+            public, count = public_reference(settings), settings["reference"]
+            if public:
+                count = count["count"]
+            images = self.roles.images(public or self.classifiers.settings(part)["roles"], seed)
+            positions = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
             given = {"reference": images[positions]}
         return explain.normalise(explain.build(given=given, **factory), settings["normalise"])
 
@@ -262,6 +269,12 @@ def _summarised(explainer: Explainer, names: tuple[str, ...]) -> Explainer:
         return summary(explainer(*arguments))[None, None, :]
 
     return explain_in_short
+
+
+def public_reference(settings: Config) -> Sequence[str]:
+    """Returns the role that an explanation's reference is drawn from, if the config names one."""
+    reference = settings.get("reference")
+    return [reference["role"]] if isinstance(reference, Mapping) else []
 
 
 def map_shape(explainer: Explainer, apply: Apply, variables: Variables, images: data.Images) -> tuple[int, ...]:

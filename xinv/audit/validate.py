@@ -15,10 +15,10 @@ from xinv.audit.chain import Link
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.release import Release
 from xinv.audit.results import Config
-from xinv.audit.roles import REPORTED
-from xinv.audit.service import Service
+from xinv.audit.roles import REPORTED, UNION
+from xinv.audit.service import Service, public_reference
 from xinv.metrics import membership
-from xinv.numbers import is_count, require_count
+from xinv.numbers import described, is_count, require_count
 from xinv.types import Batch, InputError, Known
 
 SECTIONS = (
@@ -80,6 +80,7 @@ def validate(service: Service) -> None:
     for part in parts(service):
         _classifier(service, part, images)
     for name in config["explanations"]:
+        _reference(service, name, REPORTED)
         service.shapes("target", (name,), images)
     for name in config["defences"]:  # also where no arm is defended so
         for link in Link(Release(service, ()), name).referred().values():
@@ -128,6 +129,27 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
         _defender(Release(service, (), teacher["prediction"], defences=tuple(teacher["defences"])), ())
 
 
+def _reference(service: Service, name: str, reported: str) -> None:
+    """The reference of an explanation is a number, or public images of which none is reported."""
+    settings, what = service.config["explanations"][name], f"explanations.{name}.reference"
+    if "reference" not in settings:
+        return
+    count = settings["reference"]
+    if isinstance(count, Mapping):
+        require_keys(what, count, ("role", "count"))
+        count = count["count"]
+    if not is_count(count, 1):
+        raise InputError(
+            f"{what} is {described(count)} but must be a number of the classifier's own images, "
+            "or the role and the count of public ones"
+        )
+    for seed in service.classifiers.seeds:
+        for role in public_reference(settings):
+            if service.roles.shared([role], reported.split(UNION), seed):
+                problem = f"{what} {role!r} has images of {reported}, which are reported"
+                raise InputError(f"{problem}: name another role")
+
+
 def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
     learns, service, goal = arm.settings[TRAIN_VIEW], arm.service, arm.goal
     paired = arm.method.build().paired
@@ -146,6 +168,8 @@ def _arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
     reported = arm.evaluated
     if learns["roles"] and service.roles.shared(learns["roles"], [reported], service.config["seed"]):
         raise InputError(f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}")
+    for name in arm.explanations:
+        _reference(arm.service, name, reported)
 
     for view in (TRAIN_VIEW, TEST_VIEW):
         _defender(arm.view(view).release, learns["roles"])

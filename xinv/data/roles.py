@@ -1,12 +1,14 @@
 """Roles, disjoint sets of images such as target_train and attack_test, drawn by a seed."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from xinv.numbers import described, is_count
 from xinv.types import InputError
 
-Roles = Mapping[str, float | Sequence[str]]
+Roles = Mapping[str, float | Sequence[str] | Mapping[str, Any]]
 
 PROTOCOLS: dict[str, Roles] = {
     # Zhao 2021, Sec. 4.1: half for the target, half for the attack, 80/20; the target is tested on the attack's half.
@@ -17,6 +19,20 @@ PROTOCOLS: dict[str, Roles] = {
         "target_test": ("attack_train", "attack_test"),
     },
 }
+
+
+class Half(NamedTuple):
+    """One of `of` random halves of a pool, of which every unit is in exactly `of` / 2.
+
+    Attributes:
+      half: the roles whose images are the pool.
+      number: the half's place, from 0 to `of` - 1.
+      of: the number of halves, even; not all of them need be a role.
+    """
+
+    half: tuple[str, ...]
+    number: int
+    of: int
 
 
 def split(
@@ -31,9 +47,11 @@ def split(
 
     Args:
       labels: integer [N] per label name, as in `Dataset.labels`.
-      roles: a protocol's name, or per role either its fraction of the images or the names of the roles it unites
-        (`{"train": 0.8, "test": 0.1, "all": ("train", "test")}`; only such unions overlap). Fractions may sum to
-        less than 1, which leaves images unused.
+      roles: a protocol's name, or per role its fraction of the images, the names of the roles it
+        unites, or the fields of a `Half` (`{"train": 0.8, "test": 0.1, "all": ("train", "test"),
+        "half_0": {"half": ("all",), "number": 0, "of": 8}}`; only unions and halves overlap).
+        Fractions may sum to less than 1, which leaves images unused. Halves, the training sets
+        of shadows in Carlini 2022, are drawn apart: they change no other role.
       seed: the same seed gives the same roles.
       stratify: a label name. Of a class of n images, a role of fraction f gets n·f, rounded up or down so that the
         role's total is right too (largest remainder, carried over from class to class).
@@ -47,7 +65,8 @@ def split(
       int64 indices per role, ascending.
 
     Raises:
-      InputError: unknown protocol or label, fractions outside (0, 1] or above 1 together, or too few images.
+      InputError: unknown protocol or label, fractions outside (0, 1] or above 1 together, halves
+        other than `Half` describes, or too few images.
     """
     if isinstance(roles, str):
         if roles not in PROTOCOLS:
@@ -55,22 +74,24 @@ def split(
         roles = PROTOCOLS[roles]
     if not isinstance(roles, Mapping):
         raise InputError(f"roles {roles!r} is neither a protocol's name nor a fraction for each role")
-    fractions, unions = _check(roles)
+    fractions, unions, halves = _check(roles)
     random = np.random.default_rng(seed)
     members = _groups(labels, group)
     members = members if balance is None else _balanced(members, _column(labels, balance), random)
     first = np.array([rows[0] for rows in members])
     strata = np.zeros(len(first), int) if stratify is None else _column(labels, stratify)[first]
     dealt = _deal(strata, fractions, random)
-    result = {role: np.sort(np.concatenate([members[i] for i in chosen])) for role, chosen in dealt.items()}
-    result |= {role: np.sort(np.concatenate([result[part] for part in parts])) for role, parts in unions.items()}
-    return {role: result[role] for role in roles}
+    for role, parts in unions.items():
+        dealt[role] = np.concatenate([dealt[part] for part in parts])
+    dealt |= _halves(halves, dealt, len(members), seed)
+    return {role: _images(members, dealt[role]) for role in roles}
 
 
-def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]]]:
-    """The fractions and the unions of a specification, checked."""
+def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]], dict[str, Half]]:
+    """Returns the fractions, the unions and the halves of a specification, checked."""
     unions = {role: tuple(parts) for role, parts in roles.items() if isinstance(parts, tuple | list)}
-    fractions = {role: fraction for role, fraction in roles.items() if role not in unions}
+    stated = {role: fields for role, fields in roles.items() if isinstance(fields, Mapping)}
+    fractions = {role: fraction for role, fraction in roles.items() if role not in unions | stated}
     for role, fraction in fractions.items():
         if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
             raise InputError(f"role {role!r} has the fraction {fraction!r}: it must lie in (0, 1]")
@@ -79,7 +100,81 @@ def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]]]:
             raise InputError(f"role {role!r} unites {list(parts)}: choose among {', '.join(fractions)}")
     if not 0 < sum(fractions.values()) <= 1 + 1e-9:
         raise InputError(f"fractions of roles sum to {sum(fractions.values()):g}: they must not exceed 1, nor be 0")
-    return fractions, unions
+    halves = {}
+    for role, fields in stated.items():
+        halves[role] = _checked_half(role, fields, {role: (role,) for role in fractions} | unions)
+    _check_pools(halves)
+    return fractions, unions, halves
+
+
+def _checked_half(role: str, fields: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> Half:
+    """Returns a half as stated, its pool as roles with a fraction; `known` gives those of a role.
+
+    Raises:
+      InputError: it names the field that is wrong.
+    """
+    allowed = Half._fields
+    if set(fields) != set(allowed):
+        given = ", ".join(map(str, fields))
+        raise InputError(f"role {role!r} states {given}: give {', '.join(allowed)}")
+    pool, number, of = (fields[field] for field in allowed)
+    if not isinstance(pool, tuple | list) or not pool or any(part not in known for part in pool):
+        raise InputError(f"role {role!r} halves {described(pool)}: choose among {', '.join(known)}")
+    if not is_count(of, 2) or of % 2:
+        raise InputError(f"role {role!r} is one of {described(of)} halves: give an even number")
+    if not is_count(number, 0) or number >= of:
+        raise InputError(f"role {role!r} is half number {described(number)}: choose 0 to {of - 1}")
+    leaves = {leaf for part in pool for leaf in known[part]}
+    return Half(tuple(sorted(leaves)), int(number), int(of))
+
+
+def _check_pools(halves: Mapping[str, Half]) -> None:
+    """Raises InputError for halves of one pool that do not belong together."""
+    first: dict[tuple[str, ...], str] = {}
+    for role, half in halves.items():
+        other = first.setdefault(half.half, role)
+        if halves[other].of != half.of:
+            raise InputError(
+                f"roles {other!r} and {role!r} halve the same images, but one is of "
+                f"{halves[other].of} halves and one of {half.of}: give both the same number"
+            )
+
+
+def _halves(
+    halves: Mapping[str, Half],
+    dealt: Mapping[str, np.ndarray],
+    count: int,
+    seed: int,
+) -> dict[str, np.ndarray]:
+    """Returns the units of each half; `dealt` gives those of its pool, of `count` in all."""
+    pools: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
+    result = {}
+    for role, (half, number, of) in halves.items():
+        if half not in pools:
+            units = np.unique(np.concatenate([dealt[part] for part in half]))
+            pools[half] = units, _inside(count, of, seed)[units]
+        units, inside = pools[half]
+        result[role] = units[inside[:, number]]
+        if not len(result[role]):
+            few = f"{len(units)} images or groups"
+            raise InputError(f"role {role!r} gets none of {few}: give it a larger pool")
+    return result
+
+
+def _inside(count: int, of: int, seed: int) -> np.ndarray:
+    """Tells which of `of` halves each unit is in, bool [count, of], at random."""
+    # A stream of its own, so that nothing else that is drawn changes
+    random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(of,)))
+    # Each unit puts the halves in an order of its own and is in the first of them
+    order = np.argsort(random.random((count, of)), axis=1)
+    inside = np.zeros((count, of), bool)
+    np.put_along_axis(inside, order[:, : of // 2], True, axis=1)
+    return inside
+
+
+def _images(members: list[np.ndarray], units: np.ndarray) -> np.ndarray:
+    """Returns the image indices of some units, ascending."""
+    return np.sort(np.concatenate([members[unit] for unit in units]))
 
 
 def _column(labels: Mapping[str, np.ndarray], name: str) -> np.ndarray:

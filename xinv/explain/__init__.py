@@ -22,6 +22,7 @@ jit and vmap it, or let `batch` do both for a data set; `normalise` puts its map
 | shapley_sampling | the same without bias, by random orders | samples × superpixels + 0 |
 | anchors | the superpixels that suffice for the prediction | hundreds to thousands + 0 |
 | protodash | the mean of the most similar reference images of the class | 0, and the reference set once a batch |
+| removal_trajectory | the confidence as any other map's pixels are removed | that map, and steps + 1 |
 
 On which models. Gradients and methods that sample need nothing but a function. Of the others a method that has no
 correct rule for an operation raises an error that names the operation:
@@ -64,7 +65,8 @@ from xinv.explain.normalise import SCALES, normalise
 from xinv.explain.occlusion import occlusion
 from xinv.explain.protodash import protodash
 from xinv.explain.shap import kernel_shap, shapley_sampling
-from xinv.types import Explainer
+from xinv.explain.trajectory import removal_trajectory
+from xinv.types import Explainer, InputError
 
 FACTORIES = (
     anchors,
@@ -84,6 +86,7 @@ FACTORIES = (
     lrp,
     occlusion,
     protodash,
+    removal_trajectory,
     saliency,
     shapley_sampling,
     smoothgrad,
@@ -107,8 +110,14 @@ def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Ex
     Args:
       name: of the factory.
       given: what a pipeline offers, such as `{"reference": images}`; a factory receives what it has parameters for.
-      hyper: its parameters. A `base` explainer may be given by its name, too.
+      hyper: its parameters. A `base` explainer may be given by its name, too, or as a section of
+        its name and parameters: `base={"name": "gradcam", "upsample": "bilinear"}`.
     """
-    if isinstance(hyper.get("base"), str):
-        hyper["base"] = build(hyper["base"], given)
+    base = hyper.get("base")
+    if isinstance(base, str):
+        base = {"name": base}
+    if isinstance(base, Mapping):
+        if "name" not in base:
+            raise InputError(f"the base of explainer {name!r} has no name: give that of a factory")
+        hyper["base"] = build(given=given, **base)
     return plugins.build(sys.modules[__name__], "explainer", name, hyper, given)

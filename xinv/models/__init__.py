@@ -8,6 +8,7 @@ from xinv.models.cnn import cnn
 from xinv.models.convnext import convnext
 from xinv.models.decoder import decoder
 from xinv.models.densenet import densenet
+from xinv.models.detector import detector
 from xinv.models.gnime import gnime_decoder
 from xinv.models.mobilenet import mobilenet_v2
 from xinv.models.module import linen
@@ -22,6 +23,7 @@ __all__ = [
     "convnext",
     "decoder",
     "densenet",
+    "detector",
     "dropout_tcnn",
     "gnime_decoder",
     "linen",
@@ -31,7 +33,7 @@ __all__ = [
     "vit",
 ]
 
-FACTORIES = (cnn, convnext, decoder, densenet, dropout_tcnn, gnime_decoder, mobilenet_v2, resnet, tcnn, vit)
+FACTORIES = (cnn, convnext, decoder, densenet, detector, dropout_tcnn, gnime_decoder, mobilenet_v2, resnet, tcnn, vit)
 
 
 def build(name: str, **hyper: Any) -> Model:

@@ -31,11 +31,17 @@ def mobilenet_v2(classes: int, width: float = 1.0, stem: str = "small", dtype: s
     Raises:
       InputError: an argument is not one of those.
     """
+    return classifier(features(width, stem), classes, dtype)
+
+
+def features(width: float, stem: str) -> "MobileNetV2":
+    """The feature maps of `mobilenet_v2`, as a module; InputError if there is no such stem."""
     large, (first, *others) = check_stem(stem), STAGES
     if not large:
         others[0] = (*others[0][:3], 1)
-    stages = tuple((expansion, scale(outputs, width), *rest) for expansion, outputs, *rest in (first, *others))
-    return classifier(MobileNetV2(stages, scale(32, width), scale(1280, width), 2 if large else 1), classes, dtype)
+    rows = (first, *others)
+    stages = tuple((expansion, scale(outputs, width), *rest) for expansion, outputs, *rest in rows)
+    return MobileNetV2(stages, scale(32, width), scale(1280, width), 2 if large else 1)
 
 
 class MobileNetV2(nn.Module):

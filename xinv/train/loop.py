@@ -66,12 +66,14 @@ class Fitted(NamedTuple):
       history: per epoch the mean of each metric over its steps, and "validation_loss" where there is validation.
       steps: the number of steps taken.
       diverged: why the variables are those of an earlier epoch than the last, in words; "" where they need not be.
+      held_out: int32 [V], positions of the examples in the validation part, in no order.
     """
 
     variables: Variables
     history: dict[str, list[float]]
     steps: int
-    diverged: str = ""
+    diverged: str
+    held_out: np.ndarray
 
 
 def fit(
@@ -206,7 +208,8 @@ def loop(
                 saved = time.monotonic()
         monitor.follow(pending)
     variables = best if keeps else _copy(state.variables)
-    return Fitted(jax.tree.map(jnp.asarray, variables), record.history, record.step, monitor.diverged)
+    found = jax.tree.map(jnp.asarray, variables)
+    return Fitted(found, record.history, record.step, monitor.diverged, plan.validation)
 
 
 def _copy(tree: Any) -> Any:

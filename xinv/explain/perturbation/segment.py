@@ -139,7 +139,7 @@ def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iter
     def labels(image: Array) -> jax.Array:
         height, width, _ = image.shape
         centres, steps = _grid(height, width, segments)
-        colours = _smooth(_colours(image), sigma) / compactness
+        colours = smooth(_colours(image), sigma) / compactness
         assigned = _cluster(colours, centres, steps, iterations)
         return _connect(assigned, len(centres), int(0.5 * height * width / len(centres)))
 
@@ -183,7 +183,7 @@ def _lab(rgb: jax.Array) -> jax.Array:
     return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
-def _smooth(image: jax.Array, sigma: float) -> jax.Array:
+def smooth(image: jax.Array, sigma: float) -> jax.Array:
     """Gaussian blur over both spatial axes, mirrored at the border, cut off at four sigma."""
     radius = int(4 * sigma + 0.5)
     if radius == 0:

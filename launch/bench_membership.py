@@ -1,0 +1,269 @@
+"""`bench.py membership`: see there."""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from bench_explainers import METHODS
+from bench_training import Run, stepping, timed, torch, torch_batches, torch_settings
+
+from xinv import attacks, explain, models, train
+from xinv.attacks import network
+from xinv.models.detector import cnn_rows
+from xinv.models.mobilenet import features as mobilenet_features
+from xinv.models.table import Layer
+from xinv.types import Attack, InputError, Observation
+
+SIDE, CHANNELS, CLASSES, DROPOUT = 32, 3, 10, 0.5
+NETWORKS = {"cnn": 1.0, "mobilenet_v2": 0.25}
+"""Trunks and their widths."""
+RESTARTS = 5
+RECIPE = train.Recipe(batch_size=128, epochs=15, weight_decay=1e-4, validation=0)
+"""DeepLeak's."""
+DEEPLEAK = (
+    "saliency",
+    "input_x_gradient",
+    "integrated_gradients",
+    "smoothgrad",
+    "vargrad",
+    "gradcam",
+    "gradcam_plus_plus",
+    "guided_backprop",
+    "deconvolution",
+    "deeplift",
+    "occlusion",
+    "lime",
+    "kernel_shap",
+    "protodash",
+    "anchors",
+)
+TARGET = models.cnn(CLASSES, (32, 64), 64)
+EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
+
+
+def run(batch_size: int, rounds: int, steps: int | None) -> None:
+    """Prints the rates of training the attack, of explaining, and of fitting every attack."""
+    steps = steps or (2 if jax.default_backend() == "cpu" else 128)
+    kind = jax.devices()[0].device_kind
+    print(f"jax {jax.__version__} on {kind}; batch {batch_size}, {rounds} rounds")
+    print(torch_settings())
+    data = _maps(2 * batch_size)
+    for trunk, width in NETWORKS.items():
+        _training(trunk, width, data, batch_size, rounds, steps)
+    for trunk, width in NETWORKS.items():
+        _restarting(trunk, width, data, batch_size, rounds, steps)
+    _explaining(rounds)
+    _fitting(rounds)
+
+
+def _maps(count: int) -> dict[str, np.ndarray]:
+    """Noise as maps, and who is a member."""
+    rng = np.random.default_rng(0)
+    return {
+        "prediction": np.zeros((count, 0), np.float32),
+        "explanation": rng.normal(size=(count, SIDE, SIDE, CHANNELS)).astype(np.float32),
+        "member": rng.integers(0, 2, count).astype(np.float32),
+    }
+
+
+def _training(
+    trunk: str,
+    width: float,
+    data: Mapping[str, np.ndarray],
+    batch_size: int,
+    rounds: int,
+    steps: int,
+) -> None:
+    """One network's training step against PyTorch."""
+    runs = {"xinv": _step(trunk, width, (0,), data, batch_size)}
+    if torch:
+        runs["torch"] = _torch(trunk, width, data, batch_size)
+    seconds = timed(runs, rounds, steps)
+    rates = {name: batch_size * steps / value for name, value in seconds.items()}
+    row = f"step, {trunk:13s} width {width}: maps/s: xinv {rates['xinv']:9.1f}"
+    if torch:
+        row += f"  torch {rates['torch']:9.1f}  ratio {rates['xinv'] / rates['torch']:.2f}"
+    print(row, flush=True)
+
+
+def _restarting(
+    trunk: str,
+    width: float,
+    data: Mapping[str, np.ndarray],
+    batch_size: int,
+    rounds: int,
+    steps: int,
+) -> None:
+    """Restarts in one program against as many programs in turn."""
+    alone = _step(trunk, width, (0,), data, batch_size)
+
+    def in_turn(steps: int) -> None:
+        for _ in range(RESTARTS):
+            alone(steps)
+
+    together = _step(trunk, width, tuple(range(RESTARTS)), data, batch_size)
+    seconds = timed({"together": together, "in turn": in_turn}, rounds, steps)
+    ratio = seconds["in turn"] / seconds["together"]
+    each = {name: value / steps for name, value in seconds.items()}
+    print(
+        f"{RESTARTS} restarts, {trunk:13s} seconds a step: in one program {each['together']:.3f}"
+        f"  in turn {each['in turn']:.3f}  ratio {ratio:.2f}",
+        flush=True,
+    )
+
+
+def _step(
+    trunk: str,
+    width: float,
+    numbers: tuple[int, ...],
+    data: Mapping[str, np.ndarray],
+    batch_size: int,
+) -> Run:
+    """xinv's own step of networks with those numbers, dispatched as its training loop does."""
+    model = models.detector(trunk, width, DROPOUT)
+    tx = train.optimizer(RECIPE, 1)
+    evidence = {name: leaf for name, leaf in data.items() if name != "member"}
+    variables = network.start(model, CLASSES, numbers, jax.random.key(0), evidence)
+    state = train.State(np.int32(0), variables, tx.init(variables["params"]))
+    loss = network.objective(model, CLASSES, numbers)
+    return stepping(train.sgd_step(loss, tx), state, data, batch_size)
+
+
+def _explaining(rounds: int) -> None:
+    """Maps per second of DeepLeak's methods, as an audit computes them."""
+    rng = np.random.default_rng(0)
+    images = rng.random((EXPLAINED, SIDE, SIDE, CHANNELS), np.float32)
+    reference = rng.random((REFERENCES, SIDE, SIDE, CHANNELS), np.float32)
+    variables = jax.jit(TARGET.init)(jax.random.key(0), images[:1])
+    print(f"explaining {EXPLAINED} images of {SIDE}×{SIDE}×{CHANNELS} by a small CNN")
+    for name in DEEPLEAK:
+        if name in METHODS:
+            own = METHODS[name].explainer
+        else:
+            own = explain.build(name, dict(reference=reference))
+        inputs = own, TARGET.apply, variables, images, None, jax.random.key(1)
+        maps = functools.partial(explain.batch, *inputs)
+        seconds = timed({name: lambda steps, maps=maps: maps()}, rounds, 1)[name]
+        print(f"  {name:22s} maps/s {EXPLAINED / seconds:9.1f}", flush=True)
+
+
+def _fitting(rounds: int) -> None:
+    """Fits per second of every attack on membership."""
+    print(f"fitting to {CANDIDATES} maps of {SIDE}×{SIDE}×{CHANNELS}; networks for one epoch")
+    given = {"inputs": ("explanation",), "recipe": dataclasses.replace(RECIPE, epochs=1)}
+    for factory in attacks.FACTORIES:
+        hyper = dict(trunk="cnn", restarts=1) if factory is attacks.membership_network else {}
+        attack = attacks.build(factory.__name__, given, **hyper)
+        if attack.goal != "membership":
+            continue
+        try:
+            fit = _fit(attack)
+            seconds = timed({"fit": lambda steps, fit=fit: fit()}, rounds, 1)["fit"]
+        except InputError as error:  # what an attack refuses is a finding
+            print(f"  {factory.__name__:22s} {error}", flush=True)
+            continue
+        print(f"  {factory.__name__:22s} fits/s {1 / seconds:9.2f}", flush=True)
+
+
+def _fit(attack: Attack) -> Any:
+    """A call that fits `attack` to noise, of several shadow models where it learns of such."""
+    rng = np.random.default_rng(0)
+    lead = (CANDIDATES, SHADOWS) if attack.paired else (CANDIDATES,)
+    prediction = rng.dirichlet(np.ones(CLASSES), lead).astype(np.float32)
+    maps = rng.normal(size=(*lead, SIDE, SIDE, CHANNELS)).astype(np.float32)
+    member = np.arange(np.prod(lead)).reshape(lead) % 2
+    if attack.summary:
+        statistics = jnp.vectorize(attack.summary, signature="(h,w,c)->(t)")(maps)
+        maps = np.asarray(statistics)[..., None, None, :]
+    holdings = {
+        "label": rng.integers(0, CLASSES, CANDIDATES).astype(np.int32),
+        "image": rng.random((CANDIDATES, SIDE, SIDE, CHANNELS), np.float32),
+    }
+    held = {name: holdings[name] for name in attack.needs}
+    observed = Observation(prediction, maps)
+    return functools.partial(attack.fit, jax.random.key(0), observed, member, **held)
+
+
+def _torch(trunk: str, width: float, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+    """The same step in PyTorch."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    trunks = {"cnn": _torch_cnn, "mobilenet_v2": _torch_mobilenet}
+    head = torch.nn.Sequential(torch.nn.Dropout(DROPOUT), torch.nn.LazyLinear(1))
+    module = torch.nn.Sequential(trunks[trunk](width), head)
+    module(torch.zeros(2, CHANNELS, SIDE, SIDE))  # tells the lazy layers their sizes
+    module = module.to(device, memory_format=layout)
+    renamed = {"image": data["explanation"], "label": data["member"]}
+    batches = torch_batches(renamed, batch_size, device)
+    settings = dict(weight_decay=RECIPE.weight_decay, fused=True)
+    optimizer = torch.optim.Adam(module.parameters(), RECIPE.learning_rate, **settings)
+
+    def start(steps: int) -> None:
+        for batch in itertools.islice(batches, steps):
+            optimizer.zero_grad(set_to_none=True)
+            logits = module(batch["image"].contiguous(memory_format=layout))[:, 0]
+            entropy = torch.nn.functional.binary_cross_entropy_with_logits
+            entropy(logits, batch["label"].float()).backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return start
+
+
+def _torch_cnn(width: float) -> Any:
+    """The CNN from the rows of xinv's."""
+    from torch import nn
+
+    def parts(row: Layer) -> list[Any]:
+        made = {
+            "conv": lambda: [nn.LazyConv2d(row.outputs, row.kernel, padding=row.padding)],
+            "pool": lambda: [nn.MaxPool2d(2)],
+            "fc": lambda: [nn.Flatten(), nn.LazyLinear(row.outputs)],
+        }[row.type]()
+        made += [nn.LazyBatchNorm2d()] if row.norm else []
+        return made + ([nn.ReLU()] if row.activation == "relu" else [])
+
+    rows = cnn_rows(SIDE, width)
+    return nn.Sequential(*itertools.chain.from_iterable(map(parts, rows)))
+
+
+def _torch_mobilenet(width: float) -> Any:
+    """MobileNetV2 from the stages of xinv's, without its classifier."""
+    from torch import nn
+
+    def conv(
+        inputs: int,
+        outputs: int,
+        size: int = 1,
+        stride: int = 1,
+        groups: int = 1,
+    ) -> list[Any]:
+        own = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
+        return [own, nn.BatchNorm2d(outputs)]
+
+    class Residual(nn.Module):
+        def __init__(self, expansion: int, inputs: int, outputs: int, stride: int):
+            super().__init__()
+            wide = expansion * inputs
+            first = [*conv(inputs, wide), nn.ReLU6()] if expansion > 1 else []
+            middle = [*conv(wide, wide, 3, stride, wide), nn.ReLU6()]
+            self.body = nn.Sequential(*first, *middle, *conv(wide, outputs))
+            self.adds = stride == 1 and inputs == outputs
+
+        def forward(self, x):
+            return x + self.body(x) if self.adds else self.body(x)
+
+    twin = mobilenet_features(width, "small")
+    blocks, inputs = [*conv(CHANNELS, twin.first, 3, twin.stride), nn.ReLU6()], twin.first
+    for expansion, outputs, count, stride in twin.stages:
+        for index in range(count):
+            blocks.append(Residual(expansion, inputs, outputs, 1 if index else stride))
+            inputs = outputs
+    last = [*conv(inputs, twin.last), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*blocks, *last)

@@ -1,0 +1,136 @@
+"""The membership audit as a whole: models trained once, controls, and confounds that they find."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from xinv import audit, data, store
+from xinv.types import InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from configs import base, deepleak  # noqa: E402
+
+DIGITS = load_digits()
+IMAGES = np.rint(DIGITS.images[:900, ..., None] / 16 * 255).astype(np.uint8)
+LABELS = DIGITS.target[:900]
+NAME = "best(input_x_gradient)"
+
+
+def config(path, epochs=2, **arms):
+    """The quick size on 8x8 digits, with one explainer."""
+    found = deepleak.get_config("quick")
+    found.seeds, found.report.examples = 1, 2
+    found.data.source = ConfigDict(dict(name="arrays", path=str(path), labels=dict(digit="labels")))
+    found.data.transform.resize = None
+    for part in (found.target, *found.shadows.values()):
+        part.model.width = 0.0625
+        if part.train:
+            part.train.epochs = epochs
+    found.explanations = ConfigDict(dict(input_x_gradient=dict(name="input_x_gradient", normalise="none")))
+    found.arms = ConfigDict(arms or base.controlled(NAME, "input_x_gradient", name="map_statistic"))
+    return base.unshared(found)
+
+
+@pytest.fixture
+def audited(tmp_path):
+    """Audits images, with a config of `config`."""
+
+    def run(images, workdir="audit", **changes):
+        np.savez(tmp_path / "images.npz", images=images, labels=LABELS)
+        settings = config(tmp_path / "images.npz", **changes)
+        with store.opened(tmp_path / "stages") as stages:
+            return audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / workdir, stages)
+
+    return run
+
+
+def areas(rows):
+    """AUC by arm."""
+    return {row["arm"]: row for row in rows if row["metric"] == "auc"}
+
+
+def test_models_trained_once(audited, capsys, tmp_path):
+    """One target, one shadow, a stranger, and two models that are not trained; no evaluation model."""
+    rows = audited(IMAGES)
+    lines = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.endswith(" s") and "," in line]
+    classifiers = ("target", "shadow", "stranger", "untrained", "untrained_shadow", "evaluation")
+    counts = {name: lines.count(name) for name in classifiers}
+    assert counts == dict.fromkeys(classifiers[:-1], 1) | {"evaluation": 0}
+    # The stranger is shown to the very attack, and controls say of what they are
+    assert lines.count("attack") == 2
+    found = areas(rows)
+    assert {name: (row["control_of"], row["model"]) for name, row in found.items()} == {
+        NAME: (None, "target"),
+        f"{NAME} untrained": (NAME, "untrained"),
+        f"{NAME} stranger": (NAME, "stranger"),
+    }
+    # Scores of all images are kept
+    kept = np.load(tmp_path / "audit" / "members.npz")
+    assert len(kept[f"0/{NAME}/score"]) == found[NAME]["examples"] == len(kept[f"0/{NAME}/index"])
+    assert kept[f"0/{NAME}/member"].sum() == 180
+    causes = {row["metric"] for row in rows if row["stage"] == "cause"}
+    assert {"gini_members", "gini_others", "kurtosis_members", "l2_others", "max_sensitivity"} <= causes
+
+
+def jpeg(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(buffer, "JPEG", quality=30)
+    return np.asarray(Image.open(buffer))[..., None]
+
+
+def crop(image):
+    """Shifted by two pixels and flipped, as augmentation does."""
+    return np.pad(image, ((2, 0), (2, 0), (0, 0)))[:8, :8][:, ::-1]
+
+
+@pytest.mark.parametrize("change", [jpeg, crop])
+def test_confounds_are_found(audited, change):
+    """Members that were stored or augmented differently are told apart by an untrained pair of models, too."""
+    settings = deepleak.get_config("quick").data.roles.to_dict()
+    roles = data.roles.split({"digit": LABELS}, seed=0, **settings)
+    images = IMAGES.copy()
+    for place in (*roles["target_train"], *roles["shadow_train"]):
+        images[place] = change(images[place])
+    clean, planted = areas(audited(IMAGES, "clean")), areas(audited(images, "planted"))
+    control = f"{NAME} untrained"
+    assert clean[control]["p"] > 0.01
+    assert planted[control]["p"] < 1e-4
+    assert planted[NAME]["p"] < 1e-4  # it leaks nothing of training: two epochs
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (dict(a=base.membership("prediction", name="gap")), "needs 'label' among its inputs"),
+        (dict(a=base.membership("input_x_gradient", "label", name="map_statistic")), "does not need 'label'"),
+        (dict(a=base.arm("prediction", "image")), "must name 'prediction', 'explanation'"),
+        (dict(a=base.membership("input_x_gradient", name="likelihood_ratio")), "needs several shadow models"),
+        (dict(a=base.membership("prediction", "label", name="gap", control_of="b")), "'b', which is no arm"),
+        (
+            dict(a=base.membership("prediction", "label", name="gap", test_view=dict(members="nobody"))),
+            "unknown classifier 'nobody'",
+        ),
+        (
+            dict(
+                a=base.membership(
+                    "prediction",
+                    "label",
+                    name="gap",
+                    train_view=dict(prediction="target", explanation="target", roles=("attack_test",)),
+                )
+            ),
+            "reported",
+        ),
+    ],
+)
+def test_arms_refused(audited, arms, message):
+    with pytest.raises(InputError, match=message):
+        audited(IMAGES, **arms)
