@@ -53,7 +53,7 @@ def noise(tmp_path, monkeypatch):
     return run
 
 
-def test_learned_by_heart(noise):
+def test_learned_by_heart(noise, capfd):
     """The target gives its training images away, the untrained control does not."""
     rows = noise(config())
     auc = {row["arm"]: row for row in rows if row["metric"] == "auc"}
@@ -63,6 +63,10 @@ def test_learned_by_heart(noise):
     assert attack["low"] > 0.75
     assert attack["p"] < 1e-6
     assert control["low"] < 0.5 < control["high"]
+    # Causes are of the target's maps, although the control stands first
+    log = capfd.readouterr()
+    assert "gradient of target" in log.out + log.err
+    assert "gradient of untrained, seed" not in log.out + log.err
     # Every row has the same fields, and every statistic is one
     assert len({tuple(row) for row in rows}) == 1
     found = {row["metric"]: row for row in rows if row["arm"] == "variance(gradient)"}

@@ -62,7 +62,7 @@ def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
       l2: size, in units of the map.
       max_sensitivity: of a sample of members and others, see `metrics.explanation.max_sensitivity`.
     """
-    arm = next(arm for arm in membership_arms(service) if arm.explanations == (name,))
+    arm = next(arm for arm in _real(service) if arm.explanations == (name,))
     part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
     maps, sources = service.explanation(name, role, seed, part)
     spec = {"maps": sources, "part": service.classifiers.identity(part, seed), "sample": _SAMPLE, "draws": _DRAWS}
@@ -88,7 +88,12 @@ def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
 
 def explained(service: Service) -> Iterable[str]:
     """Returns the explainers that a membership attack reads alone, each once."""
-    return dict.fromkeys(arm.explanations[0] for arm in membership_arms(service) if len(arm.explanations) == 1)
+    return dict.fromkeys(arm.explanations[0] for arm in _real(service) if len(arm.explanations) == 1)
+
+
+def _real(service: Service) -> list[Arm]:
+    """Returns the membership arms that are no controls: a control explains another model."""
+    return [arm for arm in membership_arms(service) if not arm.settings["control_of"]]
 
 
 def _sensitivity(service: Service, name: str, part: str, role: str, maps: Array, seed: int) -> np.ndarray:

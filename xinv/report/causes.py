@@ -70,12 +70,12 @@ def table(unit: Unit, league: League) -> Table | None:
 
 def _cell(rows: Rows, metric: str, level: float) -> Cell | None:
     mine = [row for row in rows if row["metric"] == metric]
-    return cell(mine, _digits(mine, metric), level) if mine else None
+    return cell(mine, _digits(rows, metric), level) if mine else None
 
 
 def _digits(rows: Rows, metric: str) -> int:
-    """Decimals shown; maps have units of their own, so their size has three significant figures."""
-    sizes = [abs(row["value"]) for row in rows if row["value"]]
+    """Decimals shown of an explainer's rows; maps have units of their own, so sizes have three significant figures."""
+    sizes = [row["value"] for row in rows if row["metric"].startswith("l2_") and row["value"] > 0]
     if not metric.startswith("l2_") or not sizes:
         return measure(metric).digits
     return max(0, 2 - math.floor(math.log10(max(sizes))))

@@ -29,13 +29,13 @@ def membership(league: League) -> str:
         first = confounded[0]
         return (
             f"No leak is shown: {first.label} tells training images from others (AUC {first.text}{_of(count)}), "
-            "but so does its control, so the difference is in the images and not in the model."
+            "but so does its control, so nothing shows that the model gives them away."
         )
     if uncontrolled:
         first = uncontrolled[0]
         return (
             f"No leak is shown: {first.label} tells training images from others (AUC {first.text}{_of(count)}), "
-            "but has no control, so nothing says whether the model or the images give them away."
+            "but has no control, so nothing tells a leak of the model from a difference of the images."
         )
     first, open_ = league.entries[0], len(league.of(UNRESOLVED))
     said = f"No attack is known to tell training images from others: the best, {first.label}, has AUC {first.text}"
