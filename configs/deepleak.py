@@ -3,12 +3,13 @@
     python launch/run.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10
     python launch/sweep.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10-tables
 
-| size | images | members, others | report |
-|---|---|---|---|
-| `cifar10`, `cifar100`, `gtsrb` | TFDS in $XINV_DATA/tfds | 10,000 (gtsrb 7,500), all unused images | TPR at 0.1 % |
-| `runlocal-cifar10` | the first 5,000 of CIFAR-10, bit-exact | 1,000, 1,500 | AUC, TPR at 1 % |
-| `runlocal-gtsrb` | GTSRB at 32x32, dealt by track | 260 tracks, 390 tracks | AUC, TPR at 5 % |
-| `quick` | digits | 250, 500 | AUC; for tests |
+| size | images | members, others | what it resolves | cost of one seed |
+|---|---|---|---|---|
+| `cifar10` (or none), `cifar100` | TFDS in $XINV_DATA/tfds | 10,000, 28,800 | TPR at 0.1 % | one accelerator, an hour (estimate) |
+| `gtsrb` | $XINV_DATA/gtsrb/gtsrb_train.npz, by track | 7,800, 11,700 | TPR at 1 % | one accelerator, an hour (estimate) |
+| `runlocal-cifar10` | the first 5,000 of CIFAR-10, bit-exact | 1,000, 1,500 | AUC, TPR at 1 % | two cores, three hours (estimate) |
+| `runlocal-gtsrb` | GTSRB at 32x32, by track | 260, 390 tracks | AUC, TPR at 5 % | two cores, three hours (estimate) |
+| `quick` | digits | 359, 539 | AUC | two cores, three minutes (measured beside other work) |
 
 Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose training set the
 attacker knows, and is tested on the target. Each has two controls that must score chance: an untrained pair of models,

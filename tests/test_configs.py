@@ -15,13 +15,14 @@ from xinv import audit, data, models, store
 from xinv.types import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from configs import gnime, thielen, yang, zhao
+from configs import deepleak, gnime, thielen, yang, zhao
 
 SIZES = {
     "yang": tuple(yang._sizes()),
     "thielen": tuple(thielen._SIZES),
     "zhao": tuple(zhao._sizes()),
     "gnime": tuple(gnime._sizes()),
+    "deepleak": tuple(deepleak._sizes()),
 }
 CONFIGS = [
     path
@@ -73,7 +74,12 @@ def _load(text):
         classes = {label: people if label == "identity" else ["happy", "sad"] for label in named}
     else:
         classes = {"label": CIFAR10 if source["name"] == "tfds" else DIGITS}
+    if source["name"] in ("digits", "arrays"):
+        classes = {label: DIGITS for label in source.get("labels", ("digit",))}
     labels = {label: np.arange(len(images)) % len(names) for label, names in classes.items()}
+    if "track" in labels:  # ten images each
+        classes["track"] = tuple(map(str, range(len(images) // 10)))
+        labels["track"] = np.arange(len(images)) // 100 * 10 + labels["track"]
     drawn = data.create(source.get("title", ""), images, labels, classes, data.dataset.digest([text]))
     return data.transform(drawn, classes=change["classes"] and tuple(change["classes"]))
 
@@ -88,6 +94,9 @@ def _load(text):
         ("zhao", "celeba-facescrub", "figure-S5a"),
         ("gnime", "runlocal-gradcam", "gamma|reverse|ood|lambda-1$|logits|deployed"),
         ("gnime", "runlocal-celeba", "defences"),
+        ("deepleak", "quick", ""),
+        ("deepleak", "runlocal-gtsrb", "audit"),
+        ("deepleak", "cifar10", "audit|likelihood"),
     ],
 )
 def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):
