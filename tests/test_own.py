@@ -15,7 +15,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from xinv import audit, data, store
-from xinv.audit import target
+from xinv.audit import recorded, target
 from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -164,15 +164,15 @@ def test_recordings_refused(tmp_path, changes, message):
     arrays = {"prediction": PREDICTION, "explanation/a": MAPS, "labels": LABELS} | changes
     np.savez(tmp_path / "r.npz", **{name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(InputError, match=message):
-        target.read(tmp_path / "r.npz", dataset(), "label")
+        recorded.read(tmp_path / "r.npz", dataset(), "label")
 
 
 def test_recordings_missing(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
-        target.read(tmp_path / "r.npz", dataset(), "label")
+        recorded.read(tmp_path / "r.npz", dataset(), "label")
     (tmp_path / "r.npz").write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(InputError, match="cannot be read"):
-        target.read(tmp_path / "r.npz", dataset(), "label")
+        recorded.read(tmp_path / "r.npz", dataset(), "label")
 
 
 def config(size, **target_settings):

@@ -1,24 +1,28 @@
-"""The audit: what a service's predictions and explanations give away.
+"""The audit: the leakage of images through a service's predictions and explanations.
 
-`release(images, prediction, explanations, workdir=...)` audits arrays; `run(config, workdir, stages)` a whole config,
-as launch/run.py does. In the order of the data:
+`release(images, prediction, explanations, workdir=...)` audits arrays; `run(config, workdir,
+stages)` a whole config, as launch/run.py does. In the order of the data:
 
-| file | what |
+| file | concept |
 |---|---|
 | `roles.py` | who may see which images |
-| `target.py` | targets that xinv did not train: a function of your own, recorded releases |
+| `target.py`, `recorded.py` | targets of other hands: a function of your own, recorded releases |
 | `service.py` | classifiers, their predictions and explanations |
-| `chain.py`, `release.py` | defences in order; what someone sees through them |
-| `goals/` | what an attack is after: reconstruction, membership |
+| `training.py`, `outputs.py` | the training of one classifier; its logits and explanations |
+| `link.py`, `chain.py` | one defence; several in order |
+| `distortion.py` | the change of explanations by defences |
+| `release.py` | the view of images through defences |
+| `goals/` | the aim of an attack: reconstruction, membership |
 | `attacker.py` | one attack of the comparison: an arm |
 | `evaluate.py`, `measure.py` | metrics of guesses, of defended explanations, of classifiers |
-| `stage.py` | results declared by what determines them |
-| `validate.py` | errors of a config, found before anything is computed |
+| `stage.py` | results declared by their spec |
+| `sections.py`, `validate.py` | errors of a config, found before anything is computed |
 | `run.py`, `results.py`, `environment.py` | the order of a run, and its files |
 | `own.py` | the audit of arrays |
 """
 
-from xinv.audit.run import run  # isort: skip: the functions take the place of the modules of these names
+# In this order, and last: the functions take the place of the modules of these names
+from xinv.audit.run import run  # isort: skip
 from xinv.audit.own import release
 
 __all__ = ["release", "run"]

@@ -2,8 +2,9 @@
 
     release (train_view) -> attack -> guesses of what is released (test_view) -> metrics
 
-An **arm** is one attack of a config: its method, its inputs, the view that it is trained on, and the view that it is
-tested on. Every arm is trained by the one recipe of `config.attack.train`, and may read the guesses of another arm.
+An **arm** is one attack of a config: its method, its inputs, the view that it is trained on, and
+the view that it is tested on. Every arm is trained by the one recipe of `config.attack.train`, and
+may read the guesses of another arm.
 """
 
 from collections.abc import Sequence
@@ -46,14 +47,17 @@ class Arm(NamedTuple):
         names = [name for name in self.settings["inputs"] if name not in own]
         for name in names:
             if name not in known:
-                allowed = ", ".join((PREDICTION, *HELD, *self.service.config["explanations"], *known))
+                explanations = self.service.config["explanations"]
+                allowed = ", ".join((PREDICTION, *HELD, *explanations, *known))
                 raise InputError(f"arm {self.name!r} reads {name!r}: there is {allowed}")
         return tuple(Arm(self.service, name) for name in names)
 
     @property
     def method(self) -> Method:
         """The attack with its parameters."""
-        return Method(self.service.config["attack"], self.settings["attack"], tuple(self.settings["inputs"]))
+        return Method(
+            self.service.config["attack"], self.settings["attack"], tuple(self.settings["inputs"])
+        )
 
     @property
     def goal(self) -> Goal:
@@ -103,7 +107,9 @@ class Arm(NamedTuple):
             "known": service.classifiers.identity(known, seed) if known else None,
         }
         if self.goal is MEMBERSHIP:
-            spec |= {"members": [service.classifiers.settings(part)["roles"] for part in view.members]}
+            spec |= {
+                "members": [service.classifiers.settings(part)["roles"] for part in view.members]
+            }
 
         def fit(session: Any) -> dict[str, Any]:
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
@@ -125,7 +131,9 @@ class Arm(NamedTuple):
             held = self._held([role], seed)
             return {"guess": self.method.build().predict(state, observed, **held)}
 
-        return self.service.stages.computed("guess", f"{self.name} on {role}, seed {seed}", spec, compute)
+        return self.service.stages.computed(
+            "guess", f"{self.name} on {role}, seed {seed}", spec, compute
+        )
 
     def guessed(self, seed: int) -> Stage:
         """Returns the guesses of the examples that its goal reports."""
@@ -135,7 +143,8 @@ class Arm(NamedTuple):
         """Returns the shape of one guess, of images [H,W,C], without computing anything.
 
         Raises:
-          InputError: a name does not exist, a shape does not fit, or arms read each other in a circle.
+          InputError: a name does not exist, a shape does not fit, or arms read each other in a
+            circle.
         """
         if self.name in above:
             circle = " reads ".join((*above, self.name))
@@ -145,7 +154,8 @@ class Arm(NamedTuple):
         if "known" in attack.needs:
             if not known:
                 raise InputError(
-                    f"arm {self.name!r} needs a model it can differentiate: known is empty, name a classifier"
+                    f"arm {self.name!r} needs a model it can differentiate: "
+                    "known is empty, name a classifier"
                 )
             held = {"known": self.service.classifiers.abstract(known, images)}
         self._check_held(attack)
@@ -162,7 +172,9 @@ class Arm(NamedTuple):
         service, needs, held = self.service, self.method.build().needs, {}
         if "known" in needs:
             part = self.settings["known"]
-            known = Known(service.classifiers.model(part), service.classifiers.variables(part, seed))
+            known = Known(
+                service.classifiers.model(part), service.classifiers.variables(part, seed)
+            )
             held["known"] = known
         if "label" in needs:
             name = service.classifiers.settings(self.view(TEST_VIEW).members[0])["label"]
@@ -178,12 +190,16 @@ class Arm(NamedTuple):
             listed, needed = name in self.settings["inputs"], name in attack.needs
             if listed and attack.goal != MEMBERSHIP.name:
                 raise InputError(
-                    f"arm {self.name!r} has {name!r} among its inputs, which {attack.goal} is to find: "
-                    "only a membership attack holds it"
+                    f"arm {self.name!r} has {name!r} among its inputs, which {attack.goal} "
+                    "is to find: only a membership attack holds it"
                 )
             if listed != needed:
-                problem = "needs" if needed else "does not need"
-                raise InputError(f"arm {self.name!r} {problem} {name!r} among its inputs: change inputs")
+                problem = "does not need"
+                if needed:
+                    problem = "needs"
+                raise InputError(
+                    f"arm {self.name!r} {problem} {name!r} among its inputs: change inputs"
+                )
 
 
 def arms(service: Service) -> list[Arm]:
@@ -192,7 +208,7 @@ def arms(service: Service) -> list[Arm]:
 
 
 def parts(service: Service) -> tuple[str, ...]:
-    """Returns the names of the classifiers of a run: those that an attack, or the measure of one, needs."""
+    """Returns the names of the classifiers of a run: those that attacks and metrics need."""
     found, config = ["target"], service.config
     if any(arm.rebuilds for arm in arms(service)):
         found.append("evaluation")

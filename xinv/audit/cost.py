@@ -1,4 +1,4 @@
-"""What defences cost the explanation, and what they withstand."""
+"""The cost of defences for the explanation, and the queries that they withstand."""
 
 import functools
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from xinv import defences
 from xinv.audit import measure
 from xinv.audit.attacker import TEST_VIEW, Arm
-from xinv.audit.chain import distortion
+from xinv.audit.distortion import distortion
 from xinv.audit.release import Release, stack
 from xinv.audit.roles import REPORTED
 from xinv.audit.stage import key, state_of
@@ -23,10 +23,10 @@ _SAMPLE = 100  # examples by which the number of queries is estimated
 
 
 def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Returns each metric of explanations, per reported image, in what one arm is tested on.
+    """Returns each metric [N] of explanations in the test view of an arm, per reported image.
 
-    A unit without defences has none. Without a defence the map is its own release: insertion and deletion of defended
-    maps are compared with its values.
+    A unit without defences has none. Without a defence the map is its own release: insertion and
+    deletion of defended maps are compared with its values.
     """
     service, release = arm.service, arm.view(TEST_VIEW).release.single()
     classifiers, part = service.classifiers, release.explanation
@@ -44,14 +44,14 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     }
 
     def compute() -> dict[str, np.ndarray]:
-        # What the explanation explains
+        # The truth: the explanation before the defences, of the predicted class
         prediction, _ = service.prediction(part, REPORTED, seed)
         truth = {
             "image": service.roles.images([REPORTED], seed),
             "explanation": maps.explanation,
             "label": np.argmax(prediction, axis=-1).astype(np.int32),
         }
-        # What a metric may ask, unless the classifier is known by its releases alone
+        # Some metrics ask the model, which a recorded target has not
         given = {}
         if not classifiers.is_recorded(part):
             model = classifiers.model(part)
@@ -68,22 +68,33 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 
 
 def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
-    """Returns what the defences of one arm change of the defender's held-out images, and what they withstand.
+    """Returns the cost of an arm's defences on the defender's held-out images.
 
-    Distortions are mean squared changes, of maps in their units and of probabilities. The queries of one image whose
-    mean leaves half the distortion are there for defences that draw; `diverged` for those that were trained.
+    Distortions [N] are mean squared changes, of maps in their units and of probabilities. Defences
+    that draw have the number of queries of one image that leaves half the distortion of their mean;
+    trained ones have `diverged`.
     """
-    release, role = arm.view(TEST_VIEW).release.single(), arm.service.config["defender"]["held_out"]
+    release = arm.view(TEST_VIEW).release.single()
+    role = arm.service.config["defender"]["held_out"]
     if not release.defences or not role:
         return {}
 
+    # The change of predictions
     before, _ = release.bare().observation(role, seed)
     after, _ = release.observation(role, seed)
-    found = {"prediction_distortion": np.square(after.prediction - before.prediction).mean(axis=1)}
-    learned = [state_of(link.learned(seed)) for link in release.chain.links()]
-    diverged = [state["diverged"] for state in learned if "diverged" in state]
+    change = np.square(after.prediction - before.prediction)
+    found = {"prediction_distortion": change.mean(axis=1)}
+
+    # The training
+    diverged = []
+    for link in release.chain.links():
+        state = state_of(link.learned(seed))
+        if "diverged" in state:
+            diverged.append(state["diverged"])
     if diverged:
         found["diverged"] = np.full(1, max(diverged))
+
+    # The change of explanations, and how often one asks until half of it is gone
     if release.explains:
         found["held_out_distortion"] = distortion(release.bare(), release, seed)
     queries = _queries(release, role, seed)
@@ -93,43 +104,84 @@ def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 
 
 def released_maps(release: Release, seed: int) -> Partial:
-    """Returns the service that a release comes from: a pytree `(images, labels, keys) -> released maps [N,h,w,c]`."""
-    service, parts = release.service, (release.prediction, release.explanation)
-    explainers = tuple(service.explainer(name, seed, release.explanation) for name in release.inputs)
-    variables = tuple(service.classifiers.variables(part, seed) for part in parts)
-    predict, explained = (service.classifiers.model(part).apply for part in parts)
-    defence, state = release.chain.applied(seed) if release.defences else (None, {})
-    return Partial(_explains(explainers, predict, explained, defence), variables, state)
+    """Returns the pytree `(images, labels, keys) -> released maps [N,h,w,c]`."""
+    # Functions are static and compiled once; weights and states are arguments
+    service, classifiers = release.service, release.service.classifiers
+    explainers = []
+    for name in release.inputs:
+        explainers.append(service.explainer(name, seed, release.explanation))
+    defence, state = None, {}
+    if release.defences:
+        defence, state = release.chain.applied(seed)
+    answer = _explains(
+        tuple(explainers),
+        classifiers.model(release.prediction).apply,
+        classifiers.model(release.explanation).apply,
+        defence,
+    )
+    variables = (
+        classifiers.variables(release.prediction, seed),
+        classifiers.variables(release.explanation, seed),
+    )
+    return Partial(answer, variables, state)
 
 
 def _queries(release: Release, role: str, seed: int) -> float:
     """See `defences.withstands`, of all defences together."""
+    # Measured before the defences, which are applied many times to a few examples
     observed, sources = release.bare().observation(role, seed)
     spec = release.chain.spec(seed) | {"sources": sources, "examples": _SAMPLE}
 
     def compute() -> dict[str, np.ndarray]:
+        # The number is an estimate, and each query a whole release
         few = jax.tree.map(lambda part: np.asarray(part[:_SAMPLE]), observed)
-        withstood = defences.withstands(*release.chain.applied(seed), few, key(seed, "queries"))
+        defence, state = release.chain.applied(seed)
+        withstood = defences.withstands(defence, state, few, key(seed, "queries"))
         return {"queries": np.asarray(withstood)}
 
-    stage = release.service.stages.computed("queries", f"{release.label}, seed {seed}", spec, compute)
+    label = f"{release.label}, seed {seed}"
+    stage = release.service.stages.computed("queries", label, spec, compute)
     return float(stage.array("queries"))
 
 
 @functools.lru_cache(64)
 def _explains(
-    explainers: tuple[Explainer, ...], predict: Apply, explained: Apply, defence: Defence | None
+    explainers: tuple[Explainer, ...],
+    predict: Apply,
+    explained: Apply,
+    defence: Defence | None,
 ) -> Callable[..., jax.Array]:
-    def answer(
-        variables: tuple[Variables, Variables], state: Any, images: Array, labels: Array, keys: Key
-    ) -> jax.Array:
-        def one(image: jax.Array, label: jax.Array, key: Key) -> tuple[jax.Array, ...]:
-            return tuple(explainer(explained, variables[1], image, label, key) for explainer in explainers)
+    """Returns the released maps of images as a function of all arrays, compiled for every seed."""
 
+    def answer(
+        variables: tuple[Variables, Variables],
+        state: Any,
+        images: Array,
+        labels: Array,
+        keys: Key,
+    ) -> jax.Array:
+        of_prediction, of_explanation = variables
+
+        def one(image: jax.Array, label: jax.Array, key: Key) -> list[jax.Array]:
+            maps = []
+            for explainer in explainers:
+                maps.append(
+                    explainer(
+                        explained,
+                        of_explanation,
+                        image,
+                        label,
+                        key,
+                    )
+                )
+            return maps
+
+        # The way of a release: explain, stack, defend
         maps = stack(jax.vmap(one)(images, labels, keys))
         if defence is None:
             return maps
-        observed = Observation(jax.nn.softmax(predict(variables[0], images)), maps)
+        prediction = jax.nn.softmax(predict(of_prediction, images))
+        observed = Observation(prediction, maps)
         return defences.each(defence, state, observed, keys).explanation
 
     return answer

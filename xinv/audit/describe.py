@@ -1,4 +1,4 @@
-"""What rows say of an arm, so that a report needs no config."""
+"""The description of an arm in its rows, so that a report needs no config."""
 
 from typing import Any
 
@@ -31,20 +31,20 @@ def describe(arm: Arm) -> dict[str, Any]:
     """Returns the fields of the rows of an arm.
 
     Returns:
-      goal: what it is after.
-      inputs: names of what it reads, joined by "+".
-      encoder: how it reads an explanation, or the name of its method.
-      explainer: the explanations among its inputs that the service releases, joined; None for predictions alone. What
-        an attacker explains on a model of its own is not released.
-      defence: names of the defences of what it is tested on, joined; None without one.
-      adaptive: whether it is trained on releases by the same defences.
-      queries: releases of a tested image whose mean it is given.
-      releases: releases of each image that it is trained on.
-      roles: whose images it is trained on, joined.
-      attack: a hash; arms that share it differ in nothing but defences and numbers of releases.
-      baseline: whether the arms with explanations are compared with it.
-      control_of: the arm whose control it is, or None.
-      model: the classifier that it is tested on.
+      goal: its name.
+      inputs: their names, joined by "+".
+      encoder: of explanations, or the name of its method.
+      explainer: the released explanations among its inputs, joined; None for predictions alone.
+        Explanations of an attacker's own model are not released.
+      defence: names of the defences in its test view, joined; None without one.
+      adaptive: True if it is trained on releases by the same defences.
+      queries: releases of a tested image, of which it has the mean.
+      releases: releases of each training image.
+      roles: of its training images, joined.
+      attack: a hash; arms with the same differ only in defences and numbers of releases.
+      baseline: True if the arms with explanations are compared with it.
+      control_of: the arm that it is the control of, or None.
+      model: the classifier in its test view.
     """
     trained, tested = arm.settings[TRAIN_VIEW], arm.settings[TEST_VIEW]
     roles = trained["roles"] or ([arm.evaluated] if arm.method.build().paired else [])
@@ -77,7 +77,7 @@ def _undefended(arm: Arm) -> dict[str, Any]:
 
 
 def _baseline(service: Service) -> str | None:
-    """The arm that others are compared with: predictions alone, in the views of an arm with explanations.
+    """Returns the arm to compare others with: predictions alone, in views with explanations.
 
     Without such an arm it is the only one of its kind.
     """

@@ -1,4 +1,4 @@
-"""What an attack is worth: its guesses, as its goal judges them, and what the classifiers behind them are worth."""
+"""The scores of attacks, by their goals, and of the classifiers behind them."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
 
 
 def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
-    """Returns how right a classifier is on the reported images; of an attribute's also the F1 of `attributes`."""
+    """Returns the accuracy of a classifier on reported images; of an attribute's also its F1."""
     truth, guess = service.answers(part, seed)
     found = {
         "accuracy": (truth == guess).astype(np.float32),
@@ -36,7 +36,7 @@ def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
 
 
 def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
-    """Returns what may make a reported image easy to invert, and how well each arm does (Zhao 2021, Figure 6)."""
+    """Returns properties of reported images, and each arm's scores (Zhao 2021, Figure 6)."""
     reported, settings = service.roles.labelled([REPORTED], seed), service.config["analysis"]
     explained = (settings["explanation"],) if settings else ()
     observed, _ = Release(service, explained).observation(REPORTED, seed)

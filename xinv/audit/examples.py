@@ -1,4 +1,4 @@
-"""Arrays that a report shows: some reported images with all that was released and rebuilt of them."""
+"""Arrays for a report: some reported images with all releases and reconstructions of them."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from xinv.metrics import classification
 
 
 def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
-    """Returns reported images with their explanations, releases, reconstructions and SSIM, and confusion matrices."""
+    """Returns reported images with releases, reconstructions, SSIM, and confusion matrices."""
     count, label = service.config["report"]["examples"], service.config["evaluation"]["label"]
     reported = service.roles.labelled([REPORTED], seed)
     total = len(reported.images)
@@ -54,7 +54,7 @@ def _maps(service: Service, name: str, shown: np.ndarray, seed: int) -> np.ndarr
 
 
 def factors(service: Service) -> dict[str, np.ndarray]:
-    """Returns `evaluate.factors` of reported images, one seed after the other (Zhao 2021, Figure 6)."""
+    """Returns `evaluate.factors` of reported images, seed by seed (Zhao 2021, Figure 6)."""
     found = [evaluate.factors(service, seed) for seed in service.classifiers.seeds]
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 

@@ -15,13 +15,13 @@ HELD = ("label", "image")
 class Method(NamedTuple):
     """The method of one arm.
 
-    An arm changes parameters of the config's section `attack`. If it names another method, it states the parameters of
-    that method, and takes from the section those that the method has.
+    An arm changes parameters of the config's section `attack`. If it names another method, it
+    states its parameters, and takes from the section those of the same name.
 
     Attributes:
       common: the section `attack`.
       own: the arm's part of it.
-      inputs: names of what the arm reads.
+      inputs: names of the arm's inputs.
     """
 
     common: Config
@@ -30,22 +30,24 @@ class Method(NamedTuple):
 
     @property
     def stated(self) -> dict[str, Any]:
-        """The parameters that the method must have."""
+        """The required parameters of the method."""
         if "name" in self.own:
             return dict(self.own)
         return self._without_training() | self.own
 
     @property
     def offered(self) -> dict[str, Any]:
-        """The parameters that it takes if it has them."""
+        """The parameters to pass if the method has them."""
         if "name" not in self.own:
             return {}
         taken = ("name", *self.own)
-        return {name: value for name, value in self._without_training().items() if name not in taken}
+        return {
+            name: value for name, value in self._without_training().items() if name not in taken
+        }
 
     @property
     def encoder(self) -> str:
-        """How it reads an explanation, or its name."""
+        """The encoder of explanations, or the name of the method."""
         return self.stated.get("encoder", self.stated["name"])
 
     def complete(self) -> dict[str, Any]:

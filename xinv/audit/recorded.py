@@ -1,24 +1,186 @@
-"""Predictions and explanations that another stack recorded, as the results of a service."""
+"""Predictions and explanations that another stack recorded, as the results of a service.
 
-from typing import Any
+target.recorded = "release.npz"        prediction [N,K], explanation/<name> [N,h,w,c], labels [N]
+"""
+
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from xinv import explain, store
+from xinv import data, explain, store
 from xinv.audit.results import Config
 from xinv.audit.roles import Roles
 from xinv.audit.stage import Create, Stages
-from xinv.audit.target import Recorded
 from xinv.types import Array, InputError
 
-_CHUNK = 64  # maps scaled at once
+_CHUNK = 256  # examples read at once
+_SCALED = 64  # maps scaled at once
+_ROUNDING = 1e-3  # of probabilities that were computed in half precision
+NO_MODEL = (
+    "the target is recorded: what differentiates or asks its model (white-box attacks, "
+    "insertion and deletion, max_sensitivity) needs target.function instead"
+)
+_PREFIX = "explanation/"
+
+
+class Recorded(NamedTuple):
+    """The releases of a service about each image of a data set.
+
+    Attributes:
+      prediction: probabilities, float32 [N,K].
+      explanations: by name, float32 [N,h,w,c].
+      fingerprint: hash of the content.
+    """
+
+    prediction: Array
+    explanations: dict[str, Array]
+    fingerprint: str
+
+
+def read(path: str | Path, dataset: data.Dataset, label: str) -> Recorded:
+    """Reads the releases of a service from an npz file, and checks them against the data set.
+
+    Arrays: "prediction" [N,K], probabilities; "explanation/<name>" [N,h,w,c] for any number of
+    names; and "labels" [N], the data set's labels in the order of the other arrays.
+
+    Raises:
+      InputError: the file is missing or damaged, or an array is missing, of another length or
+        order, or not finite.
+    """
+    name = f"target.recorded {str(path)!r}"
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except FileNotFoundError:
+        raise InputError(f"{name} does not exist: give an npz file") from None
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{name} cannot be read: {error}") from None
+
+    # Check the arrays
+    maps = {}
+    for key, array in arrays.items():
+        if key.startswith(_PREFIX):
+            maps[key.removeprefix(_PREFIX)] = array
+    found = checked(
+        name,
+        dataset,
+        label,
+        arrays.get("prediction"),
+        maps,
+    )
+
+    # Check their order, which the labels tell
+    if "labels" not in arrays:
+        raise InputError(
+            f"{name} has no array 'labels', so that the order is unknown: "
+            "add the data set's labels [N]"
+        )
+    if not np.array_equal(arrays["labels"], dataset.labels[label]):
+        raise InputError(
+            f"{name} is in another order than the data set: "
+            f"its labels differ from the label {label!r}"
+        )
+    return found
+
+
+def checked(
+    what: str,
+    dataset: data.Dataset,
+    label: str,
+    prediction: Any,
+    explanations: dict[str, Any],
+) -> Recorded:
+    """Checks predictions and explanations of every image of a data set.
+
+    Args:
+      what: their name in errors.
+      dataset: of N images.
+      label: the label with the classes of the predictions.
+      prediction: probabilities [N,K].
+      explanations: by name, [N,h,w,c].
+
+    Raises:
+      InputError: an array is missing, of another length or shape, not finite, or predictions are no
+        probabilities.
+    """
+    count, classes = len(dataset.images), len(dataset.classes[label])
+    if prediction is None:
+        raise InputError(f"{what} has no array 'prediction': give probabilities [N,K]")
+    # The content is the identity of the target: changed arrays are another result
+    digest = hashlib.sha256()
+    _enter(
+        digest,
+        what,
+        "prediction",
+        prediction,
+        count,
+    )
+    for name, array in explanations.items():
+        _enter(
+            digest,
+            what,
+            _PREFIX + name,
+            array,
+            count,
+        )
+    if prediction.shape[1] != classes:
+        raise InputError(
+            f"{what} has predictions of {prediction.shape[1]} classes, and the data set {classes}"
+        )
+    return Recorded(prediction, explanations, digest.hexdigest()[:16])
+
+
+def _enter(
+    digest: Any,
+    what: str,
+    name: str,
+    array: Any,
+    count: int,
+) -> None:
+    """Checks one array of `count` rows, and enters its content in the digest."""
+    # Predictions are vectors, explanations are maps
+    is_prediction = name == "prediction"
+    expected = "[N,K]" if is_prediction else "[N,h,w,c]"
+    shape, dtype = np.shape(array), np.dtype(array.dtype)
+    axes = expected.count(",") + 1
+    if len(shape) != axes or shape[0] != count or dtype.kind not in "fiu":
+        raise InputError(
+            f"{what} has {name!r} of {dtype} {list(shape)}: "
+            f"it must be numbers {expected}, N = {count}"
+        )
+    # In parts, since a memory map may be larger than memory
+    for start in range(0, count, _CHUNK):
+        part = np.ascontiguousarray(array[start : start + _CHUNK], np.float32)
+        if not np.isfinite(part).all():
+            raise InputError(f"{what} has NaN or infinite values in {name!r}")
+        if is_prediction and not are_probabilities(part):
+            raise InputError(
+                f"{what} has predictions that are no probabilities: "
+                "each row must lie in [0,1] and sum to 1"
+            )
+        digest.update(part.tobytes())
+    digest.update(f"{name} {shape}".encode())
+
+
+def are_probabilities(rows: np.ndarray) -> bool:
+    """Tells if all rows [N,K] lie in [0,1] and sum to 1, but for rounding in half precision."""
+    # Half precision rounds each of many summands
+    inside = rows.min() >= -_ROUNDING and rows.max() <= 1 + _ROUNDING
+    error = np.abs(rows.sum(axis=1) - 1).max()
+    return bool(inside and error <= 10 * _ROUNDING)
 
 
 def prediction(target: Recorded, roles: Roles, role: str, seed: int) -> tuple[Array, list[str]]:
     """Returns the probabilities [N,K] of a role's images, and their digest."""
+    # Given, not computed: the digest is of the recording and the role
     rows = _indices(roles, role, seed)
-    return np.asarray(target.prediction[rows], np.float32), [store.digest(_spec(target, roles, role, seed))]
+    digest = store.digest(_spec(target, roles, role, seed))
+    return np.asarray(target.prediction[rows], np.float32), [digest]
 
 
 def find(target: Recorded, settings: Config) -> Array:
@@ -27,10 +189,23 @@ def find(target: Recorded, settings: Config) -> Array:
     Raises:
       InputError: the recording has none of that name.
     """
-    if settings["name"] not in target.explanations:
+    name = settings["name"]
+    if name not in target.explanations:
         allowed = ", ".join(target.explanations) or "none"
-        raise InputError(f"the recorded target has no explanation {settings['name']!r}: it has {allowed}")
-    return target.explanations[settings["name"]]
+        raise InputError(f"the recorded target has no explanation {name!r}: it has {allowed}")
+    return target.explanations[name]
+
+
+def shapes(
+    target: Recorded,
+    settings: Sequence[Config],
+    images: jax.ShapeDtypeStruct,
+) -> tuple[jax.ShapeDtypeStruct, list[tuple[int, ...]]]:
+    """Returns the shapes of the predictions of images, and of some explanations of one image."""
+    # A recording of another class count than the data set is refused when it is read
+    maps = [np.shape(find(target, one))[1:] for one in settings]
+    shape = (images.shape[0], target.prediction.shape[1])
+    return jax.ShapeDtypeStruct(shape, np.float32), maps
 
 
 def explanation(
@@ -41,16 +216,19 @@ def explanation(
     role: str,
     seed: int,
 ) -> tuple[Array, list[str]]:
-    """Returns the explanations [N,h,w,c] of a role's images on the scale of `settings`, and their digest."""
-    found, indices = find(target, settings), _indices(roles, role, seed)
+    """Returns a role's explanations [N,h,w,c] on the scale of `settings`, and their digest."""
+    found = find(target, settings)
+    indices = _indices(roles, role, seed)
     spec = _spec(target, roles, role, seed) | {"settings": settings}
 
     def fill(create: Create) -> None:
+        # Scaled like the explanations of an own model, so that both compare
         scale = jax.jit(jax.vmap(explain.SCALES[settings["normalise"]]))
         maps = create("explanation", (len(indices), *np.shape(found)[1:]))
-        for start in range(0, len(indices), _CHUNK):
-            rows = slice(start, start + _CHUNK)
-            maps[rows] = scale(np.asarray(found[indices[rows]], np.float32))
+        for start in range(0, len(indices), _SCALED):
+            rows = slice(start, start + _SCALED)
+            part = np.asarray(found[indices[rows]], np.float32)
+            maps[rows] = scale(part)
 
     label = f"recorded {settings['name']} on {role}, seed {seed}"
     stage = stages.filled("explanation", label, spec, fill)
@@ -62,6 +240,9 @@ def _spec(target: Recorded, roles: Roles, role: str, seed: int) -> dict[str, Any
 
 
 def _indices(roles: Roles, role: str, seed: int) -> np.ndarray:
+    # The recording is of the data set alone
     if "auxiliary" in roles.spec(seed, [role]):
-        raise InputError(f"role {role!r} has auxiliary images, about which the recorded target released nothing")
+        raise InputError(
+            f"role {role!r} has auxiliary images, about which the recorded target released nothing"
+        )
     return roles.indices(role, seed)

@@ -1,4 +1,4 @@
-"""What someone sees of some images: predictions and explanations, through a chain of defences."""
+"""A view of some images: their predictions and explanations, through defences."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import numpy as np
 
 from xinv import attacks, defences, parallel
 from xinv.audit.chain import DefenceChain
+from xinv.audit.results import Config
 from xinv.audit.stage import Create, key
 from xinv.store import Stage
 from xinv.types import Array, Observation
@@ -23,18 +24,18 @@ _CHUNK = 1024  # maps that are summarised at once
 
 
 class Release(NamedTuple):
-    """What someone sees of the images of a role.
+    """A view of the images of a role.
 
     Attributes:
-      service: whose predictions and explanations.
+      service: of the predictions and explanations.
       inputs: names of explanations, stacked as channels.
-      prediction: the classifier whose predictions are seen.
-      explanation: the classifier that is explained, or NONE.
+      prediction: the classifier of the predictions.
+      explanation: the explained classifier, or NONE.
       defences: names, first to last.
-      queries: independent releases of every image, of which the mean is seen.
-      releases: independent such means of every image; of more than one the observations are [N,releases,…], where
-        there are defences.
-      summary: names of statistics that are kept of each map, instead of it; see `types.Attack`.
+      queries: independent releases of every image; their mean is seen.
+      releases: independent such means of every image; of more than one, through defences, the
+        observations are [N,releases,…].
+      summary: statistics that are kept of each map, in its place; see `types.Attack`.
     """
 
     service: "Service"
@@ -54,7 +55,8 @@ class Release(NamedTuple):
     @property
     def label(self) -> str:
         """For people."""
-        return f"{'+'.join(self.defences)}({'+'.join(self.inputs) or 'prediction'})"
+        inputs = "+".join(self.inputs) or "prediction"
+        return f"{'+'.join(self.defences)}({inputs})"
 
     @property
     def chain(self) -> DefenceChain:
@@ -62,11 +64,12 @@ class Release(NamedTuple):
         return DefenceChain(self.bare(), self.defences)
 
     def maps(self, images: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct | None:
-        """Returns the shape of the explanations that are seen of images, without computing anything."""
+        """Returns the shape of the explanations of images, without computing anything."""
         if not self.explains:
             return None
         if self.summary:
             return jax.ShapeDtypeStruct((images.shape[0], 1, 1, len(self.summary)), np.float32)
+        # The explained classifier may be another than the one that predicts
         _, shapes = self.service.shapes(self.explanation, self.inputs, images)
         return stacked(shapes)
 
@@ -75,7 +78,7 @@ class Release(NamedTuple):
         return self._replace(queries=1, releases=1, summary=())
 
     def bare(self) -> "Release":
-        """Returns one release of every image as it is before the defences."""
+        """Returns one release of every image, before the defences."""
         return self.single()._replace(defences=())
 
     def through(self, name: str) -> "Release":
@@ -83,49 +86,117 @@ class Release(NamedTuple):
         return self._replace(defences=(*self.defences, name))
 
     def observation(self, role: str, seed: int) -> tuple[Observation, list[str]]:
-        """Returns what is seen of a role's images, and the digests of the stages that it comes from."""
+        """Returns the observation of a role's images, and the digests of its stages."""
         if not self.defences:
             return self._undefended(role, seed)
+        # Without explanations the defences release predictions alone
         stage = self.defended(role, seed)
-        explanation = stage.array("explanation") if self.explains else None
-        if explanation is not None and self.summary:
-            explanation = summarised(self.summary, explanation)
+        explanation = None
+        if self.explains:
+            explanation = self._kept(stage.array("explanation"))
         return Observation(stage.array("prediction"), explanation), [stage.digest]
 
     def _undefended(self, role: str, seed: int) -> tuple[Observation, list[str]]:
         prediction, sources = self.service.prediction(self.prediction, role, seed)
         if not self.explains:
             return Observation(prediction), sources
+        # Of one explanation the statistics alone are computed, batch by batch
         if self.summary and len(self.inputs) == 1:
-            maps, digests = self.service.explanation(*self.inputs, role, seed, self.explanation, self.summary)
-            return Observation(prediction, maps), sources + digests
-        found = [self.service.explanation(name, role, seed, self.explanation) for name in self.inputs]
-        maps, digests = zip(*found, strict=True)
-        stacked_maps = stack(maps)
+            (name,) = self.inputs
+            maps, further = self.service.explanation(
+                name, role, seed, self.explanation, self.summary
+            )
+            return Observation(prediction, maps), sources + further
+        # Maps are explained one name after the other, and read as one image of many channels
+        maps, digests = [], list(sources)
+        for name in self.inputs:
+            found, further = self.service.explanation(name, role, seed, self.explanation)
+            maps.append(found)
+            digests += further
+        return Observation(prediction, self._kept(stack(maps))), digests
+
+    def _kept(self, maps: Array) -> Array:
         if self.summary:
-            stacked_maps = summarised(self.summary, stacked_maps)
-        return Observation(prediction, stacked_maps), sources + [one for part in digests for one in part]
+            return summarised(self.summary, maps)
+        return maps
 
     def defended(self, role: str, seed: int) -> Stage:
-        """Returns a role's images as the defences release them, each of several releases drawn anew."""
+        """Returns a role's images through the defences, each of several releases drawn anew."""
         observed, sources = self.bare().observation(role, seed)
-        spec = self.chain.spec(seed) | {"sources": sources, "queries": self.queries, "releases": self.releases}
-        spec |= {"draws as": self.defences[-1]}
+        # The name of the last defence chooses the random numbers
+        spec = self.chain.spec(seed) | {
+            "sources": sources,
+            "queries": self.queries,
+            "releases": self.releases,
+            "draws as": self.defences[-1],
+        }
 
         def fill(create: Create) -> None:
-            several = () if self.releases == 1 else (self.releases,)
-            shapes = [part if part is None else (len(part), *several, *part.shape[1:]) for part in observed]
-            named = zip(Observation._fields, shapes, strict=True)
-            out = Observation(*(shape and create(name, shape) for name, shape in named))
-            release_key = key(seed, "release", self.defences[-1], role)
-            keys = jax.random.split(release_key, self.releases) if several else [release_key]
+            # Each release is drawn by a key of its own, and written in its place
             defence, state = self.chain.applied(seed)
-            for number, one in enumerate(keys):
-                rows = (slice(None), number) if several else ...
-                part = Observation(*(array if array is None else array[rows] for array in out))
-                defences.release(defence, state, observed, one, queries=self.queries, out=part)
+            out = self._created(create, observed)
+            release_key = key(seed, "release", self.defences[-1], role)
+            if self.releases == 1:
+                views = [out]
+                keys = [release_key]
+            else:
+                views = [_of_release(out, number) for number in range(self.releases)]
+                keys = jax.random.split(release_key, self.releases)
+            for view, one in zip(views, keys, strict=True):
+                defences.release(
+                    defence,
+                    state,
+                    observed,
+                    one,
+                    queries=self.queries,
+                    out=view,
+                )
 
-        return self.service.stages.filled("release", f"{self.label} on {role}, seed {seed}", spec, fill)
+        label = f"{self.label} on {role}, seed {seed}"
+        return self.service.stages.filled("release", label, spec, fill)
+
+    def _created(self, create: Create, observed: Observation) -> Observation:
+        """Creates the arrays of an observation, [N,releases,…] if there are several releases."""
+        several = ()
+        if self.releases > 1:
+            several = (self.releases,)
+        # Created on disk: releases may exceed memory
+        prediction, explanation = observed
+        out = Observation(create("prediction", (len(prediction), *several, *prediction.shape[1:])))
+        if explanation is None:
+            return out
+        shape = (len(explanation), *several, *explanation.shape[1:])
+        return out._replace(explanation=create("explanation", shape))
+
+
+def _of_release(out: Observation, number: int) -> Observation:
+    """Returns the view [N,…] of one of several releases."""
+    if out.explanation is None:
+        return Observation(out.prediction[:, number])
+    return Observation(out.prediction[:, number], out.explanation[:, number])
+
+
+def soft_labels(
+    service: "Service",
+    settings: Config,
+    seed: int,
+) -> tuple[np.ndarray | None, list[str]]:
+    """Returns a teacher's releases [N,K] of a classifier's training set, and their digests.
+
+    Without a teacher they are None.
+    """
+    if "teacher" not in settings:
+        return None, []
+    teacher = settings["teacher"]
+    names = tuple(teacher["defences"])
+    release = Release(service, (), teacher["prediction"], defences=names)
+    # In the order of `roles.images`, role after role
+    labels, digests = [], []
+    for role in settings["roles"]:
+        observed, sources = release.observation(role, seed)
+        labels.append(observed.prediction)
+        digests += sources
+    return np.concatenate(labels), digests
 
 
 def summarised(names: tuple[str, ...], maps: Array) -> np.ndarray:
@@ -141,20 +212,30 @@ def _summaries(names: tuple[str, ...]) -> Callable[..., jax.Array]:
 
 
 def stack(maps: Sequence[Array]) -> Array:
-    """Stacks maps [N,h,w,c] as channels; those that are smaller than the largest are enlarged bilinearly.
+    """Stacks maps [N,h,w,c] as channels; smaller ones are enlarged bilinearly to the largest.
 
-    Beside vectors [N,1,1,c], such as activations, maps are vectors too: their values follow one another.
+    Beside vectors [N,1,1,c], such as activations, maps are vectors too: their values follow one
+    another.
     """
     if len(maps) == 1:
         return maps[0]
+    # Activations have no places: a map beside them is flattened
     if any(part.shape[1:3] == (1, 1) for part in maps):
-        return jnp.concatenate([part.reshape(len(part), 1, 1, -1) for part in maps], axis=-1)
-    height, width = (max(part.shape[axis] for part in maps) for axis in (1, 2))
-    sized = [jax.image.resize(part, (len(part), height, width, part.shape[-1]), "linear") for part in maps]
+        vectors = [part.reshape(len(part), 1, 1, -1) for part in maps]
+        return jnp.concatenate(vectors, axis=-1)
+    # A smaller map shows the same image at a lower resolution
+    height = max(part.shape[1] for part in maps)
+    width = max(part.shape[2] for part in maps)
+    sized = []
+    for part in maps:
+        shape = (len(part), height, width, part.shape[-1])
+        sized.append(jax.image.resize(part, shape, "linear"))
     return jnp.concatenate(sized, axis=-1)
 
 
 def stacked(shapes: Sequence[tuple[int, ...]]) -> jax.ShapeDtypeStruct | None:
     """Returns the shape of `stack` of two maps of each of these shapes."""
+    if not shapes:
+        return None
     maps = [jax.ShapeDtypeStruct((2, *shape), np.float32) for shape in shapes]
-    return jax.eval_shape(stack, maps) if maps else None
+    return jax.eval_shape(stack, maps)

@@ -1,4 +1,4 @@
-"""The files of a work unit: what a run leaves in its folder, and all that a report reads."""
+"""The files of a work unit: the results of a run, from which alone a report is made."""
 
 import json
 import os
@@ -25,12 +25,13 @@ FILES = (
     "report.html",
     CONFIG,
 )
-"""In the order in which an earlier run's are moved away: what says that the unit is done goes first."""
+"""Files in the order of their removal: the rows first, since they mark the unit as done."""
 
 
 def begin(workdir: Path, config: Config) -> None:
-    """Makes `workdir` the folder of `config`; the files of another config move to history/<its hash>."""
+    """Makes `workdir` the folder of `config`; files of another move to history/<its hash>."""
     if (workdir / CONFIG).exists():
+        # Rows of two configs in one folder would mislead
         earlier = store.read_json(workdir / CONFIG)
         if not _same(earlier, config):
             _move(workdir, workdir / "history" / store.digest(earlier))
@@ -38,14 +39,16 @@ def begin(workdir: Path, config: Config) -> None:
 
 
 def is_done(workdir: Path, config: Config) -> bool:
-    """Whether `workdir` holds the rows of this very config."""
+    """Tells if `workdir` holds the rows of this very config."""
     if not (workdir / ROWS).exists() or not (workdir / CONFIG).exists():
         return False
+    lines = (workdir / ROWS).read_text().splitlines()
     try:
-        rows = [json.loads(line) for line in (workdir / ROWS).read_text().splitlines()]
+        for line in lines:
+            json.loads(line)
     except json.JSONDecodeError:
         return False  # damaged by hand: the stages make them again
-    return bool(rows) and _same(store.read_json(workdir / CONFIG), config)
+    return bool(lines) and _same(store.read_json(workdir / CONFIG), config)
 
 
 def finish(
@@ -58,15 +61,18 @@ def finish(
     environment: Mapping[str, Any] | None,
     members: Mapping[str, np.ndarray],
 ) -> None:
-    """Writes the results; the rows last, since their presence says that the unit is done.
+    """Writes the results; the rows last, since their presence marks the unit as done.
 
-    `environment` says what they were computed with; None keeps what an earlier run of the same config wrote.
+    An `environment` of None keeps the one of an earlier run of the same config.
     """
-    for name, arrays in (("examples.npz", examples), ("factors.npz", factors), ("members.npz", members)):
+    # Arrays for the report
+    named = {"examples.npz": examples, "factors.npz": factors, "members.npz": members}
+    for name, arrays in named.items():
         if not arrays:
             continue
         with store.atomic(workdir / name) as path, open(path, "wb") as file:
             np.savez(file, **arrays)
+    # Text
     store.write_json(workdir / "dataset.json", dataset)
     if environment is not None:
         store.write_json(workdir / "environment.json", environment)
@@ -79,6 +85,7 @@ def _same(one: Config, other: Config) -> bool:
 
 
 def _move(workdir: Path, folder: Path) -> None:
+    # A kill between two moves leaves a folder without rows: not done
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if (workdir / name).exists():

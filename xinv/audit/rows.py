@@ -24,19 +24,23 @@ def rows(
     Args:
       about: unit, seed and stage.
       values: by metric.
-      count: number of examples that a statistic of the set is of.
+      count: number of examples of a statistic of the set.
       arm: the attack; None for a classifier.
       goal: by which an attack is judged; None for its own.
 
     Returns:
-      Rows with the fields of `describe` and value, low, high (None without an interval), p and examples.
+      Rows with the fields of `describe` and value, low, high (None without an interval), p and
+        examples.
     """
     described = NO_ARM
     if arm is not None:
         described = describe(arm)
     if goal is not None:
         described = described | {"goal": goal}
-    return [{**about, **described, "metric": name, **_figure(value, count)} for name, value in values.items()]
+    return [
+        {**about, **described, "metric": name, **_figure(value, count)}
+        for name, value in values.items()
+    ]
 
 
 def _figure(value: Value, count: int) -> dict[str, Any]:

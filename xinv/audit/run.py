@@ -1,33 +1,44 @@
-"""The pipeline: a config becomes stages, stages become rows. The only file that knows the order of a run."""
+"""The pipeline, in the order of a run: a config becomes stages, stages become rows."""
 
 import sys
 import time
 from pathlib import Path
 
 from xinv import data, store
-from xinv.audit import cost, environment, evaluate, examples, leaks, results, validate
+from xinv.audit import (
+    cost,
+    environment,
+    evaluate,
+    examples,
+    leaks,
+    recorded,
+    results,
+    validate,
+)
 from xinv.audit import target as targets
 from xinv.audit.attacker import TEST_VIEW, arms, parts
 from xinv.audit.results import Config, Rows
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.rows import rows
+from xinv.audit.sections import sections
 from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.store import Stage, Store
 
 
 def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0) -> Rows:
-    """Runs the audit of `config`, a complete plain dict, and writes the work unit's files to `workdir`.
+    """Runs the audit of `config`, a complete plain dict, and writes its files to `workdir`.
 
-    Stages that the store holds are not computed again. The files of an earlier run of another config in `workdir` move
-    to `workdir/history/`. A training under way is saved every `checkpoint_seconds`.
+    Stages in the store are not computed again. The files of an earlier run of another config in
+    `workdir` move to `workdir/history/`. A training is saved every `checkpoint_seconds`.
 
     Raises:
-      InputError: the config names something that does not exist or does not fit the data, or another run is at work.
+      InputError: the config names something that does not exist or does not fit the data, or
+        another run is at work.
     """
     with store.locked(workdir):
         started = time.monotonic()
-        validate.sections(config)
+        sections(config)
 
         # Load the data
         dataset = _load(config["data"])
@@ -44,7 +55,7 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
 
 
 def audited(service: Service, workdir: Path, started: float) -> Rows:
-    """Computes all stages of a service under attack, and writes the work unit's files to `workdir`."""
+    """Computes all stages of a service under attack, and writes the files to `workdir`."""
     config, seeds = service.config, service.classifiers.seeds
 
     # Find what is wrong before anything is computed
@@ -84,14 +95,14 @@ def _load(settings: Config) -> data.Dataset:
     return dataset
 
 
-def _target(config: Config, roles: Roles) -> targets.Own | targets.Recorded | None:
+def _target(config: Config, roles: Roles) -> targets.Own | recorded.Recorded | None:
     """The target, where it is not trained here."""
     settings = config["target"]
     if "model" in settings:
         return None
     classes = roles.classes(settings["label"], "target")
     if "recorded" in settings:
-        return targets.read(settings["recorded"], roles.dataset, settings["label"])
+        return recorded.read(settings["recorded"], roles.dataset, settings["label"])
     own = targets.load(settings["function"])
     targets.require_classifier(own, settings["function"], roles.dataset.images[:4], classes)
     return own
@@ -106,7 +117,9 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
         return {"unit": service.config["unit"], "seed": seed, "stage": stage, "arm": name}
 
     def trained(stage: str, name: str, learned: Stage) -> None:
-        curves.extend({"seed": seed, "stage": stage, "arm": name, **line} for line in learned.json("history"))
+        curves.extend(
+            {"seed": seed, "stage": stage, "arm": name, **line} for line in learned.json("history")
+        )
 
     # Train the classifiers
     for part in parts(service):

@@ -1,7 +1,7 @@
-"""Stages: results declared by what determines them, computed once and kept in the store.
+"""Stages: results declared by their spec, computed once and kept in the store.
 
-A stage has a name, a label for people, and a spec: the part of the config and the digests of earlier stages that
-determine it. The three methods of `Stages` differ in how a result that is missing comes about.
+A stage has a name, a label for people, and a spec: all of the config and of earlier stages' digests
+that determines it. The three methods of `Stages` differ in the way to a missing result.
 """
 
 import sys
@@ -28,8 +28,8 @@ class Stages(NamedTuple):
     """The stages of a run.
 
     Attributes:
-      store: where results are kept.
-      workdir: where trainings write TensorBoard scalars.
+      store: the place of results.
+      workdir: the place of the trainings' TensorBoard scalars.
       checkpoint_seconds: least time between two checkpoints of a training.
     """
 
@@ -38,9 +38,13 @@ class Stages(NamedTuple):
     checkpoint_seconds: float = 30.0
 
     def computed(
-        self, name: str, label: str, spec: Mapping[str, Any], compute: Callable[[], Mapping[str, Array]]
+        self,
+        name: str,
+        label: str,
+        spec: Mapping[str, Any],
+        compute: Callable[[], Mapping[str, Array]],
     ) -> Stage:
-        """Saves the arrays that `compute()` returns."""
+        """Saves the arrays of `compute()` by name."""
 
         def build(folder: Path) -> None:
             for key, array in compute().items():
@@ -48,16 +52,25 @@ class Stages(NamedTuple):
 
         return self._stage(name, label, spec, build)
 
-    def filled(self, name: str, label: str, spec: Mapping[str, Any], fill: Callable[[Create], None]) -> Stage:
-        """Saves the arrays that `fill(create)` creates and fills: those may be larger than memory."""
+    def filled(
+        self,
+        name: str,
+        label: str,
+        spec: Mapping[str, Any],
+        fill: Callable[[Create], None],
+    ) -> Stage:
+        """Saves the arrays created and filled by `fill(create)`: they may exceed memory."""
 
         def build(folder: Path) -> None:
+            # Kept, to be flushed in the end
             made = []
 
             def create(key: str, shape: tuple[int, ...]) -> np.ndarray:
-                made.append(store.create_array(folder / f"{key}.npy", shape, np.float32))
-                return made[-1]
+                array = store.create_array(folder / f"{key}.npy", shape, np.float32)
+                made.append(array)
+                return array
 
+            # The store renames a complete folder, so that all of it is to be on disk
             fill(create)
             for array in made:
                 array.flush()
@@ -65,47 +78,74 @@ class Stages(NamedTuple):
         return self._stage(name, label, spec, build)
 
     def trained(
-        self, name: str, label: str, spec: Mapping[str, Any], fit: Callable[[train.Session], Mapping[str, Any]]
+        self,
+        name: str,
+        label: str,
+        spec: Mapping[str, Any],
+        fit: Callable[[train.Session], Mapping[str, Any]],
     ) -> Stage:
-        """Saves the state, a dict of trees of arrays, that `fit(session)` returns, and its "history" as curves."""
+        """Saves the state of `fit(session)`, a dict of trees of arrays, with its "history"."""
 
         def build(folder: Path) -> None:
-            with Scalars(self.workdir / "tensorboard" / folder.name.removesuffix(".partial")) as scalars:
-                session = train.Session(folder / "checkpoints", label, scalars.write, self.checkpoint_seconds)
-                state = fit(session)
-            arrays = {key: part for key, part in state.items() if key != "history"}
-            if arrays:
-                store.save_tree(folder / "state", arrays)
-            store.write_json(folder / "history.json", curve(state.get("history", {})))
+            # The folder has a partial name while it is built; scalars have the final one
+            digest = folder.name.removesuffix(".partial")
+            with Scalars(self.workdir / "tensorboard" / digest) as scalars:
+                session = train.Session(
+                    directory=folder / "checkpoints",
+                    name=label,
+                    log=scalars.write,
+                    checkpoint_seconds=self.checkpoint_seconds,
+                )
+                state = dict(fit(session))
+            # Curves are read without the state, as JSON
+            history = state.pop("history", {})
+            if state:
+                store.save_tree(folder / "state", state)
+            store.write_json(folder / "history.json", curve(history))
 
         return self._stage(name, label, spec, build)
 
-    def _stage(self, name: str, label: str, spec: Mapping[str, Any], build: Callable[[Path], None]) -> Stage:
+    def _stage(
+        self,
+        name: str,
+        label: str,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+    ) -> Stage:
         stage, done = self.store.find(name, spec)
         if done:
             return stage
+        # Only computed stages are shown: a resumed run starts where the last one ended
         started = time.monotonic()
         self.store.compute(stage, spec, build)
-        print(f"{name:12s} {label:40s} {time.monotonic() - started:6.1f} s", file=sys.stderr, flush=True)
+        seconds = time.monotonic() - started
+        print(f"{name:12s} {label:40s} {seconds:6.1f} s", file=sys.stderr, flush=True)
         return stage
 
 
 def key(seed: int, *purpose: str) -> Key:
     """Returns independent random numbers for each purpose of a seed."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32("/".join(purpose).encode()))
+    # A checksum, since hash() of a string differs between processes
+    number = zlib.crc32("/".join(purpose).encode())
+    return jax.random.fold_in(jax.random.key(seed), number)
 
 
 def state_of(stage: Stage | None) -> dict[str, Any]:
-    """Returns what was learned in a stage; an empty dict if that is nothing."""
+    """Returns the learned state of a stage; an empty dict if there is none."""
+    # A defence may learn nothing, and a network may have no arrays
     if stage is None or not (stage.path / "state").exists():
         return {}
     return stage.tree("state")
 
 
 def curve(history: Mapping[str, list[float]]) -> Rows:
-    """Returns a training's history as one line per epoch; without validation its loss there is None."""
+    """Returns a training's history, one line per epoch; a missing validation loss is None."""
     if not history:
         return []
-    columns = {"validation_loss": [None] * len(history["loss"]), **history}
-    lines = zip(*columns.values(), strict=True)
-    return [{"epoch": epoch, **dict(zip(columns, line, strict=True))} for epoch, line in enumerate(lines, start=1)]
+    # Every line has the same fields
+    epochs = len(history["loss"])
+    columns = {"validation_loss": [None] * epochs, **history}
+    lines = []
+    for number, values in enumerate(zip(*columns.values(), strict=True), start=1):
+        lines.append({"epoch": number, **dict(zip(columns, values, strict=True))})
+    return lines

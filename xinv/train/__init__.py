@@ -1,20 +1,23 @@
 """Training: one loop for every network of xinv, attacked or attacking.
 
-`fit(loss, variables, data, key, recipe)` minimises a loss; `loop` runs any step of your own, such as a game of two
-networks. A training is killed and continued to the same result where its `Session` has a directory.
+`fit(loss, variables, data, key, recipe)` minimises a loss; `loop` runs any step of your own, such
+as a game of two networks. If its `Session` has a directory, a killed training continues from there
+to the same result.
 
-| file | what |
+| file | concept |
 |---|---|
-| `loop.py` | the loop, the ordinary step, the loss of a classifier |
+| `loop.py` | the loop |
+| `step.py` | the ordinary step, the loss of a classifier |
 | `recipe.py` | batch size, epochs, optimizer, schedule, augmentation |
-| `batches.py` | which examples each step sees |
+| `batches.py` | the examples of each step |
 | `progress.py` | curves, lines on the terminal, divergence |
-| `checkpoint.py` | the states that a killed training continues from |
+| `checkpoint.py` | the states to continue from after a kill |
 | `scalars.py` | TensorBoard |
 
 >>> import jax, numpy as np
 >>> data = {"x": np.linspace(-1, 1, 64, dtype=np.float32)}
->>> loss = lambda variables, batch, key: ((variables * batch["x"] - 2 * batch["x"]) ** 2, {})
+>>> def loss(variables, batch, key):
+...     return (variables * batch["x"] - 2 * batch["x"]) ** 2, {}
 >>> recipe = Recipe(batch_size=16, epochs=20, learning_rate=0.1)
 >>> fitted = fit(loss, np.float32(0), data, jax.random.key(0), recipe)
 >>> round(float(fitted.variables), 1)
@@ -22,9 +25,10 @@ networks. A training is killed and continued to the same result where its `Sessi
 """
 
 from xinv.train.batches import Evaluate, steps_per_epoch
-from xinv.train.loop import Fitted, Loss, Session, State, classifier_loss, fit, loop, sgd_step
+from xinv.train.loop import Fitted, Session, fit, loop
 from xinv.train.progress import Diverged
 from xinv.train.recipe import Recipe, optimizer
+from xinv.train.step import Loss, State, classifier_loss, sgd_step
 
 __all__ = [
     "Diverged",

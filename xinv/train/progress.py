@@ -1,4 +1,4 @@
-"""What the host knows of a training and shows of it: losses, history, patience; a bar or plain lines on stderr."""
+"""The progress of a training: losses, history, patience; a bar or plain lines on stderr."""
 
 import contextlib
 import math
@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from xinv.train.recipe import Recipe
 from xinv.types import InputError
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -22,7 +23,12 @@ class Diverged(InputError):  # noqa: N818 (an event, named as the field names it
     """A loss is no longer finite, or beyond its limit; the last finite checkpoint stays."""
 
 
-def require_finite(values: Mapping[str, float], step: int, name: str, advice: str) -> None:
+def require_finite(
+    values: Mapping[str, float],
+    step: int,
+    name: str,
+    advice: str,
+) -> None:
     """Raises Diverged for the first value that is NaN or infinite."""
     for what, value in values.items():
         if not math.isfinite(value):
@@ -31,16 +37,16 @@ def require_finite(values: Mapping[str, float], step: int, name: str, advice: st
 
 @dataclass
 class Record:
-    """How far a training is: JSON values, which a checkpoint holds as they are.
+    """The progress of a training, in JSON values, ready for a checkpoint.
 
     Attributes:
-      step: steps whose metrics are known.
+      step: steps with known metrics.
       totals: sums of the metrics over the steps of the present epoch.
       history: means of the metrics, per epoch.
       lowest: the best validation loss.
       waited: epochs since then.
-      kept: the epoch after which variables were kept last; 0 before that.
-      beyond: which metrics were beyond their limits in the last epoch, in words.
+      kept: the last epoch with kept variables; 0 before.
+      beyond: the metrics beyond their limits in the last epoch, in words.
     """
 
     step: int = 0
@@ -53,7 +59,10 @@ class Record:
 
 
 class TrainingMonitor:
-    """Keeps the record of the training `name`, tells `log`, and shows step, rate (images/s), time left and loss."""
+    """The record of a training as it goes on, logged by `log` and shown to people.
+
+    Shown are step, rate (images/s), time left and loss.
+    """
 
     def __init__(
         self,
@@ -61,14 +70,17 @@ class TrainingMonitor:
         advice: str,
         log: Log | None,
         record: Record,
-        epochs: int,
+        recipe: Recipe,
         steps_per_epoch: int,
-        batch_size: int,
     ):
-        self.record, self.diverged = record, ""
-        self._name, self._advice, self._log = name, advice, log
+        self.record = record
+        self.diverged = ""
+        self._name = name
+        self._advice = advice
+        self._log = log
         self._steps_per_epoch = steps_per_epoch
-        self._display = _Display(name, epochs * steps_per_epoch, batch_size, record.step)
+        steps = recipe.epochs * steps_per_epoch
+        self._display = _Display(name, steps, recipe.batch_size, record.step)
 
     def __enter__(self) -> "TrainingMonitor":
         return self
@@ -80,36 +92,52 @@ class TrainingMonitor:
         """Fetches the metrics of one dispatch (scalars, or [steps] for many) and enters them."""
         if metrics is None:
             return
-        columns = {name: np.atleast_1d(value).astype(np.float64).tolist() for name, value in metrics.items()}
+        # Each step is entered by itself, however many one dispatch ran
+        columns = {}
+        for name, values in metrics.items():
+            columns[name] = np.atleast_1d(values).astype(np.float64).tolist()
         for row in zip(*columns.values(), strict=True):
             self._enter_step(dict(zip(columns, row, strict=True)))
-        self._display.update(self.record.step, columns.get("loss", next(iter(columns.values())))[-1])
+        shown = "loss" if "loss" in columns else next(iter(columns))
+        self._display.update(self.record.step, columns[shown][-1])
 
     def judge(self, score: float | None, limits: Mapping[str, float]) -> bool:
-        """Whether to keep the variables after an epoch: within the limits, with the best validation loss if any."""
+        """Tells if the variables after an epoch are to be kept.
+
+        They are, if the epoch is within the limits and has the best validation loss, if any.
+        """
         record = self.record
-        means = {name: (record.history[name][-1], most) for name, most in limits.items()}
-        record.beyond = "; ".join(
-            f"{name} is {mean:.3g}, above {most:.3g}" for name, (mean, most) in means.items() if mean > most
-        )
-        better = (score is None or self._improves(score)) and not record.beyond
-        record.kept = record.step // self._steps_per_epoch if better else record.kept
-        return better
+        # The limits hold for the mean of the epoch, which is entered by now
+        beyond = []
+        for name, most in limits.items():
+            mean = record.history[name][-1]
+            if mean > most:
+                beyond.append(f"{name} is {mean:.3g}, above {most:.3g}")
+        record.beyond = "; ".join(beyond)
+        # A validation loss is entered even if the epoch is beyond a limit
+        better = score is None or self._improves(score)
+        if beyond or not better:
+            return False
+        record.kept = record.step // self._steps_per_epoch
+        return True
 
     def _improves(self, score: float) -> bool:
-        """Enters an epoch's validation loss; true where it is the best so far."""
+        """Enters an epoch's validation loss; true if it is the best so far."""
         record = self.record
         require_finite({"validation_loss": score}, record.step, self._name, self._advice)
         self._enter_epoch({"validation_loss": score})
-        better = record.lowest is None or score < record.lowest
-        record.lowest, record.waited = (score, 0) if better else (record.lowest, record.waited + 1)
-        return better
+        if record.lowest is not None and score >= record.lowest:
+            record.waited += 1
+            return False
+        record.lowest = score
+        record.waited = 0
+        return True
 
     @contextlib.contextmanager
     def surviving(self, keeps: bool) -> Iterator[None]:
-        """Ends a diverging training with a message, if it `keeps` variables of an epoch within its limits and has some.
+        """Ends a diverging training with a message, if it `keeps` variables and has some.
 
-        A training has diverged when something is no longer finite, or when its last epoch is beyond a limit.
+        A training diverges if a value is not finite, or if its last epoch is beyond a limit.
         """
         record = self.record
         try:
@@ -117,6 +145,7 @@ class TrainingMonitor:
             if record.beyond:
                 raise Diverged(f"{self._name}: {record.beyond} in the last epoch: {self._advice}")
         except Diverged as error:
+            # Without variables of an earlier epoch there is no result
             if not keeps or not record.kept:
                 raise
             self.diverged = f"{error}; the state after epoch {record.kept} is kept"
@@ -126,16 +155,24 @@ class TrainingMonitor:
         record = self.record
         record.step += 1
         require_finite(values, record.step, self._name, self._advice)
-        record.totals = {name: record.totals.get(name, 0.0) + value for name, value in values.items()}
+        # Sums, of which an epoch makes means
+        totals = {}
+        for name, value in values.items():
+            totals[name] = record.totals.get(name, 0.0) + value
+        record.totals = totals
         self._tell(values)
         if record.step % self._steps_per_epoch == 0:
-            self._enter_epoch({name: total / self._steps_per_epoch for name, total in record.totals.items()})
+            means = {name: total / self._steps_per_epoch for name, total in totals.items()}
+            self._enter_epoch(means)
             record.totals = {}
 
     def _enter_epoch(self, values: dict[str, float]) -> None:
+        # Told under a name of their own, beside those of steps
+        tagged = {}
         for name, value in values.items():
             self.record.history.setdefault(name, []).append(value)
-        self._tell({f"epoch/{name}": value for name, value in values.items()})
+            tagged[f"epoch/{name}"] = value
+        self._tell(tagged)
 
     def _tell(self, values: dict[str, float]) -> None:
         if self._log is not None:
@@ -145,25 +182,46 @@ class TrainingMonitor:
 class _Display:
     """A bar on a terminal; elsewhere a line every ten seconds and at the end."""
 
-    def __init__(self, name: str, steps: int, batch_size: int, start: int):
-        self._name, self._steps, self._batch_size, self._start = name, steps, batch_size, start
-        self._step, self._loss = start, float("nan")
-        self._began = self._last_line = time.monotonic()
+    def __init__(
+        self,
+        name: str,
+        steps: int,
+        batch_size: int,
+        start: int,
+    ):
+        self._name = name
+        self._steps = steps
+        self._batch_size = batch_size
+        self._start = start
+        self._step = start
+        self._loss = float("nan")
+        self._began = time.monotonic()
+        self._last_line = self._began
         self._bar = None
+        # In a log file a bar would be thousands of lines
         if sys.stderr.isatty():
-            images = steps * batch_size
             self._bar = tqdm(
-                total=images, initial=start * batch_size, desc=name, unit="img", unit_scale=True, leave=False
+                total=steps * batch_size,
+                initial=start * batch_size,
+                desc=name,
+                unit="img",
+                unit_scale=True,
+                leave=False,
             )
 
     def update(self, step: int, loss: float) -> None:
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.set_postfix_str(f"step {step}/{self._steps}, loss {loss:.4g}", refresh=False)
+            # The bar counts images
+            note = f"step {step}/{self._steps}, loss {loss:.4g}"
+            self._bar.set_postfix_str(note, refresh=False)
             self._bar.update((step - self._step) * self._batch_size)
-        self._step, self._loss = step, loss
+        self._step = step
+        self._loss = loss
         if self._bar is None and now - self._last_line > _SECONDS_BETWEEN_LINES:
-            left = (now - self._began) * (self._steps - step) / (step - self._start)
+            # The rate of this process alone: earlier steps may be of another machine
+            seconds_per_step = (now - self._began) / (step - self._start)
+            left = seconds_per_step * (self._steps - step)
             self._print(f"{tqdm.format_interval(left)} left")
             self._last_line = now
 
@@ -174,6 +232,13 @@ class _Display:
             self._print(f"{time.monotonic() - self._began:.1f} s")
 
     def _print(self, note: str) -> None:
-        rate = (self._step - self._start) * self._batch_size / max(time.monotonic() - self._began, 1e-9)
-        line = f"{self._name}: step {self._step}/{self._steps}, {rate:.0f} images/s, loss {self._loss:.4g}, {note}"
-        print(line, file=sys.stderr, flush=True)
+        # Images of all devices, since the start of this process
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        images = (self._step - self._start) * self._batch_size
+        parts = [
+            f"{self._name}: step {self._step}/{self._steps}",
+            f"{images / seconds:.0f} images/s",
+            f"loss {self._loss:.4g}",
+            note,
+        ]
+        print(", ".join(parts), file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""How to train, as one flat value that a config can state and a cache can key on."""
+"""The recipe of a training: one flat value, hashable and easy to state in a config."""
 
 import functools
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ AUGMENTATIONS = ("crop", "flip")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """The recipe of a training.
 
     Attributes:
       batch_size: images per step, over all devices.
@@ -29,10 +29,11 @@ class Recipe:
       weight_decay: L2 penalty added to the gradient (decoupled from it with "adamw").
       schedule: "constant", or "cosine" or "linear" decay to zero at the end.
       warmup_epochs: epochs of linear increase from zero before the schedule; may be fractional.
-      validation: fraction of the data held out; its loss chooses the epoch whose variables are returned. 0 trains on
-        all data and returns the last variables.
+      validation: fraction of the data held out; the variables of the epoch with the lowest loss
+        on it are returned. 0 trains on all data and returns the last variables.
       patience: stop after this many epochs without a better validation loss; 0 never stops early.
-      augment: any of "crop" (zero padding, then a random crop of the original size) and "flip" (left-right).
+      augment: any of "crop" (zero padding, then a random crop of the original size) and "flip"
+        (left-right).
       crop_padding: pixels of padding on each side.
     """
 
@@ -51,44 +52,99 @@ class Recipe:
     crop_padding: int = 4
 
     def __post_init__(self):
+        # A config states a list, and a cache needs a hashable value
         object.__setattr__(self, "augment", tuple(self.augment))
+
+        # Ranges
         require_count(batch_size=self.batch_size, epochs=self.epochs)
         require_count(0, patience=self.patience, crop_padding=self.crop_padding)
         require_positive(learning_rate=self.learning_rate)
-        require_not_negative(b1=self.b1, b2=self.b2, weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
+        require_not_negative(
+            b1=self.b1,
+            b2=self.b2,
+            weight_decay=self.weight_decay,
+            warmup_epochs=self.warmup_epochs,
+        )
         require_not_negative(validation=self.validation)
+        require(self.validation < 1, "validation", self.validation, "a fraction from 0 to below 1")
         require(self.b1 < 1, "b1", self.b1, "below 1")
         require(self.b2 < 1, "b2", self.b2, "below 1")
-        require(self.optimizer in OPTIMIZERS, "optimizer", self.optimizer, f"one of {', '.join(OPTIMIZERS)}")
-        require(self.schedule in SCHEDULES, "schedule", self.schedule, f"one of {', '.join(SCHEDULES)}")
-        require(self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, "from 0 to below epochs")
-        require(self.validation < 1, "validation", self.validation, "a fraction from 0 to below 1")
-        require(self.validation > 0 or not self.patience, "patience", self.patience, "0 when validation is 0")
-        unknown = [name for name in self.augment if name not in AUGMENTATIONS]
-        require(not unknown, "augment", self.augment, f"any of {', '.join(AUGMENTATIONS)}")
+
+        # Names
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            value = getattr(self, name)
+            require(value in known, name, value, f"one of {', '.join(known)}")
+        require(
+            all(name in AUGMENTATIONS for name in self.augment),
+            "augment",
+            self.augment,
+            f"any of {', '.join(AUGMENTATIONS)}",
+        )
+
+        # Values that must fit each other
+        require(
+            self.warmup_epochs < self.epochs,
+            "warmup_epochs",
+            self.warmup_epochs,
+            "from 0 to below epochs",
+        )
+        require(
+            self.validation > 0 or not self.patience,
+            "patience",
+            self.patience,
+            "0 when validation is 0",
+        )
 
     @classmethod
     def stated(cls, settings: Mapping[str, Any]) -> "Recipe":
-        """The recipe that a config states. Raises InputError where it states what is none of the above."""
+        """Returns the recipe that a config states.
+
+        Raises:
+          InputError: it states something else than the attributes above.
+        """
+        # A misspelt name would leave a default in place
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(settings) - set(known))
         if unknown:
-            raise InputError(f"a training has no parameter {unknown[0]!r}: it takes {', '.join(known)}")
+            raise InputError(
+                f"a training has no parameter {unknown[0]!r}: it takes {', '.join(known)}"
+            )
         return cls(**settings)
 
 
 @functools.lru_cache(64)
 def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
-    """The recipe's optimizer, with its learning rate scheduled over `steps` steps in all."""
+    """Returns the recipe's optimizer, with its learning rate scheduled over `steps` steps."""
+    rate = _schedule(recipe, steps)
+    # AdamW decouples the decay from the gradient; the others add it to the gradient
+    if recipe.optimizer == "adamw":
+        return optax.adamw(
+            rate,
+            recipe.b1,
+            recipe.b2,
+            weight_decay=recipe.weight_decay,
+        )
+    if recipe.optimizer == "sgd":
+        rule = optax.sgd(rate, recipe.b1)
+    else:
+        rule = optax.adam(rate, recipe.b1, recipe.b2)
+    if not recipe.weight_decay:
+        return rule
+    return optax.chain(optax.add_decayed_weights(recipe.weight_decay), rule)
+
+
+def _schedule(recipe: Recipe, steps: int) -> optax.Schedule:
+    """Returns the learning rate by step: a linear increase to the peak, then the decay."""
     warmup = round(steps * recipe.warmup_epochs / recipe.epochs)
-    peak, rest = recipe.learning_rate, max(steps - warmup, 1)
-    decay = {
+    peak = recipe.learning_rate
+    rest = max(steps - warmup, 1)
+    decays = {
         "constant": optax.constant_schedule(peak),
         "cosine": optax.cosine_decay_schedule(peak, rest),
         "linear": optax.linear_schedule(peak, 0.0, rest),
-    }[recipe.schedule]
-    rate = optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup]) if warmup else decay
-    if recipe.optimizer == "adamw":
-        return optax.adamw(rate, recipe.b1, recipe.b2, weight_decay=recipe.weight_decay)
-    rule = optax.sgd(rate, recipe.b1) if recipe.optimizer == "sgd" else optax.adam(rate, recipe.b1, recipe.b2)
-    return optax.chain(optax.add_decayed_weights(recipe.weight_decay), rule) if recipe.weight_decay else rule
+    }
+    decay = decays[recipe.schedule]
+    if not warmup:
+        return decay
+    increase = optax.linear_schedule(0.0, peak, warmup)
+    return optax.join_schedules([increase, decay], [warmup])

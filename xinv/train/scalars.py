@@ -1,4 +1,4 @@
-"""TensorBoard scalars, written in the caller's thread so that a full disk is an error and never a hang."""
+"""TensorBoard scalars, written in the caller's thread: a full disk is an error, never a hang."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +13,8 @@ class Scalars:
     """One event file below `folder`, begun with the first scalar. A context manager."""
 
     def __init__(self, folder: Path):
-        self._folder, self._writer = folder, None
+        self._folder = folder
+        self._writer = None
 
     def __enter__(self) -> "Scalars":
         return self
@@ -23,9 +24,18 @@ class Scalars:
             self._writer.close()
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """Adds {tag: value} at `step`. Raises OSError where the disk does not take it."""
+        """Adds {tag: value} at `step`.
+
+        Raises:
+          OSError: the disk does not take it.
+        """
+        # A training that writes nothing leaves no file
         if self._writer is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = RecordWriter(str(self._folder / f"events.out.tfevents.{time.time_ns()}"))
-        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
-        self._writer.write(Event(wall_time=time.time(), step=step, summary=summary).SerializeToString())
+            path = self._folder / f"events.out.tfevents.{time.time_ns()}"
+            self._writer = RecordWriter(str(path))
+        summary = Summary()
+        for tag, value in values.items():
+            summary.value.add(tag=tag, simple_value=value)
+        event = Event(wall_time=time.time(), step=step, summary=summary)
+        self._writer.write(event.SerializeToString())

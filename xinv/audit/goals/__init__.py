@@ -1,6 +1,6 @@
-"""Goals: what an attack is after.
+"""Goals: the aim of an attack.
 
-A privacy game fixes what is hidden, whose examples are reported, and how a guess is judged: one file each.
+A privacy game fixes the secret, the reported examples, and the measure of a guess: one file each.
 """
 
 from xinv.audit.goals.attribute import ATTRIBUTE
@@ -9,6 +9,6 @@ from xinv.audit.goals.membership import MEMBERSHIP
 from xinv.audit.goals.reconstruction import RECONSTRUCTION
 
 GOALS: dict[str, Goal] = {goal.name: goal for goal in (RECONSTRUCTION, MEMBERSHIP)}
-"""What an attack states as its goal. Attributes are judged on reconstructions."""
+"""The goals that an attack may state. Attributes are judged on reconstructions."""
 
 __all__ = ["ATTRIBUTE", "GOALS", "MEMBERSHIP", "RECONSTRUCTION", "Goal"]

@@ -1,4 +1,4 @@
-"""Attributes: what a classifier of an attribute, such as glasses, finds on reconstructions (Jeong 2022, Figure 6)."""
+"""Attributes, such as glasses, found by a classifier on reconstructions (Jeong 2022, Fig. 6)."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from xinv.types import Apply
 
 
 def f1(service: Service, name: str, truth: np.ndarray, guess: np.ndarray) -> float:
-    """Returns the F1 of an attribute's presence; of one with several values the weighted mean over these."""
+    """Returns the F1 of an attribute's presence; of several values their weighted mean."""
     two_values = service.classifiers.classes(name) == 2
     statistic = classification.binary_f1 if two_values else classification.weighted_f1
     return statistic(truth, guess)
@@ -41,11 +41,14 @@ def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) ->
 
 
 def _answers(service: Service, name: str, guess: Stage, label: str, seed: int) -> np.ndarray:
-    """What the classifier of an attribute finds on each reconstruction, int32 [N]."""
+    """Returns the answer of an attribute's classifier to each reconstruction, int32 [N]."""
     classifiers = service.classifiers
 
     def compute() -> dict[str, np.ndarray]:
-        answer, variables = _classify(classifiers.model(name).apply), classifiers.variables(name, seed)
+        answer, variables = (
+            _classify(classifiers.model(name).apply),
+            classifiers.variables(name, seed),
+        )
         return {"said": parallel.map_batches(answer, variables, guess.array("guess"), FORWARD)}
 
     spec = {"judge": classifiers.identity(name, seed), "guess": guess.digest}

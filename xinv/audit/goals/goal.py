@@ -7,17 +7,18 @@ from xinv.types import Array, Estimate
 
 
 class Goal(NamedTuple):
-    """What an attack is after.
+    """The aim of an attack.
 
     Attributes:
       name: as an attack states it.
-      secret: `(service, part, roles, seed) -> truth [N,...]` of the images of some roles, one role after the other;
-        `part` is the classifier under attack.
-      evaluated: `(service, part) -> role` whose examples are reported; what the attack is fitted to has none of them.
-      check: `(service, view, members)`; raises InputError if a view of an attack, or the classifiers whose training
-        sets it is about, does not allow this goal.
+      secret: `(service, part, roles, seed) -> truth [N,...]` of the images of some roles, one role
+        after the other; `part` is the classifier under attack.
+      evaluated: `(service, part) -> role` of the reported examples; none of them trains the attack.
+      check: `(service, view, members)`; raises InputError if a view of an attack does not allow
+        this goal, or the classifiers `members`, of whose training sets it is, do not.
       guess_shape: `(image shape [H,W,C]) -> shape` of one guess.
-      scores: `(service, part, guess, label, seed) -> {metric: value per example [N], or an Estimate}`.
+      scores: `(service, part, guess, label, seed) -> {metric: value}`: per example [N], or an
+        Estimate.
       metrics: the groups of the config's metrics that judge it.
     """
 

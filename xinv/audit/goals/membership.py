@@ -1,6 +1,7 @@
-"""Membership: whether an image was in a classifier's training set, known from the indices that it was trained on.
+"""Membership: whether an image was in a classifier's training set, by the indices of that set.
 
-Members and others are explained in one pass over a union of roles, so that nothing but the classifier tells them apart.
+Members and others are explained in one pass over a union of roles, so that nothing but the
+classifier tells them apart.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,9 @@ GROUP = "membership"
 def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
     """1 for images that the classifier was trained on, 0 for others, int32 [N]."""
     trained = service.classifiers.settings(part)["roles"]
-    return np.concatenate([service.roles.among(role, trained, seed) for role in roles]).astype(np.int32)
+    return np.concatenate([service.roles.among(role, trained, seed) for role in roles]).astype(
+        np.int32
+    )
 
 
 def _evaluated(service: Service, part: str) -> str:
@@ -33,13 +36,13 @@ def _check(service: Service, view: Config, members: Sequence[str]) -> None:
     """Finds that a view allows no membership attack.
 
     Raises:
-      InputError: predictions and explanations are of different classifiers, or it is not known on which images a
-        classifier was trained.
+      InputError: predictions and explanations are of different classifiers, or the training set
+        of a classifier is unknown.
     """
     if view["explanation"] not in (view["prediction"], NONE):
         raise InputError(
-            f"membership is of one classifier, but an arm has predictions of {view['prediction']!r} and explanations "
-            f"of {view['explanation']!r}: name the same"
+            f"membership is of one classifier, but an arm has predictions of "
+            f"{view['prediction']!r} and explanations of {view['explanation']!r}: name the same"
         )
     for part in members:
         _check_trained(service, part)
@@ -49,17 +52,19 @@ def _check_trained(service: Service, part: str) -> None:
     settings = service.classifiers.settings(part)
     if not service.classifiers.is_trained(part) and not settings["roles"]:
         raise InputError(
-            f"membership of the {part} cannot be judged: xinv did not train it, and its roles do not say on which "
-            "images it was trained"
+            f"membership of the {part} cannot be judged: xinv did not train it, "
+            "and its roles do not say on which images it was trained"
         )
     if settings.get("train", {}).get("validation", 0):
         raise InputError(
-            f"membership needs to know each image that the {part} was trained on, but it holds out a validation part: "
-            "set validation to 0"
+            f"membership needs to know each image that the {part} was trained on, "
+            "but it holds out a validation part: set validation to 0"
         )
     role, seed = _evaluated(service, part), service.config["seed"]
     if service.roles.among(role, settings["roles"], seed).all():
-        raise InputError(f"membership of the {part} needs non-members: all of {role} was trained on")
+        raise InputError(
+            f"membership of the {part} needs non-members: all of {role} was trained on"
+        )
 
 
 def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
@@ -74,7 +79,9 @@ def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
     return numbers.ravel()
 
 
-def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, Estimate]:
+def _scores(
+    service: Service, part: str, guess: Stage, label: str, seed: int
+) -> dict[str, Estimate]:
     package, role = metrics.membership, _evaluated(service, part)
     settings = service.config["metrics"][GROUP]
     named = [{**hyper, "name": name} for name, hyper in settings.items()]

@@ -30,22 +30,42 @@ def _check(service: Service, view: Config, members: Sequence[str]) -> None:
     del service, view, members
 
 
-def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, np.ndarray]:
+def _scores(
+    service: Service, part: str, guess: Stage, label: str, seed: int
+) -> dict[str, np.ndarray]:
     del part
-    classifiers, settings = service.classifiers, {kind: service.config["metrics"][kind] for kind in GROUPS}
-    spec = {"metrics": settings, "guess": guess.digest, "evaluation": classifiers.identity("evaluation", seed)}
+    classifiers, settings = (
+        service.classifiers,
+        {kind: service.config["metrics"][kind] for kind in GROUPS},
+    )
+    spec = {
+        "metrics": settings,
+        "guess": guess.digest,
+        "evaluation": classifiers.identity("evaluation", seed),
+    }
 
     def compute() -> dict[str, np.ndarray]:
         reported, judge = service.roles.labelled([REPORTED], seed), classifiers.model("evaluation")
-        truths = {"image": reported.images, "label": reported.labels[service.config["evaluation"]["label"]]}
-        given = {"apply": judge.apply, "embed": judge.embed, "variables": classifiers.variables("evaluation", seed)}
+        truths = {
+            "image": reported.images,
+            "label": reported.labels[service.config["evaluation"]["label"]],
+        }
+        given = {
+            "apply": judge.apply,
+            "embed": judge.embed,
+            "variables": classifiers.variables("evaluation", seed),
+        }
         found = {}
         for kind, named in settings.items():
-            found |= measure.judged(named, given, {"truth": truths[kind], "guess": guess.array("guess")})
+            found |= measure.judged(
+                named, given, {"truth": truths[kind], "guess": guess.array("guess")}
+            )
         return found
 
     stage = service.stages.computed("metrics", label, spec, compute)
     return {name: stage.array(name) for named in settings.values() for name in named}
 
 
-RECONSTRUCTION = Goal("reconstruction", _secret, _evaluated, _check, lambda image: image, _scores, GROUPS)
+RECONSTRUCTION = Goal(
+    "reconstruction", _secret, _evaluated, _check, lambda image: image, _scores, GROUPS
+)

@@ -1,0 +1,77 @@
+"""The training of one classifier, by its section of a config."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from xinv import attacks, train
+from xinv.audit.results import Config
+from xinv.audit.roles import Roles
+from xinv.audit.stage import key
+from xinv.images import as_float
+from xinv.types import Batch, Model
+
+
+def data(
+    roles: Roles,
+    settings: Config,
+    soft_labels: np.ndarray | None,
+    seed: int,
+) -> Batch:
+    """Returns the images and labels of a classifier's training set, or its soft labels [N,K]."""
+    # Soft labels need no labelled images, so that auxiliary ones serve too
+    if soft_labels is not None:
+        return {"image": roles.images(settings["roles"], seed), "label": soft_labels}
+    dataset = roles.labelled(settings["roles"], seed)
+    return {"image": dataset.images, "label": dataset.labels[settings["label"]]}
+
+
+def fit(
+    settings: Config,
+    part: str,
+    model: Model,
+    batch: Batch,
+    seed: int,
+    session: train.Session,
+) -> dict[str, Any]:
+    """Returns the variables of a classifier as "classifier", and the history if it is trained.
+
+    Args:
+      settings: its section of the config. Without a recipe it keeps its initial variables; with
+        `joint` it is trained together with the attack that inverts it.
+      part: its name.
+      model: its network.
+      batch: "image" [N,H,W,C], and "label" int [N] or probabilities [N,K].
+      seed: of the random numbers.
+      session: of the training.
+    """
+    start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
+    # An untrained target is the control of a membership attack
+    if not settings["train"]:
+        return {"classifier": start}
+
+    # A joint training makes its inversion too, whose state stays with the classifier
+    recipe = train.Recipe.stated(settings["train"])
+    fit_key = key(seed, part, "fit")
+    if "joint" in settings:
+        variables, state = attacks.fit_jointly(
+            fit_key,
+            batch["image"],
+            batch["label"],
+            classifier=model,
+            recipe=recipe,
+            session=session,
+            **settings["joint"],
+        )
+        return {"classifier": variables, **state}
+    loss = train.classifier_loss(model)
+    fitted = train.fit(
+        loss,
+        start,
+        batch,
+        fit_key,
+        recipe,
+        session,
+    )
+    return {"classifier": fitted.variables, "history": fitted.history}

@@ -1,0 +1,86 @@
+"""Who uses which images: nothing is fitted to reported ones, and no two parties share any."""
+
+from collections.abc import Mapping, Sequence
+
+from xinv import train
+from xinv.audit.outputs import public_reference
+from xinv.audit.release import Release
+from xinv.audit.results import Config
+from xinv.audit.roles import REPORTED, UNION
+from xinv.audit.sections import require_keys
+from xinv.audit.service import Service
+from xinv.numbers import described, is_count
+from xinv.types import InputError
+
+
+def require_training(
+    service: Service,
+    what: str,
+    recipe: Config | None,
+    roles: Sequence[str],
+    halves: bool = False,
+) -> None:
+    """Raises InputError unless a training has enough images, and no reported one.
+
+    With `halves` it may have reported ones: it is of a shadow model of a random half of them.
+    """
+    for seed in service.classifiers.seeds:
+        if not halves and service.roles.shared(roles, [REPORTED], seed):
+            raise InputError(
+                f"{what} trains on images of {REPORTED}, which is reported: "
+                f"its roles are {list(roles)}"
+            )
+        if recipe is not None:
+            stated = train.Recipe.stated(recipe)
+            train.steps_per_epoch(stated, service.roles.count(roles, seed), what)
+
+
+def require_reference(service: Service, name: str, reported: str) -> None:
+    """Raises InputError unless the reference of an explanation is a number, or public images."""
+    settings, what = service.config["explanations"][name], f"explanations.{name}.reference"
+    if "reference" not in settings:
+        return
+    count = settings["reference"]
+    if isinstance(count, Mapping):
+        require_keys(what, count, ("role", "count"))
+        count = count["count"]
+    if not is_count(count, 1):
+        raise InputError(
+            f"{what} is {described(count)} but must be a number of the classifier's own images, "
+            "or the role and the count of public ones"
+        )
+    for seed in service.classifiers.seeds:
+        for role in public_reference(settings):
+            if service.roles.shared([role], reported.split(UNION), seed):
+                raise InputError(
+                    f"{what} {role!r} has images of {reported}, which are reported: "
+                    "name another role"
+                )
+
+
+def require_separate(release: Release, attacker: Sequence[str]) -> None:
+    """Checks the images that the defences of a release learn from and are measured on.
+
+    None of them is reported, none is the `attacker`'s, and none has both uses.
+    """
+    service, defender = release.service, release.service.config["defender"]
+    seed = service.config["seed"]
+    for link in release.chain.needed():
+        own = {"role": defender["role"]}
+        # Without images held back, predictions may be defended, but no explanations
+        if release.explains or defender["held_out"]:
+            own["held_out"] = defender["held_out"]
+        for kind, role in own.items():
+            recipe = None
+            if kind == "role":
+                recipe = link.settings().get("train")
+            require_training(service, f"defender.{kind} of {link.name!r}", recipe, [role])
+            if attacker and service.roles.shared([role], attacker, seed):
+                raise InputError(
+                    f"defender.{kind} {role!r} has images of the attacker, "
+                    f"who learns from {list(attacker)}"
+                )
+        if "held_out" in own and service.roles.shared([own["role"]], [own["held_out"]], seed):
+            raise InputError(
+                f"defender.held_out {own['held_out']!r} has images of defender.role {own['role']!r}"
+            )
