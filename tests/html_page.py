@@ -2,7 +2,7 @@
 
 from html.parser import HTMLParser
 
-VOID = {"meta", "img", "br", "path", "rect", "use"}
+VOID = {"meta", "img", "br", "path", "rect", "use", "wbr"}
 
 
 class Page(HTMLParser):

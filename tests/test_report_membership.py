@@ -191,6 +191,26 @@ def test_sentence_counts(tmp_path):
     assert headline(summary).endswith(end)
 
 
+def test_sentence_of_predictions(tmp_path):
+    """Predictions that leak are not called explanations, and the best explanation is not theirs."""
+    unit, _ = read(tmp_path, {"saliency": (0.7, 0.0, 0.0), "confidence": (1.0, 0.0, 0.0)})
+
+    def said(unit):
+        return headline(summarise(folder.read(unit.path).units[0]))
+
+    rows = rows_of(unit)
+    rows = [row | {"explainer": None} if str(row["arm"]).startswith("confidence") else row for row in rows]
+    rewrite(unit, rows)
+    entries = {entry.name: entry for entry in summarise(folder.read(unit.path).units[0]).league.entries}
+    assert said(unit).startswith(
+        f"Explanations by saliency tell training images from others (AUC {entries['saliency'].text}"
+    )
+    # Without the leak of explanations
+    rewrite(unit, [row | {"p": 0.9} if (row["arm"], row["metric"]) == ("saliency", "auc") else row for row in rows])
+    start = "Predictions tell training images from others, explanations are not known to (AUC "
+    assert said(unit).startswith(start + entries["confidence"].text)
+
+
 def test_causes(tmp_path):
     """Correlations over at least five explainers are SciPy's."""
     shifts = {f"method_{number}": (1.0 - 0.2 * number, 0.0, 0.0) for number in range(5)}

@@ -23,8 +23,10 @@ def membership(league: League) -> str:
     leaks, confounded, uncontrolled = (league.of(verdict) for verdict in (LEAKS, CONFOUNDED, UNCONTROLLED))
     count = f"of {_several(league)} {counted(league.entries)}" if len(league.entries) > 1 else ""
     if leaks:
-        best = f"{'best: ' if len(leaks) > 1 else ''}AUC {leaks[0].text}{_of(count)}"
-        return f"{_subject(leaks)} tell training images from others ({best}); {_controls(league)}."
+        # Those of explanations count first
+        named = [entry for entry in leaks if entry.explainer] or leaks
+        best = f"{'best: ' if len(named) > 1 else ''}AUC {named[0].text}{_of(count)}"
+        return f"{_subject(league, named)} ({best}); {_controls(league)}."
     if confounded:
         first = confounded[0]
         return (
@@ -77,18 +79,20 @@ def _several(league: League) -> str:
     return f"{len(league.entries)} {'explainers' if alike else 'attacks'}"
 
 
-def _subject(leaks: list[Entry]) -> str:
-    """What leaks, by name up to three; predictions where no explanation does."""
+def _subject(league: League, leaks: list[Entry]) -> str:
+    """What leaks: explanations, by name up to three, or predictions."""
+    said = "tell training images from others"
     names = {}
     for entry in leaks:
         if entry.explainer:
             names[plain(entry.explainer) + (f" with {plain(entry.defence)}" if entry.defence else "")] = None
     if not names:
-        return "Predictions"
+        explained = any(entry.explainer for entry in league.entries)
+        return f"Predictions {said}{', explanations are not known to' if explained else ''}"
     shown = list(names)[:_NAMED]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown)} others")
-    return f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]}"
+    return f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]} {said}"
 
 
 def _controls(league: League) -> str:

@@ -27,7 +27,7 @@ from xinv.metrics.stats import holm
 from xinv.report.cells import Cell, Rows, cell, number
 from xinv.report.folder import MEMBERSHIP
 from xinv.report.labels import seen, shortest
-from xinv.report.measures import measure, order
+from xinv.report.measures import measure, order, plain
 
 LEAKS, CONFOUNDED, UNCONTROLLED = "leaks", "confounded", "no control"
 NOT_FOUND, UNRESOLVED = "not found", "unresolved"
@@ -216,7 +216,7 @@ def league(rows: Rows, level: float) -> League | None:
     # Judge attacks and controls
     controls = _controls({name: found for name, found in arms.items() if name not in real})
     costs = [row for row in rows if row["stage"] == "defence"]
-    names = shortest([seen(found[0]) for found in real.values()], list(real))
+    names = shortest([seen(found[0]) for found in real.values()], [plain(name) for name in real])
     values = _adjusted(real)
     entries = []
     for (name, found), label in zip(real.items(), names, strict=True):

@@ -62,7 +62,7 @@ _MEASURES = {
     "tpr_at_": Measure(
         "TPR at {} FPR",
         1,
-        4,
+        3,
         "Share of training images recognised, if at most {} of other images are taken for them.",
     ),
     "balanced_accuracy": Measure(
@@ -186,8 +186,10 @@ def measure(metric: str) -> Measure:
     if _entry(metric) == metric:
         return shown
     # One of a family: its name ends in a rate
-    rate = f"{100 * float(metric.removeprefix(_entry(metric))):g}%"
-    return shown._replace(label=shown.label.format(rate), meaning=shown.meaning.format(rate))
+    rate = float(metric.removeprefix(_entry(metric)))
+    text = f"{100 * rate:g}%"
+    digits = max(shown.digits, 4) if metric.startswith("tpr_at_") and rate < 0.01 else shown.digits
+    return shown._replace(label=shown.label.format(text), meaning=shown.meaning.format(text), digits=digits)
 
 
 def plain(name: str) -> str:

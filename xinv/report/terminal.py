@@ -46,6 +46,9 @@ def _league(found: League) -> _Columns:
     columns = [["attacker sees", *(entry.label for entry in entries)]]
     columns += [["verdict", *(entry.verdict for entry in entries)]]
     columns += [["AUC", *(entry.text for entry in entries)]]
+    for model in found.models:
+        texts = [_control(entry, model) for entry in entries]
+        columns.append([f"AUC, {plain(model)}", *texts])
 
     # Rates that are not resolved are marked
     for name in found.rates:
@@ -56,9 +59,6 @@ def _league(found: League) -> _Columns:
     for name in found.figures:
         texts = [entry.figures[name].text if name in entry.figures else "-" for entry in entries]
         columns.append([measure(name).label, *texts])
-    for model in found.models:
-        texts = [_control(entry, model) for entry in entries]
-        columns.append([f"AUC, {plain(model)}", *texts])
     for name in found.releases:
         texts = [entry.release[name].text if name in entry.release else "-" for entry in entries]
         columns.append([measure(name).label, *texts])
