@@ -3,13 +3,13 @@
     python launch/run.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10
     python launch/sweep.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10-tables
 
-| size | images | members, others | what it resolves | cost of one seed |
+| size | images | members, others | resolves | cost of one seed |
 |---|---|---|---|---|
-| `cifar10` (or none), `cifar100` | TFDS in $XINV_DATA/tfds | 10,000, 28,800 | TPR at 0.1 % | one accelerator, an hour (estimate) |
-| `gtsrb` | $XINV_DATA/gtsrb/gtsrb_train.npz, by track | 7,800, 11,700 | TPR at 1 % | one accelerator, an hour (estimate) |
-| `runlocal-cifar10` | the first 5,000 of CIFAR-10, bit-exact | 1,000, 1,500 | AUC, TPR at 1 % | two cores, three hours (estimate) |
-| `runlocal-gtsrb` | GTSRB at 32x32, by track | 260, 390 tracks | AUC, TPR at 5 % | two cores, three hours (estimate) |
-| `quick` | digits | 359, 539 | AUC | two cores, three minutes (measured beside other work) |
+| cifar10 (or none), cifar100 | TFDS | 10,000, 28,800 | TPR at 0.1 % | an accelerator, 1 h (estimate) |
+| gtsrb | gtsrb/gtsrb_train.npz, by track | 7,800, 11,700 | TPR at 1 % | an accelerator, 1 h (estimate) |
+| runlocal-cifar10 | 5,000 of CIFAR-10, bit-exact | 1,000, 1,500 | AUC, TPR at 1 % | two cores, 3 h (estimate) |
+| runlocal-gtsrb | GTSRB at 32x32, by track | 260, 390 tracks | AUC, TPR at 5 % | two cores, 3 h (estimate) |
+| quick | digits | 359, 539 | AUC | two cores, 3 min (beside other work) |
 
 Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose training set the
 attacker knows, and is tested on the target. Each has two controls that must score chance: an untrained pair of models,

@@ -75,7 +75,7 @@ def _load(text):
     else:
         classes = {"label": CIFAR10 if source["name"] == "tfds" else DIGITS}
     if source["name"] in ("digits", "arrays"):
-        classes = {label: DIGITS for label in source.get("labels", ("digit",))}
+        classes = dict.fromkeys(source.get("labels", ("digit",)), DIGITS)
     labels = {label: np.arange(len(images)) % len(names) for label, names in classes.items()}
     if "track" in labels:  # ten images each
         classes["track"] = tuple(map(str, range(len(images) // 10)))

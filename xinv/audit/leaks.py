@@ -1,4 +1,4 @@
-"""What a membership attack found of each image, and what may make an explanation leak who was in a training set."""
+"""Scores of membership attacks by image, and properties of explanations beside their leak."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -26,7 +26,10 @@ def membership_arms(service: Service) -> list[Arm]:
 
 
 def scores(service: Service) -> dict[str, np.ndarray]:
-    """Returns each image's score, membership and place in the data set, [N] each, as "<seed>/<arm>/<what>"."""
+    """Returns each image's score, membership and place in the data set, [N] each.
+
+    Their names are "<seed>/<arm>/score", "member" and "index".
+    """
     found = {}
     for seed in service.classifiers.seeds:
         for arm in membership_arms(service):
@@ -40,7 +43,7 @@ def scores(service: Service) -> dict[str, np.ndarray]:
 
 
 def overfitting(service: Service, part: str, seed: int) -> dict[str, Value]:
-    """Returns a classifier's accuracy on what it was trained on, and by how much it is less on other images."""
+    """Returns a classifier's accuracy on its training set, and how much lower it is elsewhere."""
     audited = [arm for arm in membership_arms(service) if arm.view(TEST_VIEW).members == (part,)]
     if not audited:
         return {}
@@ -65,11 +68,18 @@ def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
     arm = next(arm for arm in _real(service) if arm.explanations == (name,))
     part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
     maps, sources = service.explanation(name, role, seed, part)
-    spec = {"maps": sources, "part": service.classifiers.identity(part, seed), "sample": _SAMPLE, "draws": _DRAWS}
+    spec = {
+        "maps": sources,
+        "part": service.classifiers.identity(part, seed),
+        "sample": _SAMPLE,
+        "draws": _DRAWS,
+    }
 
     def compute() -> dict[str, np.ndarray]:
         statistics = parallel.map_batches(_statistics, {}, maps, _CHUNK)
-        found = dict(zip(_SHAPE, np.moveaxis(np.asarray(statistics, np.float64), -1, 0), strict=True))
+        found = dict(
+            zip(_SHAPE, np.moveaxis(np.asarray(statistics, np.float64), -1, 0), strict=True)
+        )
         if not service.classifiers.is_recorded(part):
             found["max_sensitivity"] = _sensitivity(service, name, part, role, maps, seed)
         return found
@@ -88,7 +98,9 @@ def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
 
 def explained(service: Service) -> Iterable[str]:
     """Returns the explainers that a membership attack reads alone, each once."""
-    return dict.fromkeys(arm.explanations[0] for arm in _real(service) if len(arm.explanations) == 1)
+    return dict.fromkeys(
+        arm.explanations[0] for arm in _real(service) if len(arm.explanations) == 1
+    )
 
 
 def _real(service: Service) -> list[Arm]:
@@ -96,9 +108,14 @@ def _real(service: Service) -> list[Arm]:
     return [arm for arm in membership_arms(service) if not arm.settings["control_of"]]
 
 
-def _sensitivity(service: Service, name: str, part: str, role: str, maps: Array, seed: int) -> np.ndarray:
+def _sensitivity(
+    service: Service, name: str, part: str, role: str, maps: Array, seed: int
+) -> np.ndarray:
     """Max-sensitivity of some images of a role, evenly spaced."""
-    images, (prediction, _) = service.roles.images([role], seed), service.prediction(part, role, seed)
+    images, (prediction, _) = (
+        service.roles.images([role], seed),
+        service.prediction(part, role, seed),
+    )
     shown = np.unique(np.linspace(0, len(maps) - 1, _SAMPLE).astype(int))
     release = released_maps(Release(service, (name,), part, part), seed)
     metric = metrics.explanation.max_sensitivity(release, samples=_DRAWS)
@@ -113,7 +130,9 @@ def _sensitivity(service: Service, name: str, part: str, role: str, maps: Array,
 def _kurtosis(values: jax.Array) -> jax.Array:
     centred = values - values.mean()
     variance = jnp.square(centred).mean()
-    return jnp.where(variance == 0, 3, (centred**4).mean() / jnp.where(variance == 0, 1, variance) ** 2)
+    return jnp.where(
+        variance == 0, 3, (centred**4).mean() / jnp.where(variance == 0, 1, variance) ** 2
+    )
 
 
 def _each(values: jax.Array) -> jax.Array:

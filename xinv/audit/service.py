@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv import explain, models, plugins, train
+from xinv import explain, models, plugins, store, train
 from xinv.audit import outputs, recorded, training
 from xinv.audit.recorded import Recorded
 from xinv.audit.release import soft_labels
@@ -23,6 +23,7 @@ from xinv.types import Array, Explainer, InputError, Known, Model, Variables
 FORWARD = 64
 """Images per forward pass of a classifier."""
 CLASSIFIERS = ("target", "evaluation")
+_TRACED: dict[str, Any] = {}  # shapes by the hash of all that determines them
 
 
 class Classifiers(NamedTuple):
@@ -249,13 +250,32 @@ class Service(NamedTuple):
         if self.classifiers.is_recorded(part):
             sections = [self.config["explanations"][name] for name in inputs]
             return recorded.shapes(self.classifiers.target, sections, images)
-        model, variables = self.classifiers.abstract(part, images)
-        prediction = jax.eval_shape(model.apply, variables, images)
-        maps = []
-        for name in inputs:
+        # Classifiers of one network are traced once, whatever they are trained on
+        settings, own = self.classifiers.settings(part), self.classifiers.own(part)
+        network = {
+            "model": settings.get("model"),
+            "own": own and own.fingerprint,
+            "classes": self.classifiers.classes(part),
+            "images": images.shape,
+        }
+        return self._prediction_shape(part, network, images), [
+            self._map_shape(part, name, network, images) for name in inputs
+        ]
+
+    def _prediction_shape(self, part: str, network: Config, images: Any) -> jax.ShapeDtypeStruct:
+        traced = store.digest(network)
+        if traced not in _TRACED:
+            model, variables = self.classifiers.abstract(part, images)
+            _TRACED[traced] = jax.eval_shape(model.apply, variables, images)
+        return _TRACED[traced]
+
+    def _map_shape(self, part: str, name: str, network: Config, images: Any) -> tuple[int, ...]:
+        traced = store.digest([network, self.config["explanations"][name]])
+        if traced not in _TRACED:
             explainer = self.explainer(name, self.config["seed"])
-            maps.append(outputs.map_shape(explainer, model.apply, variables, images))
-        return prediction, maps
+            model, variables = self.classifiers.abstract(part, images)
+            _TRACED[traced] = outputs.map_shape(explainer, model.apply, variables, images)
+        return _TRACED[traced]
 
     def _spec(self, part: str, role: str, seed: int) -> dict[str, Any]:
         classifier = self.classifiers.identity(part, seed)
