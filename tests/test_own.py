@@ -219,6 +219,25 @@ def test_shadows_like_the_target(audited, module, text):
     assert {row["stage"] for row in rows} >= {"target", "shadow", "evaluation"}
 
 
+def test_membership(audited, module):
+    """Models that the user's `train` makes are attacked, with a stranger as control; none of xinv's is trained."""
+    settings = own.get_config("membership")
+    settings.seeds, settings.report.examples = 1, 2
+    settings.target.function = module(LINEAR.format(seed=0))
+    settings.attack.train.update(QUICK)
+    settings.explanations = ConfigDict(dict(gradient=settings.explanations.gradient))
+    settings.arms = ConfigDict({name: arm for name, arm in settings.arms.items() if name.startswith("gradient")})
+    for arm in settings.arms.values():
+        arm.attack.update(dict(trunk="mlp", width=0.0625, restarts=1))
+    rows = audited(settings)
+    found = {row["arm"]: row for row in rows if row["metric"] == "auc"}
+    assert {name: (row["model"], row["control_of"]) for name, row in found.items()} == {
+        "gradient": ("model", None),
+        "gradient stranger": ("stranger", "gradient"),
+    }
+    assert "evaluation" not in {row["stage"] for row in rows}
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
