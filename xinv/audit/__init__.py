@@ -12,11 +12,13 @@ stages)` a whole config, as launch/run.py does. In the order of the data:
 | `link.py`, `chain.py` | one defence; several in order |
 | `distortion.py` | the change of explanations by defences |
 | `release.py` | the view of images through defences |
-| `goals/` | the aim of an attack: reconstruction, membership |
-| `attacker.py` | one attack of the comparison: an arm |
-| `evaluate.py`, `measure.py` | metrics of guesses, of defended explanations, of classifiers |
+| `goals/` | the aim of an attack: reconstruction, attributes, membership |
+| `method.py`, `view.py`, `attacker.py` | one attack of the comparison: an arm |
+| `measure.py`, `evaluate.py` | metrics of guesses and of classifiers |
+| `cost.py`, `leaks.py` | the cost of defences; causes of a membership leak |
 | `stage.py` | results declared by their spec |
-| `sections.py`, `validate.py` | errors of a config, found before anything is computed |
+| `sections.py`, `usage.py`, `validate_arm.py`, `validate.py` | errors of a config |
+| `describe.py`, `rows.py`, `examples.py` | the rows and pictures of a report |
 | `run.py`, `results.py`, `environment.py` | the order of a run, and its files |
 | `own.py` | the audit of arrays |
 """
