@@ -250,6 +250,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | audit | Tables I to III | which explanations leak |
     | overfitted | | does a target that learned its images by heart leak: the positive control |
     | likelihood | | how much more do many shadow models find |
+    | trajectory | Table II, Liu 2024 | does the confidence while pixels are removed tell more than the map |
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
 
@@ -264,6 +265,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         dict(unit="audit"),
         dict(unit="overfitted") | _trained(config, plain),
         dict(unit="likelihood") | _likelihood(size, config),
+        dict(unit="trajectory") | _trajectory(config),
     ]
     for name, model in OTHERS.items():
         changed = shadows | dict(shadow=shadows["shadow"] | dict(model=model))
@@ -295,6 +297,24 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
     arms["relative"] = base.arm(*held, train_view=shadows, name="relative")
     found = ConfigDict(kept | arms).to_dict()
     return {"shadows": config.shadows.to_dict() | halves, "arms": found, "report.published": ()}
+
+
+def _trajectory(config: ConfigDict) -> dict:
+    """The target's confidence while pixels go in the order of a map, read by a network."""
+    explanations, arms = {}, {name: config.arms[name] for name in ("confidence", "gap")}
+    for base_name in ("saliency", "integrated_gradients", "gradcam"):
+        if base_name not in config.explanations:
+            continue
+        name = f"removal({base_name})"
+        of = EXPLAINERS[base_name] | dict(name=base_name)
+        explanations[name] = dict(name="removal_trajectory", base=of, steps=16, normalise="none")
+        attack = dict(name="membership_network", trunk="mlp", width=1.0, restarts=5)
+        arms |= base.controlled(f"network({name})", name, **attack)
+    return {
+        "explanations": explanations,
+        "arms": ConfigDict(arms).to_dict(),
+        "report.published": (),
+    }
 
 
 def _recipe(**changes: object) -> ConfigDict:

@@ -136,14 +136,14 @@ def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
 def test_a_run_killed_at_several_points_ends_with_the_same_rows(tmp_path):
     """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(_command(tmp_path, whole), check=True, env=_environment(tmp_path), capture_output=True)
+    subprocess.run(_command(tmp_path, whole), check=True, env=environment(tmp_path), capture_output=True)
     for pattern in ("target-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
-        process = subprocess.Popen(_command(tmp_path, killed), env=_environment(tmp_path), stderr=subprocess.DEVNULL)
-        _wait_for(process, killed / "stages", pattern)
+        process = subprocess.Popen(_command(tmp_path, killed), env=environment(tmp_path), stderr=subprocess.DEVNULL)
+        wait_for(process, killed / "stages", pattern)
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (killed / "rows.jsonl").exists()
-    subprocess.run(_command(tmp_path, killed), check=True, env=_environment(tmp_path), capture_output=True)
+    subprocess.run(_command(tmp_path, killed), check=True, env=environment(tmp_path), capture_output=True)
     assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
 
 
@@ -156,13 +156,13 @@ def _command(config, workdir):
             "--checkpoint_seconds=0"]  # fmt: skip
 
 
-def _environment(tmp_path):
+def environment(tmp_path):
     """Compiled programs are shared between the processes, so that the test spends its time on what it tests."""
     cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | cache
 
 
-def _wait_for(process, folder, pattern):
+def wait_for(process, folder, pattern):
     deadline = time.monotonic() + 120
     while not any(folder.glob(pattern)):
         assert process.poll() is None, f"the run ended before {pattern} appeared"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.datasets import load_digits
+from test_audit import environment, wait_for
 
 from xinv import audit, data, store
 from xinv.types import InputError
@@ -134,3 +136,35 @@ def test_confounds_are_found(audited, change):
 def test_arms_refused(audited, arms, message):
     with pytest.raises(InputError, match=message):
         audited(IMAGES, **arms)
+
+
+def test_killed_and_resumed(tmp_path):
+    """SIGKILL while a shadow trains, between stages and while an attack trains; then the same command."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    arms = base.controlled(
+        "network", "input_x_gradient", "label", name="membership_network", trunk="cnn", width=0.0625, restarts=2
+    )
+    settings = config(tmp_path / "images.npz", **arms)
+    settings.attack.train.update(dict(epochs=3, batch_size=32))
+    path = tmp_path / "killed.py"
+    lines = [
+        "from ml_collections import ConfigDict",
+        "def get_config(arg=''):",
+        f"    return ConfigDict({settings.to_dict()!r})",
+    ]
+    path.write_text("\n".join(lines))
+
+    def command(workdir):
+        program = [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={path}", "--checkpoint_seconds=0"]
+        return [*program, f"--workdir={tmp_path / workdir}"]
+
+    given = dict(env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    subprocess.run(command("whole"), check=True, **given)
+    for pattern in ("shadow-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
+        process = subprocess.Popen(command("killed"), **given)
+        wait_for(process, tmp_path / "killed" / "stages", pattern)
+        process.kill()
+        process.wait()
+    subprocess.run(command("killed"), check=True, **given)
+    for name in ("rows.jsonl", "members.npz"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
