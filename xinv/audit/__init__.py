@@ -13,7 +13,7 @@ stages)` a whole config, as launch/run.py does. In the order of the data:
 | `distortion.py` | the change of explanations by defences |
 | `release.py` | the view of images through defences |
 | `goals/` | the aim of an attack: reconstruction, attributes, membership |
-| `method.py`, `view.py`, `attacker.py` | one attack of the comparison: an arm |
+| `method.py`, `view.py`, `holdings.py`, `attacker.py` | one attack of the comparison: an arm |
 | `measure.py`, `evaluate.py` | metrics of guesses and of classifiers |
 | `cost.py`, `leaks.py` | the cost of defences; causes of a membership leak |
 | `stage.py` | results declared by their spec |

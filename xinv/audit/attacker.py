@@ -1,4 +1,4 @@
-"""What attackers make of what the service releases: one arm per attack of the comparison.
+"""Attacks on the releases of a service: one arm per attack of the comparison.
 
     release (train_view) -> attack -> guesses of what is released (test_view) -> metrics
 
@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv.audit.goals import ATTRIBUTE, GOALS, MEMBERSHIP, RECONSTRUCTION, Goal
+from xinv.audit import holdings
+from xinv.audit.goals import GOALS, MEMBERSHIP, RECONSTRUCTION, Goal
 from xinv.audit.method import HELD, PREDICTION, Method
 from xinv.audit.results import Config
 from xinv.audit.service import Service
 from xinv.audit.stage import key, state_of
 from xinv.audit.view import TEST_VIEW, TRAIN_VIEW, View
 from xinv.store import Stage
-from xinv.types import Array, Attack, InputError, Known, Observation
+from xinv.types import Array, InputError, Observation
 
 
 class Arm(NamedTuple):
@@ -61,17 +62,8 @@ class Arm(NamedTuple):
 
     @property
     def goal(self) -> Goal:
-        """What it is after."""
+        """The goal of its method."""
         return GOALS[self.method.build().goal]
-
-    @property
-    def judges(self) -> tuple[Goal, ...]:
-        """The goals that its guesses are scored by."""
-        if not self.settings["scored"]:
-            return ()
-        if self.rebuilds and self.service.config["attributes"]:
-            return self.goal, ATTRIBUTE
-        return (self.goal,)
 
     @property
     def rebuilds(self) -> bool:
@@ -107,16 +99,16 @@ class Arm(NamedTuple):
             "known": service.classifiers.identity(known, seed) if known else None,
         }
         if self.goal is MEMBERSHIP:
-            spec |= {
-                "members": [service.classifiers.settings(part)["roles"] for part in view.members]
-            }
+            trained = [service.classifiers.settings(part)["roles"] for part in view.members]
+            spec["members"] = trained
 
         def fit(session: Any) -> dict[str, Any]:
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
             truth = np.stack(truths, axis=1) if attack.paired else truths[0]
-            held = self._held(roles, seed)
+            held = holdings.held(self, roles, seed)
             return attack.fit(key(seed, "attack"), _join(observed), truth, session=session, **held)
 
+        # Kept under the hash of all that the attacker learned from
         return service.stages.trained("attack", f"{self.name}, seed {seed}", spec, fit)
 
     def guess(self, view: str, role: str, seed: int) -> Stage:
@@ -128,7 +120,7 @@ class Arm(NamedTuple):
         def compute() -> dict[str, Array]:
             state = state_of(learned)
             state.pop("classifier", None)  # of a model that is trained jointly with its inversion
-            held = self._held([role], seed)
+            held = holdings.held(self, [role], seed)
             return {"guess": self.method.build().predict(state, observed, **held)}
 
         return self.service.stages.computed(
@@ -150,56 +142,11 @@ class Arm(NamedTuple):
             circle = " reads ".join((*above, self.name))
             raise InputError(f"arms read each other in a circle: {circle}")
         images = jax.ShapeDtypeStruct((2, *image), np.float32)
-        attack, known, held = self.method.build(), self.settings["known"], {}
-        if "known" in attack.needs:
-            if not known:
-                raise InputError(
-                    f"arm {self.name!r} needs a model it can differentiate: "
-                    "known is empty, name a classifier"
-                )
-            held = {"known": self.service.classifiers.abstract(known, images)}
-        self._check_held(attack)
-        if "label" in attack.needs:
-            held["label"] = jax.ShapeDtypeStruct(images.shape[:1], np.int32)
-        if "image" in attack.needs:
-            held["image"] = images
+        held = holdings.shapes(self, images)
         below = (*above, self.name)
         self.view(TEST_VIEW).shapes(images, below)
-        return attack.check(self.view(TRAIN_VIEW).shapes(images, below), images, **held)
-
-    def _held(self, roles: Sequence[str], seed: int) -> dict[str, Any]:
-        """What the attacker holds beside its observations, as far as the attack needs it."""
-        service, needs, held = self.service, self.method.build().needs, {}
-        if "known" in needs:
-            part = self.settings["known"]
-            known = Known(
-                service.classifiers.model(part), service.classifiers.variables(part, seed)
-            )
-            held["known"] = known
-        if "label" in needs:
-            name = service.classifiers.settings(self.view(TEST_VIEW).members[0])["label"]
-            found = [service.roles.labelled([role], seed).labels[name] for role in roles]
-            held["label"] = np.concatenate(found).astype(np.int32)
-        if "image" in needs:
-            held["image"] = service.roles.images(roles, seed)
-        return held
-
-    def _check_held(self, attack: Attack) -> None:
-        """The candidates' labels and images are inputs if, and only if, the attack needs them."""
-        for name in HELD:
-            listed, needed = name in self.settings["inputs"], name in attack.needs
-            if listed and attack.goal != MEMBERSHIP.name:
-                raise InputError(
-                    f"arm {self.name!r} has {name!r} among its inputs, which {attack.goal} "
-                    "is to find: only a membership attack holds it"
-                )
-            if listed != needed:
-                problem = "does not need"
-                if needed:
-                    problem = "needs"
-                raise InputError(
-                    f"arm {self.name!r} {problem} {name!r} among its inputs: change inputs"
-                )
+        trained = self.view(TRAIN_VIEW).shapes(images, below)
+        return self.method.build().check(trained, images, **held)
 
 
 def arms(service: Service) -> list[Arm]:

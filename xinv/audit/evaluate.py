@@ -5,7 +5,7 @@ import numpy as np
 from xinv import data, metrics
 from xinv.audit.attacker import TEST_VIEW, Arm, arms
 from xinv.audit.cost import utility
-from xinv.audit.goals import Goal
+from xinv.audit.goals import ATTRIBUTE, Goal
 from xinv.audit.goals.attribute import f1
 from xinv.audit.release import Release
 from xinv.audit.roles import REPORTED
@@ -15,6 +15,15 @@ from xinv.types import Estimate, InputError
 
 Value = np.ndarray | float | Estimate
 """A metric: per example [N], or a statistic of the set with or without its interval."""
+
+
+def judges(arm: Arm) -> tuple[Goal, ...]:
+    """Returns the goals that the guesses of an arm are scored by."""
+    if not arm.settings["scored"]:
+        return ()
+    if arm.rebuilds and arm.service.config["attributes"]:
+        return arm.goal, ATTRIBUTE
+    return (arm.goal,)
 
 
 def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:

@@ -27,7 +27,7 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
     for arm in arms(service):
         release = arm.view(TEST_VIEW).release
         if release.defences and release.explains:
-            observed, _ = release.observation(REPORTED, seed)
+            observed, _ = release._replace(summary=()).observation(REPORTED, seed)
             found[f"release/{arm.name}"] = observed.explanation[shown]
         if arm.rebuilds:
             found[f"reconstruction/{arm.name}"] = arm.guessed(seed).array("guess")[shown]

@@ -144,7 +144,7 @@ _SHAPE: dict[str, Callable[[jax.Array], jax.Array]] = {
     "kurtosis": _kurtosis,
     "l2": attacks.signals.SIGNALS["l2"],
 }
-"""What describes the shape of a map."""
+"""Statistics of the shape of a map."""
 
 
 def _statistics(variables: Any, maps: jax.Array, keys: Any) -> jax.Array:

@@ -9,7 +9,7 @@ from xinv.types import Attack
 
 PREDICTION = "prediction"
 HELD = ("label", "image")
-"""What a membership attacker has of a candidate: its true class, and the image itself."""
+"""Inputs that a membership attacker has of a candidate: its true class, and the image itself."""
 
 
 class Method(NamedTuple):

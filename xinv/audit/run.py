@@ -137,7 +137,7 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
             defences.setdefault(learned.digest, (label, learned))
         costs = cost.utility(arm, seed) | cost.defence_cost(arm, seed)
         found += rows(about("defence", arm.name), costs, reported, arm)
-        for goal in arm.judges:
+        for goal in evaluate.judges(arm):
             count = len(arm.guessed(seed).array("guess"))
             scores = evaluate.scores(arm, goal, seed)
             found += rows(about("attack", arm.name), scores, count, arm, goal.name)

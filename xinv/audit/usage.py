@@ -1,4 +1,4 @@
-"""Who uses which images: nothing is fitted to reported ones, and no two parties share any."""
+"""Separation of images: nothing is fitted to reported ones, and no two parties share any."""
 
 from collections.abc import Mapping, Sequence
 

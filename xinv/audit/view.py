@@ -1,4 +1,4 @@
-"""What an attack is given of some images: a release, and what other arms guess of them."""
+"""Views of an attack: a release of some images, and guesses of them by other arms."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,7 +18,7 @@ TRAIN_VIEW, TEST_VIEW = "train_view", "test_view"
 
 
 class View(NamedTuple):
-    """What an attack is given of some images: a release, and what other arms guess.
+    """One view of an attack: a release of some images, and guesses of them by other arms.
 
     Attributes:
       arm: the attack.
@@ -40,7 +40,7 @@ class View(NamedTuple):
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The classifiers whose training sets a membership attack is after, one per shadow model."""
+        """The classifiers of whose training sets membership is asked, one per shadow model."""
         named = self.settings["members"]
         if named:
             return (named,)
@@ -49,35 +49,48 @@ class View(NamedTuple):
 
     @property
     def release(self) -> Release:
-        """What it is given of the service; of several shadow models, of the first."""
+        """Its release of the service; of several shadow models, that of the first."""
         return self._releases()[0]
 
     def observation(self, role: str, seed: int, releases: int = 1) -> tuple[Observation, list[str]]:
-        """Returns all that it is given of a role's images, and the digests of where this comes from."""
-        found = [one._replace(releases=releases).observation(role, seed) for one in self._releases()]
-        observations, digests = zip(*found, strict=True)
-        sources = [digest for part in digests for digest in part]
+        """Returns all that it shows of a role's images, and the digests of its sources."""
+        # Releases of the service, one per shadow model
+        observations, sources = [], []
+        for release in self._releases():
+            observed, digests = release._replace(releases=releases).observation(role, seed)
+            observations.append(observed)
+            sources += digests
         if self.several:
             return _paired(observations), sources
 
-        guesses = [other.guess(self.name, role, seed) for other in self.arm.others]
-        observed = observations[0]
-        maps = [] if observed.explanation is None else [observed.explanation]
-        maps += [stage.array("guess") for stage in guesses]
-        explanation = stack(maps) if maps else None
-        sources += [stage.digest for stage in guesses]
-        return Observation(observed.prediction, explanation), sources
+        # Guesses of other arms are read as further channels
+        prediction, explanation = observations[0]
+        maps = []
+        if explanation is not None:
+            maps.append(explanation)
+        for other in self.arm.others:
+            stage = other.guess(self.name, role, seed)
+            maps.append(stage.array("guess"))
+            sources.append(stage.digest)
+        if not maps:
+            return Observation(prediction), sources
+        return Observation(prediction, stack(maps)), sources
 
     def shapes(self, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
-        """Returns the shapes of what it is given of images, without computing anything."""
+        """Returns the shapes of an observation of images, without computing anything."""
+        # Defences act on maps, even if statistics of them are kept
         release = self.release
-        own = release.maps(images)
         prediction, _ = self.arm.service.shapes(release.prediction, (), images)
-        release.chain.check(Observation(prediction, release._replace(summary=()).maps(images)), images)
+        maps = release._replace(summary=()).maps(images)
+        release.chain.check(Observation(prediction, maps), images)
 
-        guesses = [other.check(images.shape[1:], above) for other in self.arm.others]
-        released = [] if own is None else [own.shape[1:]]
-        seen = Observation(prediction, stacked(released + guesses))
+        # Maps and guesses of other arms are channels of one array
+        channels = []
+        if release.explains:
+            channels.append(release.maps(images).shape[1:])
+        for other in self.arm.others:
+            channels.append(other.check(images.shape[1:], above))
+        seen = Observation(prediction, stacked(channels))
 
         # Several shadow models are [N,S,…], several releases of each image [N,releases,…]
         several = self.settings.get("releases", 1)
@@ -110,7 +123,7 @@ class View(NamedTuple):
 
 
 class Paired:
-    """Arrays [N,...] of S shadow models as one [N,S,...] that is read by rows, so that few are in memory."""
+    """Arrays [N,...] of S shadow models as one array [N,S,...], read by rows on demand."""
 
     def __init__(self, parts: Sequence[Array]) -> None:
         first = parts[0]

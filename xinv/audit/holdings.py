@@ -1,0 +1,75 @@
+"""Holdings of an attacker beside its observations: a model, or candidates for membership."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.method import HELD
+from xinv.audit.view import TEST_VIEW
+from xinv.types import Attack, InputError, Known
+
+if TYPE_CHECKING:
+    from xinv.audit.attacker import Arm
+
+
+def held(arm: "Arm", roles: Sequence[str], seed: int) -> dict[str, Any]:
+    """Returns the holdings that the attack of an arm needs, of the images of some roles.
+
+    Returns:
+      known: the model that the arm may differentiate.
+      label: true classes int32 [N], in the order of the roles.
+      image: uint8 [N,H,W,C], in the same order.
+    """
+    service, needs, found = arm.service, arm.method.build().needs, {}
+    classifiers = service.classifiers
+    if "known" in needs:
+        part = arm.settings["known"]
+        found["known"] = Known(classifiers.model(part), classifiers.variables(part, seed))
+    if "label" in needs:
+        attacked = arm.view(TEST_VIEW).members[0]
+        name = classifiers.settings(attacked)["label"]
+        labels = [service.roles.labelled([role], seed).labels[name] for role in roles]
+        found["label"] = np.concatenate(labels).astype(np.int32)
+    if "image" in needs:
+        found["image"] = service.roles.images(roles, seed)
+    return found
+
+
+def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
+    """Returns the shapes of the holdings, for images [N,H,W,C].
+
+    Raises:
+      InputError: the arm names no model where one is needed, or its inputs are not what it needs.
+    """
+    attack, known, found = arm.method.build(), arm.settings["known"], {}
+    if "known" in attack.needs:
+        if not known:
+            raise InputError(
+                f"arm {arm.name!r} needs a model it can differentiate: "
+                "known is empty, name a classifier"
+            )
+        found["known"] = arm.service.classifiers.abstract(known, images)
+    for name in HELD:
+        _require_listed(arm, attack, name)
+    if "label" in attack.needs:
+        found["label"] = jax.ShapeDtypeStruct(images.shape[:1], np.int32)
+    if "image" in attack.needs:
+        found["image"] = images
+    return found
+
+
+def _require_listed(arm: "Arm", attack: Attack, name: str) -> None:
+    """Labels and images of candidates are inputs if, and only if, the attack needs them."""
+    listed, needed = name in arm.settings["inputs"], name in attack.needs
+    if listed and attack.goal != MEMBERSHIP.name:
+        raise InputError(
+            f"arm {arm.name!r} has {name!r} among its inputs, which {attack.goal} "
+            "is to find: only a membership attack holds it"
+        )
+    if listed and not needed:
+        raise InputError(f"arm {arm.name!r} does not need {name!r} among its inputs: leave it out")
+    if needed and not listed:
+        raise InputError(f"arm {arm.name!r} needs {name!r} among its inputs: add it")
