@@ -6,7 +6,7 @@
 | size | images | members, others | resolves | cost of one seed |
 |---|---|---|---|---|
 | cifar10 (or none), cifar100 | TFDS | 10,000, 28,800 | TPR at 0.1 % | an accelerator, 1 h (estimate) |
-| gtsrb | gtsrb/gtsrb_train.npz, by track | 7,800, 11,700 | TPR at 1 % | an accelerator, 1 h (estimate) |
+| gtsrb | gtsrb/gtsrb_train.npz, by track | 260, 390 tracks | AUC, TPR at 5 % | an accelerator, 1 h (estimate) |
 | runlocal-cifar10 | 5,000 of CIFAR-10, bit-exact | 1,000, 1,500 | AUC, TPR at 1 % | two cores, 3 h (estimate) |
 | runlocal-gtsrb | GTSRB at 32x32, by track | 260, 390 tracks | AUC, TPR at 5 % | two cores, 3 h (estimate) |
 | quick | digits | 359, 539 | AUC | two cores, 3 min (beside other work) |
@@ -38,8 +38,9 @@ EXPLAINERS = {
     "occlusion": dict(window=8, stride=4),
     "protodash": dict(reference=dict(role="reference", count=100)),
     "anchors": {},
+    "guided_gradcam": {},
 }
-"""Table III of the paper, in its order."""
+"""Table III of the paper, in its order, and what its released code calls GradCAM++."""
 QUICK = ("integrated_gradients", "gradcam", "saliency")
 SHARES = dict(target_train=0.2, attack_test=0.3, shadow_train=0.2, shadow_test=0.2, reference=0.05)
 """Members, others, a shadow's members and others, and public images; the stranger is trained on the shadow's others."""
@@ -268,7 +269,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         dict(unit="trajectory") | _trajectory(config),
     ]
     for name, model in OTHERS.items():
-        changed = shadows | dict(shadow=shadows["shadow"] | dict(model=model))
+        changed = shadows | {part: shadows[part] | dict(model=model) for part in ("shadow", "untrained_shadow")}
         units.append({"unit": f"table-6-{name}", "shadows": changed})
     units.append(dict(unit="table-7") | _trained(config, regular))
     return units
@@ -286,22 +287,31 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
     target = config.target.to_dict()
     halves = {f"half_{number}": target | dict(roles=(f"half_{number}",)) for number in range(size.halves)}
     shadows = dict(prediction=tuple(halves), explanation=tuple(halves), roles=())
-    kept = {name: config.arms[name] for name in ("confidence", "gap")}
-    arms = {
-        f"ratio({name})": base.arm(name, train_view=shadows, name="likelihood_ratio")
-        for name in size.explainers
-        if name != "anchors"
-    }
-    held = "prediction", "label"
-    arms["ratio(confidence)"] = base.arm(*held, train_view=shadows, name="likelihood_ratio", signal="confidence")
-    arms["relative"] = base.arm(*held, train_view=shadows, name="relative")
-    found = ConfigDict(kept | arms).to_dict()
+    held, ratio = ("prediction", "label"), "likelihood_ratio"
+    arms = references(config)
+    for name in size.explainers:
+        arms |= _paired(f"ratio({name})", name, shadows=shadows, name=ratio)
+    arms |= _paired("ratio(confidence)", *held, shadows=shadows, name=ratio, signal="confidence")
+    arms |= _paired("relative", *held, shadows=shadows, name="relative")
+    found = ConfigDict(arms).to_dict()
     return {"shadows": config.shadows.to_dict() | halves, "arms": found, "report.published": ()}
+
+
+def _paired(called: str, *inputs: str, shadows: dict, **attack: object) -> dict[str, ConfigDict]:
+    """An attack that learns from many shadow models, and its control: the same on a stranger."""
+    stranger = dict(prediction="stranger", explanation="stranger", members="target")
+    control = base.arm(*inputs, train_view=shadows, test_view=stranger, control_of=called, **attack)
+    return {called: base.arm(*inputs, train_view=shadows, **attack), f"{called} stranger": control}
+
+
+def references(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The attacks on predictions, with their controls."""
+    return {name: arm for name, arm in config.arms.items() if name.split()[0] in ("confidence", "gap")}
 
 
 def _trajectory(config: ConfigDict) -> dict:
     """The target's confidence while pixels go in the order of a map, read by a network."""
-    explanations, arms = {}, {name: config.arms[name] for name in ("confidence", "gap")}
+    explanations, arms = {}, references(config)
     for base_name in ("saliency", "integrated_gradients", "gradcam"):
         if base_name not in config.explanations:
             continue

@@ -54,7 +54,8 @@ def _membership() -> ConfigDict:
             stranger=alike | dict(roles=("shadow_test",)),
         )
     )
-    config.attack.train.update(dict(batch_size=64, epochs=15, learning_rate=1e-3, validation=0.2))
+    trained = dict(batch_size=64, epochs=15, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2)
+    config.attack.train.update(trained)
     view, stranger = dict(prediction="model", explanation="model"), dict(prediction="stranger", explanation="stranger")
     arms = {}
     for name in EXPLAINERS:

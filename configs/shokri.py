@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     target = config.target.to_dict()
     config.shadows = ConfigDict(dict(shadow=target | dict(roles=("shadow_train",)), untrained=target | dict(train={})))
     shadow = dict(prediction="shadow", explanation="shadow", roles=("shadow_train+shadow_test",))
-    control = dict(prediction="untrained", explanation="untrained")
+    control = dict(prediction="untrained", explanation="untrained", members="target")
     config.arms = ConfigDict({})
     for name in EXPLANATIONS:
         attack = dict(train_view=shadow, name="map_statistic", statistic="variance")

@@ -14,6 +14,8 @@ from sklearn.datasets import load_digits
 from test_audit import environment, wait_for
 
 from xinv import audit, data, store
+from xinv.report import folder
+from xinv.report.league import league
 from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +96,7 @@ def crop(image):
 
 
 @pytest.mark.parametrize("change", [jpeg, crop])
-def test_confounds_are_found(audited, change):
+def test_confounds_are_found(audited, tmp_path, change):
     """Members that were stored or augmented differently are told apart by an untrained pair of models, too."""
     settings = deepleak.get_config("quick").data.roles.to_dict()
     roles = data.roles.split({"digit": LABELS}, seed=0, **settings)
@@ -106,11 +108,90 @@ def test_confounds_are_found(audited, change):
     assert clean[control]["p"] > 0.01
     assert planted[control]["p"] < 1e-4
     assert planted[NAME]["p"] < 1e-4  # it leaks nothing of training: two epochs
+    (entry,) = league(folder.read(tmp_path / "planted").units[0].rows, 0.9).entries
+    assert entry.verdict == "confounded"
+
+
+HALVES = tuple(f"half_{number}" for number in range(4))
+
+
+def halves(path, **arms):
+    """With four shadow models, each of a random half of the audited images."""
+    found = config(path, **arms)
+    for name in HALVES:
+        found.shadows[name] = found.target.to_dict() | dict(roles=(name,))
+    return base.unshared(found)
+
+
+def test_many_shadow_models(tmp_path):
+    """Likelihood ratios of maps and of confidences run on halves of the audited images; their maps are not kept."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    shadows = dict(prediction=HALVES, explanation=HALVES, roles=())
+    of_maps = dict(train_view=shadows, name="likelihood_ratio")
+    stranger = dict(prediction="stranger", explanation="stranger", members="target")
+    settings = halves(
+        tmp_path / "images.npz",
+        ratio=base.arm("input_x_gradient", **of_maps),
+        stranger=base.arm("input_x_gradient", test_view=stranger, control_of="ratio", **of_maps),
+        confidence=base.arm("prediction", "label", signal="confidence", **of_maps),
+        relative=base.arm("prediction", "label", train_view=shadows, name="relative"),
+    )
+    with store.opened(tmp_path / "stages") as stages:
+        rows = audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
+        kept = [path.name for path in (tmp_path / "stages").glob("explanation-*")]
+    assert set(areas(rows)) == {"ratio", "stranger", "confidence", "relative"}
+    # Statistics of six models, and the maps of the target, which are described
+    assert len(kept) == 7
+    # Halves are judged on what they were not trained on
+    judged = {row["stage"]: row["examples"] for row in rows if row["metric"] == "accuracy"}
+    assert judged["target"] == 270
+    assert all(90 < judged[name] < 180 for name in HALVES)
+
+
+def test_inputs_differ(tmp_path):
+    """An attack that reads more is another attack."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    attack = dict(name="membership_network", trunk="cnn", width=0.0625, restarts=1)
+    inputs = dict(maps=(), label=("label",), prediction=("prediction",), image=("image",))
+    arms = {name: base.membership("input_x_gradient", *more, **attack) for name, more in inputs.items()}
+    settings = config(tmp_path / "images.npz", epochs=1, **arms)
+    settings.attack.train.update(dict(epochs=1, batch_size=64))
+    with store.opened(tmp_path / "stages") as stages:
+        audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
+        assert len(list((tmp_path / "stages").glob("attack-*"))) == 4
+        assert len(list((tmp_path / "stages").glob("guess-*"))) == 4
+
+
+UNTRAINED = dict(prediction="untrained", explanation="untrained", members="target")
 
 
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
+        (dict(a=base.membership("input_x_gradient", "label", name="confidence")), "confidence reads it"),
+        (dict(a=base.membership("input_x_gradient", "input_x_gradient", name="map_statistic")), "twice among"),
+        (
+            dict(a=base.membership("input_x_gradient", name="map_statistic", control_of="a")),
+            "a control is of an attack",
+        ),
+        (
+            dict(
+                a=base.membership("input_x_gradient", name="map_statistic"),
+                b=base.membership("input_x_gradient", name="map_statistic", control_of="a"),
+            ),
+            "tested on another classifier",
+        ),
+        (
+            dict(
+                a=base.membership("input_x_gradient", name="map_statistic"),
+                b=base.membership("prediction", "label", name="gap", control_of="a", test_view=UNTRAINED),
+            ),
+            "differs in inputs",
+        ),
+        (
+            dict(a=base.membership("prediction", "label", name="gap", train_view=dict(roles=("shadow_train",)))),
+            "it needs both kinds",
+        ),
         (dict(a=base.membership("prediction", name="gap")), "needs 'label' among its inputs"),
         (dict(a=base.membership("input_x_gradient", "label", name="map_statistic")), "does not need 'label'"),
         (dict(a=base.arm("prediction", "image")), "must name 'prediction', 'explanation'"),

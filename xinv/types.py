@@ -55,6 +55,7 @@ class Attack(NamedTuple):
       goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership" of examples.
       needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`; of a membership attack
         also "label", the candidates' true classes int32 [N], and "image", the candidates uint8 or float [N,H,W,C].
+      reads: of "prediction" and "explanation", what it reads of an observation; () if its inputs say so.
       paired: whether `fit` takes observations of the very examples that `predict` is given, by S shadow models:
         prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state per example.
       summary: names of `attacks.signals.SIGNALS`, where the attack needs no more of a map. Its observations then hold
@@ -68,6 +69,7 @@ class Attack(NamedTuple):
     goal: str = "reconstruction"
     paired: bool = False
     summary: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
 
 class Defence(NamedTuple):

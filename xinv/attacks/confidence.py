@@ -46,7 +46,7 @@ def gap() -> Attack:
         correct = np.asarray(observation.prediction).argmax(axis=1) == np.asarray(label)
         return np.where(correct, 1, -1).astype(np.float32)
 
-    return Attack(fit, predict, _check("gap"), needs=("label",), goal="membership")
+    return Attack(fit, predict, _check("gap"), needs=("label",), goal="membership", reads=("prediction",))
 
 
 @functools.cache
@@ -81,7 +81,7 @@ def confidence() -> Attack:
         checks.predictions("confidence", observation, label)
         return log_odds(observation.prediction, label) - state["threshold"]
 
-    return Attack(fit, predict, _check("confidence"), needs=("label",), goal="membership")
+    return Attack(fit, predict, _check("confidence"), needs=("label",), goal="membership", reads=("prediction",))
 
 
 @functools.cache
@@ -148,7 +148,7 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         checks.shadow_predictions("relative", observation, label, 4)
         return ()
 
-    return Attack(fit, predict, check, needs=("label",), goal="membership", paired=True)
+    return Attack(fit, predict, check, needs=("label",), goal="membership", reads=("prediction",), paired=True)
 
 
 def log_odds(prediction: Array, label: Array) -> np.ndarray:

@@ -133,7 +133,8 @@ def likelihood_ratio(
         return ()
 
     needs = () if of_maps else ("label",)
-    return Attack(fit, predict, check, needs, "membership", paired=True, summary=summary)
+    reads = ("explanation",) if of_maps else ("prediction",)
+    return Attack(fit, predict, check, needs, "membership", paired=True, summary=summary, reads=reads)
 
 
 class Moments(NamedTuple):

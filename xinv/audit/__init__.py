@@ -17,7 +17,7 @@ stages)` a whole config, as launch/run.py does. In the order of the data:
 | `measure.py`, `evaluate.py` | metrics of guesses and of classifiers |
 | `cost.py`, `leaks.py` | the cost of defences; causes of a membership leak |
 | `stage.py` | results declared by their spec |
-| `sections.py`, `usage.py`, `validate_arm.py`, `validate.py` | errors of a config |
+| `sections.py`, `usage.py`, `validate_*.py`, `validate.py` | errors of a config |
 | `describe.py`, `rows.py`, `examples.py` | the rows and pictures of a report |
 | `run.py`, `results.py`, `environment.py` | the order of a run, and its files |
 | `own.py` | the audit of arrays |

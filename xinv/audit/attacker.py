@@ -94,13 +94,15 @@ class Arm(NamedTuple):
         spec = service.roles.spec(seed, roles) | {
             "settings": self.method.complete(),
             "train": service.config["attack"]["train"],
-            "reads": PREDICTION in self.settings["inputs"],
+            "reads": self.method.kinds,
             "sources": sources,
             "known": service.classifiers.identity(known, seed) if known else None,
         }
         if self.goal is MEMBERSHIP:
             trained = [service.classifiers.settings(part)["roles"] for part in view.members]
             spec["members"] = trained
+        if "label" in attack.needs:
+            spec["label"] = holdings.label(self)
 
         def fit(session: Any) -> dict[str, Any]:
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
@@ -116,6 +118,9 @@ class Arm(NamedTuple):
         learned = self.learned(seed)
         observed, sources = self.view(view).observation(role, seed)
         spec = {"attack": learned.digest, "settings": self.method.complete(), "sources": sources}
+        spec["reads"] = self.method.kinds
+        if "label" in self.method.build().needs:
+            spec["label"] = holdings.label(self)
 
         def compute() -> dict[str, Array]:
             state = state_of(learned)

@@ -33,8 +33,15 @@ def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
 
 
 def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
-    """Returns the accuracy of a classifier on reported images; of an attribute's also its F1."""
+    """Returns the accuracy of a classifier on reported images; of an attribute's also its F1.
+
+    A shadow model of a random half of the audited images is judged on those that it did not see.
+    """
     truth, guess = service.answers(part, seed)
+    trained = service.classifiers.settings(part)["roles"]
+    if trained:
+        unseen = ~service.roles.among(REPORTED, trained, seed)
+        truth, guess = truth[unseen], guess[unseen]
     found = {
         "accuracy": (truth == guess).astype(np.float32),
         "weighted_f1": classification.weighted_f1(truth, guess),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from xinv.audit.goals import MEMBERSHIP
-from xinv.audit.method import HELD
+from xinv.audit.method import HELD, PREDICTION
 from xinv.audit.view import TEST_VIEW
 from xinv.types import Attack, InputError, Known
 
@@ -29,13 +29,18 @@ def held(arm: "Arm", roles: Sequence[str], seed: int) -> dict[str, Any]:
         part = arm.settings["known"]
         found["known"] = Known(classifiers.model(part), classifiers.variables(part, seed))
     if "label" in needs:
-        attacked = arm.view(TEST_VIEW).members[0]
-        name = classifiers.settings(attacked)["label"]
+        name = label(arm)
         labels = [service.roles.labelled([role], seed).labels[name] for role in roles]
         found["label"] = np.concatenate(labels).astype(np.int32)
     if "image" in needs:
         found["image"] = service.roles.images(roles, seed)
     return found
+
+
+def label(arm: "Arm") -> str:
+    """Returns the name of the labels that the attacked classifier was trained on."""
+    attacked = arm.view(TEST_VIEW).members[0]
+    return arm.service.classifiers.settings(attacked)["label"]
 
 
 def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
@@ -54,6 +59,7 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
         found["known"] = arm.service.classifiers.abstract(known, images)
     for name in HELD:
         _require_listed(arm, attack, name)
+    _require_read(arm, attack)
     if "label" in attack.needs:
         found["label"] = jax.ShapeDtypeStruct(images.shape[:1], np.int32)
     if "image" in attack.needs:
@@ -73,3 +79,19 @@ def _require_listed(arm: "Arm", attack: Attack, name: str) -> None:
         raise InputError(f"arm {arm.name!r} does not need {name!r} among its inputs: leave it out")
     if needed and not listed:
         raise InputError(f"arm {arm.name!r} needs {name!r} among its inputs: add it")
+
+
+def _require_read(arm: "Arm", attack: Attack) -> None:
+    """What a membership attack does not read is no input: it would be blamed for the leak."""
+    if not attack.reads:
+        return
+    for kind in (PREDICTION, "explanation"):
+        listed, read = kind in arm.method.kinds, kind in attack.reads
+        name = arm.method.stated["name"]
+        if listed and not read:
+            raise InputError(
+                f"arm {arm.name!r} has {kind} among its inputs, which {name} does not read: "
+                "leave it out"
+            )
+        if read and not listed:
+            raise InputError(f"arm {arm.name!r} needs {kind} among its inputs: {name} reads it")

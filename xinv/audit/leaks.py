@@ -42,22 +42,23 @@ def scores(service: Service) -> dict[str, np.ndarray]:
     return found
 
 
-def overfitting(service: Service, part: str, seed: int) -> dict[str, Value]:
-    """Returns a classifier's accuracy on its training set, and how much lower it is elsewhere."""
+def overfitting(service: Service, part: str, seed: int) -> tuple[dict[str, Value], int]:
+    """Returns the accuracy on a training set, how much lower it is elsewhere, and the examples."""
     audited = [arm for arm in membership_arms(service) if arm.view(TEST_VIEW).members == (part,)]
     if not audited:
-        return {}
+        return {}, 0
     role, label = audited[0].evaluated, service.classifiers.settings(part)["label"]
     prediction, _ = service.prediction(part, role, seed)
     truth = service.roles.labelled([role], seed).labels[label]
     right = np.argmax(prediction, axis=-1) == truth
     member = MEMBERSHIP.secret(service, part, [role], seed).astype(bool)
     trained = float(right[member].mean())
-    return {"train_accuracy": trained, "generalisation_gap": trained - float(right[~member].mean())}
+    gap = trained - float(right[~member].mean())
+    return {"train_accuracy": trained, "generalisation_gap": gap}, len(right)
 
 
-def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
-    """Returns properties of the target's explanations by one explainer, of members and of others.
+def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], int]:
+    """Returns properties of explanations by one explainer, and the number of examples.
 
     Returns:
       gini: sparsity in [0,1].
@@ -93,7 +94,7 @@ def causes(service: Service, name: str, seed: int) -> dict[str, Value]:
         found[f"{statistic}_others"] = float(values[~member].mean())
     if not service.classifiers.is_recorded(part):
         found["max_sensitivity"] = stage.array("max_sensitivity")
-    return found
+    return found, len(member)
 
 
 def explained(service: Service) -> Iterable[str]:

@@ -54,14 +54,19 @@ class Method(NamedTuple):
         """Returns its name with all of its parameters."""
         return plugins.complete(attacks, self.offered | self.stated)
 
-    def build(self) -> Attack:
-        """Returns the attack. Arms differ in inputs and method, never in how they are trained."""
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its inputs: prediction, label, image and explanation, in this order."""
         own = (PREDICTION, *HELD)
         kinds = [name for name in own if name in self.inputs]
         if set(self.inputs) - set(own):
             kinds.append("explanation")
+        return tuple(kinds)
+
+    def build(self) -> Attack:
+        """Returns the attack. Arms differ in inputs and method, never in how they are trained."""
         recipe = train.Recipe.stated(self.common["train"])
-        given = {"inputs": tuple(kinds), "recipe": recipe}
+        given = {"inputs": self.kinds, "recipe": recipe}
         return attacks.build(**self.stated, given=self.offered | given)
 
     def _without_training(self) -> Mapping[str, Any]:

@@ -95,7 +95,7 @@ class Classifiers(NamedTuple):
         if own is None:
             how = plugins.complete(models, settings["model"])
         else:
-            how = {"like": own.fingerprint}
+            how = {"like": own.fingerprint, "trained by": own.source}
         # A changed default of the network is another result, though no config states it
         spec = self.roles.spec(seed, settings["roles"]) | {
             "part": part,
@@ -200,8 +200,12 @@ class Service(NamedTuple):
         public = outputs.public_reference(settings)
         spec = self._spec(part, role, seed) | self.roles.spec(seed, [role, *public])
         spec |= {"explainer": plugins.complete(explain, settings)}
+        # Classifiers draw alike, so that controls differ in nothing else. Many shadow models do
+        # not: an attacker does not know the noise of the service.
+        purpose = (role,)
         if summary:
-            spec |= {"summary": summary}
+            purpose = (role, part)
+            spec |= {"summary": summary, "draws": part}
 
         def fill(create: Create) -> None:
             explainer = self.explainer(name, seed, part)
@@ -214,7 +218,7 @@ class Service(NamedTuple):
                 self.classifiers.variables(part, seed),
                 self.roles.images([role], seed),
                 logits.array("logits").argmax(axis=-1),
-                key(seed, "explain", role),
+                key(seed, "explain", *purpose),
             )
 
         label = f"{name} of {part} on {role}, seed {seed}"

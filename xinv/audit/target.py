@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -34,12 +35,14 @@ class Own(NamedTuple):
       fingerprint: hash of the weights: others are another result.
       train: `(images, labels, key) -> variables` of that form, for shadow models; None if the
         module has none.
+      source: hash of the module's code, by which other training is another result.
     """
 
     model: Model
     variables: Variables
     fingerprint: str
     train: Callable[..., Variables] | None
+    source: str = ""
 
 
 class _Form(NamedTuple):
@@ -101,7 +104,15 @@ def load(path: str) -> Own:
     train = getattr(module, "train", None)
     if train is not None:
         train = _trainer(train, form, path)
-    return Own(bound, arrays, _hash(path, *arrays), train)
+    return Own(bound, arrays, _hash(path, *arrays), train, _source(module))
+
+
+def _source(module: Any) -> str:
+    """Returns the hash of a module's code; "" if it has no file."""
+    path = getattr(module, "__file__", None)
+    if path is None:
+        return ""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def _called(function: Callable, path: str) -> tuple[Any, Variables]:

@@ -3,9 +3,11 @@
 import jax
 
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm
+from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.results import Config
 from xinv.audit.sections import require_keys
 from xinv.audit.usage import require_reference, require_separate, require_training
+from xinv.audit.validate_members import require_control, require_members
 from xinv.numbers import is_count
 from xinv.types import InputError
 
@@ -22,6 +24,11 @@ def require_views(arm: Arm) -> None:
     for view in (TRAIN_VIEW, TEST_VIEW):
         _require_counts(f"{view} of {what}", arm.settings[view])
         _require_one_service(f"{view} of {what}", arm.settings[view])
+
+    inputs = list(arm.settings["inputs"])
+    twice = [name for name in inputs if inputs.count(name) > 1]
+    if twice:
+        raise InputError(f"{what} has {twice[0]!r} twice among its inputs: name it once")
 
     # What an attack is tested on is one classifier
     if not isinstance(arm.settings[TEST_VIEW]["prediction"], str):
@@ -42,6 +49,8 @@ def require_views(arm: Arm) -> None:
     real = arm.settings["control_of"]
     if real and real not in arm.service.config["arms"]:
         raise InputError(f"{what} is control_of {real!r}, which is no arm")
+    if real == arm.name or (real and arm.service.config["arms"][real]["control_of"]):
+        raise InputError(f"{what} is control_of {real!r}, but a control is of an attack")
 
 
 def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
@@ -59,7 +68,16 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
 
     # What its goal asks of the classifiers
     for view in (TEST_VIEW, TRAIN_VIEW):
+        if arm.settings[view]["members"] and goal is not MEMBERSHIP:
+            raise InputError(
+                f"{view} of arm {arm.name!r} names members, which {goal.name} does not ask for: "
+                "leave it empty"
+            )
         goal.check(service, arm.settings[view], arm.view(view).members)
+    if goal is MEMBERSHIP:
+        require_members(arm)
+    if arm.settings["control_of"]:
+        require_control(arm)
 
     # Nothing that it is fitted to is reported
     reported, seed = arm.evaluated, service.config["seed"]

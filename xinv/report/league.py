@@ -2,10 +2,12 @@
 
 Rules of a verdict:
 
-1. The p-value of an attack is that of its AUC against chance. Over several seeds it is twice their
-   median, at most 1, which is valid whatever their dependence (Rüger 1978; Rüschendorf 1982).
-2. Holm's correction covers all attacks of the unit, and apart from them all its controls. An
-   adjusted value below 0.05 is significant.
+1. The p-value of an attack is the least of its AUC's and its resolved true-positive rates' against
+   chance, times their number (Bonferroni). Over several seeds it is twice their median, at most 1,
+   which is valid whatever their dependence (Rüger 1978; Rüschendorf 1982).
+2. Holm's correction covers all attacks of the unit. Controls are corrected over those of one attack
+   alone: a stricter correction would let more of them pass. An adjusted value below 0.05 is
+   significant.
 3. A significant attack "leaks" if none of its controls is significant, and is "confounded" if one
    is: what a control also finds is not in the model. Without any control it is "no control":
    nothing then tells a leak from a difference between the images themselves.
@@ -18,7 +20,7 @@ the ± beside it is Student's over seeds and speaks of models trained alike.
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -280,17 +282,39 @@ def counted(entries: Sequence[Entry]) -> str:
 
 def _adjusted(arms: dict[str, Rows]) -> dict[str, float]:
     """The p-value of each arm over seeds, by Holm's correction over all of them."""
-    values = [combined([row["p"] for row in _of(rows, "auc")]) for rows in arms.values()]
-    return dict(zip(arms, holm(values).tolist(), strict=True)) if arms else {}
+    if not arms:
+        return {}
+    values = [combined(_by_seed(rows)) for rows in arms.values()]
+    return dict(zip(arms, holm(values).tolist(), strict=True))
+
+
+def _by_seed(rows: Rows) -> list[float]:
+    """One p-value per seed, of the AUC and of each rate that is resolved; see rule 1."""
+    found = []
+    for area in _of(rows, "auc"):
+        same = [row for row in rows if row["seed"] == area["seed"]]
+        resolved = {row["metric"].removeprefix(_RESOLVED) for row in same if _is_resolved(row)}
+        rates = [row["p"] for row in same if row["metric"].removeprefix(_TPR) in resolved]
+        values = [area["p"], *(p for p in rates if p is not None)]
+        found.append(min(1.0, len(values) * min(values)))
+    return found
+
+
+def _is_resolved(row: Mapping[str, Any]) -> bool:
+    return row["metric"].startswith(_RESOLVED) and row["value"] == 1
 
 
 def _controls(arms: dict[str, Rows]) -> dict[str, list[Control]]:
-    """The controls of each real arm."""
-    values = _adjusted(arms)
-    found: dict[str, list[Control]] = {}
+    """The controls of each real arm, corrected among themselves; see rule 2."""
+    groups: dict[str, dict[str, Rows]] = {}
     for name, rows in arms.items():
-        control = Control(name, rows[0]["model"] or name, _figure(rows, "auc"), values[name])
-        found.setdefault(rows[0]["control_of"], []).append(control)
+        groups.setdefault(rows[0]["control_of"], {})[name] = rows
+    found: dict[str, list[Control]] = {}
+    for real, group in groups.items():
+        values = _adjusted(group)
+        found[real] = [
+            Control(name, rows[0]["model"] or name, _figure(rows, "auc"), values[name]) for name, rows in group.items()
+        ]
     return found
 
 
