@@ -234,13 +234,17 @@ def arms(size: Size) -> dict[str, ConfigDict]:
     """Every explainer attacked by a network and by one statistic, and predictions by confidence, for reference."""
     found = {}
     for name in size.explainers:
-        found |= base.controlled(f"network({name})", name, name="membership_network", **size.attack)
-    for name in size.explainers:
-        found |= base.controlled(f"variance({name})", name, name="map_statistic", statistic="variance")
+        found |= _attacked(name, size)
     held = "prediction", "label"
     found |= base.controlled("confidence", *held, name="confidence")
     found |= base.controlled("gap", *held, name="gap")
     return found
+
+
+def _attacked(name: str, size: Size) -> dict[str, ConfigDict]:
+    """DeepLeak's attack and Shokri's on one explanation, with controls."""
+    network = base.controlled(f"network({name})", name, name="membership_network", **size.attack)
+    return network | base.controlled(f"variance({name})", name, name="map_statistic", statistic="variance")
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
@@ -264,7 +268,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     regular = target["train"] | dict(weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2))
     units = [
         dict(unit="audit"),
-        dict(unit="overfitted") | _trained(config, plain),
+        dict(unit="overfitted") | _trained(config, plain) | _of_probability(size, config),
         dict(unit="likelihood") | _likelihood(size, config),
         dict(unit="trajectory") | _trajectory(config),
     ]
@@ -280,6 +284,18 @@ def _trained(config: ConfigDict, recipe: dict) -> dict:
     parts = dict(target=config.target.to_dict()) | config.shadows.to_dict()
     changed = {name: part | dict(train=recipe) if part["train"] else part for name, part in parts.items()}
     return dict(target=changed.pop("target"), shadows=changed)
+
+
+def _of_probability(size: Size, config: ConfigDict) -> dict:
+    """Also explanations of the probability, which saturates on what was learned by heart (Shokri 2021)."""
+    explanations, arms = config.explanations.to_dict(), config.arms.to_dict()
+    for of in ("saliency", "input_x_gradient"):
+        if of not in explanations:
+            continue
+        name = f"probability({of})"
+        explanations[name] = explanations[of] | dict(of="probability")
+        arms |= ConfigDict(_attacked(name, size)).to_dict()
+    return dict(explanations=explanations, arms=arms)
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:

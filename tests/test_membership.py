@@ -129,8 +129,11 @@ def _off_segment(image, one, other):
     [
         (lambda c: c.target.train.update(dict(validation=0.1)), "set validation to 0"),
         (lambda c: c.arms["variance(gradient)"].train_view.update(dict(roles=("target_train",))), "which are reported"),
-        (lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))), "reads an explanation"),
-        (lambda c: c.arms["variance(gradient)"].test_view.update(dict(prediction="shadow")), "name the same"),
+        (lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))), "differs in inputs"),
+        (
+            lambda c: c.arms["variance(gradient)"].test_view.update(dict(prediction="shadow")),
+            "tested on another classifier",
+        ),
         (lambda c: public(c, role="attack_test"), "'attack_test' has images of attack_test"),
         (lambda c: public(c, role="target_train"), r"has images of target_train\+attack_test"),
         (lambda c: public(c, role="elsewhere"), "unknown role 'elsewhere'"),

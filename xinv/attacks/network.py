@@ -86,7 +86,7 @@ def membership_network(
         checks.releases(observation, several=True)
         data = _evidence(inputs, observation, label, image)
         classes = _classes(observation, data)
-        member = _members(truth)
+        member = _members(truth, len(observation.prediction))
         variables = start(network, classes, numbers, key, data)
 
         # A key of its own, as `start` has used this one for the parameters
@@ -289,10 +289,10 @@ def _classes(observation: Observation, data: Batch) -> int:
     return classes
 
 
-def _members(truth: Array) -> np.ndarray:
+def _members(truth: Array, count: int) -> np.ndarray:
     """Returns who is a member, float32 [N]; InputError unless there are members and others."""
-    member = np.asarray(truth)
-    if member.ndim != 1 or set(np.unique(member).tolist()) != {0, 1}:
+    member = checks.members(truth, (count,))
+    if member.all() or not member.any():
         raise InputError("truth must be 0 for some examples and 1, a member, for others")
     return member.astype(np.float32)
 

@@ -74,10 +74,6 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
                 "leave it empty"
             )
         goal.check(service, arm.settings[view], arm.view(view).members)
-    if goal is MEMBERSHIP:
-        require_members(arm)
-    if arm.settings["control_of"]:
-        require_control(arm)
 
     # Nothing that it is fitted to is reported
     reported, seed = arm.evaluated, service.config["seed"]
@@ -85,6 +81,10 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         raise InputError(
             f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}"
         )
+    if goal is MEMBERSHIP:
+        require_members(arm)
+    if arm.settings["control_of"]:
+        require_control(arm)
     for name in arm.explanations:
         require_reference(service, name, reported)
     for view in (TRAIN_VIEW, TEST_VIEW):
