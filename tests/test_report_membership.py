@@ -320,9 +320,9 @@ def test_leak_at_low_rates(tmp_path):
     for row in rows_of(unit):
         if row["metric"] == "auc" or row["metric"].startswith("tpr_at_"):
             row["p"] = 0.5
-        if (row["arm"], row["metric"]) == ("saliency", "tpr_at_0.05"):
+        if (row["arm"], row["metric"]) == ("saliency", "tpr_at_0.01"):
             row["p"] = 1e-6
-        if row["metric"] == "resolved_at_0.05":
+        if row["metric"] == "resolved_at_0.01":
             row["value"] = 1.0
         rows.append(row)
     rewrite(unit, rows)
