@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
+from scipy.stats import kurtosis
 from sklearn.datasets import load_digits
 from test_audit import environment, wait_for
 
 from xinv import audit, data, store
+from xinv.audit import leaks
 from xinv.report import folder
 from xinv.report.league import league
 from xinv.types import InputError
@@ -249,3 +251,11 @@ def test_killed_and_resumed(tmp_path):
     subprocess.run(command("killed"), check=True, **given)
     for name in ("rows.jsonl", "members.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30, 0.0])
+def test_kurtosis(scale):
+    """SciPy's, at any scale; 3 for a map without contrast."""
+    values = np.random.default_rng(0).laplace(size=(6, 6, 1)).astype(np.float32)
+    expected = 3 if scale == 0 else kurtosis(values, axis=None, fisher=False)
+    assert float(leaks._kurtosis(np.float32(scale) * values)) == pytest.approx(expected, rel=1e-4)

@@ -129,11 +129,14 @@ def _sensitivity(
 
 
 def _kurtosis(values: jax.Array) -> jax.Array:
+    """Weight of the tails, 3 for a normal distribution and for values that are all alike."""
+    # Scaled first: fourth powers of tiny values are 0, and their ratio is no number
     centred = values - values.mean()
+    largest = jnp.abs(centred).max()
+    centred = centred / jnp.where(largest == 0, 1, largest)
     variance = jnp.square(centred).mean()
-    return jnp.where(
-        variance == 0, 3, (centred**4).mean() / jnp.where(variance == 0, 1, variance) ** 2
-    )
+    ratio = (centred**4).mean() / jnp.where(variance == 0, 1, variance) ** 2
+    return jnp.where(variance == 0, 3, ratio)
 
 
 def _each(values: jax.Array) -> jax.Array:
