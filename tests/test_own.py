@@ -310,9 +310,14 @@ PAGE = (ROOT / "configs" / "own.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("script", "size"), [("my_model.py", "function"), pytest.param("my_release.py", "recorded", marks=TORCH)]
+    ("script", "size", "workdir"),
+    [
+        ("my_model.py", "function", "function"),
+        ("my_model.py", "membership", "who"),
+        pytest.param("my_release.py", "recorded", "recorded", marks=TORCH),
+    ],
 )
-def test_walkthrough(tmp_path, script, size):
+def test_walkthrough(tmp_path, script, size, workdir):
     """The page's script and its command run as they stand there, at a small size."""
     (code,) = re.findall(rf"```python {script}\n(.*?)```", PAGE, re.DOTALL)
     (command,) = re.findall(rf"python (launch/run.py --config=configs/own.py:{size} .*)", PAGE)
@@ -320,7 +325,9 @@ def test_walkthrough(tmp_path, script, size):
     (tmp_path / "launch").symlink_to(ROOT / "launch")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     small = "--config.seeds=1 --config.evaluation.train.epochs=1 --config.attack.train.epochs=1"
-    for line in (script, f"{command} {small} --config.attack.width=0.015625"):
+    if size != "membership":
+        small += " --config.attack.width=0.015625"
+    for line in (script, f"{command} {small}"):
         result = subprocess.run([sys.executable, *line.split()], cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
-    assert (tmp_path / "runs" / size / "report.html").exists()
+    assert (tmp_path / "runs" / workdir / "report.html").exists()
