@@ -68,6 +68,7 @@ def describe(arm: Arm) -> dict[str, Any]:
 
 def _undefended(arm: Arm) -> dict[str, Any]:
     """An arm's section without defences and numbers of releases; so are the arms that it reads."""
+    # Defences and numbers of releases make no other attack
     alike = dict.fromkeys(("defences", "queries", "releases"))
     views = {view: {**arm.settings[view], **alike} for view in (TRAIN_VIEW, TEST_VIEW)}
     read = [_undefended(other) for other in arm.others]
@@ -88,6 +89,7 @@ def _baseline(service: Service) -> str | None:
         kinds = {store.digest(_undefended(arm)) for arm in scored}
         return undefended[0].name if undefended and len(kinds) == 1 else None
 
+    # Alike but for the explanation, so that what it adds can be told
     views = explained[0].settings[TRAIN_VIEW], explained[0].settings[TEST_VIEW]
     for arm in undefended:
         same = (arm.settings[TRAIN_VIEW], arm.settings[TEST_VIEW]) == views

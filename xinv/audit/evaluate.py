@@ -37,6 +37,7 @@ def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
 
     A shadow model of a random half of the audited images is judged on those that it did not see.
     """
+    # Unseen images alone
     truth, guess = service.answers(part, seed)
     trained = service.classifiers.settings(part)["roles"]
     if trained:

@@ -13,11 +13,16 @@ from xinv.metrics import classification
 
 def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
     """Returns reported images with releases, reconstructions, SSIM, and confusion matrices."""
-    count, label = service.config["report"]["examples"], service.config["evaluation"]["label"]
+    # Evenly spaced, so that nothing is selected
+    label = service.config["evaluation"]["label"]
     reported = service.roles.labelled([REPORTED], seed)
     total = len(reported.images)
-    shown = np.linspace(0, total - 1, min(count, total)).astype(int)
-    found = {"images": reported.images[shown], "labels": reported.labels[label][shown]}
+    count = min(service.config["report"]["examples"], total)
+    shown = np.linspace(0, total - 1, count).astype(int)
+    found = {
+        "images": reported.images[shown],
+        "labels": reported.labels[label][shown],
+    }
 
     # What the service releases without a defence
     for name in service.config["explanations"]:

@@ -28,6 +28,7 @@ def held(arm: "Arm", roles: Sequence[str], seed: int) -> dict[str, Any]:
     if "known" in needs:
         part = arm.settings["known"]
         found["known"] = Known(classifiers.model(part), classifiers.variables(part, seed))
+    # Of one role after the other, in the order of their observations
     if "label" in needs:
         name = label(arm)
         labels = [service.roles.labelled([role], seed).labels[name] for role in roles]
@@ -57,6 +58,7 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
                 "known is empty, name a classifier"
             )
         found["known"] = arm.service.classifiers.abstract(known, images)
+    # The inputs of an arm say what its attacker has, no more and no less
     for name in HELD:
         _require_listed(arm, attack, name)
     _require_read(arm, attack)

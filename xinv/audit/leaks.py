@@ -33,7 +33,9 @@ def scores(service: Service) -> dict[str, np.ndarray]:
     found = {}
     for seed in service.classifiers.seeds:
         for arm in membership_arms(service):
-            part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
+            # Whose training set it is about, and the images that are reported
+            part = arm.view(TEST_VIEW).members[0]
+            role = arm.evaluated
             name = f"{seed}/{arm.name}"
             found[f"{name}/score"] = np.asarray(arm.guessed(seed).array("guess"))
             member = MEMBERSHIP.secret(service, part, [role], seed)
@@ -44,13 +46,20 @@ def scores(service: Service) -> dict[str, np.ndarray]:
 
 def overfitting(service: Service, part: str, seed: int) -> tuple[dict[str, Value], int]:
     """Returns the accuracy on a training set, how much lower it is elsewhere, and the examples."""
-    audited = [arm for arm in membership_arms(service) if arm.view(TEST_VIEW).members == (part,)]
+    # The classifiers that an attack asks about, and on what
+    audited = []
+    for arm in membership_arms(service):
+        if arm.view(TEST_VIEW).members == (part,):
+            audited.append(arm)
     if not audited:
         return {}, 0
     role, label = audited[0].evaluated, service.classifiers.settings(part)["label"]
     prediction, _ = service.prediction(part, role, seed)
     truth = service.roles.labelled([role], seed).labels[label]
-    right = np.argmax(prediction, axis=-1) == truth
+
+    # Members and others are of one role, so that their accuracies compare
+    answers = np.argmax(prediction, axis=-1)
+    right = answers == truth
     member = MEMBERSHIP.secret(service, part, [role], seed).astype(bool)
     trained = float(right[member].mean())
     gap = trained - float(right[~member].mean())
@@ -85,7 +94,9 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
             found["max_sensitivity"] = _sensitivity(service, name, part, role, maps, seed)
         return found
 
-    stage = service.stages.computed("causes", f"{name} of {part}, seed {seed}", spec, compute)
+    # Kept per image, since the same statistics serve members and others
+    label = f"{name} of {part}, seed {seed}"
+    stage = service.stages.computed("causes", label, spec, compute)
     member = MEMBERSHIP.secret(service, part, [role], seed).astype(bool)
     found = {}
     for statistic in _SHAPE:

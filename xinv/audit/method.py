@@ -38,6 +38,7 @@ class Method(NamedTuple):
     @property
     def offered(self) -> dict[str, Any]:
         """The parameters to pass if the method has them."""
+        # Another method need not have the parameters of the section's
         if "name" not in self.own:
             return {}
         taken = ("name", *self.own)
@@ -65,6 +66,7 @@ class Method(NamedTuple):
 
     def build(self) -> Attack:
         """Returns the attack. Arms differ in inputs and method, never in how they are trained."""
+        # One recipe for all arms, whatever they state
         recipe = train.Recipe.stated(self.common["train"])
         given = {"inputs": self.kinds, "recipe": recipe}
         return attacks.build(**self.stated, given=self.offered | given)

@@ -32,6 +32,7 @@ def rows(
       Rows with the fields of `describe` and value, low, high (None without an interval), p and
         examples.
     """
+    # Rows of all stages have the same fields
     described = NO_ARM
     if arm is not None:
         described = describe(arm)

@@ -25,6 +25,7 @@ def require_views(arm: Arm) -> None:
         _require_counts(f"{view} of {what}", arm.settings[view])
         _require_one_service(f"{view} of {what}", arm.settings[view])
 
+    # An input that stands twice would be stacked twice
     inputs = list(arm.settings["inputs"])
     twice = [name for name in inputs if inputs.count(name) > 1]
     if twice:
@@ -46,6 +47,7 @@ def require_views(arm: Arm) -> None:
             "and reads no other arm"
         )
 
+    # Controls are of attacks, not of each other
     real = arm.settings["control_of"]
     if real and real not in arm.service.config["arms"]:
         raise InputError(f"{what} is control_of {real!r}, which is no arm")

@@ -11,8 +11,10 @@ from xinv.types import InputError
 
 def require_members(arm: Arm) -> None:
     """Raises InputError unless an attack can learn members from others, as its target has them."""
+    # Confidences in the true class need one kind of class
     classifiers = arm.service.classifiers
-    attacked, shadows = arm.view(TEST_VIEW).members[0], arm.view(TRAIN_VIEW).members
+    attacked = arm.view(TEST_VIEW).members[0]
+    shadows = arm.view(TRAIN_VIEW).members
     label = classifiers.settings(attacked)["label"]
     for part in shadows:
         if classifiers.settings(part)["label"] != label:
@@ -20,6 +22,7 @@ def require_members(arm: Arm) -> None:
                 f"arm {arm.name!r} learns on {part!r}, a classifier of another label than "
                 f"{attacked!r}: name one of {label!r}"
             )
+    # Many shadow models differ in each image, one shadow in its images
     if arm.view(TRAIN_VIEW).several:
         _require_shadows(arm)
         _require_both(arm, [arm.evaluated], axis=1)
@@ -36,6 +39,7 @@ def _require_shadows(arm: Arm) -> None:
         raise InputError(f"{what}: name different shadow models, and leave members empty")
     if tested in named or attacked in named:
         raise InputError(f"{what}, and is tested on {tested!r}: leave it out of the shadow models")
+    # Observations of all of them are one array
     networks = [classifiers.settings(part).get("model") for part in named]
     if any(network != networks[0] for network in networks):
         raise InputError(f"{what}, which are different networks: name shadow models of one")
@@ -61,6 +65,7 @@ def require_control(arm: Arm) -> None:
     service = arm.service
     real = Arm(service, arm.settings["control_of"])
     what = f"arm {arm.name!r} is control_of {real.name!r}"
+    # What a control finds must not come from another attack
     alike = ("inputs", "attack", "known")
     different = [name for name in alike if arm.settings[name] != real.settings[name]]
     if different or not arm.settings["scored"] or arm.goal is not real.goal:
@@ -74,6 +79,7 @@ def require_control(arm: Arm) -> None:
             f"{what}: let it be tested on another classifier, "
             f"with {attacked[0]!r} as test_view.members"
         )
+    # Nor from a classifier that has seen the images; an untrained one has seen none
     settings, seed = service.classifiers.settings(tested), service.config["seed"]
     untrained = "train" in settings and not settings["train"]
     if not untrained and service.roles.shared(settings["roles"], [real.evaluated], seed):

@@ -41,6 +41,7 @@ class View(NamedTuple):
     @property
     def members(self) -> tuple[str, ...]:
         """The classifiers of whose training sets membership is asked, one per shadow model."""
+        # A control keeps the truth of its attack
         named = self.settings["members"]
         if named:
             return (named,)

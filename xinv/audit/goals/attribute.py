@@ -32,6 +32,7 @@ def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.
 
 def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, float]:
     del part
+    # Every attribute is judged on the same reconstructions
     found = {}
     for name in service.config["attributes"]:
         truth = _secret(service, name, [REPORTED], seed)
