@@ -14,7 +14,7 @@ from scipy.stats import kurtosis
 from sklearn.datasets import load_digits
 from test_audit import environment, wait_for
 
-from xinv import audit, data, store
+from xinv import audit, data, metrics, store
 from xinv.audit import leaks
 from xinv.report import folder
 from xinv.report.league import league
@@ -82,6 +82,10 @@ def test_models_trained_once(audited, capsys, tmp_path):
     kept = np.load(tmp_path / "audit" / "members.npz")
     assert len(kept[f"0/{NAME}/score"]) == found[NAME]["examples"] == len(kept[f"0/{NAME}/index"])
     assert kept[f"0/{NAME}/member"].sum() == 180
+    # Permuted membership is at chance
+    random, score = np.random.default_rng(0), kept[f"0/{NAME}/score"]
+    permuted = [random.permutation(kept[f"0/{NAME}/member"]) for _ in range(20)]
+    assert sum(metrics.membership.auc()(member, score)["auc"].p < 0.05 for member in permuted) <= 4
     causes = {row["metric"] for row in rows if row["stage"] == "cause"}
     assert {"gini_members", "gini_others", "kurtosis_members", "l2_others", "max_sensitivity"} <= causes
 
