@@ -178,7 +178,7 @@ def _fit(attack: Attack) -> Any:
     maps = rng.normal(size=(*lead, SIDE, SIDE, CHANNELS)).astype(np.float32)
     member = np.arange(np.prod(lead)).reshape(lead) % 2
     if attack.summary:
-        statistics = jnp.vectorize(attack.summary, signature="(h,w,c)->(t)")(maps)
+        statistics = jnp.vectorize(attacks.signals.signals(attack.summary), signature="(h,w,c)->(t)")(maps)
         maps = np.asarray(statistics)[..., None, None, :]
     holdings = {
         "label": rng.integers(0, CLASSES, CANDIDATES).astype(np.int32),
