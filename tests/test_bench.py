@@ -62,7 +62,7 @@ def test_membership_rates(monkeypatch, capsys):
         r"2 restarts, cnn .*ratio (\S+)",
         r"saliency +maps/s +(\S+)",
         r"protodash +maps/s +(\S+)",
-        r"variance_threshold +fits/s +(\S+)",
+        r"map_statistic +fits/s +(\S+)",
         r"membership_network +fits/s +(\S+)",
     ]
     for row in rows:
