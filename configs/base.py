@@ -83,14 +83,18 @@ def membership(*inputs: str, shadow: str = "shadow", train_view: dict | None = N
     return arm(*inputs, train_view=trained, **changes)
 
 
+def view_of(model: str, members: str = "") -> dict[str, str]:
+    """A view of another classifier; `members` names the one whose training set is asked for, "" for that itself."""
+    return dict(prediction=model, explanation=model, members=members)
+
+
 def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigDict]:
     """A membership attack with its two controls, in which all is alike but the models.
 
     `untrained`: the attack learns on an untrained model and is tested on another one. What it finds is in the images.
     `stranger`: the very attack, tested on a model that was trained on none of the images.
     """
-    untrained = dict(prediction="untrained", explanation="untrained", members="target")
-    stranger = dict(prediction="stranger", explanation="stranger", members="target")
+    untrained, stranger = view_of("untrained", "target"), view_of("stranger", "target")
     learned = dict(members="shadow")
     return {
         called: membership(*inputs, **attack),

@@ -109,12 +109,27 @@ def _sizes() -> dict[str, Size]:
     mobilenet = dict(name="mobilenet_v2", dtype="float32", width=1.0, stem="small")
     resnet = dict(name="resnet", dtype="float32", depth=18, width=1.0, stem="small")
     sgd = dict(optimizer="sgd", learning_rate=0.1, b1=0.9, weight_decay=1e-4, schedule="cosine")
-    paper = _recipe(batch_size=128, epochs=100, augment=("crop", "flip"), **sgd)
-    signs = _recipe(batch_size=128, epochs=100, augment=("crop",), **sgd)
-    local = dict(batch_size=50, epochs=30, learning_rate=1e-3)
-    everything = tuple(EXPLAINERS)
+    signs = _recipe(batch_size=128, epochs=100, augment=("crop",), **sgd)  # a flipped sign is another one
+    short = dict(batch_size=50, epochs=30, learning_rate=1e-3)
     network = dict(trunk="cnn", width=0.25, restarts=5)
-    published = dict(trunk="mobilenet_v2", width=1.0, restarts=5)
+    paper = Size(
+        data=_paper("cifar10"),
+        label="label",
+        model=mobilenet,
+        train=_recipe(batch_size=128, epochs=100, augment=("crop", "flip"), **sgd),
+        halves=16,
+        published="cifar10",
+        attack=dict(trunk="mobilenet_v2", width=1.0, restarts=5),
+        epochs=15,
+        explainers=tuple(EXPLAINERS),
+    )
+    local = paper._replace(
+        data=datasets.cifar10_subset(SHARES),
+        model=cnn | dict(width=0.25),
+        train=_recipe(**short, augment=("crop", "flip")),
+        halves=8,
+        attack=network,
+    )
     return {
         "quick": Size(
             data=_digits(),
@@ -128,60 +143,17 @@ def _sizes() -> dict[str, Size]:
             explainers=QUICK,
             seeds=1,
         ),
-        "runlocal-cifar10": Size(
-            data=datasets.cifar10_subset(SHARES),
-            label="label",
-            model=cnn | dict(width=0.25),
-            train=_recipe(**local, augment=("crop", "flip")),
-            halves=8,
-            published="cifar10",
-            attack=network,
-            epochs=15,
-            explainers=everything,
-        ),
-        "runlocal-gtsrb": Size(
+        "runlocal-cifar10": local,
+        "runlocal-gtsrb": local._replace(
             data=_signs("gtsrb32/gtsrb32_train_every3rd.npz"),
             label="sign",
-            model=cnn | dict(width=0.25),
-            train=_recipe(**local, augment=("crop",)),
-            halves=8,
+            train=_recipe(**short, augment=("crop",)),
             published="gtsrb",
-            attack=network,
-            epochs=15,
-            explainers=everything,
         ),
-        "cifar10": Size(
-            data=_paper("cifar10"),
-            label="label",
-            model=mobilenet,
-            train=paper,
-            halves=16,
-            published="cifar10",
-            attack=published,
-            epochs=15,
-            explainers=everything,
-        ),
-        "cifar100": Size(
-            data=_paper("cifar100"),
-            label="label",
-            model=mobilenet,
-            train=paper,
-            halves=16,
-            published="cifar100",
-            attack=published,
-            epochs=15,
-            explainers=everything,
-        ),
-        "gtsrb": Size(
-            data=_signs("gtsrb/gtsrb_train.npz"),
-            label="sign",
-            model=resnet,
-            train=signs,
-            halves=16,
-            published="gtsrb",
-            attack=published,
-            epochs=15,
-            explainers=everything,
+        "cifar10": paper,
+        "cifar100": paper._replace(data=_paper("cifar100"), published="cifar100"),
+        "gtsrb": paper._replace(
+            data=_signs("gtsrb/gtsrb_train.npz"), label="sign", model=resnet, train=signs, published="gtsrb"
         ),
     }
 
@@ -315,7 +287,7 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
 
 def _paired(called: str, *inputs: str, shadows: dict, **attack: object) -> dict[str, ConfigDict]:
     """An attack that learns from many shadow models, and its control: the same on a stranger."""
-    stranger = dict(prediction="stranger", explanation="stranger", members="target")
+    stranger = base.view_of("stranger", "target")
     control = base.arm(*inputs, train_view=shadows, test_view=stranger, control_of=called, **attack)
     return {called: base.arm(*inputs, train_view=shadows, **attack), f"{called} stranger": control}
 

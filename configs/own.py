@@ -56,13 +56,12 @@ def _membership() -> ConfigDict:
     )
     trained = dict(batch_size=64, epochs=15, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2)
     config.attack.train.update(trained)
-    view, stranger = dict(prediction="model", explanation="model"), dict(prediction="stranger", explanation="stranger")
     arms = {}
     for name in EXPLAINERS:
         attack = dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
-        arms[name] = base.membership(name, test_view=view, **attack)
+        arms[name] = base.membership(name, test_view=base.view_of("model"), **attack)
         arms[f"{name} stranger"] = base.membership(
-            name, test_view=stranger | dict(members="model"), control_of=name, **attack
+            name, test_view=base.view_of("stranger", "model"), control_of=name, **attack
         )
     config.arms = ConfigDict(arms)
     return base.unshared(config)

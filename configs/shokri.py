@@ -4,7 +4,7 @@
 
 Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts to it. A threshold
 on their variance is learned on a shadow model, whose training set the attacker knows, and tried on the target's. The
-control attacks the same network before any training: there members cannot be told, and its AUC must be near 0.5. Images
+control attacks the same network before any training: it knows no members, and its AUC must be near 0.5. Images
 of members and others are dealt at random from one data set.
 """
 
@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     target = config.target.to_dict()
     config.shadows = ConfigDict(dict(shadow=target | dict(roles=("shadow_train",)), untrained=target | dict(train={})))
     shadow = dict(prediction="shadow", explanation="shadow", roles=("shadow_train+shadow_test",))
-    control = dict(prediction="untrained", explanation="untrained", members="target")
+    control = base.view_of("untrained", "target")
     config.arms = ConfigDict({})
     for name in EXPLANATIONS:
         attack = dict(train_view=shadow, name="map_statistic", statistic="variance")

@@ -155,13 +155,10 @@ def test_scores_are_calibrated():
     assert balanced(0) > max(map(balanced, np.unique(scores))) - 0.06
 
 
-def test_threshold_by_hand():
-    """Halfway between two scores, and the nearest to 0 of equal ones."""
-    member = np.array([0, 0, 1, 1])
-    assert network.best_threshold(np.float32([1, 2, 4, 5]), member) == 3
-    assert network.best_threshold(np.float32([1, 1, 1, 1]), member) == 0
-    assert network.best_threshold(np.float32([-2, 1, 3, 9]), np.array([0, 1, 0, 1])) == -0.5
-    assert network.best_threshold(np.float32([1, 2]), np.array([1, 1])) == 0
+def test_threshold_of_one_kind():
+    """A held-out part of members alone leaves the threshold at 0; else `calibration` learns it."""
+    assert network._threshold(np.array([True, True]), np.float32([1, 2])) == 0
+    assert network._threshold(np.array([False, False, True, True]), np.float32([1, 2, 4, 5])) == 3
 
 
 def test_maps_are_streamed(monkeypatch):

@@ -52,7 +52,7 @@ def test_membership_rates(monkeypatch, capsys):
         EXPLAINED=2,
         REFERENCES=8,
         CANDIDATES=128,
-        SHADOWS=2,
+        SHADOWS=4,
     ).items():
         monkeypatch.setattr(bench_membership, name, value)
     bench_membership.run(4, 1, 1)

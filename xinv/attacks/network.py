@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from xinv import models, parallel, train
-from xinv.attacks import checks
+from xinv.attacks import calibration, checks
 from xinv.attacks.inverter import draw_release, first_release, run, select
 from xinv.images import as_float
 from xinv.numbers import require_count
@@ -100,7 +100,7 @@ def membership_network(
         if len(fitted.held_out):
             rows = {name: Rows(leaf, fitted.held_out) for name, leaf in data.items()}
             logits = _logits(network, classes, fitted.variables, rows, recipe.batch_size)
-            threshold = best_threshold(logits, member[fitted.held_out])
+            threshold = _threshold(member[fitted.held_out].astype(bool), logits)
         return {
             "variables": fitted.variables,
             "threshold": threshold,
@@ -180,27 +180,11 @@ def objective(network: Model, classes: int, numbers: tuple[int, ...]) -> train.L
     return loss
 
 
-def best_threshold(scores: np.ndarray, member: np.ndarray) -> np.float32:
-    """Returns the threshold with the best balanced accuracy, of equal ones that nearest to 0.
-
-    Args:
-      scores: float [N]; what exceeds the threshold is a member.
-      member: 0 or 1 [N].
-
-    Returns:
-      A threshold halfway between two scores; 0 if all are members, or none is.
-    """
-    member = np.asarray(member).astype(bool)
+def _threshold(member: np.ndarray, logits: np.ndarray) -> np.float32:
+    """Returns the calibrated threshold of held-out examples; 0 if they are all of one kind."""
     if member.all() or not member.any():
         return np.float32(0)
-    values = np.unique(np.float64(scores))
-    candidates = np.concatenate([[values[0] - 1], (values[1:] + values[:-1]) / 2, [values[-1] + 1]])
-    found, spared = np.sort(scores[member]), np.sort(scores[~member])
-    true_rate = 1 - np.searchsorted(found, candidates, "right") / len(found)
-    false_rate = 1 - np.searchsorted(spared, candidates, "right") / len(spared)
-    gain = true_rate - false_rate
-    best = candidates[np.isclose(gain, gain.max(), rtol=0, atol=1e-12)]
-    return np.float32(best[np.abs(best).argmin()])
+    return np.float32(calibration.threshold(member, logits))
 
 
 @functools.cache

@@ -32,6 +32,8 @@ def rows(
       Rows with the fields of `describe` and value, low, high (None without an interval), p and
         examples.
     """
+    if not values:
+        return []
     # Rows of all stages have the same fields
     described = NO_ARM
     if arm is not None:
