@@ -74,6 +74,8 @@ class Size(NamedTuple):
       attack: parameters of the attack's network.
       epochs: of the attack.
       explainers: parameters by name.
+      trials: of the search for a release.
+      searching: restarts of the attack's network while searching.
       seeds: number of seeds.
     """
 
@@ -86,6 +88,8 @@ class Size(NamedTuple):
     attack: dict
     epochs: int
     explainers: dict[str, dict]
+    trials: int = 20
+    searching: int = 2
     seeds: int = 3
 
 
@@ -148,6 +152,8 @@ def _sizes() -> dict[str, Size]:
             attack=network | dict(width=0.125, restarts=2),
             epochs=8,
             explainers=QUICK,
+            trials=4,
+            searching=1,
             seeds=1,
         ),
         "runlocal-cifar10": local,
@@ -207,6 +213,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     config.arms = ConfigDict(arms(size))
+    config.harden = ConfigDict(harden(size))
     if size.published:
         rows = deepleak_published.published(size.published)
         config.report.published = tuple(row for row in rows if row["arm"] in config.arms)
@@ -222,6 +229,33 @@ def arms(size: Size) -> dict[str, ConfigDict]:
     found |= base.controlled("confidence", *held, name="confidence")
     found |= base.controlled("gap", *held, name="gap")
     return found
+
+
+def harden(size: Size) -> dict:
+    """The search of launch/harden.py (Section IV-B): 20 trials for each explainer, the least leak within the floors."""
+    searching = dict(name="membership_network", **size.attack | dict(restarts=size.searching))
+    decoder = dict(name="decoder", encoder="flatten_unet", network="decoder", loss="mse", rescale="none", width=0.125)
+    parts = {part: f"{part}_members+{part}_others" for part in PARTS}
+    return dict(
+        explanations=tuple(size.explainers),
+        trials=size.trials,
+        startup=10,  # random ones
+        generation=5,
+        transforms=("rescale", "clip", "mask", "noise"),  # without rescale: the paper's
+        transform_all=False,
+        search_attack=searching,
+        attack=dict(name="membership_network", **size.attack),
+        leak="auc",
+        utility="spearman",
+        floors=dict(spearman=0.5, insertion=0.9, deletion=0.9),
+        alpha=0.05,  # of the test that an explanation leaks
+        sample=256,  # images for insertion, deletion and max-sensitivity
+        queries=8,
+        roles=dict(shadow="shadow_train+shadow_test", **parts),
+        shadow="shadow",
+        controls=dict(untrained=("untrained_shadow", "untrained"), stranger=("shadow", "stranger")),
+        inversion=dict(attack=decoder, train=base.recipe(epochs=size.epochs, learning_rate=1e-3, batch_size=32)),
+    )
 
 
 def _attacked(name: str, size: Size) -> dict[str, ConfigDict]:
@@ -283,7 +317,12 @@ def _gradients(size: Size, config: ConfigDict) -> dict:
     arms = references(config)
     for name in explanations:
         arms |= _attacked(name, size)
-    return {"explanations": explanations, "arms": ConfigDict(arms).to_dict(), "report.published": ()}
+    return {
+        "explanations": explanations,
+        "arms": ConfigDict(arms).to_dict(),
+        "report.published": (),
+        "harden.explanations": tuple(explanations),
+    }
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
 
@@ -71,6 +71,39 @@ def config(flag: flags.FlagHolder) -> dict:
     if flag.value is None:
         raise InputError("--config is missing: name a file of configs/, for example --config=configs/digits.py")
     return flag.value.to_dict()
+
+
+def units(flag: flags.FlagHolder) -> list[dict]:
+    """The units of the sweep of a `DEFINE_config_file` flag, as overridden on the command line.
+
+    Raises:
+      InputError: the config has no sweep, or a unit does not fit it.
+    """
+    base = config(flag)
+    module, arg = config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
+    if not hasattr(module, "sweep"):
+        raise InputError(f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py")
+    return [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
+
+
+def unit(flag: flags.FlagHolder, name: str) -> dict:
+    """One unit of `units`, by its name."""
+    found = {config["unit"]: config for config in units(flag)}
+    if name not in found:
+        raise InputError(f"the sweep has no unit {name!r}: choose one of {', '.join(found)}")
+    return found[name]
+
+
+def _changed(base: dict, change: dict) -> dict:
+    config = ConfigDict(base).lock()
+    sections = {name: value for name, value in change.items() if isinstance(value, dict)}
+    try:
+        config.update_from_flattened_dict({name: value for name, value in change.items() if name not in sections})
+        for name, value in sections.items():
+            config[name] = ConfigDict(value)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
+    return config.to_dict()
 
 
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:

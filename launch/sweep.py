@@ -15,7 +15,7 @@ from pathlib import Path
 
 import cli
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from xinv.types import InputError
 
@@ -33,12 +33,8 @@ def run(argv: Sequence[str]) -> None:
 
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
-    base = cli.config(CONFIG)
-    module, arg = cli.config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
-    if not hasattr(module, "sweep"):
-        raise InputError(f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py")
-    configs = [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
-    _name_overruled(configs, base, config_flags.get_override_values(flags.FLAGS["config"]))
+    configs = cli.units(CONFIG)
+    _name_overruled(configs, cli.config(CONFIG), config_flags.get_override_values(flags.FLAGS["config"]))
     workdir = Path(WORKDIR.value)
     diverged = []
     with store.opened(workdir / "stages") as stages:
@@ -57,18 +53,6 @@ def run(argv: Sequence[str]) -> None:
     print(f"\nReport: {page.absolute()}")
     if diverged:
         raise InputError(f"{len(diverged)} of {len(configs)} units have no result: {'; '.join(diverged)}")
-
-
-def _changed(base: dict, change: dict) -> dict:
-    config = ConfigDict(base).lock()
-    sections = {name: value for name, value in change.items() if isinstance(value, dict)}
-    try:
-        config.update_from_flattened_dict({name: value for name, value in change.items() if name not in sections})
-        for name, value in sections.items():
-            config[name] = ConfigDict(value)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
-    return config.to_dict()
 
 
 def _name_overruled(configs: Sequence[dict], base: dict, overrides: Iterable[str]) -> None:

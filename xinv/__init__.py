@@ -10,6 +10,7 @@
 | `xinv.metrics` | how close a reconstruction comes, per image; intervals over seeds |
 | `xinv.train` | the one training loop |
 | `xinv.store` | results of stages, computed once under a hash of all that determines them |
+| `xinv.harden` | the search for a release that leaks less; release policies |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
 | `xinv.types` | the protocols that plug-ins follow, and `InputError` |
 """
@@ -18,7 +19,20 @@ import importlib
 from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = ["attacks", "audit", "data", "defences", "explain", "metrics", "models", "report", "store", "train", "types"]
+__all__ = [
+    "attacks",
+    "audit",
+    "data",
+    "defences",
+    "explain",
+    "harden",
+    "metrics",
+    "models",
+    "report",
+    "store",
+    "train",
+    "types",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

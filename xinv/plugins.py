@@ -29,7 +29,7 @@ def build(
     Raises:
       InputError: no factory has that name, or its parameters are others; the message lists what exists.
     """
-    factory = _factory(package, kind, name)
+    factory = find(package, kind, name)
     parameters = inspect.signature(factory).parameters
     given = {key: value for key, value in (given or {}).items() if key in parameters}
     allowed = [key for key in parameters if key not in given]
@@ -87,7 +87,7 @@ def _contents(value: Any) -> Any:
 
 def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
     """Whether the factory `name` of `package.FACTORIES` has that parameter. Raises InputError as `build` does."""
-    return parameter in inspect.signature(_factory(package, kind, name)).parameters
+    return parameter in inspect.signature(find(package, kind, name)).parameters
 
 
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -109,7 +109,8 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, **hyper, **inner}
 
 
-def _factory(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
+def find(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
+    """The factory `name` of `package.FACTORIES`. Raises InputError, listing what exists, for another name."""
     factories = _factories(package)
     if not isinstance(name, str) or name not in factories:
         raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(factories))}")

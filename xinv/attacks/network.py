@@ -154,8 +154,7 @@ def start(
     """
     first = parallel.take(parallel.host(data), np.zeros(1, np.int32))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(numbers))
-    initial = functools.partial(_initial, network, classes)
-    variables = jax.jit(jax.vmap(initial, (0, None)))(keys, first)
+    variables = _initialise(network, classes)(keys, first)
     return {**variables, "deviation": _deviation(data.get("explanation"))}
 
 
@@ -208,6 +207,12 @@ def _together(network: Model, classes: int, numbers: tuple[int, ...]) -> Any:
         return jax.lax.map(one, each) if jax.default_backend() == "cpu" else jax.vmap(one)(each)
 
     return together
+
+
+@functools.cache
+def _initialise(network: Model, classes: int) -> Any:
+    # Compiled once for all fits of a network
+    return jax.jit(jax.vmap(functools.partial(_initial, network, classes), (0, None)))
 
 
 def _initial(network: Model, classes: int, key: Key, data: Batch) -> Variables:

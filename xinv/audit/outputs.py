@@ -40,12 +40,18 @@ def explainer(settings: Config, reference: data.Images | None) -> Explainer:
     factory, given = dict(settings), {}
     scale = factory.pop("normalise")
     if "reference" in factory:
-        count = factory.pop("reference")
-        if isinstance(count, Mapping):
-            count = count["count"]
-        positions = np.linspace(0, len(reference) - 1, min(count, len(reference))).astype(int)
-        given["reference"] = reference[positions]
+        given["reference"] = referred(settings, reference)
+        factory.pop("reference")
     return explain.normalise(explain.build(given=given, **factory), scale)
+
+
+def referred(settings: Config, images: data.Images) -> np.ndarray:
+    """Returns the images that the explainer of a section refers to, evenly spread over `images`."""
+    count = settings["reference"]
+    if isinstance(count, Mapping):
+        count = count["count"]
+    positions = np.linspace(0, len(images) - 1, min(count, len(images))).astype(int)
+    return images[positions]
 
 
 def public_reference(settings: Config) -> Sequence[str]:

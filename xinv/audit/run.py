@@ -38,20 +38,27 @@ def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float 
     """
     with store.locked(workdir):
         started = time.monotonic()
-        sections(config)
+        service = prepared(config, Stages(stages, workdir, checkpoint_seconds))
+        return audited(service, workdir, started)
 
-        # Load the data
-        dataset = _load(config["data"])
-        auxiliary = None
-        if config["data"]["auxiliary"]:
-            auxiliary = _load(config["data"]["auxiliary"])
-        roles = Roles(dataset, auxiliary, config["data"], {})
 
-        # Load the target, if it is not trained here
-        target = _target(config, roles)
+def prepared(config: Config, stages: Stages) -> Service:
+    """Loads the data and the target of a config, and computes nothing.
 
-        kept = Stages(stages, workdir, checkpoint_seconds)
-        return audited(Service(Classifiers(config, roles, kept, target)), workdir, started)
+    Raises:
+      InputError: a section is missing, or the data or the target cannot be read.
+    """
+    sections(config)
+
+    # Load the data
+    dataset = _load(config["data"])
+    auxiliary = None
+    if config["data"]["auxiliary"]:
+        auxiliary = _load(config["data"]["auxiliary"])
+    roles = Roles(dataset, auxiliary, config["data"], {})
+
+    # Load the target, if it is not trained here
+    return Service(Classifiers(config, roles, stages, _target(config, roles)))
 
 
 def audited(service: Service, workdir: Path, started: float) -> Rows:

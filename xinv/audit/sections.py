@@ -28,6 +28,8 @@ SECTIONS = (
     "report",
 )
 """The sections that a config must have."""
+HARDEN = "harden"
+"""A section that a config may have besides: the search of launch/harden.py."""
 TARGETS = {"model": ("model", "train"), "function": ("function",), "recorded": ("recorded",)}
 """The settings of a target section beside label and roles, by the kind of target."""
 
@@ -40,7 +42,8 @@ def sections(config: Config) -> None:
     """
     # Names of sections and of their settings
     groups = (*RECONSTRUCTION.metrics, cost.UTILITY, *MEMBERSHIP.metrics)
-    require_keys("the config", config, SECTIONS)
+    known = (*SECTIONS, HARDEN) if HARDEN in config else SECTIONS
+    require_keys("the config", config, known)
     require_keys("metrics", config["metrics"], groups)
     require_keys("defender", config["defender"], ("role", "held_out"))
     require_keys("report", config["report"], ("examples", "published"))

@@ -9,7 +9,7 @@ by example. None of them touches the model, so its accuracy stays (`reverse_sigm
 | gnime | the map, by a generator trained against an inverter | two networks | any number |
 | pgd (OND) | the map, by gradient ascent on an inverter's error | one network | any number |
 | gaussian (RND) | the map, by noise of a stated distortion | one number | `withstands` |
-| clip, mask | the map's range, its small values | nothing | any number |
+| rescale, clip, mask, quantise | the map's size, its range, its small values, its digits | nothing | any number |
 | noise | the map, by noise of a stated deviation | nothing | 1/f, until a fraction f of its distortion is left |
 | truncate, round_to, reverse_sigmoid | the prediction | nothing | any number |
 """
@@ -24,10 +24,10 @@ from xinv.defences.gaussian import gaussian
 from xinv.defences.gnime import gnime
 from xinv.defences.pgd import pgd
 from xinv.defences.release import each, release, withstands
-from xinv.defences.transforms import clip, mask, noise, reverse_sigmoid, round_to, truncate
+from xinv.defences.transforms import clip, mask, noise, quantise, rescale, reverse_sigmoid, round_to, truncate
 from xinv.types import Defence
 
-FACTORIES = (clip, gaussian, gnime, mask, noise, pgd, reverse_sigmoid, round_to, truncate)
+FACTORIES = (clip, gaussian, gnime, mask, noise, pgd, quantise, rescale, reverse_sigmoid, round_to, truncate)
 __all__ = ["FACTORIES", "build", "chain", "each", "release", "withstands", *(factory.__name__ for factory in FACTORIES)]
 
 

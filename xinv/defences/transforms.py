@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from xinv import train
 from xinv.defences.maps import normal, require_maps, required
 from xinv.numbers import is_number, require, require_count, require_flag, require_not_negative, require_positive
+from xinv.space import Number, searched
 from xinv.types import Array, Defence, Key, Observation
 
 _TINY = 1e-9
@@ -86,6 +87,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
     return _fixed(change)
 
 
+@searched(low=Number(-5.0, -0.05, scaled=True), high=Number(0.05, 5.0, scaled=True))
 @functools.cache
 def clip(low: float, high: float) -> Defence:
     """Clips the explanation to [low, high], two finite numbers in the maps' units (DeepLeak, Algorithm 2, line 4)."""
@@ -95,6 +97,7 @@ def clip(low: float, high: float) -> Defence:
     return _of_maps(lambda maps, key: jnp.clip(maps, low, high))
 
 
+@searched(threshold=Number(0.01, 2.0, log=True, scaled=True))
 @functools.cache
 def mask(threshold: float, relative: bool = False) -> Defence:
     """Sets the explanation's values of a magnitude below the threshold to 0 (DeepLeak, Algorithm 2, line 5).
@@ -115,6 +118,7 @@ def mask(threshold: float, relative: bool = False) -> Defence:
     return _of_maps(change)
 
 
+@searched(stdev=Number(0.01, 3.0, log=True, scaled=True))
 @functools.cache
 def noise(stdev: float) -> Defence:
     """Adds Gaussian noise to the explanation, without clipping (DeepLeak, Algorithm 2, line 6).
@@ -126,6 +130,43 @@ def noise(stdev: float) -> Defence:
     """
     require_positive(stdev=stdev)
     return _of_maps(lambda maps, key: maps + stdev * normal(key, maps))
+
+
+@searched(strength=Number(0.0, 1.0), deviation=Number(1.0, 1.0, scaled=True))
+@functools.cache
+def rescale(deviation: float, strength: float = 1.0) -> Defence:
+    """Scales each map towards a standard deviation that all maps then share: M·(deviation / std(M))^strength.
+
+    A model that is sure of what it has learned by heart gives members smaller maps of the probability. The size of a
+    map is no part of its message, and the order of its values stays. Constant maps stay as they are.
+
+    Args:
+      deviation: about the map's mean, in the units of the maps.
+      strength: 0 leaves the map, 1 makes all deviations equal.
+    """
+    require_positive(deviation=deviation)
+    require(is_number(strength) and 0 <= strength <= 1, "strength", strength, "from 0 to 1")
+
+    def change(maps: jax.Array, key: Key) -> jax.Array:
+        # In units of the largest value, as the squares of tiny values are 0
+        largest = jnp.max(jnp.abs(maps), axis=(1, 2, 3), keepdims=True)
+        spread = jnp.std(maps / jnp.where(largest == 0, 1, largest), axis=(1, 2, 3), keepdims=True)
+        flat = spread < _TINY
+        size = jnp.where(flat, deviation, spread * largest)
+        return jnp.where(flat, maps, maps * (deviation / size) ** strength)
+
+    return _of_maps(change)
+
+
+@searched(step=Number(0.01, 1.0, log=True, scaled=True))
+@functools.cache
+def quantise(step: float) -> Defence:
+    """Rounds the explanation to multiples of `step`, in the units of the maps (DeepLeak's code, with a step of 1e-4).
+
+    Halves go to the even multiple.
+    """
+    require_positive(step=step)
+    return _of_maps(lambda maps, key: step * jnp.round(maps / step))
 
 
 def _of_maps(change: Callable[[Array, Key], jax.Array]) -> Defence:

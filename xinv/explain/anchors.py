@@ -19,6 +19,7 @@ from xinv.explain.perturbation.coalitions import Baseline
 from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
 from xinv.numbers import described, is_count, is_number
 from xinv.plugins import cached
+from xinv.space import Number, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SLACK = 0.05
@@ -49,6 +50,14 @@ class _Rules(NamedTuple):
     """Rounds in all."""
 
 
+@searched(
+    threshold=Number(0.5, 0.99),
+    tau=Number(0.05, 0.3),
+    delta=Number(0.01, 0.3),
+    p_sample=Number(0.2, 0.8),
+    segments=Number(5, 15, whole=True),
+    compactness=Number(1.0, 20.0, log=True),
+)
 @cached
 def anchors(
     threshold: float = 0.95,

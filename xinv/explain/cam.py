@@ -16,6 +16,7 @@ from xinv.explain.engine.graph import one
 from xinv.explain.guided import guided_backprop
 from xinv.numbers import described, is_count, is_one_of, require, require_flag
 from xinv.plugins import cached
+from xinv.space import Choice, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LINEAR, CUBIC = ("linear", "bilinear", "trilinear"), ("cubic", "bicubic", "tricubic")
@@ -26,6 +27,7 @@ Rest = Callable[[jax.Array], jax.Array]
 """The model from the tensor on: [1,h,w,c] -> logits [K]."""
 
 
+@searched(of=Choice(SIDES), upsample=Choice((None, "nearest", "area", "bilinear", "bicubic")))
 @cached
 def gradcam(
     layer: str | int | None = None,
@@ -56,6 +58,7 @@ def gradcam(
     return _map(cams, layer, of, upsample, relu, tokens)
 
 
+@searched(of=Choice(SIDES), upsample=Choice((None, "nearest", "area", "bilinear", "bicubic")))
 @cached
 def gradcam_plus_plus(
     layer: str | int | None = None,
@@ -121,6 +124,7 @@ def constituent_cams(
     return _map(cams, layer, of, upsample, relu, tokens)
 
 
+@searched(of=Choice(SIDES), upsample=Choice(("nearest", "area", "bilinear", "bicubic")))
 @cached
 def guided_gradcam(
     layer: str | int | None = None, of: str = "output", upsample: str = "bilinear", tokens: Tokens | None = None

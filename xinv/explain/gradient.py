@@ -11,6 +11,7 @@ from xinv.explain.engine import memory
 from xinv.explain.engine.graph import one
 from xinv.numbers import described, is_one_of, require_count, require_flag
 from xinv.plugins import cached
+from xinv.space import Choice, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SCORES = {
@@ -80,6 +81,7 @@ METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "
 """Quadratures of the integral from the baseline to the image, numbered as in captum."""
 
 
+@searched(method=Choice(METHODS), multiply_by_inputs=Choice((True, False)))
 @cached
 def integrated_gradients(
     steps: int = 50,

@@ -11,11 +11,17 @@ from xinv.explain.perturbation.coalitions import Baseline, Game
 from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
 from xinv.numbers import described, is_number, is_one_of
 from xinv.plugins import cached
+from xinv.space import Number, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 PENALTIES = {"lasso": linear.lasso, "ridge": linear.ridge}
 
 
+@searched(
+    samples=Number(2, 25, whole=True),
+    segments=Number(10, 100, whole=True),
+    compactness=Number(1.0, 50.0, log=True),
+)
 @cached
 def lime(
     samples: int = 25,

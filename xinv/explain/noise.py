@@ -13,9 +13,11 @@ from xinv.explain.engine import memory
 from xinv.explain.gradient import gradient
 from xinv.numbers import is_count, is_number, require_flag
 from xinv.plugins import cached
+from xinv.space import Number, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
+@searched(stdev=Number(0.01, 1.0, log=True))
 @cached
 def smoothgrad(
     stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True
@@ -39,6 +41,7 @@ def smoothgrad(
     return _tunnel(mean, stdev, samples, base, draw_baseline_from_distrib)
 
 
+@searched(stdev=Number(0.01, 1.0, log=True))
 @cached
 def vargrad(
     stdev: float = 0.15, samples: int = 50, base: Explainer | None = None, draw_baseline_from_distrib: bool = True

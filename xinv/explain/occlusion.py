@@ -10,12 +10,14 @@ from xinv.explain import door
 from xinv.explain.perturbation.predict import predict
 from xinv.numbers import described, is_count
 from xinv.plugins import cached
+from xinv.space import Choice, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 Size = int | tuple[int, ...]
 Baseline = float | tuple[float, ...] | np.ndarray
 
 
+@searched(window=Choice((4, 8, 16)), stride=Choice((2, 4)))
 @cached
 def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> Explainer:
     """Mean drop of the label's logit over the windows that cover a pixel, as captum's Occlusion.

@@ -13,9 +13,11 @@ from xinv.explain.perturbation import linear
 from xinv.explain.perturbation.predict import predict
 from xinv.images import as_float
 from xinv.numbers import described, is_count, is_number, is_one_of, optional
+from xinv.space import Number, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 
+@searched(sigma=Number(0.1, 3.0, log=True))
 def protodash(reference: Array, prototypes: int = 5, sigma: float | None = None, kernel: str = "gaussian") -> Explainer:
     """The weighted mean of the prototypes that ProtoDash picks for an image.
 

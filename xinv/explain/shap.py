@@ -13,11 +13,17 @@ from xinv.explain.perturbation import coalitions, linear
 from xinv.explain.perturbation.coalitions import Baseline
 from xinv.explain.perturbation.segment import Labels, Segmenter, superpixels
 from xinv.plugins import cached
+from xinv.space import Number, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 MOST_ENUMERATED = 16
 
 
+@searched(
+    samples=Number(2, 25, whole=True),
+    segments=Number(10, 100, whole=True),
+    compactness=Number(1.0, 50.0, log=True),
+)
 @cached
 def kernel_shap(
     samples: int | None = 25,

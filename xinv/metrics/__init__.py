@@ -13,7 +13,7 @@ import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import classification, factors, membership, roc, stats, trend
+from xinv.metrics import classification, factors, membership, paired, roc, stats, trend
 from xinv.metrics.explanation import (
     deletion,
     distortion,
@@ -60,6 +60,7 @@ __all__ = [
     "membership",
     "mse",
     "one_minus_mse",
+    "paired",
     "psnr",
     "roc",
     "spearman",

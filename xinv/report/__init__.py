@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from xinv.report import hardened as hardening
 from xinv.report import page
 from xinv.report.folder import read
 from xinv.report.terminal import text
 from xinv.store import write_text
 
-__all__ = ["render", "table"]
+__all__ = ["hardened", "hardened_table", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
@@ -35,3 +36,19 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
       InputError: as `render`.
     """
     return text(read(Path(workdir)).units, level, width)
+
+
+def hardened(workdir: str | Path) -> Path:
+    """Writes `workdir/harden.html`, one self-contained page on what launch/harden.py found.
+
+    Raises:
+      InputError: the hardening is not finished, or a file is damaged.
+    """
+    workdir = Path(workdir)
+    write_text(workdir / "harden.html", hardening.html(workdir))
+    return workdir / "harden.html"
+
+
+def hardened_table(workdir: str | Path) -> str:
+    """The same figures for a terminal: one line per explanation."""
+    return hardening.text(Path(workdir))

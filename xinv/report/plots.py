@@ -76,6 +76,25 @@ class Roc(NamedTuple):
     thin: bool
 
 
+class Dot(NamedTuple):
+    """One trial of a search.
+
+    Attributes:
+      colour: CSS class of its colour.
+      mark: a key of `MARKS`.
+      x, y: the loss of utility, and the leak.
+      ends: of the leak's interval, or None.
+      chosen: True for the one that is chosen.
+    """
+
+    colour: str
+    mark: str
+    x: float
+    y: float
+    ends: tuple[float, float] | None
+    chosen: bool
+
+
 def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) -> Markup:
     """Losses by epoch as SVG, 300 x 190 units: one thin line per seed, validation solid, training dotted.
 
@@ -125,6 +144,22 @@ def tradeoff(series: Iterable[Sequence[Point]], bounds: Iterable[Interval], x: s
             axes.errorbar(*where, halves[1], halves[0], color=ink, marker=mark, ms=4.5, mfc=face, elinewidth=0.9)
     axes.margins(0.08, 0.12)
     return _svg(figure, f"{y} by {x}")
+
+
+def pareto(dots: Iterable[Dot], ideal: tuple[float, float]) -> Markup:
+    """Leak by loss of utility of the trials of a search; the chosen one is ringed, the ideal point a cross."""
+    figure, axes = _axes("1 − rank correlation with the unhardened map")
+    axes.axhline(ideal[1], color=_INK, lw=0.8, ls=(0, (3, 2)))
+    axes.plot(*ideal, color=_INK, marker="x", ms=5, lw=0)
+    for dot in dots:
+        ink, face = _ARMS[dot.colour], "none" if dot.mark == UNDEFENDED else _ARMS[dot.colour]
+        if dot.ends is not None:
+            axes.plot([dot.x, dot.x], dot.ends, color=ink, lw=0.9)
+        axes.plot(dot.x, dot.y, color=ink, marker=MARKS[dot.mark], ms=4.5, mfc=face, lw=0)
+        if dot.chosen:
+            axes.plot(dot.x, dot.y, color=_INK, marker="o", ms=9, mfc="none", lw=0)
+    axes.margins(0.08, 0.12)
+    return _svg(figure, "leak by loss of utility")
 
 
 def bands(lines: Iterable[Line], x: str, y: str, logarithmic: bool = False) -> Markup:

@@ -67,7 +67,7 @@ def _check_trained(service: Service, part: str) -> None:
         )
 
 
-def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
+def groups(service: Service, role: str, seed: int) -> np.ndarray | None:
     """Returns the numbers of groups dealt whole, int [N]; None if images are dealt one by one."""
     names = service.roles.settings["roles"].get("group")
     if not names:
@@ -92,7 +92,7 @@ def _scores(
     }
 
     def compute() -> dict[str, np.ndarray]:
-        member, group = _secret(service, part, [role], seed), _groups(service, role, seed)
+        member, group = _secret(service, part, [role], seed), groups(service, role, seed)
         found: dict[str, Estimate] = {}
         for name, hyper in settings.items():
             found |= package.build(name, **hyper)(member, guess.array("guess"), group)

@@ -1,0 +1,43 @@
+"""Searches how to release explanations so that they leak less, and writes release policies.
+
+Example:
+  python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
+  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted --workdir=runs/harden-overfitted
+
+The folder receives policies/, hardened.jsonl, trials.jsonl and harden.html. The same command again continues a search that
+was stopped, to the same bytes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cli
+from absl import flags
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A file of configs/ with a section harden, with :size behind it."
+)
+UNIT = flags.DEFINE_string("unit", "", "Of the config's sweep, the unit to harden. Default: the config itself.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.", required=True)
+STORE = flags.DEFINE_string(
+    "store", None, "Where stages are kept, to share them with an audit. Default: WORKDIR/stages."
+)
+
+
+def run(argv: Sequence[str]) -> None:
+    """Hardens the explanations of --config."""
+    del argv
+    from xinv import harden, report, store  # after the flags: this takes seconds, and a typo is reported at once
+
+    config = cli.unit(CONFIG, UNIT.value) if UNIT.value else cli.config(CONFIG)
+    workdir = Path(WORKDIR.value)
+    with store.opened(Path(STORE.value) if STORE.value else workdir / "stages") as stages:
+        harden.run(config, workdir, stages)
+    page = report.hardened(workdir)
+    print(report.hardened_table(workdir))
+    print(f"\nReport: {page.absolute()}")
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -1,0 +1,445 @@
+"""The search for a release, its policies, and what it reports."""
+
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from scipy import stats
+from sklearn.datasets import load_digits
+
+from xinv import attacks, data, defences, explain, harden, models, report, store
+from xinv.audit.run import prepared
+from xinv.audit.stage import Stages
+from xinv.harden import released
+from xinv.harden.candidate import Candidate, candidate, chain_of, space_of
+from xinv.harden.check import check
+from xinv.harden.policy import Policy, fingerprint, load_policy
+from xinv.harden.propose import propose
+from xinv.harden.search import choose, losses
+from xinv.harden.trial import Trial
+from xinv.metrics.paired import area_difference
+from xinv.space import Choice, Number
+from xinv.store import Store
+from xinv.types import Estimate, InputError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from configs import deepleak  # noqa: E402
+
+SPACE = {"stdev": Number(0.01, 1.0, log=True), "samples": Number(1, 9, whole=True)}
+SECRET = np.array([3, 5], np.uint32)
+NOISY = ({"name": "clip", "low": -0.5, "high": 0.5}, {"name": "noise", "stdev": 0.2})
+SALIENCY = {"name": "saliency", "normalise": "none"}
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A small classifier, its weights, and images."""
+    net = models.cnn(3, (4,), 8)
+    images = np.random.default_rng(0).uniform(size=(6, 8, 8, 1)).astype(np.float32)
+    return net.apply, net.init(jax.random.key(0), images[:1]), images
+
+
+def policy(variables, **changes):
+    found = Policy(SALIENCY, NOISY, SECRET, fingerprint(variables), None, {}, {})
+    return found._replace(**changes)
+
+
+# Proposals
+
+
+def test_proposals_are_a_function_of_the_trials():
+    """The same trials give the same proposals, each of them new and within the space."""
+    first = propose(SPACE, [], "a", 4, startup=4)
+    assert first == propose(SPACE, [], "a", 4, startup=4)
+    assert first != propose(SPACE, [], "b", 4, startup=4)
+    trials = [(values, (values["stdev"], 1 - values["stdev"])) for values in first]
+    more = propose(SPACE, trials, "a", 3, startup=4)
+    assert more == propose(SPACE, trials, "a", 3, startup=4)
+    assert not any(values in first for values in more)
+    assert all(0.01 <= values["stdev"] <= 1 and 1 <= values["samples"] <= 9 for values in [*first, *more])
+    assert all(isinstance(values["samples"], int) for values in more)
+
+
+def test_small_space_is_exhausted():
+    """Nothing is proposed twice."""
+    found = propose({"kind": Choice(("a", None, True))}, [], "x", 10, startup=10)
+    assert sorted(map(str, (values["kind"] for values in found))) == ["None", "True", "a"]
+
+
+def test_space_of_explainer_and_transforms():
+    """Parameters of transforms are in units of the maps' deviation."""
+    space = space_of(SALIENCY, ("clip", "noise"))
+    assert list(space) == ["clip.low", "clip.high", "noise.stdev"]
+    values = {"clip.low": -2.0, "clip.high": 3.0, "noise.stdev": 0.5}
+    made = candidate(SALIENCY, ("clip", "noise"), values, deviation=0.1)
+    clip = dict(made.transforms[0])
+    assert clip.pop("name") == "clip"
+    assert clip == pytest.approx({"low": -0.2, "high": 0.3})
+    assert made.transforms[1] == {"name": "noise", "stdev": 0.05}
+    own = candidate({"name": "smoothgrad", "normalise": "none", "samples": 5}, (), {"stdev": 0.3}, 0.1)
+    assert own == Candidate({"name": "smoothgrad", "normalise": "none", "samples": 5, "stdev": 0.3})
+
+
+# The choice
+
+
+def made(number, leak, p, spearman, insertion=0.5, deletion=0.2):
+    utility = dict(spearman=spearman, insertion=insertion, deletion=deletion)
+    return Trial(number, {}, Candidate({}), Estimate(leak, leak - 0.1, leak + 0.1, p), 0.5, utility)
+
+
+SETTINGS = dict(utility="spearman", alpha=0.05, floors=dict(spearman=0.5, insertion=0.9, deletion=0.9))
+UNHARDENED = made(0, 0.8, 1e-9, 1.0)
+
+
+def test_least_leak_within_the_floors():
+    """A blank map leaks nothing, and does not keep the utility."""
+    trials = [made(1, 0.5, 0.5, 0.0), made(2, 0.6, 0.001, 0.9), made(3, 0.7, 1e-5, 0.95)]
+    assert choose(trials, UNHARDENED, SETTINGS).number == 2
+    unfaithful = [made(1, 0.5, 0.5, 0.9, insertion=0.4), made(2, 0.5, 0.5, 0.9, deletion=0.3)]
+    assert choose(unfaithful, UNHARDENED, SETTINGS) is None
+    assert choose([made(1, 0.8, 1e-9, 1.0)], UNHARDENED, SETTINGS) is None
+
+
+def test_leaks_within_chance_are_equal():
+    """Of candidates that the search cannot tell from chance, the most faithful is chosen."""
+    trials = [made(1, 0.47, 0.9, 0.6), made(2, 0.51, 0.3, 0.9), made(3, 0.49, 0.6, 0.8)]
+    assert choose(trials, UNHARDENED, SETTINGS).number == 2
+    assert losses(trials[0], UNHARDENED, SETTINGS) == (0.0, pytest.approx(0.4))
+
+
+# Releases
+
+
+def test_noise_is_of_the_image(network):
+    """The same image has the same map, wherever it stands; another pixel or secret gives other noise."""
+    apply, variables, images = network
+    maps = policy(variables).release(apply, variables, images)
+    assert np.array_equal(maps[::-1], policy(variables).release(apply, variables, images[::-1]))
+    alone = policy(variables).release(apply, variables, images[2:3])  # another batch rounds in another way
+    np.testing.assert_allclose(maps[2:3], alone, atol=1e-6)
+    plain = policy(variables, defences=NOISY[:1]).release(apply, variables, images)
+    noise = maps - plain
+    assert noise.std() == pytest.approx(0.2, rel=0.2)
+    assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.5
+    moved = images.copy()
+    moved[:, 0, 0] = (moved[:, 0, 0] + 0.5) % 1
+    other = policy(variables).release(apply, variables, moved) - policy(variables, defences=NOISY[:1]).release(
+        apply, variables, moved
+    )
+    assert np.abs(other - noise).mean() > 0.1
+    secret = policy(variables, secret=SECRET + 1).release(apply, variables, images)
+    assert np.abs(secret - maps).mean() > 0.1
+
+
+def test_uint8_and_float_images_release_alike(network):
+    apply, variables, images = network
+    pixels = np.round(255 * images).astype(np.uint8)
+    one = policy(variables)
+    assert np.array_equal(
+        one.release(apply, variables, pixels), one.release(apply, variables, pixels / np.float32(255))
+    )
+
+
+def test_image_keys_do_not_collide():
+    """2,000 images that differ in one pixel by one step have as many keys."""
+    images = (
+        jnp.zeros((2000, 50, 40, 1)).at[jnp.arange(2000), jnp.arange(2000) // 40, jnp.arange(2000) % 40].set(1 / 255)
+    )
+    keys = jax.random.key_data(jax.jit(jax.vmap(lambda image: released.key_of(SECRET, image)))(images))
+    assert len(np.unique(keys, axis=0)) == 2000
+
+
+def test_transforms_of_kept_maps_equal_the_policy(network):
+    """The search transforms maps that it keeps; a policy does both in one program."""
+    apply, variables, images = network
+    labels = np.zeros(6, np.int32)
+    saliency = explain.build("saliency")
+    kept = explain.batch(released.of_image(saliency, SECRET), apply, variables, images, labels, jax.random.key(0))
+    changed = released.changed(chain_of(NOISY), {}, SECRET)(images, kept)
+    np.testing.assert_allclose(changed, policy(variables).release(apply, variables, images, labels), atol=1e-6)
+
+
+def test_quantised_maps():
+    """Rounded to multiples, halves to even (NumPy's rule)."""
+    maps = np.array([-0.26, -0.05, 0.05, 0.15, 0.24], np.float32).reshape(1, 1, 5, 1)
+    observed = defences.quantise(0.1).apply({}, released.Observation(np.zeros((1, 0)), maps), jax.random.key(0))
+    np.testing.assert_allclose(observed.explanation, np.round(maps / 0.1) * 0.1, atol=1e-6)
+
+
+def test_rescaled_maps():
+    """All maps have one deviation, tiny ones too; the order of values stays, and constant maps stay."""
+    random = np.random.default_rng(0)
+    maps = random.normal(size=(3, 4, 4, 1)).astype(np.float32) * np.float32([1, 1e-25, 0]).reshape(3, 1, 1, 1)
+    apply = defences.rescale(2.0).apply
+    found = apply({}, released.Observation(np.zeros((3, 0)), maps), jax.random.key(0)).explanation
+    assert np.std(found, axis=(1, 2, 3)) == pytest.approx([2, 2, 0], rel=1e-5)
+    assert (np.argsort(found[1].ravel()) == np.argsort(maps[1].ravel())).all()
+    half = defences.rescale(2.0, 0.5).apply({}, released.Observation(np.zeros((3, 0)), maps), jax.random.key(0))
+    expected = np.std(maps[0].astype(np.float64)) * np.sqrt(2 / np.std(maps[0].astype(np.float64)))
+    assert np.std(half.explanation[0]) == pytest.approx(expected, rel=1e-5)
+
+
+# Policies
+
+
+def test_policy_round_trip(network, tmp_path):
+    """What is loaded releases the same bits, its prototypes included."""
+    apply, variables, images = network
+    section = {"name": "protodash", "normalise": "none", "prototypes": 2, "reference": {"role": "r", "count": 4}}
+    for one in (policy(variables), policy(variables, explainer=section, reference=images[:4])):
+        one.save(tmp_path / "p.json")
+        again = load_policy(tmp_path / "p.json")
+        assert np.array_equal(one.release(apply, variables, images), again.release(apply, variables, images))
+    (tmp_path / "p.npz").unlink()
+    with pytest.raises(InputError, match=r"needs p\.npz, which is not beside it"):
+        load_policy(tmp_path / "p.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 9}, "format 9.*this xinv reads format 1"),
+        ({"explainer": {"name": "saliancy", "normalise": "none"}}, "unknown explainer 'saliancy'"),
+        ({"defences": [{"name": "noise", "stdev": -1}]}, "stdev"),
+        (None, "is no policy"),
+    ],
+)
+def test_policy_that_cannot_be_loaded(network, tmp_path, change, message):
+    policy(network[1]).save(tmp_path / "p.json")
+    text = json.loads((tmp_path / "p.json").read_text())
+    (tmp_path / "p.json").write_text(json.dumps({} if change is None else text | change))
+    with pytest.raises(InputError, match=message):
+        load_policy(tmp_path / "p.json")
+
+
+def test_policy_of_another_model(network):
+    """A leak is of the weights that it was measured on."""
+    apply, variables, images = network
+    others = jax.tree.map(lambda leaf: leaf + 1, variables)
+    one = policy(variables, measured={"auc": 0.5})
+    with pytest.raises(InputError, match="made for a model with weights"):
+        one.release(apply, others, images)
+    adopted = one.adopt(others)
+    assert adopted.measured == {}
+    assert adopted.release(apply, others, images).shape == (6, 8, 8, 1)
+
+
+def test_policy_of_predictions(network):
+    """Defences of predictions act where predictions are asked for."""
+    apply, variables, images = network
+    one = policy(variables, defences=({"name": "truncate", "m": 1},))
+    observed = one.observe(apply, variables, images)
+    truth = jax.nn.softmax(apply(variables, images))
+    np.testing.assert_allclose(observed.prediction.max(1), truth.max(1), atol=1e-6)
+    assert (np.count_nonzero(observed.prediction, axis=1) == 1).all()
+
+
+def test_verify(network):
+    """Members whose images are brighter are told from others by their input x gradient."""
+    apply, variables, _ = network
+    random = np.random.default_rng(1)
+    member = np.arange(120) % 2
+    images = random.uniform(size=(120, 8, 8, 1)) * np.where(member, 1.0, 0.2)[:, None, None, None]
+    section = {"name": "input_x_gradient", "normalise": "none"}
+    one = policy(variables, explainer=section, defences=())
+    found = one.verify(apply, variables, images.astype(np.float32), member, attack=attacks.map_statistic("l2"))
+    assert found["auc"].value > 0.9
+    with pytest.raises(InputError, match="120 images, 3 members"):
+        one.verify(apply, variables, images.astype(np.float32), member[:3])
+
+
+# The paired difference
+
+
+def literal(member, before, after, group):
+    """DeLong's covariance by pairs, in float64; groups add up (Obuchowski 1997)."""
+
+    def kernel(score):
+        a, b = score[member == 1][:, None], score[member == 0][None]
+        return (a > b) + 0.5 * (a == b)
+
+    change = kernel(after) - kernel(before)
+    variance = 0.0
+    for axis, kind in ((1, 1), (0, 0)):
+        placed = change.mean(axis=axis)
+        ids = group[member == kind]
+        sums = [placed[ids == name].sum() - (ids == name).sum() * placed.mean() for name in np.unique(ids)]
+        variance += len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(placed) ** 2
+    return change.mean(), np.sqrt(variance)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_area_difference(size):
+    random = np.random.default_rng(0)
+    group = np.arange(60) // size
+    member = group % 2
+    before = random.normal(size=60) + member
+    after = np.round(before / 2 + random.normal(size=60), 1)
+    found = area_difference(member, before, after, None if size == 1 else group)
+    value, error = literal(member, before, after, group)
+    assert found.value == pytest.approx(value)
+    law = stats.norm if size == 1 else stats.t(min(len(np.unique(group[member == k])) for k in (0, 1)) - 1)
+    assert (found.low, found.high) == pytest.approx((value - law.ppf(0.975) * error, value + law.ppf(0.975) * error))
+    same = area_difference(member, before, before)
+    assert same == (0.0, 0.0, 0.0, 1.0)
+
+
+# The whole
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    """The quick size on 8x8 digits, attacked by a statistic, of a target that has learned its images by heart."""
+    path = tmp_path_factory.mktemp("digits") / "images.npz"
+    digits = load_digits()
+    images = np.rint(digits.images[:700, ..., None] / 16 * 255).astype(np.uint8)
+    np.savez(path, images=images, labels=digits.target[:700])
+    found = deepleak.get_config("quick")
+    found.data.source = ConfigDict(dict(name="arrays", path=str(path), labels=dict(digit="labels")))
+    found.data.transform.resize = None
+    for part in (found.target, *found.shadows.values()):
+        part.model.width = 0.0625
+        if part.train:
+            part.train.epochs, part.train.learning_rate = 60, 1e-2
+    section = dict(name="saliency", of="probability", normalise="none")
+    found.explanations = ConfigDict(dict(probability=section))
+    found.arms = ConfigDict()
+    statistic = dict(name="map_statistic", statistic="l2")
+    found.harden.update(dict(explanations=("probability",), trials=3, startup=2, generation=1, sample=16, queries=2))
+    found.harden.search_attack = found.harden.attack = ConfigDict(statistic)
+    found.harden.floors, found.harden.transforms = ConfigDict(dict(spearman=0.1)), ("rescale",)
+    found.harden.inversion = ConfigDict()
+    return json.loads(json.dumps(found.to_dict()))
+
+
+def hardened(config, folder, stages):
+    with store.opened(stages) as opened:
+        return harden.run(config, folder, opened)
+
+
+def contents(folder):
+    names = ["hardened.jsonl", "trials.jsonl", *sorted(str(p.relative_to(folder)) for p in folder.glob("policies/*"))]
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture(scope="module")
+def done(config, tmp_path_factory):
+    root = tmp_path_factory.mktemp("harden")
+    return root, hardened(config, root / "one", root / "stages")
+
+
+def test_hardening_lowers_the_leak(done, config):
+    """The difference is of images that the search never saw, and both controls stand beside it."""
+    root, (line,) = done
+    assert line["outcome"] == "leaks"
+    difference = line["leak"]["auc"]["difference"]
+    assert line["leak"]["auc"]["before"]["value"] > 0.6
+    assert difference["high"] < 0
+    assert {control: set(figures) for control, figures in line["controls"].items()} == {
+        "untrained": {"before", "after"},
+        "stranger": {"before", "after"},
+    }
+    page = report.hardened(root / "one").read_text()
+    assert "1 of 1 hardened explanations leak less" in page
+    assert "leaks less" in report.hardened_table(root / "one")
+
+
+def test_search_reads_no_reported_image(done):
+    """No stage that the choice depends on reads a role of the reported half."""
+    root, _ = done
+    trials = [path for path in (root / "stages").glob("trial-*/spec.json")]
+    specs = {
+        path.parent.name.rsplit("-", 1)[1]: json.loads(path.read_text())
+        for path in (root / "stages").glob("*/spec.json")
+    }
+    searched = [json.loads(path.read_text()) for path in trials]
+    searched = [spec for spec in searched if "search_members+search_others" in spec["read"]]
+    assert len(searched) == 4  # the unhardened map and three trials
+    allowed = {"search_members+search_others", "shadow_train+shadow_test"}
+    for spec in searched:
+        assert set(spec["read"]) == allowed
+        for digest in spec["classifiers"]:
+            # Classifiers alone may know images of the other half: the members are what it is about
+            assert specs[digest]["settings"]["roles"] in (["target_train"], ["shadow_train"])
+
+
+def test_policy_is_the_audited_release(done, config):
+    """The policy gives the bits of the maps whose leak is reported."""
+    root, (line,) = done
+    (path,) = (root / "one" / "policies").glob("*.json")
+    loaded = load_policy(path)
+    kept = [
+        json.loads(spec.read_text()) | {"path": spec.parent} for spec in (root / "stages").glob("policy-*/spec.json")
+    ]
+    (after,) = [
+        spec
+        for spec in kept
+        if spec["read"] == ["report_members+report_others"]
+        and spec["transforms"]
+        and loaded.model == fingerprint(_weights(root, spec["classifiers"][0]))
+    ]
+    variables = _weights(root, after["classifiers"][0])
+    network = models.build(classes=10, **config["target"]["model"])
+    assert line["policy"] == str(path.relative_to(root / "one"))
+    images = _images(config, "report_members", "report_others")
+    maps = loaded.release(network.apply, variables, images)
+    assert np.array_equal(maps, np.load(after["path"] / "explanation.npy"))
+
+
+def _weights(root, digest):
+    (folder,) = (root / "stages").glob(f"*-{digest}/state")
+    return store.load_tree(folder)["classifier"]
+
+
+def _images(config, *roles):
+    found = np.load(config["data"]["source"]["path"])
+    dealt = data.roles.split({"digit": found["labels"]}, seed=0, **config["data"]["roles"])
+    places = np.sort(np.concatenate([dealt[role] for role in roles]))
+    images = found["images"][places]
+    return images
+
+
+def test_same_bytes_again(done, config, tmp_path):
+    """A second start in another place, with all or none of the stages, ends with the same bytes."""
+    root, _ = done
+    hardened(config, root / "two", root / "stages")
+    assert contents(root / "one") == contents(root / "two")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(trials=0), "trials"),
+        (dict(explanations=("gradcam",)), "harden.explanations has 'gradcam'"),
+        (dict(transforms=("blur",)), "unknown defence 'blur'"),
+        (dict(transforms=("truncate",)), "'truncate', which has no search space"),
+        (dict(leak="accuracy"), "harden.leak"),
+        (dict(attack=dict(name="gap")), "choose a membership attack"),
+        (dict(roles=dict(shadow="shadow_train", search="target_train", report="report_members")), "share images"),
+        (
+            dict(roles=dict(shadow="shadow_train", search="search_members", report="report_members")),
+            "needs members and others",
+        ),
+        (dict(floors=dict(infidelity=1)), "harden.floors has 'infidelity'"),
+    ],
+)
+def test_bad_section(config, tmp_path, changes, message):
+    changed = {**config, "harden": {**config["harden"], **changes}}
+    with pytest.raises(InputError, match=message):
+        check(prepared(changed, Stages(Store(tmp_path), tmp_path)))
+
+
+def test_no_leak_is_a_result(config, tmp_path):
+    """A target that is not trained leaks nothing, and there is nothing to harden."""
+    untrained = {**config, "target": {**config["target"], "train": {}}}
+    (line,) = hardened(untrained, tmp_path / "run", tmp_path / "stages")
+    assert line["outcome"] == "nothing to harden"
+    assert "after" not in line["leak"]["auc"]
+    assert "nothing to harden" in report.hardened_table(tmp_path / "run")

@@ -1,0 +1,153 @@
+"""Errors of a config's section `harden`, found before anything is computed."""
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xinv import attacks, defences, explain, plugins, space, train
+from xinv.audit.goals.membership import groups
+from xinv.audit.sections import HARDEN, require_keys
+from xinv.audit.service import Service
+from xinv.harden.search import searched_transforms
+from xinv.harden.subject import TARGET
+from xinv.numbers import is_number, is_one_of, require, require_count, require_flag
+from xinv.types import InputError
+
+FIELDS = (
+    "explanations",
+    "trials",
+    "startup",
+    "generation",
+    "transforms",
+    "transform_all",
+    "search_attack",
+    "attack",
+    "leak",
+    "utility",
+    "floors",
+    "alpha",
+    "sample",
+    "queries",
+    "roles",
+    "shadow",
+    "controls",
+    "inversion",
+)
+ROLES = ("shadow", "search", "report")
+FLOORS = ("spearman", "insertion", "deletion")
+UTILITIES = ("spearman", "max_sensitivity")
+
+
+def check(service: Service) -> None:
+    """Checks the section `harden` of a config by names, numbers and roles.
+
+    Raises:
+      InputError: it names something that does not exist, or the search would see what is reported.
+    """
+    config = service.config
+    if HARDEN not in config:
+        raise InputError("the config has no section 'harden': see configs/deepleak.py for one")
+    settings = config[HARDEN]
+    require_keys(HARDEN, settings, FIELDS)
+    require_keys("harden.roles", settings["roles"], ROLES)
+    if service.classifiers.is_recorded(TARGET):
+        raise InputError(
+            "harden needs a model to explain in other ways, and the target is recorded"
+        )
+    _numbers(settings)
+    _methods(service, settings)
+    for seed in service.classifiers.seeds:
+        _roles(service, settings, seed)
+
+
+def _numbers(settings: Mapping[str, Any]) -> None:
+    for name in ("trials", "startup", "generation", "sample", "queries"):
+        require_count(**{name: settings[name]})
+    require_flag(transform_all=settings["transform_all"])
+    alpha = settings["alpha"]
+    require(is_number(alpha) and 0 < alpha < 1, "harden.alpha", alpha, "between 0 and 1")
+    for name, floor in settings["floors"].items():
+        if name not in FLOORS:
+            raise InputError(f"harden.floors has {name!r}: choose among {', '.join(FLOORS)}")
+        require(is_number(floor) and floor <= 1, f"harden.floors.{name}", floor, "at most 1")
+    utility, leak = settings["utility"], settings["leak"]
+    require(is_one_of(utility, UTILITIES), "harden.utility", utility, " or ".join(UTILITIES))
+    require(_is_leak(leak), "harden.leak", leak, 'either "auc" or "tpr_at_<rate below 1>"')
+
+
+def _is_leak(leak: Any) -> bool:
+    if leak == "auc" or not isinstance(leak, str):
+        return leak == "auc"
+    try:
+        return leak.startswith("tpr_at_") and 0 < float(leak.removeprefix("tpr_at_")) < 1
+    except ValueError:
+        return False
+
+
+def _methods(service: Service, settings: Mapping[str, Any]) -> None:
+    """Finds explanations without a search space, and attacks that cannot tell members."""
+    known = service.config["explanations"]
+    if not settings["explanations"]:
+        raise InputError(f"harden.explanations is empty: choose among {', '.join(known)}")
+    for name in settings["explanations"]:
+        if name not in known:
+            raise InputError(f"harden.explanations has {name!r}: choose among {', '.join(known)}")
+        plugins.find(explain, "explainer", known[name]["name"])
+        transforms = searched_transforms(settings, known[name])
+        for transform in transforms:
+            if not space.of(plugins.find(defences, "defence", transform)):
+                allowed = [one.__name__ for one in defences.FACTORIES if space.of(one)]
+                raise InputError(
+                    f"harden.transforms has {transform!r}, which has no search space: "
+                    f"choose among {', '.join(allowed)}"
+                )
+    if len(set(settings["transforms"])) < len(settings["transforms"]):
+        raise InputError(f"harden.transforms names one twice: {list(settings['transforms'])}")
+    recipe = train.Recipe.stated(service.config["attack"]["train"])
+    given = {"inputs": ("explanation",), "recipe": recipe}
+    for name in ("attack", "search_attack"):
+        attack = attacks.build(**settings[name], given=given)
+        if attack.goal != "membership" or attack.paired or attack.needs:
+            raise InputError(
+                f"harden.{name} is {settings[name]['name']!r}: choose a membership attack that "
+                "learns on one shadow model's maps, such as membership_network"
+            )
+
+
+def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
+    """Finds halves that share images or groups, or lack members or others."""
+    roles, names = service.roles, settings["roles"]
+    for part in itertools.chain([settings["shadow"]], *settings["controls"].values()):
+        service.classifiers.settings(part)
+    for one, other in itertools.combinations(ROLES, 2):
+        if roles.shared([names[one]], [names[other]], seed):
+            raise InputError(
+                f"harden.roles.{one} and harden.roles.{other} share images: what is searched on "
+                "must not be reported"
+            )
+    for role in ("search", "report"):
+        trained = service.classifiers.settings(TARGET)["roles"]
+        member = roles.among(names[role], trained, seed)
+        if member.all() or not member.any():
+            raise InputError(
+                f"harden.roles.{role} needs members and others of the target's training set, "
+                f"and has {int(member.sum())} and {int((~member).sum())}"
+            )
+    _groups(service, names, seed)
+
+
+def _groups(service: Service, names: Mapping[str, str], seed: int) -> None:
+    # Near-duplicates on both sides would tell the search about the report
+    both = f"{names['search']}+{names['report']}"
+    group = groups(service, both, seed)
+    if group is None:
+        return
+    searched = service.roles.among(both, [names["search"]], seed)
+    shared = np.intersect1d(group[searched], group[~searched])
+    if shared.size:
+        raise InputError(
+            f"{shared.size} groups have images in harden.roles.search and in harden.roles.report: "
+            "deal groups whole"
+        )

@@ -1,0 +1,314 @@
+"""Release policies: how to release an explanation, what it leaks, and what it costs, in one file.
+
+policy = load_policy("policies/saliency.json")
+maps = policy.release(apply, variables, images)
+"""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import jax
+import numpy as np
+
+import xinv
+from xinv import attacks, defences, explain, metrics, parallel, store
+from xinv.audit.outputs import explainer as build_explainer
+from xinv.harden import released
+from xinv.harden.candidate import chain_of
+from xinv.harden.released import seen
+from xinv.images import as_float
+from xinv.types import (
+    Apply,
+    Array,
+    Attack,
+    Estimate,
+    Explainer,
+    InputError,
+    Observation,
+    Variables,
+)
+
+FORMAT = 1
+"""Version of the file."""
+_FIELDS = ("format", "xinv", "explainer", "defences", "secret", "model", "arrays", "measured")
+_FORWARD = 64
+
+
+class Policy(NamedTuple):
+    """A way to release an explanation.
+
+    Attributes:
+      explainer: the explainer's section: its `name`, `normalise` and parameters.
+      defences: sections of the defences, first to last.
+      secret: what the noise of an image is drawn by, uint32 [2]; who has it can take the noise off.
+      model: fingerprint of the weights whose leak was measured; None for any.
+      reference: images [R,H,W,C] of an explainer that has a reference, or None.
+      state: of the defences that have learned something; {} otherwise.
+      measured: what is known of it: leak, utility, controls, trials.
+    """
+
+    explainer: Mapping[str, Any]
+    defences: tuple[Mapping[str, Any], ...]
+    secret: np.ndarray
+    model: str | None
+    reference: np.ndarray | None
+    state: Mapping[str, Any]
+    measured: Mapping[str, Any]
+
+    def release(
+        self,
+        apply: Apply,
+        variables: Variables,
+        images: Array,
+        labels: Array | None = None,
+        *,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Returns the released maps of images, by one compiled program.
+
+        Noise is drawn by the image, so that the same image has the same map at every call. Bits are
+        the same for the same images together; a batch of another size may round in another way.
+
+        Args:
+          apply: `apply(variables, images) -> logits`.
+          variables: the weights for which the policy was made.
+          images: [N,H,W,C], uint8 or float in [0,1].
+          labels: the classes to explain, int [N]; None explains the predicted ones.
+          out: array [N,h,w,c] to write into.
+
+        Returns:
+          Maps [N,h,w,c].
+
+        Raises:
+          InputError: the weights are others (see `adopt`), or an argument does not fit.
+        """
+        self._require(variables)
+        released_maps = self.explain()
+        key = jax.random.key(0)  # not read: all noise is of the image
+        return explain.batch(released_maps, apply, variables, images, labels, key, out=out)
+
+    def observe(
+        self, apply: Apply, variables: Variables, images: Array, labels: Array | None = None
+    ) -> Observation:
+        """Returns the released predictions [N,K] and maps [N,h,w,c] of images; see `release`.
+
+        Defences of predictions, such as `truncate`, act on the predictions.
+        """
+        maps = self.release(apply, variables, images, labels)
+        shared = (variables, self.state, self.secret)
+        predictions = parallel.map_batches(
+            _predict(apply, chain_of(self.defences)),
+            shared,
+            {"image": images, "map": maps},
+            _FORWARD,
+        )
+        return Observation(predictions, maps)
+
+    def explain(self) -> Explainer:
+        """Returns the explainer of released maps, for use in your own code: callers vmap."""
+        one = build_explainer(self.explainer, self.reference)
+        chain = chain_of(self.defences)
+        if chain is None:
+            return released.of_image(one, self.secret)
+        return released.defended(one, chain, self.state, self.secret)
+
+    def verify(
+        self,
+        apply: Apply,
+        variables: Variables,
+        images: Array,
+        member: Array,
+        group: Array | None = None,
+        *,
+        attack: Attack | None = None,
+        seed: int = 0,
+    ) -> dict[str, Estimate]:
+        """Measures the leak of this release on images of your own.
+
+        The attacker is stronger than one with a shadow model: of half of the images it knows if
+        they were trained on. It learns on their maps, and is tested on the other half.
+
+        Args:
+          apply, variables: the model.
+          images: [N,H,W,C], of the training set and of others, which differ in nothing else.
+          member: 1 for images that the model was trained on, 0 for others, [N].
+          group: ids [N] of near-duplicates, which stay together; None if there are none.
+          attack: a membership attack on explanations; None is a small `membership_network`.
+          seed: of the halves and of the attack.
+
+        Returns:
+          Figures of `metrics.membership`: "auc", "tpr_at_0.01" and others, with 95 % intervals.
+
+        Raises:
+          InputError: an argument does not fit, or a half lacks members or others.
+        """
+        member = np.asarray(member).ravel()
+        ids = np.arange(len(member)) if group is None else np.asarray(group).ravel()
+        maps = self.release(apply, variables, images)
+        if not len(member) == len(ids) == len(maps):
+            raise InputError(
+                f"there are {len(maps)} images, {len(member)} members and {len(ids)} groups"
+            )
+        names, place = np.unique(ids, return_inverse=True)
+        known = np.random.default_rng(seed).permutation(len(names))[place] % 2 == 0
+        attack = attack or attacks.membership_network(trunk="cnn", width=0.25)
+
+        def half(rows: np.ndarray) -> Observation:
+            none = np.zeros((int(rows.sum()), 0), np.float32)
+            return Observation(none, seen(attack, maps[rows]))
+
+        state = attack.fit(jax.random.key(seed), half(known), member[known].astype(np.int32))
+        score = np.asarray(attack.predict(state, half(~known)))
+        found: dict[str, Estimate] = {}
+        for metric in (metrics.membership.auc(), metrics.membership.tpr_at_fpr((0.01, 0.05))):
+            found |= metric(member[~known], score, None if group is None else ids[~known])
+        return found
+
+    def adopt(self, variables: Variables) -> "Policy":
+        """Returns this policy for other weights, with nothing known of its leak: `verify` it."""
+        return self._replace(model=fingerprint(variables), measured={})
+
+    def _require(self, variables: Variables) -> None:
+        if self.model is not None and _fingerprint(variables) != self.model:
+            raise InputError(
+                f"the policy was made for a model with weights {self.model}, and these are "
+                f"{_fingerprint(variables)}: give that model, or adopt() these and verify() again"
+            )
+
+    def save(self, path: str | Path) -> None:
+        """Writes the policy, and beside it the arrays that it needs, atomically.
+
+        Anybody who can read the file knows the secret of the noise: keep it as private as weights.
+        """
+        path = Path(path)
+        arrays = flax.traverse_util.flatten_dict(dict(self.state), sep="/")
+        arrays = {f"state/{name}": np.asarray(array) for name, array in arrays.items()}
+        if self.reference is not None:
+            arrays["reference"] = np.asarray(self.reference)
+        beside = None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if arrays:
+            file = path.with_suffix(".npz")
+            with store.atomic(file) as temporary, open(temporary, "wb") as opened:
+                np.savez(opened, **arrays)
+            beside = {"file": file.name, "sha256": _digest(file)}
+        text = {
+            "format": FORMAT,
+            "xinv": xinv.__version__,
+            "explainer": dict(self.explainer),
+            "defences": [dict(section) for section in self.defences],
+            "secret": [int(word) for word in self.secret],
+            "model": self.model,
+            "arrays": beside,
+            "measured": dict(self.measured),
+        }
+        store.write_json(path, text)
+
+
+def load_policy(path: str | Path) -> Policy:
+    """Returns the policy in a file.
+
+    Raises:
+      InputError: there is no such file, it is damaged or of another version, or the arrays beside
+        it are missing or others.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(
+            f"there is no policy {str(path)!r}: give a file that launch/harden.py wrote"
+        )
+    found = store.read_json(path, "write it again with launch/harden.py")
+    if not isinstance(found, dict) or set(found) != set(_FIELDS):
+        raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
+    if found["format"] != FORMAT:
+        version = found["xinv"]
+        raise InputError(
+            f"{path} is a policy of format {found['format']!r}, written by xinv {version}: "
+            f"this xinv reads format {FORMAT}"
+        )
+    arrays = _arrays(path, found["arrays"])
+    reference = arrays.pop("reference", None)
+    states = {tuple(name.split("/")[1:]): array for name, array in arrays.items()}
+    policy = Policy(
+        found["explainer"],
+        tuple(found["defences"]),
+        np.array(found["secret"], np.uint32),
+        found["model"],
+        reference,
+        flax.traverse_util.unflatten_dict(states),
+        found["measured"],
+    )
+    policy.explain()  # raises for an unknown name or parameter
+    return policy
+
+
+def fingerprint(variables: Variables) -> str:
+    """Returns a hash of weights: of their names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
+
+
+_KNOWN: dict[tuple[int, ...], tuple[list[Any], str]] = {}  # the last weights, and their hash
+
+
+def _fingerprint(variables: Variables) -> str:
+    """Returns `fingerprint`, which is not computed again for the same arrays."""
+    leaves = jax.tree.leaves(variables)
+    # NumPy arrays may change in place, JAX arrays may not
+    if not all(isinstance(leaf, jax.Array) for leaf in leaves):
+        return fingerprint(variables)
+    place = tuple(map(id, leaves))
+    if place not in _KNOWN:
+        _KNOWN.clear()
+        _KNOWN[place] = (
+            leaves,
+            fingerprint(variables),
+        )  # held, so that no other array gets their ids
+    return _KNOWN[place][1]
+
+
+def _arrays(path: Path, beside: Mapping[str, str] | None) -> dict[str, np.ndarray]:
+    """Returns the arrays beside a policy."""
+    if beside is None:
+        return {}
+    file = path.with_name(beside["file"])
+    if not file.is_file():
+        raise InputError(
+            f"the policy {path} needs {file.name}, which is not beside it: copy it too"
+        )
+    if _digest(file) != beside["sha256"]:
+        raise InputError(f"{file} is not the file that the policy {path} was written with")
+    with np.load(file, allow_pickle=False) as opened:
+        return dict(opened)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@functools.lru_cache(64)
+def _predict(apply: Apply, chain: Any) -> Any:
+    """Returns `(shared, batch, keys) -> released predictions [B,K]`."""
+
+    def predict(shared: tuple[Variables, Any, Array], batch: Any, keys: Any) -> jax.Array:
+        del keys
+        variables, state, secret = shared
+        images = as_float(batch["image"])
+        prediction = jax.nn.softmax(apply(variables, images))
+        if chain is None:
+            return prediction
+        own = jax.vmap(functools.partial(released.defence_key, secret))(images)
+        observed = Observation(prediction, batch["map"])
+        return defences.each(chain, state, observed, own).prediction
+
+    return predict

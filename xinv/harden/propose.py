@@ -1,0 +1,74 @@
+"""Proposals of the next candidates: a pure function of the space and of the trials so far.
+
+Optuna's study lives in memory and for one call. A search that was killed proposes the same again,
+since all that it depends on is in its arguments; results are kept by the store alone.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from xinv.space import Choice, Number, Space
+
+Values = Mapping[str, Any]
+"""A value for each searched parameter."""
+_ASKED = 20  # proposals per wanted one, after which a small space counts as exhausted
+
+
+def propose(
+    space: Space,
+    trials: Sequence[tuple[Values, tuple[float, float]]],
+    purpose: str,
+    count: int,
+    startup: int,
+) -> list[dict[str, Any]]:
+    """Returns values to try next, none of which was tried before.
+
+    The sampler is Optuna's multi-objective TPE (Ozaki 2022); before `startup` trials it is random.
+
+    Args:
+      space: of each parameter.
+      trials: the values tried so far, in order, with their two losses, both to be small.
+      purpose: names the random numbers, for example by seed, explainer and generation.
+      count: number of proposals; fewer are returned if the space has no more.
+      startup: number of random trials.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    distributions = {name: _distribution(part) for name, part in space.items()}
+    sampler = optuna.samplers.TPESampler(
+        seed=zlib.crc32(purpose.encode()), n_startup_trials=startup
+    )
+    study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
+    for values, losses in trials:
+        found = optuna.trial.create_trial(
+            params=dict(values), distributions=distributions, values=list(losses)
+        )
+        study.add_trial(found)
+
+    # Small spaces are proposed twice
+    known = [dict(values) for values, _ in trials]
+    proposals: list[dict[str, Any]] = []
+    for _ in range(_ASKED * count):
+        if len(proposals) == count:
+            break
+        values = study.ask(distributions).params
+        if values not in known:
+            known.append(values)
+            proposals.append(values)
+    return proposals
+
+
+def _distribution(part: Number | Choice) -> BaseDistribution:
+    if isinstance(part, Choice):
+        return CategoricalDistribution(part.values)
+    if part.whole:
+        return IntDistribution(int(part.low), int(part.high), log=part.log)
+    return FloatDistribution(part.low, part.high, log=part.log)

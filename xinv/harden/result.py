@@ -1,0 +1,240 @@
+"""The result of a hardening, on the half of members and others that the search never saw."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from xinv import attacks, explain, metrics, plugins, train
+from xinv.audit import measure
+from xinv.audit.goals.membership import groups
+from xinv.audit.stage import key
+from xinv.harden import trial
+from xinv.harden.candidate import Candidate
+from xinv.harden.policy import Policy, fingerprint
+from xinv.harden.search import Search
+from xinv.harden.subject import TARGET, Subject, fitted
+from xinv.store import Stage
+from xinv.types import Array, Estimate, Observation
+
+_RATES = (0.01, 0.05)
+_STEP = 1.0  # of 255, by which a repeated query differs from the first
+BEFORE, AFTER = "before", "after"
+
+
+def result(subject: Subject, found: Search) -> dict[str, Any]:
+    """Returns what a release leaks before and after hardening, what it costs, and its controls.
+
+    Figures are {"value", "low", "high", "p"}. All attackers are adaptive: each is trained on the
+    shadow model's releases by the very candidate.
+
+    Returns:
+      leak: by metric, "before", "after" and, of the AUC, the paired "difference".
+      controls: by name, the AUC "before" and "after"; they must score chance.
+      utility: by metric, its mean "before" and "after".
+      queries: the AUC of an attacker who averages the releases of slightly changed images; None if
+        nothing is drawn.
+      inversion: the SSIM of images that are rebuilt from predictions alone, and with the map
+        "before" and "after"; None if the config has no inversion.
+
+      Without a chosen candidate there is no "after".
+    """
+    settings = subject.settings
+    role = settings["roles"]["report"]
+    candidates = {BEFORE: subject.unhardened}
+    if found.chosen is not None:
+        candidates[AFTER] = found.chosen.candidate
+
+    # The leak and the utility
+    member = subject.member(TARGET, role)
+    group = groups(subject.service, role, subject.seed)
+    figures = {
+        when: trial.evaluated(subject, one, role, settings["attack"], when, subject.released, True)
+        for when, one in candidates.items()
+    }
+    leak = _leak(member, figures, group)
+    utility = {
+        name: {when: float(part[name].mean()) for when, part in figures.items()}
+        for name in ("spearman", "insertion", "deletion", "max_sensitivity")
+    }
+
+    # What must not leak, and the other leak
+    controls: dict[str, Any] = {name: {} for name in settings["controls"]}
+    inversion: dict[str, float] = {}
+    for when, one in candidates.items():
+        for name, (shadow, shown) in settings["controls"].items():
+            score = _control(subject, one, shadow, shown, f"{name}, {when}")
+            controls[name][when] = _figure(metrics.membership.auc()(member, score, group)["auc"])
+        if settings["inversion"]:
+            inversion[when] = _rebuilt(subject, one, when)
+    if settings["inversion"]:
+        inversion["prediction"] = _rebuilt(subject, None, "prediction alone")
+    queries = None
+    if found.chosen is not None and _draws(subject, found.chosen.candidate):
+        score = _averaged(subject, found.chosen.candidate)
+        queries = _figure(metrics.membership.auc()(member, score, group)["auc"])
+    return {
+        "leak": leak,
+        "controls": controls,
+        "utility": utility,
+        "queries": queries,
+        "inversion": inversion or None,
+    }
+
+
+def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Policy:
+    """Returns the chosen release as a policy for the target."""
+    candidate = found.chosen.candidate if found.chosen else subject.unhardened
+    variables = subject.service.classifiers.variables(TARGET, subject.seed)
+    return Policy(
+        candidate.explainer,
+        candidate.transforms,
+        subject.secret,
+        fingerprint(variables),
+        subject.reference(),
+        {},
+        measured,
+    )
+
+
+def _leak(
+    member: np.ndarray, figures: Mapping[str, Mapping[str, Array]], group: np.ndarray | None
+) -> dict[str, Any]:
+    leak: dict[str, Any] = {"auc": {}}
+    for when, part in figures.items():
+        leak["auc"][when] = _figure(metrics.membership.auc()(member, part["score"], group)["auc"])
+        rates = metrics.membership.tpr_at_fpr(_RATES)(member, part["score"], group)
+        for rate in _RATES:
+            one = leak.setdefault(f"tpr_at_{rate}", {})
+            one[when] = _figure(rates[f"tpr_at_{rate}"])
+            one["resolved"] = bool(rates[f"resolved_at_{rate}"].value)
+    if AFTER in figures:
+        scores = figures[BEFORE]["score"], figures[AFTER]["score"]
+        change = metrics.paired.area_difference(member, *scores, group)
+        leak["auc"]["difference"] = _figure(change)
+    return leak
+
+
+def _control(
+    subject: Subject, candidate: Candidate, shadow: str, shown: str, label: str
+) -> np.ndarray:
+    """Returns an attacker's scores of what a model releases that knows nothing of the images."""
+    settings = subject.settings
+    role = settings["roles"]["report"]
+    spec = _spec(subject, candidate, [shadow, shown]) | {
+        "attack": plugins.complete(attacks, settings["attack"]),
+        "train": subject.service.config["attack"]["train"],
+    }
+
+    def compute() -> dict[str, np.ndarray]:
+        method = subject.attack(settings["attack"])
+        state = fitted(subject, candidate, method, shadow, subject.released)
+        maps = subject.released(candidate, shown, role)
+        observed = subject.seen(method, shown, role, maps)
+        return {"score": np.asarray(method.predict(state, observed))}
+
+    return _stage(subject, "control", label, spec, compute).array("score")
+
+
+def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
+    """Returns the scores of an attacker who averages the releases of slightly changed images.
+
+    Each query moves every value of the image by at most one step of 255, so that its noise is
+    drawn anew; the attacker treats the shadow's images alike.
+    """
+    settings, shadow = subject.settings, subject.settings["shadow"]
+    roles, count = settings["roles"], settings["queries"]
+    spec = _spec(subject, candidate, [shadow, TARGET]) | {
+        "attack": plugins.complete(attacks, settings["attack"]),
+        "train": subject.service.config["attack"]["train"],
+        "queries": count,
+    }
+
+    def mean(part: str, role: str) -> np.ndarray:
+        classifiers, images = subject.service.classifiers, np.asarray(subject.images(role)[:])
+        explainer, total = subject.release(candidate, part), 0.0
+        apply = classifiers.model(part).apply
+        variables = classifiers.variables(part, subject.seed)
+        labels = subject.labels(part, role)
+        for number in range(count):
+            random = np.random.default_rng([subject.seed, number])
+            moved = images / 255 + random.uniform(-_STEP, _STEP, images.shape) / 255
+            moved = moved.clip(0, 1).astype(np.float32)
+            maps = explain.batch(explainer, apply, variables, moved, labels, jax.random.key(0))
+            total = total + maps / count
+        return total.astype(np.float32)
+
+    def compute() -> dict[str, np.ndarray]:
+        method = subject.attack(settings["attack"])
+        state = fitted(subject, candidate, method, shadow, lambda one, part, role: mean(part, role))
+        role = roles["report"]
+        observed = subject.seen(method, TARGET, role, mean(TARGET, role))
+        return {"score": np.asarray(method.predict(state, observed))}
+
+    return _stage(subject, "control", f"{count} queries", spec, compute).array("score")
+
+
+def _draws(subject: Subject, candidate: Candidate) -> bool:
+    """Tells if a release has noise: if another secret gives other maps of a few images."""
+    role = subject.settings["roles"]["shadow"]
+    images = np.asarray(subject.images(role)[:4])
+    model = subject.service.classifiers.model(TARGET)
+    variables = subject.service.classifiers.variables(TARGET, subject.seed)
+    labels = subject.labels(TARGET, role)[:4]
+    release = subject.release(candidate)
+    *rest, secret = release.args
+    other = type(release)(release.func, *rest, secret + np.uint32(1))
+    maps = [
+        explain.batch(one, model.apply, variables, images, labels, jax.random.key(0))
+        for one in (release, other)
+    ]
+    return not np.array_equal(*maps)
+
+
+def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> float:
+    """Returns the mean SSIM of the reported images as an inversion attack rebuilds them.
+
+    The attacker asks the target about images of its own, the shadow's, and learns to rebuild them
+    from predictions and maps (Zhao 2021, ExpMI); without a candidate from predictions alone.
+    """
+    service, settings = subject.service, subject.settings
+    own, role = settings["roles"]["shadow"], settings["roles"]["report"]
+    hyper, image = settings["inversion"], service.config["metrics"]["image"]
+    inputs = ("prediction",) if candidate is None else ("prediction", "explanation")
+    spec = _spec(subject, candidate, [TARGET]) | {"inversion": hyper, "ssim": image["ssim"]}
+
+    def observation(role: str) -> Observation:
+        maps = None if candidate is None else subject.released(candidate, TARGET, role)
+        return Observation(subject.prediction(TARGET, role), maps)
+
+    def compute() -> dict[str, np.ndarray]:
+        recipe = train.Recipe.stated(hyper["train"])
+        method = dict(hyper["attack"])
+        if candidate is None:
+            method["encoder"] = "none"
+        attack = attacks.build(**method, given={"inputs": inputs, "recipe": recipe})
+        fit_key = key(subject.seed, "harden", "inversion")
+        state = dict(attack.fit(fit_key, observation(own), subject.images(own)))
+        state.pop("history", None)
+        guess = attack.predict(state, observation(role))
+        batch = {"truth": subject.images(role), "guess": guess}
+        return measure.judged({"ssim": image["ssim"]}, {}, batch)
+
+    stage = _stage(subject, "inversion", label, spec, compute)
+    return float(stage.array("ssim").mean())
+
+
+def _spec(subject: Subject, candidate: Candidate | None, parts: list[str]) -> dict[str, Any]:
+    roles = subject.settings["roles"]
+    spec = subject.spec(parts, [roles["report"], roles["shadow"]])
+    return spec | (candidate.spec() if candidate else {})
+
+
+def _stage(subject: Subject, name: str, label: str, spec: Mapping, compute: Any) -> Stage:
+    label = f"{subject.name}, {label}, seed {subject.seed}"
+    return subject.service.stages.computed(name, label, spec, compute)
+
+
+def _figure(one: Estimate) -> dict[str, float | None]:
+    return one._asdict()

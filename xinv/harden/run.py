@@ -1,0 +1,121 @@
+"""A hardening, in its order: a config becomes searches, searches become policies and results."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from xinv import store
+from xinv.audit import environment
+from xinv.audit.results import Config
+from xinv.audit.run import prepared
+from xinv.audit.stage import Stages
+from xinv.harden.check import check
+from xinv.harden.result import policy, result
+from xinv.harden.search import Search, search
+from xinv.harden.subject import Subject
+from xinv.harden.trial import Trial
+from xinv.store import Store
+
+RESULTS, TRIALS, CONFIG = "hardened.jsonl", "trials.jsonl", "config.json"
+
+
+def run(
+    config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0
+) -> list[dict[str, Any]]:
+    """Searches a release of each explanation in `config["harden"]`, and writes policies.
+
+    Stages in the store are not computed again, so that a run that was killed continues, and ends
+    with the same bytes.
+
+    Files in `workdir`: `hardened.jsonl`, one line per explanation and seed; `trials.jsonl`, one per
+    trial; `policies/<explanation>-<seed>.json`; `config.json`.
+
+    Returns:
+      The lines of `hardened.jsonl`.
+
+    Raises:
+      InputError: the config names something that does not exist or does not fit.
+    """
+    with store.locked(workdir):
+        started = time.monotonic()
+        service = prepared(config, Stages(stages, workdir, checkpoint_seconds))
+        check(service)
+        results: list[dict[str, Any]] = []
+        trials: list[dict[str, Any]] = []
+        for seed in service.classifiers.seeds:
+            for name in config["harden"]["explanations"]:
+                subject = Subject(service, name, seed)
+                found = search(subject)
+                line = _line(subject, found)
+                file = Path("policies") / f"{name}-{seed}.json"
+                policy(subject, found, line).save(workdir / file)
+                results.append(line | {"policy": str(file)})
+                trials += _trials(subject, found)
+                _tell(line)
+        _write(workdir, config, results, trials, time.monotonic() - started)
+        return results
+
+
+def _line(subject: Subject, found: Search) -> dict[str, Any]:
+    settings, chosen = subject.settings, found.chosen
+    line = {
+        "unit": subject.service.config["unit"],
+        "seed": subject.seed,
+        "explanation": subject.name,
+        "outcome": found.outcome,
+        "trials": len(found.trials),
+        "chosen": chosen.number if chosen else None,
+        "values": dict(chosen.values) if chosen else {},
+        "released": (chosen or found.unhardened).candidate.spec(),
+        "objective": settings["leak"],
+        "searched": {
+            "before": found.unhardened.leak._asdict(),
+            "after": chosen.leak._asdict() if chosen else None,
+        },
+    }
+    return line | result(subject, found)
+
+
+def _trials(subject: Subject, found: Search) -> list[dict[str, Any]]:
+    def line(one: Trial) -> dict[str, Any]:
+        return {
+            "unit": subject.service.config["unit"],
+            "seed": subject.seed,
+            "explanation": subject.name,
+            "trial": one.number,
+            "chosen": one is found.chosen,
+            "values": dict(one.values),
+            "leak": one.leak._asdict(),
+            "chance": one.chance,
+            **one.utility,
+        }
+
+    return [line(one) for one in (found.unhardened, *found.trials)]
+
+
+def _tell(line: Mapping[str, Any]) -> None:
+    leak = line["leak"]["auc"]
+    figures = f"AUC {leak['before']['value']:.3f}"
+    if "after" in leak:
+        figures += f" -> {leak['after']['value']:.3f}"
+    text = f"{line['explanation']}, seed {line['seed']}: {line['outcome']}, {figures}"
+    print(text, file=sys.stderr, flush=True)
+
+
+def _write(
+    workdir: Path,
+    config: Config,
+    results: list[dict[str, Any]],
+    trials: list[dict[str, Any]],
+    seconds: float,
+) -> None:
+    store.write_json(workdir / CONFIG, config)
+    if not (workdir / "environment.json").exists():
+        used = environment.describe() | {"seconds": round(seconds, 1)}
+        store.write_json(workdir / "environment.json", used)
+    # The results last, since their presence marks the hardening as done
+    for name, lines in ((TRIALS, trials), (RESULTS, results)):
+        store.write_text(workdir / name, "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,197 @@
+"""One explanation of one target, which is to be released in another way."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from xinv import attacks, data, explain, parallel, train
+from xinv.audit import outputs
+from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.service import Service
+from xinv.audit.stage import Create, key
+from xinv.harden import released
+from xinv.harden.candidate import Candidate, chain_of
+from xinv.store import canonical
+from xinv.types import Array, Attack, Explainer, Observation
+
+_CHUNK = 256  # maps that are transformed at once
+TARGET = "target"
+
+
+class Subject(NamedTuple):
+    """One explanation of one target.
+
+    Attributes:
+      service: of the target, its shadow model and the models of the controls.
+      name: of the explanation in the config.
+      seed: of the target.
+    """
+
+    service: Service
+    name: str
+    seed: int
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The config's section `harden`."""
+        return self.service.config["harden"]
+
+    @property
+    def unhardened(self) -> Candidate:
+        """The explanation as the config states it."""
+        return Candidate(self.service.config["explanations"][self.name])
+
+    @property
+    def secret(self) -> np.ndarray:
+        """What the noise of an image is drawn by, uint32 [2]."""
+        return np.asarray(jax.random.key_data(key(self.seed, "harden", "secret")))
+
+    def images(self, role: str) -> data.Images:
+        """Returns the images of a role, uint8 [N,H,W,C]."""
+        return self.service.roles.images([role], self.seed)
+
+    def labels(self, part: str, role: str) -> np.ndarray:
+        """Returns the classes that a classifier predicts, which are explained, int32 [N]."""
+        logits = self.service.logits(part, role, self.seed).array("logits")
+        return logits.argmax(axis=-1).astype(np.int32)
+
+    def explainer(self, candidate: Candidate, part: str = TARGET) -> Explainer:
+        """Returns the explainer of a candidate, without its transforms and its secret."""
+        classifiers = self.service.classifiers
+        config = {**classifiers.config, "explanations": {self.name: candidate.explainer}}
+        service = Service(classifiers._replace(config=config))
+        return service.explainer(self.name, self.seed, part)
+
+    def release(self, candidate: Candidate, part: str = TARGET) -> Explainer:
+        """Returns the explainer of released maps."""
+        explainer, chain = self.explainer(candidate, part), chain_of(candidate.transforms)
+        if chain is None:
+            return released.of_image(explainer, self.secret)
+        return released.defended(explainer, chain, {}, self.secret)
+
+    def maps(self, candidate: Candidate, part: str, role: str) -> Array:
+        """Returns the released maps [N,h,w,c] of a role's images."""
+        explained, chain = self._explained(candidate, part, role), chain_of(candidate.transforms)
+        if chain is None:
+            return explained
+        change = released.changed(chain, {}, self.secret)
+        batch = {"image": self.images(role), "map": explained}
+        return parallel.map_batches(_changed, change, batch, _CHUNK)
+
+    def released(self, candidate: Candidate, part: str, role: str) -> Array:
+        """Returns what `maps` does, kept, and to the bit as a policy releases it.
+
+        A policy explains and transforms in one program, which may round in another way than two.
+        """
+
+        def fill(create: Create) -> None:
+            self._batch(self.release(candidate, part), part, role, create)
+
+        spec = self.spec([part], [role]) | candidate.spec()
+        label = f"{self.name} of {part} on {role}, seed {self.seed}"
+        return self.service.stages.filled("policy", label, spec, fill).array("explanation")
+
+    def prediction(self, part: str, role: str) -> Array:
+        """Returns a classifier's probabilities of a role's images, [N,K]."""
+        found, _ = self.service.prediction(part, role, self.seed)
+        return found
+
+    def seen(self, attack: Attack, part: str, role: str, maps: Array) -> Observation:
+        """Returns what an attack is shown of a role's images."""
+        return Observation(self.prediction(part, role), released.seen(attack, maps))
+
+    def reference(self) -> np.ndarray | None:
+        """Returns the images [R,H,W,C] that the explainer refers to, None if there are none."""
+        section = self.unhardened.explainer
+        if "reference" not in section:
+            return None
+        own = self.service.classifiers.settings(TARGET)["roles"]
+        roles = outputs.public_reference(section) or own
+        return outputs.referred(section, self.service.roles.images(roles, self.seed))
+
+    def member(self, part: str, role: str) -> np.ndarray:
+        """Returns int32 [N]: 1 for images of a role that a classifier was trained on, else 0."""
+        return MEMBERSHIP.secret(self.service, part, [role], self.seed)
+
+    def spec(self, parts: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
+        """Returns what determines all that these classifiers release of these roles."""
+        identities = [self.service.classifiers.identity(part, self.seed) for part in parts]
+        names = self._read(roles)
+        return self.service.roles.spec(self.seed, names) | {
+            "classifiers": identities,
+            "read": list(names),
+            "secret": self.secret.tolist(),
+        }
+
+    def attack(self, settings: Mapping[str, Any]) -> Attack:
+        """Returns the attack of a section, trained by the config's recipe."""
+        recipe = train.Recipe.stated(self.service.config["attack"]["train"])
+        return attacks.build(**settings, given={"inputs": ("explanation",), "recipe": recipe})
+
+    def _explained(self, candidate: Candidate, part: str, role: str) -> Array:
+        explainer = released.of_image(self.explainer(candidate, part), self.secret)
+        if canonical(candidate.explainer) != canonical(self.unhardened.explainer):
+            return self._batch(explainer, part, role)
+
+        # Kept, since all candidates that differ in transforms alone are made of it
+        def fill(create: Create) -> None:
+            self._batch(explainer, part, role, create)
+
+        spec = self.spec([part], [role]) | candidate._replace(transforms=()).spec()
+        label = f"{self.name} of {part} on {role}, seed {self.seed}"
+        return self.service.stages.filled("explanation", label, spec, fill).array("explanation")
+
+    def _batch(
+        self, explainer: Explainer, part: str, role: str, create: Create | None = None
+    ) -> np.ndarray:
+        classifiers, images = self.service.classifiers, self.images(role)
+        apply = classifiers.model(part).apply
+        variables = classifiers.variables(part, self.seed)
+        out = None
+        if create is not None:
+            shape = outputs.map_shape(explainer, apply, variables, images)
+            out = create("explanation", (len(images), *shape))
+        labels, key_unread = self.labels(part, role), jax.random.key(0)
+        return explain.batch(explainer, apply, variables, images, labels, key_unread, out=out)
+
+    def _read(self, roles: Sequence[str]) -> tuple[str, ...]:
+        """Returns these roles, and the public one of a reference."""
+        reference = self.unhardened.explainer.get("reference")
+        public = (reference["role"],) if isinstance(reference, Mapping) else ()
+        return (*roles, *public)
+
+
+def _changed(change: Partial, batch: Mapping[str, Array], keys: Any) -> jax.Array:
+    del keys
+    return change(batch["image"], batch["map"])
+
+
+Maps = Callable[[Candidate, str, str], Array]
+"""`maps(candidate, part, role)`: `Subject.maps` or `Subject.released`."""
+
+
+def fitted(
+    subject: Subject,
+    candidate: Candidate,
+    attack: Attack,
+    shadow: str,
+    maps: Maps,
+) -> dict[str, Any]:
+    """Returns the state of a membership attack that is trained on releases of a shadow model.
+
+    Args:
+      subject: the explanation.
+      candidate: its release, by which the attacker has made the shadow's maps too.
+      attack: a membership attack on explanations.
+      shadow: the shadow model; of a control an untrained one, with the real shadow's members.
+      maps: see `Maps`.
+    """
+    role = subject.settings["roles"]["shadow"]
+    truth = subject.member(subject.settings["shadow"], role)
+    observed = subject.seen(attack, shadow, role, maps(candidate, shadow, role))
+    state = dict(attack.fit(key(subject.seed, "harden", "attack"), observed, truth))
+    state.pop("history", None)
+    return state

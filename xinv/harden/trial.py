@@ -1,0 +1,167 @@
+"""One trial: how much a candidate leaks, and what is left of the explanation."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from xinv import attacks, metrics, plugins
+from xinv.audit.goals.membership import groups
+from xinv.harden.candidate import Candidate
+from xinv.harden.subject import TARGET, Maps, Subject, fitted
+from xinv.metrics.explanation import resize
+from xinv.types import Array, Estimate, Explainer, Variables
+
+_SENSITIVITY = dict(radius=0.02, samples=5)
+
+
+class Trial(NamedTuple):
+    """A candidate and its figures.
+
+    Attributes:
+      number: 0 for the unhardened explanation, then in the order of the search.
+      values: of the searched parameters.
+      candidate: made of them.
+      leak: the figure of the leak, with its 95 % interval.
+      chance: the leak of an attacker who guesses.
+      utility: by name, the mean over images: see `figures`.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    candidate: Candidate
+    leak: Estimate
+    chance: float
+    utility: Mapping[str, float]
+
+
+def run(subject: Subject, number: int, values: Mapping[str, Any], candidate: Candidate) -> Trial:
+    """Evaluates a candidate on the search's half of members and others."""
+    settings = subject.settings
+    role = settings["roles"]["search"]
+    attack, sensitivity = settings["search_attack"], settings["utility"] == "max_sensitivity"
+    label = f"trial {number}"
+    figures = evaluated(subject, candidate, role, attack, label, subject.maps, sensitivity)
+    member = subject.member(TARGET, role)
+    group = groups(subject.service, role, subject.seed)
+    leak, chance = leaked(settings["leak"], member, figures["score"], group)
+    utility = {name: float(part.mean()) for name, part in figures.items() if name != "score"}
+    return Trial(number, values, candidate, leak, chance, utility)
+
+
+def leaked(
+    metric: str, member: np.ndarray, score: Array, group: np.ndarray | None
+) -> tuple[Estimate, float]:
+    """Returns a figure of membership, "auc" or "tpr_at_<rate>", and its value by chance."""
+    if metric == "auc":
+        return metrics.membership.auc()(member, score, group)["auc"], 0.5
+    rate = float(metric.removeprefix("tpr_at_"))
+    found = metrics.membership.tpr_at_fpr(rate)(member, score, group)
+    return found[f"tpr_at_{rate}"], found[f"chance_at_{rate}"].value
+
+
+def evaluated(
+    subject: Subject,
+    candidate: Candidate,
+    role: str,
+    attack: Mapping[str, Any],
+    label: str,
+    maps: Maps,
+    sensitivity: bool,
+) -> dict[str, np.ndarray]:
+    """Returns an adaptive attacker's scores of a role's images, and the utility of their maps.
+
+    The attacker is trained on the shadow model's releases by the same candidate.
+
+    Returns:
+      score: higher for members, [N].
+      spearman: rank correlation with the unhardened map, [N].
+      insertion, deletion: faithfulness to the target (Petsiuk 2018), of a sample of images.
+      max_sensitivity: of the release, for images that change by at most 0.02 (Yeh 2019), of the
+        same sample; if `sensitivity` asks for it, since each candidate is compiled anew for it.
+    """
+    settings, shadow = subject.settings, subject.settings["shadow"]
+    spec = subject.spec([TARGET, shadow], [role, settings["roles"]["shadow"]])
+    spec |= candidate.spec() | {
+        "against": subject.unhardened.spec(),
+        "attack": plugins.complete(attacks, attack),
+        "train": subject.service.config["attack"]["train"],
+        "sample": settings["sample"],
+        "sensitivity": sensitivity,
+    }
+
+    def compute() -> dict[str, np.ndarray]:
+        method = subject.attack(attack)
+        state = fitted(subject, candidate, method, shadow, maps)
+        shown = maps(candidate, TARGET, role)
+        observed = subject.seen(method, TARGET, role, shown)
+        found = {"score": np.asarray(method.predict(state, observed))}
+        original = maps(subject.unhardened, TARGET, role)
+        found |= _utility(subject, role, original, shown)
+        if sensitivity:
+            found["max_sensitivity"] = _sensitivity(subject, candidate, role, shown)
+        return found
+
+    label = f"{subject.name}, {label} on {role}, seed {subject.seed}"
+    stage = subject.service.stages.computed("trial", label, spec, compute)
+    names = ["score", "spearman", "insertion", "deletion", *["max_sensitivity"] * sensitivity]
+    return {name: stage.array(name) for name in names}
+
+
+def _utility(subject: Subject, role: str, original: Array, maps: Array) -> dict[str, np.ndarray]:
+    # The unhardened map at the size of the one that is released
+    if original.shape[1:] != maps.shape[1:]:
+        original = np.asarray(resize(original, maps.shape[1:3]))
+    found = {"spearman": _each(metrics.build("spearman"), {"explanation": original}, maps)}
+
+    # What asks the model, of a sample
+    classifiers = subject.service.classifiers
+    apply = classifiers.model(TARGET).apply
+    variables = classifiers.variables(TARGET, subject.seed)
+    shown, truth = _sample(subject, role, len(maps))
+    truth["explanation"] = original[shown]
+    for name in ("insertion", "deletion"):
+        found[name] = _each(getattr(metrics, name)(apply, variables), truth, maps[shown])
+    return found
+
+
+def _sensitivity(subject: Subject, candidate: Candidate, role: str, maps: Array) -> np.ndarray:
+    apply = subject.service.classifiers.model(TARGET).apply
+    variables = subject.service.classifiers.variables(TARGET, subject.seed)
+    again = Partial(_again(apply), subject.release(candidate), variables)
+    shown, truth = _sample(subject, role, len(maps))
+    truth["explanation"] = maps[shown]
+    return _each(metrics.max_sensitivity(again, **_SENSITIVITY), truth, maps[shown])
+
+
+def _sample(subject: Subject, role: str, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns places spread evenly over a role, and the images and explained classes there."""
+    size = min(subject.settings["sample"], count)
+    shown = np.unique(np.linspace(0, count - 1, size).astype(int))
+    images, labels = subject.images(role), subject.labels(TARGET, role)
+    return shown, {"image": np.asarray(images[shown]), "label": labels[shown]}
+
+
+def _each(metric: Any, truth: Mapping[str, Array], maps: Array) -> np.ndarray:
+    # A Partial of a Partial is equal to no other, and would be compiled again
+    tree = metric if isinstance(metric, Partial) else Partial(metric)
+    return np.asarray(_judge(tree, truth, maps))
+
+
+@jax.jit
+def _judge(metric: Partial, truth: Mapping[str, Array], maps: Array) -> jax.Array:
+    return metric(truth, maps)
+
+
+@functools.lru_cache(64)
+def _again(apply: Any) -> Any:
+    def release(
+        explainer: Explainer, variables: Variables, images: Array, labels: Array, keys: Any
+    ) -> jax.Array:
+        each = jax.vmap(explainer, (None, None, 0, 0, 0))
+        return each(apply, variables, images, labels, keys)
+
+    return release
