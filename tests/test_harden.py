@@ -314,7 +314,7 @@ def config(tmp_path_factory):
     statistic = dict(name="map_statistic", statistic="l2")
     found.harden.update(dict(explanations=("probability",), trials=3, startup=2, generation=1, sample=16, queries=2))
     found.harden.search_attack = found.harden.attack = ConfigDict(statistic)
-    found.harden.floors, found.harden.transforms = ConfigDict(dict(spearman=0.1)), ("rescale",)
+    found.harden.floors, found.harden.transforms = ConfigDict(dict(spearman=0.1)), ("rescale", "quantise")
     found.harden.inversion = ConfigDict()
     return json.loads(json.dumps(found.to_dict()))
 
@@ -354,7 +354,7 @@ def test_hardening_lowers_the_leak(done, config):
 def test_search_reads_no_reported_image(done):
     """No stage that the choice depends on reads a role of the reported half."""
     root, _ = done
-    trials = [path for path in (root / "stages").glob("trial-*/spec.json")]
+    trials = list((root / "stages").glob("trial-*/spec.json"))
     specs = {
         path.parent.name.rsplit("-", 1)[1]: json.loads(path.read_text())
         for path in (root / "stages").glob("*/spec.json")

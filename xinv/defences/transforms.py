@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from xinv import train
 from xinv.defences.maps import normal, require_maps, required
 from xinv.numbers import is_number, require, require_count, require_flag, require_not_negative, require_positive
-from xinv.space import Number, searched
+from xinv.space import Choice, Number, searched
 from xinv.types import Array, Defence, Key, Observation
 
 _TINY = 1e-9
@@ -132,7 +132,7 @@ def noise(stdev: float) -> Defence:
     return _of_maps(lambda maps, key: maps + stdev * normal(key, maps))
 
 
-@searched(strength=Number(0.0, 1.0), deviation=Number(1.0, 1.0, scaled=True))
+@searched(strength=Choice((0.0, 1.0)), deviation=Number(1.0, 1.0, scaled=True))
 @functools.cache
 def rescale(deviation: float, strength: float = 1.0) -> Defence:
     """Scales each map towards a standard deviation that all maps then share: M·(deviation / std(M))^strength.
@@ -142,7 +142,8 @@ def rescale(deviation: float, strength: float = 1.0) -> Defence:
 
     Args:
       deviation: about the map's mean, in the units of the maps.
-      strength: 0 leaves the map, 1 makes all deviations equal.
+      strength: 0 leaves the map, 1 makes all deviations equal. In between the order of the maps' sizes stays, and so
+        does what it gives away.
     """
     require_positive(deviation=deviation)
     require(is_number(strength) and 0 <= strength <= 1, "strength", strength, "from 0 to 1")
