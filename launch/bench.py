@@ -29,6 +29,9 @@ width, against the same step in PyTorch where that is installed.
 width, 32×32×3), against the same networks in PyTorch where that is installed; what restarts in one program take beside
 as many in turn; maps per second of DeepLeak's 15 explainers on a small CNN; and fits per second of every attack on
 membership.
+
+`harden`: seconds of a trial of each explainer's search (launch/harden.py), and the shares spent in maps, in the fit of
+the attack, and in the utility; by default of the digits.
 """
 
 import importlib.util
@@ -53,6 +56,7 @@ METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: al
 NETWORKS = flags.DEFINE_list(
     "networks", None, "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50. Default: all."
 )
+SIZE = flags.DEFINE_string("size", "quick", "Of configs/deepleak.py, the size whose explanations are hardened.")
 FIRST = flags.DEFINE_bool("first", False, "Measure the time to the first map: tracing and compiling.")
 
 
@@ -97,12 +101,20 @@ def membership() -> None:
     bench_membership.run(BATCH.value or 128, ROUNDS.value, STEPS.value)
 
 
+def harden() -> None:
+    """Trials of the search for a release."""
+    import bench_harden
+
+    bench_harden.run(SIZE.value, METHODS.value, ROUNDS.value)
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
     "training": training,
     "explainers": explainers,
     "inversion": inversion,
     "defences": defences,
     "membership": membership,
+    "harden": harden,
 }
 
 

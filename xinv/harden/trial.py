@@ -100,7 +100,7 @@ def evaluated(
         observed = subject.seen(method, TARGET, role, shown)
         found = {"score": np.asarray(method.predict(state, observed))}
         original = maps(subject.unhardened, TARGET, role)
-        found |= _utility(subject, role, original, shown)
+        found |= utility(subject, role, original, shown)
         if sensitivity:
             found["max_sensitivity"] = _sensitivity(subject, candidate, role, shown)
         return found
@@ -111,7 +111,8 @@ def evaluated(
     return {name: stage.array(name) for name in names}
 
 
-def _utility(subject: Subject, role: str, original: Array, maps: Array) -> dict[str, np.ndarray]:
+def utility(subject: Subject, role: str, original: Array, maps: Array) -> dict[str, np.ndarray]:
+    """Returns what is left of the maps of the target that are released; see `evaluated`."""
     # The unhardened map at the size of the one that is released
     if original.shape[1:] != maps.shape[1:]:
         original = np.asarray(resize(original, maps.shape[1:3]))
