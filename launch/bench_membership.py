@@ -17,7 +17,7 @@ from xinv.attacks import network
 from xinv.models.detector import cnn_rows
 from xinv.models.mobilenet import features as mobilenet_features
 from xinv.models.table import Layer
-from xinv.types import Attack, Observation
+from xinv.types import Attack, Observation, Population
 
 SIDE, CHANNELS, CLASSES, DROPOUT = 32, 3, 10, 0.5
 NETWORKS = {"cnn": 1.0, "mobilenet_v2": 0.25}
@@ -180,6 +180,9 @@ def _fit(attack: Attack) -> Any:
         "label": rng.integers(0, CLASSES, CANDIDATES).astype(np.int32),
         "image": rng.random((CANDIDATES, SIDE, SIDE, CHANNELS), np.float32),
     }
+    public = rng.dirichlet(np.ones(CLASSES), (REFERENCES, *lead[1:])).astype(np.float32)
+    classes = rng.integers(0, CLASSES, REFERENCES).astype(np.int32)
+    holdings["population"] = Population(public, classes)
     held = {name: holdings[name] for name in attack.needs}
     observed = Observation(prediction, maps)
     return functools.partial(attack.fit, jax.random.key(0), observed, member, **held)

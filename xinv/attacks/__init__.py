@@ -7,7 +7,7 @@ set from others, by scores above 0 for members:
 |---|---|---|
 | `gap` | prediction, label | nothing |
 | `confidence` | prediction, label | one shadow |
-| `relative` | prediction, label | S shadows, of the same examples |
+| `relative` | prediction, label | S shadows, of the same examples and of public ones |
 | `map_statistic` | one explanation | one shadow |
 | `membership_network` | explanations; image, prediction, label | one shadow |
 | `likelihood_ratio` | one explanation, or prediction and label | S shadows, of the same examples |

@@ -61,6 +61,18 @@ def predictions(attack: str, observation: Observation, label: Any) -> None:
     _classes(attack, observation.prediction.shape, label, "[N,K]")
 
 
+def population(attack: str, given: Any, shape: tuple[int, ...]) -> None:
+    """InputError unless public examples have predictions [P,...] of this shape, and labels [P]."""
+    if given is None:
+        raise InputError(f"{attack} compares with public examples: give a population")
+    public, labels = tuple(given.prediction.shape), tuple(given.label.shape)
+    if public[1:] != tuple(shape) or labels != public[:1] or not public[0]:
+        wanted = f"[P,{','.join(map(str, shape))}] and labels [P]"
+        raise InputError(
+            f"{attack} reads predictions {wanted} of public examples, and not {list(public)} and {list(labels)}"
+        )
+
+
 def explanations(attack: str, observation: Observation) -> None:
     """InputError unless there are explanations [N,h,w,c]."""
     _explained(attack, observation)

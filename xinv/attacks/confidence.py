@@ -9,7 +9,7 @@ from xinv import train
 from xinv.attacks import calibration, checks
 from xinv.attacks.signals import FLOOR
 from xinv.numbers import is_number, require, require_positive
-from xinv.types import Array, Attack, InputError, Key, Observation
+from xinv.types import Array, Attack, InputError, Key, Observation, Population
 
 _ROWS = 4096  # examples read at once
 
@@ -86,7 +86,7 @@ def confidence() -> Attack:
 
 @functools.cache
 def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
-    """Compares an example's likelihood ratio with that of others: RMIA (Zarifzadeh 2024), offline.
+    """Compares an example's likelihood ratio with a population's: RMIA (Zarifzadeh 2024), offline.
 
     With references p_out(x), the mean of p(x|θ') over shadow models θ' that did not train on x:
 
@@ -94,9 +94,10 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         LR(x,z) = [p(x|target) / p(x)] / [p(z|target) / p(z)]
         score(x) = share of z with LR(x,z) ≥ gamma
 
-    The population z is the examples given themselves, x among them, so a score depends on them all.
-    The threshold is found with each shadow model in turn as the target, see
-    `calibration.leave_one_out`. Probabilities are at least 1.2e-38, the smallest normal float32.
+    The population z is public images that no model was trained on, so p_out(z) is the mean over all
+    shadow models. A score is a multiple of 1/P, of P such images. Probabilities are those released,
+    which is a temperature of 1, and at least 1.2e-38, the smallest normal float32. The threshold is
+    found with each shadow model in turn as the target, see `calibration.leave_one_out`.
 
     Args:
       gamma: γ, what a ratio must reach, above 0.
@@ -104,8 +105,9 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
 
     Returns:
       An attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score float64 [N],
-      positive for members. Its state has the "reference" p(x) [N] of each example in order, and
-      the "threshold". It is paired and needs "label".
+      positive for members. Its state has the "reference" p(x) [N] of each example in order, that of
+      the "population" p(z) [P], and the "threshold". It is paired and needs "label" and
+      "population".
 
     Raises:
       InputError: gamma or a is out of its range; there are fewer than four shadow models or an odd
@@ -120,35 +122,64 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         truth: Array,
         session: train.Session = train.Session(),  # noqa: B008 (immutable)
         label: Array | None = None,
+        population: Population | None = None,
     ) -> dict[str, Any]:
         del key, session
-        check(observation, truth, label)
+        check(observation, truth, label, population)
         probability, _ = true_class(observation.prediction, label)
+        public, _ = true_class(*population)
         member = checks.members(truth, probability.shape)
         require_outside(member)
 
         def score(number: int, references: np.ndarray) -> np.ndarray:
+            # Examples that every other shadow model trained on have no reference
             known = references.any(axis=1)
             reference = _reference(probability[known], references[known], a)
-            return _share(probability[known, number] / reference, gamma)
+            others = np.arange(public.shape[1]) != number
+            common = _reference(public, np.broadcast_to(others, public.shape), a)
+            return _share(probability[known, number] / reference, public[:, number] / common, gamma)
 
         return {
             "reference": _reference(probability, ~member, a),
+            "population": _reference(public, np.ones(public.shape, bool), a),
             "threshold": np.float64(calibration.leave_one_out(member, score)),
         }
 
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        label: Array | None = None,
+        population: Population | None = None,
+    ) -> np.ndarray:
         checks.predictions("relative", observation, label)
+        checks.population("relative", population, observation.prediction.shape[1:])
         probability, _ = true_class(observation.prediction, label)
+        public, _ = true_class(*population)
         require_same(len(state["reference"]), len(probability))
-        return _share(probability / state["reference"], gamma) - state["threshold"]
+        require_same(len(state["population"]), len(public), "public examples")
+        ratio, common = probability / state["reference"], public / state["population"]
+        return _share(ratio, common, gamma) - state["threshold"]
 
-    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        label: Any = None,
+        population: Any = None,
+    ) -> tuple[int, ...]:
         del truth
         checks.shadow_predictions("relative", observation, label, 4)
+        checks.population("relative", population, observation.prediction.shape[1:])
         return ()
 
-    return Attack(fit, predict, check, needs=("label",), goal="membership", reads=("prediction",), paired=True)
+    return Attack(
+        fit,
+        predict,
+        check,
+        needs=("label", "population"),
+        goal="membership",
+        reads=("prediction",),
+        paired=True,
+    )
 
 
 def log_odds(prediction: Array, label: Array) -> np.ndarray:
@@ -202,10 +233,10 @@ def require_outside(member: np.ndarray) -> None:
         raise InputError(f"{name} was trained on by every shadow model: one must be without it")
 
 
-def require_same(fitted: int, given: int) -> None:
+def require_same(fitted: int, given: int, what: str = "examples") -> None:
     """InputError unless as many examples are given as the attack was fitted to."""
     if fitted != given:
-        counts = f"{given} examples and was fitted to {fitted}"
+        counts = f"{given} {what} and was fitted to {fitted}"
         raise InputError(f"the attack is shown {counts}: show it the same in the same order")
 
 
@@ -228,10 +259,10 @@ def _reference(probability: np.ndarray, outside: np.ndarray, a: float) -> np.nda
     return np.maximum(((1 + a) * mean + 1 - a) / 2, FLOOR)
 
 
-def _share(ratio: np.ndarray, gamma: float) -> np.ndarray:
+def _share(ratio: np.ndarray, population: np.ndarray, gamma: float) -> np.ndarray:
     """Returns for each x the share of z with ratio(x) ≥ gamma ratio(z)."""
-    below = np.searchsorted(np.sort(ratio), ratio / gamma, side="right")
-    return below / len(ratio)
+    below = np.searchsorted(np.sort(population), ratio / gamma, side="right")
+    return below / len(population)
 
 
 def _check(attack: str) -> Any:

@@ -11,7 +11,7 @@ from xinv.audit.validate_members import require_control, require_members
 from xinv.numbers import is_count
 from xinv.types import InputError
 
-_ARM = ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "scored", "control_of")
+_ARM = ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "population", "scored", "control_of")
 _VIEW = ("prediction", "explanation", "defences", "queries", "members")
 
 
@@ -87,8 +87,10 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         require_members(arm)
     if arm.settings["control_of"]:
         require_control(arm)
+    # A shadow's own images in its maps would tell its members, and not the target's
+    attacker = trained["roles"] if goal is MEMBERSHIP else ()
     for name in arm.explanations:
-        require_reference(service, name, reported)
+        require_reference(service, name, reported, attacker)
     for view in (TRAIN_VIEW, TEST_VIEW):
         require_separate(arm.view(view).release, trained["roles"])
 
