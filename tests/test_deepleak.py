@@ -22,7 +22,7 @@ from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from configs import base, deepleak  # noqa: E402
+from configs import base, deepleak, deepleak_published  # noqa: E402
 
 DIGITS = load_digits()
 IMAGES = np.rint(DIGITS.images[:900, ..., None] / 16 * 255).astype(np.uint8)
@@ -140,7 +140,7 @@ def test_many_shadow_models(tmp_path):
         ratio=base.arm("input_x_gradient", **of_maps),
         stranger=base.arm("input_x_gradient", test_view=stranger, control_of="ratio", **of_maps),
         confidence=base.arm("prediction", "label", signal="confidence", **of_maps),
-        relative=base.arm("prediction", "label", train_view=shadows, name="relative"),
+        relative=base.arm("prediction", "label", train_view=shadows, population="reference", name="relative"),
     )
     with store.opened(tmp_path / "stages") as stages:
         rows = audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
@@ -154,8 +154,36 @@ def test_many_shadow_models(tmp_path):
     assert all(90 < judged[name] < 180 for name in HALVES)
 
 
+@pytest.mark.parametrize(
+    ("population", "message"),
+    [
+        ("", "population is empty, name a role of public images"),
+        ("attack_test", r"has images of target_train\+attack_test"),
+        ("half_1", "has images of target_train"),
+        ("nobody", "unknown role 'nobody'"),
+    ],
+)
+def test_populations_refused(tmp_path, population, message):
+    """A population is of public images."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    shadows = dict(prediction=HALVES, explanation=HALVES, roles=())
+    arm = base.arm("prediction", "label", train_view=shadows, population=population, name="relative")
+    settings = halves(tmp_path / "images.npz", relative=arm)
+    with store.opened(tmp_path / "stages") as stages, pytest.raises(InputError, match=message):
+        audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
+
+
+def test_unused_half_refused(tmp_path):
+    """A shadow of a half that no attack compares is named, and the way out."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    settings = halves(tmp_path / "images.npz")
+    message = r"the half_0 trains on a random half of images that are reported, \['half_0'\], but no"
+    with store.opened(tmp_path / "stages") as stages, pytest.raises(InputError, match=message):
+        audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
+
+
 def test_inputs_differ(tmp_path):
-    """An attack that reads more is another attack."""
+    """An attack that reads more is another attack, and images that no batch of an epoch had are no members."""
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
     attack = dict(name="membership_network", trunk="cnn", width=0.0625, restarts=1)
     inputs = dict(maps=(), label=("label",), prediction=("prediction",), image=("image",))
@@ -166,6 +194,8 @@ def test_inputs_differ(tmp_path):
         audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
         assert len(list((tmp_path / "stages").glob("attack-*"))) == 4
         assert len(list((tmp_path / "stages").glob("guess-*"))) == 4
+    # One epoch of seven batches of 25, of 180 images
+    assert np.load(tmp_path / "audit" / "members.npz")["0/maps/member"].sum() == 175
 
 
 UNTRAINED = dict(prediction="untrained", explanation="untrained", members="target")
@@ -203,6 +233,7 @@ UNTRAINED = dict(prediction="untrained", explanation="untrained", members="targe
         (dict(a=base.arm("prediction", "image")), "must name 'prediction', 'explanation'"),
         (dict(a=base.membership("input_x_gradient", name="likelihood_ratio")), "needs several shadow models"),
         (dict(a=base.membership("prediction", "label", name="gap", control_of="b")), "'b', which is no arm"),
+        (dict(a=base.membership("prediction", "label", name="gap", population="reference")), "leave it empty"),
         (
             dict(a=base.membership("prediction", "label", name="gap", test_view=dict(members="nobody"))),
             "unknown classifier 'nobody'",
@@ -255,6 +286,34 @@ def test_killed_and_resumed(tmp_path):
     subprocess.run(command("killed"), check=True, **given)
     for name in ("rows.jsonl", "members.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.parametrize("count", [5000, 1500])
+def test_published_bands(count):
+    """Ends of chance beside published figures are the exact one of rates, and those of random scores."""
+    bands = deepleak_published.chance(count)
+    _, _, high = metrics.roc.chance_band(count, count, 0.001)
+    assert bands["tpr_at_0.001"] == pytest.approx(float(high), abs=5e-5)
+    random, found = np.random.default_rng(0), []
+    for _ in range(400):
+        ranks = random.permutation(2 * count)[:count]
+        area = (ranks.sum() - count * (count - 1) / 2) / count**2
+        rates = random.binomial(count, 0.5, 2) / count
+        found.append((0.5 + (rates[0] - rates[1]) / 2, area))
+    ends = np.quantile(found, 0.975, axis=0)
+    assert ends == pytest.approx([bands["balanced_accuracy"], bands["auc"]], abs=0.15 * (bands["auc"] - 0.5))
+
+
+def test_published_notes():
+    """The paper's GradCAM++ stands beside Guided Grad-CAM, and says so; figures of two units are not mixed."""
+    rows = deepleak_published.published("cifar10")
+    (row,) = [row for row in rows if (row["value"], row["source"]) == (0.067, "DeepLeak, Table II")]
+    assert row["arm"] == "network(guided_gradcam)"
+    assert "GradCAM++" in row["note"]
+    assert {row["arm"] for row in rows} >= {"target", "variance(lime)", "network(removal(gradcam))"}
+    units = {unit["unit"]: unit for unit in deepleak.sweep("cifar10")}
+    assert {row["source"] for row in units["table-6-resnet"]["report.published"]} == {"DeepLeak, Table VI"}
+    assert units["overfitted"]["report.published"] == ()
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30, 0.0])

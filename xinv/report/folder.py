@@ -58,7 +58,7 @@ _PUBLISHED = {
     "spread": _OPTIONAL_NUMBER,
     "source": (str,),
 }
-_BAND = {"band": _OPTIONAL_NUMBER}
+_FURTHER = {"band": _OPTIONAL_NUMBER, "note": (str,)}
 """What an entry of the published figures may have besides."""
 _Fields = Mapping[str, tuple[type, ...]]
 
@@ -206,8 +206,7 @@ def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
     for number, entry in enumerate(entries):
         place = f"{path} report.published[{number}]"
         _checked(place, entry, _PUBLISHED)
-        if "band" in entry:
-            _checked(place, entry, _BAND)
+        _checked(place, entry, {name: _FURTHER[name] for name in _FURTHER if name in entry})
     return entries
 
 

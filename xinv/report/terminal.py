@@ -100,6 +100,7 @@ def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) 
         parts += _tables(columns, width)
         if table.by_chance:
             parts.append("*: within chance")
+        parts += [f"{arm}: {note}" for arm, note in table.notes]
         parts.append(f"{table.within} of {table.measured} within two published deviations or {table.tolerance}")
     return parts
 
