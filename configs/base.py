@@ -185,7 +185,7 @@ def inversion(
             arms=arms(("flatten_unet",), tuple(explanations())),
             metrics=metrics(sigma),
             analysis={},
-            report=dict(examples=12, published=()),
+            report=dict(examples=12, published=(), positive_control=False),
         )
         | sections
     )

@@ -246,7 +246,9 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     regular = target["train"] | dict(weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2))
     units = [
         dict(unit="audit"),
-        dict(unit="overfitted") | _trained(config, plain) | _of_probability(size, config),
+        {"unit": "overfitted", "report.positive_control": True}
+        | _trained(config, plain)
+        | _of_probability(size, config),
         dict(unit="likelihood") | _likelihood(size, config),
         dict(unit="trajectory") | _trajectory(size, config),
     ]

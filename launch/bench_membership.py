@@ -13,7 +13,7 @@ from bench_explainers import METHODS
 from bench_training import Run, stepping, timed, torch, torch_batches, torch_settings
 
 from xinv import attacks, explain, models, train
-from xinv.attacks import network
+from xinv.attacks import ensemble
 from xinv.models.detector import cnn_rows
 from xinv.models.mobilenet import features as mobilenet_features
 from xinv.models.table import Layer
@@ -128,9 +128,9 @@ def _step(
     model = models.detector(trunk, width, DROPOUT)
     tx = train.optimizer(RECIPE, 1)
     evidence = {name: leaf for name, leaf in data.items() if name != "member"}
-    variables = network.start(model, CLASSES, numbers, jax.random.key(0), evidence)
+    variables = ensemble.start(model, CLASSES, numbers, jax.random.key(0), evidence)
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
-    loss = network.objective(model, CLASSES, numbers)
+    loss = ensemble.objective(model, CLASSES, numbers)
     return stepping(train.sgd_step(loss, tx), state, data, batch_size)
 
 

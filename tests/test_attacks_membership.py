@@ -137,6 +137,10 @@ def test_contract(factory, tmp_path):
     assert guess.dtype in (np.float32, np.float64)
     assert roc_auc_score(member, guess) > 0.6
     assert balanced_accuracy_score(member, guess > 0) > 0.58
+    if attack.parts is not None:
+        parts = attack.parts(state, target, **tested(held))
+        assert parts.shape == (5, *guess.shape)
+        np.testing.assert_array_equal(parts.mean(axis=0), guess)
     if state:
         store.save_tree(tmp_path / "state", state)
         stored = store.load_tree(tmp_path / "state")

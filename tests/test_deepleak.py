@@ -16,7 +16,7 @@ from test_audit import environment, wait_for
 
 from xinv import audit, data, metrics, store
 from xinv.audit import leaks
-from xinv.report import folder
+from xinv.report import folder, roc
 from xinv.report.league import league
 from xinv.types import InputError
 
@@ -130,8 +130,8 @@ def halves(path, **arms):
 
 
 def test_many_shadow_models(tmp_path):
-    """Likelihood ratios of maps and of confidences run on halves of the audited images; their maps are not kept."""
-    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    """Likelihood ratios and RMIA run on halves of the audited images, by track; maps of shadows are not kept."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS, tracks=np.arange(900) // 30)
     shadows = dict(prediction=HALVES, explanation=HALVES, roles=())
     of_maps = dict(train_view=shadows, name="likelihood_ratio")
     stranger = dict(prediction="stranger", explanation="stranger", members="target")
@@ -142,6 +142,8 @@ def test_many_shadow_models(tmp_path):
         confidence=base.arm("prediction", "label", signal="confidence", **of_maps),
         relative=base.arm("prediction", "label", train_view=shadows, population="reference", name="relative"),
     )
+    settings.data.source.labels.track = "tracks"
+    settings.data.roles.group = ("digit", "track")
     with store.opened(tmp_path / "stages") as stages:
         rows = audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
         kept = [path.name for path in (tmp_path / "stages").glob("explanation-*")]
@@ -150,8 +152,15 @@ def test_many_shadow_models(tmp_path):
     assert len(kept) == 7
     # Halves are judged on what they were not trained on
     judged = {row["stage"]: row["examples"] for row in rows if row["metric"] == "accuracy"}
-    assert judged["target"] == 270
+    assert judged["target"] == pytest.approx(270, abs=15)
     assert all(90 < judged[name] < 180 for name in HALVES)
+    # Images of one digit and track are one group, of one kind, and judged as one
+    members = np.load(tmp_path / "audit" / "members.npz")
+    group, member = members["0/ratio/group"], members["0/ratio/member"]
+    assert len(np.unique(group)) < 0.6 * len(group)
+    assert len(np.unique(np.stack([group, member]), axis=1).T) == len(np.unique(group))
+    drawn = roc.diagram(folder.read(tmp_path / "audit").units[0], league(rows, 0.9))
+    assert drawn.independent
 
 
 @pytest.mark.parametrize(
@@ -284,6 +293,9 @@ def test_killed_and_resumed(tmp_path):
         process.kill()
         process.wait()
     subprocess.run(command("killed"), check=True, **given)
+    parts = np.load(tmp_path / "whole" / "members.npz")["0/network/parts"]
+    assert len(parts) == 2
+    assert not np.allclose(*parts)
     for name in ("rows.jsonl", "members.npz"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

@@ -275,6 +275,53 @@ def test_sweep_of_leagues(tmp_path):
     assert page.text.count("Who was in the training set") == 2
 
 
+@pytest.mark.parametrize(
+    ("shifts", "sentence"),
+    [
+        ({"saliency": (1.0, 0.0, 0.0), "lime": (0.0, 0.0, 0.0)}, "leaks: saliency has AUC 0.7"),
+        ({"saliency": (0.0, 0.0, 0.0)}, "does not leak, although it must"),
+        ({"saliency": (1.0, 1.0, 0.0)}, "does not leak, although it must"),
+    ],
+)
+def test_positive_control(tmp_path, shifts, sentence):
+    """A sweep says if its positive control leaks, and does not take its leak for the finding."""
+    make_unit(tmp_path / "units" / "0", {}, name="audit", seeds=1, examples=1, scores=make_scores(LEAKING, 1))
+    path = tmp_path / "units" / "1"
+    scores = make_scores(shifts | {"gradcam": (2.0, 2.0, 0.0)}, 1)
+    make_unit(path, {}, name="overfitted", seeds=1, examples=1, scores=scores, positive_control=True)
+    page = Page(report.render(tmp_path).read_text())
+    assert f"The positive control overfitted {sentence}" in page.text
+    assert "an attacker gets furthest in audit" in page.text
+    assert f"The positive control overfitted {sentence}" in " ".join(report.table(tmp_path).split())
+    assert "positive control" not in Page(report.render(tmp_path / "units" / "0").read_text()).text
+
+
+def test_curves_of_groups(tmp_path):
+    """The band of chance is of as many examples as there are groups, and so is what is unresolved."""
+    group = np.concatenate([np.arange(1200) // 10, 1000 + np.arange(1000) // 10])
+    scores = make_scores({"saliency": (1.0, 0.0, 0.0)}, 1)
+    path = make_unit(tmp_path / "unit", {}, seeds=1, examples=1, scores=scores, group=group)
+    unit = folder.read(path).units[0]
+    drawn = roc.diagram(unit, summarise(unit).league)
+    assert (drawn.members, drawn.others, drawn.independent, drawn.unresolved) == (1200, 1000, "120 and 100", "10%")
+    assert "for 1,200 members and 1,000 others, which come in groups and count as 120 and 100." in render(unit).text
+    damaged(path, **{"0/saliency/group": None})
+    with pytest.raises(InputError, match="has no array '0/saliency/group'"):
+        folder.read(path)
+
+
+def test_restarts_beside_the_mean(tmp_path):
+    """The AUC of the single networks of an attack stands in the table, lowest to highest."""
+    unit, _ = read(tmp_path, LEAKING)
+    rows = rows_of(unit)
+    (auc,) = [row for row in rows if (row["arm"], row["metric"]) == ("saliency", "auc")]
+    single = dict(metric="auc_of_restarts", value=0.7, low=0.61, high=0.79, p=None)
+    rewrite(unit, [*rows, auc | single])
+    text = render(unit).text
+    assert "0.700 0.610–0.790" in text
+    assert "the mean AUC of the single ones, with the lowest and the highest." in text
+
+
 def damaged(unit, **changes):
     arrays = dict(np.load(unit / "members.npz"))
     arrays |= {name: array for name, array in changes.items() if array is not None}

@@ -59,6 +59,8 @@ class Attack(NamedTuple):
       reads: of "prediction" and "explanation", what it reads of an observation; () if its inputs say so.
       paired: whether `fit` takes observations of the very examples that `predict` is given, by S shadow models:
         prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state per example.
+      parts: `(state, Observation, **holdings) -> guess[R,N,...]` of the R models whose mean is what `predict` returns;
+        None for a single one.
       summary: names of `attacks.signals.SIGNALS`, where the attack needs no more of a map. Its observations then hold
         these statistics, as explanation [...,1,1,T], so that the maps of many shadow models need not be kept.
     """
@@ -71,6 +73,7 @@ class Attack(NamedTuple):
     paired: bool = False
     summary: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    parts: Callable[..., Array] | None = None
 
 
 class Population(NamedTuple):

@@ -119,12 +119,18 @@ class Arm(NamedTuple):
         spec = {"attack": learned.digest, "settings": self.method.complete(), "sources": sources}
         spec["reads"] = self.method.kinds
         spec |= holdings.spec(self, view, seed)
+        attack = self.method.build()
+        if attack.parts is not None:
+            spec["kept"] = ("guess", "parts")
 
         def compute() -> dict[str, Array]:
             state = state_of(learned)
             state.pop("classifier", None)  # of a model that is trained jointly with its inversion
             held = holdings.held(self, view, [role], seed)
-            return {"guess": self.method.build().predict(state, observed, **held)}
+            if attack.parts is None:
+                return {"guess": attack.predict(state, observed, **held)}
+            parts = attack.parts(state, observed, **held)
+            return {"guess": parts.mean(axis=0), "parts": parts}
 
         return self.service.stages.computed(
             "guess", f"{self.name} on {role}, seed {seed}", spec, compute

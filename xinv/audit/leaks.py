@@ -12,6 +12,7 @@ from xinv.audit.attacker import TEST_VIEW, Arm, arms
 from xinv.audit.cost import released_maps
 from xinv.audit.evaluate import Value
 from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.goals.membership import groups
 from xinv.audit.release import Release
 from xinv.audit.service import Service
 from xinv.types import Array
@@ -28,7 +29,8 @@ def membership_arms(service: Service) -> list[Arm]:
 def scores(service: Service) -> dict[str, np.ndarray]:
     """Returns each image's score, membership and place in the data set, [N] each.
 
-    Their names are "<seed>/<arm>/score", "member" and "index".
+    Their names are "<seed>/<arm>/score", "member" and "index"; "parts" [R,N] are the scores of the
+    R models of an attack that averages them; "group" is there if images are dealt in groups.
     """
     found = {}
     for seed in service.classifiers.seeds:
@@ -37,10 +39,16 @@ def scores(service: Service) -> dict[str, np.ndarray]:
             part = arm.view(TEST_VIEW).members[0]
             role = arm.evaluated
             name = f"{seed}/{arm.name}"
-            found[f"{name}/score"] = np.asarray(arm.guessed(seed).array("guess"))
+            guess = arm.guessed(seed)
+            found[f"{name}/score"] = np.asarray(guess.array("guess"))
+            if arm.method.build().parts is not None:
+                found[f"{name}/parts"] = np.asarray(guess.array("parts"))
             member = MEMBERSHIP.secret(service, part, [role], seed)
             found[f"{name}/member"] = member.astype(np.uint8)
             found[f"{name}/index"] = service.roles.indices(role, seed)
+            group = groups(service, role, seed)
+            if group is not None:
+                found[f"{name}/group"] = group
     return found
 
 

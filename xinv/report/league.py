@@ -44,6 +44,7 @@ VERDICTS = {
 SIGNIFICANT = 0.05
 SMALL = 0.55
 """The AUC that an audit must exclude to say that it found nothing."""
+_SHOWN = ("auc_of_restarts", "balanced_accuracy", "epsilon_lower_bound")
 _TPR, _FPR, _CHANCE, _RESOLVED = "tpr_at_", "fpr_at_", "chance_at_", "resolved_at_"
 
 
@@ -328,7 +329,7 @@ def _entry(
 ) -> Entry:
     head, auc = rows[0], _figure(rows, "auc")
     metrics = _distinct(row["metric"] for row in rows)
-    shown = [name for name in ("balanced_accuracy", "epsilon_lower_bound") if name in metrics]
+    shown = [name for name in _SHOWN if name in metrics]
     spent = _distinct(row["metric"] for row in costs)
     return Entry(
         name=head["arm"],

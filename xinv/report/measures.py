@@ -65,6 +65,12 @@ _MEASURES = {
         3,
         "Share of training images recognised, if at most {} of other images are taken for them.",
     ),
+    "auc_of_restarts": Measure(
+        "AUC of restarts",
+        0,
+        3,
+        "Mean AUC of the networks that an attack averages, with the lowest and the highest; none is picked.",
+    ),
     "balanced_accuracy": Measure(
         "Balanced accuracy",
         1,

@@ -32,7 +32,7 @@ def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.
     for role in roles:
         member = service.roles.among(role, settings["roles"], seed)
         member &= ~np.isin(service.roles.indices(role, seed), never)
-        group = _groups(service, role, seed)
+        group = groups(service, role, seed)
         if group is not None:
             member = np.bincount(group, weights=member)[group] > 0
         found.append(member)
@@ -86,7 +86,7 @@ def _check_trained(service: Service, part: str) -> None:
         )
 
 
-def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
+def groups(service: Service, role: str, seed: int) -> np.ndarray | None:
     """Returns the numbers of groups dealt whole, int [N]; None if images are dealt one by one."""
     names = service.roles.settings["roles"].get("group")
     if not names:
@@ -111,7 +111,7 @@ def _scores(
     }
 
     def compute() -> dict[str, np.ndarray]:
-        member, group = _secret(service, part, [role], seed), _groups(service, role, seed)
+        member, group = _secret(service, part, [role], seed), groups(service, role, seed)
         found: dict[str, Estimate] = {}
         for name, hyper in settings.items():
             found |= package.build(name, **hyper)(member, guess.array("guess"), group)
@@ -122,6 +122,17 @@ def _scores(
     stage = service.stages.computed("metrics", label, spec, compute)
     names, rows = stage.array("names").tolist(), stage.array("estimates").tolist()
     return {name: _estimate(row) for name, row in zip(names, rows, strict=True)}
+
+
+def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, Estimate]:
+    """Returns the mean AUC of the single models of an attack, with the lowest and the highest."""
+    role = _evaluated(service, part)
+    member, group = _secret(service, part, [role], seed), groups(service, role, seed)
+    areas = []
+    for score in guess.array("parts"):
+        area, _ = metrics.roc.area(metrics.roc.ranked(member, score, group))
+        areas.append(area)
+    return {"auc_of_restarts": Estimate(float(np.mean(areas)), min(areas), max(areas))}
 
 
 def _estimate(row: list[float]) -> Estimate:
