@@ -3,7 +3,12 @@
 import dataclasses
 import functools
 import itertools
+import json
+import sys
+import tempfile
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,12 +17,15 @@ import numpy as np
 from bench_explainers import METHODS
 from bench_training import Run, stepping, timed, torch, torch_batches, torch_settings
 
-from xinv import attacks, explain, models, train
+from xinv import attacks, audit, explain, models, store, train
 from xinv.attacks import ensemble
 from xinv.models.detector import cnn_rows
 from xinv.models.mobilenet import features as mobilenet_features
 from xinv.models.table import Layer
 from xinv.types import Attack, Observation, Population
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from configs import deepleak  # noqa: E402
 
 SIDE, CHANNELS, CLASSES, DROPOUT = 32, 3, 10, 0.5
 NETWORKS = {"cnn": 1.0, "mobilenet_v2": 0.25}
@@ -42,6 +50,8 @@ DEEPLEAK = (
     "protodash",
     "anchors",
 )
+ROLES = dict(target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06)
+"""Shares of the digits in the audit that is timed."""
 TARGET = models.cnn(CLASSES, (32, 64), 64)
 EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
 
@@ -59,6 +69,7 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
         _restarting(trunk, width, data, batch_size, rounds, steps)
     _explaining(rounds)
     _fitting(rounds)
+    _auditing()
 
 
 def _maps(count: int) -> dict[str, np.ndarray]:
@@ -164,6 +175,23 @@ def _fitting(rounds: int) -> None:
         fit = _fit(attack)
         seconds = timed({"fit": lambda steps, fit=fit: fit()}, rounds, 1)["fit"]
         print(f"  {factory.__name__:22s} fits/s {1 / seconds:9.2f}", flush=True)
+
+
+def _auditing() -> None:
+    """Seconds of a small audit of every explainer, from the images to the rows, with all compiling."""
+    size = deepleak.sized("quick")._replace(explainers=deepleak.LOCAL)
+    config = deepleak.configured("bench", size)
+    config.data.roles.roles.update(ROLES)
+    members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)
+    explainers = len(config.explanations)
+    print(f"one audit: {explainers} explainers, {members} members, {others} others, 32×32×1; a small CNN")
+    settings = json.loads(json.dumps(config.to_dict()))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, store.opened(Path(folder) / "stages") as stages:
+        rows = audit.run(settings, Path(folder) / "audit", stages)
+    seconds = time.monotonic() - started
+    attacks_run = {row["arm"] for row in rows if row["stage"] == "attack"}
+    print(f"  seconds an audit {seconds:8.1f}, {len(attacks_run)} attacks and controls", flush=True)
 
 
 def _fit(attack: Attack) -> Any:
