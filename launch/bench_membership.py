@@ -25,7 +25,7 @@ from xinv.models.table import Layer
 from xinv.types import Attack, Observation, Population
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from configs import deepleak  # noqa: E402
+from configs import deepleak
 
 SIDE, CHANNELS, CLASSES, DROPOUT = 32, 3, 10, 0.5
 NETWORKS = {"cnn": 1.0, "mobilenet_v2": 0.25}
@@ -50,8 +50,9 @@ DEEPLEAK = (
     "protodash",
     "anchors",
 )
+AUDIT = deepleak.sized("quick")._replace(explainers=deepleak.LOCAL)
+"""The audit that is timed: every explainer, on a part of the digits."""
 ROLES = dict(target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06)
-"""Shares of the digits in the audit that is timed."""
 TARGET = models.cnn(CLASSES, (32, 64), 64)
 EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
 
@@ -179,8 +180,7 @@ def _fitting(rounds: int) -> None:
 
 def _auditing() -> None:
     """Seconds of a small audit of every explainer, from the images to the rows, with all compiling."""
-    size = deepleak.sized("quick")._replace(explainers=deepleak.LOCAL)
-    config = deepleak.configured("bench", size)
+    config = deepleak.configured("bench", AUDIT)
     config.data.roles.roles.update(ROLES)
     members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)
     explainers = len(config.explanations)

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from trainings import Lazy
 
 from xinv import attacks, models, train
-from xinv.attacks import ensemble, network
+from xinv.attacks import ensemble, evidence, network
 from xinv.types import InputError, Observation
 
 KEY = jax.random.key(0)
@@ -167,7 +167,7 @@ def test_maps_are_streamed(monkeypatch):
     attack, state = fitted(observed, member)
     deviation = state["variables"]["deviation"]
     np.testing.assert_allclose(deviation, observed.explanation.std(), rtol=1e-5)
-    monkeypatch.setattr(network, "_PART_VALUES", 64 * 100)
+    monkeypatch.setattr(evidence, "_PART_VALUES", 64 * 100)
     lazy = observed._replace(explanation=Lazy(observed.explanation))
     again = attack.fit(KEY, lazy, member)
     whole, parts = attack.predict(state, observed), attack.predict(again, lazy)
