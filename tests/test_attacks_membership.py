@@ -11,7 +11,7 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from xinv import attacks, store
-from xinv.attacks import calibration, likelihood
+from xinv.attacks import calibration, likelihood, moments
 from xinv.attacks.confidence import log_odds
 from xinv.attacks.signals import SIGNALS, logarithms, measured, signals
 from xinv.types import InputError, Observation, Population
@@ -413,10 +413,10 @@ def test_prior_freedom_recovered():
     true = 3 * 20 / random.chisquare(20, (200_000, 1))
     own = true * random.chisquare(4, true.shape) / 4
     freedom = np.full(true.shape, 4.0)
-    found = likelihood.prior_freedom(own, freedom, own.mean(axis=0))
+    found = moments.prior_freedom(own, freedom, own.mean(axis=0))
     assert found == pytest.approx(2 + (20 - 4), rel=0.1)
     constant = random.chisquare(4, true.shape) / 4
-    assert likelihood.prior_freedom(constant, freedom, constant.mean(axis=0)) > 200
+    assert moments.prior_freedom(constant, freedom, constant.mean(axis=0)) > 200
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
@@ -508,7 +508,7 @@ def test_degenerate_signals_finite():
     truth = halves(random, 20, 2)
     shape = (20, 3, 1, 1, 3)
     for values in (np.zeros(shape), np.ones(shape), random.random(shape)):
-        for variance in likelihood.VARIANCES:
+        for variance in moments.VARIANCES:
             attack = attacks.likelihood_ratio(variance=variance)
             state = attack.fit(KEY, Observation(np.ones((20, 2, 2)), values[:, :2]), truth)
             target = Observation(np.ones((20, 2)), values[:, 2])

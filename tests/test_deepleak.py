@@ -17,7 +17,7 @@ from test_audit import environment, wait_for
 from xinv import audit, data, metrics, store
 from xinv.audit import leaks
 from xinv.report import folder, roc
-from xinv.report.league import league
+from xinv.report.ranking import league
 from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -304,7 +304,7 @@ def test_killed_and_resumed(tmp_path):
 def test_published_bands(count):
     """Ends of chance beside published figures are the exact one of rates, and those of random scores."""
     bands = deepleak_published.chance(count)
-    _, _, high = metrics.roc.chance_band(count, count, 0.001)
+    _, _, high = metrics.chance.chance_band(count, count, 0.001)
     assert bands["tpr_at_0.001"] == pytest.approx(float(high), abs=5e-5)
     random, found = np.random.default_rng(0), []
     for _ in range(400):

@@ -10,7 +10,7 @@ from work_unit import SSIM, make_scores, make_unit
 
 from xinv import report
 from xinv.metrics import roc as rates
-from xinv.report import causes, folder, league, roc
+from xinv.report import causes, folder, roc, verdict
 from xinv.report.headline import headline
 from xinv.report.summary import summarise
 from xinv.types import InputError
@@ -61,9 +61,9 @@ def test_verdicts(tmp_path, shifts, sizes, verdict, sentence):
 
 def test_p_over_seeds():
     """One seed's value; else twice the median, at most 1."""
-    assert league.combined([0.03]) == 0.03
-    assert league.combined([0.01, 0.5, 0.02]) == 0.04
-    assert league.combined([0.6, 0.9]) == 1.0
+    assert verdict.combined([0.03]) == 0.03
+    assert verdict.combined([0.01, 0.5, 0.02]) == 0.04
+    assert verdict.combined([0.6, 0.9]) == 1.0
 
 
 def test_holm_over_attacks(tmp_path):

@@ -29,7 +29,7 @@ from typing import Any
 from xinv import plugins
 from xinv.attacks.activations import activations
 from xinv.attacks.classes import class_inference
-from xinv.attacks.confidence import confidence, gap, relative
+from xinv.attacks.confidence import confidence, gap
 from xinv.attacks.decoder import decoder
 from xinv.attacks.fredrikson import fredrikson
 from xinv.attacks.joint import fit_jointly
@@ -37,6 +37,7 @@ from xinv.attacks.likelihood import likelihood_ratio
 from xinv.attacks.network import membership_network
 from xinv.attacks.preimage import preimage
 from xinv.attacks.reconstruction import gradient_reconstruction
+from xinv.attacks.relative import relative
 from xinv.attacks.search import log_uniform_search
 from xinv.attacks.statistic import map_statistic
 from xinv.attacks.surrogate import attention_transfer

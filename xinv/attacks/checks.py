@@ -98,6 +98,21 @@ def shadow_statistics(attack: str, observation: Observation, count: int, least: 
     _shadows(attack, shape[1], least)
 
 
+def outside(member: np.ndarray) -> None:
+    """InputError unless each example has a shadow model that did not train on it; bool [N,S]."""
+    always = np.flatnonzero(member.all(axis=1))
+    if len(always):
+        name = f"example {always[0]}"
+        raise InputError(f"{name} was trained on by every shadow model: one must be without it")
+
+
+def same(fitted: int, given: int, what: str = "examples") -> None:
+    """InputError unless as many examples are given as the attack was fitted to."""
+    if fitted != given:
+        counts = f"{given} {what} and was fitted to {fitted}"
+        raise InputError(f"the attack is shown {counts}: show it the same in the same order")
+
+
 def _explained(attack: str, observation: Observation) -> None:
     if observation.explanation is None:
         raise InputError(f"{attack} reads an explanation, and the arm reads none")

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 
 from xinv.report.folder import Unit
-from xinv.report.league import LEAKS, Entry, League
+from xinv.report.league import Entry, League
 from xinv.report.summary import Summary
+from xinv.report.verdict import LEAKS
 
 _NAMED = 3
 """Attacks that a sentence names."""

@@ -12,9 +12,9 @@ from xinv.report.cells import number
 from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
 from xinv.report.headline import defended, headline, tally
-from xinv.report.league import p_value
 from xinv.report.measures import measure, order, plain
 from xinv.report.summary import Summary, colours, summarise
+from xinv.report.verdict import p_value
 
 _REPRODUCE = """\
 import json

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from xinv.metrics import membership, roc
+from xinv.metrics import chance, membership, roc
 from xinv.report import plots
 from xinv.report.folder import Unit
 from xinv.report.league import Entry, League
@@ -61,7 +61,7 @@ def diagram(unit: Unit, league: League) -> Diagram:
     # Near-duplicates count as one
     members, others = map(round, roc.effective(first))
     rates = _rates(others)
-    _, low, high = roc.chance_band(members, others, rates)
+    _, low, high = chance.chance_band(members, others, rates)
     unresolved = _unresolved(league.entries, roc.counted(first)[1])
     least = 0.5 / max(first.members, first.others)
     return Diagram(

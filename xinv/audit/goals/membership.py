@@ -130,7 +130,7 @@ def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, 
     member, group = _secret(service, part, [role], seed), groups(service, role, seed)
     areas = []
     for score in guess.array("parts"):
-        area, _ = metrics.roc.area(metrics.roc.ranked(member, score, group))
+        area, _ = metrics.area.area(metrics.roc.ranked(member, score, group))
         areas.append(area)
     return {"auc_of_restarts": Estimate(float(np.mean(areas)), min(areas), max(areas))}
 
