@@ -87,7 +87,7 @@ def test_models_trained_once(audited, capsys, tmp_path):
     permuted = [random.permutation(kept[f"0/{NAME}/member"]) for _ in range(20)]
     assert sum(metrics.membership.auc()(member, score)["auc"].p < 0.05 for member in permuted) <= 4
     causes = {row["metric"] for row in rows if row["stage"] == "cause"}
-    assert {"gini_members", "gini_others", "kurtosis_members", "l2_others", "max_sensitivity"} <= causes
+    assert causes == {f"{name}_{kind}" for name in leaks.PROPERTIES for kind in ("members", "others")}
 
 
 def jpeg(image):

@@ -15,6 +15,7 @@ from xinv.report.headline import headline
 from xinv.report.summary import summarise
 from xinv.types import InputError
 
+PRIOR = "precision_at_prior_0.01"
 LEAKING = {"saliency": (1.0, 0.0, 0.0)}
 
 
@@ -97,6 +98,11 @@ def test_league_figures(tmp_path):
     assert first.text == f"{np.mean(values):.3f} ± {half:.3f}"
     text = render(unit).text
     assert f"{first.text} {first.auc.ends}" in text
+    # What a real attacker has: rates at the shadow's threshold, and what a member is worth at a prior
+    (mine,) = [row for row in rows_of(unit) if (row["arm"], row["seed"], row["metric"]) == ("saliency", 0, PRIOR)]
+    assert first.carried[PRIOR].values[0] == mine["value"]
+    assert f"{first.carried[PRIOR].text} {first.carried[PRIOR].ends}" in text
+    assert "Precision at a prior of 1%" in text
     assert [control.model for control in first.controls] == ["untrained", "stranger"]
     for control in first.controls:
         assert f"{control.auc.text} {control.auc.ends}" in text
@@ -225,12 +231,14 @@ def test_causes(tmp_path):
         "0.00123",
         "0.00456",
         "0.300",
+        "0.300",
     ]
     # Gini falls with the AUC; sensitivity is 0.3 and 0.4 by turns; L2 does not vary
     areas = [line.entry.auc.value for line in found.lines]
     rank, p = scipy.stats.spearmanr([0.3, 0.4, 0.3, 0.4, 0.3], areas)
-    assert found.correlations[0].startswith("Gini of members minus others: ρ = 1.00, p = ")
-    assert found.correlations[-1] == f"max sensitivity: ρ = {rank:.2f}, p = {p:.2g}, 5 explainers".replace("-", "−")
+    assert found.correlations[1].startswith("Gini of members minus others: ρ = 1.00, p = ")
+    said = f"ρ = {rank:.2f}, p = {p:.2g}, 5 explainers".replace("-", "−")
+    assert found.correlations[-2:] == [f"Max sensitivity: {said}", f"Max sensitivity of members minus others: {said}"]
     assert not any("L2" in sentence for sentence in found.correlations)
     assert "on 99.8% of its training images and on 77.1% of others" in found.target
     assert found.target.endswith("a balanced accuracy of 0.614.")

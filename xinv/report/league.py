@@ -87,6 +87,7 @@ class Entry(NamedTuple):
       spread: the AUC's mean with Student's interval over seeds.
       rates: by name of the metric, such as "tpr_at_0.01".
       figures: the other metrics shown, by name.
+      carried: metrics at the threshold that the attacker carries over from the shadow, by name.
       release: figures by metric of what the defence does to the release; empty without a defence.
       controls: those of this attack.
     """
@@ -101,6 +102,7 @@ class Entry(NamedTuple):
     spread: Cell
     rates: dict[str, Rate]
     figures: dict[str, Figure]
+    carried: dict[str, Figure]
     release: dict[str, Cell]
     controls: tuple[Control, ...]
 
@@ -124,6 +126,7 @@ class League(NamedTuple):
       entries: the highest AUC first.
       rates: metrics of the entries' rates, the smallest rate first.
       figures: names of their other metrics.
+      carried: names of those at the threshold that is carried over.
       releases: names of what their defences cost.
       models: of all controls.
       seeds: number of seeds.
@@ -134,6 +137,7 @@ class League(NamedTuple):
     entries: tuple[Entry, ...]
     rates: tuple[str, ...]
     figures: tuple[str, ...]
+    carried: tuple[str, ...]
     releases: tuple[str, ...]
     models: tuple[str, ...]
     seeds: int
@@ -143,7 +147,7 @@ class League(NamedTuple):
     @property
     def metrics(self) -> list[str]:
         """All metrics shown, in a table's order."""
-        return ["auc", *self.rates, *self.figures, *self.releases]
+        return ["auc", *self.rates, *self.figures, *self.carried, *self.releases]
 
     @property
     def controls(self) -> list[Control]:

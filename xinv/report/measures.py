@@ -120,6 +120,15 @@ _MEASURES = {
     "kurtosis_others": Measure("Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."),
     "l2_members": Measure("L2, members", meaning="Euclidean size of training images' maps, in the map's units."),
     "l2_others": Measure("L2, others", meaning="Euclidean size of other images' maps, in the map's units."),
+    "max_sensitivity_members": Measure(
+        "Max sensitivity, members",
+        0,
+        3,
+        "Largest relative change of training images' maps under small changes of these.",
+    ),
+    "max_sensitivity_others": Measure(
+        "Max sensitivity, others", 0, 3, "Largest relative change of other images' maps under small changes of these."
+    ),
     "distortion": Measure(
         "Distortion, MSE",
         0,

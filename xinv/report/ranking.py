@@ -14,6 +14,7 @@ from xinv.report.measures import measure, order, plain
 from xinv.report.verdict import RESOLVED, TPR, adjusted, judged
 
 _FPR, _CHANCE = "fpr_at_", "chance_at_"
+_CARRIED = ("tpr_at_shadow", "fpr_at_shadow", "precision_at_prior_")
 _SHOWN = ("auc_of_restarts", "balanced_accuracy", "epsilon_lower_bound")
 
 
@@ -45,6 +46,7 @@ def league(rows: Rows, level: float) -> League | None:
         entries=tuple(entries),
         rates=tuple(sorted(_distinct(name for entry in entries for name in entry.rates), key=rate)),
         figures=tuple(order(_distinct(name for entry in entries for name in entry.figures))),
+        carried=tuple(order(_distinct(name for entry in entries for name in entry.carried))),
         releases=tuple(order(_distinct(name for entry in entries for name in entry.release))),
         models=tuple(_distinct(control.model for entry in entries for control in entry.controls)),
         seeds=len({row["seed"] for row in attacks}),
@@ -89,6 +91,7 @@ def _entry(
         auc=auc,
         spread=cell(of_metric(rows, "auc"), auc.digits, level),
         rates={name: _operating(rows, name) for name in metrics if _is_rate(name)},
+        carried={name: _figure(rows, name) for name in metrics if name.startswith(_CARRIED)},
         figures={name: _figure(rows, name) for name in shown},
         release={name: cell(of_metric(costs, name), measure(name).digits, level) for name in spent},
         controls=controls,
