@@ -182,6 +182,7 @@ def _auditing() -> None:
     """Seconds of a small audit of every explainer, from the images to the rows, with all compiling."""
     config = deepleak.configured("bench", AUDIT)
     config.data.roles.roles.update(ROLES)
+    config.attack.train.batch_size = 32
     members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)
     explainers = len(config.explanations)
     print(f"one audit: {explainers} explainers, {members} members, {others} others, 32×32×1; a small CNN")

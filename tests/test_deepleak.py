@@ -14,7 +14,7 @@ from scipy.stats import kurtosis
 from sklearn.datasets import load_digits
 from test_audit import environment, wait_for
 
-from xinv import audit, data, metrics, store
+from xinv import audit, data, metrics, report, store
 from xinv.audit import leaks
 from xinv.report import folder, roc
 from xinv.report.ranking import league
@@ -191,20 +191,30 @@ def test_unused_half_refused(tmp_path):
         audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
 
 
-def test_inputs_differ(tmp_path):
-    """An attack that reads more is another attack, and images that no batch of an epoch had are no members."""
+def test_arms_beside_each_other(tmp_path):
+    """An attack that reads more is another attack; and one page tells membership and what the images are."""
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
     attack = dict(name="membership_network", trunk="cnn", width=0.0625, restarts=1)
     inputs = dict(maps=(), label=("label",), prediction=("prediction",), image=("image",))
     arms = {name: base.membership("input_x_gradient", *more, **attack) for name, more in inputs.items()}
+    learned = dict(train_view=dict(roles=("shadow_test",)), encoder="flatten", width=0.015625)
+    arms["rebuilt"] = base.arm("prediction", "input_x_gradient", **learned)
     settings = config(tmp_path / "images.npz", epochs=1, **arms)
+    settings.evaluation.roles = ("shadow_train",)
+    settings.evaluation.model.width, settings.evaluation.train.epochs = 0.0625, 1
+    settings.metrics.image = ConfigDict(dict(ssim=dict(sigma=1.0, window=5)))
     settings.attack.train.update(dict(epochs=1, batch_size=64))
     with store.opened(tmp_path / "stages") as stages:
-        audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
-        assert len(list((tmp_path / "stages").glob("attack-*"))) == 4
-        assert len(list((tmp_path / "stages").glob("guess-*"))) == 4
+        rows = audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
+        assert len(list((tmp_path / "stages").glob("attack-*"))) == 5
+        assert len(list((tmp_path / "stages").glob("guess-*"))) == 5
     # One epoch of seven batches of 25, of 180 images
     assert np.load(tmp_path / "audit" / "members.npz")["0/maps/member"].sum() == 175
+    goals = {(row["goal"], row["explainer"]) for row in rows if row["stage"] == "attack"}
+    assert goals == {("membership", "input_x_gradient"), ("reconstruction", "input_x_gradient")}
+    page = report.render(tmp_path / "audit").read_text()
+    for title in ("What the attacker recovers", "Who was in the training set", "Reconstructions"):
+        assert title in page
 
 
 UNTRAINED = dict(prediction="untrained", explanation="untrained", members="target")

@@ -2,6 +2,7 @@
 
 import jax
 
+from xinv import attacks, plugins
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm
 from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.results import Config
@@ -114,7 +115,10 @@ def _require_training_set(arm: Arm) -> None:
             )
         return
     if trained["roles"]:
-        recipe = service.config["attack"]["train"]
+        # A threshold or a search has no batches to fill
+        recipe = None
+        if plugins.takes(attacks, "attack", arm.method.stated["name"], "recipe"):
+            recipe = service.config["attack"]["train"]
         require_training(service, f"arm {arm.name!r}", recipe, trained["roles"])
     elif "joint" not in service.classifiers.settings(trained["prediction"]):
         raise InputError(
