@@ -32,7 +32,7 @@ def config(**changes):
     found.seeds, found.report.examples = 1, 2
     found.data.source = ConfigDict(dict(name="arrays", path="noise.npz", labels=dict(digit="labels")))
     found.data.transform.resize = None
-    for part in (found.target, found.evaluation, found.shadows.shadow, found.shadows.untrained):
+    for part in (found.target, found.evaluation, *found.shadows.values()):
         part.model.width = 0.0625
     for recipe in (found.target.train, found.evaluation.train, found.shadows.shadow.train, found.attack.train):
         recipe.update(dict(batch_size=16, epochs=60))
