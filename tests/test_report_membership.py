@@ -287,8 +287,8 @@ def test_sweep_of_leagues(tmp_path):
     ("shifts", "sentence"),
     [
         ({"saliency": (1.0, 0.0, 0.0), "lime": (0.0, 0.0, 0.0)}, "leaks: saliency has AUC 0.7"),
-        ({"saliency": (0.0, 0.0, 0.0)}, "does not leak, although it must"),
-        ({"saliency": (1.0, 1.0, 0.0)}, "does not leak, although it must"),
+        ({"saliency": (0.0, 0.0, 0.0)}, "is not known to leak, although it must"),
+        ({"saliency": (1.0, 1.0, 0.0)}, "is not known to leak, although it must"),
     ],
 )
 def test_positive_control(tmp_path, shifts, sentence):

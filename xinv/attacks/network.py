@@ -53,10 +53,9 @@ def membership_network(
       An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float32 [N]:
       the mean logit less a threshold, so positive for members. The threshold has the best balanced
       accuracy on the part that the recipe holds out, and is 0 without one. `parts` are the scores
-      of the single networks. `fit` also takes several
-      releases of each example, as `decoder` does. The state has the "variables" of the networks,
-      restarts first, with the "deviation" of the maps, the "threshold", and the "history" of mean
-      losses.
+      of the single networks. `fit` also takes several releases of each example, as `decoder` does.
+      The state has the "variables" of the networks, restarts first, with the "deviation" of the
+      maps, the "threshold", and the "history" of mean losses.
 
     Raises:
       InputError: a setting does not exist; a map does not fit the trunk; an input is missing, not

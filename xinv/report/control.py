@@ -33,7 +33,7 @@ def sentence(unit: Unit, summary: Summary) -> str:
             'known to leak, so "not found" does not tell explanations without a leak from attacks that miss it.'
         )
     return (
-        f"The positive control {unit.name} does not leak, although it must: "
+        f"The positive control {unit.name} is not known to leak, although it must: "
         'nothing shows that these attacks can find a leak, and "not found" is no finding.'
     )
 
