@@ -45,6 +45,7 @@ def arm(
     train_view: dict | None = None,
     test_view: dict | None = None,
     known: str = "",
+    population: str = "",
     scored: bool = True,
     control_of: str = "",
     **attack: object,
@@ -55,6 +56,7 @@ def arm(
     service answers about the attacker's images, and sees what it releases about the reported ones: the mean of
     `queries` releases of each. With `releases` among what it learns it has several such means of each of its own
     images, which is what noise is to be tested with. `known` names a classifier whose weights the attacker has.
+    `population` names a role of public images, whose answers the attacker compares with.
     `members` names the classifier whose training set a membership attack is about, "" for the one that is explained.
     `control_of` names the arm that this one is the control of.
     """
@@ -66,6 +68,7 @@ def arm(
             train_view=dict(roles=("attack_train",), releases=1) | service | (train_view or {}),
             test_view=service | (test_view or {}),
             known=known,
+            population=population,
             scored=scored,
             control_of=control_of,
         )
@@ -182,7 +185,7 @@ def inversion(
             arms=arms(("flatten_unet",), tuple(explanations())),
             metrics=metrics(sigma),
             analysis={},
-            report=dict(examples=12, published=()),
+            report=dict(examples=12, published=(), positive_control=False),
         )
         | sections
     )

@@ -16,6 +16,7 @@ attacker knows, and is tested on the target. Each has two controls that must sco
 and a stranger that was trained on none of the audited images.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -173,16 +174,25 @@ def _sizes() -> dict[str, Size]:
 
 def get_config(arg: str = "") -> ConfigDict:
     """`arg` is a size of the table above; "" is `cifar10`."""
-    sizes = _sizes()
     arg = arg or "cifar10"
+    return configured(f"deepleak-{arg}", sized(arg))
+
+
+def sized(arg: str) -> Size:
+    """The size of that name."""
+    sizes = _sizes()
     if arg not in sizes:
         raise ValueError(f"configs/deepleak.py has no size {arg!r}: choose one of {', '.join(sizes)}")
-    size = sizes[arg]
+    return sizes[arg]
+
+
+def configured(unit: str, size: Size) -> ConfigDict:
+    """The audit of a size."""
     attack_train = base.recipe(
         batch_size=128, epochs=size.epochs, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2
     )
     config = base.inversion(
-        unit=f"deepleak-{arg}",
+        unit=unit,
         data=size.data,
         target_label=size.label,
         attack_label=size.label,
@@ -214,10 +224,15 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.arms = ConfigDict(arms(size))
     config.harden = ConfigDict(harden(size))
-    if size.published:
-        rows = deepleak_published.published(size.published)
-        config.report.published = tuple(row for row in rows if row["arm"] in config.arms)
+    rows = deepleak_published.published(size.published) if size.published else ()
+    config.report.published = _of(rows, config.arms)
     return base.unshared(config)
+
+
+def _of(rows: Iterable[dict], arms: Iterable[str]) -> tuple[dict, ...]:
+    """Published figures of these arms and of the target."""
+    known = {"target", *arms}
+    return tuple(row for row in rows if row["arm"] in known)
 
 
 def arms(size: Size) -> dict[str, ConfigDict]:
@@ -276,23 +291,25 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
 
-    Table V has no unit: its "subset" shadow shares images with the target, and its "disjoint" one is that of "audit".
+    Table V's "disjoint" shadow is that of "audit"; its "subset" one shares images with the target and has no unit.
     """
     arg = arg or "cifar10"
-    size, config = _sizes()[arg], config or get_config(arg)
+    size, config = sized(arg), config or get_config(arg)
     shadows, target = config.shadows.to_dict(), config.target.to_dict()
     plain = target["train"] | dict(augment=(), weight_decay=0.0, epochs=2 * target["train"]["epochs"])
     regular = target["train"] | dict(weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2))
     units = [
         dict(unit="audit"),
-        dict(unit="overfitted") | _trained(config, plain) | _gradients(size, config),
+        {"unit": "overfitted", "report.positive_control": True} | _trained(config, plain) | _gradients(size, config),
         dict(unit="likelihood") | _likelihood(size, config),
         dict(unit="trajectory") | _trajectory(size, config),
     ]
     for name, model in OTHERS.items():
         changed = shadows | {part: shadows[part] | dict(model=model) for part in ("shadow", "untrained_shadow")}
-        units.append({"unit": f"table-6-{name}", "shadows": changed})
-    units.append(dict(unit="table-7") | _trained(config, regular))
+        rows = _of(deepleak_published.table_6(size.published, name), config.arms)
+        units.append({"unit": f"table-6-{name}", "shadows": changed, "report.published": rows})
+    rows = _of(deepleak_published.table_7(size.published), config.arms)
+    units.append({"unit": "table-7", "report.published": rows} | _trained(config, regular))
     return units
 
 
@@ -335,16 +352,16 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
     for name in size.explainers:
         arms |= _paired(f"ratio({name})", name, shadows=shadows, name=ratio)
     arms |= _paired("ratio(confidence)", *held, shadows=shadows, name=ratio, signal="confidence")
-    arms |= _paired("relative", *held, shadows=shadows, name="relative")
+    arms |= _paired("relative", *held, shadows=shadows, population="reference", name="relative")
     found = ConfigDict(arms).to_dict()
     return {"shadows": config.shadows.to_dict() | halves, "arms": found, "report.published": ()}
 
 
-def _paired(called: str, *inputs: str, shadows: dict, **attack: object) -> dict[str, ConfigDict]:
+def _paired(called: str, *inputs: str, shadows: dict, **settings: object) -> dict[str, ConfigDict]:
     """An attack that learns from many shadow models, and its control: the same on a stranger."""
     stranger = base.view_of("stranger", "target")
-    control = base.arm(*inputs, train_view=shadows, test_view=stranger, control_of=called, **attack)
-    return {called: base.arm(*inputs, train_view=shadows, **attack), f"{called} stranger": control}
+    control = base.arm(*inputs, train_view=shadows, test_view=stranger, control_of=called, **settings)
+    return {called: base.arm(*inputs, train_view=shadows, **settings), f"{called} stranger": control}
 
 
 def references(config: ConfigDict) -> dict[str, ConfigDict]:
@@ -355,6 +372,7 @@ def references(config: ConfigDict) -> dict[str, ConfigDict]:
 def _trajectory(size: Size, config: ConfigDict) -> dict:
     """The target's confidence while pixels go in the order of a map, read by a network."""
     explanations, arms = {}, references(config)
+    rows = deepleak_published.published(size.published) if size.published else ()
     for base_name in ("saliency", "integrated_gradients", "gradcam"):
         if base_name not in config.explanations:
             continue
@@ -366,7 +384,7 @@ def _trajectory(size: Size, config: ConfigDict) -> dict:
     return {
         "explanations": explanations,
         "arms": ConfigDict(arms).to_dict(),
-        "report.published": (),
+        "report.published": _of(rows, arms),
     }
 
 

@@ -4,8 +4,8 @@
 
 Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts to it. A threshold
 on their variance is learned on a shadow model, whose training set the attacker knows, and tried on the target's. The
-control attacks the same network before any training: it knows no members, and its AUC must be near 0.5. Images
-of members and others are dealt at random from one data set.
+control learns and tries the same on two networks before any training: they know no members, and its AUC must be near
+0.5. Images of members and others are dealt at random from one data set.
 """
 
 from ml_collections import ConfigDict
@@ -39,12 +39,21 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     config.evaluation.roles = ("shadow_train",)
     target = config.target.to_dict()
-    config.shadows = ConfigDict(dict(shadow=target | dict(roles=("shadow_train",)), untrained=target | dict(train={})))
-    shadow = dict(prediction="shadow", explanation="shadow", roles=("shadow_train+shadow_test",))
-    control = base.view_of("untrained", "target")
+    config.shadows = ConfigDict(
+        dict(
+            shadow=target | dict(roles=("shadow_train",)),
+            untrained=target | dict(train={}),
+            untrained_shadow=target | dict(train={}),
+        )
+    )
+    attack = dict(name="map_statistic", statistic="variance")
+    untrained = dict(
+        shadow="untrained_shadow",
+        train_view=dict(members="shadow"),
+        test_view=base.view_of("untrained", "target"),
+    )
     config.arms = ConfigDict({})
     for name in EXPLANATIONS:
-        attack = dict(train_view=shadow, name="map_statistic", statistic="variance")
-        config.arms[f"variance({name})"] = base.arm(name, **attack)
-        config.arms[f"control({name})"] = base.arm(name, test_view=control, control_of=f"variance({name})", **attack)
+        config.arms[f"variance({name})"] = base.membership(name, **attack)
+        config.arms[f"control({name})"] = base.membership(name, control_of=f"variance({name})", **untrained, **attack)
     return base.unshared(config)

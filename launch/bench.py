@@ -27,8 +27,8 @@ width, against the same step in PyTorch where that is installed.
 
 `membership`: maps per second of a training step of the membership network (CNN and MobileNetV2 at a quarter of its
 width, 32×32×3), against the same networks in PyTorch where that is installed; what restarts in one program take beside
-as many in turn; maps per second of DeepLeak's 15 explainers on a small CNN; and fits per second of every attack on
-membership.
+as many in turn; maps per second of DeepLeak's 15 explainers on a small CNN; fits per second of every attack on
+membership; and the seconds of one small audit of all explainers with its models, attacks and controls.
 
 `harden`: seconds of a trial of each explainer's search (launch/harden.py), and the shares spent in maps, in the fit of
 the attack, and in the utility; by default of the digits.

@@ -2,22 +2,27 @@
 
 import dataclasses
 import functools
-import itertools
+import json
+import sys
+import tempfile
+import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import bench_membership_torch
 import jax
 import jax.numpy as jnp
 import numpy as np
 from bench_explainers import METHODS
-from bench_training import Run, stepping, timed, torch, torch_batches, torch_settings
+from bench_training import Run, stepping, timed, torch, torch_settings
 
-from xinv import attacks, explain, models, train
-from xinv.attacks import network
-from xinv.models.detector import cnn_rows
-from xinv.models.mobilenet import features as mobilenet_features
-from xinv.models.table import Layer
-from xinv.types import Attack, Observation
+from xinv import attacks, audit, explain, models, store, train
+from xinv.attacks import ensemble
+from xinv.types import Attack, Observation, Population
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from configs import deepleak
 
 SIDE, CHANNELS, CLASSES, DROPOUT = 32, 3, 10, 0.5
 NETWORKS = {"cnn": 1.0, "mobilenet_v2": 0.25}
@@ -42,6 +47,9 @@ DEEPLEAK = (
     "protodash",
     "anchors",
 )
+AUDIT = deepleak.sized("quick")._replace(explainers=deepleak.LOCAL)
+"""The audit that is timed: every explainer, on a part of the digits."""
+ROLES = dict(target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06)
 TARGET = models.cnn(CLASSES, (32, 64), 64)
 EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
 
@@ -59,6 +67,7 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
         _restarting(trunk, width, data, batch_size, rounds, steps)
     _explaining(rounds)
     _fitting(rounds)
+    _auditing()
 
 
 def _maps(count: int) -> dict[str, np.ndarray]:
@@ -82,7 +91,7 @@ def _training(
     """One network's training step against PyTorch."""
     runs = {"xinv": _step(trunk, width, (0,), data, batch_size)}
     if torch:
-        runs["torch"] = _torch(trunk, width, data, batch_size)
+        runs["torch"] = bench_membership_torch.step(trunk, width, data, batch_size, RECIPE, DROPOUT)
     seconds = timed(runs, rounds, steps)
     rates = {name: batch_size * steps / value for name, value in seconds.items()}
     row = f"step, {trunk:13s} width {width}: maps/s: xinv {rates['xinv']:9.1f}"
@@ -128,9 +137,9 @@ def _step(
     model = models.detector(trunk, width, DROPOUT)
     tx = train.optimizer(RECIPE, 1)
     evidence = {name: leaf for name, leaf in data.items() if name != "member"}
-    variables = network.start(model, CLASSES, numbers, jax.random.key(0), evidence)
+    variables = ensemble.start(model, CLASSES, numbers, jax.random.key(0), evidence)
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
-    loss = network.objective(model, CLASSES, numbers)
+    loss = ensemble.objective(model, CLASSES, numbers)
     return stepping(train.sgd_step(loss, tx), state, data, batch_size)
 
 
@@ -166,6 +175,23 @@ def _fitting(rounds: int) -> None:
         print(f"  {factory.__name__:22s} fits/s {1 / seconds:9.2f}", flush=True)
 
 
+def _auditing() -> None:
+    """Seconds of a small audit of every explainer, from the images to the rows, with all compiling."""
+    config = deepleak.configured("bench", AUDIT)
+    config.data.roles.roles.update(ROLES)
+    config.attack.train.batch_size = 32
+    members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)
+    explainers = len(config.explanations)
+    print(f"one audit: {explainers} explainers, {members} members, {others} others, 32×32×1; a small CNN")
+    settings = json.loads(json.dumps(config.to_dict()))
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder, store.opened(Path(folder) / "stages") as stages:
+        rows = audit.run(settings, Path(folder) / "audit", stages)
+    seconds = time.monotonic() - started
+    attacks_run = {row["arm"] for row in rows if row["stage"] == "attack"}
+    print(f"  seconds an audit {seconds:8.1f}, {len(attacks_run)} attacks and controls", flush=True)
+
+
 def _fit(attack: Attack) -> Any:
     """A call that fits `attack` to noise, of several shadow models where it learns of such."""
     rng = np.random.default_rng(0)
@@ -180,86 +206,9 @@ def _fit(attack: Attack) -> Any:
         "label": rng.integers(0, CLASSES, CANDIDATES).astype(np.int32),
         "image": rng.random((CANDIDATES, SIDE, SIDE, CHANNELS), np.float32),
     }
+    public = rng.dirichlet(np.ones(CLASSES), (REFERENCES, *lead[1:])).astype(np.float32)
+    classes = rng.integers(0, CLASSES, REFERENCES).astype(np.int32)
+    holdings["population"] = Population(public, classes)
     held = {name: holdings[name] for name in attack.needs}
     observed = Observation(prediction, maps)
     return functools.partial(attack.fit, jax.random.key(0), observed, member, **held)
-
-
-def _torch(trunk: str, width: float, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
-    """The same step in PyTorch."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
-    trunks = {"cnn": _torch_cnn, "mobilenet_v2": _torch_mobilenet}
-    head = torch.nn.Sequential(torch.nn.Dropout(DROPOUT), torch.nn.LazyLinear(1))
-    module = torch.nn.Sequential(trunks[trunk](width), head)
-    module(torch.zeros(2, CHANNELS, SIDE, SIDE))  # tells the lazy layers their sizes
-    module = module.to(device, memory_format=layout)
-    renamed = {"image": data["explanation"], "label": data["member"]}
-    batches = torch_batches(renamed, batch_size, device)
-    settings = dict(weight_decay=RECIPE.weight_decay, fused=True)
-    optimizer = torch.optim.Adam(module.parameters(), RECIPE.learning_rate, **settings)
-
-    def start(steps: int) -> None:
-        for batch in itertools.islice(batches, steps):
-            optimizer.zero_grad(set_to_none=True)
-            logits = module(batch["image"].contiguous(memory_format=layout))[:, 0]
-            entropy = torch.nn.functional.binary_cross_entropy_with_logits
-            entropy(logits, batch["label"].float()).backward()
-            optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-
-    return start
-
-
-def _torch_cnn(width: float) -> Any:
-    """The CNN from the rows of xinv's."""
-    from torch import nn
-
-    def parts(row: Layer) -> list[Any]:
-        made = {
-            "conv": lambda: [nn.LazyConv2d(row.outputs, row.kernel, padding=row.padding)],
-            "pool": lambda: [nn.MaxPool2d(2)],
-            "fc": lambda: [nn.Flatten(), nn.LazyLinear(row.outputs)],
-        }[row.type]()
-        made += [nn.LazyBatchNorm2d()] if row.norm else []
-        return made + ([nn.ReLU()] if row.activation == "relu" else [])
-
-    rows = cnn_rows(SIDE, width)
-    return nn.Sequential(*itertools.chain.from_iterable(map(parts, rows)))
-
-
-def _torch_mobilenet(width: float) -> Any:
-    """MobileNetV2 from the stages of xinv's, without its classifier."""
-    from torch import nn
-
-    def conv(
-        inputs: int,
-        outputs: int,
-        size: int = 1,
-        stride: int = 1,
-        groups: int = 1,
-    ) -> list[Any]:
-        own = nn.Conv2d(inputs, outputs, size, stride, size // 2, groups=groups, bias=False)
-        return [own, nn.BatchNorm2d(outputs)]
-
-    class Residual(nn.Module):
-        def __init__(self, expansion: int, inputs: int, outputs: int, stride: int):
-            super().__init__()
-            wide = expansion * inputs
-            first = [*conv(inputs, wide), nn.ReLU6()] if expansion > 1 else []
-            middle = [*conv(wide, wide, 3, stride, wide), nn.ReLU6()]
-            self.body = nn.Sequential(*first, *middle, *conv(wide, outputs))
-            self.adds = stride == 1 and inputs == outputs
-
-        def forward(self, x):
-            return x + self.body(x) if self.adds else self.body(x)
-
-    twin = mobilenet_features(width, "small")
-    blocks, inputs = [*conv(CHANNELS, twin.first, 3, twin.stride), nn.ReLU6()], twin.first
-    for expansion, outputs, count, stride in twin.stages:
-        for index in range(count):
-            blocks.append(Residual(expansion, inputs, outputs, 1 if index else stride))
-            inputs = outputs
-    last = [*conv(inputs, twin.last), nn.ReLU6(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
-    return nn.Sequential(*blocks, *last)

@@ -11,10 +11,10 @@ from scipy.stats import norm, rankdata
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from xinv import attacks, store
-from xinv.attacks import calibration, likelihood
+from xinv.attacks import calibration, likelihood, moments
 from xinv.attacks.confidence import log_odds
 from xinv.attacks.signals import SIGNALS, logarithms, measured, signals
-from xinv.types import InputError, Observation
+from xinv.types import InputError, Observation, Population
 
 KEY = jax.random.key(0)
 FACTORIES = [factory for factory in attacks.FACTORIES if factory().goal == "membership"]
@@ -87,6 +87,8 @@ def problem(attack, count=200):
     shadows, truth, target, member, label = confident(4, count)
     random = np.random.default_rng(3)
     held = {"label": label} if "label" in attack.needs else {}
+    if "population" in attack.needs:
+        held["population"] = public(4)
     size = np.exp(-np.column_stack([truth, member]))[:, :, None, None, None]
     maps = random.normal(size=(count, 5, 6, 6, 2)).astype(np.float32) * size
     if attack.summary:
@@ -97,6 +99,22 @@ def problem(attack, count=200):
     if not attack.paired:
         shadows, truth = jax.tree.map(lambda leaf: leaf[:, 0], shadows), truth[:, 0]
     return shadows, truth, target, member, held
+
+
+def public(models, count=80):
+    """Public examples as `confident` models answer them that were trained on none."""
+    shadows, truth, *_, label = confident(models, count, seed=1)
+    # Without the advantage that members have there
+    odds = np.log(shadows.prediction) - 2 * truth[..., None] * np.eye(5)[label][:, None]
+    return Population(np.asarray(jax.nn.softmax(odds), np.float32), label)
+
+
+def tested(held):
+    """Holdings beside what the target releases: it answers public examples as the first shadow."""
+    if "population" not in held:
+        return held
+    population = held["population"]
+    return held | {"population": population._replace(prediction=population.prediction[:, 0])}
 
 
 # What every such attack keeps to
@@ -114,15 +132,19 @@ def test_contract(factory, tmp_path):
     shapes = jax.eval_shape(lambda: (shadows, truth, held))
     assert attack.check(*shapes[:2], **shapes[2]) == ()
     state = attack.fit(KEY, shadows, truth, **held)
-    guess = attack.predict(state, target, **held)
+    guess = attack.predict(state, target, **tested(held))
     assert guess.shape == member.shape
     assert guess.dtype in (np.float32, np.float64)
     assert roc_auc_score(member, guess) > 0.6
     assert balanced_accuracy_score(member, guess > 0) > 0.58
+    if attack.parts is not None:
+        parts = attack.parts(state, target, **tested(held))
+        assert parts.shape == (5, *guess.shape)
+        np.testing.assert_array_equal(parts.mean(axis=0), guess)
     if state:
         store.save_tree(tmp_path / "state", state)
         stored = store.load_tree(tmp_path / "state")
-        np.testing.assert_array_equal(attack.predict(stored, target, **held), guess)
+        np.testing.assert_array_equal(attack.predict(stored, target, **tested(held)), guess)
 
 
 @every
@@ -134,7 +156,7 @@ def test_labels_required(factory):
         with pytest.raises(InputError, match="give label"):
             attack.check(shadows, truth)
         with pytest.raises(InputError, match=r"labels \[N\], and not"):
-            attack.predict({}, target, label=held["label"][:3])
+            attack.predict({}, target, **tested(held) | {"label": held["label"][:3]})
     if factory is not attacks.gap:
         with pytest.raises(InputError, match="truth has shape"):
             attack.fit(KEY, shadows, truth[:5], **held)
@@ -391,10 +413,10 @@ def test_prior_freedom_recovered():
     true = 3 * 20 / random.chisquare(20, (200_000, 1))
     own = true * random.chisquare(4, true.shape) / 4
     freedom = np.full(true.shape, 4.0)
-    found = likelihood.prior_freedom(own, freedom, own.mean(axis=0))
+    found = moments.prior_freedom(own, freedom, own.mean(axis=0))
     assert found == pytest.approx(2 + (20 - 4), rel=0.1)
     constant = random.chisquare(4, true.shape) / 4
-    assert likelihood.prior_freedom(constant, freedom, constant.mean(axis=0)) > 200
+    assert moments.prior_freedom(constant, freedom, constant.mean(axis=0)) > 200
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
@@ -423,21 +445,46 @@ def test_confidence_ratio():
 
 
 def test_relative_equals_literal():
-    """RMIA equals a double loop over examples and population."""
+    """RMIA equals a double loop over examples and population, in float64."""
     shadows, truth, target, member, label = confident(8, 200)
+    held = {"label": label, "population": public(8)}
     attack = attacks.relative(gamma=1.5, a=0.4)
-    state = attack.fit(KEY, shadows, truth, label=label)
+    state = attack.fit(KEY, shadows, truth, **held)
 
-    ratios = []
+    def ratio(of_target, of_shadows, place):
+        own = of_shadows[:, place].astype(np.float64)
+        return float(of_target[place]) / ((1.4 * own.mean() + 0.6) / 2)
+
+    common, expected = [], []
+    shown, known = tested(held)["population"], held["population"]
+    for i in range(80):
+        common.append(ratio(shown.prediction[i], known.prediction[i], known.label[i]))
     for i in range(200):
-        own = shadows.prediction[i, :, label[i]].astype(np.float64)
-        out = own[truth[i] == 0].mean()
-        ratios.append(target.prediction[i, label[i]] / ((1.4 * out + 0.6) / 2))
-    expected = [np.mean([mine / other >= 1.5 for other in ratios]) for mine in ratios]
-    found = attack.predict(state, target, label=label)
+        mine = ratio(target.prediction[i], shadows.prediction[i, truth[i] == 0], label[i])
+        expected.append(np.mean([mine / other >= 1.5 for other in common]))
+    found = attack.predict(state, target, **tested(held))
     np.testing.assert_allclose(found + state["threshold"], expected, rtol=1e-12)
     assert 0 < state["threshold"] < 1
     assert balanced_accuracy_score(member, found > 0) > 0.6
+
+
+def test_relative_population():
+    """Examples given together do not change each other's score; a wrong population is refused."""
+    shadows, truth, target, _, label = confident(4)
+    population = public(4)
+    attack = attacks.relative()
+    state = attack.fit(KEY, shadows, truth, label=label, population=population)
+    shown = tested({"population": population})["population"]
+    whole = attack.predict(state, target, label=label, population=shown)
+    cut = attack.fit(KEY, Observation(shadows.prediction[:30]), truth[:30], label=label[:30], population=population)
+    half = attack.predict(cut, Observation(target.prediction[:30]), label=label[:30], population=shown)
+    np.testing.assert_allclose(half + cut["threshold"], whole[:30] + state["threshold"], rtol=1e-12)
+    with pytest.raises(InputError, match="give a population"):
+        attack.check(shadows, truth, label)
+    with pytest.raises(InputError, match=r"reads predictions \[P,4,5\] and labels \[P\] of public"):
+        attack.check(shadows, truth, label, shown)
+    with pytest.raises(InputError, match="is shown 3 public examples and was fitted to 80"):
+        attack.predict(state, target, label=label, population=jax.tree.map(lambda leaf: leaf[:3], shown))
 
 
 def test_shadows_read_in_slices():
@@ -448,8 +495,10 @@ def test_shadows_read_in_slices():
     np.testing.assert_array_equal(scores((lazy, truth, target, member)), scores(found))
     shadows, truth, target, member, label = confident(4)
     for attack in (attacks.relative(), attacks.likelihood_ratio("confidence")):
-        whole = attack.fit(KEY, shadows, truth, label=label)
-        sliced = attack.fit(KEY, Observation(Sliced(shadows.prediction)), truth, label=label)
+        held = {"label": label, "population": public(4)}
+        held = {name: held[name] for name in attack.needs}
+        whole = attack.fit(KEY, shadows, truth, **held)
+        sliced = attack.fit(KEY, Observation(Sliced(shadows.prediction)), truth, **held)
         jax.tree.map(np.testing.assert_array_equal, whole, sliced)
 
 
@@ -459,7 +508,7 @@ def test_degenerate_signals_finite():
     truth = halves(random, 20, 2)
     shape = (20, 3, 1, 1, 3)
     for values in (np.zeros(shape), np.ones(shape), random.random(shape)):
-        for variance in likelihood.VARIANCES:
+        for variance in moments.VARIANCES:
             attack = attacks.likelihood_ratio(variance=variance)
             state = attack.fit(KEY, Observation(np.ones((20, 2, 2)), values[:, :2]), truth)
             target = Observation(np.ones((20, 2)), values[:, 2])

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from trainings import Lazy
 
 from xinv import attacks, models, train
-from xinv.attacks import network
+from xinv.attacks import ensemble, evidence, network
 from xinv.types import InputError, Observation
 
 KEY = jax.random.key(0)
@@ -64,8 +64,8 @@ def test_restarts_train_separately():
     recipe = train.Recipe(batch_size=64, epochs=1, weight_decay=1e-4, validation=0)
 
     def trained(numbers):
-        variables = network.start(model, 3, numbers, KEY, data)
-        loss = network.objective(model, 3, numbers)
+        variables = ensemble.start(model, 3, numbers, KEY, data)
+        loss = ensemble.objective(model, 3, numbers)
         examples = {**data, "member": member.astype(np.float32)}
         return train.fit(loss, variables, examples, jax.random.key(1), recipe)
 
@@ -88,8 +88,8 @@ def test_masks_differ():
     model = models.detector("mlp", 0.25)
     observed, _ = planted(8)
     data = {"prediction": observed.prediction[:, :0], "explanation": observed.explanation}
-    variables = network.start(model, 3, (0, 0), KEY, data)
-    together = network._together(model, 3, (0, 1))
+    variables = ensemble.start(model, 3, (0, 0), KEY, data)
+    together = ensemble._together(model, 3, (0, 1))
     logits, _ = jax.pmap(lambda v, b: together(v, b, KEY), "data", in_axes=(None, 0))(
         variables, jax.tree.map(lambda leaf: leaf[None], data)
     )
@@ -167,7 +167,7 @@ def test_maps_are_streamed(monkeypatch):
     attack, state = fitted(observed, member)
     deviation = state["variables"]["deviation"]
     np.testing.assert_allclose(deviation, observed.explanation.std(), rtol=1e-5)
-    monkeypatch.setattr(network, "_PART_VALUES", 64 * 100)
+    monkeypatch.setattr(evidence, "_PART_VALUES", 64 * 100)
     lazy = observed._replace(explanation=Lazy(observed.explanation))
     again = attack.fit(KEY, lazy, member)
     whole, parts = attack.predict(state, observed), attack.predict(again, lazy)

@@ -43,6 +43,15 @@ def test_membership_rates(monkeypatch, capsys):
     monkeypatch.syspath_prepend(LAUNCH)
     import bench_membership
 
+    small = bench_membership.AUDIT
+    small.train.epochs = 1
+    small = small._replace(
+        explainers={"saliency": {}},
+        model=small.model | dict(width=0.0625),
+        attack=dict(trunk="mlp", width=0.25, restarts=2),
+        epochs=1,
+        data=small.data | dict(transform=small.data["transform"] | dict(resize=None)),
+    )
     for name, value in dict(
         SIDE=8,
         NETWORKS={"cnn": 0.125},
@@ -53,6 +62,7 @@ def test_membership_rates(monkeypatch, capsys):
         REFERENCES=8,
         CANDIDATES=128,
         SHADOWS=4,
+        AUDIT=small,
     ).items():
         monkeypatch.setattr(bench_membership, name, value)
     bench_membership.run(4, 1, 1)
@@ -64,6 +74,7 @@ def test_membership_rates(monkeypatch, capsys):
         r"protodash +maps/s +(\S+)",
         r"map_statistic +fits/s +(\S+)",
         r"membership_network +fits/s +(\S+)",
+        r"seconds an audit +(\S+), 12 attacks and controls",
     ]
     for row in rows:
         assert float(re.search(row, printed)[1]) > 0

@@ -6,12 +6,16 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from xinv import audit, data, models, store
+from xinv.audit.attacker import arms, parts
+from xinv.audit.roles import Roles
+from xinv.audit.service import Classifiers, Service
 from xinv.types import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -110,6 +114,50 @@ def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):
             if re.match(chosen, config["unit"]):
                 with pytest.raises(ValidatedError):
                     audit.run(config, tmp_path / config["unit"], stages)
+
+
+class Counted(NamedTuple):
+    """Stages that are named but not computed: the specs asked for, by name."""
+
+    found: dict
+
+    def computed(self, name, label, spec, compute):
+        digest = store.digest({"name": name, "spec": spec})
+        self.found.setdefault(name, set()).add(digest)
+        return Uncomputed(digest)
+
+    filled = trained = computed
+
+
+class Uncomputed(NamedTuple):
+    digest: str
+
+    def array(self, name):
+        return np.zeros((2, 10), np.float32)
+
+
+def test_models_of_fifteen_explainers():
+    """A seed has one target, one shadow, a stranger and two untrained models, and explains each role once."""
+    config = json.loads(json.dumps(units("deepleak", "runlocal-cifar10")[0]))
+    roles = Roles(load(config["data"]), None, config["data"], {})
+    service = Service(Classifiers(config, roles, Counted({})))
+    for part in parts(service):
+        service.classifiers.classifier(part, seed=0)
+    for arm in arms(service):
+        arm.guessed(seed=0)
+    found = {name: len(specs) for name, specs in service.stages.found.items()}
+    explainers, attacked = len(config["explanations"]), len(deepleak.EXPLAINERS)
+    assert explainers == attacked >= 15
+    assert all(arm["attack"].get("restarts", 5) == 5 for arm in config["arms"].values())
+    classifiers = ("target", "shadow", "stranger", "untrained", "untrained_shadow")
+    assert found == dict.fromkeys(classifiers, 1) | {
+        # The shadow and an untrained one explain what is learned from, three others what is audited
+        "logits": 5,
+        "explanation": 5 * explainers,
+        # A network and a threshold on each explainer, confidence and correctness; each also on the untrained shadow
+        "attack": 2 * (2 * explainers + 2),
+        "guess": 3 * (2 * explainers + 2),
+    }
 
 
 def test_gallery_networks():

@@ -10,7 +10,9 @@ import pytest
 from ml_collections import ConfigDict
 
 from xinv import attacks, audit, data, store
+from xinv.audit import training
 from xinv.audit.goals import GOALS
+from xinv.audit.goals.membership import membership_spec
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
@@ -30,7 +32,7 @@ def config(**changes):
     found.seeds, found.report.examples = 1, 2
     found.data.source = ConfigDict(dict(name="arrays", path="noise.npz", labels=dict(digit="labels")))
     found.data.transform.resize = None
-    for part in (found.target, found.evaluation, found.shadows.shadow, found.shadows.untrained):
+    for part in (found.target, found.evaluation, *found.shadows.values()):
         part.model.width = 0.0625
     for recipe in (found.target.train, found.evaluation.train, found.shadows.shadow.train, found.attack.train):
         recipe.update(dict(batch_size=16, epochs=60))
@@ -136,6 +138,7 @@ def _off_segment(image, one, other):
         ),
         (lambda c: public(c, role="attack_test"), "'attack_test' has images of attack_test"),
         (lambda c: public(c, role="target_train"), r"has images of target_train\+attack_test"),
+        (lambda c: public(c, role="shadow_test"), r"has images of shadow_train\+shadow_test, from which an attack"),
         (lambda c: public(c, role="elsewhere"), "unknown role 'elsewhere'"),
         (lambda c: public(c, count=0), "reference is 0 but must be a number"),
         (lambda c: public(c, share=0.5), "has 'share', which is ignored"),
@@ -150,6 +153,33 @@ def test_games_refused(noise, change, message):
     change(settings)
     with pytest.raises(InputError, match=message):
         noise(settings)
+
+
+@pytest.mark.parametrize(("epochs", "group"), [(1, None), (30, None), (1, ("digit", "track"))])
+def test_members_are_trained_on(noise, tmp_path, epochs, group):
+    """Images that no batch had are no members; of a track one frame that was trained on is enough."""
+    images = np.load("noise.npz")
+    np.savez("noise.npz", **images, track=np.arange(320) // 16)
+    settings = config()
+    settings.data.source.labels = dict(digit="labels", track="track")
+    settings.data.roles.group = group
+    settings.target.train.update(dict(batch_size=24, epochs=epochs))
+    settings = json.loads(json.dumps(settings.to_dict()))
+    roles = Roles(data.build(**settings["data"]["source"]), None, settings["data"], {})
+    with store.opened(tmp_path / "stages") as kept:
+        service = Service(Classifiers(settings, roles, Stages(kept, tmp_path)))
+        secret = GOALS["membership"].secret(service, "target", ["target_train", REPORTED], 0)
+        never = training.left_out(roles, settings["target"], "target", 0)
+        spec = membership_spec(service, "target", 0)
+    # 64 images are two batches of 24 an epoch
+    count = len(roles.indices("target_train", 0))
+    left = count % 24 if epochs == 1 else 0
+    assert len(never) == left
+    assert secret[count:].sum() == 0
+    assert secret.sum() == (count if group else count - left)
+    assert spec == ["target_train", *never]
+    if not group:
+        np.testing.assert_array_equal(roles.indices("target_train", 0)[secret[:count] == 0], never)
 
 
 def test_every_attack_has_a_goal():

@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import roc_auc_score
 
-from xinv.metrics import membership, roc
+from xinv.metrics import area, chance, membership, roc
 from xinv.metrics.stats import holm
 from xinv.report.measures import measure
 from xinv.types import InputError
@@ -201,10 +201,10 @@ def test_chance_by_enumeration(members, others):
             counts.append(sum(place < outside[most] for place in places))
         for true in range(members + 1):
             exact = Fraction(sum(count >= true for count in counts), len(counts))
-            assert roc.chance_p(true, members, others, most) == pytest.approx(float(exact))
+            assert chance.chance_p(true, members, others, most) == pytest.approx(float(exact))
             law = scipy.stats.nhypergeom(total, members, most + 1)
             assert law.sf(true - 1) == pytest.approx(float(exact))
-        mean, low, high = roc.chance_band(members, others, most / others)
+        mean, low, high = chance.chance_band(members, others, most / others)
         assert mean == pytest.approx(np.mean(counts) / members)
         ends = np.quantile(counts, [0.025, 0.975], method="inverted_cdf") / members
         assert (low, high) == pytest.approx(tuple(ends))
@@ -222,7 +222,7 @@ def test_chance_by_enumeration(members, others):
 )
 def test_table_of_chance(size, rate, mean, high):
     """Table 4.2, and one array of rates gives the same."""
-    found = roc.chance_band(size, size, np.array([rate, rate]))
+    found = chance.chance_band(size, size, np.array([rate, rate]))
     assert 100 * found[0][1] == pytest.approx(mean, abs=0.006)
     assert 100 * found[2][1] == pytest.approx(high, abs=0.006)
 
@@ -238,7 +238,7 @@ def test_null_audits():
     ends = np.array([roc.proportion(count, members) for count in range(members + 1)])[hits]
     held = (ends[:, 0] <= 1 - thresholds) & (1 - thresholds <= ends[:, 1])
     assert held.mean() >= 0.95
-    p = np.array([roc.chance_p(n, members, others, most) for n in range(members + 1)])[hits]
+    p = np.array([chance.chance_p(n, members, others, most) for n in range(members + 1)])[hits]
     assert (p <= 0.05).mean() <= 0.05 + slack
     # The whole metric says the same as its parts
     member = np.repeat([1, 0], [members, others])
@@ -276,7 +276,7 @@ def test_delong(digits):
     score = np.round(score, digits)
     value, variance = literal_delong(member, score)
     assert value == pytest.approx(roc_auc_score(member, score))
-    assert roc.area(roc.ranked(member, score)) == pytest.approx((value, variance))
+    assert area.area(roc.ranked(member, score)) == pytest.approx((value, variance))
     found = membership.auc()(member, score)["auc"]
     half = 1.959964 * math.sqrt(variance)
     assert found[:3] == pytest.approx((value, value - half, value + half))
@@ -309,7 +309,7 @@ def test_groups_widen():
     assert clustered.p > copied.p
     # The clustered variance is DeLong's of one copy
     ranked, one = roc.ranked(member, score, group), roc.ranked(member[::10], score[::10])
-    assert roc.area(ranked) == pytest.approx(roc.area(one))
+    assert area.area(ranked) == pytest.approx(area.area(one))
     assert roc.effective(ranked) == (40, 40)
 
 

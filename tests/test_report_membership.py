@@ -10,11 +10,12 @@ from work_unit import SSIM, make_scores, make_unit
 
 from xinv import report
 from xinv.metrics import roc as rates
-from xinv.report import causes, folder, league, roc
+from xinv.report import causes, folder, roc, verdict
 from xinv.report.headline import headline
 from xinv.report.summary import summarise
 from xinv.types import InputError
 
+PRIOR = "precision_at_prior_0.01"
 LEAKING = {"saliency": (1.0, 0.0, 0.0)}
 
 
@@ -61,9 +62,9 @@ def test_verdicts(tmp_path, shifts, sizes, verdict, sentence):
 
 def test_p_over_seeds():
     """One seed's value; else twice the median, at most 1."""
-    assert league.combined([0.03]) == 0.03
-    assert league.combined([0.01, 0.5, 0.02]) == 0.04
-    assert league.combined([0.6, 0.9]) == 1.0
+    assert verdict.combined([0.03]) == 0.03
+    assert verdict.combined([0.01, 0.5, 0.02]) == 0.04
+    assert verdict.combined([0.6, 0.9]) == 1.0
 
 
 def test_holm_over_attacks(tmp_path):
@@ -97,6 +98,11 @@ def test_league_figures(tmp_path):
     assert first.text == f"{np.mean(values):.3f} ± {half:.3f}"
     text = render(unit).text
     assert f"{first.text} {first.auc.ends}" in text
+    # What a real attacker has: rates at the shadow's threshold, and what a member is worth at a prior
+    (mine,) = [row for row in rows_of(unit) if (row["arm"], row["seed"], row["metric"]) == ("saliency", 0, PRIOR)]
+    assert first.carried[PRIOR].values[0] == mine["value"]
+    assert f"{first.carried[PRIOR].text} {first.carried[PRIOR].ends}" in text
+    assert "Precision at a prior of 1%" in text
     assert [control.model for control in first.controls] == ["untrained", "stranger"]
     for control in first.controls:
         assert f"{control.auc.text} {control.auc.ends}" in text
@@ -225,12 +231,14 @@ def test_causes(tmp_path):
         "0.00123",
         "0.00456",
         "0.300",
+        "0.300",
     ]
     # Gini falls with the AUC; sensitivity is 0.3 and 0.4 by turns; L2 does not vary
     areas = [line.entry.auc.value for line in found.lines]
     rank, p = scipy.stats.spearmanr([0.3, 0.4, 0.3, 0.4, 0.3], areas)
-    assert found.correlations[0].startswith("Gini of members minus others: ρ = 1.00, p = ")
-    assert found.correlations[-1] == f"max sensitivity: ρ = {rank:.2f}, p = {p:.2g}, 5 explainers".replace("-", "−")
+    assert found.correlations[1].startswith("Gini of members minus others: ρ = 1.00, p = ")
+    said = f"ρ = {rank:.2f}, p = {p:.2g}, 5 explainers".replace("-", "−")
+    assert found.correlations[-2:] == [f"Max sensitivity: {said}", f"Max sensitivity of members minus others: {said}"]
     assert not any("L2" in sentence for sentence in found.correlations)
     assert "on 99.8% of its training images and on 77.1% of others" in found.target
     assert found.target.endswith("a balanced accuracy of 0.614.")
@@ -247,14 +255,16 @@ def test_causes_of_few(tmp_path):
 def test_published_by_chance(tmp_path):
     """A published rate within its own band of chance is marked; one above it is not."""
     entry = dict(arm="saliency", metric="tpr_at_0.01", spread=None, source="Table III")
-    published = [entry | dict(value=0.0013, band=0.0028), entry | dict(arm="gradcam", value=0.05, band=0.0028)]
+    other = dict(arm="gradcam", value=0.05, band=0.0028, note="of another code")
+    published = [entry | dict(value=0.0013, band=0.0028), entry | other]
     scores = make_scores(LEAKING, 1)
     unit = folder.read(make_unit(tmp_path / "unit", {}, seeds=1, scores=scores, published=published)).units[0]
     text = render(unit).text
     assert "saliency TPR at 1% FPR 0.0013* " in text
     assert "gradcam TPR at 1% FPR 0.0500 –" in text
-    assert "*: within chance" in text
-    assert "*: within chance" in report.table(unit.path)
+    for shown in (text, report.table(unit.path)):
+        assert "*: within chance" in shown
+        assert "gradcam: of another code" in shown
     config = json.loads((unit.path / "config.json").read_text())
     config["report"]["published"][0]["band"] = "low"
     (unit.path / "config.json").write_text(json.dumps(config))
@@ -271,6 +281,53 @@ def test_sweep_of_leagues(tmp_path):
     assert "Across 2 audits an attacker gets furthest in unit-1: AUC 0.8" in page.text
     assert "AUC of membership attacks, by unit" in page.text
     assert page.text.count("Who was in the training set") == 2
+
+
+@pytest.mark.parametrize(
+    ("shifts", "sentence"),
+    [
+        ({"saliency": (1.0, 0.0, 0.0), "lime": (0.0, 0.0, 0.0)}, "leaks: saliency has AUC 0.7"),
+        ({"saliency": (0.0, 0.0, 0.0)}, "is not known to leak, although it must"),
+        ({"saliency": (1.0, 1.0, 0.0)}, "is not known to leak, although it must"),
+    ],
+)
+def test_positive_control(tmp_path, shifts, sentence):
+    """A sweep says if its positive control leaks, and does not take its leak for the finding."""
+    make_unit(tmp_path / "units" / "0", {}, name="audit", seeds=1, examples=1, scores=make_scores(LEAKING, 1))
+    path = tmp_path / "units" / "1"
+    scores = make_scores(shifts | {"gradcam": (2.0, 2.0, 0.0)}, 1)
+    make_unit(path, {}, name="overfitted", seeds=1, examples=1, scores=scores, positive_control=True)
+    page = Page(report.render(tmp_path).read_text())
+    assert f"The positive control overfitted {sentence}" in page.text
+    assert "an attacker gets furthest in audit" in page.text
+    assert f"The positive control overfitted {sentence}" in " ".join(report.table(tmp_path).split())
+    assert "positive control" not in Page(report.render(tmp_path / "units" / "0").read_text()).text
+
+
+def test_curves_of_groups(tmp_path):
+    """The band of chance is of as many examples as there are groups, and so is what is unresolved."""
+    group = np.concatenate([np.arange(1200) // 10, 1000 + np.arange(1000) // 10])
+    scores = make_scores({"saliency": (1.0, 0.0, 0.0)}, 1)
+    path = make_unit(tmp_path / "unit", {}, seeds=1, examples=1, scores=scores, group=group)
+    unit = folder.read(path).units[0]
+    drawn = roc.diagram(unit, summarise(unit).league)
+    assert (drawn.members, drawn.others, drawn.independent, drawn.unresolved) == (1200, 1000, "120 and 100", "10%")
+    assert "for 1,200 members and 1,000 others, which come in groups and count as 120 and 100." in render(unit).text
+    damaged(path, **{"0/saliency/group": None})
+    with pytest.raises(InputError, match="has no array '0/saliency/group'"):
+        folder.read(path)
+
+
+def test_restarts_beside_the_mean(tmp_path):
+    """The AUC of the single networks of an attack stands in the table, lowest to highest."""
+    unit, _ = read(tmp_path, LEAKING)
+    rows = rows_of(unit)
+    (auc,) = [row for row in rows if (row["arm"], row["metric"]) == ("saliency", "auc")]
+    single = dict(metric="auc_of_restarts", value=0.7, low=0.61, high=0.79, p=None)
+    rewrite(unit, [*rows, auc | single])
+    text = render(unit).text
+    assert "0.700 0.610–0.790" in text
+    assert "the mean AUC of the single ones, with the lowest and the highest." in text
 
 
 def damaged(unit, **changes):

@@ -109,6 +109,21 @@ def test_an_epoch_draws_each_example_at_most_once_and_fills_every_batch():
     assert counts.max() <= 3
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_left_out_examples(epochs):
+    """Those that no batch had are those whose own parameter no step moved."""
+    recipe = Recipe(batch_size=8, epochs=epochs, optimizer="sgd", learning_rate=0.1, validation=0)
+    key = jax.random.key(3)
+
+    def loss(variables, batch, key):
+        return batch["own"] @ variables, {}
+
+    fitted = train.fit(loss, np.zeros(15, np.float32), {"own": np.eye(15, dtype=np.float32)}, key, recipe)
+    found = train.left_out(recipe, 15, key)
+    np.testing.assert_array_equal(found, np.flatnonzero(np.asarray(fitted.variables) == 0))
+    assert len(found) == 7 if epochs == 1 else len(found) < 7
+
+
 def test_streamed_data_gives_the_same_bits(monkeypatch):
     expected = fit_small()
     lazy = {name: Lazy(array) for name, array in pictures().items()}

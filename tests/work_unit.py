@@ -93,16 +93,17 @@ def make_scores(shifts=SHIFTS, seeds=3, members=1200, others=1000):
     }
 
 
-def make_membership(scores, name="digits"):
+def make_membership(scores, name="digits", group=None):
     """Rows as the audit computes them from `scores`."""
     metrics = membership.auc(), membership.tpr_at_fpr((0.001, 0.01)), membership.transferred(), membership.epsilon()
+    metrics = *metrics, membership.precision()
     for (seed, arm), (score, member) in scores.items():
         explainer, _, model = arm.partition(" ")
         said = dict(inputs=explainer, encoder="membership_network", explainer=explainer, goal="membership")
         said |= dict(attack=explainer, control_of=explainer if model else None, model=model or "target")
         about = dict(unit=name, seed=seed, stage="attack", arm=arm) | describe(arm) | said | dict(defence=None)
         for metric in metrics:
-            for key, found in metric(member, score).items():
+            for key, found in metric(member, score, group).items():
                 yield about | dict(metric=key, examples=len(member)) | found._asdict()
 
 
@@ -124,7 +125,8 @@ def make_causes(explainers, name="digits", seeds=3):
             yield row(seed, "cause", explainer, "kurtosis_others", 4.0 + gap)
             yield row(seed, "cause", explainer, "l2_members", 0.00123)
             yield row(seed, "cause", explainer, "l2_others", 0.00456)
-            yield row(seed, "cause", explainer, "max_sensitivity", 0.3 + 0.1 * (place % 2))
+            yield row(seed, "cause", explainer, "max_sensitivity_members", 0.3 + 0.1 * (place % 2))
+            yield row(seed, "cause", explainer, "max_sensitivity_others", 0.3)
 
 
 def make_rows(ssim, name="digits", seeds=3, factor=1.0):
@@ -210,10 +212,12 @@ def make_unit(
     defences=None,
     factor=1.0,
     scores=None,
+    positive_control=False,
+    group=None,
 ):
     """Writes a work unit as `xinv.audit` does.
 
-    `scores` of `make_scores` adds membership attacks, with members.npz and causes of leaks.
+    `scores` of `make_scores` adds membership attacks, with members.npz and causes of leaks; `group` their tracks.
     `factors` adds factors.npz, `confusion` a matrix of so many classes, `factor` scales the defences' distortions.
     """
     path.mkdir(parents=True)
@@ -226,7 +230,8 @@ def make_unit(
             attack=dict(name="decoder", encoders=["none", "flatten_unet"], train=dict(epochs=40, learning_rate=0.002)),
             defences=defences
             or dict(rnd=dict(name="gaussian"), ond=dict(name="pgd"), gnime=dict(name="gnime", lam=100.0)),
-            report=dict(examples=examples, published=list(published)),
+            report=dict(examples=examples, published=list(published), positive_control=positive_control),
+            data=dict(roles=dict(group=["track"] if group is not None else None)),
         ),
         "environment.json": dict(python="3.11.7", packages=dict(jax="0.10.2"), devices=["cpu"], seconds=93.1),
         "dataset.json": dict(
@@ -242,10 +247,12 @@ def make_unit(
     rows = list(make_rows(ssim, name, seeds, factor))
     if scores:
         explainers = dict.fromkeys(arm.partition(" ")[0] for _, arm in scores)
-        rows += [*make_membership(scores, name), *make_causes(explainers, name, seeds)]
+        rows += [*make_membership(scores, name, group), *make_causes(explainers, name, seeds)]
         kinds = {f"{seed}/{arm}": of for (seed, arm), of in scores.items()}
         found = {f"{key}/score": score for key, (score, _) in kinds.items()}
         found |= {f"{key}/member": member for key, (_, member) in kinds.items()}
+        if group is not None:
+            found |= {f"{key}/group": group for key in kinds}
         np.savez(path / "members.npz", **found)
     for file, lines in (("rows.jsonl", rows), ("curves.jsonl", make_curves(ssim, seeds))):
         (path / file).write_text("".join(json.dumps(line) + "\n" for line in lines))

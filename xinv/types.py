@@ -54,10 +54,13 @@ class Attack(NamedTuple):
         treat these shapes, before anything is computed. Returns the shape of one guess.
       goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership" of examples.
       needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`; of a membership attack
-        also "label", the candidates' true classes int32 [N], and "image", the candidates uint8 or float [N,H,W,C].
+        also "label", the candidates' true classes int32 [N], "image", the candidates uint8 or float [N,H,W,C], and
+        "population", a `Population`.
       reads: of "prediction" and "explanation", what it reads of an observation; () if its inputs say so.
       paired: whether `fit` takes observations of the very examples that `predict` is given, by S shadow models:
         prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state per example.
+      parts: `(state, Observation, **holdings) -> guess[R,N,...]` of the R models whose mean is what `predict` returns;
+        None for a single one.
       summary: names of `attacks.signals.SIGNALS`, where the attack needs no more of a map. Its observations then hold
         these statistics, as explanation [...,1,1,T], so that the maps of many shadow models need not be kept.
     """
@@ -70,6 +73,19 @@ class Attack(NamedTuple):
     paired: bool = False
     summary: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    parts: Callable[..., Array] | None = None
+
+
+class Population(NamedTuple):
+    """Public examples that no model of a membership attack was trained on, as the attacker sees them.
+
+    Attributes:
+      prediction: float32 [P,K], probabilities; of S shadow models [P,S,K].
+      label: int32 [P], the true classes.
+    """
+
+    prediction: Array
+    label: Array
 
 
 class Defence(NamedTuple):

@@ -7,7 +7,7 @@ set from others, by scores above 0 for members:
 |---|---|---|
 | `gap` | prediction, label | nothing |
 | `confidence` | prediction, label | one shadow |
-| `relative` | prediction, label | S shadows, of the same examples |
+| `relative` | prediction, label | S shadows, of the same examples and of public ones |
 | `map_statistic` | one explanation | one shadow |
 | `membership_network` | explanations; image, prediction, label | one shadow |
 | `likelihood_ratio` | one explanation, or prediction and label | S shadows, of the same examples |
@@ -29,7 +29,7 @@ from typing import Any
 from xinv import plugins
 from xinv.attacks.activations import activations
 from xinv.attacks.classes import class_inference
-from xinv.attacks.confidence import confidence, gap, relative
+from xinv.attacks.confidence import confidence, gap
 from xinv.attacks.decoder import decoder
 from xinv.attacks.fredrikson import fredrikson
 from xinv.attacks.joint import fit_jointly
@@ -37,6 +37,7 @@ from xinv.attacks.likelihood import likelihood_ratio
 from xinv.attacks.network import membership_network
 from xinv.attacks.preimage import preimage
 from xinv.attacks.reconstruction import gradient_reconstruction
+from xinv.attacks.relative import relative
 from xinv.attacks.search import log_uniform_search
 from xinv.attacks.statistic import map_statistic
 from xinv.attacks.surrogate import attention_transfer

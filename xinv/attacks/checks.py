@@ -61,6 +61,18 @@ def predictions(attack: str, observation: Observation, label: Any) -> None:
     _classes(attack, observation.prediction.shape, label, "[N,K]")
 
 
+def population(attack: str, given: Any, shape: tuple[int, ...]) -> None:
+    """InputError unless public examples have predictions [P,...] of this shape, and labels [P]."""
+    if given is None:
+        raise InputError(f"{attack} compares with public examples: give a population")
+    public, labels = tuple(given.prediction.shape), tuple(given.label.shape)
+    if public[1:] != tuple(shape) or labels != public[:1] or not public[0]:
+        wanted = f"[P,{','.join(map(str, shape))}] and labels [P]"
+        raise InputError(
+            f"{attack} reads predictions {wanted} of public examples, and not {list(public)} and {list(labels)}"
+        )
+
+
 def explanations(attack: str, observation: Observation) -> None:
     """InputError unless there are explanations [N,h,w,c]."""
     _explained(attack, observation)
@@ -84,6 +96,21 @@ def shadow_statistics(attack: str, observation: Observation, count: int, least: 
         wanted = f"[N,S,1,1,{count}]"
         raise InputError(f"{attack} reads statistics {wanted} of maps, and not {list(shape)}")
     _shadows(attack, shape[1], least)
+
+
+def outside(member: np.ndarray) -> None:
+    """InputError unless each example has a shadow model that did not train on it; bool [N,S]."""
+    always = np.flatnonzero(member.all(axis=1))
+    if len(always):
+        name = f"example {always[0]}"
+        raise InputError(f"{name} was trained on by every shadow model: one must be without it")
+
+
+def same(fitted: int, given: int, what: str = "examples") -> None:
+    """InputError unless as many examples are given as the attack was fitted to."""
+    if fitted != given:
+        counts = f"{given} {what} and was fitted to {fitted}"
+        raise InputError(f"the attack is shown {counts}: show it the same in the same order")
 
 
 def _explained(attack: str, observation: Observation) -> None:

@@ -8,7 +8,6 @@ import numpy as np
 from xinv import train
 from xinv.attacks import calibration, checks
 from xinv.attacks.signals import FLOOR
-from xinv.numbers import is_number, require, require_positive
 from xinv.types import Array, Attack, InputError, Key, Observation
 
 _ROWS = 4096  # examples read at once
@@ -84,73 +83,6 @@ def confidence() -> Attack:
     return Attack(fit, predict, _check("confidence"), needs=("label",), goal="membership", reads=("prediction",))
 
 
-@functools.cache
-def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
-    """Compares an example's likelihood ratio with that of others: RMIA (Zarifzadeh 2024), offline.
-
-    With references p_out(x), the mean of p(x|θ') over shadow models θ' that did not train on x:
-
-        p(x) = ((1 + a) p_out(x) + 1 − a) / 2
-        LR(x,z) = [p(x|target) / p(x)] / [p(z|target) / p(z)]
-        score(x) = share of z with LR(x,z) ≥ gamma
-
-    The population z is the examples given themselves, x among them, so a score depends on them all.
-    The threshold is found with each shadow model in turn as the target, see
-    `calibration.leave_one_out`. Probabilities are at least 1.2e-38, the smallest normal float32.
-
-    Args:
-      gamma: γ, what a ratio must reach, above 0.
-      a: in [0,1]; 1 trusts the references, 0 halves what they say.
-
-    Returns:
-      An attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score float64 [N],
-      positive for members. Its state has the "reference" p(x) [N] of each example in order, and
-      the "threshold". It is paired and needs "label".
-
-    Raises:
-      InputError: gamma or a is out of its range; there are fewer than four shadow models or an odd
-        number; all of them trained on one example; shapes or labels do not fit.
-    """
-    require_positive(gamma=gamma)
-    require(is_number(a) and 0 <= a <= 1, "a", a, "in [0, 1]")
-
-    def fit(
-        key: Key,
-        observation: Observation,
-        truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
-        label: Array | None = None,
-    ) -> dict[str, Any]:
-        del key, session
-        check(observation, truth, label)
-        probability, _ = true_class(observation.prediction, label)
-        member = checks.members(truth, probability.shape)
-        require_outside(member)
-
-        def score(number: int, references: np.ndarray) -> np.ndarray:
-            known = references.any(axis=1)
-            reference = _reference(probability[known], references[known], a)
-            return _share(probability[known, number] / reference, gamma)
-
-        return {
-            "reference": _reference(probability, ~member, a),
-            "threshold": np.float64(calibration.leave_one_out(member, score)),
-        }
-
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
-        checks.predictions("relative", observation, label)
-        probability, _ = true_class(observation.prediction, label)
-        require_same(len(state["reference"]), len(probability))
-        return _share(probability / state["reference"], gamma) - state["threshold"]
-
-    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
-        del truth
-        checks.shadow_predictions("relative", observation, label, 4)
-        return ()
-
-    return Attack(fit, predict, check, needs=("label",), goal="membership", reads=("prediction",), paired=True)
-
-
 def log_odds(prediction: Array, label: Array) -> np.ndarray:
     """Returns φ = log p_y − log(1 − p_y), float64 [N,...], of predictions [N,...,K].
 
@@ -194,21 +126,6 @@ def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]
     return np.maximum(own, FLOOR), np.maximum(others, FLOOR)
 
 
-def require_outside(member: np.ndarray) -> None:
-    """InputError unless each example has a shadow model that did not train on it; bool [N,S]."""
-    always = np.flatnonzero(member.all(axis=1))
-    if len(always):
-        name = f"example {always[0]}"
-        raise InputError(f"{name} was trained on by every shadow model: one must be without it")
-
-
-def require_same(fitted: int, given: int) -> None:
-    """InputError unless as many examples are given as the attack was fitted to."""
-    if fitted != given:
-        counts = f"{given} examples and was fitted to {fitted}"
-        raise InputError(f"the attack is shown {counts}: show it the same in the same order")
-
-
 def _labels(label: Array, classes: int) -> np.ndarray:
     """Returns labels as int [N]; InputError unless all are classes."""
     label = np.asarray(label)
@@ -219,19 +136,6 @@ def _labels(label: Array, classes: int) -> np.ndarray:
         value = label[wrong[0]]
         raise InputError(f"example {wrong[0]} has label {value}, but there are {classes} classes")
     return label
-
-
-def _reference(probability: np.ndarray, outside: np.ndarray, a: float) -> np.ndarray:
-    """Returns p(x) [N] from p(x|θ') [N,S] of the shadow models that are `outside`."""
-    total = np.where(outside, probability, 0).sum(axis=1)
-    mean = total / outside.sum(axis=1)
-    return np.maximum(((1 + a) * mean + 1 - a) / 2, FLOOR)
-
-
-def _share(ratio: np.ndarray, gamma: float) -> np.ndarray:
-    """Returns for each x the share of z with ratio(x) ≥ gamma ratio(z)."""
-    below = np.searchsorted(np.sort(ratio), ratio / gamma, side="right")
-    return below / len(ratio)
 
 
 def _check(attack: str) -> Any:

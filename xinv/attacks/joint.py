@@ -67,12 +67,23 @@ def fit_jointly(
     shape = tuple(images.shape[1:])
     check_images(loss, shape)
     inversion = inverter(Settings(network, "none", rescale, width, dtype), shape)
-    *init_keys, fit_key = jax.random.split(key, 3)
+    init_keys, fit_key = _keys(key)
     variables = joint_variables(init_keys, classifier, inversion, as_float(images[:1]))
     objective = joint_loss(classifier, inversion, truncation, weight, loss)
     fitted = train.fit(objective, variables, {"image": images, "label": labels}, fit_key, recipe, session)
     state = {"variables": part(fitted.variables, "inverter"), "image_shape": np.asarray(shape)}
     return part(fitted.variables, "classifier"), state | {"history": fitted.history}
+
+
+def training_key(key: Key) -> Key:
+    """Returns the key that orders the batches of `fit_jointly`."""
+    _, fit_key = _keys(key)
+    return fit_key
+
+
+def _keys(key: Key) -> tuple[list[Key], Key]:
+    *init_keys, fit_key = jax.random.split(key, 3)
+    return init_keys, fit_key
 
 
 def joint_variables(keys: Any, classifier: Model, inversion: Model, images: Array) -> Variables:

@@ -1,14 +1,15 @@
 """Membership by likelihood ratios of statistics of explanations, or of confidences (LiRA)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.special import log_ndtr
 
 from xinv import plugins, train
 from xinv.attacks import calibration, checks
-from xinv.attacks.confidence import log_odds, require_outside, require_same
+from xinv.attacks.confidence import log_odds
+from xinv.attacks.moments import VARIANCES, Moments, moments
 from xinv.attacks.signals import logarithms, signals
 from xinv.numbers import optional
 from xinv.types import Array, Attack, InputError, Key, Observation
@@ -16,10 +17,8 @@ from xinv.types import Array, Attack, InputError, Key, Observation
 NAME = "likelihood_ratio"
 SIGNAL = ("maps", "confidence")
 MODES = ("online", "offline")
-VARIANCES = ("shrunk", "shared", "own")
 STATISTICS = ("variance", "l1", "l2")
 _LEAST = {"online": 2, "offline": 4}  # shadow models; offline calibration leaves one out
-_VARIANCE_FLOOR = 1e-12
 _ROWS = 4096  # examples read at once
 
 
@@ -50,7 +49,7 @@ def likelihood_ratio(
 
         own     s², or the shared one if d = 0
         shared  s0², the mean of s² over examples, weighted by d
-        shrunk  (ν0 s0² + d s²) / (ν0 + d), with ν0 by the method of moments, see `prior_freedom`
+        shrunk  (ν0 s0² + d s²) / (ν0 + d), with ν0 by the method of moments, see `moments.prior_freedom`
 
     If no example has two models of a kind, s0² is the variance over all examples. "shrunk" is in
     the spirit of BaVarIA (arXiv 2603.11799), which shrinks by a Bayesian prior.
@@ -94,7 +93,7 @@ def likelihood_ratio(
         check(observation, truth, label)
         values = read(observation, label)
         member = checks.members(truth, values.shape[:2])
-        require_outside(member)
+        checks.outside(member)
 
         # Out of the training sets, in both modes
         out = moments(values, ~member, variance)
@@ -111,7 +110,7 @@ def likelihood_ratio(
         else:
             checks.predictions(NAME, observation, label)
         values = read(observation, label)
-        require_same(len(state["out_mean"]), len(values))
+        checks.same(len(state["out_mean"]), len(values))
         out = Moments(state["out_mean"], state["out_variance"])
         if mode == "online":
             inside = Moments(state["in_mean"], state["in_variance"])
@@ -135,71 +134,6 @@ def likelihood_ratio(
     needs = () if of_maps else ("label",)
     reads = ("explanation",) if of_maps else ("prediction",)
     return Attack(fit, predict, check, needs, "membership", paired=True, summary=summary, reads=reads)
-
-
-class Moments(NamedTuple):
-    """Mean and variance of the signals of each example.
-
-    Attributes:
-      mean: float64 [N,T].
-      variance: float64 [N,T], above 0.
-    """
-
-    mean: np.ndarray
-    variance: np.ndarray
-
-
-def moments(values: np.ndarray, chosen: np.ndarray, rule: str) -> Moments:
-    """Returns the moments of signals [N,S,T] over the shadow models `chosen` [N,S].
-
-    Args:
-      values: the signals.
-      chosen: bool, the models of one kind; an example without any has the mean 0.
-      rule: one of `VARIANCES`, see `likelihood_ratio`.
-    """
-    chosen = chosen[:, :, None]
-    count = chosen.sum(axis=1)
-    mean = np.where(chosen, values, 0).sum(axis=1) / np.maximum(count, 1)
-    squares = np.where(chosen, np.square(values - mean[:, None]), 0).sum(axis=1)
-
-    # Each example's own variance, and the one that they share
-    freedom = count - 1.0 * (count > 0)
-    own = squares / np.maximum(freedom, 1)
-    if freedom.any():
-        shared = squares.sum(axis=0) / freedom.sum()
-    else:
-        shared = np.var(values, axis=(0, 1), where=chosen)
-
-    # The weight of its own: d / (ν0 + d)
-    if rule == "own":
-        weight = 1.0 * (freedom > 0)
-    elif rule == "shared":
-        weight = 0.0 * freedom
-    else:
-        prior = prior_freedom(own, freedom, shared)
-        weight = freedom / (prior + freedom)
-    variance = weight * own + (1 - weight) * shared
-    return Moments(mean, np.maximum(variance, _VARIANCE_FLOOR))
-
-
-def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    """Returns ν0 [T], the degrees of freedom that the shared variance counts for.
-
-    True variances σ² scatter about s0² with a squared coefficient of variation C. Since
-    E[s⁴] = (1 + 2/d) E[σ⁴] for normal signals, 1 + C is the mean of s⁴ / (1 + 2/d) over examples,
-    weighted by d, as a multiple of s0⁴. The best linear estimate of σ² has ν0 = 2 (1 + C) / C
-    (Bühlmann's credibility); ν0 is infinite if C ≤ 0.
-
-    Args:
-      own: s² [N,T].
-      freedom: d [N,1].
-      shared: s0² [T].
-    """
-    fourth = np.square(own) / (1 + 2 / np.maximum(freedom, 1))
-    mean = (freedom * fourth).sum(axis=0) / max(1, freedom.sum())
-    excess = mean / np.square(np.maximum(shared, _VARIANCE_FLOOR)) - 1
-    scattered = excess > 0
-    return np.where(scattered, 2 * (1 + excess) / np.where(scattered, excess, 1), np.inf)
 
 
 def _one_sided(

@@ -15,6 +15,7 @@ import numpy as np
 
 from xinv.audit import holdings
 from xinv.audit.goals import GOALS, MEMBERSHIP, RECONSTRUCTION, Goal
+from xinv.audit.goals.membership import membership_spec
 from xinv.audit.method import HELD, PREDICTION, Method
 from xinv.audit.results import Config
 from xinv.audit.service import Service
@@ -99,15 +100,13 @@ class Arm(NamedTuple):
             "known": service.classifiers.identity(known, seed) if known else None,
         }
         if self.goal is MEMBERSHIP:
-            trained = [service.classifiers.settings(part)["roles"] for part in view.members]
-            spec["members"] = trained
-        if "label" in attack.needs:
-            spec["label"] = holdings.label(self)
+            spec["members"] = [membership_spec(service, part, seed) for part in view.members]
+        spec |= holdings.spec(self, TRAIN_VIEW, seed)
 
         def fit(session: Any) -> dict[str, Any]:
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
             truth = np.stack(truths, axis=1) if attack.paired else truths[0]
-            held = holdings.held(self, roles, seed)
+            held = holdings.held(self, TRAIN_VIEW, roles, seed)
             return attack.fit(key(seed, "attack"), _join(observed), truth, session=session, **held)
 
         # Kept under the hash of all that the attacker learned from
@@ -119,14 +118,19 @@ class Arm(NamedTuple):
         observed, sources = self.view(view).observation(role, seed)
         spec = {"attack": learned.digest, "settings": self.method.complete(), "sources": sources}
         spec["reads"] = self.method.kinds
-        if "label" in self.method.build().needs:
-            spec["label"] = holdings.label(self)
+        spec |= holdings.spec(self, view, seed)
+        attack = self.method.build()
+        if attack.parts is not None:
+            spec["kept"] = ("guess", "parts")
 
         def compute() -> dict[str, Array]:
             state = state_of(learned)
             state.pop("classifier", None)  # of a model that is trained jointly with its inversion
-            held = holdings.held(self, [role], seed)
-            return {"guess": self.method.build().predict(state, observed, **held)}
+            held = holdings.held(self, view, [role], seed)
+            if attack.parts is None:
+                return {"guess": attack.predict(state, observed, **held)}
+            parts = attack.parts(state, observed, **held)
+            return {"guess": parts.mean(axis=0), "parts": parts}
 
         return self.service.stages.computed(
             "guess", f"{self.name} on {role}, seed {seed}", spec, compute

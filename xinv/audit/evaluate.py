@@ -5,8 +5,9 @@ import numpy as np
 from xinv import data, metrics
 from xinv.audit.attacker import TEST_VIEW, Arm, arms
 from xinv.audit.cost import utility
-from xinv.audit.goals import ATTRIBUTE, Goal
+from xinv.audit.goals import ATTRIBUTE, MEMBERSHIP, Goal
 from xinv.audit.goals.attribute import f1
+from xinv.audit.goals.membership import restarts
 from xinv.audit.release import Release
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
@@ -28,8 +29,11 @@ def judges(arm: Arm) -> tuple[Goal, ...]:
 
 def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
     """Returns each metric of one arm's guesses, judged by a goal."""
-    part = arm.view(TEST_VIEW).members[0]
-    return goal.scores(arm.service, part, arm.guessed(seed), f"{arm.name}, seed {seed}", seed)
+    part, guess = arm.view(TEST_VIEW).members[0], arm.guessed(seed)
+    found = dict(goal.scores(arm.service, part, guess, f"{arm.name}, seed {seed}", seed))
+    if goal is MEMBERSHIP and arm.method.build().parts is not None:
+        found |= restarts(arm.service, part, guess, seed)
+    return found
 
 
 def classified(service: Service, part: str, seed: int) -> dict[str, Value]:

@@ -8,20 +8,21 @@ import numpy as np
 
 from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.method import HELD, PREDICTION
-from xinv.audit.view import TEST_VIEW
-from xinv.types import Attack, InputError, Known
+from xinv.audit.view import TEST_VIEW, TRAIN_VIEW
+from xinv.types import Attack, InputError, Known, Population
 
 if TYPE_CHECKING:
     from xinv.audit.attacker import Arm
 
 
-def held(arm: "Arm", roles: Sequence[str], seed: int) -> dict[str, Any]:
+def held(arm: "Arm", view: str, roles: Sequence[str], seed: int) -> dict[str, Any]:
     """Returns the holdings that the attack of an arm needs, of the images of some roles.
 
     Returns:
       known: the model that the arm may differentiate.
       label: true classes int32 [N], in the order of the roles.
       image: uint8 [N,H,W,C], in the same order.
+      population: public images, as the models of the view answer them.
     """
     service, needs, found = arm.service, arm.method.build().needs, {}
     classifiers = service.classifiers
@@ -35,6 +36,26 @@ def held(arm: "Arm", roles: Sequence[str], seed: int) -> dict[str, Any]:
         found["label"] = np.concatenate(labels).astype(np.int32)
     if "image" in needs:
         found["image"] = service.roles.images(roles, seed)
+    if "population" in needs:
+        found["population"], _ = population(arm, view, seed)
+    return found
+
+
+def population(arm: "Arm", view: str, seed: int) -> tuple[Population, list[str]]:
+    """Returns the public images of an arm, as a view shows them, and the digests of its sources."""
+    role = arm.settings["population"]
+    observed, sources = arm.view(view).observation(role, seed)
+    labels = arm.service.roles.labelled([role], seed).labels[label(arm)]
+    return Population(observed.prediction, labels.astype(np.int32)), sources
+
+
+def spec(arm: "Arm", view: str, seed: int) -> dict[str, Any]:
+    """Returns what a stage depends on by the labels and the population that an attack holds."""
+    needs, found = arm.method.build().needs, {}
+    if "label" in needs:
+        found["label"] = label(arm)
+    if "population" in needs:
+        found["population"] = population(arm, view, seed)[1]
     return found
 
 
@@ -58,6 +79,7 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
                 "known is empty, name a classifier"
             )
         found["known"] = arm.service.classifiers.abstract(known, images)
+    _require_population(arm, attack)
     # The inputs of an arm say what its attacker has, no more and no less
     for name in HELD:
         _require_listed(arm, attack, name)
@@ -66,7 +88,25 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
         found["label"] = jax.ShapeDtypeStruct(images.shape[:1], np.int32)
     if "image" in attack.needs:
         found["image"] = images
+    if "population" in attack.needs:
+        public = arm.view(TRAIN_VIEW).shapes(images, ()).prediction
+        found["population"] = Population(public, found["label"])
     return found
+
+
+def _require_population(arm: "Arm", attack: Attack) -> None:
+    """A public role is named if, and only if, the attack compares with one."""
+    named, needed = arm.settings["population"], "population" in attack.needs
+    if needed and not named:
+        raise InputError(
+            f"arm {arm.name!r} compares with a population: population is empty, "
+            "name a role of public images"
+        )
+    if named and not needed:
+        raise InputError(
+            f"arm {arm.name!r} has population {named!r}, which its attack does not read: "
+            "leave it empty"
+        )
 
 
 def _require_listed(arm: "Arm", attack: Attack, name: str) -> None:

@@ -12,6 +12,7 @@ from xinv.audit.attacker import TEST_VIEW, Arm, arms
 from xinv.audit.cost import released_maps
 from xinv.audit.evaluate import Value
 from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.goals.membership import groups
 from xinv.audit.release import Release
 from xinv.audit.service import Service
 from xinv.types import Array
@@ -28,7 +29,8 @@ def membership_arms(service: Service) -> list[Arm]:
 def scores(service: Service) -> dict[str, np.ndarray]:
     """Returns each image's score, membership and place in the data set, [N] each.
 
-    Their names are "<seed>/<arm>/score", "member" and "index".
+    Their names are "<seed>/<arm>/score", "member" and "index"; "parts" [R,N] are the scores of the
+    R models of an attack that averages them; "group" is there if images are dealt in groups.
     """
     found = {}
     for seed in service.classifiers.seeds:
@@ -37,10 +39,16 @@ def scores(service: Service) -> dict[str, np.ndarray]:
             part = arm.view(TEST_VIEW).members[0]
             role = arm.evaluated
             name = f"{seed}/{arm.name}"
-            found[f"{name}/score"] = np.asarray(arm.guessed(seed).array("guess"))
+            guess = arm.guessed(seed)
+            found[f"{name}/score"] = np.asarray(guess.array("guess"))
+            if arm.method.build().parts is not None:
+                found[f"{name}/parts"] = np.asarray(guess.array("parts"))
             member = MEMBERSHIP.secret(service, part, [role], seed)
             found[f"{name}/member"] = member.astype(np.uint8)
             found[f"{name}/index"] = service.roles.indices(role, seed)
+            group = groups(service, role, seed)
+            if group is not None:
+                found[f"{name}/group"] = group
     return found
 
 
@@ -70,10 +78,11 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
     """Returns properties of explanations by one explainer, and the number of examples.
 
     Returns:
+      Means over members, as "gini_members", and over others, as "gini_others":
       gini: sparsity in [0,1].
       kurtosis: weight of the tails, 3 for a normal distribution.
       l2: size, in units of the map.
-      max_sensitivity: of a sample of members and others, see `metrics.explanation.max_sensitivity`.
+      max_sensitivity: of a sample of both, see `metrics.explanation.max_sensitivity`.
     """
     arm = next(arm for arm in _real(service) if arm.explanations == (name,))
     part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
@@ -98,13 +107,14 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
     label = f"{name} of {part}, seed {seed}"
     stage = service.stages.computed("causes", label, spec, compute)
     member = MEMBERSHIP.secret(service, part, [role], seed).astype(bool)
-    found = {}
-    for statistic in _SHAPE:
-        values = stage.array(statistic)
-        found[f"{statistic}_members"] = float(values[member].mean())
-        found[f"{statistic}_others"] = float(values[~member].mean())
+    kinds = dict.fromkeys(_SHAPE, member)
     if not service.classifiers.is_recorded(part):
-        found["max_sensitivity"] = stage.array("max_sensitivity")
+        kinds["max_sensitivity"] = member[_sample(len(maps))]
+    found = {}
+    for statistic, mine in kinds.items():
+        values = stage.array(statistic)
+        found[f"{statistic}_members"] = float(values[mine].mean())
+        found[f"{statistic}_others"] = float(values[~mine].mean())
     return found, len(member)
 
 
@@ -120,15 +130,20 @@ def _real(service: Service) -> list[Arm]:
     return [arm for arm in membership_arms(service) if not arm.settings["control_of"]]
 
 
+def _sample(count: int) -> np.ndarray:
+    """Returns places of some of so many images, evenly spaced."""
+    return np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int))
+
+
 def _sensitivity(
     service: Service, name: str, part: str, role: str, maps: Array, seed: int
 ) -> np.ndarray:
-    """Max-sensitivity of some images of a role, evenly spaced."""
+    """Max-sensitivity of the sample of a role."""
     images, (prediction, _) = (
         service.roles.images([role], seed),
         service.prediction(part, role, seed),
     )
-    shown = np.unique(np.linspace(0, len(maps) - 1, _SAMPLE).astype(int))
+    shown = _sample(len(maps))
     release = released_maps(Release(service, (name,), part, part), seed)
     metric = metrics.explanation.max_sensitivity(release, samples=_DRAWS)
     truth = {
@@ -160,6 +175,8 @@ _SHAPE: dict[str, Callable[[jax.Array], jax.Array]] = {
     "l2": attacks.signals.SIGNALS["l2"],
 }
 """Statistics of the shape of a map."""
+PROPERTIES = (*_SHAPE, "max_sensitivity")
+"""Properties of explanations, of members and of others."""
 
 
 def _statistics(variables: Any, maps: jax.Array, keys: Any) -> jax.Array:

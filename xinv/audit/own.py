@@ -191,7 +191,7 @@ def _config(
             membership={},
         ),
         analysis={},
-        report=dict(examples=12, published=()),
+        report=dict(examples=12, published=(), positive_control=False),
     )
 
 

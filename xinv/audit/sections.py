@@ -6,7 +6,7 @@ from typing import Any
 from xinv.audit import cost
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.results import Config
-from xinv.numbers import require_count
+from xinv.numbers import require_count, require_flag
 from xinv.types import InputError
 
 SECTIONS = (
@@ -46,7 +46,8 @@ def sections(config: Config) -> None:
     require_keys("the config", config, known)
     require_keys("metrics", config["metrics"], groups)
     require_keys("defender", config["defender"], ("role", "held_out"))
-    require_keys("report", config["report"], ("examples", "published"))
+    require_keys("report", config["report"], ("examples", "published", "positive_control"))
+    require_flag(positive_control=config["report"]["positive_control"])
     require_count(seeds=config["seeds"])
     require_count(0, seed=config["seed"])
     _target(config["target"])

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from xinv import attacks, train
+from xinv.attacks import joint
 from xinv.audit.results import Config
-from xinv.audit.roles import Roles
+from xinv.audit.roles import UNION, Roles
 from xinv.audit.stage import key
 from xinv.images import as_float
 from xinv.types import Batch, Model
@@ -25,6 +26,33 @@ def data(
         return {"image": roles.images(settings["roles"], seed), "label": soft_labels}
     dataset = roles.labelled(settings["roles"], seed)
     return {"image": dataset.images, "label": dataset.labels[settings["label"]]}
+
+
+def left_out(
+    roles: Roles,
+    settings: Config,
+    part: str,
+    seed: int,
+) -> np.ndarray:
+    """Returns the places of images in a classifier's training set that no batch ever had.
+
+    Each epoch drops the examples that do not fill a last batch, others each time; few epochs may
+    leave some out. None are known of a training of the user's own.
+    """
+    if not settings.get("train"):
+        return np.zeros(0, np.int64)
+    # In the order of `data`
+    if "teacher" in settings:
+        places = np.concatenate([roles.indices(role, seed) for role in settings["roles"]])
+    else:
+        places = roles.indices(UNION.join(settings["roles"]), seed)
+    fit_key = key(seed, part, "fit")
+    if "joint" in settings:
+        fit_key = joint.training_key(fit_key)
+    recipe = train.Recipe.stated(settings["train"])
+    never = train.left_out(recipe, len(places), fit_key, part)
+    # An image that stands twice may be in a batch once
+    return np.setdiff1d(places[never], np.delete(places, never))
 
 
 def fit(

@@ -26,6 +26,7 @@ def require_training(
     """
     for seed in service.classifiers.seeds:
         if not halves and service.roles.shared(roles, [REPORTED], seed):
+            _require_no_half(service, what, roles)
             raise InputError(
                 f"{what} trains on images of {REPORTED}, which is reported: "
                 f"its roles are {list(roles)}"
@@ -35,8 +36,26 @@ def require_training(
             train.steps_per_epoch(stated, service.roles.count(roles, seed), what)
 
 
-def require_reference(service: Service, name: str, reported: str) -> None:
-    """Raises InputError unless the reference of an explanation is a number, or public images."""
+def _require_no_half(service: Service, what: str, roles: Sequence[str]) -> None:
+    """Raises InputError for a random half of reported images that no attack compares."""
+    dealt = service.roles.settings["roles"]["roles"]
+    if isinstance(dealt, Mapping) and any(isinstance(dealt.get(role), Mapping) for role in roles):
+        raise InputError(
+            f"{what} trains on a random half of images that are reported, {list(roles)}, but no "
+            "arm has it among several shadow models: leave it out of shadows, or name it there"
+        )
+
+
+def require_reference(
+    service: Service,
+    name: str,
+    reported: str,
+    attacker: Sequence[str] = (),
+) -> None:
+    """Raises InputError unless the reference of an explanation is a number, or public images.
+
+    Public images are neither reported, nor of the roles that an `attacker` learns from.
+    """
     settings, what = service.config["explanations"][name], f"explanations.{name}.reference"
     if "reference" not in settings:
         return
@@ -55,6 +74,11 @@ def require_reference(service: Service, name: str, reported: str) -> None:
                 raise InputError(
                     f"{what} {role!r} has images of {reported}, which are reported: "
                     "name another role"
+                )
+            if attacker and service.roles.shared([role], attacker, seed):
+                raise InputError(
+                    f"{what} {role!r} has images of {', '.join(attacker)}, from which an attack "
+                    "learns members: name another role"
                 )
 
 

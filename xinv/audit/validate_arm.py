@@ -2,6 +2,7 @@
 
 import jax
 
+from xinv import attacks, plugins
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm
 from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.results import Config
@@ -11,7 +12,7 @@ from xinv.audit.validate_members import require_control, require_members
 from xinv.numbers import is_count
 from xinv.types import InputError
 
-_ARM = ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "scored", "control_of")
+_ARM = ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "population", "scored", "control_of")
 _VIEW = ("prediction", "explanation", "defences", "queries", "members")
 
 
@@ -87,8 +88,10 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         require_members(arm)
     if arm.settings["control_of"]:
         require_control(arm)
+    # A shadow's own images in its maps would tell its members, and not the target's
+    attacker = trained["roles"] if goal is MEMBERSHIP else ()
     for name in arm.explanations:
-        require_reference(service, name, reported)
+        require_reference(service, name, reported, attacker)
     for view in (TRAIN_VIEW, TEST_VIEW):
         require_separate(arm.view(view).release, trained["roles"])
 
@@ -112,7 +115,10 @@ def _require_training_set(arm: Arm) -> None:
             )
         return
     if trained["roles"]:
-        recipe = service.config["attack"]["train"]
+        # A threshold or a search has no batches to fill
+        recipe = None
+        if plugins.takes(attacks, "attack", arm.method.stated["name"], "recipe"):
+            recipe = service.config["attack"]["train"]
         require_training(service, f"arm {arm.name!r}", recipe, trained["roles"])
     elif "joint" not in service.classifiers.settings(trained["prediction"]):
         raise InputError(

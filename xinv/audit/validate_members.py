@@ -28,6 +28,8 @@ def require_members(arm: Arm) -> None:
         _require_both(arm, [arm.evaluated], axis=1)
     else:
         _require_both(arm, arm.settings[TRAIN_VIEW]["roles"], axis=0)
+    if arm.settings["population"]:
+        _require_public(arm)
 
 
 def _require_shadows(arm: Arm) -> None:
@@ -43,6 +45,21 @@ def _require_shadows(arm: Arm) -> None:
     networks = [classifiers.settings(part).get("model") for part in named]
     if any(network != networks[0] for network in networks):
         raise InputError(f"{what}, which are different networks: name shadow models of one")
+
+
+def _require_public(arm: Arm) -> None:
+    """A population is of images that are not audited and that no model of the arm has seen."""
+    service, role = arm.service, arm.settings["population"]
+    parts = (arm.settings[TEST_VIEW]["prediction"], *arm.view(TRAIN_VIEW).members)
+    seen = {arm.evaluated: [arm.evaluated]}
+    for part in parts:
+        seen[f"the training set of {part!r}"] = _trained_on(arm, part)
+    for what, roles in seen.items():
+        if any(service.roles.shared(roles, [role], seed) for seed in service.classifiers.seeds):
+            raise InputError(
+                f"arm {arm.name!r} has population {role!r}, which has images of {what}: "
+                "name a role of public images"
+            )
 
 
 def _require_both(arm: Arm, roles: Sequence[str], axis: int) -> None:
@@ -66,7 +83,7 @@ def require_control(arm: Arm) -> None:
     real = Arm(service, arm.settings["control_of"])
     what = f"arm {arm.name!r} is control_of {real.name!r}"
     # What a control finds must not come from another attack
-    alike = ("inputs", "attack", "known")
+    alike = ("inputs", "attack", "known", "population")
     different = [name for name in alike if arm.settings[name] != real.settings[name]]
     if different or not arm.settings["scored"] or arm.goal is not real.goal:
         named = different[0] if different else "scored or its goal"
@@ -79,11 +96,18 @@ def require_control(arm: Arm) -> None:
             f"{what}: let it be tested on another classifier, "
             f"with {attacked[0]!r} as test_view.members"
         )
-    # Nor from a classifier that has seen the images; an untrained one has seen none
-    settings, seed = service.classifiers.settings(tested), service.config["seed"]
-    untrained = "train" in settings and not settings["train"]
-    if not untrained and service.roles.shared(settings["roles"], [real.evaluated], seed):
+    # Nor from a classifier that has seen the images
+    seed = service.config["seed"]
+    if service.roles.shared(_trained_on(arm, tested), [real.evaluated], seed):
         raise InputError(
             f"{what}, but {tested!r} is trained on images of {real.evaluated}: "
             "a control is trained on none of them"
         )
+
+
+def _trained_on(arm: Arm, part: str) -> Sequence[str]:
+    """Returns the roles that a classifier is trained on; an untrained one has seen none."""
+    settings = arm.service.classifiers.settings(part)
+    if "train" in settings and not settings["train"]:
+        return ()
+    return settings["roles"]

@@ -4,7 +4,8 @@ Every metric is a factory that returns a pure `fn(truth[N,...], guess[N,...]) ->
 Image metrics compare pictures; recognition metrics ask an independent evaluation network, bound in the factory, what it
 sees in them; explanation metrics compare released maps with the original ones and ask the target what they explain.
 
-`membership` has statistics of whole sets with intervals, made of the plain functions of `roc`. Host statistics stand
+`membership` has statistics of whole sets with intervals, made of the plain functions of `roc`,
+`area` and `chance`. Host statistics stand
 beside them: `classification` judges labels of a whole data set, `factors` and `trend` relate a reconstruction's quality
 to what its explanation is like, and `stats` turns the per-seed means into intervals and adjusts p-values of many tests.
 """
@@ -13,7 +14,7 @@ import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import classification, factors, membership, paired, roc, stats, trend
+from xinv.metrics import area, chance, classification, factors, membership, paired, roc, stats, trend
 from xinv.metrics.explanation import (
     deletion,
     distortion,
@@ -46,8 +47,10 @@ FACTORIES = (
 
 __all__ = [
     "FACTORIES",
+    "area",
     "attack_accuracy",
     "build",
+    "chance",
     "classification",
     "deepsim",
     "deletion",

@@ -18,7 +18,7 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from xinv import plugins
-from xinv.metrics import roc
+from xinv.metrics import area, chance, roc
 from xinv.numbers import is_number, require
 from xinv.types import Array, Estimate
 
@@ -42,9 +42,9 @@ def auc() -> SetMetric:
 
     def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
-        value, variance = roc.area(found)
-        interval = roc.area_interval(found, value, variance)
-        return {"auc": _estimate(value, interval, roc.area_p(found, value, variance))}
+        value, variance = area.area(found)
+        interval = area.area_interval(found, value, variance)
+        return {"auc": _estimate(value, interval, area.area_p(found, value, variance))}
 
     return measure
 
@@ -72,14 +72,14 @@ def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
         members, others = roc.effective(found)
         chances = _chances(found, rates)
         figures = {}
-        for rate, (chance, p) in zip(rates, chances, strict=True):
+        for rate, (band, p) in zip(rates, chances, strict=True):
             at = roc.point(found, rate)
             tpr = _rate(at.true / found.members, members, roc.LEVEL)._replace(p=p)
             beta = roc.true_fpr(at, found.others, others)
             resolved = roc.allowed(rate, roc.counted(found)[1]) >= RESOLVED
             figures[f"tpr_at_{rate}"] = tpr
             figures[f"fpr_at_{rate}"] = _estimate(at.false / found.others, beta)
-            figures[f"chance_at_{rate}"] = chance
+            figures[f"chance_at_{rate}"] = band
             figures[f"resolved_at_{rate}"] = _estimate(resolved, (resolved, resolved))
         return figures
 
@@ -209,7 +209,7 @@ def _chances(found: roc.Ranked, rates: Sequence[float]) -> list[tuple[Estimate, 
         return [_chance(found, rate) for rate in rates]
     # Examples of a group are not exchangeable, but the groups are
     seen = _tprs(found, rates)
-    drawn = np.array([_tprs(one, rates) for one in roc.relabelled(found)])
+    drawn = np.array([_tprs(one, rates) for one in chance.relabelled(found)])
     ends = np.quantile(drawn, [(1 - roc.LEVEL) / 2, (1 + roc.LEVEL) / 2], axis=0)
     p = (1 + (drawn >= seen).sum(axis=0)) / (1 + len(drawn))
     means = drawn.mean(axis=0)
@@ -222,8 +222,8 @@ def _tprs(found: roc.Ranked, rates: Sequence[float]) -> np.ndarray:
 
 def _chance(found: roc.Ranked, rate: float) -> tuple[Estimate, float]:
     at = roc.point(found, rate)
-    mean, low, high = roc.chance_band(found.members, found.others, rate)
-    p = roc.chance_p(at.true, found.members, found.others, at.allowed)
+    mean, low, high = chance.chance_band(found.members, found.others, rate)
+    p = chance.chance_p(at.true, found.members, found.others, at.allowed)
     return _estimate(mean, (low, high)), p
 
 
@@ -246,7 +246,7 @@ def _accuracy_p(found: roc.Ranked) -> float:
     if not found.clustered:
         total = found.members + found.others
         return float(hypergeom.sf(true - 1, total, found.members, true + false))
-    gains = [_gain(one) for one in roc.relabelled(found)]
+    gains = [_gain(one) for one in chance.relabelled(found)]
     return (1 + sum(gain >= _gain(found) for gain in gains)) / (1 + len(gains))
 
 

@@ -1,4 +1,4 @@
-"""Rates and areas of a score that tells members from others, with intervals; float64, on the host.
+"""Rates of a score that tells members from others, with intervals; float64, on the host.
 
 An example is called a member if its score is above a threshold, so tied scores share one answer.
 Intervals are two-sided at `LEVEL`. Near-duplicates, such as the frames of one track, form a group;
@@ -10,25 +10,18 @@ from permuted groups, areas are resampled by group.
 ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0])
 """
 
-import itertools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betaincinv
-from scipy.stats import hypergeom, mannwhitneyu, nhypergeom, norm, rankdata
-from scipy.stats import t as student
 
-from xinv.numbers import require
 from xinv.types import Array, InputError
 
 LEVEL = 0.95
 """Confidence of the intervals."""
 RESAMPLES = 1999
 """Resamples of groups, and permutations of groups."""
-ENUMERATED = 14
-"""Examples, or groups, of which Mann-Whitney's test tries every permutation."""
 
 
 class Ranked(NamedTuple):
@@ -199,44 +192,6 @@ def true_fpr(at: Point, others: int, trials: float | None = None) -> tuple[float
     return low, high
 
 
-def chance_p(true: int, members: int, others: int, most: int) -> float:
-    """Returns the probability that `true` or more members rank above the (most+1)-th non-member.
-
-    Under chance, when all orders are equally likely, their number is negative hypergeometric
-    whatever the scores' distribution: x members come before the (k+1)-th non-member if at least x
-    of the first x + k examples are members. Ties only lower the number, so the p-value stays valid.
-    """
-    return float(hypergeom.sf(true - 1, members + others, members, true + most))
-
-
-def chance_band(
-    members: int,
-    others: int,
-    fpr: float | Array,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns mean, 2.5 % and 97.5 % quantile of the true-positive rate by chance at each `fpr`.
-
-    Exact, see `chance_p`. The three arrays have the shape of `fpr`.
-    """
-    rates = np.asarray(fpr, np.float64)
-    for rate in rates.ravel():
-        require(0 <= rate < 1, "fpr", float(rate), "a rate of at least 0 and below 1")
-    most = np.array([allowed(rate, others) for rate in rates.ravel()]).reshape(rates.shape)
-    law = nhypergeom(members + others, members, most + 1)
-    tail = (1 - LEVEL) / 2
-    low, high = (np.asarray(law.ppf(at)) / members for at in (tail, 1 - tail))
-    return (most + 1) / (others + 1), low, high
-
-
-def relabelled(found: Ranked) -> Iterator[Ranked]:
-    """Yields `RESAMPLES` permutations of which groups are members: what chance looks like."""
-    random = np.random.default_rng(0)
-    kinds = np.zeros(found.group.max() + 1, bool)
-    kinds[found.group] = found.member
-    for _ in range(RESAMPLES):
-        yield found._replace(member=random.permutation(kinds)[found.group])
-
-
 def roc(member: Array, score: Array) -> tuple[np.ndarray, np.ndarray]:
     """Returns (fpr, tpr) of all operating points, from (0, 0) to (1, 1); a tie is one step.
 
@@ -251,62 +206,6 @@ def roc(member: Array, score: Array) -> tuple[np.ndarray, np.ndarray]:
         reached = len(scores) - np.searchsorted(scores, values, "left")
         rates.append(np.concatenate([[0.0], reached / len(scores)]))
     return rates[0], rates[1]
-
-
-def area(found: Ranked) -> tuple[float, float]:
-    """Returns the area under the ROC curve and its variance.
-
-    The area is the probability that a member has a higher score than a non-member; ties count
-    half. The variance is DeLong's (1988), of grouped examples Obuchowski's (1997); NaN if one kind
-    has a single group.
-    """
-    member = found.member
-    # Placements: the share of the other kind below each example, by midranks
-    ranks = rankdata(found.score)
-    inside = (ranks[member] - rankdata(found.score[member])) / found.others
-    outside = 1 - (ranks[~member] - rankdata(found.score[~member])) / found.members
-    variance = _variance(inside, found.group[member]) + _variance(outside, found.group[~member])
-    return float(inside.mean()), variance
-
-
-def area_interval(found: Ranked, value: float, variance: float) -> tuple[float, float]:
-    """Returns the interval of an area: DeLong's, or percentiles over resampled groups.
-
-    Without a variance, as of scores that separate perfectly, it is Clopper-Pearson's for the
-    smaller kind: an area varies no more than a share of so many trials (van Dantzig 1951).
-    """
-    if not variance > 0:
-        trials = min(effective(found))
-        return proportion(value * trials, trials)
-    if found.clustered:
-        low, high = np.quantile(_resampled_areas(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(low), float(high)
-    half = norm.ppf((1 + LEVEL) / 2) * math.sqrt(variance)
-    return max(0.0, value - half), min(1.0, value + half)
-
-
-def area_p(found: Ranked, value: float, variance: float) -> float:
-    """Returns the one-sided p-value of an area against 0.5.
-
-    Mann-Whitney's test; of grouped examples a t-test with the clustered variance and as many
-    degrees of freedom as the smaller kind has groups, less one. Without that variance the groups'
-    mean scores are ranked.
-    """
-    score, member = found.score, found.member
-    if found.clustered and variance > 0:
-        return float(student.sf((value - 0.5) / math.sqrt(variance), min(counted(found)) - 1))
-    if found.clustered:
-        sizes = np.bincount(found.group)
-        kinds = np.bincount(found.group, weights=member) > 0
-        score, member = np.bincount(found.group, weights=score) / sizes, kinds
-    if len(score) <= ENUMERATED:
-        ranks = rankdata(score)
-        sums = [sum(some) for some in itertools.combinations(ranks, int(member.sum()))]
-        return float(np.mean(np.array(sums) >= ranks[member].sum()))
-    # SciPy's exact law takes minutes with thousands of examples, where the normal one is as good
-    method = "auto" if len(score) <= 100 else "asymptotic"
-    test = mannwhitneyu(score[member], score[~member], alternative="greater", method=method)
-    return float(test.pvalue)
 
 
 def epsilon_bound(
@@ -327,30 +226,3 @@ def epsilon_bound(
     tpr, _ = proportion(true, members, level)
     _, fpr = proportion(most, others, level)
     return math.log((tpr - delta) / fpr) if tpr - delta > fpr else 0.0
-
-
-def _variance(placements: np.ndarray, group: np.ndarray) -> float:
-    """Variance of the mean of placements; those of a group deviate together."""
-    _, codes = np.unique(group, return_inverse=True)
-    sums = np.bincount(codes, weights=placements - placements.mean())
-    if len(sums) < 2:
-        return math.nan
-    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(placements) ** 2)
-
-
-def _resampled_areas(found: Ranked) -> np.ndarray:
-    """Areas [RESAMPLES] of groups drawn with replacement, members and non-members apart."""
-    random = np.random.default_rng(0)
-    _, step = np.unique(found.score, return_inverse=True)
-    kinds = [np.unique(found.group[kind]) for kind in (found.member, ~found.member)]
-    areas = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        # How often each example is drawn
-        drawn = np.concatenate([random.choice(kind, len(kind)) for kind in kinds])
-        weight = np.bincount(drawn, minlength=found.group.max() + 1)[found.group]
-        # Members of each score times the others below it, ties half
-        members = np.bincount(step, weights=weight * found.member)
-        others = np.bincount(step, weights=weight * ~found.member)
-        below = np.cumsum(others) - others / 2
-        areas[index] = members @ below / (members.sum() * others.sum())
-    return areas

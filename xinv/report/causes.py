@@ -10,8 +10,10 @@ from xinv.report.folder import Unit
 from xinv.report.league import Entry, League
 from xinv.report.measures import measure, plain
 
-_COMPARED = "gini", "kurtosis", "l2"
-"""Statistics of a map of which there is one for members and one for others."""
+_COMPARED = "gini", "kurtosis", "l2", "max_sensitivity"
+"""Properties of a map of which there is one for members and one for others."""
+_FREE = "gini", "kurtosis", "max_sensitivity"
+"""Those without a unit, which compare over explainers as they are."""
 _LEAST = 5
 """Explainers that a correlation needs."""
 
@@ -58,7 +60,7 @@ def table(unit: Unit, league: League) -> Table | None:
     if not any(found.values()):
         return Table([], [], [], target) if target else None
 
-    columns = [f"{name}_{kind}" for name in _COMPARED for kind in ("members", "others")] + ["max_sensitivity"]
+    columns = [f"{name}_{kind}" for name in _COMPARED for kind in ("members", "others")]
     columns = [name for name in columns if any(row["metric"] == name for row in rows)]
     lines = [
         Line(plain(name), entries[name], [_cell(mine, column, league.level) for column in columns])
@@ -88,10 +90,10 @@ def _correlations(columns: list[str], lines: list[Line]) -> list[str]:
         kinds = [f"{name}_{kind}" for kind in ("members", "others")]
         if set(kinds) <= set(columns):
             first, second = (_means(columns, lines, kind) for kind in kinds)
+            if name in _FREE:
+                found += _correlation(_word(name), [(a + b) / 2 for a, b in zip(first, second, strict=True)], lines)
             gaps = [a - b for a, b in zip(first, second, strict=True)]
             found += _correlation(f"{_word(name)} of members minus others", gaps, lines)
-    if "max_sensitivity" in columns:
-        found += _correlation("max sensitivity", _means(columns, lines, "max_sensitivity"), lines)
     return found
 
 

@@ -49,6 +49,11 @@ class Cell(NamedTuple):
         return ", ".join(number(value, self.digits) for value in self.values)
 
 
+def of_metric(rows: Rows, metric: str) -> Rows:
+    """The rows of a metric, by seed."""
+    return sorted((row for row in rows if row["metric"] == metric), key=lambda row: row["seed"])
+
+
 def cell(rows: Rows, digits: int, level: float) -> Cell:
     """The figure of one (stage, arm, metric): one row per seed."""
     values = tuple(float(row["value"]) for row in sorted(rows, key=lambda row: row["seed"]))

@@ -58,7 +58,7 @@ _PUBLISHED = {
     "spread": _OPTIONAL_NUMBER,
     "source": (str,),
 }
-_BAND = {"band": _OPTIONAL_NUMBER}
+_FURTHER = {"band": _OPTIONAL_NUMBER, "note": (str,)}
 """What an entry of the published figures may have besides."""
 _Fields = Mapping[str, tuple[type, ...]]
 
@@ -143,7 +143,7 @@ def _unit(path: Path) -> Unit:
         curves=_json_lines(path / "curves.jsonl", _CURVE),
         examples=examples,
         factors=_factors(path / "factors.npz"),
-        members=_members(path / "members.npz", rows),
+        members=_members(path / "members.npz", rows, config),
         classes=_classes(path, examples["labels"], dataset, config),
         dataset=dataset,
         published=_published(path / "config.json", config),
@@ -206,8 +206,7 @@ def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
     for number, entry in enumerate(entries):
         place = f"{path} report.published[{number}]"
         _checked(place, entry, _PUBLISHED)
-        if "band" in entry:
-            _checked(place, entry, _BAND)
+        _checked(place, entry, {name: _FURTHER[name] for name in _FURTHER if name in entry})
     return entries
 
 
@@ -280,21 +279,26 @@ def _factors(path: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _members(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """The scores of each membership attack, by seed, and who is a member; empty without such an attack."""
+def _members(path: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The scores of each membership attack, by seed, who is a member, and the groups of images that come in such.
+
+    Empty without an attack.
+    """
     found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
     names = dict.fromkeys(f"{row['seed']}/{row['arm']}" for row in found)
     if not names:
         return {}
     arrays, needed = _arrays(path), {}
+    roles = (config.get("data") or {}).get("roles") or {}
+    kinds = ("member", "score", "group") if roles.get("group") else ("member", "score")
     for name in names:
-        kinds = {kind: f"{name}/{kind}" for kind in ("score", "member")}
-        for array in kinds.values():
+        mine = [f"{name}/{kind}" for kind in kinds]
+        for array in mine:
             if array not in arrays:
                 raise InputError(f"{path} has no array {array!r}: run the audit again")
             needed[array] = arrays[array]
         try:
-            roc.ranked(needed[kinds["member"]], needed[kinds["score"]])
+            roc.ranked(*(needed[array] for array in mine))
         except InputError as error:
             raise InputError(f"{path} has no ROC curve of {name!r}: {error}") from None
     return needed

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from xinv.metrics.stats import Interval, holm, mean_interval
 from xinv.report import plots
 from xinv.report.cells import number
-from xinv.report.league import combined, p_value
+from xinv.report.verdict import combined, p_value
 from xinv.types import InputError
 
 _LEVEL, _ALPHA = 0.90, 0.05

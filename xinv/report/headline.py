@@ -2,9 +2,10 @@
 
 from xinv.report.cells import Cell, against
 from xinv.report.defences import best, closed, share
-from xinv.report.league import CONFOUNDED, LEAKS, SMALL, UNCONTROLLED, UNRESOLVED, Entry, League, counted
+from xinv.report.league import Entry, League, counted
 from xinv.report.measures import measure, plain
 from xinv.report.summary import Arm, Summary
+from xinv.report.verdict import CONFOUNDED, LEAKS, SMALL, UNCONTROLLED, UNRESOLVED
 
 _NAMED = 3
 """Explanations that a sentence names."""

@@ -65,6 +65,12 @@ _MEASURES = {
         3,
         "Share of training images recognised, if at most {} of other images are taken for them.",
     ),
+    "auc_of_restarts": Measure(
+        "AUC of restarts",
+        0,
+        3,
+        "Mean AUC of the networks that an attack averages, with the lowest and the highest; none is picked.",
+    ),
     "balanced_accuracy": Measure(
         "Balanced accuracy",
         1,
@@ -114,6 +120,15 @@ _MEASURES = {
     "kurtosis_others": Measure("Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."),
     "l2_members": Measure("L2, members", meaning="Euclidean size of training images' maps, in the map's units."),
     "l2_others": Measure("L2, others", meaning="Euclidean size of other images' maps, in the map's units."),
+    "max_sensitivity_members": Measure(
+        "Max sensitivity, members",
+        0,
+        3,
+        "Largest relative change of training images' maps under small changes of these.",
+    ),
+    "max_sensitivity_others": Measure(
+        "Max sensitivity, others", 0, 3, "Largest relative change of other images' maps under small changes of these."
+    ),
     "distortion": Measure(
         "Distortion, MSE",
         0,

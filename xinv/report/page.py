@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from xinv.report import causes, defences, grids, plots, published, roc, sweep, tradeoffs, trends
+from xinv.report import causes, control, defences, grids, plots, published, roc, sweep, tradeoffs, trends
 from xinv.report.cells import number
 from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
 from xinv.report.headline import defended, headline, tally
-from xinv.report.league import p_value
 from xinv.report.measures import measure, order, plain
 from xinv.report.summary import Summary, colours, summarise
+from xinv.report.verdict import p_value
 
 _REPRODUCE = """\
 import json
@@ -48,6 +48,7 @@ class View(NamedTuple):
     headline: str
     defended: str
     tally: str
+    control: str
     roc: roc.Diagram | None
     causes: causes.Table | None
     changed: dict[str, str]
@@ -121,6 +122,7 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         headline=headline(summary),
         defended=defended(summary),
         tally=tally(summary),
+        control=control.sentence(unit, summary),
         roc=curves,
         causes=causes.table(unit, league) if league else None,
         changed={name: value for name, value in changed.items() if name.partition(".")[0] not in _SHOWN},
@@ -154,7 +156,7 @@ def _sweep(
     ]
     several = [units[place] for place in alike], [summaries[place] for place in alike]
     return Sweep(
-        comparison=sweep.compare([unit.name for unit in units], summaries),
+        comparison=sweep.compare([unit.name for unit in units], summaries, control.units(units)),
         galleries=grids.side_by_side(units, summaries),
         published=published.tables(units, summaries),
         lines=[(setting, diagrams) for setting, diagrams in lines if diagrams],

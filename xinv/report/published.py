@@ -49,6 +49,7 @@ class Table(NamedTuple):
       within: number of measured figures that agree with the published ones.
       measured: number of measured figures.
       by_chance: True if a published figure lies within what chance gives.
+      notes: the attack or model, and what is to be known of its figures, each once.
       tolerance: the share that decides it beside two standard deviations, for example "5%".
     """
 
@@ -57,6 +58,7 @@ class Table(NamedTuple):
     within: int
     measured: int
     by_chance: bool
+    notes: tuple[tuple[str, str], ...]
     tolerance: str
 
 
@@ -83,6 +85,7 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
         line = _line(unit, summary, entry, digits[entry["metric"]])
         groups.setdefault((unit.name, entry["arm"]), []).append(line)
     lines = [line for group in groups.values() for line in group]
+    notes = [(_label(summary, entry), entry["note"]) for _, summary, entry in entries if "note" in entry]
     tolerances = sorted({entry.get("tolerance", _TOLERANCE) for *_, entry in entries})
     return Table(
         source,
@@ -90,12 +93,12 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
         within=sum(line.verdict == "within" for line in lines),
         measured=sum(line.measured is not None for line in lines),
         by_chance=any(_by_chance(entry) for *_, entry in entries),
+        notes=tuple(dict.fromkeys(notes)),
         tolerance=" or ".join(f"{100 * tolerance:g}%" for tolerance in tolerances),
     )
 
 
 def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> Line:
-    labels = summary.labels
     value, spread = entry["value"], entry["spread"]
     published = number(value, digits) + ("" if spread is None else f" ± {number(spread, digits)}")
     published += "*" if _by_chance(entry) else ""
@@ -103,7 +106,7 @@ def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> L
     difference = found.interval.mean - value if found else math.nan
     return Line(
         unit=unit.name,
-        arm=labels.get(entry["arm"], plain(entry["arm"])),
+        arm=_label(summary, entry),
         metric=measure(entry["metric"]).label,
         published=published,
         measured=found.mean if found else None,
@@ -111,6 +114,10 @@ def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> L
         difference=signed(difference, digits) if found else "",
         verdict=_verdict(found, entry, digits),
     )
+
+
+def _label(summary: Summary, entry: dict[str, Any]) -> str:
+    return summary.labels.get(entry["arm"], plain(entry["arm"]))
 
 
 def _by_chance(entry: dict[str, Any]) -> bool:

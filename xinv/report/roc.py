@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from xinv.metrics import membership, roc
+from xinv.metrics import chance, membership, roc
 from xinv.report import plots
 from xinv.report.folder import Unit
 from xinv.report.league import Entry, League
@@ -29,7 +29,8 @@ class Diagram(NamedTuple):
       seed: the first one.
       members, others: number of images of each kind.
       unresolved: false-positive rate below which the diagram is hatched, as shown.
-      grouped: True if images come in groups, which the band of chance does not know.
+      independent: the numbers of members and others that the band of chance is of, as shown, if images come in
+        groups; else empty.
     """
 
     svg: Markup
@@ -41,7 +42,7 @@ class Diagram(NamedTuple):
     members: int
     others: int
     unresolved: str
-    grouped: bool
+    independent: str
 
 
 def diagram(unit: Unit, league: League) -> Diagram:
@@ -49,8 +50,7 @@ def diagram(unit: Unit, league: League) -> Diagram:
     shown = league.entries[:_SHOWN]
     inks = {entry.name: f"c{place}" for place, entry in enumerate(shown, 1)}
     seeds = list(dict.fromkeys(int(name.partition("/")[0]) for name in unit.members))
-    first = unit.members[f"{seeds[0]}/{shown[0].name}/member"]
-    members, others = int(first.sum()), int(len(first) - first.sum())
+    first = _ranked(unit, f"{seeds[0]}/{shown[0].name}")
 
     # Controls lie below, then other seeds, then the first seed
     controls = [control.name for entry in shown for control in entry.controls]
@@ -58,10 +58,12 @@ def diagram(unit: Unit, league: League) -> Diagram:
     lines += [_curve(unit, seed, name, ink, thin=True) for seed in seeds[1:] for name, ink in inks.items()]
     lines += [_curve(unit, seeds[0], name, ink, thin=False) for name, ink in reversed(inks.items())]
 
+    # Near-duplicates count as one
+    members, others = map(round, roc.effective(first))
     rates = _rates(others)
-    _, low, high = roc.chance_band(members, others, rates)
-    unresolved = _unresolved(league.entries, others)
-    least = 0.5 / max(members, others)
+    _, low, high = chance.chance_band(members, others, rates)
+    unresolved = _unresolved(league.entries, roc.counted(first)[1])
+    least = 0.5 / max(first.members, first.others)
     return Diagram(
         svg=plots.operating(lines, (rates, low, high), unresolved, least),
         colours=inks,
@@ -69,11 +71,17 @@ def diagram(unit: Unit, league: League) -> Diagram:
         total=len(league.entries),
         controls=len(controls),
         seed=seeds[0],
-        members=members,
-        others=others,
+        members=first.members,
+        others=first.others,
         unresolved=f"{100 * unresolved:.2g}%",
-        grouped=_grouped(unit),
+        independent=f"{members:,} and {others:,}" if first.clustered else "",
     )
+
+
+def _ranked(unit: Unit, name: str) -> roc.Ranked:
+    """The scores of one attack and seed, with the groups of their images."""
+    found = unit.members
+    return roc.ranked(found[f"{name}/member"], found[f"{name}/score"], found.get(f"{name}/group"))
 
 
 def _curve(unit: Unit, seed: int, name: str, ink: str, thin: bool) -> plots.Roc:
@@ -94,12 +102,7 @@ def _rates(others: int) -> np.ndarray:
 
 
 def _unresolved(entries: tuple[Entry, ...], others: int) -> float:
-    """The rate that allows ten false positives; more if the rows, which count groups, do not resolve that."""
+    """The rate that allows ten false positives, or groups; more if the rows do not resolve that."""
     named = {name: rate for entry in entries for name, rate in entry.rates.items()}
     open_ = [float(name.removeprefix("tpr_at_")) for name, rate in named.items() if not rate.resolved]
     return min(1.0, max([membership.RESOLVED / others, *open_]))
-
-
-def _grouped(unit: Unit) -> bool:
-    data = unit.config.get("data") or {}
-    return bool((data.get("roles") or {}).get("group"))

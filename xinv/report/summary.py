@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from xinv.report.cells import Cell, Rows, against, cell, leak_levels
 from xinv.report.folder import MEMBERSHIP, Unit
 from xinv.report.labels import labels
-from xinv.report.league import League, league
+from xinv.report.league import League
 from xinv.report.measures import measure, order, plain
+from xinv.report.ranking import league
 
 _COLOURS = 7
 """Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""

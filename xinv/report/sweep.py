@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xinv.report.cells import Cell, leak_levels
@@ -30,8 +30,15 @@ class Comparison(NamedTuple):
     rows: list[list[Cell | None]]
 
 
-def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | None:
-    """Places the units `names` beside each other; None where none of them attacked anything."""
+def compare(
+    names: Sequence[str],
+    summaries: Sequence[Summary],
+    controls: Collection[str] = (),
+) -> Comparison | None:
+    """Places the units `names` beside each other; None where none of them attacked anything.
+
+    Positive controls, the units `controls`, must leak, so the headline is of the others.
+    """
     metric = next((summary.main for summary in summaries if summary.main), None)
     if metric is None and any(summary.league for summary in summaries):
         metric = "auc"
@@ -44,6 +51,7 @@ def compare(names: Sequence[str], summaries: Sequence[Summary]) -> Comparison | 
     place = leak_levels([cell for found in attacks for _, cell in found], shown.leak)
     rows = [{attack.name: place(cell) for attack, cell in found} for found in attacks]
     found = [(cell, name, arms[arm]) for name, row in zip(names, rows, strict=True) for arm, cell in row.items()]
+    found = [entry for entry in found if entry[1] not in controls] or found
     cell, name, label = max(found, key=lambda entry: entry[0].leak or 0)
     figure = f"{shown.label} {cell.text} from {label}"
     return Comparison(

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from xinv.report import defences, published
+from xinv.report import control, defences, published
 from xinv.report.folder import Unit
 from xinv.report.headline import defended, headline
 from xinv.report.league import Entry, League
@@ -24,7 +24,7 @@ def text(units: Sequence[Unit], level: float, width: int) -> str:
 
 
 def _unit(unit: Unit, summary: Summary, width: int) -> str:
-    said = f"{unit.name}: {headline(summary)} {defended(summary)}"
+    said = f"{unit.name}: {headline(summary)} {defended(summary)} {control.sentence(unit, summary)}"
     first, last = (textwrap.fill(t, width) for t in (said, _footnote(summary)))
     tables = [] if summary.league and not summary.arms else _tables(_attacks(summary), width)
     tables += _tables(_league(summary.league), width) if summary.league else []
@@ -100,6 +100,7 @@ def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) 
         parts += _tables(columns, width)
         if table.by_chance:
             parts.append("*: within chance")
+        parts += [f"{arm}: {note}" for arm, note in table.notes]
         parts.append(f"{table.within} of {table.measured} within two published deviations or {table.tolerance}")
     return parts
 

@@ -25,7 +25,7 @@ to the same result.
 """
 
 from xinv.train.batches import Evaluate, steps_per_epoch
-from xinv.train.loop import Fitted, Session, fit, loop
+from xinv.train.loop import Fitted, Session, fit, left_out, loop
 from xinv.train.progress import Diverged
 from xinv.train.recipe import Recipe, optimizer
 from xinv.train.step import Loss, State, classifier_loss, sgd_step
@@ -40,6 +40,7 @@ __all__ = [
     "State",
     "classifier_loss",
     "fit",
+    "left_out",
     "loop",
     "optimizer",
     "sgd_step",

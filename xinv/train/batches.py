@@ -58,6 +58,15 @@ class Plan:
             done = max(start - epoch * self.steps_per_epoch, 0)
             yield batches[done:]
 
+    def left_out(self) -> np.ndarray:
+        """Returns the positions, ascending, of training examples that no batch of any epoch has."""
+        left = np.sort(self._training)
+        for order in self.orders(0):
+            left = np.setdiff1d(left, order)
+            if not len(left):
+                break
+        return left
+
     def _permutation(self, number: int, count: int) -> np.ndarray:
         generator = np.random.default_rng([*self._seed, number])
         return generator.permutation(count).astype(np.int32)

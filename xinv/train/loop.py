@@ -130,8 +130,7 @@ def loop(
     # Choose the validation part, and the order of the others in each epoch
     data = parallel.host(data)
     batches.check(data, recipe, evaluate, session.name)
-    plan_key, step_key = jax.random.split(key)
-    plan = batches.Plan(recipe, parallel.length(data), plan_key, session.name)
+    plan, step_key = _plan(recipe, parallel.length(data), key, session.name)
 
     # Continue from the newest checkpoint
     checkpoints = Checkpoints(session.directory, _identity(data, key, recipe))
@@ -183,6 +182,30 @@ def loop(
         best = _copy(state.variables)
     variables = jax.tree.map(jnp.asarray, best)
     return Fitted(variables, record.history, record.step, monitor.diverged, plan.validation)
+
+
+def left_out(
+    recipe: Recipe,
+    count: int,
+    key: Key,
+    name: str = "train",
+) -> np.ndarray:
+    """Returns the positions of training examples that no batch has if `count` are trained on.
+
+    Each epoch drops those that do not fill a last batch, others each time. So a training of several
+    epochs has hardly any. Those held out for validation are not among them.
+
+    Raises:
+      InputError: too few examples for a batch, or a batch that the devices do not divide.
+    """
+    plan, _ = _plan(recipe, count, key, name)
+    return plan.left_out()
+
+
+def _plan(recipe: Recipe, count: int, key: Key, name: str) -> tuple[batches.Plan, Key]:
+    """Returns the order of the batches, and the key of the steps."""
+    plan_key, step_key = jax.random.split(key)
+    return batches.Plan(recipe, count, plan_key, name), step_key
 
 
 def _latest(checkpoints: Checkpoints, state: State, keeps: bool) -> tuple[State, Any, Record]:

@@ -1,4 +1,4 @@
-"""Membership: whether an image was in a classifier's training set, by the indices of that set.
+"""Membership: whether a classifier was trained on an image, by the indices of its batches.
 
 Members and others are explained in one pass over a union of roles, so that nothing but the
 classifier tells them apart.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from xinv import metrics, plugins
+from xinv.audit import training
 from xinv.audit.goals.goal import Goal
 from xinv.audit.release import NONE
 from xinv.audit.results import Config
@@ -21,11 +22,29 @@ GROUP = "membership"
 
 
 def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
-    """1 for images that the classifier was trained on, 0 for others, int32 [N]."""
-    trained = service.classifiers.settings(part)["roles"]
-    return np.concatenate([service.roles.among(role, trained, seed) for role in roles]).astype(
-        np.int32
-    )
+    """1 for images that the classifier was trained on, 0 for others, int32 [N].
+
+    Of images in groups, all are members if one of their group is.
+    """
+    settings = service.classifiers.settings(part)
+    never = training.left_out(service.roles, settings, part, seed)
+    found = []
+    for role in roles:
+        member = service.roles.among(role, settings["roles"], seed)
+        member &= ~np.isin(service.roles.indices(role, seed), never)
+        group = groups(service, role, seed)
+        if group is not None:
+            member = np.bincount(group, weights=member)[group] > 0
+        found.append(member)
+    return np.concatenate(found).astype(np.int32)
+
+
+def membership_spec(service: Service, part: str, seed: int) -> list:
+    """Returns what a stage depends on by the members of a classifier's training set."""
+    settings = service.classifiers.settings(part)
+    never = training.left_out(service.roles, settings, part, seed)
+    # The roles say it all, but for images that no batch had
+    return [*settings["roles"], *never.tolist()]
 
 
 def _evaluated(service: Service, part: str) -> str:
@@ -61,7 +80,7 @@ def _check_trained(service: Service, part: str) -> None:
             "but it holds out a validation part: set validation to 0"
         )
     role, seed = _evaluated(service, part), service.config["seed"]
-    if service.roles.among(role, settings["roles"], seed).all():
+    if _secret(service, part, [role], seed).all():
         raise InputError(
             f"membership of the {part} needs non-members: all of {role} was trained on"
         )
@@ -88,7 +107,7 @@ def _scores(
     spec = {
         "metrics": [plugins.complete(package, hyper) for hyper in named],
         "guess": guess.digest,
-        "part": service.classifiers.settings(part)["roles"],
+        "part": membership_spec(service, part, seed),
     }
 
     def compute() -> dict[str, np.ndarray]:
@@ -103,6 +122,17 @@ def _scores(
     stage = service.stages.computed("metrics", label, spec, compute)
     names, rows = stage.array("names").tolist(), stage.array("estimates").tolist()
     return {name: _estimate(row) for name, row in zip(names, rows, strict=True)}
+
+
+def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, Estimate]:
+    """Returns the mean AUC of the single models of an attack, with the lowest and the highest."""
+    role = _evaluated(service, part)
+    member, group = _secret(service, part, [role], seed), groups(service, role, seed)
+    areas = []
+    for score in guess.array("parts"):
+        area, _ = metrics.area.area(metrics.roc.ranked(member, score, group))
+        areas.append(area)
+    return {"auc_of_restarts": Estimate(float(np.mean(areas)), min(areas), max(areas))}
 
 
 def _estimate(row: list[float]) -> Estimate:

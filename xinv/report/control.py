@@ -1,0 +1,51 @@
+"""Positive controls: units whose target must leak, so that "not found" elsewhere can be believed."""
+
+from collections.abc import Iterable
+
+from xinv.report.folder import Unit
+from xinv.report.league import Entry, League
+from xinv.report.summary import Summary
+from xinv.report.verdict import LEAKS
+
+_NAMED = 3
+"""Attacks that a sentence names."""
+
+
+def units(found: Iterable[Unit]) -> list[str]:
+    """Names of the positive controls."""
+    return [unit.name for unit in found if (unit.config.get("report") or {}).get("positive_control")]
+
+
+def sentence(unit: Unit, summary: Summary) -> str:
+    """Tells if a unit that is a positive control leaks; empty for another unit, or one without membership attacks."""
+    if summary.league is None or not units([unit]):
+        return ""
+    leaks = summary.league.of(LEAKS)
+    explained = [entry for entry in leaks if entry.explainer]
+    if explained:
+        return (
+            f"The positive control {unit.name} leaks: {_named(explained)}; {_share(summary.league, explained)}. "
+            "So such a leak is found where there is one."
+        )
+    if leaks:
+        return (
+            f"The positive control {unit.name} leaks by predictions alone: {_named(leaks)}. No explanation of it is "
+            'known to leak, so "not found" does not tell explanations without a leak from attacks that miss it.'
+        )
+    return (
+        f"The positive control {unit.name} is not known to leak, although it must: "
+        'nothing shows that these attacks can find a leak, and "not found" is no finding.'
+    )
+
+
+def _named(leaks: list[Entry]) -> str:
+    """The attacks that find most, with their AUC."""
+    shown = [f"{entry.label} has AUC {entry.text}" for entry in leaks[:_NAMED]]
+    return ", ".join(shown)
+
+
+def _share(league: League, leaks: list[Entry]) -> str:
+    """How many attacks on explanations find a leak."""
+    total = sum(entry.explainer is not None for entry in league.entries)
+    finds = "finds" if total == 1 else "find"
+    return f"{len(leaks)} of {total} attack{'s' if total > 1 else ''} on explanations {finds} it"
