@@ -5,7 +5,8 @@ Image metrics compare pictures; recognition metrics ask an independent evaluatio
 sees in them; explanation metrics compare released maps with the original ones and ask the target what they explain.
 
 `membership` has statistics of whole sets with intervals, made of the plain functions of `roc`. Host statistics stand
-beside them: `classification` judges labels of a whole data set, `factors` and `trend` relate a reconstruction's quality
+beside them: `classification` judges labels of a whole data set, `privacy` gives the ε of a private training,
+`factors` and `trend` relate a reconstruction's quality
 to what its explanation is like, and `stats` turns the per-seed means into intervals and adjusts p-values of many tests.
 """
 
@@ -13,7 +14,7 @@ import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import classification, factors, membership, roc, stats, trend
+from xinv.metrics import classification, factors, membership, privacy, roc, stats, trend
 from xinv.metrics.explanation import (
     deletion,
     distortion,
@@ -60,6 +61,7 @@ __all__ = [
     "membership",
     "mse",
     "one_minus_mse",
+    "privacy",
     "psnr",
     "roc",
     "spearman",
