@@ -67,13 +67,13 @@ def _check_trained(service: Service, part: str) -> None:
         )
 
 
-def _groups(service: Service, role: str, seed: int) -> np.ndarray | None:
+def groups(service: Service, roles: Sequence[str], seed: int) -> np.ndarray | None:
     """Returns the numbers of groups dealt whole, int [N]; None if images are dealt one by one."""
     names = service.roles.settings["roles"].get("group")
     if not names:
         return None
     # Images are near-duplicates if they agree in all labels of the group
-    labels = service.roles.labelled([role], seed).labels
+    labels = service.roles.labelled(roles, seed).labels
     columns = [labels[name] for name in ([names] if isinstance(names, str) else names)]
     _, numbers = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     return numbers.ravel()
@@ -92,7 +92,7 @@ def _scores(
     }
 
     def compute() -> dict[str, np.ndarray]:
-        member, group = _secret(service, part, [role], seed), _groups(service, role, seed)
+        member, group = _secret(service, part, [role], seed), groups(service, [role], seed)
         found: dict[str, Estimate] = {}
         for name, hyper in settings.items():
             found |= package.build(name, **hyper)(member, guess.array("guess"), group)
