@@ -10,7 +10,7 @@ from work_unit import SSIM, make_scores, make_unit
 
 from xinv import report
 from xinv.metrics import roc as rates
-from xinv.report import causes, folder, league, roc
+from xinv.report import causes, folder, league, privacy, roc
 from xinv.report.headline import headline
 from xinv.report.summary import summarise
 from xinv.types import InputError
@@ -271,6 +271,36 @@ def test_sweep_of_leagues(tmp_path):
     assert "Across 2 audits an attacker gets furthest in unit-1: AUC 0.8" in page.text
     assert "AUC of membership attacks, by unit" in page.text
     assert page.text.count("Who was in the training set") == 2
+
+
+def test_privacy_of_trainings(tmp_path):
+    """Units with noise stand beside the first one without, with ε, accuracy and what attacks find."""
+    for number, noise in enumerate((None, None, 0.5, 2.0)):
+        scores = make_scores({"saliency": (1.0 - 0.3 * number, 0.0, 0.0)}, 1)
+        path = make_unit(
+            tmp_path / "units" / f"{number}", {}, name=f"unit-{number}", seeds=1, examples=1, scores=scores
+        )
+        (unit,) = folder.read(path).units
+        target = next(row for row in rows_of(unit) if row["stage"] == "target")
+        if noise:
+            figures = dict(noise=noise, epsilon=20 / noise, delta=1e-5)
+            rewrite(unit, rows_of(unit) + [target | dict(metric=name, value=figures[name]) for name in figures])
+    units = folder.read(tmp_path).units
+    table = privacy.table(units, [summarise(unit) for unit in units], 0.9)
+    assert [(line.unit, line.private) for line in table.lines] == [
+        ("unit-0", False),
+        ("unit-2", True),
+        ("unit-3", True),
+    ]
+    assert table.columns == ["noise", "epsilon", "accuracy", "generalisation_gap"]
+    assert [line.cells[1] and line.cells[1].text for line in table.lines] == [None, "40.00", "10.00"]
+    assert [line.entries[1].label for line in table.lines] == ["saliency"] * 3
+    bounds = [line.bound.figures["epsilon_lower_bound"].value for line in table.lines]
+    assert bounds == sorted(bounds, reverse=True)
+    page = render(units[0]._replace(path=tmp_path))
+    assert "Privacy of the training" in page.text
+    assert "upper bound at δ = 1e-05" in page.text
+    assert privacy.table(units[:2], [summarise(unit) for unit in units[:2]], 0.9) is None
 
 
 def damaged(unit, **changes):
