@@ -2,8 +2,8 @@
 
 A step is `(state, batch, key) -> (state, metrics)`, written for one device. `sgd_step` makes the
 ordinary one of a loss and an optimizer, `private_step` the one with differential privacy, and `fit`
-is the loop with the one that the recipe asks for. All randomness derives from
-the key, the epoch and the step: a training resumes to the bit (on CPU), wherever its data lives.
+is the loop with the one that the recipe asks for. All randomness derives from the key, the epoch
+and the step: a training resumes to the bit (on CPU), wherever its data lives.
 """
 
 import itertools

@@ -54,14 +54,8 @@ def private_step(
         size = parallel.length(batch)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(example_key, parallel.batch_positions(size))
 
-        def clipped(batch: Batch, keys: Key) -> tuple[Any, jax.Array, jax.Array]:
-            """Returns the sums over examples of clipped gradients, losses, and clipped ones."""
-            differentiate = jax.value_and_grad(_example_loss(loss, merge))
-            losses, gradients = jax.vmap(differentiate, (None, 0, 0))(parameters, batch, keys)
-            total, count = optax.per_example_global_norm_clip(gradients, clip)
-            return total, losses.sum(), count.astype(jnp.float32)
-
         # Sum on this device in parts, and over the devices
+        clipped = functools.partial(_clipped, _example_loss(loss, merge), clip, parameters)
         sums = _summed(clipped, _part(size, parameters), batch, keys)
         gradient, value, count = parallel.total(sums)
 
@@ -91,6 +85,20 @@ def require_independent(variables: Variables, name: str) -> None:
     """
     if isinstance(variables, Mapping) and "params" in variables and len(variables) > 1:
         raise InputError(f"{name}: {_STATISTICS}")
+
+
+def _clipped(
+    loss: Callable[[Any, Batch, Key], jax.Array],
+    clip: float,
+    parameters: Any,
+    batch: Batch,
+    keys: Key,
+) -> tuple[Any, jax.Array, jax.Array]:
+    """Returns the sums over examples of clipped gradients, of losses, and of clipped examples."""
+    differentiate = jax.vmap(jax.value_and_grad(loss), (None, 0, 0))
+    losses, gradients = differentiate(parameters, batch, keys)
+    total, count = optax.per_example_global_norm_clip(gradients, clip)
+    return total, losses.sum(), count.astype(jnp.float32)
 
 
 def _example_loss(
