@@ -29,6 +29,8 @@ def recipe(**changes: object) -> ConfigDict:
             validation=0.1,
             augment=(),
             crop_padding=4,
+            clip=0.0,
+            noise=0.0,
         )
         | changes
     )
@@ -135,7 +137,7 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
             ),
             label=dict(attack_accuracy={}),
             explanation=dict(distortion={}),
-            membership=dict(auc={}, tpr_at_fpr={}, transferred={}, precision={}, epsilon={}),
+            membership=dict(auc={}, tpr_at_fpr={}, transferred={}, precision={}, epsilon=dict(delta=1e-5)),
         )
     )
 

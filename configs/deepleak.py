@@ -49,6 +49,10 @@ GRADIENTS = ("smoothgrad", "vargrad", "saliency", "guided_backprop", "input_x_gr
 """The gradient family, of which a positive control must leak."""
 SHARES = dict(target_train=0.2, attack_test=0.3, shadow_train=0.2, shadow_test=0.2, reference=0.05)
 """Members, others, a shadow's members and others, and public images; the stranger is trained on the shadow's others."""
+NOISES = (0.05, 0.2, 0.5, 1.0, 4.0)
+"""Multipliers of the noise of DP-SGD, from the end that keeps the accuracy (Aerni 2024) on."""
+PRIVATE = ("integrated_gradients", "saliency")
+"""Explainers that are audited under DP-SGD."""
 POOL = ("target_train", "attack_test")
 """What is audited."""
 PARTS = dict(search=0, report=1)
@@ -77,6 +81,8 @@ class Size(NamedTuple):
       explainers: parameters by name.
       trials: of the search for a release.
       searching: restarts of the attack's network while searching.
+      private: changes of the recipe under DP-SGD.
+      grouped: changes of the model there, whose examples must not see each other.
       seeds: number of seeds.
     """
 
@@ -89,6 +95,8 @@ class Size(NamedTuple):
     attack: dict
     epochs: int
     explainers: dict[str, dict]
+    private: dict
+    grouped: dict
     trials: int = 20
     searching: int = 2
     seeds: int = 3
@@ -133,6 +141,8 @@ def _sizes() -> dict[str, Size]:
         attack=dict(trunk="mobilenet_v2", width=1.0, restarts=5),
         epochs=15,
         explainers=EXPLAINERS,
+        private=dict(batch_size=2000, epochs=50, optimizer="adam", learning_rate=2e-3),
+        grouped=dict(norm="group"),
     )
     local = paper._replace(
         data=datasets.cifar10_subset(SHARES),
@@ -141,6 +151,8 @@ def _sizes() -> dict[str, Size]:
         halves=8,
         attack=network,
         explainers=LOCAL,
+        private=dict(batch_size=500, learning_rate=4e-3),
+        grouped={},
     )
     return {
         "quick": Size(
@@ -155,6 +167,8 @@ def _sizes() -> dict[str, Size]:
             explainers=QUICK,
             trials=4,
             searching=1,
+            private=dict(batch_size=175, learning_rate=1e-2),
+            grouped={},
             seeds=1,
         ),
         "runlocal-cifar10": local,
@@ -290,6 +304,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | trajectory | Table II, Liu 2024 | does the confidence while pixels are removed tell more than the map |
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
+    | dp-0.05 to dp-4 | Table III | what does DP-SGD cost, and what does it leave to attacks |
 
     Table V's "disjoint" shadow is that of "audit"; its "subset" one shares images with the target and has no unit.
     """
@@ -310,13 +325,18 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         units.append({"unit": f"table-6-{name}", "shadows": changed, "report.published": rows})
     rows = _of(deepleak_published.table_7(size.published), config.arms)
     units.append({"unit": "table-7", "report.published": rows} | _trained(config, regular))
+    units += [dict(unit=f"dp-{noise:g}") | _private(size, config, noise) for noise in NOISES]
     return units
 
 
-def _trained(config: ConfigDict, recipe: dict) -> dict:
-    """Every trained model by another recipe."""
+def _trained(config: ConfigDict, recipe: dict, **model: object) -> dict:
+    """Every trained model by another recipe, and every model's network with these changes."""
     parts = dict(target=config.target.to_dict()) | config.shadows.to_dict()
-    changed = {name: part | dict(train=recipe) if part["train"] else part for name, part in parts.items()}
+    changed = {}
+    for name, part in parts.items():
+        changed[name] = part | dict(model=part["model"] | model)
+        if part["train"]:
+            changed[name]["train"] = recipe
     return dict(target=changed.pop("target"), shadows=changed)
 
 
@@ -331,6 +351,11 @@ def _gradients(size: Size, config: ConfigDict) -> dict:
         if name in explanations:
             base_section = dict(name="saliency") | of_probability
             explanations[f"probability({name})"] = explanations[name] | dict(base=base_section)
+    return _audited(size, config, explanations)
+
+
+def _audited(size: Size, config: ConfigDict, explanations: dict) -> dict:
+    """Attacks on these explanations instead of those of the audit, and on predictions."""
     arms = references(config)
     for name in explanations:
         arms |= _attacked(name, size)
@@ -340,6 +365,17 @@ def _gradients(size: Size, config: ConfigDict) -> dict:
         "report.published": (),
         "harden.explanations": tuple(explanations),
     }
+
+
+def _private(size: Size, config: ConfigDict, noise: float) -> dict:
+    """Every trained model by DP-SGD, and the attacks on some of its explanations.
+
+    An image is read once an epoch, whatever the batches, so that large ones have the same ε and less noise.
+    """
+    explanations = {name: config.explanations[name].to_dict() for name in PRIVATE}
+    explanations["probability(saliency)"] = explanations["saliency"] | dict(of="probability")
+    recipe = config.target.train.to_dict() | dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
+    return _trained(config, recipe, **size.grouped) | _audited(size, config, explanations)
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:

@@ -7,7 +7,8 @@ Example:
 
 `training`: images per second of a training step of Zhao's MNIST target and decoders at the paper's width, against the
 same networks in PyTorch where that is installed. Rounds alternate and the medians are reported. On an accelerator also
-in bfloat16, and always with the fraction of the rate that a large matrix product reaches in this run.
+in bfloat16, and always with the fraction of the rate that a large matrix product reaches in this run. The target's
+step of DP-SGD stands beside its plain one.
 
 `explainers`: maps per second of the MNIST target at the paper's width and of MobileNetV2 at 32×32, against captum with
 the same weights, images, superpixels and parameters, where that is installed. Beside them the memory that each needs,

@@ -58,12 +58,20 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
         print(f"{dtype}: a matrix product reaches {peak / 1e12:.2f} TFLOP/s")
         for name, network in NETWORKS.items():
             runs = {"xinv": _xinv(network, dtype, data, batch_size)}
+            if network.classifier:
+                runs["private"] = _xinv(network, dtype, data, batch_size, private=True)
             if torch:
                 runs["torch"] = _torch(network, dtype, data, batch_size)
             rates = {key: batch_size * steps / seconds for key, seconds in timed(runs, rounds, steps).items()}
             fraction = rates["xinv"] * 3 * forward_operations(network) / peak
             versus = f"  torch {rates['torch']:9.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
             print(f"  {name:16s} images/s: xinv {rates['xinv']:9.1f}{versus}  ceiling {fraction:.0%}", flush=True)
+            if "private" in rates:
+                share = rates["private"] / rates["xinv"]
+                print(
+                    f"  {'by DP-SGD':16s} images/s: xinv {rates['private']:9.1f}  {share:.2f} of the plain step",
+                    flush=True,
+                )
 
 
 def timed(runs: Mapping[str, Run], rounds: int, steps: int) -> dict[str, float]:
@@ -104,8 +112,8 @@ def matmul_rate(dtype: str, size: int) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def _xinv(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
-    """xinv's own training step, dispatched as its training loop does."""
+def _xinv(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_size: int, private: bool = False) -> Run:
+    """xinv's own training step, or that of DP-SGD, dispatched as its training loop does."""
     model = network.build(dtype)
     names = ("image",) if network.classifier else ("prediction", "explanation")
 
@@ -117,7 +125,8 @@ def _xinv(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_si
     tx = optax.adam(1e-4)
     variables = jax.jit(model.init)(jax.random.key(0), *(jnp.asarray(data[name][:1]) for name in names))
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
-    return stepping(train.sgd_step(loss, tx), state, data, batch_size)
+    step = train.private_step(loss, tx, clip=1.0, noise=1.0) if private else train.sgd_step(loss, tx)
+    return stepping(step, state, data, batch_size)
 
 
 def stepping(step: parallel.Step, state: train.State, data: Mapping[str, np.ndarray], batch_size: int) -> Run:

@@ -100,7 +100,7 @@ def _load(text):
         ("gnime", "runlocal-celeba", "defences"),
         ("deepleak", "quick", ""),
         ("deepleak", "runlocal-gtsrb", "audit"),
-        ("deepleak", "cifar10", "audit|likelihood"),
+        ("deepleak", "cifar10", "audit|likelihood|dp-1$"),
     ],
 )
 def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):

@@ -15,7 +15,9 @@ from sklearn.datasets import load_digits
 from test_audit import environment, wait_for
 
 from xinv import audit, data, metrics, report, store
-from xinv.audit import leaks
+from xinv.audit import leaks, privacy
+from xinv.audit.roles import Roles
+from xinv.audit.service import Classifiers, Service
 from xinv.report import folder, roc
 from xinv.report.ranking import league
 from xinv.types import InputError
@@ -273,6 +275,54 @@ UNTRAINED = dict(prediction="untrained", explanation="untrained", members="targe
 def test_arms_refused(audited, arms, message):
     with pytest.raises(InputError, match=message):
         audited(IMAGES, **arms)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target.train.noise": 1.0}, "clip is 0.0 but must be positive when noise is"),
+        ({"target.model.norm": "batch"}, "^target: a training with noise needs .* choose norm='group'"),
+        ({"target.joint": {}}, "the target is trained with noise and has 'joint', which reads"),
+        ({"metrics.membership.epsilon.delta": 0.0}, "metrics.membership.epsilon.delta is 0.0: give the δ"),
+        ({"attack.train.noise": 1.0}, "training of 'attack' has noise 1.0, but only classifiers are trained"),
+    ],
+)
+def test_private_refused(tmp_path, changes, message):
+    """One sentence, before anything is computed."""
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
+    settings = json.loads(json.dumps(config(tmp_path / "images.npz").to_dict()))
+    if "target.train.noise" not in changes:
+        settings["target"]["train"] |= dict(clip=1.0, noise=1.0)
+    settings["target"]["model"]["norm"] = "none"
+    for path, value in changes.items():
+        *sections, name = path.split(".")
+        section = settings
+        for part in sections:
+            section = section[part]
+        section[name] = value
+    with store.opened(tmp_path / "stages") as stages, pytest.raises(InputError, match=message):
+        audit.run(settings, tmp_path / "audit", stages)
+    assert not (tmp_path / "audit" / "rows.jsonl").exists()
+
+
+def test_guarantee(tmp_path):
+    """ε of an image, and of the largest group of images that are dealt as one; nothing without noise."""
+    track = np.arange(900) // 3
+    np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS, track=track)
+    settings = config(tmp_path / "images.npz").to_dict()
+    settings["target"]["train"] |= dict(clip=1.0, noise=2.0, epochs=20)
+    for group, largest in ((None, None), (("track",), 3)):
+        settings["data"]["roles"]["group"] = group
+        source = settings["data"]["source"] | dict(labels=dict(digit="labels", track="track"))
+        roles = Roles(data.build(**source), None, settings["data"], {})
+        classifiers = Classifiers(settings, roles, None)
+        found, count = privacy.guarantee(Service(classifiers), "target", 0)
+        expected = dict(noise=2.0, epsilon=metrics.privacy.epsilon(2.0, 20, 1e-5), delta=1e-5)
+        if largest:
+            expected["epsilon_of_group"] = metrics.privacy.epsilon(2.0, 20, 1e-5, largest)
+        assert found == expected
+        assert count == roles.count(["target_train"], 0)
+        assert privacy.guarantee(Service(classifiers), "shadow", 0) == ({}, 0)
 
 
 def test_killed_and_resumed(tmp_path):

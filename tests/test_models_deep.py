@@ -141,6 +141,17 @@ def test_examples_are_independent_and_jit_changes_nothing(name):
     np.testing.assert_allclose(alone, together[1:2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["resnet", "resnet_v2", "mobilenet_v2", "densenet"])
+def test_group_norm_is_local(name):
+    """In training, too, an example's logits depend on no other one, and no statistics are kept."""
+    model = classifier(TINY[name].clone(norm="group"), 5, "float32")
+    variables = fill(jax.eval_shape(model.init, KEY, images()))
+    assert list(variables) == ["params"]
+    together, updates = model.train(variables, images(), key=KEY)
+    assert not updates
+    np.testing.assert_allclose(model.apply(variables, images()[1:2]), together[1:2], rtol=1e-4, atol=1e-5)
+
+
 @every
 def test_head_of_embedding(name):
     """It gives the logits."""

@@ -1,5 +1,6 @@
 """The networks of Yang 2019 and Thielen 2024 against the appendices as printed, and dropout over devices."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from scipy.special import erf
 
 from xinv import models, parallel
+from xinv.models import regularise
 from xinv.models.regularise import dropout
 from xinv.models.table import ACTIVATIONS
 from xinv.types import InputError
@@ -38,6 +40,22 @@ def trained(model, *inputs, key=KEY, variables=None, devices=1):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(devices) * len(shares[0][0]))
     outputs, updates = jax.jit(step)(keys, *shares)
     return outputs.reshape(-1, *outputs.shape[2:]), updates
+
+
+@pytest.mark.parametrize(("channels", "size"), [(48, 16), (20, 10), (17, 1)])
+def test_group_norm_is_wu_and_hes_formula(channels, size):
+    x, scale = np.asarray(normal(2, 3, 3, channels)) + 4, np.linspace(1, 2, channels)
+    groups = x.astype(np.float64).reshape(2, 9, channels // size, size)
+    mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
+    expected = ((groups - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * scale
+
+    class Normalised(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return regularise.norm(x, True, "group", name="norm")
+
+    variables = {"params": {"norm": {"scale": scale, "bias": np.zeros(channels)}}}
+    np.testing.assert_allclose(Normalised().apply(variables, x), expected, atol=2e-5)
 
 
 def parameters(model, *inputs):

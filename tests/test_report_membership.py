@@ -10,7 +10,7 @@ from work_unit import SSIM, make_scores, make_unit
 
 from xinv import report
 from xinv.metrics import roc as rates
-from xinv.report import causes, folder, roc, verdict
+from xinv.report import causes, folder, privacy, roc, verdict
 from xinv.report.headline import headline
 from xinv.report.summary import summarise
 from xinv.types import InputError
@@ -328,6 +328,36 @@ def test_restarts_beside_the_mean(tmp_path):
     text = render(unit).text
     assert "0.700 0.610–0.790" in text
     assert "the mean AUC of the single ones, with the lowest and the highest." in text
+
+
+def test_privacy_of_trainings(tmp_path):
+    """Units with noise stand beside the first one without, with ε, accuracy and what attacks find."""
+    for number, noise in enumerate((None, None, 0.5, 2.0)):
+        scores = make_scores({"saliency": (1.0 - 0.3 * number, 0.0, 0.0)}, 1)
+        path = make_unit(
+            tmp_path / "units" / f"{number}", {}, name=f"unit-{number}", seeds=1, examples=1, scores=scores
+        )
+        (unit,) = folder.read(path).units
+        target = next(row for row in rows_of(unit) if row["stage"] == "target")
+        if noise:
+            figures = dict(noise=noise, epsilon=20 / noise, delta=1e-5)
+            rewrite(unit, rows_of(unit) + [target | dict(metric=name, value=figures[name]) for name in figures])
+    units = folder.read(tmp_path).units
+    table = privacy.table(units, [summarise(unit) for unit in units], 0.9)
+    assert [(line.unit, line.private) for line in table.lines] == [
+        ("unit-0", False),
+        ("unit-2", True),
+        ("unit-3", True),
+    ]
+    assert table.columns == ["noise", "epsilon", "accuracy", "generalisation_gap"]
+    assert [line.cells[1] and line.cells[1].text for line in table.lines] == [None, "40.00", "10.00"]
+    assert [line.entries[1].label for line in table.lines] == ["saliency"] * 3
+    bounds = [line.bound.figures["epsilon_lower_bound"].value for line in table.lines]
+    assert bounds == sorted(bounds, reverse=True)
+    page = render(units[0]._replace(path=tmp_path))
+    assert "Privacy of the training" in page.text
+    assert "upper bound at δ = 1e-05" in page.text
+    assert privacy.table(units[:2], [summarise(unit) for unit in units[:2]], 0.9) is None
 
 
 def damaged(unit, **changes):

@@ -8,7 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
-from trainings import SMALL, Lazy, equal, fit_small, initial, line, pictures, run_here, squared_error, zeros
+from trainings import (
+    SMALL,
+    Lazy,
+    equal,
+    fit_private,
+    fit_small,
+    initial,
+    line,
+    pictures,
+    run_here,
+    squared_error,
+    zeros,
+)
 
 from xinv import parallel, train
 from xinv.train import Recipe, Session, State, batches, progress
@@ -147,6 +159,7 @@ def test_four_devices_agree_with_one(tmp_path):
         assert four["devices"] == 4
         for i, leaf in enumerate(jax.tree.leaves(fit_small()[:2])):
             np.testing.assert_allclose(four[str(i)], leaf, atol=2e-5)
+        np.testing.assert_allclose(four["private"], fit_private(), atol=2e-6)
 
 
 def test_one_compilation_serves_all_seeds():
@@ -233,6 +246,10 @@ def test_early_stopping_restores_the_best_epoch():
         ({"validation": 0.0, "patience": 3}, "patience is 3 but must be 0"),
         ({"warmup_epochs": 10}, "warmup_epochs is 10"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"validation": 0, "noise": 1.0}, "clip is 0.0 but must be positive when noise is"),
+        ({"validation": 0, "clip": 1.0}, "noise is 0.0 but must be positive when clip is"),
+        ({"validation": 0.1, "clip": 1.0, "noise": 1.0}, "validation is 0.1 but must be 0 when noise"),
+        ({"validation": 0, "clip": 1.0, "noise": float("inf")}, "noise is inf but must be finite"),
     ],
 )
 def test_a_recipe_names_what_is_wrong_with_it(changes, message):

@@ -38,6 +38,33 @@ def mean(tree: Tree) -> Tree:
     return jax.lax.pmean(tree, AXIS)
 
 
+def total(tree: Tree) -> Tree:
+    """Sums over the devices, inside a function that this module runs."""
+    return jax.lax.psum(tree, AXIS)
+
+
+def shared(key: Key) -> Key:
+    """The first device's key, on every device, inside a function that this module runs."""
+    first = jax.lax.all_gather(jax.random.key_data(key), AXIS)[0]
+    return jax.random.wrap_key_data(first, impl=jax.random.key_impl(key))
+
+
+def alone(fn: Callable[..., Tree]) -> Callable[..., Tree]:
+    """Returns `fn`, a function of a batch on one device, as a function of one example.
+
+    Inside, the example is a batch of its own on the only device, so that what depends on the place
+    in the global batch, such as a dropout mask, depends on the arguments alone. It can be vmapped.
+    """
+
+    def run(*example: Tree) -> Tree:
+        # An axis of the same name and of size one hides that of the devices
+        own = jax.tree.map(lambda leaf: leaf[None], example)
+        result = jax.vmap(fn, axis_name=AXIS, axis_size=1)(*own)
+        return jax.tree.map(lambda leaf: leaf[0], result)
+
+    return run
+
+
 def batch_positions(local_size: int) -> jax.Array:
     """int32 [local_size], where this device's examples stand in the global batch."""
     return jax.lax.axis_index(AXIS) * local_size + jnp.arange(local_size, dtype=jnp.int32)

@@ -46,7 +46,7 @@ def scores(service: Service) -> dict[str, np.ndarray]:
             member = MEMBERSHIP.secret(service, part, [role], seed)
             found[f"{name}/member"] = member.astype(np.uint8)
             found[f"{name}/index"] = service.roles.indices(role, seed)
-            group = groups(service, role, seed)
+            group = groups(service, [role], seed)
             if group is not None:
                 found[f"{name}/group"] = group
     return found

@@ -11,6 +11,7 @@ from xinv.audit import (
     evaluate,
     examples,
     leaks,
+    privacy,
     recorded,
     results,
     validate,
@@ -133,6 +134,7 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
         figures = evaluate.classified(service, part, seed)
         found += rows(about(part, part), figures, len(figures["accuracy"]))
         found += rows(about(part, part), *leaks.overfitting(service, part, seed))
+        found += rows(about(part, part), *privacy.guarantee(service, part, seed))
         if classifiers.is_trained(part):
             trained(part, part, classifiers.classifier(part, seed))
 

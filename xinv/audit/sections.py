@@ -51,6 +51,8 @@ def sections(config: Config) -> None:
     require_count(seeds=config["seeds"])
     require_count(0, seed=config["seed"])
     _target(config["target"])
+    for name, settings in {"attack": config["attack"], **config["defences"]}.items():
+        _require_no_noise(name, settings)
 
     # Names of factories
     _require_name("data.source", config["data"]["source"])
@@ -81,6 +83,16 @@ def _require_name(path: str, settings: Mapping[str, Any]) -> None:
     # A defence with the state of another has its factory too
     if "name" not in settings and "reuse_state_of" not in settings:
         raise InputError(f"{path} has no name: give that of a factory, beside its parameters")
+
+
+def _require_no_noise(name: str, settings: Config) -> None:
+    # Noise is to protect the training set of a classifier that is released
+    noise = settings.get("train", {}).get("noise", 0)
+    if noise:
+        raise InputError(
+            f"the training of {name!r} has noise {noise}, but only classifiers are trained with "
+            "differential privacy: set its clip and noise to 0"
+        )
 
 
 def _target(settings: Config) -> None:

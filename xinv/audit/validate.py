@@ -11,6 +11,7 @@ from xinv.audit import cost, measure
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, arms, parts
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.link import Link
+from xinv.audit.privacy import require_private
 from xinv.audit.release import Release
 from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED
@@ -68,6 +69,7 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
         views = [arm.view(TRAIN_VIEW) for arm in arms(service)]
         halves = any(view.several and part in view.members for view in views)
         require_training(service, f"the {part}", recipe, settings["roles"], halves)
+        require_private(service, part, images)
     if not service.classifiers.is_recorded(part):
         service.classifiers.abstract(part, images)
     if "teacher" in settings:

@@ -141,7 +141,7 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
 def _groups(service: Service, names: Mapping[str, str], seed: int) -> None:
     # Near-duplicates on both sides would tell the search about the report
     both = f"{names['search']}+{names['report']}"
-    group = groups(service, both, seed)
+    group = groups(service, [both], seed)
     if group is None:
         return
     searched = service.roles.among(both, [names["search"]], seed)

@@ -48,7 +48,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
 
     # The leak and the utility
     member = subject.member(TARGET, role)
-    group = groups(subject.service, role, subject.seed)
+    group = groups(subject.service, [role], subject.seed)
     figures = {
         when: trial.evaluated(subject, one, role, settings["attack"], when, subject.released, True)
         for when, one in candidates.items()

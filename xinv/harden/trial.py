@@ -46,7 +46,7 @@ def run(subject: Subject, number: int, values: Mapping[str, Any], candidate: Can
     label = f"trial {number}"
     figures = evaluated(subject, candidate, role, attack, label, subject.maps, sensitivity)
     member = subject.member(TARGET, role)
-    group = groups(subject.service, role, subject.seed)
+    group = groups(subject.service, [role], subject.seed)
     leak, chance = leaked(settings["leak"], member, figures["score"], group)
     utility = {name: float(part.mean()) for name, part in figures.items() if name != "score"}
     return Trial(number, values, candidate, leak, chance, utility)

@@ -5,8 +5,8 @@ Image metrics compare pictures; recognition metrics ask an independent evaluatio
 sees in them; explanation metrics compare released maps with the original ones and ask the target what they explain.
 
 `membership` has statistics of whole sets with intervals, made of the plain functions of `roc`,
-`area` and `chance`. Host statistics stand
-beside them: `classification` judges labels of a whole data set, `factors` and `trend` relate a reconstruction's quality
+`area` and `chance`; `paired` compares two attacks. Host statistics stand beside them: `classification` judges labels of
+a whole data set, `privacy` gives the ε of a private training, `factors` and `trend` relate a reconstruction's quality
 to what its explanation is like, and `stats` turns the per-seed means into intervals and adjusts p-values of many tests.
 """
 
@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from xinv import plugins
-from xinv.metrics import area, chance, classification, factors, membership, paired, roc, stats, trend
+from xinv.metrics import area, chance, classification, factors, membership, paired, privacy, roc, stats, trend
 from xinv.metrics.explanation import (
     deletion,
     distortion,
@@ -64,6 +64,7 @@ __all__ = [
     "mse",
     "one_minus_mse",
     "paired",
+    "privacy",
     "psnr",
     "roc",
     "spearman",

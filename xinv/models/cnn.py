@@ -6,11 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from xinv.models import regularise
 from xinv.models.module import linen
 from xinv.models.table import Layer, Stack, check_activation, check_dropout, check_dtype, conv, fc, pool, scale
 from xinv.types import InputError, Model
 
-NORMS = ("none", "batch")
+NORMS = ("none", *regularise.NORMS)
 
 
 @functools.cache
@@ -43,7 +44,8 @@ def cnn(
       hidden: features of the penultimate layer, which `embed` gives after its activation.
       width: factor on `channels` and `hidden`.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
-      norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool, ReLU.
+      norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool, ReLU;
+        "group" for GroupNorm in its place, which training with differential privacy needs.
       activation: of the penultimate layer, one of "none", "relu", "tanh", "sigmoid", "gelu", "silu" (Thielen, Table 1).
       dropout: the rates before the penultimate layer and before the last.
 
@@ -73,17 +75,16 @@ def table(
         raise InputError(f"dropout {dropout!r} must be two rates, before the penultimate layer and before the last")
     first, last = map(check_dropout, dropout)
     marks = ("",) * (len(channels) - 1) + ("cam",)
-    block = _block if norm == "none" else _normalised_block
-    blocks = [row for count, mark in zip(channels, marks, strict=True) for row in block(scale(count, width), mark)]
+    blocks: list[Layer] = []
+    for count, mark in zip(channels, marks, strict=True):
+        blocks += _block(scale(count, width), norm, mark)
     return (*blocks, fc(scale(hidden, width), check_activation(activation), first), fc(classes, "none", last))
 
 
-def _block(outputs: int, mark: str) -> tuple[Layer, ...]:
-    return conv(outputs), pool(mark=mark)
-
-
-def _normalised_block(outputs: int, mark: str) -> tuple[Layer, ...]:
-    return conv(outputs, "none", norm=True), pool("relu", mark)
+def _block(outputs: int, norm: str, mark: str) -> tuple[Layer, ...]:
+    if norm == "none":
+        return conv(outputs), pool(mark=mark)
+    return conv(outputs, "none", norm), pool("relu", mark)
 
 
 class _Classifier(nn.Module):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from xinv.models.blocks import check_stem, classifier, conv, pool_stem
-from xinv.models.regularise import norm
+from xinv.models.regularise import check_norm, norm
 from xinv.models.table import scale
 from xinv.types import Model
 
@@ -20,6 +20,7 @@ def densenet(
     width: float = 1.0,
     stem: str = "small",
     dtype: str = "float32",
+    norm: str = "batch",
 ) -> Model:
     """DenseNet-BC: each layer sees the maps of all before it in its block; `embed` gives the mean of the last.
 
@@ -34,6 +35,7 @@ def densenet(
       stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with strides that divide
         the size by 4.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+      norm: "batch", or "group" for a network whose examples do not see each other: see `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
@@ -41,7 +43,8 @@ def densenet(
     Raises:
       InputError: an argument is not one of those.
     """
-    return classifier(DenseNet(blocks, scale(growth, width), check_stem(stem)), classes, dtype)
+    features = DenseNet(blocks, scale(growth, width), check_stem(stem), check_norm(norm))
+    return classifier(features, classes, dtype)
 
 
 class DenseNet(nn.Module):
@@ -50,16 +53,17 @@ class DenseNet(nn.Module):
     blocks: tuple[int, ...]
     growth: int
     large: bool
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         def unit(x: jax.Array, *convolution: int) -> jax.Array:
-            return conv(nn.relu(norm(x, train)), *convolution)
+            return conv(nn.relu(norm(x, train, self.norm)), *convolution)
 
-        x = nn.relu(norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train))
+        x = nn.relu(norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train, self.norm))
         x = pool_stem(x) if self.large else x
         for index, count in enumerate(self.blocks):
             x = nn.avg_pool(unit(x, x.shape[-1] // 2), (2, 2), (2, 2)) if index else x
             for _ in range(count):
                 x = jnp.concatenate([x, unit(unit(x, 4 * self.growth), self.growth, 3)], axis=-1)
-        return nn.relu(norm(x, train))
+        return nn.relu(norm(x, train, self.norm))

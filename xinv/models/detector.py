@@ -96,7 +96,7 @@ class _Detector(nn.Module):
 
 
 def _full_layers(width: float) -> tuple[Layer, ...]:
-    return tuple(fc(scale(units, width))._replace(norm=True) for units in (2 * HIDDEN, HIDDEN))
+    return tuple(fc(scale(units, width))._replace(norm="batch") for units in (2 * HIDDEN, HIDDEN))
 
 
 def cnn_rows(side: int, width: float) -> tuple[Layer, ...]:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from xinv.models.blocks import check_stem, classifier, conv, pool_stem
-from xinv.models.regularise import norm
+from xinv.models.regularise import check_norm, norm
 from xinv.models.table import scale
 from xinv.types import InputError, Model
 
@@ -16,7 +16,13 @@ DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 @functools.cache
 def resnet(
-    classes: int, depth: int = 18, width: float = 1.0, stem: str = "small", version: int = 1, dtype: str = "float32"
+    classes: int,
+    depth: int = 18,
+    width: float = 1.0,
+    stem: str = "small",
+    version: int = 1,
+    dtype: str = "float32",
+    norm: str = "batch",
 ) -> Model:
     """A residual network; its last feature map is marked "cam" and `embed` gives that map's mean.
 
@@ -28,6 +34,7 @@ def resnet(
         the size by 4.
       version: 2 normalises and rectifies before each convolution, 1 after it.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
+      norm: "batch", or "group" for a network whose examples do not see each other: see `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
@@ -39,7 +46,8 @@ def resnet(
         raise InputError(f"there is no ResNet-{depth}: choose one of {', '.join(map(str, DEPTHS))}")
     if version not in BLOCKS:
         raise InputError(f"there is no ResNet version {version}: choose 1 or 2")
-    features = ResNet(DEPTHS[depth], depth >= 50, scale(64, width), check_stem(stem), version)
+    large, kind = check_stem(stem), check_norm(norm)
+    features = ResNet(DEPTHS[depth], depth >= 50, scale(64, width), large, version, kind)
     return classifier(features, classes, dtype)
 
 
@@ -51,17 +59,19 @@ class ResNet(nn.Module):
     channels: int
     large: bool
     version: int
+    norm: str = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         x = conv(x, self.channels, *((7, 2) if self.large else (3, 1)))
-        x = nn.relu(norm(x, train)) if self.version == 1 else x
+        x = nn.relu(norm(x, train, self.norm)) if self.version == 1 else x
         x = pool_stem(x) if self.large else x
         for stage, count in enumerate(self.blocks):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                x = BLOCKS[self.version](_convolutions(self.channels * 2**stage, stride, self.bottleneck))(x, train)
-        return x if self.version == 1 else nn.relu(norm(x, train))
+                rows = _convolutions(self.channels * 2**stage, stride, self.bottleneck)
+                x = BLOCKS[self.version](rows, self.norm)(x, train)
+        return x if self.version == 1 else nn.relu(norm(x, train, self.norm))
 
 
 Convolutions = tuple[tuple[int, int, int], ...]
@@ -76,26 +86,28 @@ def _convolutions(channels: int, stride: int, bottleneck: bool) -> Convolutions:
 
 class _Block(nn.Module):
     convolutions: Convolutions
+    norm: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y, outputs, stride = x, self.convolutions[-1][0], max(stride for *_, stride in self.convolutions)
         for index, convolution in enumerate(self.convolutions):
-            y = norm(conv(nn.relu(y) if index else y, *convolution), train)
+            y = norm(conv(nn.relu(y) if index else y, *convolution), train, self.norm)
         if stride > 1 or outputs != x.shape[-1]:
-            x = norm(conv(x, outputs, 1, stride), train)
+            x = norm(conv(x, outputs, 1, stride), train, self.norm)
         return nn.relu(y + x)
 
 
 class _PreactivatedBlock(nn.Module):
     convolutions: Convolutions
+    norm: str
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         outputs, stride = self.convolutions[-1][0], max(stride for *_, stride in self.convolutions)
-        y = first = nn.relu(norm(x, train))
+        y = first = nn.relu(norm(x, train, self.norm))
         for index, convolution in enumerate(self.convolutions):
-            y = conv(nn.relu(norm(y, train)) if index else y, *convolution)
+            y = conv(nn.relu(norm(y, train, self.norm)) if index else y, *convolution)
         return y + (conv(first, outputs, 1, stride) if stride > 1 or outputs != x.shape[-1] else x)
 
 

@@ -33,7 +33,7 @@ class Layer(NamedTuple):
       outputs: channels (or features) it gives; a pool keeps its input's.
       kernel, stride, padding: as PyTorch counts them, the same for height and width.
       activation: one of ACTIVATIONS, which follows.
-      norm: a BatchNorm follows the operation, before the activation.
+      norm: the normalisation that follows the operation, before the activation: "none", or a kind of `regularise.norm`.
       dropout: rate at which inputs are dropped in training.
       repeat: how often a convolution's input pixels are repeated along height and width first (nearest upsampling).
       bypass: before the operation, the encoder's map of the same size is concatenated, where there is one.
@@ -46,14 +46,14 @@ class Layer(NamedTuple):
     stride: int = 1
     padding: int = 0
     activation: str = "none"
-    norm: bool = False
+    norm: str = "none"
     dropout: float = 0.0
     repeat: int = 1
     bypass: bool = False
     mark: str = ""
 
 
-def conv(outputs: int, activation: str = "relu", norm: bool = False, bypass: bool = False, repeat: int = 1) -> Layer:
+def conv(outputs: int, activation: str = "relu", norm: str = "none", bypass: bool = False, repeat: int = 1) -> Layer:
     """The tables' 3×3 convolution, which keeps the size (of a repeated input)."""
     return Layer("conv", outputs, 3, 1, 1, activation, norm, repeat=repeat, bypass=bypass)
 
@@ -69,7 +69,7 @@ def fc(outputs: int, activation: str = "relu", dropout: float = 0.0) -> Layer:
 
 
 def upsample(
-    outputs: int, stride: int = 2, activation: str = "relu", norm: bool = False, dropout: float = 0.0
+    outputs: int, stride: int = 2, activation: str = "relu", norm: str = "none", dropout: float = 0.0
 ) -> Layer:
     """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
     return Layer("upsample", outputs, 4, stride, stride - 1, activation, norm, dropout)
@@ -140,7 +140,8 @@ class Stack(nn.Module):
                 )
             affine = functools.partial(_Affine, layer, self.dtype, name=f"{layer.type}{index}")
             x = max_pool(x) if layer.type == "pool" else affine()(x, beside)
-            x = norm(x, train, name=f"norm{index}") if layer.norm else x
+            if layer.norm != "none":
+                x = norm(x, train, layer.norm, name=f"norm{index}")
             x = ACTIVATIONS[layer.activation](x)
             x = checkpoint_name(x, layer.mark) if layer.mark else x
             if layer.type == "conv":

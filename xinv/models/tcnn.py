@@ -72,7 +72,7 @@ def tcnn_table(
     last, rates = side(image_shape), (0.0, *map(check_dropout, dropout))
     sizes = powers(last // 2)
     hidden = [
-        upsample(scale(64 * last // size, width), 1 if size == 4 else 2, activation, True, rates[min(index, 2)])
+        upsample(scale(64 * last // size, width), 1 if size == 4 else 2, activation, "batch", rates[min(index, 2)])
         for index, size in enumerate(sizes)
     ]
     return (*hidden, upsample(image_shape[2], 2, "sigmoid", dropout=rates[min(len(sizes), 2)]))

@@ -77,6 +77,10 @@ _MEASURES = {
         3,
         "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
     ),
+    "noise": Measure("Noise σ", 0, 3, "Standard deviation of the noise in a sum of gradients, in bounds of one."),
+    "epsilon": Measure("ε", 0, 2, "Differential privacy of the training: what one image can change at most."),
+    "epsilon_of_group": Measure("ε of a group", 0, 2, "ε of the largest group of images that are dealt as one."),
+    "delta": Measure("δ", 0, 6, "Probability by which the training's ε may fail."),
     "epsilon_lower_bound": Measure(
         "ε at least",
         1,

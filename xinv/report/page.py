@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 
 import jinja2
 
-from xinv.report import causes, control, defences, grids, plots, published, roc, sweep, tradeoffs, trends
+from xinv.report import (
+    causes,
+    control,
+    defences,
+    grids,
+    plots,
+    privacy,
+    published,
+    roc,
+    sweep,
+    tradeoffs,
+    trends,
+)
 from xinv.report.cells import number
 from xinv.report.confusion import Confusion, confusions
 from xinv.report.folder import Folder, Unit
@@ -75,6 +87,7 @@ class Sweep(NamedTuple):
     """What several units show together; `lines` by the setting that they are drawn over."""
 
     comparison: sweep.Comparison | None
+    privacy: privacy.Table | None
     galleries: grids.Comparison | None
     published: list[published.Table]
     lines: list[tuple[str, tradeoffs.Diagrams]]
@@ -100,9 +113,13 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
     shown += [metric for summary in summaries if summary.league for metric in summary.league.metrics]
     views = [_view(*of, inks) for of in zip(folder.units, summaries, changes, strict=True)]
     shown += [metric for view in views if view.causes for metric in view.causes.columns]
+    several = None
+    if len(folder.units) > 1:
+        several = _sweep(folder.units, summaries, changes, inks, level)
+        shown += several.privacy.columns if several.privacy else []
     return environment.get_template("page.html").render(
         views=views,
-        sweep=_sweep(folder.units, summaries, changes, inks) if len(folder.units) > 1 else None,
+        sweep=several,
         unfinished=folder.unfinished,
         colours=inks,
         metrics=order(list(dict.fromkeys(shown))),
@@ -147,7 +164,11 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
 
 
 def _sweep(
-    units: tuple[Unit, ...], summaries: list[Summary], changes: list[dict[str, str]], inks: dict[str, str]
+    units: tuple[Unit, ...],
+    summaries: list[Summary],
+    changes: list[dict[str, str]],
+    inks: dict[str, str],
+    level: float,
 ) -> Sweep:
     alike = sweep.defended_alike(units, changes)
     lines = [
@@ -157,6 +178,7 @@ def _sweep(
     several = [units[place] for place in alike], [summaries[place] for place in alike]
     return Sweep(
         comparison=sweep.compare([unit.name for unit in units], summaries, control.units(units)),
+        privacy=privacy.table(units, summaries, level),
         galleries=grids.side_by_side(units, summaries),
         published=published.tables(units, summaries),
         lines=[(setting, diagrams) for setting, diagrams in lines if diagrams],

@@ -8,6 +8,7 @@ to the same result.
 |---|---|
 | `loop.py` | the loop |
 | `step.py` | the ordinary step, the loss of a classifier |
+| `private.py` | the step with differential privacy |
 | `recipe.py` | batch size, epochs, optimizer, schedule, augmentation |
 | `batches.py` | the examples of each step |
 | `progress.py` | curves, lines on the terminal, divergence |
@@ -26,6 +27,7 @@ to the same result.
 
 from xinv.train.batches import Evaluate, steps_per_epoch
 from xinv.train.loop import Fitted, Session, fit, left_out, loop
+from xinv.train.private import private_step, require_independent
 from xinv.train.progress import Diverged
 from xinv.train.recipe import Recipe, optimizer
 from xinv.train.step import Loss, State, classifier_loss, sgd_step
@@ -43,6 +45,8 @@ __all__ = [
     "left_out",
     "loop",
     "optimizer",
+    "private_step",
+    "require_independent",
     "sgd_step",
     "steps_per_epoch",
 ]

@@ -1,8 +1,9 @@
 """The one training loop: every network of xinv, attacked or attacking, is trained by `loop`.
 
 A step is `(state, batch, key) -> (state, metrics)`, written for one device. `sgd_step` makes the
-ordinary one of a loss and an optimizer, and `fit` is the loop with it. All randomness derives from
-the key, the epoch and the step: a training resumes to the bit (on CPU), wherever its data lives.
+ordinary one of a loss and an optimizer, `private_step` the one with differential privacy, and `fit`
+is the loop with the one that the recipe asks for. All randomness derives from the key, the epoch
+and the step: a training resumes to the bit (on CPU), wherever its data lives.
 """
 
 import itertools
@@ -18,9 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from xinv import parallel
+from xinv.numbers import require
 from xinv.train import batches
 from xinv.train.batches import Evaluate, steps_per_epoch
 from xinv.train.checkpoint import Checkpoints
+from xinv.train.private import private_step, require_independent
 from xinv.train.progress import Log, Record, TrainingMonitor, require_finite
 from xinv.train.recipe import Recipe, optimizer
 from xinv.train.step import Loss, State, evaluation, sgd_step, split
@@ -74,6 +77,9 @@ def fit(
     """Minimises the mean of `loss` over `data` by the recipe; see `loop`.
 
     The same loss object and recipe compile once, for all variables, keys and data of one shape.
+
+    Raises:
+      InputError: as `loop`; or the recipe has noise, and the network statistics of its batches.
     """
     # The schedule of the learning rate ends with the last step
     per_epoch = steps_per_epoch(recipe, parallel.length(data), session.name)
@@ -83,14 +89,19 @@ def fit(
     evaluate = None
     if recipe.validation:
         evaluate = evaluation(loss)
-    return loop(
-        sgd_step(loss, tx),
+    step = sgd_step(loss, tx)
+    if recipe.noise:
+        require_independent(variables, session.name)
+        step = private_step(loss, tx, recipe.clip, recipe.noise)
+    return _run(
+        step,
         state,
         data,
         key,
         recipe,
         evaluate,
         session,
+        None,
     )
 
 
@@ -124,9 +135,25 @@ def loop(
 
     Raises:
       InputError: too little data for a batch, NaN in it, a batch size that the devices do not
-        divide, or a checkpoint of another training.
+        divide, a checkpoint of another training, or a recipe with noise, which only `fit` adds.
       Diverged: a metric is not finite and no epoch was within limits, or none was at the end.
     """
+    allowed = "0 in a training with a step of its own"
+    require(not recipe.noise, f"noise of {session.name}", recipe.noise, allowed)
+    return _run(step, state, data, key, recipe, evaluate, session, limits)
+
+
+def _run(
+    step: parallel.Step,
+    state: State,
+    data: Batch,
+    key: Key,
+    recipe: Recipe,
+    evaluate: Evaluate | None,
+    session: Session,
+    limits: Mapping[str, float] | None,
+) -> Fitted:
+    """`loop`, by any recipe."""
     # Choose the validation part, and the order of the others in each epoch
     data = parallel.host(data)
     batches.check(data, recipe, evaluate, session.name)

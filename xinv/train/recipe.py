@@ -35,6 +35,9 @@ class Recipe:
       augment: any of "crop" (zero padding, then a random crop of the original size) and "flip"
         (left-right).
       crop_padding: pixels of padding on each side.
+      clip: bound of the l2 norm of an example's gradient; 0 is without one. See `private_step`.
+      noise: multiplier of the Gaussian noise in the sum of gradients, which has this times `clip`
+        as its standard deviation; 0 is without noise. `metrics.privacy` has the ε that it gives.
     """
 
     batch_size: int = 64
@@ -50,6 +53,8 @@ class Recipe:
     patience: int = 0
     augment: tuple[str, ...] = ()
     crop_padding: int = 4
+    clip: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self):
         # A config states a list, and a cache needs a hashable value
@@ -64,6 +69,8 @@ class Recipe:
             b2=self.b2,
             weight_decay=self.weight_decay,
             warmup_epochs=self.warmup_epochs,
+            clip=self.clip,
+            noise=self.noise,
         )
         require_not_negative(validation=self.validation)
         require(self.validation < 1, "validation", self.validation, "a fraction from 0 to below 1")
@@ -93,6 +100,25 @@ class Recipe:
             "patience",
             self.patience,
             "0 when validation is 0",
+        )
+        # One of the two hides nobody, and a choice among epochs by images of the set tells of them
+        require(
+            self.clip > 0 or not self.noise,
+            "clip",
+            self.clip,
+            "positive when noise is, since noise hides gradients of bounded size alone",
+        )
+        require(
+            self.noise > 0 or not self.clip,
+            "noise",
+            self.noise,
+            "positive when clip is, since bounded gradients alone hide nobody",
+        )
+        require(
+            not self.noise or not self.validation,
+            "validation",
+            self.validation,
+            "0 when noise is positive, since the choice of an epoch has no noise",
         )
 
     @classmethod

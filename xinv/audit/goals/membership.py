@@ -32,7 +32,7 @@ def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.
     for role in roles:
         member = service.roles.among(role, settings["roles"], seed)
         member &= ~np.isin(service.roles.indices(role, seed), never)
-        group = groups(service, role, seed)
+        group = groups(service, [role], seed)
         if group is not None:
             member = np.bincount(group, weights=member)[group] > 0
         found.append(member)
@@ -86,13 +86,13 @@ def _check_trained(service: Service, part: str) -> None:
         )
 
 
-def groups(service: Service, role: str, seed: int) -> np.ndarray | None:
+def groups(service: Service, roles: Sequence[str], seed: int) -> np.ndarray | None:
     """Returns the numbers of groups dealt whole, int [N]; None if images are dealt one by one."""
     names = service.roles.settings["roles"].get("group")
     if not names:
         return None
     # Images are near-duplicates if they agree in all labels of the group
-    labels = service.roles.labelled([role], seed).labels
+    labels = service.roles.labelled(roles, seed).labels
     columns = [labels[name] for name in ([names] if isinstance(names, str) else names)]
     _, numbers = np.unique(np.stack(columns, axis=1), axis=0, return_inverse=True)
     return numbers.ravel()
@@ -111,7 +111,7 @@ def _scores(
     }
 
     def compute() -> dict[str, np.ndarray]:
-        member, group = _secret(service, part, [role], seed), groups(service, role, seed)
+        member, group = _secret(service, part, [role], seed), groups(service, [role], seed)
         found: dict[str, Estimate] = {}
         for name, hyper in settings.items():
             found |= package.build(name, **hyper)(member, guess.array("guess"), group)
@@ -127,7 +127,7 @@ def _scores(
 def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, Estimate]:
     """Returns the mean AUC of the single models of an attack, with the lowest and the highest."""
     role = _evaluated(service, part)
-    member, group = _secret(service, part, [role], seed), groups(service, role, seed)
+    member, group = _secret(service, part, [role], seed), groups(service, [role], seed)
     areas = []
     for score in guess.array("parts"):
         area, _ = metrics.area.area(metrics.roc.ranked(member, score, group))
