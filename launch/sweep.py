@@ -10,6 +10,7 @@ so that what they have in common is computed once.
 """
 
 import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def run(argv: Sequence[str]) -> None:
     if not hasattr(module, "sweep"):
         raise InputError(f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py")
     configs = [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
-    _name_overruled(configs, base, config_flags.get_override_values(flags.FLAGS["config"]))
+    _name_overruled(configs, base, cli.overridden(sys.argv))
     workdir = Path(WORKDIR.value)
     diverged = []
     with store.opened(workdir / "stages") as stages:
