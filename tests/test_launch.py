@@ -102,7 +102,8 @@ SWEEP = """
 from ml_collections import ConfigDict
 
 def get_config(arg=""):
-    return ConfigDict(dict(unit="", width=1.0, seeds=3, data=dict(path=None), players=dict(one=dict(width=1.0, lam=1.0))))
+    players = dict(one=dict(width=1.0, lam=1.0))
+    return ConfigDict(dict(unit="", width=1.0, seeds=3, data=dict(path=None), players=players))
 
 def sweep(arg, config):
     print("sees", config.to_json(sort_keys=True))
