@@ -156,6 +156,32 @@ def test_head_of_two_columns():
         quick(explain.lrp("epsilon"), model)
 
 
+TURNED = {
+    "relu": (lambda z: -jnp.minimum(-z, 0), jax.nn.relu),
+    "sigmoid": (lambda z: 1 / (1 + jnp.exp(-z)), jax.nn.sigmoid),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_turned_signs(name):
+    """A function that begins by changing the sign is one of the layer's output, not of its weights turned."""
+
+    def model(act):
+        return lambda v, x: act(embed(v, x) + v["g"]).mean(1) @ v["d"]
+
+    assert_same(explain.lrp("zplus"), *map(model, TURNED[name]))
+
+
+def test_box_of_slices():
+    """Slices of the image that meet again are its intensities, in the same bounds."""
+
+    def sliced(v, x):
+        parts = [x[:, row::2, column::2] for row in range(2) for column in range(2)]
+        return jax.nn.relu(jnp.concatenate(parts, -1).reshape(len(x), 4, 12) @ v["a"]).mean(1) @ v["d"]
+
+    assert_same(explain.lrp("epsilon_gamma_box"), sliced, lambda v, x: jax.nn.relu(embed(v, x)).mean(1) @ v["d"])
+
+
 @pytest.mark.parametrize("bounded", [jax.nn.relu6, lambda h: jnp.clip(h, 0, 100.0)], ids=["relu6", "clip"])
 def test_bounded_signal(bounded):
     """A bounded signal is no gate: what is repeated over positions is."""

@@ -114,6 +114,8 @@ def fused(graph: Graph) -> Graph:
             name = "square"
         if steps is None:
             steps, name = joined(equation, equations, position, is_fixed), "linear"
+        if steps is not None and all(map(is_rearranging, (*steps[1], equation))):
+            steps = None  # slices that meet again: each rearranges by itself
         equations.append(equation if steps is None else stretch(name, equation, *steps))
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return pruned(graph._replace(equations=tuple(equations)))
