@@ -147,10 +147,20 @@ def test_head(name):
     assert_same(explain.lrp("epsilon"), lambda v, x: HEADS[name](logits(v, x)), logits)
 
 
-def test_head_of_two_columns():
+def columns(z):
+    p = jax.nn.sigmoid(z[:, :1])
+    return jnp.concatenate([1 - p, p], -1)
+
+
+def shares(z):
+    p = jnp.clip(jax.nn.softmax(z), 1e-6, 1)
+    return p / p.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("head", [columns, shares])
+def test_head_of_several(head):
     def model(v, x):
-        p = jax.nn.sigmoid(logits(v, x)[:, :1])
-        return jnp.concatenate([1 - p, p], -1)
+        return head(logits(v, x))
 
     with pytest.raises(InputError, match=r"the model ends in probabilities .* return its logits"):
         quick(explain.lrp("epsilon"), model)
