@@ -106,6 +106,11 @@ def _changed(base: dict, change: dict) -> dict:
     return config.to_dict()
 
 
+def overridden(argv: Sequence[str]) -> list[str]:
+    """The paths of the config's fields that arguments set, to None too, in order and each once."""
+    return list(dict.fromkeys(re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE)))
+
+
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:
     try:
         return call(argv)
@@ -177,7 +182,7 @@ def _check_overrides(value: str, argv: Sequence[str]) -> None:
         config = module.get_config(arg)
     except ValueError as error:
         raise InputError(str(error)) from None
-    for path in re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE):
+    for path in overridden(argv):
         node, seen = config, "config"
         for key in path.split("."):
             if key not in node:

@@ -10,6 +10,7 @@ so that what they have in common is computed once.
 """
 
 import itertools
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def run(argv: Sequence[str]) -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
     configs = cli.units(CONFIG)
-    _name_overruled(configs, cli.config(CONFIG), config_flags.get_override_values(flags.FLAGS["config"]))
+    _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
     workdir = Path(WORKDIR.value)
     diverged = []
     with store.opened(workdir / "stages") as stages:

@@ -147,13 +147,49 @@ def test_head(name):
     assert_same(explain.lrp("epsilon"), lambda v, x: HEADS[name](logits(v, x)), logits)
 
 
-def test_head_of_two_columns():
+def columns(z):
+    p = jax.nn.sigmoid(z[:, :1])
+    return jnp.concatenate([1 - p, p], -1)
+
+
+def shares(z):
+    p = jnp.clip(jax.nn.softmax(z), 1e-6, 1)
+    return p / p.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize("head", [columns, shares])
+def test_head_of_several(head):
     def model(v, x):
-        p = jax.nn.sigmoid(logits(v, x)[:, :1])
-        return jnp.concatenate([1 - p, p], -1)
+        return head(logits(v, x))
 
     with pytest.raises(InputError, match=r"the model ends in probabilities .* return its logits"):
         quick(explain.lrp("epsilon"), model)
+
+
+TURNED = {
+    "relu": (lambda z: -jnp.minimum(-z, 0), jax.nn.relu),
+    "sigmoid": (lambda z: 1 / (1 + jnp.exp(-z)), jax.nn.sigmoid),
+}
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_turned_signs(name):
+    """A function that begins by changing the sign is one of the layer's output, not of its weights turned."""
+
+    def model(act):
+        return lambda v, x: act(embed(v, x) + v["g"]).mean(1) @ v["d"]
+
+    assert_same(explain.lrp("zplus"), *map(model, TURNED[name]))
+
+
+def test_box_of_slices():
+    """Slices of the image that meet again are its intensities, in the same bounds."""
+
+    def sliced(v, x):
+        parts = [x[:, row::2, column::2] for row in range(2) for column in range(2)]
+        return jax.nn.relu(jnp.concatenate(parts, -1).reshape(len(x), 4, 12) @ v["a"]).mean(1) @ v["d"]
+
+    assert_same(explain.lrp("epsilon_gamma_box"), sliced, lambda v, x: jax.nn.relu(embed(v, x)).mean(1) @ v["d"])
 
 
 @pytest.mark.parametrize("bounded", [jax.nn.relu6, lambda h: jnp.clip(h, 0, 100.0)], ids=["relu6", "clip"])

@@ -102,21 +102,23 @@ SWEEP = """
 from ml_collections import ConfigDict
 
 def get_config(arg=""):
-    return ConfigDict(dict(unit="", width=1.0, seeds=3, players=dict(one=dict(width=1.0, lam=1.0))))
+    players = dict(one=dict(width=1.0, lam=1.0))
+    return ConfigDict(dict(unit="", width=1.0, seeds=3, data=dict(path=None), players=players))
 
 def sweep(arg, config):
     print("sees", config.to_json(sort_keys=True))
     copied = config.players.to_dict() | dict(two=config.players.one.to_dict())
-    return [{"unit": "copies", "players": copied}, {"unit": "varies", "players.one.lam": 9.0}]
+    return [{"unit": "copies", "players": copied}, {"unit": "varies", "players.one.lam": 9.0, "data.path": "its own"}]
 """
 
 
 def test_a_sweeps_units_follow_what_the_command_line_changes_and_name_what_they_set_themselves(tmp_path):
     (tmp_path / "experiment.py").write_text(SWEEP)
-    changes = ("--config.seeds=1", "--config.players.one.lam=5.0", "--config.width=0.5")
+    changes = ("--config.seeds=1", "--config.players.one.lam=5.0", "--config.width=0.5", "--config.data.path=None")
     result = launch("sweep.py", f"--config={tmp_path}/experiment.py", f"--workdir={tmp_path}/w", *changes)
     seen = json.loads(result.stdout.split("sees ")[1].splitlines()[0])
-    assert seen == dict(unit="", width=0.5, seeds=1, players=dict(one=dict(width=1.0, lam=5.0)))
-    assert result.stdout.count("does not hold there") == 1
-    assert "unit varies sets players.one.lam itself: --config.players.one.lam does not hold there" in result.stdout
+    assert seen == dict(unit="", width=0.5, seeds=1, data=dict(path=None), players=dict(one=dict(width=1.0, lam=5.0)))
+    assert result.stdout.count("does not hold there") == 2
+    for path in ("players.one.lam", "data.path"):
+        assert f"unit varies sets {path} itself: --config.{path} does not hold there" in result.stdout
     assert "error: the config has no 'seed'" in result.stderr  # it is no audit's, so that nothing is computed

@@ -1,5 +1,6 @@
 """The pipeline, in the order of a run: a config becomes stages, stages become rows."""
 
+import functools
 import sys
 import time
 from pathlib import Path
@@ -99,8 +100,14 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
 def _load(settings: Config) -> data.Dataset:
     dataset = data.transform(data.build(**settings["source"]), **settings["transform"])
     for note in dataset.notes:
-        print(note, file=sys.stderr, flush=True)
+        _print_once(note)
     return dataset
+
+
+@functools.cache
+def _print_once(note: str) -> None:
+    """Prints a line to stderr: the units of a sweep read the same data, and so may both sides."""
+    print(note, file=sys.stderr, flush=True)
 
 
 def _target(config: Config, roles: Roles) -> targets.Own | recorded.Recorded | None:

@@ -56,8 +56,10 @@ def batch(
     door.explainer(explainer)
     door.check_model(apply)
     door.check_key(key)
+    apply = _once(apply)
     images = door.images(images)
-    classes = _classes(apply, variables, images)
+    forward = _forward(apply, _precision(), *_shapes((_single(images), variables)))
+    (classes,) = forward.shapes.shape
     arrays = {"image": images}
     if labels is not None:
         arrays["label"] = door.labels(labels, len(images), classes)
@@ -69,22 +71,34 @@ def batch(
         most = min(LARGEST, one.fitting())
         batch_size = devices * memory.chunk(math.ceil(max(1, len(images)) / devices), most)
     shared = _held(explainer)[0], variables
-    maps = parallel.map_batches(_explain_batch(one, apply), shared, arrays, batch_size, key, out)
+    maps = parallel.map_batches(_explain_batch(one, forward), shared, arrays, batch_size, key, out)
     _check_finite(maps, apply, variables, images, batch_size)
     return maps
 
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
     """Estimates the number of maps that fit into a device's memory at once, from the program traced once per shape."""
-    return _traced(explainer, apply, variables, images, key).fitting()
+    return _traced(explainer, _once(apply), variables, images, key).fitting()
+
+
+@functools.lru_cache(64)
+def _once(apply: Apply) -> Apply:
+    """The model, whose function is called once for each shape of images, whoever asks for its output and how often.
+
+    What asks sees its equations, as if it had called the function itself.
+    """
+
+    def model(variables: Variables, images: Array) -> jax.Array:
+        return door.logits(apply(variables, images), len(images))
+
+    return jax.jit(model, inline=True)
 
 
 def _traced(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> memory.Traced:
     """The map of one image as a function of `image, label, key, held, variables`."""
     held, tree = _held(explainer)
     label = jax.ShapeDtypeStruct((), jnp.int32)
-    precision = jax.config.jax_default_matmul_precision  # part of the program, as of what jit caches
-    return _trace(tree, apply, precision, *_shapes((_single(images), label, key, held, variables)))
+    return _trace(tree, apply, _precision(), *_shapes((_single(images), label, key, held, variables)))
 
 
 @functools.lru_cache(64)
@@ -93,6 +107,11 @@ def _trace(tree: Any, apply: Apply, precision: str | None, treedef: Any, leaves:
         return jax.tree.unflatten(tree, held)(apply, variables, image, label, key)
 
     return memory.Traced(explain, *jax.tree.unflatten(treedef, leaves), shared=2)
+
+
+def _precision() -> str | None:
+    """The precision of products: part of a traced program, as of what jit caches."""
+    return jax.config.jax_default_matmul_precision
 
 
 def _held(explainer: Explainer) -> tuple[list, Any]:
@@ -107,8 +126,8 @@ def _shapes(tree: Any) -> tuple[Any, tuple]:
 
 
 @functools.lru_cache(64)
-def _explain_batch(one: memory.Traced, apply: Apply) -> Callable[..., jax.Array]:
-    """Makes the function that explains a batch by the traced map of one image.
+def _explain_batch(one: memory.Traced, forward: memory.Traced) -> Callable[..., jax.Array]:
+    """Makes the function that explains a batch by the traced map and the traced logits of one image.
 
     The arrays that an explainer holds are passed with the variables.
     """
@@ -119,7 +138,7 @@ def _explain_batch(one: memory.Traced, apply: Apply) -> Callable[..., jax.Array]
         each = jax.vmap(one, (0, 0, 0, None, None))
         if "label" in examples:
             return each(images, examples["label"], keys, held, variables)
-        logits = door.logits(apply(variables, images), len(images))
+        logits = jax.vmap(forward, (0, None))(images, variables)
         maps = each(images, jnp.argmax(logits, -1).astype(jnp.int32), keys, held, variables)
         return jax.vmap(door.marked)(maps, logits)  # NaN predicts no class: its map is NaN, which `batch` reports
 
@@ -145,14 +164,9 @@ def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: 
         door.logits(apply(variables, jnp.asarray(image)), 1)
 
 
-def _classes(apply: Apply, variables: Variables, images: Any) -> int:
-    """The number of classes of a model."""
-    one = _single(images)
-    return _count(apply, *_shapes((variables, jax.ShapeDtypeStruct((1, *one.shape), one.dtype))))
-
-
 @functools.lru_cache(64)
-def _count(apply: Apply, treedef: Any, leaves: tuple) -> int:
-    variables, image = jax.tree.unflatten(treedef, leaves)
-    output = jax.eval_shape(door.classifier(apply, image.dtype), variables, image)
-    return output.shape[1]
+def _forward(apply: Apply, precision: str | None, treedef: Any, leaves: tuple) -> memory.Traced:
+    """The logits of one image as a function of `image, variables`."""
+    image, variables = jax.tree.unflatten(treedef, leaves)
+    model = door.classifier(apply, image.dtype)
+    return memory.Traced(lambda image, variables: model(variables, image[None])[0], image, variables, shared=1)

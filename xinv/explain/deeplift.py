@@ -22,15 +22,15 @@ from xinv.explain.engine.primitives import (
     POOLING,
     SORTING,
     WEIGHTED,
-    dependent,
     fused,
     is_linear,
     is_pointwise,
     is_unary,
+    unruled,
 )
 from xinv.numbers import require_flag
 from xinv.plugins import cached
-from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
+from xinv.types import Apply, Array, Explainer, Key, Variables
 
 SMALLEST = 1e-10
 """A smaller change of an input is none: the derivative stands for the multiplier. As in captum."""
@@ -72,7 +72,7 @@ def _rules(held: set[Value], equation: Equation) -> Rule | None:
     if equation.name == "stop_gradient":
         return lambda context: context.signals
     if not any(value.carries for value in equation.inputs):
-        raise InputError(f"deeplift has no rule for {equation.name!r} of integers that depend on the image")
+        raise unruled("deeplift", equation, "integers")
     if is_linear(equation):
         return None
     if equation.name in POOLING:
@@ -90,8 +90,7 @@ def _rules(held: set[Value], equation: Equation) -> Rule | None:
         return _nearest
     if equation.name in SORTING and len(equation.inputs) == 1:
         return functools.partial(_nearest, axis=equation.params.get("dimension", -1))
-    values = len(dependent(equation.inputs))
-    raise InputError(f"deeplift has no rule for {equation.name!r} of {values} values that depend on the image")
+    raise unruled("deeplift", equation)
 
 
 def _ratio(change: jax.Array, by: jax.Array, otherwise: jax.Array) -> jax.Array:

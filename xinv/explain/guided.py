@@ -218,7 +218,10 @@ def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array
         _refuse_hidden(name, graph)
         _refuse_unknown(name, graph, clips)
         if not clips:
-            raise InputError(f"{name} changes the backward pass of ReLUs, and the model has none")
+            raise InputError(
+                f"{name} changes the backward pass of ReLUs, and the model has none: choose another method, such as "
+                "gradient or lrp"
+            )
 
         def rules(equation: Equation) -> Rule | None:
             clip = clips.get(equation.outputs[0])
@@ -247,7 +250,9 @@ def _refuse_hidden(name: str, graph: Graph) -> None:
         if equation.name in CUSTOM and is_pointwise(equation):
             hidden = hidden.keys() & set(inner[-1].outputs)
         if hidden:
-            raise InputError(f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}")
+            raise InputError(
+                f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}: write the ReLU outside it"
+            )
 
 
 def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Value, Clip]) -> None:
@@ -303,7 +308,7 @@ def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
             return False
         results = np.array([values.flat[0] for values in each])
     slope = results[-1] / PROBES[-1]
-    return bool(slope > 0 and np.allclose(results, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0))
+    return bool(0 < slope < np.inf and np.allclose(results, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0))
 
 
 def _evaluated(

@@ -44,6 +44,7 @@ from xinv.explain.engine.primitives import (
     fused,
     is_pointwise,
     is_rearranging,
+    unruled,
 )
 from xinv.numbers import described, is_number, is_one_of, optional, require, require_flag, require_not_negative
 from xinv.plugins import cached
@@ -260,7 +261,7 @@ class _Rules(NamedTuple):
                 return functools.partial(_proportional, small)
             if is_rearranging(equation) or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING:
                 return EquationContext.derivative
-        raise InputError(f"lrp has no rule for {equation.name!r} of values that depend on the image")
+        raise unruled("lrp", equation)
 
     def _layer(self, equation: Equation) -> Rule:
         layer: Layer = equation.params["layer"]

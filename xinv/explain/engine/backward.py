@@ -112,7 +112,10 @@ def _stretches(graph: Graph, rules: Rules) -> list[_Stretch]:
     for rule, equation in chosen:
         hidden = next((inner for inner in graphs.inside(equation) if rule is None and rules(inner)), None)
         if hidden:
-            raise InputError(f"this method has a rule for {hidden.name!r} and cannot apply it inside {equation.name!r}")
+            raise InputError(
+                f"this method has a rule for {hidden.name!r} and cannot apply it inside {equation.name!r}: write that "
+                "part outside it"
+            )
     numbered = itertools.groupby(enumerate(chosen), lambda item: None if item[1][0] is None else item[0])
     groups = [[pair for _, pair in group] for _, group in numbered]
     stretches, later = [], {graph.output}

@@ -158,23 +158,38 @@ def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equati
     """The steps after `value` that shift, scale and move its channels and have no other reader between them."""
     chain: list[Equation] = []
     length, kept, shifted = 0, axes, False
+    unturned, reader = None, None
     while value is not around.graph.output and len(around.readers.get(value, [])) == 1:
         (step,) = around.readers[value]
         if _shifts_or_scales(step, axes):
+            # A sign that nobody learned may be the start of a function, as in 1 / (1 + exp(-x))
+            learned = any(operand.constant is not None and not operand.literal for operand in step.inputs)
+            if learned:
+                unturned = None
+            elif unturned is None and _turns(step):
+                unturned = length, kept
             chain.append(step)
             # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard sigmoid.
-            learned = any(operand.constant is not None and not operand.literal for operand in step.inputs)
             shifted = not learned and (shifted or step.name in ("add", "sub"))
             if not shifted:
                 length, kept = len(chain), axes
         else:
             moved = _moved(step, axes)
             if moved is None:
+                reader = step
                 break
             chain.append(step)
             axes = moved
         (value,) = step.outputs
+    if unturned is not None and reader is not None and is_unary(reader):
+        length, kept = unturned
     return chain[:length], kept
+
+
+def _turns(equation: Equation) -> bool:
+    """Tells if a scale changes the sign."""
+    numbers = [value.number for value in equation.inputs if value.number is not None]
+    return equation.name == "neg" or (equation.name in ("div", "mul") and any(number < 0 for number in numbers))
 
 
 def _before(

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import jax
 
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, evaluate, inside
+from xinv.explain.engine.graph import CUSTOM, LONGEST, Equation, Graph, Value, evaluate, inside
+from xinv.types import InputError
 
 _POINTWISE = """
   abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos
@@ -41,9 +42,26 @@ _DATA = {
 }
 
 
+_WAYS = {
+    "cond": "compute both branches and choose with jnp.where",
+    "scan": f"use a loop of at most {LONGEST} steps",
+    "while": f"use a jax.lax.scan or fori_loop of a fixed number of steps, at most {LONGEST}",
+}
+"""How to write what no method by rules treats as it is."""
+
+
 def dependent(values: Iterable[Value]) -> list[Value]:
     """Those that depend on the input."""
     return [value for value in values if value.constant is None]
+
+
+def unruled(method: str, equation: Equation, of: str = "values") -> InputError:
+    """The error of a method that has no rule for an equation of the image, and what its user may do."""
+    way = _WAYS.get(equation.name, "compute it by other operations")
+    return InputError(
+        f"{method} has no rule for {equation.name!r} of {of} that depend on the image: {way}, or choose a method that "
+        "needs no rules, such as integrated_gradients or occlusion"
+    )
 
 
 def is_pointwise(equation: Equation) -> bool:
@@ -96,6 +114,8 @@ def fused(graph: Graph) -> Graph:
             name = "square"
         if steps is None:
             steps, name = joined(equation, equations, position, is_fixed), "linear"
+        if steps is not None and all(map(is_rearranging, (*steps[1], equation))):
+            steps = None  # slices that meet again: each rearranges by itself
         equations.append(equation if steps is None else stretch(name, equation, *steps))
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return pruned(graph._replace(equations=tuple(equations)))

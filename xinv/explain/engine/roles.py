@@ -234,11 +234,21 @@ def headless(graph: Graph) -> Graph:
         if alone and step.name in HEADS:
             return _beheaded(graph, [*passed, step])
         product = step.name in ("mul", "div") and len(dependent(step.inputs)) == 2
-        if product or not (step.name == "linear" or is_pointwise(step) or is_rearranging(step)):
+        whole = joined(step, graph.equations, position, _is_of_shares) if alone and product else None
+        if whole is not None:  # as of p / p.sum()
+            passed.append(step)
+            frontier = {whole[0]}
+            continue
+        if product or step.name == "reduce_sum" or not _is_of_shares(step):
             return _unsquashed(graph, passed)
         passed.append(step)
         frontier.remove(latest)
         frontier.update(dependent(step.inputs))
+
+
+def _is_of_shares(step: Equation) -> bool:
+    """Tells if the equation may lie between values and their shares of a sum."""
+    return step.name in ("linear", "reduce_sum") or is_pointwise(step) or is_rearranging(step)
 
 
 def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
