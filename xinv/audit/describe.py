@@ -10,6 +10,7 @@ from xinv.audit.service import Service
 NO_ARM = dict.fromkeys(
     (
         "goal",
+        "verb",
         "inputs",
         "encoder",
         "explainer",
@@ -32,6 +33,7 @@ def describe(arm: Arm) -> dict[str, Any]:
 
     Returns:
       goal: its name.
+      verb: what it does if it succeeds, as people say it after "can".
       inputs: their names, joined by "+".
       encoder: of explanations, or the name of its method.
       explainer: the released explanations among its inputs, joined; None for predictions alone.
@@ -51,6 +53,7 @@ def describe(arm: Arm) -> dict[str, Any]:
     explainer = "+".join(arm.explanations) if is_explained(arm) else ""
     return {
         "goal": arm.goal.name,
+        "verb": arm.goal.verb,
         "inputs": "+".join(arm.settings["inputs"]),
         "encoder": arm.method.encoder,
         "explainer": explainer or None,

@@ -159,6 +159,7 @@ class League(NamedTuple):
     """The membership attacks of a unit.
 
     Attributes:
+      verb: what they do if they succeed, as people say it after "can".
       entries: the highest AUC first.
       rates: metrics of the entries' rates, the smallest rate first.
       figures: names of their other metrics.
@@ -169,6 +170,7 @@ class League(NamedTuple):
       level: confidence level of the intervals over seeds.
     """
 
+    verb: str
     entries: tuple[Entry, ...]
     rates: tuple[str, ...]
     figures: tuple[str, ...]
@@ -230,6 +232,7 @@ def league(rows: Rows, level: float) -> League | None:
     entries.sort(key=lambda entry: -entry.auc.value)
     counts = sorted({row["examples"] for row in attacks})
     return League(
+        verb=attacks[0]["verb"],
         entries=tuple(entries),
         rates=tuple(sorted(_distinct(name for entry in entries for name in entry.rates), key=_rate)),
         figures=tuple(order(_distinct(name for entry in entries for name in entry.figures))),

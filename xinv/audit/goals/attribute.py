@@ -65,5 +65,11 @@ def _classify(apply: Apply) -> Callable[..., jax.Array]:
     return answer
 
 
-ATTRIBUTE = RECONSTRUCTION._replace(name="attribute", secret=_secret, scores=_scores, metrics=())
+ATTRIBUTE = RECONSTRUCTION._replace(
+    name="attribute",
+    verb="show attributes in rebuilt inputs",
+    secret=_secret,
+    scores=_scores,
+    metrics=(),
+)
 """Judges the guesses of an attack that rebuilds images."""
