@@ -4,15 +4,15 @@ A classifier is trained here by a recipe, is a function of the user's own (`targ
 its releases alone (`recorded`). Its training may use soft labels: releases of another classifier.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from xinv import explain, models, plugins, store, train
+from xinv import explain, models, plugins
 from xinv.audit import outputs, recorded, training
 from xinv.audit.recorded import Recorded
-from xinv.audit.release import soft_labels
 from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.stage import Create, Stages, key, state_of
@@ -23,7 +23,6 @@ from xinv.types import Array, Explainer, InputError, Known, Model, Variables
 FORWARD = 64
 """Images per forward pass of a classifier."""
 CLASSIFIERS = ("target", "evaluation")
-_TRACED: dict[str, Any] = {}  # shapes by the hash of all that determines them
 
 
 class Classifiers(NamedTuple):
@@ -90,28 +89,7 @@ class Classifiers(NamedTuple):
 
     def classifier(self, part: str, seed: int) -> Stage:
         """Returns a classifier that is trained for this audit."""
-        settings, own = self.settings(part), self.own(part)
-        labels, sources = soft_labels(Service(self), settings, seed)
-        if own is None:
-            how = plugins.complete(models, settings["model"])
-        else:
-            how = {"like": own.fingerprint, "trained by": own.source}
-        # A changed default of the network is another result, though no config states it
-        spec = self.roles.spec(seed, settings["roles"]) | {
-            "part": part,
-            "settings": settings,
-            "model": how,
-            "sources": sources,
-        }
-
-        def fit(session: train.Session) -> dict[str, Any]:
-            batch = training.data(self.roles, settings, labels, seed)
-            if own is None:
-                return training.fit(settings, part, self.model(part), batch, seed, session)
-            fit_key = key(seed, part, "fit")
-            return {"classifier": own.train(batch["image"], batch["label"], fit_key)}
-
-        return self.stages.trained(part, f"{part}, seed {seed}", spec, fit)
+        return training.classifier(Service(self), part, seed)
 
     def is_trained(self, part: str) -> bool:
         """Tells if a classifier is trained for this audit."""
@@ -254,7 +232,7 @@ class Service(NamedTuple):
         if self.classifiers.is_recorded(part):
             sections = [self.config["explanations"][name] for name in inputs]
             return recorded.shapes(self.classifiers.target, sections, images)
-        # Classifiers of one network are traced once, whatever they are trained on
+        # Networks and explanations are known by what determines their shapes
         settings, own = self.classifiers.settings(part), self.classifiers.own(part)
         network = {
             "model": settings.get("model"),
@@ -262,24 +240,21 @@ class Service(NamedTuple):
             "classes": self.classifiers.classes(part),
             "images": images.shape,
         }
-        return self._prediction_shape(part, network, images), [
-            self._map_shape(part, name, network, images) for name in inputs
-        ]
 
-    def _prediction_shape(self, part: str, network: Config, images: Any) -> jax.ShapeDtypeStruct:
-        traced = store.digest(network)
-        if traced not in _TRACED:
+        def predicted() -> jax.ShapeDtypeStruct:
             model, variables = self.classifiers.abstract(part, images)
-            _TRACED[traced] = jax.eval_shape(model.apply, variables, images)
-        return _TRACED[traced]
+            return jax.eval_shape(model.apply, variables, images)
 
-    def _map_shape(self, part: str, name: str, network: Config, images: Any) -> tuple[int, ...]:
-        traced = store.digest([network, self.config["explanations"][name]])
-        if traced not in _TRACED:
+        def explained(name: str) -> tuple[int, ...]:
+            model, variables = self.classifiers.abstract(part, images)
             explainer = self.explainer(name, self.config["seed"])
-            model, variables = self.classifiers.abstract(part, images)
-            _TRACED[traced] = outputs.map_shape(explainer, model.apply, variables, images)
-        return _TRACED[traced]
+            return outputs.map_shape(explainer, model.apply, variables, images)
+
+        maps = []
+        for name in inputs:
+            mapped = [network, self.config["explanations"][name]]
+            maps.append(outputs.traced(mapped, functools.partial(explained, name)))
+        return outputs.traced(network, predicted), maps
 
     def _spec(self, part: str, role: str, seed: int) -> dict[str, Any]:
         classifier = self.classifiers.identity(part, seed)
