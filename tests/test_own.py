@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from launched import launch
 from ml_collections import ConfigDict
 
 from xinv import audit, data, store
@@ -367,12 +367,12 @@ def test_walkthrough(tmp_path, name, size, workdir):
     """The page's script and its command run as they stand there, at a small size."""
     (command,) = re.findall(rf"python (launch/run.py --config=configs/own.py:{size} .*)", PAGE)
     (tmp_path / name).write_text(script(name).replace("range(15)", "range(1)"))
-    (tmp_path / "launch").symlink_to(ROOT / "launch")
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     small = "--config.seeds=1 --config.evaluation.train.epochs=1 --config.attack.train.epochs=1"
     if size != "membership":
         small += " --config.attack.width=0.015625"
-    for line in (name, f"{command} {small}"):
-        result = subprocess.run([sys.executable, *line.split()], cwd=tmp_path, capture_output=True, text=True)
+    program, *arguments = f"{command} {small}".split()
+    for line in ([tmp_path / name], [ROOT / program, *arguments]):
+        result = launch(*line, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / workdir / "report.html").exists()

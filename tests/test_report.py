@@ -5,14 +5,13 @@ import inspect
 import io
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.stats
 from html_page import Page
+from launched import launch
 from PIL import Image
 from work_unit import CLASSES, METRICS, SSIM, make_examples, make_unit
 
@@ -307,16 +306,12 @@ def test_folders_without_a_run(tmp_path):
 def test_launcher(tmp_path):
     unit = make_unit(tmp_path / "unit", examples=1)
 
-    def launch(*arguments):
-        command = [sys.executable, ROOT / "launch" / "report.py", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-
-    good = launch(f"--workdir={unit}")
+    good = launch("report.py", f"--workdir={unit}")
     assert good.returncode == 0, good.stderr
     assert "0.707 ± 0.026" in good.stdout
     assert good.stdout.rstrip().endswith(f"Report: {unit / 'report.html'}")
     truncate(unit / "rows.jsonl")
-    bad = launch(f"--workdir={unit}")
+    bad = launch("report.py", f"--workdir={unit}")
     assert bad.returncode == 2
     assert "rows.jsonl line" in bad.stderr
     assert len(bad.stderr.strip().splitlines()) == 1, bad.stderr
