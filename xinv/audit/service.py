@@ -62,6 +62,7 @@ class Classifiers(NamedTuple):
 
     def own(self, part: str) -> Own | None:
         """Returns the user's own model if a classifier is it, or is trained like it."""
+        # A shadow names the target's function, too: its `train` makes the shadow
         if "function" not in self.settings(part):
             return None
         if not isinstance(self.target, Own):
@@ -82,10 +83,12 @@ class Classifiers(NamedTuple):
         """
         if self.is_recorded(part):
             raise InputError(recorded.NO_MODEL)
-        own, classes = self.own(part), self.classes(part)
+        own = self.own(part)
         if own is not None:
             return own.model
-        return models.build(classes=classes, **self.settings(part)["model"])
+        # The label fixes the number of classes, so that no config states it twice
+        settings = self.settings(part)
+        return models.build(classes=self.classes(part), **settings["model"])
 
     def classifier(self, part: str, seed: int) -> Stage:
         """Returns a classifier that is trained for this audit."""
@@ -115,6 +118,7 @@ class Classifiers(NamedTuple):
             variables = jax.eval_shape(lambda: own.variables)
         else:
             variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        # A network that cannot take these images says so here, before hours of training
         jax.eval_shape(model.apply, variables, images)
         return Known(model, variables)
 
@@ -155,6 +159,7 @@ class Service(NamedTuple):
         """Returns a classifier's probabilities [N,K] on a role, and their digests."""
         if self.classifiers.is_recorded(part):
             return recorded.prediction(self.classifiers.target, self.roles, role, seed)
+        # Logits are stored, from which explained classes and probabilities follow
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
@@ -218,9 +223,9 @@ class Service(NamedTuple):
     def answers(self, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the true and the predicted class per reported image, int [N] each."""
         label = self.classifiers.settings(part)["label"]
-        truth = self.roles.labelled([REPORTED], seed).labels[label]
+        reported = self.roles.labelled([REPORTED], seed)
         prediction, _ = self.prediction(part, REPORTED, seed)
-        return truth, np.argmax(prediction, axis=-1)
+        return reported.labels[label], np.argmax(prediction, axis=-1)
 
     def shapes(
         self,
@@ -257,5 +262,6 @@ class Service(NamedTuple):
         return outputs.traced(network, predicted), maps
 
     def _spec(self, part: str, role: str, seed: int) -> dict[str, Any]:
+        # What a classifier answers follows from its weights and from the images
         classifier = self.classifiers.identity(part, seed)
         return self.roles.spec(seed, [role]) | {"role": role, "classifier": classifier}
