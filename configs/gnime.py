@@ -147,8 +147,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.attack.network = NETWORK
     samples = 2 if arg.startswith("runlocal") else 10
     faithfulness = dict(deletion={}, insertion={}, max_sensitivity=dict(radius=0.02, samples=samples))
-    functionality = dict(distortion={}, masked_deepsim={}) | (faithfulness if len(_names(arg)) > 1 else {})
-    config.metrics.explanation = ConfigDict(functionality)
+    utility = dict(distortion={}, masked_deepsim={}) | (faithfulness if len(_names(arg)) > 1 else {})
+    config.metrics.explanation = ConfigDict(utility)
     config.report.published = tuple(row for row in gnime_published.tables_1_and_3(arg) if row["arm"] in config.arms)
     config.defences.gnime.gamma = config_dict.placeholder(float)  # None, for a number on the command line
     return config

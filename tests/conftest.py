@@ -1,14 +1,61 @@
 """Settings of every test."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import jax
 import pytest
 
+_MAPS = Path("/proc/self/maps")
+_MOST_MAPS = 25_000
+_LONGEST = (
+    "test_deepleak",
+    "test_own",
+    "test_audit",
+    "test_explain_walked",
+    "test_explain_modern",
+    "test_attacks_trained",
+    "test_membership",
+    "test_rows",
+    "test_gnime",
+)
+"""Files that take over a minute, which a worker that starts them last would take alone."""
+
+
+def pytest_configure(config):
+    """Keeps compiled programs in a folder of this process, for it and for the programs that its tests start.
+
+    Every audit compiles the networks of its arms anew, of which many are alike. Workers share no folder: JAX's writes
+    are not atomic, and what one of two writers leaves half-written would be a warning, hence an error, of the other.
+    """
+    config.programs = tempfile.TemporaryDirectory(prefix="xinv-programs-")
+    settings = dict(
+        jax_compilation_cache_dir=config.programs.name,
+        jax_persistent_cache_min_compile_time_secs=0,
+        jax_persistent_cache_min_entry_size_bytes=-1,
+    )
+    for name, value in settings.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
+
+
+def pytest_unconfigure(config):
+    config.programs.cleanup()
+
+
+def pytest_collection_modifyitems(items):
+    """Puts the longest files first; launch/test.sh hands them to its workers in this order."""
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)
+
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs():
-    """Frees compiled programs after each file: each holds memory maps, of which a process may have 65,530.
+def _few_memory_maps():
+    """Frees compiled programs between files before memory maps run out.
 
-    One of two workers had 32,500 half way through the suite, and at the end of one XLA died while compiling.
+    A program holds three or four maps, and XLA dies of more than the 65,530 that a process may have. Programs that are
+    freed after every file are compiled again in the next, small ones of single operations above all.
     """
     yield
-    jax.clear_caches()
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
+        jax.clear_caches()

@@ -2,14 +2,15 @@
 
 import json
 import os
-import signal
-import subprocess
+import shutil
 import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from launched import Launched
 from ml_collections import ConfigDict
 
 from xinv import audit, store
@@ -133,37 +134,47 @@ def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_a_run_killed_at_several_points_ends_with_the_same_rows(tmp_path):
-    """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again."""
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(_command(tmp_path, whole), check=True, env=environment(tmp_path), capture_output=True)
+def test_a_run_killed_at_several_points_ends_with_the_same_rows(finished, tmp_path):
+    """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again.
+
+    The rows are also those of an audit in another process.
+    """
+    _, rows = finished
+    killed = tmp_path / "killed"
     for pattern in ("target-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
-        process = subprocess.Popen(_command(tmp_path, killed), env=environment(tmp_path), stderr=subprocess.DEVNULL)
+        process = _launched(tmp_path, killed)
         wait_for(process, killed / "stages", pattern)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
         assert not (killed / "rows.jsonl").exists()
-    subprocess.run(_command(tmp_path, killed), check=True, env=environment(tmp_path), capture_output=True)
-    assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
+    last = _launched(tmp_path, killed).wait()
+    assert last.returncode == 0, last.stderr
+    assert [json.loads(line) for line in (killed / "rows.jsonl").read_text().splitlines()] == rows
 
 
-def _command(config, workdir):
-    path = config / "tiny.py"
+def _launched(folder, workdir):
+    path = folder / "tiny.py"
     path.write_text(
         f"from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return ConfigDict({tiny()!r})\n"
     )
-    return [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={path}", f"--workdir={workdir}",
-            "--checkpoint_seconds=0"]  # fmt: skip
+    flags = f"--config={path}", f"--workdir={workdir}", "--checkpoint_seconds=0"
+    return Launched("run.py", *flags, programs=programs(folder))
 
 
-def environment(tmp_path):
-    """Compiled programs are shared between the processes, so that the test spends its time on what it tests."""
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    return os.environ | cache
+def programs(folder):
+    """A copy of the compiled programs of all tests, in which a process that is killed may leave one half-written."""
+    copy = folder / "programs"
+    if not copy.exists():
+        shutil.copytree(jax.config.jax_compilation_cache_dir, copy)
+    return copy
+
+
+def environment(folder):
+    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs(folder))}
 
 
 def wait_for(process, folder, pattern):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not any(folder.glob(pattern)):
         assert process.poll() is None, f"the run ended before {pattern} appeared"
         assert time.monotonic() < deadline

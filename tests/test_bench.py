@@ -1,9 +1,9 @@
 """`launch/bench.py explainers` and `membership` run, and the first says what it does not know."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from launched import launch
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 
@@ -82,7 +82,6 @@ def test_membership_rates(monkeypatch, capsys):
 
 
 def test_unknown_method():
-    command = [sys.executable, str(LAUNCH / "bench.py"), "explainers", "--methods=saliency,gradcamm"]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = launch("bench.py", "explainers", "--methods=saliency,gradcamm")
     assert found.returncode == 2
     assert re.fullmatch(r"error: unknown method 'gradcamm': choose of saliency, .*\n", found.stderr)

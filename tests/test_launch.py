@@ -2,19 +2,11 @@
 
 import ast
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from launched import launch
 
-ROOT = Path(__file__).resolve().parent.parent
 DIGITS = "--config=configs/digits.py"
-
-
-def launch(program, *arguments):
-    command = [sys.executable, str(ROOT / "launch" / program), *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(
@@ -64,26 +56,34 @@ cli.main(lambda argv: print(cli.config(CONFIG)["data"]))
 """
 
 
-def test_none_fields_set():
+@pytest.fixture
+def fields(tmp_path):
+    """Returns the data section of the config that arguments give."""
+    (tmp_path / "fields.py").write_text(FIELDS)
+
+    def read(*arguments):
+        result = launch(tmp_path / "fields.py", DIGITS, *arguments)
+        assert result.returncode == 0, result.stderr
+        return ast.literal_eval(result.stdout)
+
+    return read
+
+
+def test_none_fields_set(fields):
     """A field that is None takes a word, a tuple or a truth value, and any of the data section goes back to None."""
     changes = ["transform.crop=centre", "transform.resize=None", "roles.balance=digit", "roles.stratify=digit"]
     arguments = [f"--config.data.{change}" for change in changes]
     arguments += ["--config.data.roles.stratify", "None", "--config.data.transform.grayscale"]
-    command = [sys.executable, "-c", FIELDS, DIGITS, *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stderr
-    found = ast.literal_eval(result.stdout)
+    found = fields(*arguments)
     assert found["transform"] == {"crop": "centre", "resize": None, "grayscale": True}
     assert found["roles"] == {"roles": "zhao", "stratify": None, "balance": "digit"}
 
 
-def test_last_value_counts():
+def test_last_value_counts(fields):
     """Of several values of one field, None among them, the last counts."""
     for values, last in ((["None", "(8, 8)"], (8, 8)), (["(8, 8)", "None"], None)):
         arguments = [f"--config.data.transform.resize={value}" for value in values]
-        command = [sys.executable, "-c", FIELDS, DIGITS, *arguments]
-        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-        assert ast.literal_eval(result.stdout)["transform"]["resize"] == last
+        assert fields(*arguments)["transform"]["resize"] == last
 
 
 def test_help_names_every_flag_and_an_example():

@@ -156,33 +156,38 @@ def test_group_norm_is_local(name):
 def test_head_of_embedding(name):
     """It gives the logits."""
     model, variables = tiny(name)
-    logits = model.head(variables, model.embed(variables, images()))
-    np.testing.assert_allclose(model.apply(variables, images()), logits, rtol=1e-4, atol=1e-5)
+    logits = jax.jit(model.head)(variables, jax.jit(model.embed)(variables, images()))
+    np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), logits, rtol=1e-4, atol=1e-5)
 
 
 @normed_by_batch
 def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
     model, variables = tiny(name)
-    features, head = model.embed(variables, images()), variables["params"]["head"]
+    features, head = np.asarray(jax.jit(model.embed)(variables, images())), variables["params"]["head"]
     logits = features @ head["kernel"] + head["bias"]
-    for same in (model.apply(variables, images()), model.head(variables, features)):
+    for same in (jax.jit(model.apply)(variables, images()), jax.jit(model.head)(variables, features)):
         np.testing.assert_allclose(same, logits, rtol=1e-4, atol=1e-5)
-    maps, rest = explain.cut(lambda image: model.apply(variables, image[None])[0], images()[0])
+
+    @jax.jit
+    def cut(image):
+        maps, rest = explain.cut(lambda image: model.apply(variables, image[None])[0], image)
+        return maps, jax.grad(lambda maps: rest(maps)[2])(maps)
+
+    maps, slope = map(np.asarray, cut(images()[0]))
     np.testing.assert_allclose(maps[0].mean((0, 1)), features[0], rtol=1e-4, atol=1e-5)
-    slope = jax.grad(lambda maps: rest(maps)[2])(maps)
     np.testing.assert_allclose(slope[0, 0, 0], head["kernel"][:, 2] / maps[0, ..., 0].size, rtol=1e-5)
 
 
 def test_convnext_embedding():
     """The normalised mean of the map that Grad-CAM cuts at."""
     model, variables = tiny("convnext")
-    maps, _ = explain.cut(lambda image: model.apply(variables, image[None])[0], images()[0])
-    mean = np.asarray(maps[0].mean((0, 1)))
+    cut = jax.jit(lambda image: explain.cut(lambda image: model.apply(variables, image[None])[0], image)[0])
+    mean = np.asarray(cut(images()[0]))[0].mean((0, 1))
     norms = variables["params"]["features"]
     last = max((name for name in norms if name.startswith("LayerNorm")), key=lambda name: int(name.split("_")[1]))
     expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
     expected = expected * norms[last]["scale"] + norms[last]["bias"]
-    np.testing.assert_allclose(model.embed(variables, images())[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(model.embed)(variables, images())[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_vit_tokens_as_map():
@@ -193,15 +198,21 @@ def test_vit_tokens_as_map():
     def function(image):
         return model.apply(variables, image[None])[0]
 
-    maps, rest = explain.cut(function, image)
+    @jax.jit
+    def cut(image):
+        maps, rest = explain.cut(function, image)
+        return maps, rest(maps), function(image)
+
+    maps, rest, whole = cut(image)
     assert maps.shape == (1, 3, 3, 12)
-    np.testing.assert_allclose(rest(maps), function(image), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rest, whole, rtol=1e-4, atol=1e-5)
     # In one block, tokens see no others before its attention: a changed patch changes its own place only.
     single = classifier(ViT(4, 12, 1, 3, 2), 5, "float32")
     weights = fill(jax.eval_shape(single.init, KEY, images()))
     changed = image.copy()
     changed[0:4, 8:12] += 0.3 * np.random.default_rng(3).uniform(size=(4, 4, 3)).astype(np.float32)
-    first, second = (explain.cut(lambda x: single.apply(weights, x[None])[0], x)[0][0] for x in (image, changed))
+    tokens = jax.jit(lambda x: explain.cut(lambda x: single.apply(weights, x[None])[0], x)[0][0])
+    first, second = np.asarray(tokens(image)), np.asarray(tokens(changed))
     assert np.argwhere(np.abs(first - second).max(-1) > 1e-6).tolist() == [[0, 2]]
 
 
@@ -209,12 +220,16 @@ def test_vit_tokens_as_map():
 def test_training_is_inference(name):
     """Nothing is drawn and no statistic is kept."""
     model, variables = tiny(name)
-    logits, updates = model.train(variables, images(), key=KEY)
+
+    @jax.jit
+    @jax.value_and_grad
+    def squared(params):
+        return (model.train({"params": params}, images(), key=KEY)[0] ** 2).sum()
+
+    logits, updates = jax.jit(model.train)(variables, images(), key=KEY)
     assert updates == {}
-    np.testing.assert_allclose(logits, model.apply(variables, images()), rtol=1e-5, atol=1e-6)
-    slopes = jax.grad(lambda params: (model.train({"params": params}, images(), key=KEY)[0] ** 2).sum())(
-        variables["params"]
-    )
+    np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, images()), rtol=1e-5, atol=1e-6)
+    _, slopes = squared(variables["params"])
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
 
@@ -230,7 +245,7 @@ def test_training_takes_statistics_over_all_devices(name):
     trained = jax.jit(jax.vmap(train, axis_name=parallel.AXIS))
     (logits, updates), (whole, expected) = trained(halves), trained(images(4)[None])
     np.testing.assert_allclose(logits.reshape(4, 5), whole[0], rtol=1e-3, atol=1e-3)
-    assert np.abs(whole[0] - model.apply(variables, images(4))).max() > 1e-2
+    assert np.abs(whole[0] - jax.jit(model.apply)(variables, images(4))).max() > 1e-2
     for old, new, same in zip(*map(jax.tree.leaves, (variables["batch_stats"], updates, expected)), strict=True):
         np.testing.assert_allclose(new[0], same[0], rtol=1e-3, atol=1e-4)
         assert np.abs(new[0] - old).max() > 1e-4

@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import re
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from launched import launch
 from ml_collections import ConfigDict
 
 from xinv import audit, data, store
@@ -40,37 +40,76 @@ LINEAR = """
         assert images.dtype == np.float32 and 0.5 < images.max() <= 1 and labels.shape == (len(images),)
         return {{"w": W + len(images)}}
 """
-NNX = """
-    from flax import nnx
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.linear = nnx.Linear(256, 3, rngs=rngs)
-            self.dropout = nnx.Dropout(0.5, rngs=rngs)
-        def __call__(self, x):
-            return self.dropout(self.linear(x.reshape(len(x), -1)))
-    def load():
-        graph, state = nnx.split(Net(nnx.Rngs(0)).eval() or Net(nnx.Rngs(0)))
-        def apply(state, x):
-            net = nnx.merge(graph, state)
-            net.eval()
-            return net(x)
-        return apply, state
-    def train(images, labels, key):
-        return load()[1]
+PAGE = (ROOT / "configs" / "own.md").read_text()
+
+
+def script(name):
+    """Returns a script of the page."""
+    (code,) = re.findall(rf"```python {name}\n(.*?)```", PAGE, re.DOTALL)
+    return code
+
+
+NNX = (
+    script("my_nnx.py")
+    + """
+
+import optax
+
+def train(images, labels, key):
+    net = Net(nnx.Rngs(params=key, dropout=key))
+    net.train()
+    optimizer = nnx.Optimizer(net, optax.sgd(0.1), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(net, optimizer, images, labels):
+        loss = lambda net: optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
+        optimizer.update(net, nnx.grad(loss)(net))
+
+    step(net, optimizer, images, labels)
+    net.eval()
+    return nnx.state(net)
 """
-EQUINOX = """
-    import jax, numpy as np
-    class Net:  # a module of Equinox is a tree whose leaves are arrays, functions and numbers
-        def __init__(self, weight, activation, scale):
-            self.leaves = weight, activation, scale
-        def __call__(self, x):  # of one image
-            weight, activation, scale = self.leaves
-            return scale * activation(x.reshape(-1)) @ weight
-    jax.tree_util.register_pytree_node(Net, lambda net: (net.leaves, None), lambda _, leaves: Net(*leaves))
-    def load():
-        net = Net(np.ones((256, 3), np.float32), jax.nn.relu, 2.0)
-        return lambda net, x: jax.vmap(net)(x), net
+)
+EQUINOX = (
+    script("my_equinox.py")
+    + """
+
+import optax
+
+def train(images, labels, key):
+    net, state = eqx.nn.make_with_state(Net)(key)
+
+    @eqx.filter_jit
+    @eqx.filter_grad(has_aux=True)
+    def slope(net, state):
+        each = jax.vmap(net, axis_name="batch", in_axes=(0, None), out_axes=(0, None))
+        logits, state = each(images.transpose(0, 3, 1, 2), state)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), state
+
+    change, state = slope(net, state)
+    net = eqx.apply_updates(net, jax.tree.map(lambda leaf: -0.1 * leaf, change))
+    return eqx.nn.inference_mode(net), state
 """
+)
+HAIKU = (
+    script("my_haiku.py")
+    + """
+
+import optax
+
+def train(images, labels, key):
+    params, state = NET.init(key, images[:1], True)
+
+    @jax.jit
+    @jax.value_and_grad
+    def slope(params):
+        logits, _ = NET.apply(params, state, None, images, True)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    _, change = slope(params)
+    return jax.tree.map(lambda leaf, by: leaf - 0.1 * by, params, change), state
+"""
+)
 
 
 @pytest.fixture
@@ -93,19 +132,24 @@ def dataset():
     return data.dataset.create("given", IMAGES, {"label": LABELS}, {"label": names})
 
 
-@pytest.mark.parametrize("text", [LINEAR.format(seed=0), NNX, EQUINOX], ids=["jnp", "nnx", "equinox"])
-def test_frameworks(module, text):
-    """The model answers as the user's does, under jit, and its variables are arrays alone."""
+FRAMEWORKS = {"jnp": (LINEAR.format(seed=0), CLASSES), "nnx": (NNX, 10), "equinox": (EQUINOX, 10), "haiku": (HAIKU, 10)}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_frameworks(module, framework):
+    """The model answers as the user's does, under jit; its variables are arrays alone, trained ones others."""
+    text, classes = FRAMEWORKS[framework]
     path = module(text)
     found = target.load(path)
-    target.require_classifier(found, path, IMAGES[:4], CLASSES)
+    target.require_classifier(found, path, IMAGES[:4], classes)
     name = path.split(":")[0]
     apply, variables = importlib.import_module(name).load()
     floats = IMAGES[:5] / np.float32(255)
-    assert all(isinstance(leaf, np.ndarray | jax.Array) for leaf in jax.tree.leaves(found.variables))
-    np.testing.assert_allclose(
-        jax.jit(found.model.apply)(found.variables, floats), apply(variables, floats), rtol=1e-5, atol=1e-4
-    )
+    assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.variables))
+    mine = jax.jit(found.model.apply)
+    np.testing.assert_allclose(mine(found.variables, floats), apply(variables, floats), rtol=1e-5, atol=1e-4)
+    trained = found.train(IMAGES, LABELS, jax.random.key(1))
+    assert not np.allclose(mine(trained, floats), mine(found.variables, floats))
 
 
 def test_weights_are_fingerprinted(module):
@@ -121,6 +165,7 @@ def test_weights_are_fingerprinted(module):
     [
         ("def other(): pass", "has no function 'load'"),
         ("import nothing_of_this_name", "cannot be imported"),
+        ("1 / 0", "importing 'mine_.*' raised ZeroDivisionError"),
         ("def load(): raise KeyError('weights')", "raised KeyError: 'weights'"),
         ("def load(): return 3", "returns int: give 'package.module:function'"),
         (
@@ -131,6 +176,7 @@ def test_weights_are_fingerprinted(module):
         ("def load(): return (lambda v, x: {'logits': x}), {}", "dict"),
         ("def load(): return (lambda v, x: x.reshape(len(x), -1)[:, :4]), {}", "has 4 classes, and the data set 3"),
         ("import jax\ndef load(): return (lambda v, x: jax.nn.softmax(x[:, 0, :3, 0])), {}", "answers probabilities"),
+        ("def load(): return (lambda v, x: (x - x.mean(0))[:, 0, :3, 0]), {}", "put the model in its evaluation mode"),
         ("def load(): return (lambda v, x: x @ v), __import__('numpy').ones((7, 3))", "cannot treat images"),
     ],
 )
@@ -201,10 +247,9 @@ def audited(tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("text", [LINEAR.format(seed=0), NNX], ids=["jnp", "nnx"])
-def test_shadows_like_the_target(audited, module, text):
+def test_shadows_like_the_target(audited, module):
     """A shadow is trained by the user's `train` on images like those of `apply`, and attacked in the white box."""
-    path = module(text)
+    path = module(LINEAR.format(seed=0))
     settings = config("function", function=path)
     settings.explanations = ConfigDict(dict(gradient=dict(name="gradient", normalise="absolute_minmax")))
     settings.shadows = ConfigDict(dict(shadow=dict(function=path, label="label", roles=("attack_train",))))
@@ -242,7 +287,9 @@ def test_membership(audited, module):
     ("body", "message"),
     [
         ("raise KeyError('images')", "raised KeyError: 'images'"),
-        ("return {'other': W}", "another structure than load"),
+        ("return {'other': W}", r"other variables than load: .*'other'.* instead of float32\[256, 3\] \['w'\]"),
+        ("return {'w': W[:, :2]}", r"float32\[256, 2\] \['w'\] instead of"),
+        ("return {'w': W, 'x': 1.0}", r"\['x'\] instead of no leaf"),
         ("return {'w': W * np.nan}", "NaN or infinite weights"),
     ],
 )
@@ -306,28 +353,26 @@ def test_arrays_refused(tmp_path, changes, message):
 
 
 TORCH = pytest.mark.skipif(not importlib.util.find_spec("captum"), reason="captum is not installed: extra witness")
-PAGE = (ROOT / "configs" / "own.md").read_text()
 
 
 @pytest.mark.parametrize(
-    ("script", "size", "workdir"),
+    ("name", "size", "workdir"),
     [
         ("my_model.py", "function", "function"),
         ("my_model.py", "membership", "who"),
         pytest.param("my_release.py", "recorded", "recorded", marks=TORCH),
     ],
 )
-def test_walkthrough(tmp_path, script, size, workdir):
+def test_walkthrough(tmp_path, name, size, workdir):
     """The page's script and its command run as they stand there, at a small size."""
-    (code,) = re.findall(rf"```python {script}\n(.*?)```", PAGE, re.DOTALL)
     (command,) = re.findall(rf"python (launch/run.py --config=configs/own.py:{size} .*)", PAGE)
-    (tmp_path / script).write_text(code.replace("range(15)", "range(1)"))
-    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    (tmp_path / name).write_text(script(name).replace("range(15)", "range(1)"))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     small = "--config.seeds=1 --config.evaluation.train.epochs=1 --config.attack.train.epochs=1"
     if size != "membership":
         small += " --config.attack.width=0.015625"
-    for line in (script, f"{command} {small}"):
-        result = subprocess.run([sys.executable, *line.split()], cwd=tmp_path, capture_output=True, text=True)
+    program, *arguments = f"{command} {small}".split()
+    for line in ([tmp_path / name], [ROOT / program, *arguments]):
+        result = launch(*line, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
     assert (tmp_path / "runs" / workdir / "report.html").exists()

@@ -92,7 +92,9 @@ def test_defence_of_predictions_is_no_baseline(tmp_path):
     found = summary(make_unit(tmp_path / "unit", arms, examples=1))
     assert found.baseline.name == "prediction"
     assert [arm.label for arm in found.arms] == ["predictions alone", "predictions alone with rnd", "fredrikson"]
-    said = "Of 3 attacks, predictions alone rebuilds inputs best on average: SSIM 0.403 ± 0.010; the least successful"
+    said = (
+        "Of 3 attacks, predictions alone can rebuild inputs best on average: SSIM 0.403 ± 0.010; the least successful"
+    )
     assert headline(found).startswith(said)
 
 

@@ -42,8 +42,13 @@ def rewrite(unit, rows):
     ("shifts", "sizes", "verdict", "sentence"),
     [
         ((1.0, 0.0, 0.0), (1200, 1000), "leaks", "Explanations by saliency tell training images from others (AUC 0.7"),
-        ((1.0, 1.0, 0.0), (1200, 1000), "confounded", "No leak is shown: saliency tells training images from others"),
-        ((1.0, 0.0, 1.0), (1200, 1000), "confounded", "but so does its control, so nothing shows that the model"),
+        (
+            (1.0, 1.0, 0.0),
+            (1200, 1000),
+            "confounded",
+            "No leak is shown: saliency can tell training images from others",
+        ),
+        ((1.0, 0.0, 1.0), (1200, 1000), "confounded", "but so can its control, so nothing shows that the model"),
         ((1.0, None, None), (1200, 1000), "no control", "but has no control, so nothing tells a leak of the model"),
         ((0.0, 0.0, 0.0), (1200, 1000), "not found", "and more than 0.55 is excluded."),
         ((0.0, 0.0, 0.0), (60, 60), "unresolved", "but 0.55 is not excluded."),

@@ -5,11 +5,10 @@ machine the rows are equal; rounding differs between processors.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+from launched import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
@@ -27,9 +26,8 @@ def keyed(lines):
 
 
 def test_digits(tmp_path):
-    command = [sys.executable, "launch/run.py", "--config=configs/digits.py", f"--workdir={tmp_path}"]
-    command += [f"--config.{name}={value}" for name, value in SMALL.items()]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    changes = [f"--config.{name}={value}" for name, value in SMALL.items()]
+    result = launch("run.py", "--config=configs/digits.py", f"--workdir={tmp_path}", *changes)
     assert result.returncode == 0, result.stderr
     found = keyed((tmp_path / "rows.jsonl").read_text())
     expected = keyed((ROOT / "tests/fixtures/digits_rows.jsonl").read_text())

@@ -50,6 +50,7 @@ def describe(arm):
     encoder, _, explainer = attack.strip(")").partition("(")
     return dict(
         goal="reconstruction",
+        verb="rebuild inputs",
         inputs=f"prediction+{explainer}" if explainer else "prediction",
         encoder=encoder,
         explainer=explainer or None,
@@ -99,7 +100,13 @@ def make_membership(scores, name="digits", group=None):
     metrics = *metrics, membership.precision()
     for (seed, arm), (score, member) in scores.items():
         explainer, _, model = arm.partition(" ")
-        said = dict(inputs=explainer, encoder="membership_network", explainer=explainer, goal="membership")
+        said = dict(
+            inputs=explainer,
+            encoder="membership_network",
+            explainer=explainer,
+            goal="membership",
+            verb="tell training images from others",
+        )
         said |= dict(attack=explainer, control_of=explainer if model else None, model=model or "target")
         about = dict(unit=name, seed=seed, stage="attack", arm=arm) | describe(arm) | said | dict(defence=None)
         for metric in metrics:

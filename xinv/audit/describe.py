@@ -10,6 +10,7 @@ from xinv.audit.service import Service
 NO_ARM = dict.fromkeys(
     (
         "goal",
+        "verb",
         "inputs",
         "encoder",
         "explainer",
@@ -32,6 +33,7 @@ def describe(arm: Arm) -> dict[str, Any]:
 
     Returns:
       goal: its name.
+      verb: what it does if it succeeds, as people say it after "can".
       inputs: their names, joined by "+".
       encoder: of explanations, or the name of its method.
       explainer: the released explanations among its inputs, joined; None for predictions alone.
@@ -47,10 +49,14 @@ def describe(arm: Arm) -> dict[str, Any]:
       model: the classifier in its test view.
     """
     trained, tested = arm.settings[TRAIN_VIEW], arm.settings[TEST_VIEW]
-    roles = trained["roles"] or ([arm.evaluated] if arm.method.build().paired else [])
+    # Pairs of shadow models are trained on halves of the very images that are reported
+    roles = trained["roles"]
+    if not roles and arm.method.build().paired:
+        roles = [arm.evaluated]
     explainer = "+".join(arm.explanations) if is_explained(arm) else ""
     return {
         "goal": arm.goal.name,
+        "verb": arm.goal.verb,
         "inputs": "+".join(arm.settings["inputs"]),
         "encoder": arm.method.encoder,
         "explainer": explainer or None,
@@ -85,6 +91,7 @@ def _baseline(service: Service) -> str | None:
     scored = [arm for arm in arms(service) if arm.rebuilds]
     undefended = [arm for arm in scored if not arm.settings[TEST_VIEW]["defences"]]
     explained = [arm for arm in undefended if is_explained(arm)]
+    # Without explanations the only kind of attack is its own baseline
     if not explained:
         kinds = {store.digest(_undefended(arm)) for arm in scored}
         return undefended[0].name if undefended and len(kinds) == 1 else None

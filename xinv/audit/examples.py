@@ -60,17 +60,24 @@ def _maps(service: Service, name: str, shown: np.ndarray, seed: int) -> np.ndarr
 
 def factors(service: Service) -> dict[str, np.ndarray]:
     """Returns `evaluate.factors` of reported images, seed by seed (Zhao 2021, Figure 6)."""
+    # Each seed reports other images, so that all of them count
     found = [evaluate.factors(service, seed) for seed in service.classifiers.seeds]
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    joined = {}
+    for name in found[0]:
+        joined[name] = np.concatenate([part[name] for part in found])
+    return joined
 
 
 def dataset(service: Service, seed: int) -> dict[str, Any]:
     """Returns what a report says of the data set."""
     images = service.roles.dataset
+    counts = {}
+    for role, (_, indices) in service.roles.of(seed).items():
+        counts[role] = len(indices)
     return {
         "name": images.name,
         "fingerprint": images.fingerprint,
         "image_shape": images.images.shape[1:],
         "labels": images.classes,
-        "roles": {role: len(indices) for role, (_, indices) in service.roles.of(seed).items()},
+        "roles": counts,
     }

@@ -58,6 +58,7 @@ class Method(NamedTuple):
     @property
     def kinds(self) -> tuple[str, ...]:
         """The kinds of its inputs: prediction, label, image and explanation, in this order."""
+        # Every other name is that of an explanation or of an arm whose guesses are read
         own = (PREDICTION, *HELD)
         kinds = [name for name in own if name in self.inputs]
         if set(self.inputs) - set(own):

@@ -7,11 +7,24 @@ from typing import Any
 import jax
 import numpy as np
 
-from xinv import attacks, data, explain, parallel
+from xinv import attacks, data, explain, parallel, store
 from xinv.audit.results import Config
 from xinv.audit.stage import Create
 from xinv.images import as_float
 from xinv.types import Apply, Array, Batch, Explainer, Key, Variables
+
+_TRACED: dict[str, Any] = {}  # by the hash of all that determines it
+
+
+def traced(what: Any, trace: Callable[[], Any]) -> Any:
+    """Returns `trace()`, called once for everything of the same content `what`.
+
+    Many arms of an audit ask for the shapes of one network.
+    """
+    name = store.digest(what)
+    if name not in _TRACED:
+        _TRACED[name] = trace()
+    return _TRACED[name]
 
 
 def logits(

@@ -93,6 +93,7 @@ def release(
     recipe = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
     config = _config(list(maps), recipe, seeds=seeds, test=test, width=width, title=title)
     with store.locked(folder), store.opened(folder / "stages") as stages:
+        # Names of explanations come from the user, and are checked as those of a config file
         sections(config)
         found = _dataset(images, prediction, labels, title)
         target = recorded.checked("the release", found, LABEL, prediction, maps)
@@ -115,9 +116,11 @@ def _dataset(images: Any, prediction: Any, labels: Any, title: str) -> dataset.D
             f"prediction is {list(classes)} for {shape[0]} images: "
             "give probabilities [N,K], K at least 2"
         )
+    # Nothing else is known of the classes
     if labels is None:
         labels = np.argmax(prediction, axis=1)
 
+    # Images may be larger than memory: they become bytes as they are read
     def read(rows: Any) -> np.ndarray:
         return as_bytes("the images", np.asarray(images[rows]))
 
@@ -138,6 +141,7 @@ def _dataset(images: Any, prediction: Any, labels: Any, title: str) -> dataset.D
 
 def _array(name: str, value: Any) -> Any:
     """Returns lists as arrays; arrays of any kind are read later."""
+    # Memory maps stay on disk
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return value
     try:
@@ -176,6 +180,7 @@ def _config(
         attributes={},
         explanations=explanations,
         defences={},
+        # No defence is fitted; the section is never absent
         defender=dict(role="attack_train", held_out=""),
         attack=_attack(width, train),
         arms=_arms(names),

@@ -47,6 +47,7 @@ def rows(
 
 
 def _figure(value: Value, count: int) -> dict[str, Any]:
+    # Of one value per example the mean is reported; a statistic is a number already
     figure = {"value": None, "low": None, "high": None, "p": None, "examples": count}
     if isinstance(value, Estimate):
         return figure | value._asdict()

@@ -4,15 +4,15 @@ A classifier is trained here by a recipe, is a function of the user's own (`targ
 its releases alone (`recorded`). Its training may use soft labels: releases of another classifier.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from xinv import explain, models, plugins, store, train
+from xinv import explain, models, plugins
 from xinv.audit import outputs, recorded, training
 from xinv.audit.recorded import Recorded
-from xinv.audit.release import soft_labels
 from xinv.audit.results import Config
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.stage import Create, Stages, key, state_of
@@ -23,7 +23,6 @@ from xinv.types import Array, Explainer, InputError, Known, Model, Variables
 FORWARD = 64
 """Images per forward pass of a classifier."""
 CLASSIFIERS = ("target", "evaluation")
-_TRACED: dict[str, Any] = {}  # shapes by the hash of all that determines them
 
 
 class Classifiers(NamedTuple):
@@ -63,6 +62,7 @@ class Classifiers(NamedTuple):
 
     def own(self, part: str) -> Own | None:
         """Returns the user's own model if a classifier is it, or is trained like it."""
+        # A shadow names the target's function, too: its `train` makes the shadow
         if "function" not in self.settings(part):
             return None
         if not isinstance(self.target, Own):
@@ -83,35 +83,16 @@ class Classifiers(NamedTuple):
         """
         if self.is_recorded(part):
             raise InputError(recorded.NO_MODEL)
-        own, classes = self.own(part), self.classes(part)
+        own = self.own(part)
         if own is not None:
             return own.model
-        return models.build(classes=classes, **self.settings(part)["model"])
+        # The label fixes the number of classes, so that no config states it twice
+        settings = self.settings(part)
+        return models.build(classes=self.classes(part), **settings["model"])
 
     def classifier(self, part: str, seed: int) -> Stage:
         """Returns a classifier that is trained for this audit."""
-        settings, own = self.settings(part), self.own(part)
-        labels, sources = soft_labels(Service(self), settings, seed)
-        if own is None:
-            how = plugins.complete(models, settings["model"])
-        else:
-            how = {"like": own.fingerprint, "trained by": own.source}
-        # A changed default of the network is another result, though no config states it
-        spec = self.roles.spec(seed, settings["roles"]) | {
-            "part": part,
-            "settings": settings,
-            "model": how,
-            "sources": sources,
-        }
-
-        def fit(session: train.Session) -> dict[str, Any]:
-            batch = training.data(self.roles, settings, labels, seed)
-            if own is None:
-                return training.fit(settings, part, self.model(part), batch, seed, session)
-            fit_key = key(seed, part, "fit")
-            return {"classifier": own.train(batch["image"], batch["label"], fit_key)}
-
-        return self.stages.trained(part, f"{part}, seed {seed}", spec, fit)
+        return training.classifier(Service(self), part, seed)
 
     def is_trained(self, part: str) -> bool:
         """Tells if a classifier is trained for this audit."""
@@ -137,6 +118,7 @@ class Classifiers(NamedTuple):
             variables = jax.eval_shape(lambda: own.variables)
         else:
             variables = jax.eval_shape(model.init, jax.random.key(0), images)
+        # A network that cannot take these images says so here, before hours of training
         jax.eval_shape(model.apply, variables, images)
         return Known(model, variables)
 
@@ -177,6 +159,7 @@ class Service(NamedTuple):
         """Returns a classifier's probabilities [N,K] on a role, and their digests."""
         if self.classifiers.is_recorded(part):
             return recorded.prediction(self.classifiers.target, self.roles, role, seed)
+        # Logits are stored, from which explained classes and probabilities follow
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
 
@@ -240,9 +223,9 @@ class Service(NamedTuple):
     def answers(self, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the true and the predicted class per reported image, int [N] each."""
         label = self.classifiers.settings(part)["label"]
-        truth = self.roles.labelled([REPORTED], seed).labels[label]
+        reported = self.roles.labelled([REPORTED], seed)
         prediction, _ = self.prediction(part, REPORTED, seed)
-        return truth, np.argmax(prediction, axis=-1)
+        return reported.labels[label], np.argmax(prediction, axis=-1)
 
     def shapes(
         self,
@@ -254,7 +237,7 @@ class Service(NamedTuple):
         if self.classifiers.is_recorded(part):
             sections = [self.config["explanations"][name] for name in inputs]
             return recorded.shapes(self.classifiers.target, sections, images)
-        # Classifiers of one network are traced once, whatever they are trained on
+        # Networks and explanations are known by what determines their shapes
         settings, own = self.classifiers.settings(part), self.classifiers.own(part)
         network = {
             "model": settings.get("model"),
@@ -262,25 +245,23 @@ class Service(NamedTuple):
             "classes": self.classifiers.classes(part),
             "images": images.shape,
         }
-        return self._prediction_shape(part, network, images), [
-            self._map_shape(part, name, network, images) for name in inputs
-        ]
 
-    def _prediction_shape(self, part: str, network: Config, images: Any) -> jax.ShapeDtypeStruct:
-        traced = store.digest(network)
-        if traced not in _TRACED:
+        def predicted() -> jax.ShapeDtypeStruct:
             model, variables = self.classifiers.abstract(part, images)
-            _TRACED[traced] = jax.eval_shape(model.apply, variables, images)
-        return _TRACED[traced]
+            return jax.eval_shape(model.apply, variables, images)
 
-    def _map_shape(self, part: str, name: str, network: Config, images: Any) -> tuple[int, ...]:
-        traced = store.digest([network, self.config["explanations"][name]])
-        if traced not in _TRACED:
+        def explained(name: str) -> tuple[int, ...]:
+            model, variables = self.classifiers.abstract(part, images)
             explainer = self.explainer(name, self.config["seed"])
-            model, variables = self.classifiers.abstract(part, images)
-            _TRACED[traced] = outputs.map_shape(explainer, model.apply, variables, images)
-        return _TRACED[traced]
+            return outputs.map_shape(explainer, model.apply, variables, images)
+
+        maps = []
+        for name in inputs:
+            mapped = [network, self.config["explanations"][name]]
+            maps.append(outputs.traced(mapped, functools.partial(explained, name)))
+        return outputs.traced(network, predicted), maps
 
     def _spec(self, part: str, role: str, seed: int) -> dict[str, Any]:
+        # What a classifier answers follows from its weights and from the images
         classifier = self.classifiers.identity(part, seed)
         return self.roles.spec(seed, [role]) | {"role": role, "classifier": classifier}

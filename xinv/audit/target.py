@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from xinv.audit import weights
 from xinv.audit.recorded import are_probabilities
 from xinv.explain import door
 from xinv.images import as_float
@@ -24,6 +24,8 @@ FORMS = (
     "give 'package.module:function', a function without arguments that returns (apply, variables) "
     "or a Model"
 )
+_HALF_PRECISION = 0.05
+"""By how much rounding may change logits, as a share of the largest: generous for bfloat16."""
 
 
 class Own(NamedTuple):
@@ -45,30 +47,6 @@ class Own(NamedTuple):
     source: str = ""
 
 
-class _Form(NamedTuple):
-    """The form of the user's variables, of which only the arrays are passed to functions.
-
-    Attributes:
-      treedef: their structure.
-      moves: per leaf, if it is an array.
-      rest: the other leaves, such as functions, numbers and keys in Equinox and NNX; None for each
-        array.
-    """
-
-    treedef: Any
-    moves: tuple[bool, ...]
-    rest: list
-
-    def whole(self, arrays: list) -> Variables:
-        """Returns the user's variables with these arrays."""
-        # In the order of the leaves
-        given = iter(arrays)
-        leaves = []
-        for leaf, is_array in zip(self.rest, self.moves, strict=True):
-            leaves.append(next(given) if is_array else leaf)
-        return jax.tree.unflatten(self.treedef, leaves)
-
-
 def load(path: str) -> Own:
     """Imports and calls the function at `path`, and takes the weights from its result.
 
@@ -82,13 +60,9 @@ def load(path: str) -> Own:
     given, variables = _called(function, path)
 
     # Take the arrays among the weights
-    leaves, treedef = jax.tree.flatten(variables)
-    moves = tuple(map(_is_array, leaves))
-    arrays = _arrays(leaves, moves)
-    if not _is_finite(arrays):
+    arrays, form = weights.split(variables)
+    if not weights.is_finite(arrays):
         raise InputError(f"the weights of target.function {path!r} hold NaN or infinite values")
-    rest = [None if is_array else leaf for leaf, is_array in zip(leaves, moves, strict=True)]
-    form = _Form(treedef, moves, rest)
 
     # Let every function of the model take the arrays alone
     model = given
@@ -104,7 +78,7 @@ def load(path: str) -> Own:
     train = getattr(module, "train", None)
     if train is not None:
         train = _trainer(train, form, path)
-    return Own(bound, arrays, _hash(path, *arrays), train, _source(module))
+    return Own(bound, arrays, weights.fingerprint(path, arrays), train, _source(module))
 
 
 def _source(module: Any) -> str:
@@ -133,7 +107,7 @@ def _called(function: Callable, path: str) -> tuple[Any, Variables]:
     return found
 
 
-def _taking(fn: Callable | None, form: _Form) -> Callable | None:
+def _taking(fn: Callable | None, form: weights.Form) -> Callable | None:
     """Returns `fn` as a function of the arrays among the variables."""
     # `embed` and `head` are optional
     if fn is None:
@@ -145,7 +119,7 @@ def _taking(fn: Callable | None, form: _Form) -> Callable | None:
     return call
 
 
-def _trainer(train: Callable, form: _Form, path: str) -> Callable[..., list]:
+def _trainer(train: Callable, form: weights.Form, path: str) -> Callable[..., list]:
     """Returns the user's training as a function that returns the arrays among the variables."""
     name = f"`train` beside target.function {path!r}"
 
@@ -157,12 +131,11 @@ def _trainer(train: Callable, form: _Form, path: str) -> Callable[..., list]:
             raise InputError(f"{name} raised {reason}") from error
 
         # The weights of a shadow model go where those of the target do
-        leaves, treedef = jax.tree.flatten(variables)
-        moves = tuple(map(_is_array, leaves))
-        if treedef != form.treedef or moves != form.moves:
-            raise InputError(f"{name} returns variables of another structure than load")
-        arrays = _arrays(leaves, moves)
-        if not _is_finite(arrays):
+        arrays, found = weights.split(variables)
+        difference = form.difference(found)
+        if difference:
+            raise InputError(f"{name} returns other variables than load: {difference}")
+        if not weights.is_finite(arrays):
             raise InputError(f"{name} returns NaN or infinite weights")
         return arrays
 
@@ -172,19 +145,14 @@ def _trainer(train: Callable, form: _Form, path: str) -> Callable[..., list]:
 def require_classifier(own: Own, path: str, images: Any, classes: int) -> None:
     """Checks that the model answers images [N,H,W,C] with finite logits of as many classes.
 
+    An image must have the same logits alone and among others.
+
     Raises:
       InputError: it does not.
     """
     # The model sees images as attacks and explainers will show them
     inputs = as_float(images)
-    try:
-        output = own.model.apply(own.variables, inputs)
-    except Exception as error:  # the user's code may raise anything
-        lines = str(error).splitlines() or [type(error).__name__]
-        raise InputError(
-            f"target.function {path!r} cannot treat images {list(inputs.shape)}: {lines[0]}"
-        ) from error
-    logits = np.asarray(door.logits(output, len(inputs)), np.float32)
+    logits = _answers(own, path, inputs)
     if logits.shape[1] != classes:
         raise InputError(
             f"target.function {path!r} has {logits.shape[1]} classes, and the data set {classes}"
@@ -197,6 +165,26 @@ def require_classifier(own: Own, path: str, images: Any, classes: int) -> None:
             f"target.function {path!r} answers probabilities (all in [0,1], each row sums to 1): "
             "return the logits, or the logarithms of the probabilities"
         )
+    # Maps are of one image, predictions of a batch: both must be of the same function
+    alone = _answers(own, path, inputs[:1])
+    if np.abs(alone[0] - logits[0]).max() > _HALF_PRECISION * np.abs(logits).max():
+        raise InputError(
+            f"target.function {path!r} answers an image alone otherwise than among others: "
+            "put the model in its evaluation mode (stored batch statistics, no dropout)"
+        )
+
+
+def _answers(own: Own, path: str, inputs: Array) -> np.ndarray:
+    """Returns the logits [N,K] of images, float32."""
+    # Compiled, as it will be: what only works on values fails here
+    try:
+        output = jax.jit(own.model.apply)(own.variables, inputs)
+    except Exception as error:  # the user's code may raise anything
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise InputError(
+            f"target.function {path!r} cannot treat images {list(inputs.shape)}: {lines[0]}"
+        ) from error
+    return np.asarray(door.logits(output, len(inputs)), np.float32)
 
 
 def _find(path: str) -> tuple[Any, Callable]:
@@ -216,39 +204,13 @@ def _find(path: str) -> tuple[Any, Callable]:
         raise InputError(
             f"target.function {path!r} cannot be imported ({error}): {FORMS}"
         ) from error
+    except Exception as error:  # the user's code may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"target.function {path!r}: importing {name!r} raised {reason}") from error
     function = getattr(module, attribute, None)
     if not callable(function):
         raise InputError(f"target.function {path!r}: module {name!r} has no function {attribute!r}")
     return module, function
-
-
-def _arrays(leaves: list, moves: tuple[bool, ...]) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf, is_array in zip(leaves, moves, strict=True) if is_array]
-
-
-def _is_finite(arrays: list[np.ndarray]) -> bool:
-    for array in arrays:
-        # NumPy knows bfloat16 only by its conversion
-        floating = jnp.issubdtype(array.dtype, jnp.inexact)
-        if floating and not np.isfinite(array.astype(np.float32)).all():
-            return False
-    return True
-
-
-def _is_array(leaf: Any) -> bool:
-    # Random keys are arrays to JAX, and cannot be stored as such
-    if isinstance(leaf, np.ndarray):
-        return True
-    return isinstance(leaf, jax.Array) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _hash(path: str, *arrays: Any) -> str:
-    # Weights of the same values and other shapes are another model
-    digest = hashlib.sha256(path.encode())
-    for array in map(np.asarray, arrays):
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _refuse(*_: Any, **__: Any) -> Any:

@@ -1,17 +1,50 @@
 """The training of one classifier, by its section of a config."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from xinv import attacks, train
+from xinv import attacks, models, plugins, train
 from xinv.attacks import joint
+from xinv.audit.release import soft_labels
 from xinv.audit.results import Config
 from xinv.audit.roles import UNION, Roles
 from xinv.audit.stage import key
 from xinv.images import as_float
+from xinv.store import Stage
 from xinv.types import Batch, Model
+
+if TYPE_CHECKING:
+    from xinv.audit.service import Service
+
+
+def classifier(service: "Service", part: str, seed: int) -> Stage:
+    """Returns a classifier, trained by its recipe or by the user's own `train`."""
+    classifiers, roles = service.classifiers, service.roles
+    settings, own = classifiers.settings(part), classifiers.own(part)
+    labels, sources = soft_labels(service, settings, seed)
+
+    # A changed default of the network is another result, though no config states it
+    if own is None:
+        how = plugins.complete(models, settings["model"])
+    else:
+        how = {"like": own.fingerprint, "trained by": own.source}
+    spec = roles.spec(seed, settings["roles"]) | {
+        "part": part,
+        "settings": settings,
+        "model": how,
+        "sources": sources,
+    }
+
+    def trained(session: train.Session) -> dict[str, Any]:
+        batch = data(roles, settings, labels, seed)
+        if own is None:
+            return fit(settings, part, classifiers.model(part), batch, seed, session)
+        fit_key = key(seed, part, "fit")
+        return {"classifier": own.train(batch["image"], batch["label"], fit_key)}
+
+    return service.stages.trained(part, f"{part}, seed {seed}", spec, trained)
 
 
 def data(

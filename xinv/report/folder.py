@@ -24,6 +24,7 @@ _ROW = {
     "stage": (str,),
     "arm": _OPTIONAL_TEXT,
     "goal": _OPTIONAL_TEXT,
+    "verb": _OPTIONAL_TEXT,
     "inputs": _OPTIONAL_TEXT,
     "encoder": _OPTIONAL_TEXT,
     "explainer": _OPTIONAL_TEXT,

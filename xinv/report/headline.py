@@ -31,17 +31,17 @@ def membership(league: League) -> str:
     if confounded:
         first = confounded[0]
         return (
-            f"No leak is shown: {first.label} tells training images from others (AUC {first.text}{_of(count)}), "
-            "but so does its control, so nothing shows that the model gives them away."
+            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{_of(count)}), "
+            "but so can its control, so nothing shows that the model gives them away."
         )
     if uncontrolled:
         first = uncontrolled[0]
         return (
-            f"No leak is shown: {first.label} tells training images from others (AUC {first.text}{_of(count)}), "
+            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{_of(count)}), "
             "but has no control, so nothing tells a leak of the model from a difference of the images."
         )
     first, open_ = league.entries[0], len(league.of(UNRESOLVED))
-    said = f"No attack is known to tell training images from others: the best, {first.label}, has AUC {first.text}"
+    said = f"No attack is known to {league.verb}: the best, {first.label}, has AUC {first.text}"
     if not open_:
         return f"{said}, and more than {SMALL} is excluded{' for each' if count else ''}."
     which = f"for {open_} of {_several(league)} " if count else ""
@@ -82,18 +82,17 @@ def _several(league: League) -> str:
 
 def _subject(league: League, leaks: list[Entry]) -> str:
     """What leaks: explanations, by name up to three, or predictions."""
-    said = "tell training images from others"
     names = {}
     for entry in leaks:
         if entry.explainer:
             names[plain(entry.explainer) + (f" with {plain(entry.defence)}" if entry.defence else "")] = None
     if not names:
         explained = any(entry.explainer for entry in league.entries)
-        return f"Predictions {said}{', explanations are not known to' if explained else ''}"
+        return f"Predictions {league.verb}{', explanations are not known to' if explained else ''}"
     shown = list(names)[:_NAMED]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown)} others")
-    return f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]} {said}"
+    return f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]} {league.verb}"
 
 
 def _controls(league: League) -> str:
@@ -111,11 +110,11 @@ def _leak(summary: Summary, first: Arm) -> str:
     seen += "" if first.label == plain(first.explainer) else f" ({first.label})"
     value = f"{shown.label} {figure.text}"
     if summary.baseline is None or summary.main not in summary.baseline.cells:
-        return f"From {seen} an attacker rebuilds inputs at {value}."
+        return f"From {seen} an attacker can {first.verb} at {value}."
     alone = f"{summary.baseline.cells[summary.main].text} from predictions alone"
     match figure.against:
         case "more":
-            return f"Releasing {seen} lets an attacker rebuild inputs at {value}, against {alone}."
+            return f"Releasing {seen} lets an attacker {first.verb} at {value}, against {alone}."
         case "less":
             return f"No explanation helped the attacker: the best, {first.label}, reaches {value}, against {alone}."
         case "overlap":
@@ -171,7 +170,7 @@ def _without_explanations(summary: Summary) -> str:
     first, shown = arms[0], measure(summary.main)
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
-        return f"From {first.label} an attacker rebuilds inputs at {value}."
+        return f"From {first.label} an attacker can {first.verb} at {value}."
     last = arms[-1]
     least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
-    return f"Of {len(arms)} attacks, {first.label} rebuilds inputs best on average: {value}; {least}."
+    return f"Of {len(arms)} attacks, {first.label} can {first.verb} best on average: {value}; {least}."

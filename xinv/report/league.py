@@ -123,6 +123,7 @@ class League(NamedTuple):
     """The membership attacks of a unit.
 
     Attributes:
+      verb: what they do if they succeed, as people say it after "can".
       entries: the highest AUC first.
       rates: metrics of the entries' rates, the smallest rate first.
       figures: names of their other metrics.
@@ -134,6 +135,7 @@ class League(NamedTuple):
       level: confidence level of the intervals over seeds.
     """
 
+    verb: str
     entries: tuple[Entry, ...]
     rates: tuple[str, ...]
     figures: tuple[str, ...]

@@ -43,6 +43,7 @@ def league(rows: Rows, level: float) -> League | None:
     entries.sort(key=lambda entry: -entry.auc.value)
     counts = sorted({row["examples"] for row in attacks})
     return League(
+        verb=attacks[0]["verb"],
         entries=tuple(entries),
         rates=tuple(sorted(_distinct(name for entry in entries for name in entry.rates), key=rate)),
         figures=tuple(order(_distinct(name for entry in entries for name in entry.figures))),

@@ -28,6 +28,7 @@ class Arm(NamedTuple):
       label: the shortest text that tells it from the unit's other arms.
       explainer: what the service explained with, several joined by "+"; None for predictions alone.
       goal: what the attack is after.
+      verb: what it does if it succeeds, as people say it after "can".
       encoder: how the attack read it, or the name of its method.
       attack: stands for what it does, whatever defends the release: arms that share it differ in nothing else.
       defence: what changed the release, several joined by "+"; None for a release as it is.
@@ -44,6 +45,7 @@ class Arm(NamedTuple):
     label: str
     explainer: str | None
     goal: str
+    verb: str
     encoder: str
     attack: str
     defence: str | None

@@ -101,10 +101,12 @@ class Checkpoints:
             self._manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
+        # Opened by the first use: a training without checkpoints makes no folder
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=2,
                 cleanup_tmp_directories=True,
+                # A save that has returned is on disk
                 enable_async_checkpointing=False,
             )
             self._manager = ocp.CheckpointManager(self._directory, options=options)

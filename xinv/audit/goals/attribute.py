@@ -19,6 +19,7 @@ from xinv.types import Apply
 
 def f1(service: Service, name: str, truth: np.ndarray, guess: np.ndarray) -> float:
     """Returns the F1 of an attribute's presence; of several values their weighted mean."""
+    # Of two values presence alone is asked for; a weighted mean would count absence, too
     two_values = service.classifiers.classes(name) == 2
     statistic = classification.binary_f1 if two_values else classification.weighted_f1
     return statistic(truth, guess)
@@ -46,11 +47,10 @@ def _answers(service: Service, name: str, guess: Stage, label: str, seed: int) -
     classifiers = service.classifiers
 
     def compute() -> dict[str, np.ndarray]:
-        answer, variables = (
-            _classify(classifiers.model(name).apply),
-            classifiers.variables(name, seed),
-        )
-        return {"said": parallel.map_batches(answer, variables, guess.array("guess"), FORWARD)}
+        answer = _classify(classifiers.model(name).apply)
+        variables = classifiers.variables(name, seed)
+        rebuilt = guess.array("guess")
+        return {"said": parallel.map_batches(answer, variables, rebuilt, FORWARD)}
 
     spec = {"judge": classifiers.identity(name, seed), "guess": guess.digest}
     return service.stages.computed("attribute", label, spec, compute).array("said")
@@ -58,6 +58,7 @@ def _answers(service: Service, name: str, guess: Stage, label: str, seed: int) -
 
 @functools.lru_cache(64)
 def _classify(apply: Apply) -> Callable[..., jax.Array]:
+    # One function for each network, so that it is compiled once
     def answer(variables: Any, images: jax.Array, keys: Any) -> jax.Array:
         del keys
         return apply(variables, as_float(images)).argmax(axis=-1)
@@ -65,5 +66,11 @@ def _classify(apply: Apply) -> Callable[..., jax.Array]:
     return answer
 
 
-ATTRIBUTE = RECONSTRUCTION._replace(name="attribute", secret=_secret, scores=_scores, metrics=())
+ATTRIBUTE = RECONSTRUCTION._replace(
+    name="attribute",
+    verb="show attributes in rebuilt inputs",
+    secret=_secret,
+    scores=_scores,
+    metrics=(),
+)
 """Judges the guesses of an attack that rebuilds images."""

@@ -11,6 +11,7 @@ class Goal(NamedTuple):
 
     Attributes:
       name: as an attack states it.
+      verb: what an attack does that reaches it, as people say it after "can".
       secret: `(service, part, roles, seed) -> truth [N,...]` of the images of some roles, one role
         after the other; `part` is the classifier under attack.
       evaluated: `(service, part) -> role` of the reported examples; none of them trains the attack.
@@ -23,6 +24,7 @@ class Goal(NamedTuple):
     """
 
     name: str
+    verb: str
     secret: Callable[..., Array]
     evaluated: Callable[..., str]
     check: Callable[..., None]

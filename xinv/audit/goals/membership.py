@@ -141,4 +141,13 @@ def _estimate(row: list[float]) -> Estimate:
     return Estimate(value, low, high, None if np.isnan(p) else p)
 
 
-MEMBERSHIP = Goal("membership", _secret, _evaluated, _check, lambda image: (), _scores, (GROUP,))
+MEMBERSHIP = Goal(
+    "membership",
+    "tell training images from others",
+    _secret,
+    _evaluated,
+    _check,
+    lambda image: (),
+    _scores,
+    (GROUP,),
+)

@@ -34,10 +34,8 @@ def _scores(
     service: Service, part: str, guess: Stage, label: str, seed: int
 ) -> dict[str, np.ndarray]:
     del part
-    classifiers, settings = (
-        service.classifiers,
-        {kind: service.config["metrics"][kind] for kind in GROUPS},
-    )
+    classifiers = service.classifiers
+    settings = {kind: service.config["metrics"][kind] for kind in GROUPS}
     spec = {
         "metrics": settings,
         "guess": guess.digest,
@@ -45,7 +43,9 @@ def _scores(
     }
 
     def compute() -> dict[str, np.ndarray]:
-        reported, judge = service.roles.labelled([REPORTED], seed), classifiers.model("evaluation")
+        # The judge has not seen the reported images
+        judge = classifiers.model("evaluation")
+        reported = service.roles.labelled([REPORTED], seed)
         truths = {
             "image": reported.images,
             "label": reported.labels[service.config["evaluation"]["label"]],
@@ -67,5 +67,12 @@ def _scores(
 
 
 RECONSTRUCTION = Goal(
-    "reconstruction", _secret, _evaluated, _check, lambda image: image, _scores, GROUPS
+    "reconstruction",
+    "rebuild inputs",
+    _secret,
+    _evaluated,
+    _check,
+    lambda image: image,
+    _scores,
+    GROUPS,
 )
