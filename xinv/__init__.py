@@ -11,6 +11,7 @@
 | `xinv.train` | the one training loop |
 | `xinv.store` | results of stages, computed once under a hash of all that determines them |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
+| `xinv.sweep` | many audits, by any number of processes |
 | `xinv.types` | the protocols that plug-ins follow, and `InputError` |
 """
 
@@ -18,7 +19,20 @@ import importlib
 from types import ModuleType
 
 __version__ = "0.1.0"
-__all__ = ["attacks", "audit", "data", "defences", "explain", "metrics", "models", "report", "store", "train", "types"]
+__all__ = [
+    "attacks",
+    "audit",
+    "data",
+    "defences",
+    "explain",
+    "metrics",
+    "models",
+    "report",
+    "store",
+    "sweep",
+    "train",
+    "types",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

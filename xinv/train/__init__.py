@@ -25,7 +25,7 @@ to the same result.
 """
 
 from xinv.train.batches import Evaluate, steps_per_epoch
-from xinv.train.loop import Fitted, Session, fit, loop
+from xinv.train.loop import Fitted, Session, Stopped, fit, loop, never
 from xinv.train.progress import Diverged
 from xinv.train.recipe import Recipe, optimizer
 from xinv.train.step import Loss, State, classifier_loss, sgd_step
@@ -38,9 +38,11 @@ __all__ = [
     "Recipe",
     "Session",
     "State",
+    "Stopped",
     "classifier_loss",
     "fit",
     "loop",
+    "never",
     "optimizer",
     "sgd_step",
     "steps_per_epoch",
