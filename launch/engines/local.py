@@ -17,7 +17,7 @@ from xinv.sweep.manifest import WORKERS
 from xinv.types import InputError
 
 _WORKER = Path(__file__).resolve().parent.parent / "worker.py"
-_FUTILE = 3  # deaths in a row before which a worker did not take a piece
+_FUTILE = 5  # deaths in a row before which a worker did not take a piece
 _GRACE = 60.0  # seconds in which a worker may save its training when it is told to leave
 _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LEFT, _FAILED, _BAD_INPUT, _AGAIN = 0, 1, 2, 75

@@ -7,11 +7,12 @@ from collections import Counter
 from tqdm import tqdm
 
 from xinv.sweep.cost import seconds_left
-from xinv.sweep.manifest import Piece, Sweep
+from xinv.sweep.manifest import Piece, Sweep, Unit
 from xinv.sweep.tries import DONE, FAILED, RUNNING, WAITING, Board, State, Try
 
 _STEP = re.compile(r": step (\d+/\d+).*, ([\d:]+ left)")
 _TAIL = 4096  # bytes of a log that are looked at
+_TITLE = "experiment"
 _NAME = 32  # columns of a name
 
 
@@ -22,22 +23,14 @@ def lines(board: Board, width: int = 100, height: int = 24) -> list[str]:
     """
     sweep = board.sweep
     states = {piece.key: board.state(piece) for piece in sweep.pieces}
-    name_width = min(_NAME, max(len(unit.name) for unit in sweep.units))
+    longest = max(len(unit.name) for unit in sweep.units)
+    name_width = min(_NAME, max(longest, len(_TITLE)))
     entries = []
     for unit in sweep.units:
         of_unit = {seed: states[Piece(unit, seed).key] for seed in unit.seeds}
-        kind = _kind(of_unit)
-        done = sum(state.kind == DONE for state in of_unit.values())
-        head = f"{unit.name[:name_width]:{name_width}}  {kind:8}{done:3} of {len(of_unit)}"
-        entry = [
-            f"{head}  {_note(sweep, seed, state)}" for seed, state in of_unit.items() if state.kind in (RUNNING, FAILED)
-        ]
-        # A name is written once
-        blank = " " * len(head)
-        entry = [line if place == 0 else blank + line[len(head) :] for place, line in enumerate(entry or [head])]
-        entries.append((kind, entry))
+        entries.append((_kind(of_unit), _entry(sweep, unit, of_unit, name_width)))
     shown = _fitting(entries, height - 2)
-    title = f"{'experiment':{name_width}}  state   seeds"
+    title = f"{_TITLE:{name_width}}  state   seeds"
     return [line[:width] for line in (title, *shown, summary(board))]
 
 
@@ -83,11 +76,29 @@ def _kind(states: dict[int, State]) -> str:
     return DONE
 
 
+def _entry(sweep: Sweep, unit: Unit, states: dict[int, State], name_width: int) -> list[str]:
+    """The lines of an experiment: one for each seed that runs or has failed, at least one."""
+    done = sum(state.kind == DONE for state in states.values())
+    name = f"{unit.name[:name_width]:{name_width}}"
+    head = f"{name}  {_kind(states):8}{done:3} of {len(states)}"
+    notes = []
+    for seed, state in states.items():
+        if state.kind in (RUNNING, FAILED):
+            notes.append(_note(sweep, seed, state))
+    if not notes:
+        return [head]
+    # The name is written once
+    blank = " " * len(head)
+    return [f"{head}  {notes[0]}", *(f"{blank}  {note}" for note in notes[1:])]
+
+
 def _note(sweep: Sweep, seed: int, state: State) -> str:
     if state.kind == FAILED:
         return f"seed {seed}: {state.reason}"
     attempt = state.running
-    return f"seed {seed}: {attempt.label or 'begins'}{_progress(sweep, attempt)}"
+    kind, _, _ = attempt.place.partition("-")
+    what = attempt.label.removesuffix(f", seed {seed}").removeprefix(kind)
+    return f"seed {seed}: {kind or 'begins'} {what}".rstrip() + _progress(sweep, attempt)
 
 
 def _progress(sweep: Sweep, attempt: Try) -> str:
