@@ -159,8 +159,9 @@ def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
     """Holds `folder` for this process, and leaves no empty folder behind that was not there before.
 
     Raises:
-      InputError: another run holds it.
+      InputError: another run holds it, or the file system cannot be shared.
     """
+    require_exclusive(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -25,7 +25,7 @@ from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.rows import rows
 from xinv.audit.sections import sections
 from xinv.audit.service import Classifiers, Service
-from xinv.audit.stage import Stages
+from xinv.audit.stage import Stages, Watch
 from xinv.leases import Busy
 from xinv.store import Stage, Store
 
@@ -44,20 +44,27 @@ class Found(NamedTuple):
     curves: Rows
 
 
-def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0) -> Rows:
+def run(
+    config: Config,
+    workdir: Path,
+    stages: Store,
+    checkpoint_seconds: float = 30.0,
+    watch: Watch = Watch(),  # noqa: B008 (it does nothing)
+) -> Rows:
     """Runs the audit of `config`, a complete plain dict, and writes its files to `workdir`.
 
     Stages in the store are not computed again, and one that another process builds is waited for.
     The files of an earlier run of another config in `workdir` move to `workdir/history/`. A
-    training is saved every `checkpoint_seconds`.
+    training is saved every `checkpoint_seconds`, and when `watch` ends the run.
 
     Raises:
       InputError: the config names something that does not exist or does not fit the data, or
-        another run is at work.
+        another run is at work in `workdir`.
+      Stopped: `watch` has ended the run.
     """
     with store.locked(workdir, stages.leases):
         started = time.monotonic()
-        kept = Stages(stages, workdir, checkpoint_seconds)
+        kept = Stages(stages, workdir, checkpoint_seconds, watch)
         return audited(opened(config, kept), workdir, started)
 
 

@@ -28,11 +28,14 @@ Create = Callable[[str, tuple[int, ...]], np.ndarray]
 
 
 class Watch:
-    """Watches over a run; this one does nothing."""
+    """Watches over a run.
 
-    def stop(self) -> bool:
-        """Tells if to leave: a training then saves its state, and no other stage is begun."""
-        return False
+    Args:
+      stop: tells if to leave: a training then saves its state, and no other stage is begun.
+    """
+
+    def __init__(self, stop: Callable[[], bool] = train.never):
+        self.stop = stop
 
     def used(self, stage: Stage) -> None:
         """Is called with each stage that the run asks for."""

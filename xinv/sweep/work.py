@@ -1,5 +1,6 @@
 """A worker: takes pieces of a sweep until none is left."""
 
+import contextlib
 import shutil
 import time
 import traceback
@@ -151,6 +152,9 @@ class Worker:
         # A piece that is done was valid
         if not any(self.board.is_done(Piece(unit, seed)) for seed in unit.seeds):
             validate(service)
+        # Rows of an earlier config leave the folder
+        with contextlib.suppress(Busy), self._stages.leases.hold(unit.folder / ".lease"):
+            results.begin(unit.folder, unit.config)
         self._opened.add(unit.number)
         return service
 
@@ -185,7 +189,7 @@ class Worker:
         with self._stages.leases.hold(unit.folder / ".lease"):
             if self.board.is_finished(unit):
                 return
-            service = self._service(unit, _Watch(self._stop))
+            service = self._service(unit, Watch(self._stop))
             found = self.board.results(unit)
             used = {seed: result.pop("stages") for seed, result in found.items()}
             results.begin(unit.folder, unit.config)
@@ -198,14 +202,7 @@ class Worker:
                 shutil.rmtree(unit.folder / name, ignore_errors=True)
 
 
-class _Watch(Watch):
-    """Tells a run to stop when its worker is told so."""
-
-    def __init__(self, stop: Callable[[], bool]):
-        self.stop = stop
-
-
-class _PieceWatch(_Watch):
+class _PieceWatch(Watch):
     """Keeps the try of a piece up to date."""
 
     def __init__(self, path: Path, attempt: Try, stop: Callable[[], bool]):
