@@ -11,7 +11,7 @@ import jax
 
 from configs import deepleak
 from xinv import store
-from xinv.audit.run import prepared
+from xinv.audit.run import opened
 from xinv.audit.stage import Stages
 from xinv.harden import trial
 from xinv.harden.candidate import candidate, space_of
@@ -35,7 +35,7 @@ def run(size: str, methods: Sequence[str] | None, rounds: int) -> None:
     config["explanations"] = {name: dict(name=name, normalise="none") | explainers[name] for name in names}
     print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {size}, {rounds} trials after one to compile")
     with tempfile.TemporaryDirectory() as folder, store.opened(Path(folder) / "stages") as stages:
-        service = prepared(config, Stages(stages, Path(folder)))
+        service = opened(config, Stages(stages, Path(folder)))
         for name in names:
             _measured(Subject(service, name, config["seed"]), rounds)
     print(f"published: {PUBLISHED[0]} to {PUBLISHED[1]} s for 20 trials on two RTX 4090")

@@ -1,6 +1,8 @@
 """What the launchers share: flag parsing and one clear sentence for everything that a person can get wrong."""
 
 import ast
+import contextlib
+import ctypes
 import importlib.util
 import os
 import re
@@ -18,6 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that confi
 from xinv.types import InputError
 
 _SHARED = ("base", "datasets")  # of configs/, what its experiments share
+AGAIN = 75
+"""Exit status of a process that is to be started again (EX_TEMPFAIL)."""
+_PR_SET_PDEATHSIG = 1
 _NULLABLE = re.compile(r"--?config\.(data\.[\w.]+)")  # the section whose fields may be set to None
 
 
@@ -34,13 +39,48 @@ class _Literal(flags.ArgumentParser):
 config_flags.register_flag_parser_for_type(type(None), _Literal())
 
 
+_leaving: list[Callable[[], None]] = []
+
+
+def at_interrupt(call: Callable[[], None]) -> None:
+    """Has `call()` made before Ctrl-C ends the process."""
+    _leaving.append(call)
+
+
 def _interrupted(*_: object) -> None:
     """Leaves at once, whatever is running: a run may be stopped at any moment."""
     print("\ninterrupted: the same command continues where this one stopped", file=sys.stderr, flush=True)
+    for call in _leaving:
+        with contextlib.suppress(OSError):
+            call()
     os._exit(130)
 
 
 signal.signal(signal.SIGINT, _interrupted)
+
+
+class Stop:
+    """Whether one of some signals has come; a training then saves its state and leaves."""
+
+    def __init__(self, *signals: signal.Signals):
+        self._stopped = False
+        for number in signals:
+            signal.signal(number, self._receive)
+
+    def __call__(self) -> bool:
+        return self._stopped
+
+    def _receive(self, *_: object) -> None:
+        self._stopped = True
+
+
+def die_with(parent: int) -> None:
+    """Has this process killed when `parent`, which has started it, dies in whatever way (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have died before
+    if os.getppid() != parent:
+        os._exit(AGAIN)
 
 
 def main(run: Callable[[Sequence[str]], None]) -> None:

@@ -6,6 +6,7 @@ Example:
 
 The folder receives rows.jsonl, config.json, report.html and every stage's result. The same command again continues a
 run that was stopped and re-uses all that is done; changing a part of the config computes again only what depends on it.
+Ctrl-C leaves at once; SIGTERM and SIGUSR2 save the present training first, and the exit status is 75.
 """
 
 import datetime
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
+import programs
 from absl import flags
 from ml_collections import config_flags
 
@@ -29,12 +31,17 @@ CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds bet
 def run(argv: Sequence[str]) -> None:
     """Runs the audit of --config."""
     del argv
-    from xinv import audit, report, store  # after the flags: this takes seconds, and a typo is reported at once
+    from engines import here  # after the flags: this takes seconds, and a typo is reported at once
+
+    from xinv import audit, report, store
+    from xinv.audit.stage import Watch
 
     config = cli.config(CONFIG)
     workdir = Path(WORKDIR.value or _new_folder(config["unit"]))
-    with store.opened(Path(STORE.value) if STORE.value else workdir / "stages") as stages:
-        audit.run(config, workdir, stages, CHECKPOINT_SECONDS.value)
+    programs.keep()
+    root = Path(STORE.value) if STORE.value else workdir / "stages"
+    with here.leaving() as stop, store.opened(root, here.leave) as stages:
+        audit.run(config, workdir, stages, CHECKPOINT_SECONDS.value, Watch(stop))
     page = report.render(workdir)
     print(report.table(workdir))
     print(f"\nReport: {page.absolute()}")

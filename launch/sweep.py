@@ -1,59 +1,167 @@
-"""Runs every unit of a config's sweep(), one after another; units that are done are not run again.
+"""Runs every experiment of a config's sweep(); what is done is not run again.
 
 Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
+  python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --launcher=local --jobs=2
+  python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --status
 
 The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value replaces a whole
 section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…, so that an override holds in every
-unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages,
-so that what they have in common is computed once.
+unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages
+(or --store), so that what they have in common is computed once.
+
+Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of this machine (or
+--jobs), starts those again that die, and shows a table. --launcher=slurm submits an array of workers and returns;
+--launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input,
+130 interrupted.
 """
 
 import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cli
+import programs
 from absl import flags
 from ml_collections import config_flags
 
 from xinv.types import InputError
 
+if TYPE_CHECKING:
+    from xinv.sweep import Outcome, Sweep
+
 CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :size behind it.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Where the units and their shared stages go. Required.")
+STORE = flags.DEFINE_string(
+    "store", None, "Where stages are kept, to share them between sweeps and runs. Default: WORKDIR/stages."
+)
+LAUNCHER = flags.DEFINE_string(
+    "launcher", None, "Where workers run: local, slurm, or k8s, which prints a manifest. Default: one in this process."
+)
+JOBS = flags.DEFINE_integer(
+    "jobs", None, "Workers. Default: local one per accelerator, or per four cores; elsewhere 1.", 1
+)
+SLURM = flags.DEFINE_list("slurm", [], "Of --launcher=slurm: parameters of submitit, as partition=gpu,time=240.")
+K8S = flags.DEFINE_list("k8s", [], "Of --launcher=k8s: image=…,claim=… and others; a wrong one names them all.")
+TRIES = flags.DEFINE_integer("tries", 3, "Failed tries after which a piece is given up.", 1)
+DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be done, and its cost.")
+STATUS = flags.DEFINE_bool("status", False, "Only print the state of the sweep in WORKDIR.")
+RETRY = flags.DEFINE_bool("retry", False, "Try pieces again that have failed.")
 
 CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+
+_LAUNCHERS = ("local", "slurm", "k8s")
 
 
 def run(argv: Sequence[str]) -> None:
     """Runs the sweep of --config."""
     del argv
-    from xinv import audit, report, store, train
-    from xinv.audit import results
-
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
+    if LAUNCHER.value not in (None, *_LAUNCHERS):
+        raise InputError(f"unknown launcher {LAUNCHER.value!r}: choose one of {', '.join(_LAUNCHERS)}")
+    from xinv import store, sweep  # after the flags: this takes seconds, and a typo is reported at once
+
+    workdir = Path(WORKDIR.value)
+    if STATUS.value:
+        found = sweep.Board(sweep.read(workdir), TRIES.value)
+        print("\n".join(sweep.lines(found, height=10**6)))
+        return
+    manifest = sweep.describe(_configs(), Path(STORE.value) if STORE.value else None)
+    if LAUNCHER.value == "k8s":
+        text = _rendered(workdir)
+        if not DRY_RUN.value:
+            sweep.write(workdir, manifest)
+        print(text, end="")
+        return
+    if DRY_RUN.value:
+        found = sweep.Board(sweep.planned(workdir, manifest), TRIES.value)
+        print("\n".join(sweep.plan(found)))
+        return
+    with store.locked(workdir):
+        sweep.write(workdir, manifest)
+        found = sweep.read(workdir)
+        if RETRY.value:
+            sweep.Board(found, TRIES.value).forget(failed=True)
+        if LAUNCHER.value == "slurm":
+            _submit(found)
+            return
+        outcome = _distributed(found) if LAUNCHER.value or (JOBS.value or 1) > 1 else _here(found)
+    _report(workdir, found)
+    _end(found, outcome)
+
+
+def _here(found: "Sweep") -> "Outcome":
+    """Works on the sweep in this process."""
+    from engines import here
+
+    programs.keep()
+    return here.work(found, 0, TRIES.value, CHECKPOINT_SECONDS.value, lambda line: print(line, flush=True))
+
+
+def _distributed(found: "Sweep") -> "Outcome":
+    """Works on the sweep by processes of this machine."""
+    from engines import local
+
+    return local.run(found, JOBS.value, TRIES.value, _arguments())
+
+
+def _submit(found: "Sweep") -> None:
+    """Hands workers to SLURM, and says how to look after them."""
+    from engines import slurm
+
+    logs = [found.log(number) for number in range(JOBS.value or 1)]
+    jobs = slurm.submit(found.workdir, logs, _arguments(), SLURM.value)
+    print(f"submitted {', '.join(jobs)}; look with squeue, and with")
+    print(f"  python launch/sweep.py --workdir={found.workdir} --status")
+    print(f"  python launch/report.py --workdir={found.workdir}")
+
+
+def _rendered(workdir: Path) -> str:
+    """The manifest of workers on Kubernetes."""
+    from engines import k8s
+
+    return k8s.render(workdir, JOBS.value or 1, _arguments(), K8S.value, TRIES.value)
+
+
+def _arguments() -> list[str]:
+    """The flags that workers share."""
+    return [f"--tries={TRIES.value}", f"--checkpoint_seconds={CHECKPOINT_SECONDS.value}"]
+
+
+def _configs() -> list[dict]:
+    """The complete configs of the sweep, with the names and sections of each checked."""
+    from xinv.audit.sections import sections
+
     configs = cli.units(CONFIG)
     _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
-    workdir = Path(WORKDIR.value)
-    diverged = []
-    with store.opened(workdir / "stages") as stages:
-        for number, config in enumerate(configs):
-            folder = workdir / "units" / f"{number:04d}"
-            done = results.is_done(folder, config)
-            print(f"unit {number + 1} of {len(configs)}: {config['unit']} {'is done' if done else ''}", flush=True)
-            try:
-                if not done:
-                    audit.run(config, folder, stages, CHECKPOINT_SECONDS.value)
-            except train.Diverged as error:  # a finding about that unit; the others go on
-                diverged.append(f"unit {config['unit']} diverged: {error}")
-                print(diverged[-1], flush=True)
-    page = report.render(workdir)
-    print(report.table(workdir))
-    print(f"\nReport: {page.absolute()}")
-    if diverged:
-        raise InputError(f"{len(diverged)} of {len(configs)} units have no result: {'; '.join(diverged)}")
+    for config in configs:
+        sections(config)
+    return configs
+
+
+def _report(workdir: Path, found: "Sweep") -> None:
+    """Reports on the experiments that are done, if there are any."""
+    from xinv import report, sweep
+
+    board = sweep.Board(found)
+    if any(board.is_finished(unit) for unit in found.units):
+        page = report.render(workdir)
+        print(report.table(workdir))
+        print(f"\nReport: {page.absolute()}")
+
+
+def _end(found: "Sweep", outcome: "Outcome") -> None:
+    """Leaves with the sentences on pieces without a result."""
+    if outcome.rejected:
+        raise InputError("; ".join(outcome.rejected))
+    if outcome.failed:
+        listed = "\n".join(f"  {sentence}" for sentence in outcome.failed)
+        count = f"{len(outcome.failed)} of {len(found.pieces)} pieces"
+        print(f"{count} have no result (--retry tries them again):\n{listed}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _name_overruled(configs: Sequence[dict], base: dict, overrides: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from xinv import attacks, data, defences, explain, harden, models, report, store
-from xinv.audit.run import prepared
+from xinv.audit.run import opened
 from xinv.audit.stage import Stages
 from xinv.harden import released
 from xinv.harden.candidate import Candidate, candidate, chain_of, space_of
@@ -320,8 +320,8 @@ def config(tmp_path_factory):
 
 
 def hardened(config, folder, stages):
-    with store.opened(stages) as opened:
-        return harden.run(config, folder, opened)
+    with store.opened(stages) as kept:
+        return harden.run(config, folder, kept)
 
 
 def contents(folder):
@@ -433,7 +433,7 @@ def test_same_bytes_again(done, config, tmp_path):
 def test_bad_section(config, tmp_path, changes, message):
     changed = {**config, "harden": {**config["harden"], **changes}}
     with pytest.raises(InputError, match=message):
-        check(prepared(changed, Stages(Store(tmp_path), tmp_path)))
+        check(opened(changed, Stages(Store(tmp_path), tmp_path)))
 
 
 def test_no_leak_is_a_result(config, tmp_path):

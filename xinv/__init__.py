@@ -12,6 +12,7 @@
 | `xinv.store` | results of stages, computed once under a hash of all that determines them |
 | `xinv.harden` | the search for a release that leaks less; release policies |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
+| `xinv.sweep` | many audits, by any number of processes |
 | `xinv.types` | the protocols that plug-ins follow, and `InputError` |
 """
 
@@ -30,6 +31,7 @@ __all__ = [
     "models",
     "report",
     "store",
+    "sweep",
     "train",
     "types",
 ]

@@ -1,11 +1,12 @@
 """Content-addressed results of stages: what is computed once under a hash of all that determines it is never lost.
 
 A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its checkpoints, so that
-a killed run continues) and renamed when complete, so a folder without that ending is always whole.
+a killed run continues) and renamed when complete, so a folder without that ending is always whole. Any number of
+processes may share a store: each stage is built by the holder of its lease.
 """
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
@@ -13,12 +14,13 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from xinv.leases import Busy, Leases, require_exclusive
 from xinv.types import InputError
 
 _FORMAT = 3
@@ -48,10 +50,15 @@ class Stage(NamedTuple):
         return read_json(self.path / f"{name}.json", _recompute(self.path))
 
 
+class Lost(Exception):  # noqa: N818 (an event, not a mistake)
+    """The process was suspended, and another has gone on with its stage: nothing of this one's is kept."""
+
+
 class Store(NamedTuple):
-    """The stages below `root`, for one process at a time (see `opened`)."""
+    """The stages below `root`, shared with other processes by `leases`."""
 
     root: Path
+    leases: Leases
 
     def find(self, name: str, spec: Mapping[str, Any]) -> tuple[Stage, bool]:
         """The stage that `spec` determines, and whether its result is there already.
@@ -66,61 +73,111 @@ class Store(NamedTuple):
             raise InputError(f"{stage.path} holds the result of another config than its name says: delete that folder")
         return stage, True
 
-    def partial(self, stage: Stage) -> Path:
-        """Where the stage is built."""
-        return stage.path.with_name(stage.path.name + ".partial")
-
     def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         """Calls `build(folder)`, which saves the result there, and makes it the stage's in one atomic step.
 
-        What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion.
+        What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion. Nothing is built if
+        another process has completed the stage meanwhile.
+
+        Raises:
+          Busy: another process builds it.
+          Lost: another process has taken it over, since this one was suspended.
         """
-        partial = self.partial(stage)
-        partial.mkdir(parents=True, exist_ok=True)
-        write_json(partial / "spec.json", json.loads(canonical(spec)))
-        build(partial)
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self.leases.hold(_marker(stage.path)):
+            # Only this look counts: an earlier one may be of before another's completion
+            if stage.path.is_dir():
+                return
+            partial = _taken(stage)
+            held = os.stat(partial)
+            write_json(partial / "spec.json", json.loads(canonical(spec)))
+            build(partial)
+            _publish(partial, held, stage)
+
+    def tidy(self) -> None:
+        """Removes what killed processes have left of stages that are complete."""
+        for marker in self.root.glob("*.lease"):
+            self.leases.is_held(marker)
+        for partial in self.root.glob("*.partial"):
+            if (self.root / partial.name.partition(".")[0]).is_dir():
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def _marker(path: Path) -> Path:
+    return path.with_name(path.name + ".lease")
+
+
+def _taken(stage: Stage) -> Path:
+    """A folder to build `stage` in, with the checkpoints of whoever began it.
+
+    Its name is new: a process that was suspended, and has lost its lease, finds its own folder gone.
+    """
+    partial = stage.path.with_name(f"{stage.path.name}.{uuid.uuid4().hex[:8]}.partial")
+    begun = sorted(stage.path.parent.glob(f"{stage.path.name}*.partial"), key=lambda path: path.stat().st_mtime)
+    if begun:
+        os.rename(begun.pop(), partial)
+    for older in begun:
+        shutil.rmtree(older, ignore_errors=True)
+    partial.mkdir(exist_ok=True)
+    for path in partial.iterdir():
+        if path.name != "checkpoints":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    return partial
+
+
+def _publish(partial: Path, held: os.stat_result, stage: Stage) -> None:
+    """Makes the folder `partial`, which was `held` from the start, the result of `stage`."""
+    try:
+        if not os.path.samestat(os.stat(partial), held):
+            raise FileNotFoundError
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         os.rename(partial, stage.path)
-        _sync_folder(stage.path.parent)
+    except FileNotFoundError:
+        raise Lost(f"{stage.path} was taken over by another process while this one was suspended") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        shutil.rmtree(partial)  # another was first
+    _sync_folder(stage.path.parent)
 
 
 @contextlib.contextmanager
-def opened(root: Path) -> Iterator[Store]:
-    """The store at `root`, held by this process."""
-    with locked(root):
-        yield Store(root)
+def opened(root: Path, lost: Callable[[Path], None] | None = None) -> Iterator[Store]:
+    """The store at `root`, tidied at the end; `lost` is told of a lost lease, see `Leases`.
+
+    Raises:
+      InputError: the file system cannot be shared.
+    """
+    require_exclusive(root)
+    store = Store(root, Leases(lost))
+    yield store
+    store.tidy()
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
     """Holds `folder` for this process, and leaves no empty folder behind that was not there before.
 
     Raises:
-      InputError: another run holds it.
+      InputError: another run holds it, or the file system cannot be shared.
     """
+    require_exclusive(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / ".lock"
-    with open(path, "w") as lock:
-        if not _hold(lock):
-            raise InputError(
-                f"another run is using {folder}, or has just left it: wait for it to end or choose another folder"
-            )
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # it holds something, or belongs to others
-                path.unlink()
-                for empty in made:
-                    empty.rmdir()
-
-
-def _hold(lock: TextIO) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return os.fstat(lock.fileno()).st_nlink > 0  # another run may have ended, and removed it, since it was opened
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context((leases or Leases()).hold(folder / ".lease"))
+            except Busy:
+                raise InputError(
+                    f"another run is using {folder}, or was killed on another host less than a minute ago: "
+                    "wait for it to end or choose another folder"
+                ) from None
+            yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            for empty in made:
+                empty.rmdir()
 
 
 def canonical(value: Any) -> str:

@@ -14,6 +14,8 @@ Config = Mapping[str, Any]
 Rows = list[dict[str, Any]]
 
 CONFIG, ROWS = "config.json", "rows.jsonl"
+STAGES = "stages.json"
+"""The names of the stages of each seed, of an experiment of a sweep."""
 FILES = (
     ROWS,
     "curves.jsonl",
@@ -22,6 +24,7 @@ FILES = (
     "members.npz",
     "dataset.json",
     "environment.json",
+    STAGES,
     "report.html",
     CONFIG,
 )

@@ -1,9 +1,12 @@
 """The pipeline, in the order of a run: a config becomes stages, stages become rows."""
 
+import contextlib
 import functools
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from xinv import data, store
 from xinv.audit import (
@@ -24,69 +27,135 @@ from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.rows import rows
 from xinv.audit.sections import sections
 from xinv.audit.service import Classifiers, Service
-from xinv.audit.stage import Stages
+from xinv.audit.stage import Stages, Watch
+from xinv.leases import Busy
 from xinv.store import Stage, Store
 
+_PAUSE = 1.0  # seconds until a stage that another process builds is looked for again
 
-def run(config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0) -> Rows:
+
+class Found(NamedTuple):
+    """The results of one seed, as JSON values.
+
+    Attributes:
+      rows: the figures.
+      curves: those of the trainings.
+    """
+
+    rows: Rows
+    curves: Rows
+
+
+def run(
+    config: Config,
+    workdir: Path,
+    stages: Store,
+    checkpoint_seconds: float = 30.0,
+    watch: Watch = Watch(),  # noqa: B008 (it does nothing)
+) -> Rows:
     """Runs the audit of `config`, a complete plain dict, and writes its files to `workdir`.
 
-    Stages in the store are not computed again. The files of an earlier run of another config in
-    `workdir` move to `workdir/history/`. A training is saved every `checkpoint_seconds`.
+    Stages in the store are not computed again, and one that another process builds is waited for.
+    The files of an earlier run of another config in `workdir` move to `workdir/history/`. A
+    training is saved every `checkpoint_seconds`, and when `watch` ends the run.
 
     Raises:
       InputError: the config names something that does not exist or does not fit the data, or
-        another run is at work.
+        another run is at work in `workdir`.
+      Stopped: `watch` has ended the run.
     """
-    with store.locked(workdir):
+    with store.locked(workdir, stages.leases):
         started = time.monotonic()
-        service = prepared(config, Stages(stages, workdir, checkpoint_seconds))
-        return audited(service, workdir, started)
+        kept = Stages(stages, workdir, checkpoint_seconds, watch)
+        return audited(opened(config, kept), workdir, started)
 
 
-def prepared(config: Config, stages: Stages) -> Service:
-    """Loads the data and the target of a config, and computes nothing.
+def opened(
+    config: Config, stages: Stages, load: Callable[..., data.Dataset] | None = None
+) -> Service:
+    """Returns the service that `config` describes, with its data loaded and nothing computed.
+
+    Args:
+      config: complete and plain.
+      stages: the place of results.
+      load: `load(settings)` returns the data of a section; None builds it.
 
     Raises:
-      InputError: a section is missing, or the data or the target cannot be read.
+      InputError: a section is wrong, or its data is not there.
     """
     sections(config)
+    load = load or load_data
 
     # Load the data
-    dataset = _load(config["data"])
+    dataset = load(config["data"])
     auxiliary = None
     if config["data"]["auxiliary"]:
-        auxiliary = _load(config["data"]["auxiliary"])
+        auxiliary = load(config["data"]["auxiliary"])
     roles = Roles(dataset, auxiliary, config["data"], {})
 
     # Load the target, if it is not trained here
-    return Service(Classifiers(config, roles, stages, _target(config, roles)))
+    target = _target(config, roles)
+    return Service(Classifiers(config, roles, stages, target))
 
 
 def audited(service: Service, workdir: Path, started: float) -> Rows:
     """Computes all stages of a service under attack, and writes the files to `workdir`."""
-    config, seeds = service.config, service.classifiers.seeds
-
     # Find what is wrong before anything is computed
-    done = results.is_done(workdir, config) and (workdir / "environment.json").exists()
+    done = is_written(service, workdir)
     if not done:
         validate.validate(service)
 
-    # Compute
-    results.begin(workdir, config)
-    found, curves = [], []
-    for seed in seeds:
-        of_seed, lines = _audit(service, seed)
-        found += of_seed
-        curves += lines
+    # Compute, beginning with what no other process is at
+    results.begin(workdir, service.config)
+    found: dict[int, Found] = {}
+    missing = list(service.classifiers.seeds)
+    while missing:
+        for seed in list(missing):
+            with contextlib.suppress(Busy):
+                found[seed] = computed(service, seed)
+                missing.remove(seed)
+        if missing:
+            time.sleep(_PAUSE)
 
     # Write
+    while True:
+        with contextlib.suppress(Busy):
+            return write(service, workdir, found, time.monotonic() - started)
+        time.sleep(_PAUSE)
+
+
+def is_written(service: Service, workdir: Path) -> bool:
+    """Tells if the results of a service are in `workdir`."""
+    done = results.is_done(workdir, service.config)
+    return done and (workdir / "environment.json").exists()
+
+
+def computed(service: Service, seed: int) -> Found:
+    """Computes all that is reported of one seed.
+
+    Raises:
+      Busy: another process builds a stage of it.
+    """
+    return Found(*_audit(service, seed))
+
+
+def write(service: Service, workdir: Path, found: Mapping[int, Found], seconds: float) -> Rows:
+    """Writes the results of all seeds, which took so many seconds, and returns the rows.
+
+    Raises:
+      Busy: another process builds a stage that only the report needs.
+    """
+    seeds = service.classifiers.seeds
+    figures, curves = [], []
+    for seed in seeds:
+        figures += found[seed].rows
+        curves += found[seed].curves
     used = None
-    if not done:
-        used = environment.describe() | {"seconds": round(time.monotonic() - started, 1)}
+    if not is_written(service, workdir):
+        used = environment.describe() | {"seconds": round(seconds, 1)}
     results.finish(
         workdir,
-        found,
+        figures,
         curves,
         examples.examples(service, seeds[0]),
         examples.factors(service),
@@ -94,10 +163,11 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
         used,
         leaks.scores(service),
     )
-    return found
+    return figures
 
 
-def _load(settings: Config) -> data.Dataset:
+def load_data(settings: Config) -> data.Dataset:
+    """Returns the data set of a section of the config."""
     dataset = data.transform(data.build(**settings["source"]), **settings["transform"])
     for note in dataset.notes:
         _print_once(note)

@@ -1,7 +1,8 @@
 """Stages: results declared by their spec, computed once and kept in the store.
 
 A stage has a name, a label for people, and a spec: all of the config and of earlier stages' digests
-that determines it. The three methods of `Stages` differ in the way to a missing result.
+that determines it. The three methods of `Stages` differ in the way to a missing result. They raise
+`leases.Busy` if another process builds it, and `train.Stopped` if this one is to leave.
 """
 
 import sys
@@ -20,8 +21,27 @@ from xinv.store import Stage, Store
 from xinv.train.scalars import Scalars
 from xinv.types import Array, Key
 
+COST = "cost.json"
+"""The file of a stage with its label and the seconds that its last process took for it."""
 Create = Callable[[str, tuple[int, ...]], np.ndarray]
 """`create(name, shape)` makes a float32 array of the stage on disk, to be filled in place."""
+
+
+class Watch:
+    """Watches over a run.
+
+    Args:
+      stop: tells if to leave: a training then saves its state, and no other stage is begun.
+    """
+
+    def __init__(self, stop: Callable[[], bool] = train.never):
+        self.stop = stop
+
+    def used(self, stage: Stage) -> None:
+        """Is called with each stage that the run asks for."""
+
+    def begun(self, label: str, folder: Path) -> None:
+        """Is called with the label and the folder of each stage that is to be built."""
 
 
 class Stages(NamedTuple):
@@ -31,11 +51,13 @@ class Stages(NamedTuple):
       store: the place of results.
       workdir: the place of the trainings' TensorBoard scalars.
       checkpoint_seconds: least time between two checkpoints of a training.
+      watch: whoever may end the run early; see `Watch`.
     """
 
     store: Store
     workdir: Path
     checkpoint_seconds: float = 30.0
+    watch: Watch = Watch()
 
     def computed(
         self,
@@ -88,13 +110,14 @@ class Stages(NamedTuple):
 
         def build(folder: Path) -> None:
             # The folder has a partial name while it is built; scalars have the final one
-            digest = folder.name.removesuffix(".partial")
-            with Scalars(self.workdir / "tensorboard" / digest) as scalars:
+            final, _, _ = folder.name.partition(".")
+            with Scalars(self.workdir / "tensorboard" / final) as scalars:
                 session = train.Session(
                     directory=folder / "checkpoints",
                     name=label,
                     log=scalars.write,
                     checkpoint_seconds=self.checkpoint_seconds,
+                    stop=self.watch.stop,
                 )
                 state = dict(fit(session))
             # Curves are read without the state, as JSON
@@ -113,13 +136,22 @@ class Stages(NamedTuple):
         build: Callable[[Path], None],
     ) -> Stage:
         stage, done = self.store.find(name, spec)
+        self.watch.used(stage)
         if done:
             return stage
-        # Only computed stages are shown: a resumed run starts where the last one ended
-        started = time.monotonic()
-        self.store.compute(stage, spec, build)
-        seconds = time.monotonic() - started
-        print(f"{name:12s} {label:40s} {seconds:6.1f} s", file=sys.stderr, flush=True)
+        if self.watch.stop():
+            raise train.Stopped(f"stopped before {label}")
+
+        def timed(folder: Path) -> None:
+            # Only computed stages are shown: a resumed run starts where the last one ended
+            self.watch.begun(label, folder)
+            started = time.monotonic()
+            build(folder)
+            seconds = time.monotonic() - started
+            store.write_json(folder / COST, {"label": label, "seconds": round(seconds, 3)})
+            print(f"{name:12s} {label:40s} {seconds:6.1f} s", file=sys.stderr, flush=True)
+
+        self.store.compute(stage, spec, timed)
         return stage
 
 

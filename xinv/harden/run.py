@@ -10,7 +10,7 @@ from typing import Any
 from xinv import store
 from xinv.audit import environment
 from xinv.audit.results import Config
-from xinv.audit.run import prepared
+from xinv.audit.run import opened
 from xinv.audit.stage import Stages
 from xinv.harden.check import check
 from xinv.harden.result import policy, result
@@ -41,7 +41,7 @@ def run(
     """
     with store.locked(workdir):
         started = time.monotonic()
-        service = prepared(config, Stages(stages, workdir, checkpoint_seconds))
+        service = opened(config, Stages(stages, workdir, checkpoint_seconds))
         check(service)
         results: list[dict[str, Any]] = []
         trials: list[dict[str, Any]] = []

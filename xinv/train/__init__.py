@@ -26,7 +26,7 @@ to the same result.
 """
 
 from xinv.train.batches import Evaluate, steps_per_epoch
-from xinv.train.loop import Fitted, Session, fit, left_out, loop
+from xinv.train.loop import Fitted, Session, Stopped, fit, left_out, loop, never
 from xinv.train.private import private_step, require_independent
 from xinv.train.progress import Diverged
 from xinv.train.recipe import Recipe, optimizer
@@ -40,10 +40,12 @@ __all__ = [
     "Recipe",
     "Session",
     "State",
+    "Stopped",
     "classifier_loss",
     "fit",
     "left_out",
     "loop",
+    "never",
     "optimizer",
     "private_step",
     "require_independent",

@@ -9,7 +9,7 @@ and the step: a training resumes to the bit (on CPU), wherever its data lives.
 import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,15 @@ from xinv.train.step import Loss, State, evaluation, sgd_step, split
 from xinv.types import Batch, Key, Variables
 
 
+class Stopped(Exception):  # noqa: N818 (an event, not a mistake)
+    """A training was asked to leave. It has saved its state, if it has a folder for that."""
+
+
+def never() -> bool:
+    """Returns False: the `stop` of a training that runs to its end."""
+    return False
+
+
 class Session(NamedTuple):
     """The traces that a training may leave; none of them changes the result.
 
@@ -39,6 +48,7 @@ class Session(NamedTuple):
       log: called with a step and {tag: value} each step, and each epoch.
       checkpoint_seconds: least time between checkpoints; 0 makes one after each dispatch.
       advice: the remedy that errors give for a training that diverges.
+      stop: tells, after each dispatch, if to save a checkpoint and raise Stopped.
     """
 
     directory: str | Path | None = None
@@ -46,6 +56,7 @@ class Session(NamedTuple):
     log: Log | None = None
     checkpoint_seconds: float = 30.0
     advice: str = "lower the learning rate"
+    stop: Callable[[], bool] = never
 
 
 class Fitted(NamedTuple):
@@ -137,6 +148,7 @@ def loop(
       InputError: too little data for a batch, NaN in it, a batch size that the devices do not
         divide, a checkpoint of another training, or a recipe with noise, which only `fit` adds.
       Diverged: a metric is not finite and no epoch was within limits, or none was at the end.
+      Stopped: the session said so.
     """
     allowed = "0 in a training with a step of its own"
     require(not recipe.noise, f"noise of {session.name}", recipe.noise, allowed)
@@ -197,11 +209,14 @@ def _run(
                     best = finite
 
             # Save, so that a training that is killed continues from here
-            elapsed = time.monotonic() - saved
-            if session.directory is not None and elapsed >= session.checkpoint_seconds:
+            elapsed, stopped = time.monotonic() - saved, session.stop()
+            due = stopped or elapsed >= session.checkpoint_seconds
+            if session.directory is not None and due:
                 pending = monitor.follow(pending)
                 _save(checkpoints, record, {"state": state, "best": best}, session)
                 saved = time.monotonic()
+            if stopped:
+                raise Stopped(f"{session.name}: stopped at step {record.step}")
         monitor.follow(pending)
 
     # Without a choice among epochs the last variables are the result

@@ -1,0 +1,150 @@
+"""Sweeps end to end: workers on one store, killed and started again, end with the rows of one worker."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from test_audit import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+CORES = sorted(os.sched_getaffinity(0))[:2]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """A config of two tiny audits that differ in the target's width, and the environment of its launchers."""
+    folder = tmp_path_factory.mktemp("sweep")
+    few = {f"{part}.train.epochs": 1 for part in ("target", "evaluation", "attack")}
+    config = tiny(**few)
+    (folder / "experiment.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config(arg=''):\n    return ConfigDict({config!r})\n"
+        "def sweep(arg, config):\n"
+        "    return [{'unit': f'width-{width}', 'target.model.width': width} for width in (0.03125, 0.0625)]\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    return folder, environment | {"XDG_CACHE_HOME": str(folder / "cache")}
+
+
+def command(experiment, workdir, *arguments):
+    return [
+        sys.executable,
+        str(ROOT / "launch" / "sweep.py"),
+        f"--config={experiment[0]}/experiment.py",
+        f"--workdir={workdir}",
+        *arguments,
+    ]
+
+
+def start(experiment, *arguments):
+    """A sweep on two cores, so that each of two workers has one."""
+    with open(experiment[0] / "out.txt", "ab") as out:
+        return subprocess.Popen(
+            command(experiment, experiment[0] / "crew", *arguments),
+            env=experiment[1],
+            stdout=out,
+            stderr=out,
+            preexec_fn=lambda: os.sched_setaffinity(0, CORES),
+        )
+
+
+def children(pid):
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in path.read_text().split()] if path.exists() else []
+
+
+def wait_for(what, process=None):
+    deadline = time.monotonic() + 180
+    while not (found := what()):
+        assert process is None or process.poll() is None, "the sweep ended too soon"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def lines(workdir):
+    """What the logs of workers say of finished stages."""
+    text = "".join(path.read_text() for path in (workdir / "workers").glob("*.log"))
+    return re.findall(r"^(\w+ .*, seed \d) +[\d.]+ s$", text, flags=re.MULTILINE)
+
+
+def test_killed_workers_end_with_rows_of_one(experiment):
+    """A worker is killed while another trains, then the sweep; again, the rows are those of one worker on one core."""
+    folder, environment = experiment
+    crew, alone = folder / "crew", folder / "alone"
+    options = ("--launcher=local", "--jobs=2", "--checkpoint_seconds=0")
+
+    # One worker
+    subprocess.run(
+        command(experiment, alone),
+        env=environment,
+        check=True,
+        capture_output=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, CORES[:1]),
+    )
+
+    # Two, of which one is killed while it trains, and then all
+    process = start(experiment, *options)
+    wait_for(lambda: [*crew.glob("stages/attack-*.partial/checkpoints/[0-9]*")], process)
+    workers = children(process.pid)
+    os.kill(workers[0], signal.SIGKILL)
+    workers += wait_for(lambda: set(children(process.pid)) - set(workers), process)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(Path(f"/proc/{worker}").exists() for worker in workers))
+    assert start(experiment, *options).wait(300) == 0, (folder / "out.txt").read_text()
+
+    # The same rows, every stage once, nothing left
+    for unit in ("0000", "0001"):
+        rows = [workdir / "units" / unit / "rows.jsonl" for workdir in (alone, crew)]
+        assert rows[0].read_bytes() == rows[1].read_bytes()
+    stages = [sorted(path.name for path in (workdir / "stages").iterdir()) for workdir in (alone, crew)]
+    assert stages[0] == stages[1]
+    assert len(lines(crew)) == len(stages[0])
+    temporary = ("*.lease", "*.partial", "tries", "pieces")
+    assert not [path for pattern in temporary for path in crew.rglob(pattern)]
+
+
+def test_stopped_worker_resumes(experiment):
+    """SIGTERM lets a worker save its training and leave with 75, and no try of it is counted."""
+    folder, environment = experiment
+    workdir = folder / "stopped"
+    planned = subprocess.run(command(experiment, workdir, "--dry_run"), env=environment, capture_output=True, text=True)
+    assert planned.stdout.startswith("2 experiments, 2 pieces")
+    assert "cost: unknown until a piece is done" in planned.stdout
+    assert not workdir.exists()
+    with subprocess.Popen(command(experiment, workdir), env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: [*workdir.glob("units/*/tries/*")], process)
+        wait_for(lambda: [*workdir.glob("stages/evaluation-*.partial")], process)
+        process.terminate()
+        said = process.stderr.read()
+    assert process.returncode == 75, said
+    assert "stopped" in said
+    assert not [*workdir.glob("units/*/tries/*")]
+    assert not [*workdir.rglob("*.lease")]
+    status = subprocess.run(command(experiment, workdir, "--status"), env=environment, capture_output=True, text=True)
+    assert status.stdout.splitlines()[-1] == "2 pieces: 0 done, 0 running, 2 waiting, 0 failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--launcher=ray"], "unknown launcher 'ray': choose one of local, slurm, k8s"),
+        (["--jobs=0"], "flag --jobs=0: "),
+        (["--status"], "has no manifest.json: name the folder that launch/sweep.py wrote"),
+    ],
+)
+def test_mistakes_in_one_sentence(experiment, tmp_path, arguments, sentence):
+    """A wrong flag ends with status 2 and one sentence."""
+    result = subprocess.run(
+        command(experiment, tmp_path / "w", *arguments), env=experiment[1], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert sentence in result.stderr
+    assert not [*tmp_path.iterdir()]
