@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
+import programs
 from absl import flags
 from ml_collections import config_flags
 
@@ -24,16 +25,23 @@ STORE = flags.DEFINE_string(
     "store", None, "Where stages are kept, to share them with an audit. Default: WORKDIR/stages."
 )
 
+CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+
 
 def run(argv: Sequence[str]) -> None:
     """Hardens the explanations of --config."""
     del argv
-    from xinv import harden, report, store  # after the flags: this takes seconds, and a typo is reported at once
+    from engines import here  # after the flags: this takes seconds, and a typo is reported at once
+
+    from xinv import harden, report, store
+    from xinv.audit.stage import Watch
 
     config = cli.unit(CONFIG, UNIT.value) if UNIT.value else cli.config(CONFIG)
     workdir = Path(WORKDIR.value)
-    with store.opened(Path(STORE.value) if STORE.value else workdir / "stages") as stages:
-        harden.run(config, workdir, stages)
+    programs.keep()
+    root = Path(STORE.value) if STORE.value else workdir / "stages"
+    with here.leaving() as stop, store.opened(root, here.leave) as stages:
+        harden.run(config, workdir, stages, CHECKPOINT_SECONDS.value, Watch(stop))
     page = report.hardened(workdir)
     print(report.hardened_table(workdir))
     print(f"\nReport: {page.absolute()}")

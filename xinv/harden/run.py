@@ -1,5 +1,6 @@
 """A hardening, in its order: a config becomes searches, searches become policies and results."""
 
+import contextlib
 import json
 import sys
 import time
@@ -11,24 +12,30 @@ from xinv import store
 from xinv.audit import environment
 from xinv.audit.results import Config
 from xinv.audit.run import opened
-from xinv.audit.stage import Stages
+from xinv.audit.stage import Stages, Watch
 from xinv.harden.check import check
 from xinv.harden.result import policy, result
 from xinv.harden.search import Search, search
 from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
+from xinv.leases import Busy
 from xinv.store import Store
 
+_PAUSE = 1.0  # seconds until what another process is at is tried again
 RESULTS, TRIALS, CONFIG = "hardened.jsonl", "trials.jsonl", "config.json"
 
 
 def run(
-    config: Config, workdir: Path, stages: Store, checkpoint_seconds: float = 30.0
+    config: Config,
+    workdir: Path,
+    stages: Store,
+    checkpoint_seconds: float = 30.0,
+    watch: Watch = Watch(),  # noqa: B008 (immutable)
 ) -> list[dict[str, Any]]:
     """Searches a release of each explanation in `config["harden"]`, and writes policies.
 
     Stages in the store are not computed again, so that a run that was killed continues, and ends
-    with the same bytes.
+    with the same bytes. What another process is at is left for later.
 
     Files in `workdir`: `hardened.jsonl`, one line per explanation and seed; `trials.jsonl`, one per
     trial; `policies/<explanation>-<seed>.json`; `config.json`.
@@ -38,25 +45,40 @@ def run(
 
     Raises:
       InputError: the config names something that does not exist or does not fit.
+      Stopped: `watch` has ended the run.
     """
-    with store.locked(workdir):
+    with store.locked(workdir, stages.leases):
         started = time.monotonic()
-        service = opened(config, Stages(stages, workdir, checkpoint_seconds))
+        service = opened(config, Stages(stages, workdir, checkpoint_seconds, watch))
         check(service)
-        results: list[dict[str, Any]] = []
-        trials: list[dict[str, Any]] = []
-        for seed in service.classifiers.seeds:
-            for name in config["harden"]["explanations"]:
-                subject = Subject(service, name, seed)
-                found = search(subject)
-                line = _line(subject, found)
-                file = Path("policies") / f"{name}-{seed}.json"
-                policy(subject, found, line).save(workdir / file)
-                results.append(line | {"policy": str(file)})
-                trials += _trials(subject, found)
-                _tell(line)
+
+        # Each explanation of each seed, beginning with what no other process is at
+        names, seeds = config["harden"]["explanations"], service.classifiers.seeds
+        pieces = [Subject(service, name, seed) for seed in seeds for name in names]
+        found: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        while len(found) < len(pieces):
+            for number, subject in enumerate(pieces):
+                if number in found:
+                    continue
+                with contextlib.suppress(Busy):
+                    found[number] = _hardened(subject, workdir)
+            if len(found) < len(pieces):
+                time.sleep(_PAUSE)
+
+        results = [found[number][0] for number in range(len(pieces))]
+        trials = [line for number in range(len(pieces)) for line in found[number][1]]
         _write(workdir, config, results, trials, time.monotonic() - started)
         return results
+
+
+def _hardened(subject: Subject, workdir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the result of one explanation and its trials, and writes the policy."""
+    found = search(subject)
+    line = _line(subject, found)
+    file = Path("policies") / f"{subject.name}-{subject.seed}.json"
+    policy(subject, found, line).save(workdir / file)
+    _tell(line)
+    return line | {"policy": str(file)}, _trials(subject, found)
 
 
 def _line(subject: Subject, found: Search) -> dict[str, Any]:
