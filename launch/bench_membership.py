@@ -222,7 +222,7 @@ def _torch_cnn(width: float) -> Any:
             "pool": lambda: [nn.MaxPool2d(2)],
             "fc": lambda: [nn.Flatten(), nn.LazyLinear(row.outputs)],
         }[row.type]()
-        made += [nn.LazyBatchNorm2d()] if row.norm else []
+        made += [nn.LazyBatchNorm2d()] if row.norm == "batch" else []
         return made + ([nn.ReLU()] if row.activation == "relu" else [])
 
     rows = cnn_rows(SIDE, width)
