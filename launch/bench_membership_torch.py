@@ -58,7 +58,7 @@ def _cnn(width: float, side: int, channels: int) -> Any:
             "pool": lambda: [nn.MaxPool2d(2)],
             "fc": lambda: [nn.Flatten(), nn.LazyLinear(row.outputs)],
         }[row.type]()
-        made += [nn.LazyBatchNorm2d()] if row.norm else []
+        made += [nn.LazyBatchNorm2d()] if row.norm == "batch" else []
         return made + ([nn.ReLU()] if row.activation == "relu" else [])
 
     rows = cnn_rows(side, width)

@@ -122,8 +122,7 @@ def _example_loss(
 
 def _part(size: int, parameters: Any) -> int:
     """Returns how many examples' gradients to make at once: a divisor of `size`."""
-    # Caches are small: the target of `bench.py training` at a quarter of its width takes 0.2 of
-    # the time that all of a batch at once take
+    # Caches are small: all of a batch at once takes several times as long
     if jax.default_backend() == "cpu":
         return 1
     each = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(parameters))
