@@ -15,7 +15,8 @@ from xinv.report.verdict import RESOLVED, TPR, adjusted, judged
 
 _FPR, _CHANCE = "fpr_at_", "chance_at_"
 _CARRIED = ("tpr_at_shadow", "fpr_at_shadow", "precision_at_prior_")
-_SHOWN = ("auc_of_restarts", "balanced_accuracy", "epsilon_lower_bound")
+_RESTARTS = "auc_of_restarts"
+_SHOWN = ("balanced_accuracy", "epsilon_lower_bound")
 
 
 def league(rows: Rows, level: float) -> League | None:
@@ -90,6 +91,7 @@ def _entry(
         p=p,
         auc=auc,
         spread=cell(of_metric(rows, "auc"), auc.digits, level),
+        restarts=_figure(rows, _RESTARTS) if _RESTARTS in metrics else None,
         rates={name: _operating(rows, name) for name in metrics if _is_rate(name)},
         carried={name: _figure(rows, name) for name in metrics if name.startswith(_CARRIED)},
         figures={name: _figure(rows, name) for name in shown},
