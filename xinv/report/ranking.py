@@ -20,7 +20,10 @@ _SHOWN = ("balanced_accuracy", "epsilon_lower_bound")
 
 
 def league(rows: Rows, level: float) -> League | None:
-    """The membership attacks of a unit's rows; None without one. Intervals over seeds are at confidence `level`."""
+    """The membership attacks of a unit's rows; None without one.
+
+    Intervals over seeds are at confidence `level`.
+    """
     attacks = [row for row in rows if (row["stage"], row["goal"]) == ("attack", MEMBERSHIP)]
     arms: dict[str, Rows] = {}
     for row in attacks:
@@ -64,9 +67,10 @@ def _controls(arms: dict[str, Rows]) -> dict[str, list[Control]]:
     found: dict[str, list[Control]] = {}
     for real, group in groups.items():
         values = adjusted(group)
-        found[real] = [
-            Control(name, rows[0]["model"] or name, _figure(rows, "auc"), values[name]) for name, rows in group.items()
-        ]
+        found[real] = []
+        for name, rows in group.items():
+            model = rows[0]["model"] or name
+            found[real].append(Control(name, model, _figure(rows, "auc"), values[name]))
     return found
 
 
@@ -104,9 +108,10 @@ def _operating(rows: Rows, name: str) -> Rate:
     """The figures of one operating point; one of several seeds is resolved if it is in all."""
     at = name.removeprefix(TPR)
     resolved = [row["value"] for row in of_metric(rows, RESOLVED + at)]
-    named = {kind: kind + at for kind in (_FPR, _CHANCE)}
-    others = {kind: _figure(rows, metric) if of_metric(rows, metric) else None for kind, metric in named.items()}
-    return Rate(_figure(rows, name), others[_FPR], others[_CHANCE], all(resolved))
+    others = []
+    for metric in (_FPR + at, _CHANCE + at):
+        others.append(_figure(rows, metric) if of_metric(rows, metric) else None)
+    return Rate(_figure(rows, name), *others, all(resolved))
 
 
 def _figure(rows: Rows, metric: str) -> Figure:
