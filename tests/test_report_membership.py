@@ -331,8 +331,9 @@ def test_restarts_beside_the_mean(tmp_path):
     single = dict(metric="auc_of_restarts", value=0.7, low=0.61, high=0.79, p=None)
     rewrite(unit, [*rows, auc | single])
     text = render(unit).text
-    assert "0.700 0.610–0.790" in text
-    assert "the mean AUC of the single ones, with the lowest and the highest." in text
+    assert "single 0.610–0.790" in text
+    assert "the lowest and the highest AUC of the networks whose scores an attack averages" in text
+    assert "0.610–0.790" in report.table(unit.path)
 
 
 def test_privacy_of_trainings(tmp_path):

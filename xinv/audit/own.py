@@ -244,6 +244,7 @@ def _arms(names: list[str]) -> dict[str, Any]:
             train_view=dict(roles=("attack_train",), releases=1) | view,
             test_view=view,
             known="",
+            population="",
             scored=True,
             control_of="",
         )

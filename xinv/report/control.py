@@ -1,4 +1,4 @@
-"""Positive controls: units whose target must leak, so that "not found" elsewhere can be believed."""
+"""Positive controls: units whose target must leak, so that "not found" elsewhere is believed."""
 
 from collections.abc import Iterable
 
@@ -13,24 +13,30 @@ _NAMED = 3
 
 def units(found: Iterable[Unit]) -> list[str]:
     """Names of the positive controls."""
-    return [unit.name for unit in found if (unit.config.get("report") or {}).get("positive_control")]
+    names = []
+    for unit in found:
+        report = unit.config.get("report") or {}
+        if report.get("positive_control"):
+            names.append(unit.name)
+    return names
 
 
 def sentence(unit: Unit, summary: Summary) -> str:
-    """Tells if a unit that is a positive control leaks; empty for another unit, or one without membership attacks."""
+    """Tells if a positive control leaks; empty for another unit, or without membership attacks."""
     if summary.league is None or not units([unit]):
         return ""
     leaks = summary.league.of(LEAKS)
     explained = [entry for entry in leaks if entry.explainer]
     if explained:
         return (
-            f"The positive control {unit.name} leaks: {_named(explained)}; {_share(summary.league, explained)}. "
-            "So such a leak is found where there is one."
+            f"The positive control {unit.name} leaks: {_named(explained)}; "
+            f"{_share(summary.league, explained)}. So such a leak is found where there is one."
         )
     if leaks:
         return (
-            f"The positive control {unit.name} leaks by predictions alone: {_named(leaks)}. No explanation of it is "
-            'known to leak, so "not found" does not tell explanations without a leak from attacks that miss it.'
+            f"The positive control {unit.name} leaks by predictions alone: {_named(leaks)}. "
+            'No explanation of it is known to leak, so "not found" does not tell explanations '
+            "without a leak from attacks that miss it."
         )
     return (
         f"The positive control {unit.name} is not known to leak, although it must: "

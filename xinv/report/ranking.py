@@ -15,11 +15,15 @@ from xinv.report.verdict import RESOLVED, TPR, adjusted, judged
 
 _FPR, _CHANCE = "fpr_at_", "chance_at_"
 _CARRIED = ("tpr_at_shadow", "fpr_at_shadow", "precision_at_prior_")
-_SHOWN = ("auc_of_restarts", "balanced_accuracy", "epsilon_lower_bound")
+_RESTARTS = "auc_of_restarts"
+_SHOWN = ("balanced_accuracy", "epsilon_lower_bound")
 
 
 def league(rows: Rows, level: float) -> League | None:
-    """The membership attacks of a unit's rows; None without one. Intervals over seeds are at confidence `level`."""
+    """The membership attacks of a unit's rows; None without one.
+
+    Intervals over seeds are at confidence `level`.
+    """
     attacks = [row for row in rows if (row["stage"], row["goal"]) == ("attack", MEMBERSHIP)]
     arms: dict[str, Rows] = {}
     for row in attacks:
@@ -64,9 +68,10 @@ def _controls(arms: dict[str, Rows]) -> dict[str, list[Control]]:
     found: dict[str, list[Control]] = {}
     for real, group in groups.items():
         values = adjusted(group)
-        found[real] = [
-            Control(name, rows[0]["model"] or name, _figure(rows, "auc"), values[name]) for name, rows in group.items()
-        ]
+        found[real] = []
+        for name, rows in group.items():
+            model = rows[0]["model"] or name
+            found[real].append(Control(name, model, _figure(rows, "auc"), values[name]))
     return found
 
 
@@ -91,6 +96,7 @@ def _entry(
         p=p,
         auc=auc,
         spread=cell(of_metric(rows, "auc"), auc.digits, level),
+        restarts=_figure(rows, _RESTARTS) if _RESTARTS in metrics else None,
         rates={name: _operating(rows, name) for name in metrics if _is_rate(name)},
         carried={name: _figure(rows, name) for name in metrics if name.startswith(_CARRIED)},
         figures={name: _figure(rows, name) for name in shown},
@@ -103,9 +109,10 @@ def _operating(rows: Rows, name: str) -> Rate:
     """The figures of one operating point; one of several seeds is resolved if it is in all."""
     at = name.removeprefix(TPR)
     resolved = [row["value"] for row in of_metric(rows, RESOLVED + at)]
-    named = {kind: kind + at for kind in (_FPR, _CHANCE)}
-    others = {kind: _figure(rows, metric) if of_metric(rows, metric) else None for kind, metric in named.items()}
-    return Rate(_figure(rows, name), others[_FPR], others[_CHANCE], all(resolved))
+    others = []
+    for metric in (_FPR + at, _CHANCE + at):
+        others.append(_figure(rows, metric) if of_metric(rows, metric) else None)
+    return Rate(_figure(rows, name), *others, all(resolved))
 
 
 def _figure(rows: Rows, metric: str) -> Figure:

@@ -46,6 +46,9 @@ def _league(found: League) -> _Columns:
     columns = [["attacker sees", *(entry.label for entry in entries)]]
     columns += [["verdict", *(entry.verdict for entry in entries)]]
     columns += [["AUC", *(entry.text for entry in entries)]]
+    if any(entry.restarts for entry in entries):
+        texts = [entry.restarts.ends if entry.restarts else "-" for entry in entries]
+        columns.append(["single networks", *texts])
     for model in found.models:
         texts = [_control(entry, model) for entry in entries]
         columns.append([f"AUC, {plain(model)}", *texts])
