@@ -11,8 +11,9 @@ unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>;
 (or --store), so that what they have in common is computed once.
 
 Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of this machine (or
---jobs), starts those again that die, and shows a table. Exit status: 0 all is done, 1 an experiment failed, 2 bad
-input, 130 interrupted.
+--jobs), starts those again that die, and shows a table. --launcher=slurm submits an array of workers and returns;
+--launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input,
+130 interrupted.
 """
 
 import itertools
@@ -36,8 +37,14 @@ WORKDIR = flags.DEFINE_string("workdir", None, "Where the units and their shared
 STORE = flags.DEFINE_string(
     "store", None, "Where stages are kept, to share them between sweeps and runs. Default: WORKDIR/stages."
 )
-LAUNCHER = flags.DEFINE_string("launcher", None, "Where workers run: local. Default: one in this process.")
-JOBS = flags.DEFINE_integer("jobs", None, "Workers. Default: one per accelerator, or per four cores.", 1)
+LAUNCHER = flags.DEFINE_string(
+    "launcher", None, "Where workers run: local, slurm, or k8s, which prints a manifest. Default: one in this process."
+)
+JOBS = flags.DEFINE_integer(
+    "jobs", None, "Workers. Default: local one per accelerator, or per four cores; elsewhere 1.", 1
+)
+SLURM = flags.DEFINE_list("slurm", [], "Of --launcher=slurm: parameters of submitit, as partition=gpu,time=240.")
+K8S = flags.DEFINE_list("k8s", [], "Of --launcher=k8s: image=…,claim=… and others; a wrong one names them all.")
 TRIES = flags.DEFINE_integer("tries", 3, "Failed tries after which a piece is given up.", 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be done, and its cost.")
 STATUS = flags.DEFINE_bool("status", False, "Only print the state of the sweep in WORKDIR.")
@@ -45,24 +52,30 @@ RETRY = flags.DEFINE_bool("retry", False, "Try pieces again that have failed.")
 
 CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
 
-_LAUNCHERS = ("local",)
+_LAUNCHERS = ("local", "slurm", "k8s")
 
 
 def run(argv: Sequence[str]) -> None:
     """Runs the sweep of --config."""
     del argv
-    from xinv import store, sweep
-
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
-    workdir = Path(WORKDIR.value)
     if LAUNCHER.value not in (None, *_LAUNCHERS):
         raise InputError(f"unknown launcher {LAUNCHER.value!r}: choose one of {', '.join(_LAUNCHERS)}")
+    from xinv import store, sweep  # after the flags: this takes seconds, and a typo is reported at once
+
+    workdir = Path(WORKDIR.value)
     if STATUS.value:
         found = sweep.Board(sweep.read(workdir), TRIES.value)
         print("\n".join(sweep.lines(found, height=10**6)))
         return
     manifest = sweep.describe(_configs(), Path(STORE.value) if STORE.value else None)
+    if LAUNCHER.value == "k8s":
+        text = _rendered(workdir)
+        if not DRY_RUN.value:
+            sweep.write(workdir, manifest)
+        print(text, end="")
+        return
     if DRY_RUN.value:
         found = sweep.Board(sweep.planned(workdir, manifest), TRIES.value)
         print("\n".join(sweep.plan(found)))
@@ -72,6 +85,9 @@ def run(argv: Sequence[str]) -> None:
         found = sweep.read(workdir)
         if RETRY.value:
             sweep.Board(found, TRIES.value).forget(failed=True)
+        if LAUNCHER.value == "slurm":
+            _submit(found)
+            return
         outcome = _distributed(found) if LAUNCHER.value or (JOBS.value or 1) > 1 else _here(found)
     _report(workdir, found)
     _end(found, outcome)
@@ -89,8 +105,30 @@ def _distributed(found: "Sweep") -> "Outcome":
     """Works on the sweep by processes of this machine."""
     from engines import local
 
-    arguments = [f"--tries={TRIES.value}", f"--checkpoint_seconds={CHECKPOINT_SECONDS.value}"]
-    return local.run(found, JOBS.value, TRIES.value, arguments)
+    return local.run(found, JOBS.value, TRIES.value, _arguments())
+
+
+def _submit(found: "Sweep") -> None:
+    """Hands workers to SLURM, and says how to look after them."""
+    from engines import slurm
+
+    logs = [found.log(number) for number in range(JOBS.value or 1)]
+    jobs = slurm.submit(found.workdir, logs, _arguments(), SLURM.value)
+    print(f"submitted {', '.join(jobs)}; look with squeue, and with")
+    print(f"  python launch/sweep.py --workdir={found.workdir} --status")
+    print(f"  python launch/report.py --workdir={found.workdir}")
+
+
+def _rendered(workdir: Path) -> str:
+    """The manifest of workers on Kubernetes."""
+    from engines import k8s
+
+    return k8s.render(workdir, JOBS.value or 1, _arguments(), K8S.value, TRIES.value)
+
+
+def _arguments() -> list[str]:
+    """The flags that workers share."""
+    return [f"--tries={TRIES.value}", f"--checkpoint_seconds={CHECKPOINT_SECONDS.value}"]
 
 
 def _configs() -> list[dict]:

@@ -85,17 +85,26 @@ class Worker:
             pause = _PAUSE
             while not self._stop():
                 pieces, running = self._open()
-                advanced = [piece for piece in pieces if self._attempt(piece)]
                 written, unwritten = self._finish()
+                advanced = written > 0
+                for piece in pieces:
+                    if self._attempt(piece):
+                        advanced = True
+                        self._finish()
                 if not pieces and not running and not unwritten:
                     return Outcome(self.board.failures(), tuple(self._rejected.values()))
                 # Others are at all of it: look again, ever more rarely
                 pause = min(1.5 * pause, _LONGEST_PAUSE)
-                if advanced or written:
+                if advanced:
                     pause = _PAUSE
-                elif not self._stop():
-                    time.sleep(pause)
+                else:
+                    self._rest(pause)
         raise train.Stopped("stopped between two pieces")
+
+    def _rest(self, pause: float) -> None:
+        end = time.monotonic() + pause
+        while time.monotonic() < end and not self._stop():
+            time.sleep(_PAUSE)
 
     def _open(self) -> tuple[list[Piece], list[Piece]]:
         """The pieces to try, and those that other workers are at."""
