@@ -133,15 +133,16 @@ def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_killed_run_ends_with_the_same_rows(tmp_path):
-    """SIGKILL while an attack trains; then the same command again. Sweeps are killed elsewhere too."""
+def test_a_run_killed_at_several_points_ends_with_the_same_rows(tmp_path):
+    """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(_command(tmp_path, whole), check=True, env=environment(tmp_path), capture_output=True)
-    process = subprocess.Popen(_command(tmp_path, killed), env=environment(tmp_path), stderr=subprocess.DEVNULL)
-    wait_for(process, killed / "stages", "attack-*.partial/checkpoints/*")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "rows.jsonl").exists()
+    for pattern in ("target-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
+        process = subprocess.Popen(_command(tmp_path, killed), env=environment(tmp_path), stderr=subprocess.DEVNULL)
+        wait_for(process, killed / "stages", pattern)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (killed / "rows.jsonl").exists()
     subprocess.run(_command(tmp_path, killed), check=True, env=environment(tmp_path), capture_output=True)
     assert (killed / "rows.jsonl").read_bytes() == (whole / "rows.jsonl").read_bytes()
 
