@@ -62,7 +62,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
     if LAUNCHER.value not in (None, *_LAUNCHERS):
         raise InputError(f"unknown launcher {LAUNCHER.value!r}: choose one of {', '.join(_LAUNCHERS)}")
-    from xinv import store, sweep  # after the flags: this takes seconds, and a typo is reported at once
+    from xinv import leases, sweep  # after the flags: this takes seconds, and a typo is reported at once
 
     workdir = Path(WORKDIR.value)
     if STATUS.value:
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> None:
         found = sweep.Board(sweep.planned(workdir, manifest), TRIES.value)
         print("\n".join(sweep.plan(found)))
         return
-    with store.locked(workdir):
+    with leases.locked(workdir):
         sweep.write(workdir, manifest)
         found = sweep.read(workdir)
         if RETRY.value:

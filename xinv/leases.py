@@ -85,6 +85,33 @@ class Leases:
             self._lost(Path(compromise.lock_file))
 
 
+@contextlib.contextmanager
+def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
+    """Holds `folder` for this process; leaves no empty folder that was not there before.
+
+    Raises:
+      InputError: another run holds it, or the file system cannot be shared.
+    """
+    require_exclusive(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context((leases or Leases()).hold(folder / ".lease"))
+            except Busy:
+                raise InputError(
+                    f"another run is using {folder}, or was killed on another host less than a minute "
+                    "ago: wait for it to end or choose another folder"
+                ) from None
+            yield
+    finally:
+        # Unless it holds something
+        with contextlib.suppress(OSError):
+            for empty in made:
+                empty.rmdir()
+
+
 def require_exclusive(folder: Path, mounts: str | None = None) -> None:
     """Checks that `folder` is on a file system on which one process can exclude others.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from xinv import data, store
+from xinv import data, leases
 from xinv.audit import (
     cost,
     environment,
@@ -61,7 +61,7 @@ def run(
         another run is at work in `workdir`.
       Stopped: `watch` has ended the run.
     """
-    with store.locked(workdir, stages.leases):
+    with leases.locked(workdir, stages.leases):
         started = time.monotonic()
         kept = Stages(stages, workdir, checkpoint_seconds, watch)
         return audited(opened(config, kept), workdir, started)
