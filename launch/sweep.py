@@ -67,7 +67,7 @@ def run(argv: Sequence[str]) -> None:
     workdir = Path(WORKDIR.value)
     if STATUS.value:
         found = sweep.Board(sweep.read(workdir), TRIES.value)
-        print("\n".join(sweep.lines(found, height=10**6)))
+        print("\n".join(sweep.lines(found, width=10**6, height=10**6)))
         return
     manifest = sweep.describe(_configs(), Path(STORE.value) if STORE.value else None)
     if LAUNCHER.value == "k8s":
@@ -140,6 +140,8 @@ def _configs() -> list[dict]:
     if not hasattr(module, "sweep"):
         raise InputError(f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py")
     configs = [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
+    if not configs:
+        raise InputError(f"the sweep of {module.__file__} with {arg!r} has no experiments")
     _name_overruled(configs, base, config_flags.get_override_values(flags.FLAGS["config"]))
     for config in configs:
         sections(config)
