@@ -11,9 +11,9 @@ unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>;
 (or --store), so that what they have in common is computed once.
 
 Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of this machine (or
---jobs), starts those again that die, and shows a table. --launcher=slurm submits an array of workers and returns;
---launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input,
-130 interrupted.
+--jobs; --jobs=2 alone means it too), starts those again that die, and shows a table. --launcher=slurm submits an array
+of workers and returns; --launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment
+failed, 2 bad input, 130 interrupted.
 """
 
 import itertools
