@@ -11,9 +11,9 @@ unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>;
 (or --store), so that what they have in common is computed once.
 
 Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of this machine (or
---jobs), starts those again that die, and shows a table. --launcher=slurm submits an array of workers and returns;
---launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input,
-130 interrupted.
+--jobs; --jobs=2 alone means it too), starts those again that die, and shows a table. --launcher=slurm submits an array
+of workers and returns; --launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment
+failed, 2 bad input, 130 interrupted.
 """
 
 import itertools
@@ -62,12 +62,12 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
     if LAUNCHER.value not in (None, *_LAUNCHERS):
         raise InputError(f"unknown launcher {LAUNCHER.value!r}: choose one of {', '.join(_LAUNCHERS)}")
-    from xinv import store, sweep  # after the flags: this takes seconds, and a typo is reported at once
+    from xinv import leases, sweep  # after the flags: this takes seconds, and a typo is reported at once
 
     workdir = Path(WORKDIR.value)
     if STATUS.value:
         found = sweep.Board(sweep.read(workdir), TRIES.value)
-        print("\n".join(sweep.lines(found, height=10**6)))
+        print("\n".join(sweep.lines(found, width=10**6, height=10**6)))
         return
     manifest = sweep.describe(_configs(), Path(STORE.value) if STORE.value else None)
     if LAUNCHER.value == "k8s":
@@ -80,7 +80,7 @@ def run(argv: Sequence[str]) -> None:
         found = sweep.Board(sweep.planned(workdir, manifest), TRIES.value)
         print("\n".join(sweep.plan(found)))
         return
-    with store.locked(workdir):
+    with leases.locked(workdir):
         sweep.write(workdir, manifest)
         found = sweep.read(workdir)
         if RETRY.value:
@@ -137,6 +137,8 @@ def _configs() -> list[dict]:
 
     configs = cli.units(CONFIG)
     _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
+    if not configs:
+        raise InputError("the sweep of this config has no experiments")
     for config in configs:
         sections(config)
     return configs

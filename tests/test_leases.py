@@ -93,6 +93,8 @@ def test_other_host_replaced(tmp_path):
     process.wait()
     leases = Leases(seconds=SECONDS)
     assert leases.looks_held(path)
+    os.utime(path, (0, 0))
+    assert not leases.looks_held(path)
     assert SECONDS - 1 < seconds_until_taken(leases, path) < SECONDS + 3
 
 

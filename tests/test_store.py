@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from xinv import store
+from xinv import leases, store
 from xinv.types import InputError
 
 
@@ -92,8 +92,8 @@ def test_a_damaged_tree_is_named(tmp_path):
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
-    code = f"from pathlib import Path; from xinv import store\nwith store.locked(Path({str(tmp_path)!r})): pass"
-    with store.locked(tmp_path):
+    code = f"from pathlib import Path; from xinv import leases\nwith leases.locked(Path({str(tmp_path)!r})): pass"
+    with leases.locked(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "another run is using" in other.stderr
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -101,11 +101,11 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 
 def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path):
     (tmp_path / "own").mkdir()
-    locked = store.locked(tmp_path / "own" / "new" / "stages"), store.locked(tmp_path / "own" / "new")
+    locked = leases.locked(tmp_path / "own" / "new" / "stages"), leases.locked(tmp_path / "own" / "new")
     with pytest.raises(InputError, match="typo"), locked[0], locked[1]:
         raise InputError("a typo")
     assert not list((tmp_path / "own").iterdir())
-    with store.locked(tmp_path / "kept"):
+    with leases.locked(tmp_path / "kept"):
         (tmp_path / "kept" / "result").touch()
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["result"]
 

@@ -1,6 +1,8 @@
 """Sweeps by pieces that train nothing: what workers do with them, and what is read from files."""
 
+import errno
 import json
+import os
 import threading
 import time
 from types import SimpleNamespace
@@ -31,6 +33,8 @@ def fakes(monkeypatch):
             stages.computed("own", f"{unit}, seed {seed}", shared | {"unit": unit}, fail)
         if unit == "rejected":
             raise InputError("there is no image")
+        if unit == "full":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/x.npy")
         if unit == "diverges":
             raise train.Diverged("loss is nan")
         stages.computed("own", f"{unit}, seed {seed}", shared | {"unit": unit}, lambda: built(unit, seed))
@@ -56,15 +60,25 @@ def fakes(monkeypatch):
     return computed
 
 
-def create(workdir, *names):
+def create(workdir, *names, stages=None):
     configs = [{"unit": name, "seed": 0, "seeds": SEEDS, "size": (8, 8)} for name in names]
-    sweep.write(workdir, sweep.describe(configs))
+    sweep.write(workdir, sweep.describe(configs, stages))
     return sweep.read(workdir)
 
 
 def run(found, **options):
     with store.opened(found.stages) as stages:
         return sweep.Worker(found, stages, say=lambda line: None, **options).run()
+
+
+def at_once(*sweeps):
+    """Has a worker of each sweep work at the same time."""
+    threads = []
+    for number, found in enumerate(sweeps):
+        threads.append(threading.Thread(target=run, args=(found,), kwargs={"number": number}))
+        threads[-1].start()
+    for thread in threads:
+        thread.join()
 
 
 def kinds(found):
@@ -84,16 +98,21 @@ def test_each_stage_once(tmp_path, fakes):
     assert run(alone) == sweep.Outcome((), ())
     once = sorted(fakes)
     fakes.clear()
-    threads = [threading.Thread(target=run, args=(both,), kwargs={"number": number}) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    at_once(both, both)
     assert sorted(fakes) == once
     assert len(once) == SEEDS * (1 + 3)
     for one, other in zip(alone.units, both.units, strict=True):
         assert (one.folder / "rows.jsonl").read_bytes() == (other.folder / "rows.jsonl").read_bytes()
     assert set(kinds(both)) == {sweep.DONE}
+    assert left(tmp_path) == []
+
+
+def test_sweeps_share_a_store(tmp_path, fakes):
+    """Two sweeps on one store build what they share once."""
+    one, other = (create(tmp_path / name, "a", name, stages=tmp_path / "store") for name in "bc")
+    at_once(one, other)
+    assert sorted(fakes) == sorted((name, seed) for name in ("shared", "a", "b", "c") for seed in range(SEEDS))
+    assert set(kinds(one) + kinds(other)) == {sweep.DONE}
     assert left(tmp_path) == []
 
 
@@ -134,11 +153,12 @@ def test_failure_named_after_three_tries(tmp_path, fakes):
 
 def test_input_error_counts_no_try(tmp_path, fakes):
     """What a person can mend is told, and tried again by the next worker."""
-    found = create(tmp_path, "rejected", "a")
+    found = create(tmp_path, "rejected", "full", "a")
     outcome = run(found)
     assert outcome.failed == ()
     assert outcome.rejected[0] == "rejected, seed 0: there is no image"
-    assert kinds(found) == [sweep.WAITING] * 2 + [sweep.DONE] * 2
+    assert outcome.rejected[2] == "full, seed 0: /runs/x.npy: No space left on device"
+    assert kinds(found) == [sweep.WAITING] * 4 + [sweep.DONE] * 2
 
 
 def test_divergence_is_final(tmp_path, fakes):
@@ -146,6 +166,21 @@ def test_divergence_is_final(tmp_path, fakes):
     found = create(tmp_path, "diverges")
     assert run(found).failed[0] == "diverges, seed 0: loss is nan"
     assert len(list(found.units[0].folder.glob("tries/*"))) == SEEDS
+
+
+def test_unwritten_results_told(tmp_path, fakes, monkeypatch):
+    """An experiment whose results cannot be put together is told, and the others are written."""
+    found = create(tmp_path, "a", "b")
+    written = work.write
+
+    def write(service, *others):
+        if service.config["unit"] == "a":
+            raise ZeroDivisionError("no examples")
+        written(service, *others)
+
+    monkeypatch.setattr(work, "write", write)
+    assert run(found) == sweep.Outcome((), ("a: ZeroDivisionError: no examples",))
+    assert [sweep.Board(found).is_finished(unit) for unit in found.units] == [False, True]
 
 
 def killed(found, *places):

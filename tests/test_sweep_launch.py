@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from test_audit import tiny
+from test_audit import environment, tiny
+
+from xinv import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
 CORES = sorted(os.sched_getaffinity(0))[:2]
@@ -27,8 +29,7 @@ def experiment(tmp_path_factory):
         "def sweep(arg, config):\n"
         "    return [{'unit': f'width-{width}', 'target.model.width': width} for width in (0.03125, 0.0625)]\n"
     )
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    return folder, environment | {"XDG_CACHE_HOME": str(folder / "cache")}
+    return folder, environment(folder)
 
 
 def command(experiment, workdir, *arguments):
@@ -75,14 +76,14 @@ def lines(workdir):
 
 def test_killed_workers_end_with_rows_of_one(experiment):
     """A worker is killed while another trains, then the sweep; again, the rows are those of one worker on one core."""
-    folder, environment = experiment
+    folder, variables = experiment
     crew, alone = folder / "crew", folder / "alone"
     options = ("--launcher=local", "--jobs=2", "--checkpoint_seconds=0")
 
     # One worker
     subprocess.run(
         command(experiment, alone),
-        env=environment,
+        env=variables,
         check=True,
         capture_output=True,
         preexec_fn=lambda: os.sched_setaffinity(0, CORES[:1]),
@@ -112,13 +113,13 @@ def test_killed_workers_end_with_rows_of_one(experiment):
 
 def test_stopped_worker_resumes(experiment):
     """SIGTERM lets a worker save its training and leave with 75, and no try of it is counted."""
-    folder, environment = experiment
+    folder, variables = experiment
     workdir = folder / "stopped"
-    planned = subprocess.run(command(experiment, workdir, "--dry_run"), env=environment, capture_output=True, text=True)
+    planned = subprocess.run(command(experiment, workdir, "--dry_run"), env=variables, capture_output=True, text=True)
     assert planned.stdout.startswith("2 experiments, 2 pieces")
     assert "cost: unknown until a piece is done" in planned.stdout
     assert not workdir.exists()
-    with subprocess.Popen(command(experiment, workdir), env=environment, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command(experiment, workdir), env=variables, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: [*workdir.glob("units/*/tries/*")], process)
         wait_for(lambda: [*workdir.glob("stages/evaluation-*.partial")], process)
         process.terminate()
@@ -127,8 +128,8 @@ def test_stopped_worker_resumes(experiment):
     assert "stopped" in said
     assert not [*workdir.glob("units/*/tries/*")]
     assert not [*workdir.rglob("*.lease")]
-    status = subprocess.run(command(experiment, workdir, "--status"), env=environment, capture_output=True, text=True)
-    assert status.stdout.splitlines()[-1] == "2 pieces: 0 done, 0 running, 2 waiting, 0 failed"
+    board = sweep.Board(sweep.read(workdir))
+    assert sweep.summary(board) == "2 pieces: 0 done, 0 running, 2 waiting, 0 failed"
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,6 @@ def test_stopped_worker_resumes(experiment):
     [
         (["--launcher=ray"], "unknown launcher 'ray': choose one of local, slurm, k8s"),
         (["--jobs=0"], "flag --jobs=0: "),
-        (["--status"], "has no manifest.json: name the folder that launch/sweep.py wrote"),
     ],
 )
 def test_mistakes_in_one_sentence(experiment, tmp_path, arguments, sentence):

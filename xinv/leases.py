@@ -7,6 +7,7 @@ the observer's own clock. A holder that was suspended meanwhile has lost it: see
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -69,7 +70,14 @@ class Leases:
 
     def looks_held(self, path: Path) -> bool:
         """Tells if a lease is held, without waiting to see the holder of another host touch it."""
-        return self.is_held(path) and _age(path) < self._seconds
+        if not self.is_held(path):
+            return False
+        try:
+            # The clock of the file system is asked only if this host's makes the marker look old
+            recent = time.time() - path.stat().st_mtime < self._seconds
+            return recent or _age(path) < self._seconds
+        except FileNotFoundError:
+            return False
 
     def _lease(self, path: Path) -> SoftFileLease:
         return SoftFileLease(
@@ -83,6 +91,33 @@ class Leases:
     def _report(self, compromise: LeaseCompromise) -> None:
         if self._lost is not None:
             self._lost(Path(compromise.lock_file))
+
+
+@contextlib.contextmanager
+def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
+    """Holds `folder` for this process; leaves no empty folder that was not there before.
+
+    Raises:
+      InputError: another run holds it, or the file system cannot be shared.
+    """
+    require_exclusive(folder)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context((leases or Leases()).hold(folder / ".lease"))
+            except Busy:
+                raise InputError(
+                    f"another run is using {folder}, or was killed on another host less than a minute "
+                    "ago: wait for it to end or choose another folder"
+                ) from None
+            yield
+    finally:
+        # Unless it holds something
+        with contextlib.suppress(OSError):
+            for empty in made:
+                empty.rmdir()
 
 
 def require_exclusive(folder: Path, mounts: str | None = None) -> None:
@@ -122,7 +157,5 @@ def _age(path: Path) -> float:
     try:
         probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")
     finally:
         probe.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from xinv.leases import Busy, Leases, require_exclusive
+from xinv.leases import Leases, require_exclusive
 from xinv.types import InputError
 
 _FORMAT = 3
@@ -152,32 +152,6 @@ def opened(root: Path, lost: Callable[[Path], None] | None = None) -> Iterator[S
     store = Store(root, Leases(lost))
     yield store
     store.tidy()
-
-
-@contextlib.contextmanager
-def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
-    """Holds `folder` for this process, and leaves no empty folder behind that was not there before.
-
-    Raises:
-      InputError: another run holds it, or the file system cannot be shared.
-    """
-    require_exclusive(folder)
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context((leases or Leases()).hold(folder / ".lease"))
-            except Busy:
-                raise InputError(
-                    f"another run is using {folder}, or was killed on another host less than a minute ago: "
-                    "wait for it to end or choose another folder"
-                ) from None
-            yield
-    finally:
-        with contextlib.suppress(OSError):  # it holds something
-            for empty in made:
-                empty.rmdir()
 
 
 def canonical(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from xinv import report, store
+from xinv import leases, report, store
 from xinv.audit import recorded
 from xinv.audit.results import Config, Rows
 from xinv.audit.roles import REPORTED, Roles
@@ -92,7 +92,7 @@ def release(
     folder, started = Path(workdir), time.monotonic()
     recipe = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
     config = _config(list(maps), recipe, seeds=seeds, test=test, width=width, title=title)
-    with store.locked(folder), store.opened(folder / "stages") as stages:
+    with leases.locked(folder), store.opened(folder / "stages") as stages:
         # Names of explanations come from the user, and are checked as those of a config file
         sections(config)
         found = _dataset(images, prediction, labels, title)

@@ -1,6 +1,5 @@
 """The pipeline, in the order of a run: a config becomes stages, stages become rows."""
 
-import contextlib
 import functools
 import sys
 import time
@@ -8,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from xinv import data, store
+from xinv import data, leases
 from xinv.audit import (
     cost,
     environment,
@@ -64,7 +63,7 @@ def run(
         another run is at work in `workdir`.
       Stopped: `watch` has ended the run.
     """
-    with store.locked(workdir, stages.leases):
+    with leases.locked(workdir, stages.leases):
         started = time.monotonic()
         kept = Stages(stages, workdir, checkpoint_seconds, watch)
         return audited(opened(config, kept), workdir, started)
@@ -108,20 +107,32 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
     # Compute, beginning with what no other process is at
     results.begin(workdir, service.config)
     found: dict[int, Found] = {}
+    told: set[str] = set()
     missing = list(service.classifiers.seeds)
     while missing:
         for seed in list(missing):
-            with contextlib.suppress(Busy):
+            try:
                 found[seed] = computed(service, seed)
                 missing.remove(seed)
+            except Busy as error:
+                busy = str(error)
         if missing:
-            time.sleep(_PAUSE)
+            _wait(busy, told)
 
     # Write
     while True:
-        with contextlib.suppress(Busy):
+        try:
             return write(service, workdir, found, time.monotonic() - started)
-        time.sleep(_PAUSE)
+        except Busy as error:
+            _wait(str(error), told)
+
+
+def _wait(why: str, told: set[str]) -> None:
+    """Waits a little, and says why once."""
+    if why not in told:
+        print(f"waiting: {why}", file=sys.stderr, flush=True)
+        told.add(why)
+    time.sleep(_PAUSE)
 
 
 def is_written(service: Service, workdir: Path) -> bool:

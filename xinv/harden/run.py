@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from xinv import store
+from xinv import leases, store
 from xinv.audit import environment
 from xinv.audit.results import Config
 from xinv.audit.run import opened
@@ -47,7 +47,7 @@ def run(
       InputError: the config names something that does not exist or does not fit.
       Stopped: `watch` has ended the run.
     """
-    with store.locked(workdir, stages.leases):
+    with leases.locked(workdir, stages.leases):
         started = time.monotonic()
         service = opened(config, Stages(stages, workdir, checkpoint_seconds, watch))
         check(service)

@@ -138,14 +138,13 @@ class Worker:
             return False
         except (InputError, OSError) as error:
             # A person can mend it: no try is counted
-            self._rejected[piece.key] = f"{piece.label}: {_sentence(error)}"
-            self._say(f"error: {self._rejected[piece.key]}")
+            self._reject(piece, piece.label, error)
             return False
         except (store.Lost, train.Stopped):
             raise
         except Exception as error:
             traceback.print_exc()
-            watch.failed(f"{type(error).__name__}: {_first_line(error)}")
+            watch.failed(_sentence(error))
             return False
         finally:
             if not watch.attempt.reason:
@@ -189,10 +188,18 @@ class Worker:
                 written += 1
             except Busy:
                 unwritten += 1
-            except (InputError, OSError) as error:
-                self._rejected[pieces[0].key] = f"{unit.name}: {_sentence(error)}"
-                self._say(f"error: {self._rejected[pieces[0].key]}")
+            except (store.Lost, train.Stopped):
+                raise
+            except Exception as error:
+                # Its pieces are done: another try would end in the same way
+                if not isinstance(error, (InputError, OSError)):
+                    traceback.print_exc()
+                self._reject(pieces[0], unit.name, error)
         return written, unwritten
+
+    def _reject(self, piece: Piece, label: str, error: Exception) -> None:
+        self._rejected[piece.key] = f"{label}: {_sentence(error)}"
+        self._say(f"error: {self._rejected[piece.key]}")
 
     def _write(self, unit: Unit) -> None:
         with self._stages.leases.hold(unit.folder / ".lease"):
@@ -240,8 +247,7 @@ class _PieceWatch(Watch):
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'input or output'}: {error.strerror}"
-    return str(error)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+    if isinstance(error, InputError):
+        return str(error)
+    first = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}"
