@@ -179,6 +179,19 @@ def test_labels_of_batch(case):
     assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY))
 
 
+@pytest.mark.parametrize("name", ["guided_gradcam", "lrp", "smoothgrad"])
+def test_one_call_of_the_model(name):
+    """Predictions, the number of classes and the map are computed from one call of the model's function."""
+    calls = []
+
+    def counted(variables, images):
+        calls.append(images.shape)
+        return network(variables, images)
+
+    explain.batch(made(name), counted, (KERNEL, HEAD), IMAGES, None, KEY)
+    assert len(calls) == 1
+
+
 class Unhashable(dict):
     """A model, or an explainer, that has no hash."""
 
