@@ -15,8 +15,8 @@ the same weights, images, superpixels and parameters, where that is installed. B
 and the fraction of the roofline: the rate that the passes of a map would reach if each were as fast as the model's
 forward pass on the same images, measured in the same rounds.
 ViT-Tiny with patches of 4 is measured for xinv alone.
-With --first instead the seconds of tracing (and lowering) and of compiling one map, on ResNet-18 at 32×32 and ResNet-50
-at 224×224, and their ratio to one jitted `jax.grad`: what someone waits for before the first map.
+With --first instead the seconds of tracing (and lowering) and of compiling one map, on ResNet-18 at 32×32, ResNet-50 at
+224×224 and ViT-Tiny, and their ratio to one jitted `jax.grad`: what someone waits for before the first map.
 
 `inversion`: images per second of gradient reconstruction (Thielen 2024) by their classifier, against the same loop in
 PyTorch with the same weights, where that is installed, at the fastest of several batch sizes. By default 1,000 images ×
@@ -55,7 +55,9 @@ STEPS = flags.DEFINE_integer(
 )
 METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: all.")
 NETWORKS = flags.DEFINE_list(
-    "networks", None, "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50. Default: all."
+    "networks",
+    None,
+    "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50, vit_tiny. Default: all.",
 )
 SIZE = flags.DEFINE_string("size", "quick", "Of configs/deepleak.py, the size whose explanations are hardened.")
 FIRST = flags.DEFINE_bool("first", False, "Measure the time to the first map: tracing and compiling.")

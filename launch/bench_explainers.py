@@ -65,10 +65,12 @@ NETWORKS = {
 FIRST_NETWORKS = {
     "resnet18": Network(models.resnet(10), (SIZE, SIZE, 3)),
     "resnet50": Network(models.resnet(1000, 50, stem="large"), (224, 224, 3)),
+    "vit_tiny": NETWORKS["vit_tiny"],
 }
 """What the time to a first map is measured on."""
 WINDOWS, SUPERPIXELS = (math.ceil((SIZE - WINDOW) / STRIDE) + 1) ** 2, slic(SEGMENTS).count(SIZE, SIZE)
 METHODS = {
+    "gradient": Method(explain.gradient(), 2),
     "saliency": Method(explain.saliency(), 2),
     "input_x_gradient": Method(explain.input_x_gradient(), 2),
     "integrated_gradients": Method(explain.integrated_gradients(STEPS), 2 * STEPS),
@@ -80,6 +82,8 @@ METHODS = {
     "lrp": Method(explain.lrp("epsilon"), 2),
     "gradcam": Method(explain.gradcam(), 1),
     "gradcam_plus_plus": Method(explain.gradcam_plus_plus(), 1),
+    "class_cams": Method(explain.class_cams(), 1),
+    "constituent_cams": Method(explain.constituent_cams(), 1),
     "guided_gradcam": Method(explain.guided_gradcam(), 3),
     "occlusion": Method(explain.occlusion(WINDOW, STRIDE), WINDOWS + 1),
     "lime": Method(explain.lime(SAMPLES, SEGMENTS), SAMPLES),

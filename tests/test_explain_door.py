@@ -179,6 +179,51 @@ def test_labels_of_batch(case):
     assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY))
 
 
+@pytest.mark.parametrize("name", ["guided_gradcam", "lrp", "smoothgrad"])
+def test_one_call_of_the_model(name):
+    """Predictions, the number of classes and the map are computed from one call of the model's function."""
+    calls = []
+
+    def counted(variables, images):
+        calls.append(images.shape)
+        return network(variables, images)
+
+    explain.batch(made(name), counted, (KERNEL, HEAD), IMAGES, None, KEY)
+    assert len(calls) == 1
+
+
+class Unhashable(dict):
+    """A model, or an explainer, that has no hash."""
+
+    def __call__(self, *arguments):
+        return self["function"](*arguments)
+
+
+def test_functions_without_a_hash():
+    """They are their own key: hashing is nobody's business but ours."""
+    model, explainer = Unhashable(function=linear), Unhashable(function=explain.gradient())
+    found = explain.batch(explainer, model, WEIGHTS, IMAGES, [0, 1, 2], KEY)
+    np.testing.assert_allclose(found, np.moveaxis(WEIGHTS, -1, 0), rtol=1e-6)
+
+
+OTHERS = {
+    "text in variables": ({"variables": {"w": WEIGHTS, "act": "relu"}}, "'relu', which is no array"),
+    "function in variables": ({"variables": (WEIGHTS, linear)}, "equinox.partition"),
+    "channels of out": ({"out": np.zeros(GREY.shape, np.float32)}, "out is [3, 6, 6, 1] but must be"),
+    "list as out": ({"out": [0]}, "out is [0] but must be"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_arguments_of_batch(case):
+    """What holds no array is named before anything is computed."""
+    change, words = OTHERS[case]
+    given = {"variables": WEIGHTS, "out": None} | change
+    assert words in sentence(
+        lambda: explain.batch(explain.gradient(), linear, given["variables"], IMAGES, None, KEY, out=given["out"])
+    )
+
+
 @pytest.mark.parametrize("labels", [[2, 0, 1], (2, 0, 1), np.array([2, 0, 1], np.uint8), jnp.array([2, 0, 1])])
 def test_spellings_of_labels(labels):
     """Lists and all types of integers give the maps of their classes."""

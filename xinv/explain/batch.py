@@ -51,12 +51,14 @@ def batch(
 
     Raises:
       InputError: images that are no [N,H,W,C] of finite uint8 or floats; labels that are not one class of the model
-        for each; a model whose output is no finite [N,K]; or no explainer.
+        for each; a model whose output is no finite [N,K]; variables that are no arrays; no explainer; or an `out` of
+        another shape.
     """
     door.explainer(explainer)
     door.check_model(apply)
     door.check_key(key)
-    apply = _once(apply)
+    door.check_variables(variables)
+    apply = _once(door.hashable(apply))
     images = door.images(images)
     forward = _forward(apply, _precision(), *_shapes((_single(images), variables)))
     (classes,) = forward.shapes.shape
@@ -64,6 +66,7 @@ def batch(
     if labels is not None:
         arrays["label"] = door.labels(labels, len(images), classes)
     one = _traced(explainer, apply, variables, images, key)
+    door.check_out(out, (len(images), *one.shapes.shape))
     if batch_size is not None:
         require_count(batch_size=batch_size)
     else:
@@ -78,7 +81,7 @@ def batch(
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
     """Estimates the number of maps that fit into a device's memory at once, from the program traced once per shape."""
-    return _traced(explainer, _once(apply), variables, images, key).fitting()
+    return _traced(explainer, _once(door.hashable(apply)), variables, images, key).fitting()
 
 
 @functools.lru_cache(64)
@@ -116,7 +119,7 @@ def _precision() -> str | None:
 
 def _held(explainer: Explainer) -> tuple[list, Any]:
     """The arrays that an explainer holds, and its structure."""
-    return jax.tree.flatten(explainer if isinstance(explainer, Partial) else Partial(explainer))
+    return jax.tree.flatten(explainer if isinstance(explainer, Partial) else Partial(door.hashable(explainer)))
 
 
 def _shapes(tree: Any) -> tuple[Any, tuple]:

@@ -5,7 +5,7 @@ they are not.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -111,7 +111,8 @@ def labels(given: Any, count: int, classes: int) -> np.ndarray:
         hint = hints.get(values.shape, "")
         raise InputError(f"labels are [{count}], one for each image, not {list(values.shape)}{hint}")
     if not jnp.issubdtype(values.dtype, jnp.integer):
-        raise InputError(f"labels are integers, not {values.dtype}: {values.tolist()[0]!r} is no class")
+        wrong = next(value for value in values.tolist() if type(value) is not int)
+        raise InputError(f"labels are integers, not {values.dtype}: {wrong!r} is no class")
     wrong = values[(values < 0) | (values >= classes)]
     if wrong.size:
         raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")
@@ -131,6 +132,33 @@ def explainer(given: Any) -> Explainer:
     if not callable(given):
         raise InputError(f"an explainer is a function, such as explain.gradient(), not {described(given)}")
     return given
+
+
+def hashable(function: Callable) -> Callable:
+    """The function as a key of a cache: itself, or the method that calls it, which is equal where the object is."""
+    try:
+        hash(function)
+    except TypeError:
+        return function.__call__
+    return function
+
+
+def check_variables(variables: Variables) -> None:
+    """Raises InputError for variables that hold something else than arrays and numbers."""
+    for leaf in jax.tree.leaves(variables):
+        try:
+            jnp.result_type(leaf)
+        except TypeError as error:
+            raise InputError(
+                f"variables hold {described(leaf)}, which is no array: leave it out of them, as equinox.partition does"
+            ) from error
+
+
+def check_out(out: Any, shape: tuple[int, ...]) -> None:
+    """Raises InputError for an `out` that is no array for maps of that shape, or None."""
+    if out is not None and not (isinstance(out, np.ndarray) and out.shape == shape):
+        given = list(out.shape) if isinstance(out, np.ndarray) else described(out)
+        raise InputError(f"out is {given} but must be a NumPy array {list(shape)}, as the maps")
 
 
 def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
