@@ -1,7 +1,6 @@
 """The pipeline end to end on a small config: rows, re-use, history, kills."""
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -167,10 +166,6 @@ def programs(folder):
     if not copy.exists():
         shutil.copytree(jax.config.jax_compilation_cache_dir, copy)
     return copy
-
-
-def environment(folder):
-    return os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs(folder))}
 
 
 def wait_for(process, folder, pattern):

@@ -2,17 +2,17 @@
 
 import io
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from launched import Launched
 from ml_collections import ConfigDict
 from PIL import Image
 from scipy.stats import kurtosis
 from sklearn.datasets import load_digits
-from test_audit import environment, wait_for
+from test_audit import programs, wait_for
 
 from xinv import audit, data, metrics, report, store
 from xinv.audit import leaks, privacy
@@ -341,18 +341,17 @@ def test_killed_and_resumed(tmp_path):
     ]
     path.write_text("\n".join(lines))
 
-    def command(workdir):
-        program = [sys.executable, str(ROOT / "launch" / "run.py"), f"--config={path}", "--checkpoint_seconds=0"]
-        return [*program, f"--workdir={tmp_path / workdir}"]
+    def started(workdir):
+        flags = f"--config={path}", f"--workdir={tmp_path / workdir}", "--checkpoint_seconds=0"
+        return Launched("run.py", *flags, programs=programs(tmp_path))
 
-    given = dict(env=environment(tmp_path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    subprocess.run(command("whole"), check=True, **given)
+    assert started("whole").wait().returncode == 0
     for pattern in ("shadow-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
-        process = subprocess.Popen(command("killed"), **given)
+        process = started("killed")
         wait_for(process, tmp_path / "killed" / "stages", pattern)
         process.kill()
         process.wait()
-    subprocess.run(command("killed"), check=True, **given)
+    assert started("killed").wait().returncode == 0
     parts = np.load(tmp_path / "whole" / "members.npz")["0/network/parts"]
     assert len(parts) == 2
     assert not np.allclose(*parts)
