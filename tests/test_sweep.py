@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import pytest
 from xinv import store, sweep, train
 from xinv.audit import results
 from xinv.audit.run import Found
+from xinv.leases import Busy
 from xinv.sweep import work
 from xinv.sweep.tries import record
 from xinv.types import InputError
@@ -293,3 +295,23 @@ def test_running_while_worked_on(tmp_path, fakes):
     run(found, stop=lambda: seen.append(kinds(found)[0]))
     assert sweep.RUNNING in seen
     assert left(tmp_path) == []
+
+
+def test_run_waits_for_others(tmp_path, monkeypatch, capsys):
+    """A run takes its other seed while a process is at the first, then waits, and says so once."""
+    module, asked = sys.modules["xinv.audit.run"], []
+
+    def compute(service, seed):
+        asked.append(seed)
+        if seed == 0 and len(asked) < 4:
+            raise Busy("another process works on target-1")
+        return Found([seed], [])
+
+    service = SimpleNamespace(config={}, classifiers=SimpleNamespace(seeds=range(2)))
+    monkeypatch.setattr(module, "_PAUSE", 0.0)
+    monkeypatch.setattr(module, "is_written", lambda *_: True)
+    monkeypatch.setattr(module, "computed", compute)
+    monkeypatch.setattr(module, "write", lambda service, folder, found, seconds: sorted(found))
+    assert module.audited(service, tmp_path, 0.0) == [0, 1]
+    assert asked == [0, 1, 0, 0]
+    assert capsys.readouterr().err == "waiting: another process works on target-1\n"
