@@ -115,6 +115,48 @@ def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigD
     }
 
 
+PARTS = ("search", "report")
+
+
+def searched(members: str, others: str) -> dict[str, dict]:
+    """Halves of two roles: a search for a release sees the first half of each and is reported on the second."""
+    found = {}
+    for number, part in enumerate(PARTS):
+        found[f"{part}_members"] = dict(half=(members,), number=number, of=2)
+        found[f"{part}_others"] = dict(half=(others,), number=number, of=2)
+    return found
+
+
+def harden(explanations: tuple[str, ...], attack: dict, search_attack: dict, **changes: object) -> dict:
+    """The section of launch/harden.py: the least leak within the floors of utility (DeepLeak, Section IV-B).
+
+    The data has the roles of `searched`; `attack` is on membership, and `search_attack` a cheaper one for the trials.
+    """
+    decoder = dict(name="decoder", encoder="flatten_unet", network="decoder", loss="mse", rescale="none", width=0.125)
+    parts = {part: f"{part}_members+{part}_others" for part in PARTS}
+    return dict(
+        explanations=explanations,
+        trials=20,
+        startup=10,  # random ones
+        generation=5,
+        transforms=("rescale", "clip", "mask", "noise"),  # without rescale: the paper's
+        transform_all=False,
+        search_attack=search_attack,
+        attack=attack,
+        leak="auc",
+        utility="spearman",
+        floors=dict(spearman=0.5, insertion=0.9, deletion=0.9),
+        alpha=0.05,  # of the test that an explanation leaks
+        sample=256,  # images for insertion, deletion and max-sensitivity
+        queries=8,
+        roles=dict(shadow="shadow_train+shadow_test", **parts),
+        target="target",
+        shadow="shadow",
+        controls=dict(stranger=("shadow", "stranger")),
+        inversion=dict(attack=decoder, train=recipe(epochs=15, learning_rate=1e-3, batch_size=32)),
+    ) | dict(changes)
+
+
 def arms(encoders: tuple[str, ...], explanations: tuple[str, ...]) -> ConfigDict:
     """Predictions alone, and every explanation read in every way (Zhao 2021, Figure 4)."""
     read = {

@@ -55,8 +55,6 @@ PRIVATE = ("integrated_gradients", "saliency")
 """Explainers that are audited under DP-SGD."""
 POOL = ("target_train", "attack_test")
 """What is audited."""
-PARTS = dict(search=0, report=1)
-"""A search for a release sees one half of the members and of the others, and is reported on the other half."""
 
 
 OTHERS = {
@@ -222,9 +220,7 @@ def configured(unit: str, size: Size) -> ConfigDict:
     for number in range(size.halves):
         config.data.roles.roles[f"half_{number}"] = dict(half=POOL, number=number, of=size.halves)
 
-    for part, number in PARTS.items():
-        config.data.roles.roles[f"{part}_members"] = dict(half=POOL[:1], number=number, of=2)
-        config.data.roles.roles[f"{part}_others"] = dict(half=POOL[1:], number=number, of=2)
+    config.data.roles.roles.update(base.searched(*POOL))
 
     # Models whose training sets the attacker knows, and the controls
     target = config.target.to_dict()
@@ -261,29 +257,14 @@ def arms(size: Size) -> dict[str, ConfigDict]:
 
 
 def harden(size: Size) -> dict:
-    """The search of launch/harden.py (Section IV-B): 20 trials for each explainer, the least leak within the floors."""
-    searching = dict(name="membership_network", **size.attack | dict(restarts=size.searching))
-    decoder = dict(name="decoder", encoder="flatten_unet", network="decoder", loss="mse", rescale="none", width=0.125)
-    parts = {part: f"{part}_members+{part}_others" for part in PARTS}
-    return dict(
-        explanations=tuple(size.explainers),
+    """The search of launch/harden.py (Section IV-B): 20 trials for each explainer."""
+    attack = dict(name="membership_network", **size.attack)
+    return base.harden(
+        tuple(size.explainers),
+        attack,
+        attack | dict(restarts=size.searching),
         trials=size.trials,
-        startup=10,  # random ones
-        generation=5,
-        transforms=("rescale", "clip", "mask", "noise"),  # without rescale: the paper's
-        transform_all=False,
-        search_attack=searching,
-        attack=dict(name="membership_network", **size.attack),
-        leak="auc",
-        utility="spearman",
-        floors=dict(spearman=0.5, insertion=0.9, deletion=0.9),
-        alpha=0.05,  # of the test that an explanation leaks
-        sample=256,  # images for insertion, deletion and max-sensitivity
-        queries=8,
-        roles=dict(shadow="shadow_train+shadow_test", **parts),
-        shadow="shadow",
         controls=dict(untrained=("untrained_shadow", "untrained"), stranger=("shadow", "stranger")),
-        inversion=dict(attack=decoder, train=base.recipe(epochs=size.epochs, learning_rate=1e-3, batch_size=32)),
     )
 
 

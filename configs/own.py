@@ -3,6 +3,7 @@
     python launch/run.py --config=configs/own.py:function --config.target.function=my_model:load --workdir=runs/function
     python launch/run.py --config=configs/own.py:recorded --config.target.recorded=release.npz --workdir=runs/recorded
     python launch/run.py --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/who
+    python launch/harden.py --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/out
 
 `function` explains the model with xinv's explainers. `recorded` needs no model: predictions and explanation maps come
 from any library, in a file. Both read images that the model was not trained on, and their labels, from `my_data.npz`
@@ -56,14 +57,18 @@ def _membership() -> ConfigDict:
     )
     trained = dict(batch_size=64, epochs=15, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2)
     config.attack.train.update(trained)
-    arms = {}
+    arms, attack = {}, dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
     for name in EXPLAINERS:
-        attack = dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
         arms[name] = base.membership(name, test_view=base.view_of("model"), **attack)
         arms[f"{name} stranger"] = base.membership(
             name, test_view=base.view_of("stranger", "model"), control_of=name, **attack
         )
     config.arms = ConfigDict(arms)
+
+    # launch/harden.py searches a release of the model that `train` makes
+    config.data.roles.roles.update(base.searched("target_train", "attack_test"))
+    changes = dict(target="model", transform_all=True)
+    config.harden = ConfigDict(base.harden(EXPLAINERS, attack, attack | dict(restarts=2), **changes))
     return base.unshared(config)
 
 

@@ -24,7 +24,6 @@ from xinv.harden.search import choose, losses
 from xinv.harden.trial import Trial
 from xinv.metrics.paired import area_difference
 from xinv.space import Choice, Number
-from xinv.store import Store
 from xinv.types import Estimate, InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -421,6 +420,7 @@ def test_same_bytes_again(done, config, tmp_path):
         (dict(transforms=("blur",)), "unknown defence 'blur'"),
         (dict(transforms=("truncate",)), "'truncate', which has no search space"),
         (dict(leak="accuracy"), "harden.leak"),
+        (dict(target="nobody"), "nobody"),
         (dict(attack=dict(name="gap")), "choose a membership attack"),
         (dict(roles=dict(shadow="shadow_train", search="target_train", report="report_members")), "share images"),
         (
@@ -432,8 +432,8 @@ def test_same_bytes_again(done, config, tmp_path):
 )
 def test_bad_section(config, tmp_path, changes, message):
     changed = {**config, "harden": {**config["harden"], **changes}}
-    with pytest.raises(InputError, match=message):
-        check(opened(changed, Stages(Store(tmp_path), tmp_path)))
+    with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match=message):
+        check(opened(changed, Stages(kept, tmp_path)))
 
 
 def test_no_leak_is_a_result(config, tmp_path):

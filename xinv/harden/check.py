@@ -11,7 +11,6 @@ from xinv.audit.goals.membership import groups
 from xinv.audit.sections import HARDEN, require_keys
 from xinv.audit.service import Service
 from xinv.harden.search import searched_transforms
-from xinv.harden.subject import TARGET
 from xinv.numbers import is_number, is_one_of, require, require_count, require_flag
 from xinv.types import InputError
 
@@ -31,6 +30,7 @@ FIELDS = (
     "sample",
     "queries",
     "roles",
+    "target",
     "shadow",
     "controls",
     "inversion",
@@ -52,7 +52,7 @@ def check(service: Service) -> None:
     settings = config[HARDEN]
     require_keys(HARDEN, settings, FIELDS)
     require_keys("harden.roles", settings["roles"], ROLES)
-    if service.classifiers.is_recorded(TARGET):
+    if service.classifiers.is_recorded(settings["target"]):
         raise InputError(
             "harden needs a model to explain in other ways, and the target is recorded"
         )
@@ -119,7 +119,10 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
 def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
     """Finds halves that share images or groups, or lack members or others."""
     roles, names = service.roles, settings["roles"]
-    for part in itertools.chain([settings["shadow"]], *settings["controls"].values()):
+    named = itertools.chain(
+        [settings["target"], settings["shadow"]], *settings["controls"].values()
+    )
+    for part in named:
         service.classifiers.settings(part)
     for one, other in itertools.combinations(ROLES, 2):
         if roles.shared([names[one]], [names[other]], seed):
@@ -128,7 +131,7 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
                 "must not be reported"
             )
     for role in ("search", "report"):
-        trained = service.classifiers.settings(TARGET)["roles"]
+        trained = service.classifiers.settings(settings["target"])["roles"]
         member = roles.among(names[role], trained, seed)
         if member.all() or not member.any():
             raise InputError(

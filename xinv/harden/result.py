@@ -14,7 +14,7 @@ from xinv.harden import trial
 from xinv.harden.candidate import Candidate
 from xinv.harden.policy import Policy, fingerprint
 from xinv.harden.search import Search
-from xinv.harden.subject import TARGET, Subject, fitted
+from xinv.harden.subject import Subject, fitted
 from xinv.store import Stage
 from xinv.types import Array, Estimate, Observation
 
@@ -47,7 +47,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
         candidates[AFTER] = found.chosen.candidate
 
     # The leak and the utility
-    member = subject.member(TARGET, role)
+    member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     figures = {
         when: trial.evaluated(subject, one, role, settings["attack"], when, subject.released, True)
@@ -86,7 +86,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
 def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Policy:
     """Returns the chosen release as a policy for the target."""
     candidate = found.chosen.candidate if found.chosen else subject.unhardened
-    variables = subject.service.classifiers.variables(TARGET, subject.seed)
+    variables = subject.service.classifiers.variables(subject.target, subject.seed)
     return Policy(
         candidate.explainer,
         candidate.transforms,
@@ -145,7 +145,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     """
     settings, shadow = subject.settings, subject.settings["shadow"]
     roles, count = settings["roles"], settings["queries"]
-    spec = _spec(subject, candidate, [shadow, TARGET]) | {
+    spec = _spec(subject, candidate, [shadow, subject.target]) | {
         "attack": plugins.complete(attacks, settings["attack"]),
         "train": subject.service.config["attack"]["train"],
         "queries": count,
@@ -169,7 +169,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
         method = subject.attack(settings["attack"])
         state = fitted(subject, candidate, method, shadow, lambda one, part, role: mean(part, role))
         role = roles["report"]
-        observed = subject.seen(method, TARGET, role, mean(TARGET, role))
+        observed = subject.seen(method, subject.target, role, mean(subject.target, role))
         return {"score": np.asarray(method.predict(state, observed))}
 
     return _stage(subject, "control", f"{count} queries", spec, compute).array("score")
@@ -179,10 +179,10 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
     """Tells if a release has noise: if another secret gives other maps of a few images."""
     role = subject.settings["roles"]["shadow"]
     images = np.asarray(subject.images(role)[:4])
-    model = subject.service.classifiers.model(TARGET)
-    variables = subject.service.classifiers.variables(TARGET, subject.seed)
-    labels = subject.labels(TARGET, role)[:4]
-    release = subject.release(candidate)
+    model = subject.service.classifiers.model(subject.target)
+    variables = subject.service.classifiers.variables(subject.target, subject.seed)
+    labels = subject.labels(subject.target, role)[:4]
+    release = subject.release(candidate, subject.target)
     *rest, secret = release.args
     other = type(release)(release.func, *rest, secret + np.uint32(1))
     maps = [
@@ -202,11 +202,11 @@ def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> float
     own, role = settings["roles"]["shadow"], settings["roles"]["report"]
     hyper, image = settings["inversion"], service.config["metrics"]["image"]
     inputs = ("prediction",) if candidate is None else ("prediction", "explanation")
-    spec = _spec(subject, candidate, [TARGET]) | {"inversion": hyper, "ssim": image["ssim"]}
+    spec = _spec(subject, candidate, [subject.target]) | {"inversion": hyper, "ssim": image["ssim"]}
 
     def observation(role: str) -> Observation:
-        maps = None if candidate is None else subject.released(candidate, TARGET, role)
-        return Observation(subject.prediction(TARGET, role), maps)
+        maps = None if candidate is None else subject.released(candidate, subject.target, role)
+        return Observation(subject.prediction(subject.target, role), maps)
 
     def compute() -> dict[str, np.ndarray]:
         recipe = train.Recipe.stated(hyper["train"])

@@ -18,7 +18,6 @@ from xinv.store import canonical
 from xinv.types import Array, Attack, Explainer, Observation
 
 _CHUNK = 256  # maps that are transformed at once
-TARGET = "target"
 
 
 class Subject(NamedTuple):
@@ -40,6 +39,11 @@ class Subject(NamedTuple):
         return self.service.config["harden"]
 
     @property
+    def target(self) -> str:
+        """The classifier whose training set is to be told from others."""
+        return self.settings["target"]
+
+    @property
     def unhardened(self) -> Candidate:
         """The explanation as the config states it."""
         return Candidate(self.service.config["explanations"][self.name])
@@ -58,14 +62,14 @@ class Subject(NamedTuple):
         logits = self.service.logits(part, role, self.seed).array("logits")
         return logits.argmax(axis=-1).astype(np.int32)
 
-    def explainer(self, candidate: Candidate, part: str = TARGET) -> Explainer:
+    def explainer(self, candidate: Candidate, part: str) -> Explainer:
         """Returns the explainer of a candidate, without its transforms and its secret."""
         classifiers = self.service.classifiers
         config = {**classifiers.config, "explanations": {self.name: candidate.explainer}}
         service = Service(classifiers._replace(config=config))
         return service.explainer(self.name, self.seed, part)
 
-    def release(self, candidate: Candidate, part: str = TARGET) -> Explainer:
+    def release(self, candidate: Candidate, part: str) -> Explainer:
         """Returns the explainer of released maps."""
         explainer, chain = self.explainer(candidate, part), chain_of(candidate.transforms)
         if chain is None:
@@ -108,7 +112,7 @@ class Subject(NamedTuple):
         section = self.unhardened.explainer
         if "reference" not in section:
             return None
-        own = self.service.classifiers.settings(TARGET)["roles"]
+        own = self.service.classifiers.settings(self.target)["roles"]
         roles = outputs.public_reference(section) or own
         return outputs.referred(section, self.service.roles.images(roles, self.seed))
 

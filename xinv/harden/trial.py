@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from xinv import attacks, metrics, plugins
 from xinv.audit.goals.membership import groups
 from xinv.harden.candidate import Candidate
-from xinv.harden.subject import TARGET, Maps, Subject, fitted
+from xinv.harden.subject import Maps, Subject, fitted
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
 
@@ -45,7 +45,7 @@ def run(subject: Subject, number: int, values: Mapping[str, Any], candidate: Can
     attack, sensitivity = settings["search_attack"], settings["utility"] == "max_sensitivity"
     label = f"trial {number}"
     figures = evaluated(subject, candidate, role, attack, label, subject.maps, sensitivity)
-    member = subject.member(TARGET, role)
+    member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     leak, chance = leaked(settings["leak"], member, figures["score"], group)
     utility = {name: float(part.mean()) for name, part in figures.items() if name != "score"}
@@ -84,7 +84,7 @@ def evaluated(
         same sample; if `sensitivity` asks for it, since each candidate is compiled anew for it.
     """
     settings, shadow = subject.settings, subject.settings["shadow"]
-    spec = subject.spec([TARGET, shadow], [role, settings["roles"]["shadow"]])
+    spec = subject.spec([subject.target, shadow], [role, settings["roles"]["shadow"]])
     spec |= candidate.spec() | {
         "against": subject.unhardened.spec(),
         "attack": plugins.complete(attacks, attack),
@@ -96,10 +96,10 @@ def evaluated(
     def compute() -> dict[str, np.ndarray]:
         method = subject.attack(attack)
         state = fitted(subject, candidate, method, shadow, maps)
-        shown = maps(candidate, TARGET, role)
-        observed = subject.seen(method, TARGET, role, shown)
+        shown = maps(candidate, subject.target, role)
+        observed = subject.seen(method, subject.target, role, shown)
         found = {"score": np.asarray(method.predict(state, observed))}
-        original = maps(subject.unhardened, TARGET, role)
+        original = maps(subject.unhardened, subject.target, role)
         found |= utility(subject, role, original, shown)
         if sensitivity:
             found["max_sensitivity"] = _sensitivity(subject, candidate, role, shown)
@@ -120,8 +120,8 @@ def utility(subject: Subject, role: str, original: Array, maps: Array) -> dict[s
 
     # What asks the model, of a sample
     classifiers = subject.service.classifiers
-    apply = classifiers.model(TARGET).apply
-    variables = classifiers.variables(TARGET, subject.seed)
+    apply = classifiers.model(subject.target).apply
+    variables = classifiers.variables(subject.target, subject.seed)
     shown, truth = _sample(subject, role, len(maps))
     truth["explanation"] = original[shown]
     for name in ("insertion", "deletion"):
@@ -130,9 +130,9 @@ def utility(subject: Subject, role: str, original: Array, maps: Array) -> dict[s
 
 
 def _sensitivity(subject: Subject, candidate: Candidate, role: str, maps: Array) -> np.ndarray:
-    apply = subject.service.classifiers.model(TARGET).apply
-    variables = subject.service.classifiers.variables(TARGET, subject.seed)
-    again = Partial(_again(apply), subject.release(candidate), variables)
+    apply = subject.service.classifiers.model(subject.target).apply
+    variables = subject.service.classifiers.variables(subject.target, subject.seed)
+    again = Partial(_again(apply), subject.release(candidate, subject.target), variables)
     shown, truth = _sample(subject, role, len(maps))
     truth["explanation"] = maps[shown]
     return _each(metrics.max_sensitivity(again, **_SENSITIVITY), truth, maps[shown])
@@ -142,7 +142,7 @@ def _sample(subject: Subject, role: str, count: int) -> tuple[np.ndarray, dict[s
     """Returns places spread evenly over a role, and the images and explained classes there."""
     size = min(subject.settings["sample"], count)
     shown = np.unique(np.linspace(0, count - 1, size).astype(int))
-    images, labels = subject.images(role), subject.labels(TARGET, role)
+    images, labels = subject.images(role), subject.labels(subject.target, role)
     return shown, {"image": np.asarray(images[shown]), "label": labels[shown]}
 
 
