@@ -23,13 +23,13 @@ from ml_collections import ConfigDict
 from configs import base, datasets, deepleak_published
 
 EXPLAINERS = {
-    "smoothgrad": dict(stdev=0.15, samples=25),
-    "vargrad": dict(stdev=0.15, samples=25),
+    "smoothgrad": dict(stdev=0.15, samples=5),
+    "vargrad": dict(stdev=0.15, samples=5),
     "integrated_gradients": dict(steps=50),
     "gradcam": {},
     "gradcam_plus_plus": {},
-    "kernel_shap": dict(samples=100),
-    "lime": dict(samples=100),
+    "kernel_shap": dict(samples=25),
+    "lime": dict(samples=25),
     "saliency": {},
     "guided_backprop": {},
     "deeplift": {},
@@ -40,12 +40,18 @@ EXPLAINERS = {
     "anchors": {},
     "guided_gradcam": {},
 }
-"""Table III of the paper, in its order, and what its released code calls GradCAM++."""
-QUICK = ("integrated_gradients", "gradcam", "saliency")
+"""Table III of the paper, in its order, and what its released code calls GradCAM++, with the code's numbers of samples
+and steps."""
+LOCAL = EXPLAINERS | {"integrated_gradients": dict(steps=16)}
+QUICK = {name: LOCAL[name] for name in ("integrated_gradients", "gradcam", "saliency")}
+GRADIENTS = ("smoothgrad", "vargrad", "saliency", "guided_backprop", "input_x_gradient", "deconvolution", "gradcam")
+"""The gradient family, of which a positive control must leak."""
 SHARES = dict(target_train=0.2, attack_test=0.3, shadow_train=0.2, shadow_test=0.2, reference=0.05)
 """Members, others, a shadow's members and others, and public images; the stranger is trained on the shadow's others."""
 POOL = ("target_train", "attack_test")
 """What is audited."""
+PARTS = dict(search=0, report=1)
+"""A search for a release sees one half of the members and of the others, and is reported on the other half."""
 
 
 OTHERS = {
@@ -67,7 +73,7 @@ class Size(NamedTuple):
       published: a data set of deepleak_published.py, or "".
       attack: parameters of the attack's network.
       epochs: of the attack.
-      explainers: names of `EXPLAINERS`.
+      explainers: parameters by name.
       seeds: number of seeds.
     """
 
@@ -79,7 +85,7 @@ class Size(NamedTuple):
     published: str
     attack: dict
     epochs: int
-    explainers: tuple[str, ...]
+    explainers: dict[str, dict]
     seeds: int = 3
 
 
@@ -121,7 +127,7 @@ def _sizes() -> dict[str, Size]:
         published="cifar10",
         attack=dict(trunk="mobilenet_v2", width=1.0, restarts=5),
         epochs=15,
-        explainers=tuple(EXPLAINERS),
+        explainers=EXPLAINERS,
     )
     local = paper._replace(
         data=datasets.cifar10_subset(SHARES),
@@ -129,6 +135,7 @@ def _sizes() -> dict[str, Size]:
         train=_recipe(**short, augment=("crop", "flip")),
         halves=8,
         attack=network,
+        explainers=LOCAL,
     )
     return {
         "quick": Size(
@@ -178,12 +185,16 @@ def get_config(arg: str = "") -> ConfigDict:
         attack_width=1.0,
         attack_train=attack_train,
         explanations=ConfigDict(
-            {name: dict(name=name, normalise="none") | EXPLAINERS[name] for name in size.explainers}
+            {name: dict(name=name, normalise="none") | given for name, given in size.explainers.items()}
         ),
     )
     config.seeds = size.seeds
     for number in range(size.halves):
         config.data.roles.roles[f"half_{number}"] = dict(half=POOL, number=number, of=size.halves)
+
+    for part, number in PARTS.items():
+        config.data.roles.roles[f"{part}_members"] = dict(half=POOL[:1], number=number, of=2)
+        config.data.roles.roles[f"{part}_others"] = dict(half=POOL[1:], number=number, of=2)
 
     # Models whose training sets the attacker knows, and the controls
     target = config.target.to_dict()
@@ -240,9 +251,9 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     regular = target["train"] | dict(weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2))
     units = [
         dict(unit="audit"),
-        dict(unit="overfitted") | _trained(config, plain) | _of_probability(size, config),
+        dict(unit="overfitted") | _trained(config, plain) | _gradients(size, config),
         dict(unit="likelihood") | _likelihood(size, config),
-        dict(unit="trajectory") | _trajectory(config),
+        dict(unit="trajectory") | _trajectory(size, config),
     ]
     for name, model in OTHERS.items():
         changed = shadows | {part: shadows[part] | dict(model=model) for part in ("shadow", "untrained_shadow")}
@@ -258,16 +269,21 @@ def _trained(config: ConfigDict, recipe: dict) -> dict:
     return dict(target=changed.pop("target"), shadows=changed)
 
 
-def _of_probability(size: Size, config: ConfigDict) -> dict:
-    """Also explanations of the probability, which saturates on what was learned by heart (Shokri 2021)."""
-    explanations, arms = config.explanations.to_dict(), config.arms.to_dict()
-    for of in ("saliency", "input_x_gradient"):
-        if of not in explanations:
-            continue
-        name = f"probability({of})"
-        explanations[name] = explanations[of] | dict(of="probability")
-        arms |= ConfigDict(_attacked(name, size)).to_dict()
-    return dict(explanations=explanations, arms=arms)
+def _gradients(size: Size, config: ConfigDict) -> dict:
+    """The gradient family; also of probabilities, which saturate on what was learned by heart (Shokri 2021)."""
+    explanations = {name: config.explanations[name].to_dict() for name in GRADIENTS if name in size.explainers}
+    of_probability = dict(of="probability")
+    for name in ("saliency", "input_x_gradient"):
+        if name in explanations:
+            explanations[f"probability({name})"] = explanations[name] | of_probability
+    for name in ("smoothgrad", "vargrad"):
+        if name in explanations:
+            base_section = dict(name="saliency") | of_probability
+            explanations[f"probability({name})"] = explanations[name] | dict(base=base_section)
+    arms = references(config)
+    for name in explanations:
+        arms |= _attacked(name, size)
+    return {"explanations": explanations, "arms": ConfigDict(arms).to_dict(), "report.published": ()}
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:
@@ -297,14 +313,14 @@ def references(config: ConfigDict) -> dict[str, ConfigDict]:
     return {name: arm for name, arm in config.arms.items() if name.split()[0] in ("confidence", "gap")}
 
 
-def _trajectory(config: ConfigDict) -> dict:
+def _trajectory(size: Size, config: ConfigDict) -> dict:
     """The target's confidence while pixels go in the order of a map, read by a network."""
     explanations, arms = {}, references(config)
     for base_name in ("saliency", "integrated_gradients", "gradcam"):
         if base_name not in config.explanations:
             continue
         name = f"removal({base_name})"
-        of = EXPLAINERS[base_name] | dict(name=base_name)
+        of = size.explainers[base_name] | dict(name=base_name)
         explanations[name] = dict(name="removal_trajectory", base=of, steps=16, normalise="none")
         attack = dict(name="membership_network", trunk="mlp", width=1.0, restarts=5)
         arms |= base.controlled(f"network({name})", name, **attack)
