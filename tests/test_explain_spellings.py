@@ -174,12 +174,13 @@ TURNED = {
 
 @pytest.mark.parametrize("name", TURNED)
 def test_turned_signs(name):
-    """A function that begins by changing the sign is one of the layer's output, not of its weights turned."""
+    """A function that begins by changing the sign is one of what it rises with: the layer, or its weights turned."""
 
-    def model(act):
-        return lambda v, x: act(embed(v, x) + v["g"]).mean(1) @ v["d"]
+    def model(act, sign=1):
+        return lambda v, x: act(embed({"a": sign * v["a"]}, x) + sign * v["g"]).mean(1) @ v["d"]
 
     assert_same(explain.lrp("zplus"), *map(model, TURNED[name]))
+    assert_same(explain.lrp("zplus"), model(lambda z: jax.nn.relu(-z)), model(jax.nn.relu, -1))
 
 
 def test_box_of_slices():

@@ -158,16 +158,16 @@ def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equati
     """The steps after `value` that shift, scale and move its channels and have no other reader between them."""
     chain: list[Equation] = []
     length, kept, shifted = 0, axes, False
-    unturned, reader = None, None
+    unturned, turn = None, 0
     while value is not around.graph.output and len(around.readers.get(value, [])) == 1:
         (step,) = around.readers[value]
         if _shifts_or_scales(step, axes):
-            # A sign that nobody learned may be the start of a function, as in 1 / (1 + exp(-x))
+            # A sign that nobody learned may be the start of a function that rises, as 1 / (1 + exp(-x))
             learned = any(operand.constant is not None and not operand.literal for operand in step.inputs)
             if learned:
                 unturned = None
             elif unturned is None and _turns(step):
-                unturned = length, kept
+                unturned, turn = (length, kept), len(chain)
             chain.append(step)
             # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard sigmoid.
             shifted = not learned and (shifted or step.name in ("add", "sub"))
@@ -176,14 +176,28 @@ def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equati
         else:
             moved = _moved(step, axes)
             if moved is None:
-                reader = step
                 break
             chain.append(step)
             axes = moved
         (value,) = step.outputs
-    if unturned is not None and reader is not None and is_unary(reader):
+    if unturned is not None and _rises(chain[turn:], around):
         length, kept = unturned
     return chain[:length], kept
+
+
+def _rises(steps: list[Equation], around: _Surroundings) -> bool:
+    """Tells if what the steps, and the functions of one value after them, compute rises with their input."""
+    (start,), (value,) = dependent(steps[0].inputs), steps[-1].outputs
+    while len(around.readers.get(value, [])) == 1:
+        (step,) = around.readers[value]
+        if not is_unary(step) or not all(operand.static for operand in step.inputs if operand.constant is not None):
+            break
+        steps.append(step)
+        (value,) = step.outputs
+    with jax.ensure_compile_time_eval():
+        ends = (jnp.full(start.shape, number, start.dtype) for number in (-4, 4))
+        low, high = (float(evaluate(steps, {start: end})[value].mean()) for end in ends)
+    return low < high
 
 
 def _turns(equation: Equation) -> bool:
