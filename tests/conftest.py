@@ -9,17 +9,8 @@ import pytest
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 25_000
-_LONGEST = (
-    "test_deepleak",
-    "test_own",
-    "test_audit",
-    "test_explain_walked",
-    "test_explain_modern",
-    "test_attacks_trained",
-    "test_membership",
-    "test_rows",
-    "test_gnime",
-)
+_PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own"
+_LONGEST = (*_PIPELINE, "test_attacks_trained", "test_explain_modern", "test_explain_walked", "test_gnime", "test_rows")
 """Files that take over a minute, which a worker that starts them last would take alone."""
 
 
@@ -50,12 +41,20 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_memory_maps():
-    """Frees compiled programs between files before memory maps run out.
+def _programs(request):
+    """Compiles the pipeline without optimisations, and frees programs between files before memory maps run out.
+
+    Files of the pipeline test what is computed from what, what is kept and what is refused; most of their time is
+    XLA's. What a program computes is tested elsewhere, as it is optimised for users; `test_rows` audits so from end to
+    end. One level within a file: a program of the other would round otherwise.
 
     A program holds three or four maps, and XLA dies of more than the 65,530 that a process may have. Programs that are
     freed after every file are compiled again in the next, small ones of single operations above all.
     """
+    unoptimised = request.path.stem in _PIPELINE
+    if unoptimised != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", unoptimised)
+        jax.clear_caches()
     yield
     if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > _MOST_MAPS:
         jax.clear_caches()

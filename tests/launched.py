@@ -18,15 +18,18 @@ _SERVER.set_forkserver_preload(["xinv.audit", "xinv.report", "ml_collections.con
 class Launched:
     """A program that runs as `python PROGRAM ARGUMENTS` does; its path is absolute, or in launch/.
 
-    `cwd` is its working directory, and `programs` the folder of its compiled programs, if not that of all tests.
+    `cwd` is its working directory, and `programs` the folder of its compiled programs, if not that of all tests. It
+    optimises programs as this process does.
     """
 
     def __init__(self, program: str, *arguments: object, cwd: str | Path = ROOT, programs: str | Path | None = None):
         self._command = [str(ROOT / "launch" / program), *map(str, arguments)]
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
-        given = self._command, str(cwd), self._streams, programs and str(programs)
-        self._process = _SERVER.Process(target=_run, args=given)
+        settings = {"jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations")}
+        if programs:
+            settings["jax_compilation_cache_dir"] = str(programs)
+        self._process = _SERVER.Process(target=_run, args=(self._command, str(cwd), self._streams, settings))
         self._process.start()
 
     def poll(self) -> int | None:
@@ -53,12 +56,12 @@ def launch(program: str, *arguments: object, **options: str | Path) -> subproces
     return Launched(program, *arguments, **options).wait()
 
 
-def _run(command: list[str], cwd: str, streams: list[Path], programs: str | None) -> None:
+def _run(command: list[str], cwd: str, streams: list[Path], settings: dict[str, object]) -> None:
     os.chdir(cwd)
     for number, path in enumerate(streams, start=1):
         os.dup2(os.open(path, os.O_CREAT | os.O_WRONLY), number)
-    if programs:
-        jax.config.update("jax_compilation_cache_dir", programs)
+    for name, value in settings.items():
+        jax.config.update(name, value)
     sys.argv = command
     sys.path[0] = str(Path(command[0]).parent)
     runpy.run_path(command[0], run_name="__main__")

@@ -28,7 +28,7 @@ LABELS = np.arange(COUNT) % CLASSES
 IMAGES = np.uint8(np.clip(60 * LABELS[:, None, None, None] + DRAW.integers(0, 80, (COUNT, *SHAPE)), 0, 255))
 PREDICTION = DRAW.dirichlet(np.ones(CLASSES), COUNT).astype(np.float32)
 MAPS = DRAW.normal(size=(COUNT, 4, 4, 2)).astype(np.float32)
-QUICK = dict(epochs=1, patience=0, batch_size=8, learning_rate=2e-3)
+QUICK = dict(epochs=1, patience=0, batch_size=8, learning_rate=3e-3)
 LINEAR = """
     import numpy as np
     W = np.random.default_rng({seed}).normal(size=(256, 3)).astype(np.float32)
@@ -222,15 +222,15 @@ def test_recordings_missing(tmp_path):
 
 
 def config(size, **target_settings):
-    """The config of configs/own.py at a small size."""
+    """The config of configs/own.py at a small size: networks and images as `test_arrays` has them, so compiled once."""
     found = own.get_config(size)
     found.seeds, found.report.examples = 1, 2
     found.data.roles.roles = ConfigDict(dict(attack_train=0.7, attack_test=0.3))
     for recipe in (found.evaluation.train, found.attack.train):
         recipe.update(QUICK)
-    found.evaluation.model.width, found.attack.width = 0.03125, 0.015625
+    found.attack.width = 0.015625
     found.target.update(target_settings)
-    found.arms = base.arms(("flatten",), ("saliency",) if size == "recorded" else ("gradient",))
+    found.arms = base.arms(("flatten_unet",), ("saliency",) if size == "recorded" else ("gradient",))
     return found
 
 
@@ -253,14 +253,9 @@ def test_shadows_like_the_target(audited, module):
     settings = config("function", function=path)
     settings.explanations = ConfigDict(dict(gradient=dict(name="gradient", normalise="absolute_minmax")))
     settings.shadows = ConfigDict(dict(shadow=dict(function=path, label="label", roles=("attack_train",))))
-    settings.arms = ConfigDict(
-        dict(
-            prediction=base.arm("prediction", encoder="none"),
-            pixels=base.arm("prediction", known="shadow", name="preimage", steps=2),
-        )
-    )
+    settings.arms = ConfigDict(dict(pixels=base.arm("prediction", known="shadow", name="preimage", steps=2)))
     rows = audited(settings)
-    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "pixels"}
+    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"pixels"}
     assert {row["stage"] for row in rows} >= {"target", "shadow", "evaluation"}
 
 
@@ -305,7 +300,7 @@ def test_recorded_needs_no_model(audited, tmp_path):
     np.savez(tmp_path / "release.npz", prediction=PREDICTION, labels=LABELS, **maps)
     settings = config("recorded")
     rows = audited(settings)
-    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "flatten(saliency)"}
+    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "flatten_unet(saliency)"}
     accuracy = [row["value"] for row in rows if (row["stage"], row["metric"]) == ("target", "accuracy")]
     assert 0 < accuracy[0] < 1
     settings.arms.fredrikson = base.arm("prediction", known="target", name="fredrikson")
@@ -321,7 +316,7 @@ def test_arrays(tmp_path):
     """Memory maps are audited like arrays, and a second call computes nothing."""
     np.save(tmp_path / "maps.npy", MAPS)
     lazy = np.load(tmp_path / "maps.npy", mmap_mode="r")
-    quick = dict(seeds=1, width=0.015625, epochs=1, batch_size=8)
+    quick = dict(seeds=1, width=0.015625, epochs=1, batch_size=8, test=0.3)
     given = IMAGES, PREDICTION.tolist(), {"a": lazy}
     rows = audit.release(*given, workdir=tmp_path / "audit", labels=LABELS, **quick)
     assert {row["arm"] for row in rows} == {"target", "evaluation", "prediction", "a"}
