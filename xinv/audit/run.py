@@ -117,17 +117,17 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
             except Busy as error:
                 busy = str(error)
         if missing:
-            _wait(busy, told)
+            wait(busy, told)
 
     # Write
     while True:
         try:
             return write(service, workdir, found, time.monotonic() - started)
         except Busy as error:
-            _wait(str(error), told)
+            wait(str(error), told)
 
 
-def _wait(why: str, told: set[str]) -> None:
+def wait(why: str, told: set[str]) -> None:
     """Waits a little, and says why once."""
     if why not in told:
         print(f"waiting: {why}", file=sys.stderr, flush=True)

@@ -1,15 +1,15 @@
 """Errors of a config's section `harden`, found before anything is computed."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from xinv import attacks, defences, explain, plugins, space, train
-from xinv.audit.goals.membership import groups
+from xinv.audit import outputs
+from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.sections import HARDEN, require_keys
 from xinv.audit.service import Service
+from xinv.harden.candidate import space_of
 from xinv.harden.search import searched_transforms
 from xinv.numbers import is_number, is_one_of, require, require_count, require_flag
 from xinv.types import InputError
@@ -60,6 +60,11 @@ def check(service: Service) -> None:
     _methods(service, settings)
     for seed in service.classifiers.seeds:
         _roles(service, settings, seed)
+    pair = (settings["target"], settings["shadow"])
+    for part in pair:
+        MEMBERSHIP.check(service, {"prediction": part, "explanation": part}, [part])
+    if settings["inversion"]:
+        _inversion(service, settings["inversion"])
 
 
 def _numbers(settings: Mapping[str, Any]) -> None:
@@ -75,6 +80,21 @@ def _numbers(settings: Mapping[str, Any]) -> None:
     utility, leak = settings["utility"], settings["leak"]
     require(is_one_of(utility, UTILITIES), "harden.utility", utility, " or ".join(UTILITIES))
     require(_is_leak(leak), "harden.leak", leak, 'either "auc" or "tpr_at_<rate below 1>"')
+
+
+def _inversion(service: Service, settings: Mapping[str, Any]) -> None:
+    require_keys("harden.inversion", settings, ("attack", "train"))
+    given = {"inputs": ("prediction", "explanation")}
+    attack = attacks.build(
+        **settings["attack"], given=given | {"recipe": train.Recipe.stated(settings["train"])}
+    )
+    if attack.goal != "reconstruction":
+        raise InputError(
+            f"harden.inversion.attack is {settings['attack']['name']!r}: choose one that rebuilds "
+            "images, such as decoder"
+        )
+    if "ssim" not in service.config["metrics"]["image"]:
+        raise InputError("harden.inversion needs metrics.image.ssim: state its sigma and window")
 
 
 def _is_leak(leak: Any) -> bool:
@@ -103,6 +123,11 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
                     f"harden.transforms has {transform!r}, which has no search space: "
                     f"choose among {', '.join(allowed)}"
                 )
+        if not space_of(known[name], transforms):
+            raise InputError(
+                f"explanation {name!r} has nothing to search: give harden.transforms some of "
+                f"{', '.join(one.__name__ for one in defences.FACTORIES if space.of(one))}"
+            )
     if len(set(settings["transforms"])) < len(settings["transforms"]):
         raise InputError(f"harden.transforms names one twice: {list(settings['transforms'])}")
     recipe = train.Recipe.stated(service.config["attack"]["train"])
@@ -138,19 +163,26 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
                 f"harden.roles.{role} needs members and others of the target's training set, "
                 f"and has {int(member.sum())} and {int((~member).sum())}"
             )
-    _groups(service, names, seed)
+    # Controls must not know the images, nor may a reference show them
+    audited = [names["search"], names["report"]]
+    for name, (_, shown) in settings["controls"].items():
+        own = service.classifiers.settings(shown)["roles"]
+        if own and roles.shared(audited, own, seed):
+            raise InputError(
+                f"harden.controls.{name} shows {shown!r}, which was trained on images of "
+                "harden.roles.search or report: name a model that was trained on none"
+            )
+    for name in settings["explanations"]:
+        _reference(service, name, audited, seed)
 
 
-def _groups(service: Service, names: Mapping[str, str], seed: int) -> None:
-    # Near-duplicates on both sides would tell the search about the report
-    both = f"{names['search']}+{names['report']}"
-    group = groups(service, [both], seed)
-    if group is None:
+def _reference(service: Service, name: str, audited: Sequence[str], seed: int) -> None:
+    section = service.config["explanations"][name]
+    if "reference" not in section:
         return
-    searched = service.roles.among(both, [names["search"]], seed)
-    shared = np.intersect1d(group[searched], group[~searched])
-    if shared.size:
+    public = outputs.public_reference(section)
+    if not public or service.roles.shared(audited, public, seed):
         raise InputError(
-            f"{shared.size} groups have images in harden.roles.search and in harden.roles.report: "
-            "deal groups whole"
+            f"explanation {name!r} releases pixels of images that harden.roles.search or report "
+            "have: give it a reference with a role of its own, {'role': …, 'count': …}"
         )

@@ -17,6 +17,7 @@ import numpy as np
 import xinv
 from xinv import attacks, defences, explain, metrics, parallel, store
 from xinv.audit.outputs import explainer as build_explainer
+from xinv.explain import door
 from xinv.harden import released
 from xinv.harden.candidate import chain_of
 from xinv.harden.released import seen
@@ -59,6 +60,11 @@ class Policy(NamedTuple):
     state: Mapping[str, Any]
     measured: Mapping[str, Any]
 
+    def __repr__(self) -> str:
+        # The secret and the arrays stay out of logs
+        said = f"explainer={self.explainer!r}, defences={self.defences!r}, model={self.model!r}"
+        return f"Policy({said})"
+
     def release(
         self,
         apply: Apply,
@@ -98,15 +104,12 @@ class Policy(NamedTuple):
 
         Defences of predictions, such as `truncate`, act on the predictions.
         """
-        maps = self.release(apply, variables, images, labels)
+        images = door.images(images)
+        # Defences act on predictions and maps together
+        maps = self._replace(defences=()).release(apply, variables, images, labels)
+        program = _changed(apply, chain_of(self.defences))
         shared = (variables, self.state, self.secret)
-        predictions = parallel.map_batches(
-            _predict(apply, chain_of(self.defences)),
-            shared,
-            {"image": images, "map": maps},
-            _FORWARD,
-        )
-        return Observation(predictions, maps)
+        return parallel.map_batches(program, shared, {"image": images, "map": maps}, _FORWARD)
 
     def explain(self) -> Explainer:
         """Returns the explainer of released maps, for use in your own code: callers vmap."""
@@ -148,14 +151,16 @@ class Policy(NamedTuple):
         """
         member = np.asarray(member).ravel()
         ids = np.arange(len(member)) if group is None else np.asarray(group).ravel()
-        maps = self.release(apply, variables, images)
-        if not len(member) == len(ids) == len(maps):
+        attack = attack or attacks.membership_network(trunk="cnn", width=0.25)
+        if attack.goal != "membership" or attack.paired or attack.needs:
+            raise InputError("verify needs a membership attack that reads one model's maps alone")
+        if not len(member) == len(ids) == len(images):
             raise InputError(
-                f"there are {len(maps)} images, {len(member)} members and {len(ids)} groups"
+                f"there are {len(images)} images, {len(member)} members and {len(ids)} groups"
             )
+        maps = self.release(apply, variables, images)
         names, place = np.unique(ids, return_inverse=True)
         known = np.random.default_rng(seed).permutation(len(names))[place] % 2 == 0
-        attack = attack or attacks.membership_network(trunk="cnn", width=0.25)
 
         def half(rows: np.ndarray) -> Observation:
             none = np.zeros((int(rows.sum()), 0), np.float32)
@@ -207,6 +212,7 @@ class Policy(NamedTuple):
             "measured": dict(self.measured),
         }
         store.write_json(path, text)
+        path.chmod(0o600)
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -222,28 +228,43 @@ def load_policy(path: str | Path) -> Policy:
             f"there is no policy {str(path)!r}: give a file that launch/harden.py wrote"
         )
     found = store.read_json(path, "write it again with launch/harden.py")
-    if not isinstance(found, dict) or set(found) != set(_FIELDS):
+    if not isinstance(found, dict) or "format" not in found:
         raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
     if found["format"] != FORMAT:
-        version = found["xinv"]
         raise InputError(
-            f"{path} is a policy of format {found['format']!r}, written by xinv {version}: "
-            f"this xinv reads format {FORMAT}"
+            f"{path} is a policy of format {found['format']!r}, written by xinv "
+            f"{found.get('xinv')}: this xinv reads format {FORMAT}"
         )
+    if set(found) != set(_FIELDS):
+        raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
+    try:
+        policy = _policy(path, found)
+        policy.explain()  # raises for an unknown name or parameter
+    except InputError:
+        raise
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}): write it again with launch/harden.py"
+        ) from None
+    return policy
+
+
+def _policy(path: Path, found: Mapping[str, Any]) -> Policy:
+    secret = np.array(found["secret"], np.uint32)
+    if secret.shape != (2,):
+        raise InputError(f"{path} has a secret of {secret.size} words: it must have 2")
     arrays = _arrays(path, found["arrays"])
     reference = arrays.pop("reference", None)
     states = {tuple(name.split("/")[1:]): array for name, array in arrays.items()}
-    policy = Policy(
+    return Policy(
         found["explainer"],
         tuple(found["defences"]),
-        np.array(found["secret"], np.uint32),
+        secret,
         found["model"],
         reference,
         flax.traverse_util.unflatten_dict(states),
         found["measured"],
     )
-    policy.explain()  # raises for an unknown name or parameter
-    return policy
 
 
 def fingerprint(variables: Variables) -> str:
@@ -281,7 +302,7 @@ def _arrays(path: Path, beside: Mapping[str, str] | None) -> dict[str, np.ndarra
     """Returns the arrays beside a policy."""
     if beside is None:
         return {}
-    file = path.with_name(beside["file"])
+    file = path.with_name(Path(beside["file"]).name)
     if not file.is_file():
         raise InputError(
             f"the policy {path} needs {file.name}, which is not beside it: copy it too"
@@ -297,18 +318,17 @@ def _digest(file: Path) -> str:
 
 
 @functools.lru_cache(64)
-def _predict(apply: Apply, chain: Any) -> Any:
-    """Returns `(shared, batch, keys) -> released predictions [B,K]`."""
+def _changed(apply: Apply, chain: Any) -> Any:
+    """Returns `(shared, batch, keys) -> released observations`."""
 
-    def predict(shared: tuple[Variables, Any, Array], batch: Any, keys: Any) -> jax.Array:
+    def change(shared: tuple[Variables, Any, Array], batch: Any, keys: Any) -> Observation:
         del keys
         variables, state, secret = shared
         images = as_float(batch["image"])
-        prediction = jax.nn.softmax(apply(variables, images))
+        observed = Observation(jax.nn.softmax(apply(variables, images)), batch["map"])
         if chain is None:
-            return prediction
+            return observed
         own = jax.vmap(functools.partial(released.defence_key, secret))(images)
-        observed = Observation(prediction, batch["map"])
-        return defences.each(chain, state, observed, own).prediction
+        return defences.each(chain, state, observed, own)
 
-    return predict
+    return change

@@ -51,12 +51,13 @@ def changed(defence: Defence, state: Any, secret: Array) -> Partial:
 
 
 def key_of(secret: Array, image: Array) -> Key:
-    """Returns a key that depends on all pixels of an image [H,W,C] in [0,1], in steps of 1/255.
+    """Returns a key that depends on all pixels of an image [H,W,C], in steps of 1/255.
 
     A universal hash of the pixels (two sums mod 2**32, weighted by the secret) is folded into it.
     """
     key = jax.random.wrap_key_data(jnp.asarray(secret, jnp.uint32))
-    pixels = jnp.round(255 * jnp.clip(image, 0, 1)).astype(jnp.uint32).ravel()
+    # Whole steps, of values below 0 and above 1 too: standardised images have them
+    pixels = jnp.round(255 * image).astype(jnp.int32).astype(jnp.uint32).ravel()
     # Odd weights, so that a change of one pixel changes the sum
     weights = jax.random.bits(key, (2, pixels.size), jnp.uint32) | jnp.uint32(1)
     first, second = (weights * (pixels + 1)).sum(axis=1, dtype=jnp.uint32)

@@ -10,8 +10,8 @@ from xinv import attacks, explain, metrics, plugins, train
 from xinv.audit import measure
 from xinv.audit.goals.membership import groups
 from xinv.audit.stage import key
-from xinv.harden import trial
-from xinv.harden.candidate import Candidate
+from xinv.harden import released, trial
+from xinv.harden.candidate import Candidate, chain_of
 from xinv.harden.policy import Policy, fingerprint
 from xinv.harden.search import Search
 from xinv.harden.subject import Subject, fitted
@@ -36,7 +36,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
       queries: the AUC of an attacker who averages the releases of slightly changed images; None if
         nothing is drawn.
       inversion: the SSIM of images that are rebuilt from predictions alone, and with the map
-        "before" and "after"; None if the config has no inversion.
+        "before" and "after", with the mean paired "difference"; None if the config has none.
 
       Without a chosen candidate there is no "after".
     """
@@ -61,15 +61,15 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
 
     # What must not leak, and the other leak
     controls: dict[str, Any] = {name: {} for name in settings["controls"]}
-    inversion: dict[str, float] = {}
+    rebuilt: dict[str, np.ndarray] = {}
     for when, one in candidates.items():
         for name, (shadow, shown) in settings["controls"].items():
             score = _control(subject, one, shadow, shown, f"{name}, {when}")
             controls[name][when] = _figure(metrics.membership.auc()(member, score, group)["auc"])
         if settings["inversion"]:
-            inversion[when] = _rebuilt(subject, one, when)
+            rebuilt[when] = _rebuilt(subject, one, when)
     if settings["inversion"]:
-        inversion["prediction"] = _rebuilt(subject, None, "prediction alone")
+        rebuilt["prediction"] = _rebuilt(subject, None, "prediction alone")
     queries = None
     if found.chosen is not None and _draws(subject, found.chosen.candidate):
         score = _averaged(subject, found.chosen.candidate)
@@ -79,7 +79,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
         "controls": controls,
         "utility": utility,
         "queries": queries,
-        "inversion": inversion or None,
+        "inversion": _compared(rebuilt) if rebuilt else None,
     }
 
 
@@ -114,6 +114,16 @@ def _leak(
         change = metrics.paired.area_difference(member, *scores, group)
         leak["auc"]["difference"] = _figure(change)
     return leak
+
+
+def _compared(rebuilt: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the mean SSIM by release, and the mean change of an image's by hardening."""
+    found: dict[str, Any] = {when: float(part.mean()) for when, part in rebuilt.items()}
+    if AFTER in rebuilt:
+        change = np.asarray(rebuilt[AFTER], np.float64) - rebuilt[BEFORE]
+        ends = metrics.stats.mean_interval(change, metrics.roc.LEVEL)
+        found["difference"] = _figure(Estimate(ends.mean, ends.low, ends.high))
+    return found
 
 
 def _control(
@@ -182,18 +192,19 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
     model = subject.service.classifiers.model(subject.target)
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     labels = subject.labels(subject.target, role)[:4]
-    release = subject.release(candidate, subject.target)
-    *rest, secret = release.args
-    other = type(release)(release.func, *rest, secret + np.uint32(1))
-    maps = [
-        explain.batch(one, model.apply, variables, images, labels, jax.random.key(0))
-        for one in (release, other)
-    ]
+    explainer, chain = subject.explainer(candidate, subject.target), chain_of(candidate.transforms)
+    maps = []
+    for secret in (subject.secret, subject.secret + np.uint32(1)):
+        release = released.of_image(explainer, secret)
+        if chain is not None:
+            release = released.defended(explainer, chain, {}, secret)
+        key_unread = jax.random.key(0)
+        maps.append(explain.batch(release, model.apply, variables, images, labels, key_unread))
     return not np.array_equal(*maps)
 
 
-def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> float:
-    """Returns the mean SSIM of the reported images as an inversion attack rebuilds them.
+def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> np.ndarray:
+    """Returns the SSIM [N] of the reported images as an inversion attack rebuilds them.
 
     The attacker asks the target about images of its own, the shadow's, and learns to rebuild them
     from predictions and maps (Zhao 2021, ExpMI); without a candidate from predictions alone.
@@ -202,7 +213,10 @@ def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> float
     own, role = settings["roles"]["shadow"], settings["roles"]["report"]
     hyper, image = settings["inversion"], service.config["metrics"]["image"]
     inputs = ("prediction",) if candidate is None else ("prediction", "explanation")
-    spec = _spec(subject, candidate, [subject.target]) | {"inversion": hyper, "ssim": image["ssim"]}
+    spec = _spec(subject, candidate, [subject.target]) | {
+        "inversion": hyper | {"attack": plugins.complete(attacks, hyper["attack"])},
+        "ssim": image["ssim"],
+    }
 
     def observation(role: str) -> Observation:
         maps = None if candidate is None else subject.released(candidate, subject.target, role)
@@ -222,7 +236,7 @@ def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> float
         return measure.judged({"ssim": image["ssim"]}, {}, batch)
 
     stage = _stage(subject, "inversion", label, spec, compute)
-    return float(stage.array("ssim").mean())
+    return stage.array("ssim")
 
 
 def _spec(subject: Subject, candidate: Candidate | None, parts: list[str]) -> dict[str, Any]:

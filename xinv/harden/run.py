@@ -1,7 +1,7 @@
 """A hardening, in its order: a config becomes searches, searches become policies and results."""
 
-import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 from xinv import leases, store
 from xinv.audit import environment
 from xinv.audit.results import Config
-from xinv.audit.run import opened
+from xinv.audit.run import opened, wait
 from xinv.audit.stage import Stages, Watch
 from xinv.harden.check import check
 from xinv.harden.result import policy, result
@@ -21,8 +21,8 @@ from xinv.harden.trial import Trial
 from xinv.leases import Busy
 from xinv.store import Store
 
-_PAUSE = 1.0  # seconds until what another process is at is tried again
 RESULTS, TRIALS, CONFIG = "hardened.jsonl", "trials.jsonl", "config.json"
+_FILES = (RESULTS, TRIALS, "harden.html", "environment.json", "policies", CONFIG)
 
 
 def run(
@@ -51,24 +51,39 @@ def run(
         started = time.monotonic()
         service = opened(config, Stages(stages, workdir, checkpoint_seconds, watch))
         check(service)
+        _begin(workdir, config)
 
         # Each explanation of each seed, beginning with what no other process is at
         names, seeds = config["harden"]["explanations"], service.classifiers.seeds
         pieces = [Subject(service, name, seed) for seed in seeds for name in names]
         found: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+        told: set[str] = set()
         while len(found) < len(pieces):
-            for number, subject in enumerate(pieces):
-                if number in found:
-                    continue
-                with contextlib.suppress(Busy):
-                    found[number] = _hardened(subject, workdir)
+            for number in sorted(set(range(len(pieces))) - set(found)):
+                try:
+                    found[number] = _hardened(pieces[number], workdir)
+                except Busy as error:
+                    busy = str(error)
             if len(found) < len(pieces):
-                time.sleep(_PAUSE)
+                wait(busy, told)
 
         results = [found[number][0] for number in range(len(pieces))]
         trials = [line for number in range(len(pieces)) for line in found[number][1]]
-        _write(workdir, config, results, trials, time.monotonic() - started)
+        _write(workdir, results, trials, time.monotonic() - started)
         return results
+
+
+def _begin(workdir: Path, config: Config) -> None:
+    """Makes `workdir` the folder of this config; results of another move to history/<its hash>."""
+    if (workdir / CONFIG).exists():
+        earlier = store.read_json(workdir / CONFIG)
+        if store.canonical(earlier) != store.canonical(config):
+            folder = workdir / "history" / store.digest(earlier)
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in _FILES:
+                if (workdir / name).exists():
+                    os.replace(workdir / name, folder / name)
+    store.write_json(workdir / CONFIG, config)
 
 
 def _hardened(subject: Subject, workdir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -129,12 +144,10 @@ def _tell(line: Mapping[str, Any]) -> None:
 
 def _write(
     workdir: Path,
-    config: Config,
     results: list[dict[str, Any]],
     trials: list[dict[str, Any]],
     seconds: float,
 ) -> None:
-    store.write_json(workdir / CONFIG, config)
     if not (workdir / "environment.json").exists():
         used = environment.describe() | {"seconds": round(seconds, 1)}
         store.write_json(workdir / "environment.json", used)

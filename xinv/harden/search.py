@@ -16,7 +16,7 @@ from xinv.harden.propose import propose
 from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
 
-LEAKS, NO_LEAK = "leaks", "nothing to harden"
+LEAKS, NO_LEAK = "leaks", "no leak found, nothing to harden"
 UNCHANGED = "no candidate keeps the utility and leaks less"
 
 
@@ -53,7 +53,7 @@ def search(subject: Subject) -> Search:
     space, deviation = space_of(explainer, transforms), _deviation(subject)
     trials: list[Trial] = []
     for generation, count in enumerate(_generations(settings)):
-        known = [(one.values, losses(one, unhardened, settings)) for one in trials]
+        known = [(one.values, losses(one, settings)) for one in trials]
         purpose = f"{subject.seed}/{subject.name}/{generation}"
         for values in propose(space, known, purpose, count, settings["startup"]):
             made = candidate(explainer, transforms, values, deviation)
@@ -77,7 +77,7 @@ def searched_transforms(
     return ()
 
 
-def losses(one: Trial, unhardened: Trial, settings: Mapping[str, Any]) -> tuple[float, float]:
+def losses(one: Trial, settings: Mapping[str, Any]) -> tuple[float, float]:
     """Returns the leak beyond chance, and the loss of utility: both are to be small.
 
     A leak below chance is no better than chance. The loss of utility is 1 - Spearman's correlation
@@ -99,7 +99,7 @@ def choose(trials: Sequence[Trial], unhardened: Trial, settings: Mapping[str, An
     """
 
     def rank(one: Trial) -> tuple[float, float]:
-        leak, loss = losses(one, unhardened, settings)
+        leak, loss = losses(one, settings)
         return (leak if _leaks(one, settings["alpha"]) else 0.0), loss
 
     kept = [one for one in trials if keeps(one, unhardened, settings["floors"])]

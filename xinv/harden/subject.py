@@ -1,5 +1,7 @@
 """One explanation of one target, which is to be released in another way."""
 
+import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from jax.tree_util import Partial
 from xinv import attacks, data, explain, parallel, train
 from xinv.audit import outputs
 from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.goals.membership import membership_spec
 from xinv.audit.service import Service
 from xinv.audit.stage import Create, key
 from xinv.harden import released
@@ -50,8 +53,18 @@ class Subject(NamedTuple):
 
     @property
     def secret(self) -> np.ndarray:
-        """What the noise of an image is drawn by, uint32 [2]."""
-        return np.asarray(jax.random.key_data(key(self.seed, "harden", "secret")))
+        """What the noise of an image is drawn by, uint32 [2].
+
+        It is drawn once and kept: who knows the config does not know the noise.
+        """
+
+        def compute() -> dict[str, np.ndarray]:
+            return {"secret": np.frombuffer(os.urandom(8), np.uint32)}
+
+        spec = {"explanation": self.name, "seed": self.seed}
+        label = f"{self.name}, seed {self.seed}"
+        stage = self.service.stages.computed("secret", label, spec, compute)
+        return np.array(stage.array("secret"))
 
     def images(self, role: str) -> data.Images:
         """Returns the images of a role, uint8 [N,H,W,C]."""
@@ -92,7 +105,8 @@ class Subject(NamedTuple):
         """
 
         def fill(create: Create) -> None:
-            self._batch(self.release(candidate, part), part, role, create)
+            # Without labels, as a policy that is asked without them
+            self._batch(self.release(candidate, part), part, role, create, labelled=False)
 
         spec = self.spec([part], [role]) | candidate.spec()
         label = f"{self.name} of {part} on {role}, seed {self.seed}"
@@ -127,7 +141,12 @@ class Subject(NamedTuple):
         return self.service.roles.spec(self.seed, names) | {
             "classifiers": identities,
             "read": list(names),
-            "secret": self.secret.tolist(),
+            # A hash: who reads a spec does not learn the noise
+            "secret": hashlib.sha256(self.secret.tobytes()).hexdigest()[:16],
+            "members": [
+                membership_spec(self.service, part, self.seed)
+                for part in (self.target, self.settings["shadow"])
+            ],
         }
 
     def attack(self, settings: Mapping[str, Any]) -> Attack:
@@ -149,7 +168,12 @@ class Subject(NamedTuple):
         return self.service.stages.filled("explanation", label, spec, fill).array("explanation")
 
     def _batch(
-        self, explainer: Explainer, part: str, role: str, create: Create | None = None
+        self,
+        explainer: Explainer,
+        part: str,
+        role: str,
+        create: Create | None = None,
+        labelled: bool = True,
     ) -> np.ndarray:
         classifiers, images = self.service.classifiers, self.images(role)
         apply = classifiers.model(part).apply
@@ -158,7 +182,7 @@ class Subject(NamedTuple):
         if create is not None:
             shape = outputs.map_shape(explainer, apply, variables, images)
             out = create("explanation", (len(images), *shape))
-        labels, key_unread = self.labels(part, role), jax.random.key(0)
+        labels, key_unread = self.labels(part, role) if labelled else None, jax.random.key(0)
         return explain.batch(explainer, apply, variables, images, labels, key_unread, out=out)
 
     def _read(self, roles: Sequence[str]) -> tuple[str, ...]:

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv import attacks, metrics, plugins
+from xinv import attacks, metrics, parallel, plugins
 from xinv.audit.goals.membership import groups
 from xinv.harden.candidate import Candidate
 from xinv.harden.subject import Maps, Subject, fitted
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
 
+_CHUNK = 128  # images that are judged at once
 _SENSITIVITY = dict(radius=0.02, samples=5)
 
 
@@ -149,12 +150,12 @@ def _sample(subject: Subject, role: str, count: int) -> tuple[np.ndarray, dict[s
 def _each(metric: Any, truth: Mapping[str, Array], maps: Array) -> np.ndarray:
     # A Partial of a Partial is equal to no other, and would be compiled again
     tree = metric if isinstance(metric, Partial) else Partial(metric)
-    return np.asarray(_judge(tree, truth, maps))
+    return parallel.map_batches(_judge, tree, {"truth": truth, "guess": maps}, _CHUNK)
 
 
-@jax.jit
-def _judge(metric: Partial, truth: Mapping[str, Array], maps: Array) -> jax.Array:
-    return metric(truth, maps)
+def _judge(metric: Partial, batch: Mapping[str, Any], keys: Any) -> jax.Array:
+    del keys
+    return metric(batch["truth"], batch["guess"])
 
 
 @functools.lru_cache(64)

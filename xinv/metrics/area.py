@@ -20,13 +20,19 @@ def area(found: Ranked) -> tuple[float, float]:
     half. The variance is DeLong's (1988), of grouped examples Obuchowski's (1997); NaN if one kind
     has a single group.
     """
-    member = found.member
-    # Placements: the share of the other kind below each example, by midranks
-    ranks = rankdata(found.score)
-    inside = (ranks[member] - rankdata(found.score[member])) / found.others
-    outside = 1 - (ranks[~member] - rankdata(found.score[~member])) / found.members
-    variance = _variance(inside, found.group[member]) + _variance(outside, found.group[~member])
-    return float(inside.mean()), variance
+    member, placed = found.member, placements(found.member, found.score)
+    inside, outside = placed[member], placed[~member]
+    spread = variance(inside, found.group[member]) + variance(outside, found.group[~member])
+    return float(inside.mean()), spread
+
+
+def placements(member: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """Returns of members the share of others below them, of others that of members above, [N]."""
+    # By midranks, so that ties count half
+    ranks, found = rankdata(score), np.empty(len(score))
+    found[member] = (ranks[member] - rankdata(score[member])) / (~member).sum()
+    found[~member] = 1 - (ranks[~member] - rankdata(score[~member])) / member.sum()
+    return found
 
 
 def area_interval(found: Ranked, value: float, variance: float) -> tuple[float, float]:
@@ -69,13 +75,13 @@ def area_p(found: Ranked, value: float, variance: float) -> float:
     return float(test.pvalue)
 
 
-def _variance(placements: np.ndarray, group: np.ndarray) -> float:
-    """Variance of the mean of placements; those of a group deviate together."""
+def variance(values: np.ndarray, group: np.ndarray) -> float:
+    """Returns the variance of a mean; values of a group deviate together. NaN of one group."""
     _, codes = np.unique(group, return_inverse=True)
-    sums = np.bincount(codes, weights=placements - placements.mean())
+    sums = np.bincount(codes, weights=values - values.mean())
     if len(sums) < 2:
         return math.nan
-    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(placements) ** 2)
+    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(values) ** 2)
 
 
 def _resampled_areas(found: Ranked) -> np.ndarray:

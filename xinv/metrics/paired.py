@@ -3,11 +3,11 @@
 import math
 
 import numpy as np
-from scipy.stats import norm, rankdata
+from scipy.stats import norm
 from scipy.stats import t as student
 
-from xinv.metrics import roc
-from xinv.types import Array, Estimate
+from xinv.metrics import area, roc
+from xinv.types import Array, Estimate, InputError
 
 
 def area_difference(
@@ -32,42 +32,40 @@ def area_difference(
       The difference, its 95 % interval, and the one-sided p-value against no decrease.
 
     Raises:
-      InputError: as `roc.ranked`.
+      InputError: as `roc.ranked`; or a kind has a single group.
     """
-    member = np.asarray(member).ravel()
-    found = roc.ranked(member, before, group)  # refuses what has no answer
+    # Refuse what has no answer
+    found = roc.ranked(member, before, group)
     roc.ranked(member, after, group)
-    kinds = member.astype(bool)
-    groups = np.arange(len(member)) if group is None else np.asarray(group).ravel()
+    fewest = min(roc.counted(found))
+    if fewest < 2:
+        raise InputError("a difference needs members and others of two groups each, got one group")
+    kinds = np.asarray(member).ravel().astype(bool)
+    groups = np.arange(len(kinds)) if group is None else np.asarray(group).ravel()
 
     # Each example's change: the share of the other kind that it is above
-    changes = _placements(kinds, after) - _placements(kinds, before)
+    scores = [np.asarray(score, np.float64).ravel() for score in (before, after)]
+    first, second = (area.placements(kinds, score) for score in scores)
+    changes = second - first
     value = float(changes[kinds].mean())
-    variance = _variance(changes[kinds], groups[kinds])
-    variance += _variance(changes[~kinds], groups[~kinds])
-    error = math.sqrt(variance)
-    law = norm
+    spread = area.variance(changes[kinds], groups[kinds])
+    spread += area.variance(changes[~kinds], groups[~kinds])
+    if not spread > 0:
+        return _alike(value, fewest)
+    error, law = math.sqrt(spread), norm
     if found.clustered:
-        law = student(min(roc.counted(found)) - 1)
+        law = student(fewest - 1)
     half = float(law.ppf((1 + roc.LEVEL) / 2)) * error
-    p = float(law.cdf(value / error)) if error > 0 else float(value >= 0)
-    return Estimate(value, value - half, value + half, p)
+    return Estimate(value, value - half, value + half, float(law.cdf(value / error)))
 
 
-def _placements(member: np.ndarray, score: Array) -> np.ndarray:
-    """Of members the share of others below them, of others the share of members above; [N]."""
-    score = np.asarray(score, np.float64).ravel()
-    ranks = rankdata(score)
-    found = np.empty(len(score))
-    found[member] = (ranks[member] - rankdata(score[member])) / (~member).sum()
-    found[~member] = 1 - (ranks[~member] - rankdata(score[~member])) / member.sum()
-    return found
+def _alike(value: float, count: int) -> Estimate:
+    """Returns the estimate if all examples change alike, so that they have no variance.
 
-
-def _variance(values: np.ndarray, group: np.ndarray) -> float:
-    """Variance of the mean of values; those of a group deviate together."""
-    _, codes = np.unique(group, return_inverse=True)
-    sums = np.bincount(codes, weights=values - values.mean())
-    if len(sums) < 2:
-        return math.nan
-    return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(values) ** 2)
+    The interval is Clopper-Pearson's of a share of so many trials, the p-value a sign test's.
+    """
+    if value == 0:
+        return Estimate(0.0, 0.0, 0.0, 1.0)
+    low, high = roc.proportion(abs(value) * count, count)
+    ends = (-high, -low) if value < 0 else (low, high)
+    return Estimate(value, *ends, 0.5**count if value < 0 else 1.0)

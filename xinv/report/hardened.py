@@ -1,7 +1,6 @@
 """The report of a hardening: what each explanation leaks before and after, and what that costs."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ _INKS, _MARKS = ("c1", "c3", "c5"), ("■", "▲", "◆")
 _CHANCE = 0.5
 LESS, STILL, NOT_SHOWN = "leaks less", "leaks less, but still leaks", "not shown to leak less"
 CONFOUNDED = "confounded: a control leaks too"
-CONTROLS = {"untrained": "untrained pair", "stranger": "stranger"}
+AGAIN = "leaks less, but not to who asks again"
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -53,6 +52,8 @@ class Row(NamedTuple):
       utility: by name, the mean before and after.
       queries: the AUC of who averages several queries.
       inversion: SSIM of what is rebuilt from predictions, and with the map before and after.
+      rebuilt: the mean change of an image's SSIM; None without one.
+      opens: True if it is above 0 in every seed.
       values: the chosen parameters, by seed.
       trials: number of trials of a seed.
       pareto: the trials of each seed as a diagram.
@@ -70,6 +71,8 @@ class Row(NamedTuple):
     utility: dict[str, dict[str, Figure]]
     queries: Figure | None
     inversion: dict[str, Figure]
+    rebuilt: Figure | None
+    opens: bool
     values: list[str]
     trials: int
     pareto: list[Markup]
@@ -92,12 +95,11 @@ def rows(workdir: Path) -> list[Row]:
     changes = [[_p(line) for line in lines if _p(line) is not None] for lines in grouped]
     tested = [index for index, ps in enumerate(changes) if ps]
     adjusted = dict(zip(tested, holm([combined(changes[index]) for index in tested]), strict=True))
-    controls = _controls_that_leak(grouped)
     found = []
     for index, (name, lines) in enumerate(zip(names, grouped, strict=True)):
         own = [trial for trial in trials if trial["explanation"] == name]
         p = float(adjusted[index]) if index in adjusted else None
-        found.append(_row(name, lines, own, p, name in controls))
+        found.append(_row(name, lines, own, p))
     return found
 
 
@@ -119,7 +121,6 @@ def html(workdir: Path) -> str:
         unit=config["unit"],
         harden=config["harden"],
         seeds=config["seeds"],
-        controls=CONTROLS,
     )
 
 
@@ -139,7 +140,7 @@ def text(workdir: Path) -> str:
 def headline(found: Sequence[Row]) -> str:
     """Returns what was gained, in a sentence."""
     hardened = [row for row in found if row.difference]
-    less = [row for row in hardened if row.verdict in (LESS, STILL)]
+    less = [row for row in hardened if row.verdict.startswith("leaks less")]
     if not hardened:
         return f"No leak was lowered in {len(found)} explanations: see each verdict."
     count = f"{len(less)} of {len(hardened)} hardened explanations leak less"
@@ -151,37 +152,37 @@ def headline(found: Sequence[Row]) -> str:
 
 def inversion(found: Sequence[Row]) -> str:
     """Returns whether hardening opened the other leak, in a sentence; "" if it was not measured."""
-    both = [row for row in found if "after" in row.inversion]
+    both = [row for row in found if row.rebuilt]
     if not both:
         return ""
-    opened = []
-    for row in both:
-        before, after = row.inversion["before"].interval, row.inversion["after"].interval
-        margin = 0.0 if math.isnan(before.half_width + after.half_width) else after.half_width
-        if after.mean - margin > before.mean:
-            opened.append(row.name)
+    opened = [row.name for row in both if row.opens]
     if not opened:
-        return "No hardened explanation helps an inversion attack more than it did before."
+        return "No hardened explanation is shown to help an inversion attack more than before."
     return f"Hardening opens the other leak: images are rebuilt better from {', '.join(opened)}."
 
 
-def _row(name: str, lines: Lines, trials: Lines, p: float | None, confounded: bool) -> Row:
-    auc = [line["leak"]["auc"] for line in lines]
+def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
+    # Before and after are of the same seeds: those in which something was chosen, if any
     hardened = [line for line in lines if "after" in line["leak"]["auc"]]
-    difference = _figure([one["difference"] for one in auc if "difference" in one], signed=True)
-    after = _figure([one["after"] for one in auc if "after" in one])
+    shown = hardened or lines
+    auc = [line["leak"]["auc"] for line in shown]
+    difference = _figure([one["difference"] for one in auc if "difference" in one])
+    rebuilt = [line["inversion"] for line in shown if line["inversion"]]
+    changes = [part.get("difference") for part in rebuilt if "difference" in part]
     pareto, legend = _pareto(trials)
     return Row(
         name=name,
-        verdict=_verdict(lines, difference, p, confounded),
+        verdict=_verdict(lines, hardened, p),
         before=_figure([one["before"] for one in auc]),
-        after=after,
+        after=_figure([one["after"] for one in auc if "after" in one]),
         difference=difference,
         p=p,
-        controls=_nested([line["controls"] for line in lines]),
-        utility=_nested([line["utility"] for line in lines]),
+        controls=_nested([line["controls"] for line in shown]),
+        utility=_nested([line["utility"] for line in shown]),
         queries=_figure([line["queries"] for line in hardened if line["queries"]]),
-        inversion=_flat([line["inversion"] for line in lines if line["inversion"]]),
+        inversion=_flat([{k: v for k, v in one.items() if k != "difference"} for one in rebuilt]),
+        rebuilt=_figure(changes),
+        opens=bool(changes) and all(one["low"] > 0 for one in changes),
         values=[_described(line) for line in lines],
         trials=max(line["trials"] for line in lines),
         pareto=pareto,
@@ -190,28 +191,45 @@ def _row(name: str, lines: Lines, trials: Lines, p: float | None, confounded: bo
     )
 
 
-def _verdict(lines: Lines, difference: Figure | None, p: float | None, confounded: bool) -> str:
-    if confounded:
+def _verdict(lines: Lines, hardened: Lines, p: float | None) -> str:
+    controls = _controls(hardened or lines)
+    if controls and min(controls) <= _ALPHA:
         return CONFOUNDED
-    if difference is None or p is None:
-        return " / ".join(dict.fromkeys(line["outcome"] for line in lines))
+    if not hardened or p is None:
+        said = " / ".join(dict.fromkeys(line["outcome"] for line in lines))
+        before = [line["leak"]["auc"]["before"]["p"] for line in lines]
+        missed = all("no leak" in line["outcome"] for line in lines) and combined(before) <= _ALPHA
+        return f"{said}; the reported half shows one" if missed else said
+    verdict = _lowered(hardened, p)
+    if not controls:
+        verdict += ", without a control"
+    if len(hardened) < len(lines):
+        verdict += f" ({len(hardened)} of {len(lines)} seeds)"
+    return verdict
+
+
+def _lowered(hardened: Lines, p: float) -> str:
     if p > _ALPHA:
         return NOT_SHOWN
-    left = [line["leak"]["auc"]["after"]["p"] for line in lines if "after" in line["leak"]["auc"]]
-    return STILL if combined(left) <= _ALPHA else LESS
+    left = [line["leak"]["auc"]["after"]["p"] for line in hardened]
+    if combined(left) <= _ALPHA:
+        return STILL
+    asked = [line["queries"]["p"] for line in hardened if line["queries"]]
+    if asked and combined(asked) <= _ALPHA:
+        return AGAIN
+    return LESS
 
 
-def _controls_that_leak(grouped: Sequence[Lines]) -> set[str]:
-    """Returns the explanations of which a control leaks, after Holm over all controls."""
-    found: list[tuple[str, float]] = []
-    for lines in grouped:
-        for control in lines[0]["controls"]:
-            for when in ("before", "after"):
-                ps = [line["controls"][control][when]["p"] for line in lines if when in line["controls"][control]]
-                if ps:
-                    found.append((lines[0]["explanation"], combined(ps)))
-    adjusted = holm([p for _, p in found])
-    return {name for (name, _), p in zip(found, adjusted, strict=True) if p <= _ALPHA}
+def _controls(lines: Lines) -> list[float]:
+    """Returns the p-values of an explanation's controls, adjusted among themselves."""
+    found = []
+    for control in lines[0]["controls"]:
+        for when in ("before", "after"):
+            parts = [line["controls"][control] for line in lines]
+            ps = [part[when]["p"] for part in parts if when in part]
+            if ps:
+                found.append(combined(ps))
+    return holm(found).tolist()
 
 
 def _p(line: Mapping[str, Any]) -> float | None:
@@ -219,14 +237,11 @@ def _p(line: Mapping[str, Any]) -> float | None:
     return difference["p"] if difference else None
 
 
-def _figure(estimates: Sequence[Mapping[str, float]], signed: bool = False) -> Figure | None:
+def _figure(estimates: Sequence[Mapping[str, float]]) -> Figure | None:
     if not estimates:
         return None
-    ends = ""
-    if len(estimates) == 1:
-        low, high = (number(estimates[0][end], 3) for end in ("low", "high"))
-        ends = f"[{low}, {high}]"
-    return Figure(mean_interval([one["value"] for one in estimates], _LEVEL), ends)
+    ends = [f"[{number(one['low'], 3)}, {number(one['high'], 3)}]" for one in estimates]
+    return Figure(mean_interval([one["value"] for one in estimates], _LEVEL), " ".join(ends))
 
 
 def _nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figure]]:
@@ -267,8 +282,9 @@ def _pareto(trials: Lines) -> tuple[list[Markup], list[tuple[str, str, str]]]:
     values = [trial["values"] for trial in trials if trial["values"]]
     if not values:
         return [], []
-    names = list(values[0])
-    # The first parameter by colour, the second by mark
+    # The first parameter that varies by colour, the second by mark
+    names = [name for name in values[0] if len({str(one[name]) for one in values}) > 1]
+    names = names or list(values[0])
     colour = _Binned.of(names[0], [one[names[0]] for one in values])
     mark = None
     if len(names) > 1:
@@ -295,10 +311,11 @@ class _Binned(NamedTuple):
 
     @classmethod
     def of(cls, name: str, values: Sequence[Any]) -> "_Binned":
-        if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if numeric and len(set(values)) > len(_INKS):
             edges = np.quantile(np.asarray(values, float), [1 / 3, 2 / 3])
             return cls(name, tuple(float(edge) for edge in edges), ())
-        kinds = sorted(dict.fromkeys(values), key=str)
+        kinds = sorted(dict.fromkeys(values), key=lambda kind: (str(type(kind)), kind is None, kind))
         return cls(name, (), tuple(kinds))
 
     @property
@@ -306,9 +323,9 @@ class _Binned(NamedTuple):
         if self.edges:
             low, high = (_short(edge) for edge in self.edges)
             return [f"{self.name} < {low}", f"{low} to {high}", f"> {high}"]
-        shown = [f"{self.name} {kind}" for kind in self.names[:2]]
+        shown = [f"{self.name} {_short(kind)}" for kind in self.names[:2]]
         rest = self.names[2:]
-        return [*shown, "others"] if len(rest) > 1 else [*shown, *(f"{self.name} {k}" for k in rest)]
+        return [*shown, "others"] if len(rest) > 1 else [*shown, *(f"{self.name} {_short(kind)}" for kind in rest)]
 
     def place(self, value: Any) -> int:
         if self.edges:
