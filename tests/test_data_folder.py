@@ -471,12 +471,11 @@ def test_an_image_outside_any_folder_has_no_class(tmp_path):
 
 
 def test_one_class_is_asked_for(tmp_path):
-    """Nothing tells whether n01/images/x.png is of the class n01 or images, or whether a lone folder is a class."""
+    """Nothing tells whether n01/images/x.png is of the class n01 or images; a lone folder is its class, with a note."""
     root = write(tmp_path / "deep", {"n01/images/0.png": encoded(picture(0))})
     with pytest.raises(InputError, match="all images lie in n01/images, which makes one class: choose its folder"):
         data.folder(root)
     assert data.folder(root, level=0).classes == {"label": ("n01",)}
     root = write(tmp_path / "flat", {"images/0.png": encoded(picture(0))})
-    with pytest.raises(InputError, match=r"all images lie in images, which makes one class: .* level=0 for 'images'"):
-        data.folder(root)
-    assert data.folder(root, level=-1).classes == {"label": ("images",)}
+    assert data.folder(root).classes == {"label": ("images",)}
+    assert data.folder(root).notes == (f"{root}: all images are of one label, 'images'",)

@@ -6,6 +6,7 @@ A linear model z = Σ w·x has a closed form: its gradient is w.
 import collections
 
 import flax.core
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,7 @@ from door_zoo import (
     network,
     sentence,
 )
+from flax import nnx
 
 from xinv import explain, models
 from xinv.explain.normalise import minmax
@@ -190,6 +192,18 @@ def test_one_call_of_the_model(name):
 
     explain.batch(made(name), counted, (KERNEL, HEAD), IMAGES, None, KEY)
     assert len(calls) == 1
+
+
+def test_training_mode_is_refused():
+    """A module that changes its statistics, for eval() was forgotten, has no map of the statistics of one image."""
+    norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(norm)
+
+    def training(state, images):
+        return linear(WEIGHTS, nnx.merge(graph, state)(images))
+
+    with pytest.raises(flax.errors.TraceContextError):
+        explain.batch(explain.gradient(), training, state, IMAGES, [0, 1, 2], KEY)
 
 
 class Unhashable(dict):

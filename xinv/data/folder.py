@@ -51,7 +51,7 @@ def folder(
       background: what transparent pixels show: "white", "grey" or "black".
 
     Returns:
-      The images, whose `notes` count the files left out.
+      The images, whose `notes` count the files left out and name a label with one class.
 
     Raises:
       InputError: see `read_files` and `decode`; or no image is found, their sizes or label sets
@@ -78,7 +78,11 @@ def folder(
     _check_shapes(root, {path: image.shape for path, image in found.items()})
     names = [labeller(path) for path in paths]
     dataset = _dataset(title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
-    return dataset._replace(notes=_notes(root, left_out))
+    notes = _notes(root, left_out)
+    for label, classes in dataset.classes.items():
+        if len(classes) == 1:
+            notes += (f"{root}: all images are of one {label}, {classes[0]!r}",)
+    return dataset._replace(notes=notes)
 
 
 def _dataset(name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]) -> Dataset:
@@ -146,11 +150,10 @@ def _check_layout(root: str, paths: list[str]) -> None:
             f"{root}: all images lie in folders {names[-1][0]!r}, which makes one class: choose level={level} for the"
             f" {len(names[level])} classes {', '.join(names[level][:5])}, or level=-1 for the one"
         )
-    if not several:
-        choices = f"level=0 for {names[0][0]!r}" + (f" to level=-1 for {names[-1][0]!r}" if len(names) > 1 else "")
+    if not several and len(names) > 1:
         raise InputError(
             f"{root}: all images lie in {'/'.join(column[0] for column in names)}, which makes one class: choose its"
-            f" folder with {choices}, or labels from the file names"
+            f" folder with level=0 for {names[0][0]!r} to level=-1 for {names[-1][0]!r}, or labels from the file names"
         )
 
 

@@ -92,7 +92,11 @@ def _once(apply: Apply) -> Apply:
     """
 
     def model(variables: Variables, images: Array) -> jax.Array:
-        return door.logits(apply(variables, images), len(images))
+        def logits(images: Array) -> jax.Array:
+            return door.logits(apply(variables, images), len(images))
+
+        # In a trace of its own: there Flax refuses a module in training mode, which changes its variables
+        return jax.jit(logits, inline=True)(images)
 
     return jax.jit(model, inline=True)
 
