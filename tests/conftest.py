@@ -8,7 +8,7 @@ import jax
 import pytest
 
 _MAPS = Path("/proc/self/maps")
-_MOST_MAPS = 25_000
+_MOST_MAPS = 15_000
 _PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own"
 _LONGEST = (*_PIPELINE, "test_attacks_trained", "test_explain_modern", "test_explain_walked", "test_gnime", "test_rows")
 """Files that take over a minute, which a worker that starts them last would take alone."""
