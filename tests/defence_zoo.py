@@ -25,6 +25,8 @@ NEEDED: dict[str, dict] = {
     "mask": {"threshold": 0.5},
     "noise": {"stdev": 0.1},
     "pgd": {"mse": 0.01, "steps": 2, "encoder": "flatten", "width": 1 / 64, "recipe": RECIPE},
+    "quantise": {"step": 0.3},
+    "rescale": {"deviation": 0.5},
     "round_to": {"decimals": 1},
     "truncate": {"m": 2},
 }
