@@ -109,7 +109,7 @@ def public(models, count=80):
     return Population(np.asarray(jax.nn.softmax(odds), np.float32), label)
 
 
-def tested(held):
+def view_of_tests(held):
     """Holdings beside what the target releases: it answers public examples as the first shadow."""
     if "population" not in held:
         return held
@@ -132,19 +132,19 @@ def test_contract(factory, tmp_path):
     shapes = jax.eval_shape(lambda: (shadows, truth, held))
     assert attack.check(*shapes[:2], **shapes[2]) == ()
     state = attack.fit(KEY, shadows, truth, **held)
-    guess = attack.predict(state, target, **tested(held))
+    guess = attack.predict(state, target, **view_of_tests(held))
     assert guess.shape == member.shape
     assert guess.dtype in (np.float32, np.float64)
     assert roc_auc_score(member, guess) > 0.6
     assert balanced_accuracy_score(member, guess > 0) > 0.58
     if attack.parts is not None:
-        parts = attack.parts(state, target, **tested(held))
+        parts = attack.parts(state, target, **view_of_tests(held))
         assert parts.shape == (5, *guess.shape)
         np.testing.assert_array_equal(parts.mean(axis=0), guess)
     if state:
         store.save_tree(tmp_path / "state", state)
         stored = store.load_tree(tmp_path / "state")
-        np.testing.assert_array_equal(attack.predict(stored, target, **tested(held)), guess)
+        np.testing.assert_array_equal(attack.predict(stored, target, **view_of_tests(held)), guess)
 
 
 @every
@@ -156,7 +156,7 @@ def test_labels_required(factory):
         with pytest.raises(InputError, match="give label"):
             attack.check(shadows, truth)
         with pytest.raises(InputError, match=r"labels \[N\], and not"):
-            attack.predict({}, target, **tested(held) | {"label": held["label"][:3]})
+            attack.predict({}, target, **view_of_tests(held) | {"label": held["label"][:3]})
     if factory is not attacks.gap:
         with pytest.raises(InputError, match="truth has shape"):
             attack.fit(KEY, shadows, truth[:5], **held)
@@ -456,13 +456,13 @@ def test_relative_equals_literal():
         return float(of_target[place]) / ((1.4 * own.mean() + 0.6) / 2)
 
     common, expected = [], []
-    shown, known = tested(held)["population"], held["population"]
+    shown, known = view_of_tests(held)["population"], held["population"]
     for i in range(80):
         common.append(ratio(shown.prediction[i], known.prediction[i], known.label[i]))
     for i in range(200):
         mine = ratio(target.prediction[i], shadows.prediction[i, truth[i] == 0], label[i])
         expected.append(np.mean([mine / other >= 1.5 for other in common]))
-    found = attack.predict(state, target, **tested(held))
+    found = attack.predict(state, target, **view_of_tests(held))
     np.testing.assert_allclose(found + state["threshold"], expected, rtol=1e-12)
     assert 0 < state["threshold"] < 1
     assert balanced_accuracy_score(member, found > 0) > 0.6
@@ -474,7 +474,7 @@ def test_relative_population():
     population = public(4)
     attack = attacks.relative()
     state = attack.fit(KEY, shadows, truth, label=label, population=population)
-    shown = tested({"population": population})["population"]
+    shown = view_of_tests({"population": population})["population"]
     whole = attack.predict(state, target, label=label, population=shown)
     cut = attack.fit(KEY, Observation(shadows.prediction[:30]), truth[:30], label=label[:30], population=population)
     half = attack.predict(cut, Observation(target.prediction[:30]), label=label[:30], population=shown)

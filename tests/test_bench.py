@@ -84,4 +84,4 @@ def test_membership_rates(monkeypatch, capsys):
 def test_unknown_method():
     found = launch("bench.py", "explainers", "--methods=saliency,gradcamm")
     assert found.returncode == 2
-    assert re.fullmatch(r"error: unknown method 'gradcamm': choose of saliency, .*\n", found.stderr)
+    assert re.fullmatch(r"error: unknown method 'gradcamm': choose of gradient, .*\n", found.stderr)

@@ -107,7 +107,7 @@ def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):
     def begin(*arguments):
         raise ValidatedError
 
-    monkeypatch.setattr(importlib.import_module("xinv.audit.run"), "_load", load)  # the package has the function
+    monkeypatch.setattr(importlib.import_module("xinv.audit.run"), "load_data", load)  # the package has the function
     monkeypatch.setattr("xinv.audit.results.begin", begin)
     with store.opened(tmp_path / "stages") as stages:
         for config in units(name, size):

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageFile, ImageOps, features
 
 from xinv import data
-from xinv.audit.run import _load
+from xinv.audit.run import load_data
 from xinv.data import files
 from xinv.types import InputError
 
@@ -85,7 +85,7 @@ def test_a_folder_per_class(tmp_path, kind):
 def test_left_out_logged(tmp_path, capsys):
     """A run prints one line that counts the files that are no images."""
     root = write(tmp_path, PEOPLE)
-    _load({"source": {"name": "folder", "root": root}, "transform": {}})
+    load_data({"source": {"name": "folder", "root": root}, "transform": {}})
     assert capsys.readouterr().err.splitlines() == list(data.folder(root).notes)
 
 

@@ -318,7 +318,7 @@ def test_a_generator_that_goes_too_far_is_left_behind():
 
 
 def test_the_readmes_example(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "README.md").read_text().split("## Harden what you release")[1]
+    text = (Path(__file__).parents[1] / "README.md").read_text().split("## Defend with GNIME")[1]
     code = text.split("```python")[1].split("```")[0].replace("epochs=160", "epochs=2")
     code = code.replace(
         "lam=100.0", "lam=100.0, width=1 / 64, inverter_width=1 / 64, max_distortion=1e6, max_inverter_error=1e6"
