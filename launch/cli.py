@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that confi
 
 from xinv.types import InputError
 
+_HARDEN = "harden"  # the section of launch/harden.py
 _SHARED = ("base", "datasets")  # of configs/, what its experiments share
 AGAIN = 75
 """Exit status of a process that is to be started again (EX_TEMPFAIL)."""
@@ -111,6 +112,18 @@ def config(flag: flags.FlagHolder) -> dict:
     if flag.value is None:
         raise InputError("--config is missing: name a file of configs/, for example --config=configs/digits.py")
     return flag.value.to_dict()
+
+
+def audited(config: dict) -> dict:
+    """A config without the section of launch/harden.py.
+
+    Raises:
+      InputError: the command line sets a field of that section, which an audit does not read.
+    """
+    for path in overridden(sys.argv):
+        if path.partition(".")[0] == _HARDEN:
+            raise InputError(f"--config.{path} is read by launch/harden.py alone: leave it out")
+    return {name: section for name, section in config.items() if name != _HARDEN}
 
 
 def units(flag: flags.FlagHolder) -> list[dict]:

@@ -36,7 +36,7 @@ def run(argv: Sequence[str]) -> None:
     from xinv import audit, report, store
     from xinv.audit.stage import Watch
 
-    config = cli.config(CONFIG)
+    config = cli.audited(cli.config(CONFIG))
     workdir = Path(WORKDIR.value or _new_folder(config["unit"]))
     programs.keep()
     root = Path(STORE.value) if STORE.value else workdir / "stages"

@@ -135,7 +135,7 @@ def _configs() -> list[dict]:
     """The complete configs of the sweep, with the names and sections of each checked."""
     from xinv.audit.sections import sections
 
-    configs = cli.units(CONFIG)
+    configs = [cli.audited(config) for config in cli.units(CONFIG)]
     _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
     if not configs:
         raise InputError("the sweep of this config has no experiments")

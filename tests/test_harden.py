@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from launched import launch
 from ml_collections import ConfigDict
 from scipy import stats
 from sklearn.datasets import load_digits
@@ -70,6 +71,16 @@ def test_small_space_is_exhausted():
     """Nothing is proposed twice."""
     found = propose({"kind": Choice(("a", None, True))}, [], "x", 10, startup=10)
     assert sorted(map(str, (values["kind"] for values in found))) == ["None", "True", "a"]
+
+
+def test_audit_does_not_read_the_section():
+    """An audit refuses a field that only a hardening reads."""
+    flags = ("--config=configs/deepleak.py:quick", "--config.harden.trials=3", "--workdir=unused")
+    found = launch("run.py", *flags)
+    assert (found.returncode, found.stderr.splitlines()) == (
+        2,
+        ["error: --config.harden.trials is read by launch/harden.py alone: leave it out"],
+    )
 
 
 def test_space_of_explainer_and_transforms():

@@ -28,17 +28,23 @@ class Number(NamedTuple):
     scaled: bool = False
 
 
+class Fixed(NamedTuple):
+    """A number that is not searched, in units of the maps' standard deviation."""
+
+    value: float
+
+
 class Choice(NamedTuple):
     """One of several values."""
 
     values: tuple[Any, ...]
 
 
-Space = Mapping[str, Number | Choice]
+Space = Mapping[str, Number | Choice | Fixed]
 """The search space of each searched parameter."""
 
 
-def searched(**space: Number | Choice) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def searched(**space: Number | Choice | Fixed) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Returns a decorator that states the search space of a factory's parameters."""
 
     def state(factory: Callable[..., Any]) -> Callable[..., Any]:

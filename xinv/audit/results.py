@@ -31,13 +31,13 @@ FILES = (
 """Files in the order of their removal: the rows first, since they mark the unit as done."""
 
 
-def begin(workdir: Path, config: Config) -> None:
-    """Makes `workdir` the folder of `config`; files of another move to history/<its hash>."""
+def begin(workdir: Path, config: Config, files: Iterable[str] = FILES) -> None:
+    """Makes `workdir` the folder of `config`; `files` of another move to history/<its hash>."""
     if (workdir / CONFIG).exists():
         # Rows of two configs in one folder would mislead
         earlier = store.read_json(workdir / CONFIG)
         if not _same(earlier, config):
-            _move(workdir, workdir / "history" / store.digest(earlier))
+            _move(workdir, workdir / "history" / store.digest(earlier), files)
     store.write_json(workdir / CONFIG, config)
 
 
@@ -87,10 +87,10 @@ def _same(one: Config, other: Config) -> bool:
     return store.canonical(one) == store.canonical(other)
 
 
-def _move(workdir: Path, folder: Path) -> None:
+def _move(workdir: Path, folder: Path, files: Iterable[str]) -> None:
     # A kill between two moves leaves a folder without rows: not done
     folder.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
+    for name in files:
         if (workdir / name).exists():
             os.replace(workdir / name, folder / name)
 

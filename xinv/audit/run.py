@@ -3,9 +3,9 @@
 import functools
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from xinv import data, leases
 from xinv.audit import (
@@ -104,35 +104,36 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
     if not done:
         validate.validate(service)
 
-    # Compute, beginning with what no other process is at
+    # Compute and write
     results.begin(workdir, service.config)
-    found: dict[int, Found] = {}
+    seeds = service.classifiers.seeds
+    found = each(seeds, lambda seed: computed(service, seed))
+    by_seed = dict(zip(seeds, found, strict=True))
+    (figures,) = each(
+        [by_seed], lambda parts: write(service, workdir, parts, time.monotonic() - started)
+    )
+    return figures
+
+
+def each(pieces: Sequence[Any], compute: Callable[[Any], Any]) -> list[Any]:
+    """Returns `compute` of each piece, in their order; pieces that are Busy come last."""
+    found: dict[int, Any] = {}
     told: set[str] = set()
-    missing = list(service.classifiers.seeds)
-    while missing:
-        for seed in list(missing):
+    while True:
+        for number, piece in enumerate(pieces):
+            if number in found:
+                continue
             try:
-                found[seed] = computed(service, seed)
-                missing.remove(seed)
+                found[number] = compute(piece)
             except Busy as error:
                 busy = str(error)
-        if missing:
-            wait(busy, told)
-
-    # Write
-    while True:
-        try:
-            return write(service, workdir, found, time.monotonic() - started)
-        except Busy as error:
-            wait(str(error), told)
-
-
-def wait(why: str, told: set[str]) -> None:
-    """Waits a little, and says why once."""
-    if why not in told:
-        print(f"waiting: {why}", file=sys.stderr, flush=True)
-        told.add(why)
-    time.sleep(_PAUSE)
+        if len(found) == len(pieces):
+            return [found[number] for number in range(len(pieces))]
+        # Say once what is waited for
+        if busy not in told:
+            print(f"waiting: {busy}", file=sys.stderr, flush=True)
+            told.add(busy)
+        time.sleep(_PAUSE)
 
 
 def is_written(service: Service, workdir: Path) -> bool:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from xinv import train
 from xinv.defences.maps import normal, require_maps, required
 from xinv.numbers import is_number, require, require_count, require_flag, require_not_negative, require_positive
-from xinv.space import Choice, Number, searched
+from xinv.space import Choice, Fixed, Number, searched
 from xinv.types import Array, Defence, Key, Observation
 
 _TINY = 1e-9
@@ -132,7 +132,7 @@ def noise(stdev: float) -> Defence:
     return _of_maps(lambda maps, key: maps + stdev * normal(key, maps))
 
 
-@searched(strength=Choice((0.0, 1.0)), deviation=Number(1.0, 1.0, scaled=True))
+@searched(strength=Choice((0.0, 1.0)), deviation=Fixed(1.0))
 @functools.cache
 def rescale(deviation: float, strength: float = 1.0) -> Defence:
     """Scales each map towards a standard deviation that all maps then share: M·(deviation / std(M))^strength.

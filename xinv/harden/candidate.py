@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from xinv import defences, explain, plugins, space, store
-from xinv.space import Number, Space
+from xinv.space import Fixed, Number, Space
 from xinv.types import Defence
 
 
@@ -69,11 +69,11 @@ def candidate(
       values: of each searched parameter.
       deviation: standard deviation of the unhardened maps, the unit of scaled parameters.
     """
-    searched, own = space_of(explainer, transforms), {}
+    own: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {name: {"name": name} for name in transforms}
-    for key, value in values.items():
-        part = searched[key]
-        if isinstance(part, Number) and part.scaled:
+    for key, part in space_of(explainer, transforms).items():
+        value = part.value if isinstance(part, Fixed) else values[key]
+        if isinstance(part, Fixed) or (isinstance(part, Number) and part.scaled):
             value = value * deviation
         owner, _, parameter = key.rpartition(".")
         (sections[owner] if owner else own)[parameter] = value

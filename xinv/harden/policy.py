@@ -6,6 +6,7 @@ maps = policy.release(apply, variables, images)
 
 import functools
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,11 +17,11 @@ import numpy as np
 
 import xinv
 from xinv import attacks, defences, explain, metrics, parallel, store
+from xinv.audit import weights
 from xinv.audit.outputs import explainer as build_explainer
 from xinv.explain import door
 from xinv.harden import released
 from xinv.harden.candidate import chain_of
-from xinv.harden.released import seen
 from xinv.images import as_float
 from xinv.types import (
     Apply,
@@ -114,10 +115,7 @@ class Policy(NamedTuple):
     def explain(self) -> Explainer:
         """Returns the explainer of released maps, for use in your own code: callers vmap."""
         one = build_explainer(self.explainer, self.reference)
-        chain = chain_of(self.defences)
-        if chain is None:
-            return released.of_image(one, self.secret)
-        return released.defended(one, chain, self.state, self.secret)
+        return released.defended(one, chain_of(self.defences), self.state, self.secret)
 
     def verify(
         self,
@@ -164,7 +162,7 @@ class Policy(NamedTuple):
 
         def half(rows: np.ndarray) -> Observation:
             none = np.zeros((int(rows.sum()), 0), np.float32)
-            return Observation(none, seen(attack, maps[rows]))
+            return Observation(none, released.seen(attack, maps[rows]))
 
         state = attack.fit(jax.random.key(seed), half(known), member[known].astype(np.int32))
         score = np.asarray(attack.predict(state, half(~known)))
@@ -211,8 +209,10 @@ class Policy(NamedTuple):
             "arrays": beside,
             "measured": dict(self.measured),
         }
-        store.write_json(path, text)
-        path.chmod(0o600)
+        # Nobody else may read it, not even while it is written
+        with store.atomic(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(text, indent=2) + "\n")
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -269,14 +269,8 @@ def _policy(path: Path, found: Mapping[str, Any]) -> Policy:
 
 def fingerprint(variables: Variables) -> str:
     """Returns a hash of weights: of their names, types, shapes and values."""
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
+    arrays, form = weights.split(variables)
+    return weights.fingerprint(" ".join(form.names), arrays)
 
 
 _KNOWN: dict[tuple[int, ...], tuple[list[Any], str]] = {}  # the last weights, and their hash
@@ -291,10 +285,8 @@ def _fingerprint(variables: Variables) -> str:
     place = tuple(map(id, leaves))
     if place not in _KNOWN:
         _KNOWN.clear()
-        _KNOWN[place] = (
-            leaves,
-            fingerprint(variables),
-        )  # held, so that no other array gets their ids
+        # With the arrays, so that no others get their ids
+        _KNOWN[place] = leaves, fingerprint(variables)
     return _KNOWN[place][1]
 
 

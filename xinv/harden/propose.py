@@ -16,7 +16,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from xinv.space import Choice, Number, Space
+from xinv.space import Choice, Fixed, Number, Space
 
 Values = Mapping[str, Any]
 """A value for each searched parameter."""
@@ -42,7 +42,8 @@ def propose(
       startup: number of random trials.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    distributions = {name: _distribution(part) for name, part in space.items()}
+    searched = {name: part for name, part in space.items() if not isinstance(part, Fixed)}
+    distributions = {name: _distribution(part) for name, part in searched.items()}
     sampler = optuna.samplers.TPESampler(
         seed=zlib.crc32(purpose.encode()), n_startup_trials=startup
     )

@@ -30,15 +30,17 @@ def of_image(explainer: Explainer, secret: Array) -> Explainer:
     return Partial(_explain, _tree(explainer), np.asarray(secret, np.uint32))
 
 
-def defended(explainer: Explainer, defence: Defence, state: Any, secret: Array) -> Explainer:
+def defended(explainer: Explainer, defence: Defence | None, state: Any, secret: Array) -> Explainer:
     """Returns an explainer of released maps: of `of_image`, changed by a defence.
 
     Args:
       explainer: any.
-      defence: one, or a chain as one.
+      defence: one, or a chain as one; None changes nothing.
       state: of the defence.
       secret: as in `of_image`; the defence draws by the image as well.
     """
+    if defence is None:
+        return of_image(explainer, secret)
     return Partial(_release(defence), _tree(explainer), state, np.asarray(secret, np.uint32))
 
 
@@ -55,7 +57,7 @@ def key_of(secret: Array, image: Array) -> Key:
 
     A universal hash of the pixels (two sums mod 2**32, weighted by the secret) is folded into it.
     """
-    key = jax.random.wrap_key_data(jnp.asarray(secret, jnp.uint32))
+    key = jax.random.wrap_key_data(jnp.asarray(secret, jnp.uint32), impl="threefry2x32")
     # Whole steps, of values below 0 and above 1 too: standardised images have them
     pixels = jnp.round(255 * image).astype(jnp.int32).astype(jnp.uint32).ravel()
     # Odd weights, so that a change of one pixel changes the sum

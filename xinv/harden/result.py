@@ -10,8 +10,8 @@ from xinv import attacks, explain, metrics, plugins, train
 from xinv.audit import measure
 from xinv.audit.goals.membership import groups
 from xinv.audit.stage import key
-from xinv.harden import released, trial
-from xinv.harden.candidate import Candidate, chain_of
+from xinv.harden import trial
+from xinv.harden.candidate import Candidate
 from xinv.harden.policy import Policy, fingerprint
 from xinv.harden.search import Search
 from xinv.harden.subject import Subject, fitted
@@ -192,13 +192,9 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
     model = subject.service.classifiers.model(subject.target)
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     labels = subject.labels(subject.target, role)[:4]
-    explainer, chain = subject.explainer(candidate, subject.target), chain_of(candidate.transforms)
     maps = []
     for secret in (subject.secret, subject.secret + np.uint32(1)):
-        release = released.of_image(explainer, secret)
-        if chain is not None:
-            release = released.defended(explainer, chain, {}, secret)
-        key_unread = jax.random.key(0)
+        release, key_unread = subject.release(candidate, subject.target, secret), jax.random.key(0)
         maps.append(explain.batch(release, model.apply, variables, images, labels, key_unread))
     return not np.array_equal(*maps)
 

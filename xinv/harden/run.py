@@ -1,7 +1,6 @@
 """A hardening, in its order: a config becomes searches, searches become policies and results."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -9,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from xinv import leases, store
-from xinv.audit import environment
+from xinv.audit import environment, results
 from xinv.audit.results import Config
-from xinv.audit.run import opened, wait
+from xinv.audit.run import each, opened
 from xinv.audit.stage import Stages, Watch
 from xinv.harden.check import check
 from xinv.harden.result import policy, result
 from xinv.harden.search import Search, search
 from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
-from xinv.leases import Busy
 from xinv.store import Store
 
-RESULTS, TRIALS, CONFIG = "hardened.jsonl", "trials.jsonl", "config.json"
-_FILES = (RESULTS, TRIALS, "harden.html", "environment.json", "policies", CONFIG)
+RESULTS, TRIALS = "hardened.jsonl", "trials.jsonl"
+_FILES = (RESULTS, TRIALS, "harden.html", "environment.json", "policies", results.CONFIG)
+"""Files in the order of their removal: the results first, since they mark a hardening as done."""
 
 
 def run(
@@ -51,39 +50,17 @@ def run(
         started = time.monotonic()
         service = opened(config, Stages(stages, workdir, checkpoint_seconds, watch))
         check(service)
-        _begin(workdir, config)
+        results.begin(workdir, config, _FILES)
 
-        # Each explanation of each seed, beginning with what no other process is at
+        # Each explanation of each seed
         names, seeds = config["harden"]["explanations"], service.classifiers.seeds
-        pieces = [Subject(service, name, seed) for seed in seeds for name in names]
-        found: dict[int, tuple[dict[str, Any], list[dict[str, Any]]]] = {}
-        told: set[str] = set()
-        while len(found) < len(pieces):
-            for number in sorted(set(range(len(pieces))) - set(found)):
-                try:
-                    found[number] = _hardened(pieces[number], workdir)
-                except Busy as error:
-                    busy = str(error)
-            if len(found) < len(pieces):
-                wait(busy, told)
+        subjects = [Subject(service, name, seed) for seed in seeds for name in names]
+        found = each(subjects, lambda subject: _hardened(subject, workdir))
 
-        results = [found[number][0] for number in range(len(pieces))]
-        trials = [line for number in range(len(pieces)) for line in found[number][1]]
-        _write(workdir, results, trials, time.monotonic() - started)
-        return results
-
-
-def _begin(workdir: Path, config: Config) -> None:
-    """Makes `workdir` the folder of this config; results of another move to history/<its hash>."""
-    if (workdir / CONFIG).exists():
-        earlier = store.read_json(workdir / CONFIG)
-        if store.canonical(earlier) != store.canonical(config):
-            folder = workdir / "history" / store.digest(earlier)
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in _FILES:
-                if (workdir / name).exists():
-                    os.replace(workdir / name, folder / name)
-    store.write_json(workdir / CONFIG, config)
+        lines = [line for line, _ in found]
+        trials = [line for _, several in found for line in several]
+        _write(workdir, lines, trials, time.monotonic() - started)
+        return lines
 
 
 def _hardened(subject: Subject, workdir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -144,7 +121,7 @@ def _tell(line: Mapping[str, Any]) -> None:
 
 def _write(
     workdir: Path,
-    results: list[dict[str, Any]],
+    lines: list[dict[str, Any]],
     trials: list[dict[str, Any]],
     seconds: float,
 ) -> None:
@@ -152,5 +129,5 @@ def _write(
         used = environment.describe() | {"seconds": round(seconds, 1)}
         store.write_json(workdir / "environment.json", used)
     # The results last, since their presence marks the hardening as done
-    for name, lines in ((TRIALS, trials), (RESULTS, results)):
-        store.write_text(workdir / name, "".join(json.dumps(line) + "\n" for line in lines))
+    for name, part in ((TRIALS, trials), (RESULTS, lines)):
+        store.write_text(workdir / name, "".join(json.dumps(line) + "\n" for line in part))

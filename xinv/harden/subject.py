@@ -82,12 +82,13 @@ class Subject(NamedTuple):
         service = Service(classifiers._replace(config=config))
         return service.explainer(self.name, self.seed, part)
 
-    def release(self, candidate: Candidate, part: str) -> Explainer:
-        """Returns the explainer of released maps."""
+    def release(
+        self, candidate: Candidate, part: str, secret: np.ndarray | None = None
+    ) -> Explainer:
+        """Returns the explainer of released maps, by another secret if one is given."""
+        secret = self.secret if secret is None else secret
         explainer, chain = self.explainer(candidate, part), chain_of(candidate.transforms)
-        if chain is None:
-            return released.of_image(explainer, self.secret)
-        return released.defended(explainer, chain, {}, self.secret)
+        return released.defended(explainer, chain, {}, secret)
 
     def maps(self, candidate: Candidate, part: str, role: str) -> Array:
         """Returns the released maps [N,h,w,c] of a role's images."""

@@ -28,7 +28,7 @@ class Trial(NamedTuple):
       candidate: made of them.
       leak: the figure of the leak, with its 95 % interval.
       chance: the leak of an attacker who guesses.
-      utility: by name, the mean over images: see `figures`.
+      utility: by name, the mean over images: see `evaluated`.
     """
 
     number: int

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from xinv.metrics.stats import Interval, holm, mean_interval
 from xinv.report import plots
 from xinv.report.cells import number
+from xinv.report.templates import templates
 from xinv.report.verdict import combined, p_value
+from xinv.store import read_json
 from xinv.types import InputError
 
 _LEVEL, _ALPHA = 0.90, 0.05
@@ -105,15 +106,9 @@ def rows(workdir: Path) -> list[Row]:
 
 def html(workdir: Path) -> str:
     """Returns the page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters["p_value"] = p_value
-    found, config = rows(workdir), _json(workdir / "config.json")
+    found, config = rows(workdir), read_json(workdir / "config.json", "run launch/harden.py again")
     return environment.get_template("hardened.html").render(
         rows=found,
         headline=headline(found),
@@ -351,11 +346,4 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             f"{path.parent} has no {path.name}: the hardening is not finished, start it again first"
         ) from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} is damaged ({error}): run launch/harden.py again") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): run launch/harden.py again") from None

@@ -5,8 +5,6 @@ import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-
 from xinv.report import (
     causes,
     control,
@@ -26,6 +24,7 @@ from xinv.report.folder import Folder, Unit
 from xinv.report.headline import defended, headline, tally
 from xinv.report.measures import measure, order, plain
 from xinv.report.summary import Summary, colours, summarise
+from xinv.report.templates import templates
 from xinv.report.verdict import p_value
 
 _REPRODUCE = """\
@@ -99,13 +98,7 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
     summaries = [summarise(unit, level) for unit in folder.units]
     changes = sweep.changed([unit.config for unit in folder.units])
     inks = colours(summaries)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {"plain": plain, "measure": measure, "json": lambda value: json.dumps(value, indent=2)}
     environment.filters |= {"share": defences.share, "number": number, "p_value": p_value}
     environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
