@@ -14,7 +14,7 @@ from test_audit import tiny
 from xinv import sweep
 
 ROOT = Path(__file__).resolve().parent.parent
-CORES = sorted(os.sched_getaffinity(0))[:2]
+CORES = [str(core) for core in sorted(os.sched_getaffinity(0))[:2]]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,11 @@ def experiment(tmp_path_factory):
     return folder, os.environ | cache
 
 
-def command(experiment, workdir, *arguments):
+def command(experiment, workdir, *arguments, cores=CORES):
     return [
+        "taskset",
+        "--cpu-list",
+        ",".join(cores),
         sys.executable,
         str(ROOT / "launch" / "sweep.py"),
         f"--config={experiment[0]}/experiment.py",
@@ -45,14 +48,13 @@ def command(experiment, workdir, *arguments):
 
 
 def start(experiment, *arguments):
-    """A sweep on two cores, so that each of two workers has one."""
+    """A sweep on its two cores, so that each of two workers has one."""
     with open(experiment[0] / "out.txt", "ab") as out:
         return subprocess.Popen(
             command(experiment, experiment[0] / "crew", *arguments),
             env=experiment[1],
             stdout=out,
             stderr=out,
-            preexec_fn=lambda: os.sched_setaffinity(0, CORES),
         )
 
 
@@ -83,13 +85,7 @@ def test_killed_workers_end_with_rows_of_one(experiment):
     options = ("--launcher=local", "--jobs=2", "--checkpoint_seconds=0")
 
     # One worker
-    subprocess.run(
-        command(experiment, alone),
-        env=variables,
-        check=True,
-        capture_output=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, CORES[:1]),
-    )
+    subprocess.run(command(experiment, alone, cores=CORES[:1]), env=variables, check=True, capture_output=True)
 
     # Two, of which one is killed while it trains, and then all
     process = start(experiment, *options)
