@@ -37,9 +37,13 @@ def recipe(**changes: object) -> ConfigDict:
 
 
 def explanations(**changes: object) -> ConfigDict:
-    """The explanations of Zhao 2021 that every target has, each scaled to [0,1] per example (GNIME's scaling)."""
+    """The explanations of Zhao 2021 that every target has, each scaled to [0,1] per example
+    (GNIME's scaling).
+    """
     names = ("gradient", "input_x_gradient", "gradcam")
-    return ConfigDict({name: dict(name=name, normalise="absolute_minmax") | changes for name in names})
+    return ConfigDict(
+        {name: dict(name=name, normalise="absolute_minmax") | changes for name in names}
+    )
 
 
 def arm(
@@ -52,15 +56,17 @@ def arm(
     control_of: str = "",
     **attack: object,
 ) -> ConfigDict:
-    """One attack: what it reads ("prediction", explanations, other arms), what it learns from, and what it sees.
+    """One attack: what it reads ("prediction", explanations, other arms), what it learns from, and
+    what it sees.
 
-    `attack` changes the attack section's parameters; with a `name` it replaces them. An attack learns from what the
-    service answers about the attacker's images, and sees what it releases about the reported ones: the mean of
-    `queries` releases of each. With `releases` among what it learns it has several such means of each of its own
-    images, which is what noise is to be tested with. `known` names a classifier whose weights the attacker has.
-    `population` names a role of public images, whose answers the attacker compares with.
-    `members` names the classifier whose training set a membership attack is about, "" for the one that is explained.
-    `control_of` names the arm that this one is the control of.
+    `attack` changes the attack section's parameters; with a `name` it replaces them. An attack
+    learns from what the service answers about the attacker's images, and sees what it releases
+    about the reported ones: the mean of `queries` releases of each. With `releases` among what it
+    learns it has several such means of each of its own images, which is what noise is to be tested
+    with. `known` names a classifier whose weights the attacker has. `population` names a role of
+    public images, whose answers the attacker compares with. `members` names the classifier whose
+    training set a membership attack is about, "" for the one that is explained. `control_of` names
+    the arm that this one is the control of.
     """
     service = dict(prediction="target", explanation="target", defences=(), queries=1, members="")
     return ConfigDict(
@@ -82,21 +88,30 @@ def defended(*inputs: str, by: tuple[str, ...], **changes: object) -> ConfigDict
     return arm(*inputs, train_view=dict(defences=by), test_view=dict(defences=by), **changes)
 
 
-def membership(*inputs: str, shadow: str = "shadow", train_view: dict | None = None, **changes: object) -> ConfigDict:
-    """An arm that separates members of the target's training set from others, as it learned on a shadow model."""
-    trained = dict(prediction=shadow, explanation=shadow, roles=("shadow_train+shadow_test",)) | (train_view or {})
+def membership(
+    *inputs: str, shadow: str = "shadow", train_view: dict | None = None, **changes: object
+) -> ConfigDict:
+    """An arm that separates members of the target's training set from others, as it learned on a
+    shadow model.
+    """
+    trained = dict(prediction=shadow, explanation=shadow, roles=("shadow_train+shadow_test",)) | (
+        train_view or {}
+    )
     return arm(*inputs, train_view=trained, **changes)
 
 
 def view_of(model: str, members: str = "") -> dict[str, str]:
-    """A view of another classifier; `members` names the one whose training set is asked for, "" for that itself."""
+    """A view of another classifier; `members` names the one whose training set is asked for, "" for
+    that itself.
+    """
     return dict(prediction=model, explanation=model, members=members)
 
 
 def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigDict]:
     """A membership attack with its two controls, in which all is alike but the models.
 
-    `untrained`: the attack learns on an untrained model and is tested on another one. What it finds is in the images.
+    `untrained`: the attack learns on an untrained model and is tested on another one. What it finds
+    is in the images.
     `stranger`: the very attack, tested on a model that was trained on none of the images.
     """
     untrained, stranger = view_of("untrained", "target"), view_of("stranger", "target")
@@ -119,7 +134,9 @@ PARTS = ("search", "report")
 
 
 def searched(members: str, others: str) -> dict[str, dict]:
-    """Halves of two roles: a search for a release sees the first half of each and is reported on the second."""
+    """Halves of two roles: a search for a release sees the first half of each and is reported on
+    the second.
+    """
     found = {}
     for number, part in enumerate(PARTS):
         found[f"{part}_members"] = dict(half=(members,), number=number, of=2)
@@ -127,12 +144,23 @@ def searched(members: str, others: str) -> dict[str, dict]:
     return found
 
 
-def harden(explanations: tuple[str, ...], attack: dict, search_attack: dict, **changes: object) -> dict:
-    """The section of launch/harden.py: the least leak within the floors of utility (DeepLeak, Section IV-B).
+def harden(
+    explanations: tuple[str, ...], attack: dict, search_attack: dict, **changes: object
+) -> dict:
+    """The section of launch/harden.py: the least leak within the floors of utility (DeepLeak,
+    Section IV-B).
 
-    The data has the roles of `searched`; `attack` is on membership, and `search_attack` a cheaper one for the trials.
+    The data has the roles of `searched`; `attack` is on membership, and `search_attack` a cheaper
+    one for the trials.
     """
-    decoder = dict(name="decoder", encoder="flatten_unet", network="decoder", loss="mse", rescale="none", width=0.125)
+    decoder = dict(
+        name="decoder",
+        encoder="flatten_unet",
+        network="decoder",
+        loss="mse",
+        rescale="none",
+        width=0.125,
+    )
     parts = {part: f"{part}_members+{part}_others" for part in PARTS}
     return dict(
         explanations=explanations,
@@ -160,13 +188,17 @@ def harden(explanations: tuple[str, ...], attack: dict, search_attack: dict, **c
 def arms(encoders: tuple[str, ...], explanations: tuple[str, ...]) -> ConfigDict:
     """Predictions alone, and every explanation read in every way (Zhao 2021, Figure 4)."""
     read = {
-        f"{encoder}({name})": arm("prediction", name, encoder=encoder) for name in explanations for encoder in encoders
+        f"{encoder}({name})": arm("prediction", name, encoder=encoder)
+        for name in explanations
+        for encoder in encoders
     }
     return ConfigDict({"prediction": arm("prediction", encoder="none")} | read)
 
 
 def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
-    """Zhao 2021, Section 4.2, and GNIME's DeePSiM, grouped by what the truth of a reconstruction is."""
+    """Zhao 2021, Section 4.2, and GNIME's DeePSiM, grouped by what the truth of a reconstruction
+    is.
+    """
     return ConfigDict(
         dict(
             image=dict(
@@ -179,7 +211,9 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
             ),
             label=dict(attack_accuracy={}),
             explanation=dict(distortion={}),
-            membership=dict(auc={}, tpr_at_fpr={}, transferred={}, precision={}, epsilon=dict(delta=1e-5)),
+            membership=dict(
+                auc={}, tpr_at_fpr={}, transferred={}, precision={}, epsilon=dict(delta=1e-5)
+            ),
         )
     )
 
@@ -199,9 +233,9 @@ def inversion(
 ) -> ConfigDict:
     """An inversion audit: what each explanation adds to predictions alone.
 
-    The target is trained for `target_label`; recognition is judged for `attack_label` by an evaluation model of the
-    same architecture, initialised independently and trained on originals that the reported role does not contain.
-    `sections` replace whole sections.
+    The target is trained for `target_label`; recognition is judged for `attack_label` by an
+    evaluation model of the same architecture, initialised independently and trained on originals
+    that the reported role does not contain. `sections` replace whole sections.
     """
     return unshared(
         dict(
@@ -210,12 +244,17 @@ def inversion(
             seeds=3,
             data=data,
             target=dict(label=target_label, roles=("target_train",), model=model, train=train),
-            evaluation=dict(label=attack_label, roles=("target_train", "attack_train"), model=model, train=train),
+            evaluation=dict(
+                label=attack_label, roles=("target_train", "attack_train"), model=model, train=train
+            ),
             shadows={},
             attributes={},
             explanations=explanations(),
             defences={},
-            defender=dict(role="target_train", held_out=_HELD_OUT if _HELD_OUT in data["roles"]["roles"] else ""),
+            defender=dict(
+                role="target_train",
+                held_out=_HELD_OUT if _HELD_OUT in data["roles"]["roles"] else "",
+            ),
             attack=dict(
                 name="decoder",
                 encoder="flatten_unet",
@@ -236,22 +275,35 @@ def inversion(
 
 
 def unshared(config: ConfigDict | dict) -> ConfigDict:
-    """A copy of which no two places are one object, so that a command line that changes one leaves the others."""
+    """A copy of which no two places are one object, so that a command line that changes one leaves
+    the others.
+    """
     if isinstance(config, ConfigDict):
         config = dict(config.items())
     nested = (dict, ConfigDict)
-    return ConfigDict({name: unshared(value) if isinstance(value, nested) else value for name, value in config.items()})
+    return ConfigDict(
+        {
+            name: unshared(value) if isinstance(value, nested) else value
+            for name, value in config.items()
+        }
+    )
 
 
 def published(
-    source: str, metric: str, values: dict[str, float | tuple[float, float]], tolerance: float = 0.05
+    source: str,
+    metric: str,
+    values: dict[str, float | tuple[float, float]],
+    tolerance: float = 0.05,
 ) -> tuple[dict, ...]:
-    """What a paper states, to be shown beside what is measured: per arm a mean, or a mean and a standard deviation.
+    """What a paper states, to be shown beside what is measured: per arm a mean, or a mean and a
+    standard deviation.
 
-    A measured mean is said to be within the published one where it differs by at most two of its standard deviations,
-    or by the fraction `tolerance`.
+    A measured mean is said to be within the published one where it differs by at most two of its
+    standard deviations, or by the fraction `tolerance`.
     """
-    pairs = {arm: value if isinstance(value, tuple) else (value, None) for arm, value in values.items()}
+    pairs = {
+        arm: value if isinstance(value, tuple) else (value, None) for arm, value in values.items()
+    }
     return tuple(
         dict(source=source, arm=arm, metric=metric, value=mean, spread=spread, tolerance=tolerance)
         for arm, (mean, spread) in pairs.items()

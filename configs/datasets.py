@@ -1,4 +1,5 @@
-"""The data sets of the papers, as the `data` section of a config: where they lie, their size, and who may see what.
+"""The data sets of the papers, as the `data` section of a config: where they lie, their size, and
+who may see what.
 
 A `share` below 1 deals a part of the images, for a run that takes minutes.
 """
@@ -14,7 +15,9 @@ DEFENDED = dict(target_train=0.45, defence_test=0.05, attack_train=0.4, attack_t
 def section(source: dict, label: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
     """A `data` section without auxiliary images."""
     geometry = dict(crop=None, resize=None, grayscale=False, classes=None) | transform
-    fractions = {role: share * part if isinstance(part, float) else part for role, part in roles.items()}
+    fractions = {
+        role: share * part if isinstance(part, float) else part for role, part in roles.items()
+    }
     dealt = dict(roles=fractions, stratify=label, balance=None, group=None)
     return dict(source=source, transform=geometry, roles=dealt, auxiliary={})
 
@@ -23,7 +26,11 @@ def auxiliary(data: dict, role: str = "auxiliary") -> dict:
     """A data section's images as the auxiliary set of another, all in one role."""
     roles = data["roles"]
     share = sum(part for part in roles["roles"].values() if isinstance(part, float))
-    return dict(source=data["source"], transform=data["transform"], roles=roles | dict(roles={role: min(1.0, share)}))
+    return dict(
+        source=data["source"],
+        transform=data["transform"],
+        roles=roles | dict(roles={role: min(1.0, share)}),
+    )
 
 
 def idx(folder: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
@@ -34,22 +41,52 @@ def idx(folder: str, roles: dict, share: float = 1.0, **transform: object) -> di
 
 def cifar10(roles: dict, share: float = 1.0, **transform: object) -> dict:
     """All of CIFAR-10, prepared by TFDS in $XINV_DATA/tfds."""
-    source = dict(name="tfds", dataset="cifar10", root=data_root("tfds"), split="train+test", labels=("label",))
+    source = dict(
+        name="tfds",
+        dataset="cifar10",
+        root=data_root("tfds"),
+        split="train+test",
+        labels=("label",),
+    )
     return section(source, "label", roles, share, **transform)
 
 
 def cifar10_subset(roles: dict, share: float = 1.0, **transform: object) -> dict:
-    """The first 5,000 images of CIFAR-10, bit-exact: $XINV_DATA/cifar10_lossless5k/cifar10_lossless5k.npz."""
+    """The first 5,000 images of CIFAR-10, bit-exact:
+    $XINV_DATA/cifar10_lossless5k/cifar10_lossless5k.npz.
+    """
     path = data_root("cifar10_lossless5k/cifar10_lossless5k.npz")
     images, labels = ("x_train", "x_test"), {"label": ("y_train", "y_test")}
-    source = dict(name="arrays", path=path, image=images, labels=labels, classes={"label": 10}, title="CIFAR-10 subset")
+    source = dict(
+        name="arrays",
+        path=path,
+        image=images,
+        labels=labels,
+        classes={"label": 10},
+        title="CIFAR-10 subset",
+    )
     return section(source, "label", roles, share, **transform)
 
 
-def faces(archive: str, labels: str, stratify: str, roles: dict, side: int, title: str, **transform: object) -> dict:
+def faces(
+    archive: str,
+    labels: str,
+    stratify: str,
+    roles: dict,
+    side: int,
+    title: str,
+    **transform: object,
+) -> dict:
     """An image folder or archive below $XINV_DATA, grey, its largest centred square at side x side."""
     geometry = dict(crop="centre", resize=(side, side), grayscale=True)
-    source = dict(name="folder", root=data_root(archive), labels=labels, drop_duplicates=True, title=title, **geometry)
+    source = dict(
+        name="folder",
+        root=data_root(archive),
+        labels=labels,
+        drop_duplicates=True,
+        title=title,
+        **geometry,
+    )
     return section(source, stratify, roles, **transform)
 
 
@@ -62,7 +99,9 @@ def yale(side: int) -> dict:
 
 def orl(side: int, roles: dict = HALVES) -> dict:
     """AT&T/ORL faces: 40 identities with 10 images each."""
-    return faces("orl_faces/att_orl_faces.tar.xz", r"(?P<identity>s\d+)/", "identity", roles, side, "ORL")
+    return faces(
+        "orl_faces/att_orl_faces.tar.xz", r"(?P<identity>s\d+)/", "identity", roles, side, "ORL"
+    )
 
 
 def lfw(side: int) -> dict:
@@ -74,19 +113,35 @@ def lfw(side: int) -> dict:
 def celeba(roles: dict, side: int, labels: tuple[str, ...] = ("attributes/Eyeglasses",)) -> dict:
     """CelebA, prepared by TFDS in $XINV_DATA/tfds, the face cropped (Yang 2019, Section V-A)."""
     geometry = dict(crop=(70, 35, 108, 108), resize=(side, side), grayscale=False)
-    source = dict(name="tfds", dataset="celeb_a", root=data_root("tfds"), split="train+validation+test", **geometry)
+    source = dict(
+        name="tfds",
+        dataset="celeb_a",
+        root=data_root("tfds"),
+        split="train+validation+test",
+        **geometry,
+    )
     return section(source | dict(labels=labels), labels[0], roles)
 
 
 def imagenet100(roles: dict, side: int) -> dict:
-    """The first hundred classes of ImageNet, prepared by TFDS in $XINV_DATA/tfds, the largest centred square."""
+    """The first hundred classes of ImageNet, prepared by TFDS in $XINV_DATA/tfds, the largest
+    centred square.
+    """
     geometry = dict(crop="centre", resize=(side, side), grayscale=False)
-    source = dict(name="tfds", dataset="imagenet2012", root=data_root("tfds"), split="train", labels=("label",))
+    source = dict(
+        name="tfds",
+        dataset="imagenet2012",
+        root=data_root("tfds"),
+        split="train",
+        labels=("label",),
+    )
     return section(source | geometry, "label", roles, classes=("label", 100))
 
 
 def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> dict:
-    """Any folder of images with one subfolder per identity below $XINV_DATA: CelebA, FaceScrub or iCV-MEFED crops."""
+    """Any folder of images with one subfolder per identity below $XINV_DATA: CelebA, FaceScrub or
+    iCV-MEFED crops.
+    """
     data = faces(folder, "identity", "identity", roles, side, folder)
     data["source"] |= dict(grayscale=grayscale, level=None, background="white")
     return data

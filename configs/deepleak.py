@@ -1,7 +1,9 @@
-"""DeepLeak (2026): which explanations give away who was in the training set. The page is configs/deepleak.md.
+"""DeepLeak (2026): which explanations give away who was in the training set. The page is
+configs/deepleak.md.
 
-    python launch/run.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10
-    python launch/sweep.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10-tables
+    python launch/run.py --config=configs/deepleak.py:runlocal-cifar10
+    --workdir=runs/deepleak-cifar10 python launch/sweep.py
+    --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10-tables
 
 | size | images | members, others | resolves | cost of one seed |
 |---|---|---|---|---|
@@ -11,9 +13,9 @@
 | runlocal-gtsrb | GTSRB at 32x32, by track | 260, 390 tracks | AUC, TPR at 5 % | two cores, 3 h (estimate) |
 | quick | digits | 359, 539 | AUC | two cores, 3 min (beside other work) |
 
-Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose training set the
-attacker knows, and is tested on the target. Each has two controls that must score chance: an untrained pair of models,
-and a stranger that was trained on none of the audited images.
+Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose
+training set the attacker knows, and is tested on the target. Each has two controls that must score
+chance: an untrained pair of models, and a stranger that was trained on none of the audited images.
 """
 
 from collections.abc import Iterable
@@ -41,14 +43,25 @@ EXPLAINERS = {
     "anchors": {},
     "guided_gradcam": {},
 }
-"""Table III of the paper, in its order, and what its released code calls GradCAM++, with the code's numbers of samples
-and steps."""
+"""Table III of the paper, in its order, and what its released code calls GradCAM++, with the code's
+numbers of samples and steps.
+"""
 LOCAL = EXPLAINERS | {"integrated_gradients": dict(steps=16)}
 QUICK = {name: LOCAL[name] for name in ("integrated_gradients", "gradcam", "saliency")}
-GRADIENTS = ("smoothgrad", "vargrad", "saliency", "guided_backprop", "input_x_gradient", "deconvolution", "gradcam")
+GRADIENTS = (
+    "smoothgrad",
+    "vargrad",
+    "saliency",
+    "guided_backprop",
+    "input_x_gradient",
+    "deconvolution",
+    "gradcam",
+)
 """The gradient family, of which a positive control must leak."""
 SHARES = dict(target_train=0.2, attack_test=0.3, shadow_train=0.2, shadow_test=0.2, reference=0.05)
-"""Members, others, a shadow's members and others, and public images; the stranger is trained on the shadow's others."""
+"""Members, others, a shadow's members and others, and public images; the stranger is trained on the
+shadow's others.
+"""
 NOISES = (0.05, 0.2, 0.5, 1.0, 4.0)
 """Multipliers of the noise of DP-SGD, from the end that keeps the accuracy (Aerni 2024) on."""
 PRIVATE = ("integrated_gradients", "saliency")
@@ -58,7 +71,14 @@ POOL = ("target_train", "attack_test")
 
 
 OTHERS = {
-    "densenet": dict(name="densenet", dtype="float32", blocks=(6, 12, 24, 16), growth=32, width=0.25, stem="small"),
+    "densenet": dict(
+        name="densenet",
+        dtype="float32",
+        blocks=(6, 12, 24, 16),
+        growth=32,
+        width=0.25,
+        stem="small",
+    ),
     "resnet": dict(name="resnet", dtype="float32", depth=18, width=0.25, stem="small", version=1),
 }
 """Architectures of a shadow that differs from the target."""
@@ -72,7 +92,8 @@ class Size(NamedTuple):
       label: what the target classifies.
       model: of the target and its like.
       train: their recipe.
-      halves: shadow models of the likelihood ratio, each trained on a random half of what is audited.
+      halves: shadow models of the likelihood ratio, each trained on a random half of what is
+          audited.
       published: a data set of deepleak_published.py, or "".
       attack: parameters of the attack's network.
       epochs: of the attack.
@@ -116,8 +137,16 @@ def _signs(file: str) -> dict:
 def _paper(dataset: str) -> dict:
     """10,000 members of 60,000 images, and every image that no model needs among the others."""
     sixth = 1 / 6
-    roles = dict(target_train=sixth, attack_test=0.48, shadow_train=sixth, shadow_test=sixth, reference=0.02)
-    source = dict(name="tfds", dataset=dataset, root=base.data_root("tfds"), split="train+test", labels=("label",))
+    roles = dict(
+        target_train=sixth, attack_test=0.48, shadow_train=sixth, shadow_test=sixth, reference=0.02
+    )
+    source = dict(
+        name="tfds",
+        dataset=dataset,
+        root=base.data_root("tfds"),
+        split="train+test",
+        labels=("label",),
+    )
     return datasets.section(source, "label", roles)
 
 
@@ -126,7 +155,9 @@ def _sizes() -> dict[str, Size]:
     mobilenet = dict(name="mobilenet_v2", dtype="float32", width=1.0, stem="small")
     resnet = dict(name="resnet", dtype="float32", depth=18, width=1.0, stem="small")
     sgd = dict(optimizer="sgd", learning_rate=0.1, b1=0.9, weight_decay=1e-4, schedule="cosine")
-    signs = _recipe(batch_size=128, epochs=100, augment=("crop",), **sgd)  # a flipped sign is another one
+    signs = _recipe(
+        batch_size=128, epochs=100, augment=("crop",), **sgd
+    )  # a flipped sign is another one
     short = dict(batch_size=50, epochs=30, learning_rate=1e-3)
     network = dict(trunk="cnn", width=0.25, restarts=5)
     paper = Size(
@@ -179,7 +210,11 @@ def _sizes() -> dict[str, Size]:
         "cifar10": paper,
         "cifar100": paper._replace(data=_paper("cifar100"), published="cifar100"),
         "gtsrb": paper._replace(
-            data=_signs("gtsrb/gtsrb_train.npz"), label="sign", model=resnet, train=signs, published="gtsrb"
+            data=_signs("gtsrb/gtsrb_train.npz"),
+            label="sign",
+            model=resnet,
+            train=signs,
+            published="gtsrb",
         ),
     }
 
@@ -194,14 +229,21 @@ def sized(arg: str) -> Size:
     """The size of that name."""
     sizes = _sizes()
     if arg not in sizes:
-        raise ValueError(f"configs/deepleak.py has no size {arg!r}: choose one of {', '.join(sizes)}")
+        raise ValueError(
+            f"configs/deepleak.py has no size {arg!r}: choose one of {', '.join(sizes)}"
+        )
     return sizes[arg]
 
 
 def configured(unit: str, size: Size) -> ConfigDict:
     """The audit of a size."""
     attack_train = base.recipe(
-        batch_size=128, epochs=size.epochs, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2
+        batch_size=128,
+        epochs=size.epochs,
+        learning_rate=1e-3,
+        b1=0.9,
+        weight_decay=1e-4,
+        validation=0.2,
     )
     config = base.inversion(
         unit=unit,
@@ -213,7 +255,10 @@ def configured(unit: str, size: Size) -> ConfigDict:
         attack_width=1.0,
         attack_train=attack_train,
         explanations=ConfigDict(
-            {name: dict(name=name, normalise="none") | given for name, given in size.explainers.items()}
+            {
+                name: dict(name=name, normalise="none") | given
+                for name, given in size.explainers.items()
+            }
         ),
     )
     config.seeds = size.seeds
@@ -246,7 +291,9 @@ def _of(rows: Iterable[dict], arms: Iterable[str]) -> tuple[dict, ...]:
 
 
 def arms(size: Size) -> dict[str, ConfigDict]:
-    """Every explainer attacked by a network and by one statistic, and predictions by confidence, for reference."""
+    """Every explainer attacked by a network and by one statistic, and predictions by confidence,
+    for reference.
+    """
     found = {}
     for name in size.explainers:
         found |= _attacked(name, size)
@@ -271,11 +318,14 @@ def harden(size: Size) -> dict:
 def _attacked(name: str, size: Size) -> dict[str, ConfigDict]:
     """DeepLeak's attack and Shokri's on one explanation, with controls."""
     network = base.controlled(f"network({name})", name, name="membership_network", **size.attack)
-    return network | base.controlled(f"variance({name})", name, name="map_statistic", statistic="variance")
+    return network | base.controlled(
+        f"variance({name})", name, name="map_statistic", statistic="variance"
+    )
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """The audit; shadow models of the audited images; a target that must leak; a shadow of another architecture.
+    """The audit; shadow models of the audited images; a target that must leak; a shadow of another
+    architecture.
 
     | unit | paper | question |
     |---|---|---|
@@ -287,21 +337,30 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | table-7 | Table VII | does a smaller generalisation gap help |
     | dp-0.05 to dp-4 | Table III | what does DP-SGD cost, and what does it leave to attacks |
 
-    Table V's "disjoint" shadow is that of "audit"; its "subset" one shares images with the target and has no unit.
+    Table V's "disjoint" shadow is that of "audit"; its "subset" one shares images with the target
+    and has no unit.
     """
     arg = arg or "cifar10"
     size, config = sized(arg), config or get_config(arg)
     shadows, target = config.shadows.to_dict(), config.target.to_dict()
-    plain = target["train"] | dict(augment=(), weight_decay=0.0, epochs=2 * target["train"]["epochs"])
-    regular = target["train"] | dict(weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2))
+    plain = target["train"] | dict(
+        augment=(), weight_decay=0.0, epochs=2 * target["train"]["epochs"]
+    )
+    regular = target["train"] | dict(
+        weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2)
+    )
     units = [
         dict(unit="audit"),
-        {"unit": "overfitted", "report.positive_control": True} | _trained(config, plain) | _gradients(size, config),
+        {"unit": "overfitted", "report.positive_control": True}
+        | _trained(config, plain)
+        | _gradients(size, config),
         dict(unit="likelihood") | _likelihood(size, config),
         dict(unit="trajectory") | _trajectory(size, config),
     ]
     for name, model in OTHERS.items():
-        changed = shadows | {part: shadows[part] | dict(model=model) for part in ("shadow", "untrained_shadow")}
+        changed = shadows | {
+            part: shadows[part] | dict(model=model) for part in ("shadow", "untrained_shadow")
+        }
         rows = _of(deepleak_published.table_6(size.published, name), config.arms)
         units.append({"unit": f"table-6-{name}", "shadows": changed, "report.published": rows})
     rows = _of(deepleak_published.table_7(size.published), config.arms)
@@ -322,8 +381,12 @@ def _trained(config: ConfigDict, recipe: dict, **model: object) -> dict:
 
 
 def _gradients(size: Size, config: ConfigDict) -> dict:
-    """The gradient family; also of probabilities, which saturate on what was learned by heart (Shokri 2021)."""
-    explanations = {name: config.explanations[name].to_dict() for name in GRADIENTS if name in size.explainers}
+    """The gradient family; also of probabilities, which saturate on what was learned by heart
+    (Shokri 2021).
+    """
+    explanations = {
+        name: config.explanations[name].to_dict() for name in GRADIENTS if name in size.explainers
+    }
     of_probability = dict(of="probability")
     for name in ("saliency", "input_x_gradient"):
         if name in explanations:
@@ -351,18 +414,25 @@ def _audited(size: Size, config: ConfigDict, explanations: dict) -> dict:
 def _private(size: Size, config: ConfigDict, noise: float) -> dict:
     """Every trained model by DP-SGD, and the attacks on some of its explanations.
 
-    An image is read once an epoch, whatever the batches, so that large ones have the same ε and less noise.
+    An image is read once an epoch, whatever the batches, so that large ones have the same ε and
+    less noise.
     """
     explanations = {name: config.explanations[name].to_dict() for name in PRIVATE}
     explanations["probability(saliency)"] = explanations["saliency"] | dict(of="probability")
-    recipe = config.target.train.to_dict() | dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
+    recipe = (
+        config.target.train.to_dict() | dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
+    )
     return _trained(config, recipe, **size.grouped) | _audited(size, config, explanations)
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:
-    """Likelihood ratios of maps and of confidences, and RMIA, by models of random halves of what is audited."""
+    """Likelihood ratios of maps and of confidences, and RMIA, by models of random halves of what is
+    audited.
+    """
     target = config.target.to_dict()
-    halves = {f"half_{number}": target | dict(roles=(f"half_{number}",)) for number in range(size.halves)}
+    halves = {
+        f"half_{number}": target | dict(roles=(f"half_{number}",)) for number in range(size.halves)
+    }
     shadows = dict(prediction=tuple(halves), explanation=tuple(halves), roles=())
     held, ratio = ("prediction", "label"), "likelihood_ratio"
     arms = references(config)
@@ -377,13 +447,20 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
 def _paired(called: str, *inputs: str, shadows: dict, **settings: object) -> dict[str, ConfigDict]:
     """An attack that learns from many shadow models, and its control: the same on a stranger."""
     stranger = base.view_of("stranger", "target")
-    control = base.arm(*inputs, train_view=shadows, test_view=stranger, control_of=called, **settings)
-    return {called: base.arm(*inputs, train_view=shadows, **settings), f"{called} stranger": control}
+    control = base.arm(
+        *inputs, train_view=shadows, test_view=stranger, control_of=called, **settings
+    )
+    return {
+        called: base.arm(*inputs, train_view=shadows, **settings),
+        f"{called} stranger": control,
+    }
 
 
 def references(config: ConfigDict) -> dict[str, ConfigDict]:
     """The attacks on predictions, with their controls."""
-    return {name: arm for name, arm in config.arms.items() if name.split()[0] in ("confidence", "gap")}
+    return {
+        name: arm for name, arm in config.arms.items() if name.split()[0] in ("confidence", "gap")
+    }
 
 
 def _trajectory(size: Size, config: ConfigDict) -> dict:

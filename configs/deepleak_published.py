@@ -1,7 +1,7 @@
 """What DeepLeak (arXiv 2601.03429) and its references state, beside which xinv's figures are shown.
 
-The paper's "GradCAM++" is captum's Guided Grad-CAM in its released code, so it stands beside xinv's `guided_gradcam`;
-`NOTES` says what else the code computes under a method's name.
+The paper's "GradCAM++" is captum's Guided Grad-CAM in its released code, so it stands beside xinv's
+`guided_gradcam`; `NOTES` says what else the code computes under a method's name.
 """
 
 import math
@@ -13,7 +13,9 @@ DATASETS = ("cifar10", "cifar100", "gtsrb")
 EXAMPLES = {"cifar10": 5000, "cifar100": 5000, "gtsrb": 1500}
 """Members, and as many others, that the paper's figures are of."""
 RATES = {5000: 0.0028, 1500: 0.0047}
-"""The TPR at 0.1 % FPR that 97.5 % of attacks stay below that know nothing: negative hypergeometric."""
+"""The TPR at 0.1 % FPR that 97.5 % of attacks stay below that know nothing: negative
+hypergeometric.
+"""
 METRICS = ("tpr_at_0.001", "balanced_accuracy", "auc")
 NOTES = {
     "guided_gradcam": 'the paper\'s "GradCAM++", which its code computes as Guided Grad-CAM with noise',
@@ -35,12 +37,19 @@ TABLE_I = {
     "kernel_shap": 0.0041,
     "lime": 0.0037,
 }
-"""TPR at 0.1 % FPR of the canonical shadow attack. The text does not state the data set; shown beside CIFAR-10."""
+"""TPR at 0.1 % FPR of the canonical shadow attack.
+
+The text does not state the data set; shown beside CIFAR-10.
+"""
 
 TABLE_II = {
     "smoothgrad": ((0.1038, 0.0681, 0.063), (0.786, 0.799, 0.631), (0.910, 0.827, 0.751)),
     "vargrad": ((0.0678, 0.0668, 0.035), (0.635, 0.779, 0.619), (0.732, 0.846, 0.726)),
-    "integrated_gradients": ((0.0488, 0.1642, 0.4352), (0.793, 0.903, 0.968), (0.861, 0.986, 0.995)),
+    "integrated_gradients": (
+        (0.0488, 0.1642, 0.4352),
+        (0.793, 0.903, 0.968),
+        (0.861, 0.986, 0.995),
+    ),
     "gradcam": ((0.0095, 0.0678, 0.0074), (0.63, 0.82, 0.663), (0.651, 0.86, 0.613)),
     "guided_gradcam": ((0.067, 0.18, 0.0578), (0.703, 0.905, 0.729), (0.862, 0.983, 0.795)),
     "kernel_shap": ((0.0504, 0.118, 0.2883), (0.711, 0.8393, 0.981), (0.857, 0.884, 0.962)),
@@ -156,9 +165,11 @@ def table_7(dataset: str) -> tuple[dict, ...]:
 
 
 def chance(count: int) -> dict[str, float]:
-    """The value by metric that 97.5 % of attacks stay below that know nothing, of as many members as others.
+    """The value by metric that 97.5 % of attacks stay below that know nothing, of as many members
+    as others.
 
-    The AUC's is Mann-Whitney's, the balanced accuracy's that of two binomials at a rate of 1/2, where it is widest.
+    The AUC's is Mann-Whitney's, the balanced accuracy's that of two binomials at a rate of 1/2,
+    where it is widest.
     """
     area = math.sqrt((2 * count + 1) / (12 * count**2))
     accuracy = math.sqrt(1 / (8 * count))
@@ -190,5 +201,7 @@ def _table_2(source: str, arm: str, table: dict, place: int) -> tuple[dict, ...]
 def _rows(source: str, metric: str, arm: str, values: dict[str, float]) -> tuple[dict, ...]:
     """Figures by explainer, with a note where the code computes something else."""
     notes = {arm.format(name): note for name, note in NOTES.items()}
-    rows = base.published(source, metric, {arm.format(name): value for name, value in values.items()})
+    rows = base.published(
+        source, metric, {arm.format(name): value for name, value in values.items()}
+    )
     return tuple(row | dict(note=notes[row["arm"]]) if row["arm"] in notes else row for row in rows)

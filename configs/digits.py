@@ -1,9 +1,11 @@
-"""Inversion audit of the embedded digits: Prediction only against Flatten+U-Net on three explanations, 3 seeds.
+"""Inversion audit of the embedded digits: Prediction only against Flatten+U-Net on three
+explanations, 3 seeds.
 
     python launch/run.py --config=configs/digits.py --workdir=runs/digits         under 3 minutes on two cores
     python launch/run.py --config=configs/digits.py:full --workdir=runs/full      the papers' widths, for an accelerator
 
-Expected: SSIM of every explanation above that of predictions alone, with 90 % intervals that do not overlap.
+Expected: SSIM of every explanation above that of predictions alone, with 90 % intervals that do not
+overlap.
 Data: scikit-learn's 1,797 handwritten digits (8x8), resized to 32x32; no download.
 """
 
@@ -29,7 +31,9 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         target_label="digit",
         attack_label="digit",
-        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=target_width),
+        model=dict(
+            name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=target_width
+        ),
         train=base.recipe(epochs=target_epochs, learning_rate=rate, batch_size=32),
         attack_width=attack_width,
         attack_train=base.recipe(epochs=attack_epochs, learning_rate=rate, batch_size=32),
@@ -39,4 +43,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """The target's width against what its explanations give away."""
     del arg, config
-    return [{"unit": f"digits-width-{width}", "target.model.width": width} for width in (0.0625, 0.125, 0.25)]
+    return [
+        {"unit": f"digits-width-{width}", "target.model.width": width}
+        for width in (0.0625, 0.125, 0.25)
+    ]

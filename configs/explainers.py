@@ -1,13 +1,16 @@
-"""Gallery: the same images explained by every method, one image per row and one method per column. No attack.
+"""Gallery: the same images explained by every method, one image per row and one method per column.
+No attack.
 
     python launch/run.py --config=configs/explainers.py --workdir=runs/gallery              embedded digits
-    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB traffic signs
+    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB
+    traffic signs
     python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks   also a ViT and a ConvNeXt
 
 The sweep explains the same images on three networks, and its page sets them side by side.
 
-Some minutes on two cores. Every parameter of a method can be set: --config.explanations.smoothgrad.samples=100.
-Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or --config.data.source.path=FILE.
+Some minutes on two cores. Every parameter of a method can be set:
+--config.explanations.smoothgrad.samples=100. Data of `signs`: gtsrb32_train_every3rd.npz in
+$XINV_DATA/gtsrb32, or --config.data.source.path=FILE.
 """
 
 from ml_collections import ConfigDict
@@ -58,23 +61,33 @@ _SIZES = ("", "signs")
 def get_config(arg: str = "") -> ConfigDict:
     """`arg` is "" for digits or "signs" for traffic signs."""
     if arg not in _SIZES:
-        raise ValueError(f"configs/explainers.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
+        raise ValueError(
+            f"configs/explainers.py has no size {arg!r}: choose one of"
+            f" {', '.join(map(repr, _SIZES))}"
+        )
     if arg == "signs":
         path = base.data_root("gtsrb32/gtsrb32_train_every3rd.npz")
         labels, label = {"sign": "y", "track": "track_frame[0]"}, "sign"
         source = dict(name="arrays", path=path, image="x", labels=labels, title="GTSRB")
         roles = dict(
-            roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05), stratify=label, group=("sign", "track")
+            roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05),
+            stratify=label,
+            group=("sign", "track"),
         )
         train = base.recipe(batch_size=64, epochs=8, learning_rate=2e-3)
     else:
         source, label = dict(name="digits"), "digit"
-        roles = dict(roles=dict(target_train=0.9, attack_train=0.02, attack_test=0.02), stratify=label)
+        roles = dict(
+            roles=dict(target_train=0.9, attack_train=0.02, attack_test=0.02), stratify=label
+        )
         train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
     config = base.inversion(
         unit="gallery" + (f"-{arg}" if arg else ""),
         data=dict(
-            auxiliary={}, source=source, transform=dict(crop=None, resize=(32, 32), grayscale=False), roles=roles
+            auxiliary={},
+            source=source,
+            transform=dict(crop=None, resize=(32, 32), grayscale=False),
+            roles=roles,
         ),
         target_label=label,
         attack_label=label,
@@ -92,7 +105,9 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """One unit per network, on the same images; each leaves out the methods that it has no ReLU for."""
+    """One unit per network, on the same images; each leaves out the methods that it has no ReLU
+    for.
+    """
     config = config or get_config(arg)
     units = []
     for name, model in NETWORKS.items():

@@ -1,4 +1,5 @@
-"""Jeong 2022 (GNIME): defended explanations against attackers that adapt, Tables 1 to 3 and Figures 4 to 6.
+"""Jeong 2022 (GNIME): defended explanations against attackers that adapt, Tables 1 to 3 and Figures
+4 to 6.
 
     python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime            Tables 1 and 3, Figures 4 and 5
     python launch/sweep.py --config=configs/gnime.py:SIZE --workdir=runs/gnime-sweep    each further experiment too
@@ -18,25 +19,30 @@
 | imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator, a day (estimate) |
 | imagenet100-tfds | the first hundred classes of TFDS's imagenet2012, 256x256 | an accelerator, a day (estimate) |
 
-What is released is stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
+What is released is stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it
+releases of noise.
 
-The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at equal distortion),
-"queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3), "ood-…" (Table 2: an attacker or a defender
-out of distribution), "attributes" (Figure 6), "logits" (attackers who take the predictions' logarithms; the networks of
-GNIME's code read logits), "deployed" (a generator of a quarter of the width, as a service would have it), "lambda-…"
-(the trade-off of Eq. 2, and the others at equal distortion).
+The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at
+equal distortion), "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3),
+"ood-…" (Table 2: an attacker or a defender out of distribution), "attributes" (Figure 6), "logits"
+(attackers who take the predictions' logarithms; the networks of GNIME's code read logits),
+"deployed" (a generator of a quarter of the width, as a service would have it), "lambda-…" (the
+trade-off of Eq. 2, and the others at equal distortion).
 
-An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from one: noise drawn once
-for each is learned by heart. So do all that attack noise in "gamma", "queries" and "lambda-…"; of large maps, from 4.
-Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped early, every defence looks better
-than it is. GNIME's game takes thousands of steps: stopped early, it looks worse (BUILD_NOTES.md).
+An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from
+one: noise drawn once for each is learned by heart. So do all that attack noise in "gamma",
+"queries" and "lambda-…"; of large maps, from 4. Attacks are trained until they stop improving, or
+nearly so at `runlocal`: stopped early, every defence looks better than it is. GNIME's game takes
+thousands of steps: stopped early, it looks worse (BUILD_NOTES.md).
 
-Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code, "gnime_decoder", since the
-published figures come from these; the paper's text names Zhao's, "decoder", which takes ten times the operations. At
-`runlocal` they have an eighth of the channels: 8 at 32×32, doubling to 64 at 4×4.
+Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code,
+"gnime_decoder", since the published figures come from these; the paper's text names Zhao's,
+"decoder", which takes ten times the operations. At `runlocal` they have an eighth of the channels:
+8 at 32×32, doubling to 64 at 4×4.
 
-Published: leakage falls in the order no defence, RND, OND, GNIME, which comes close to predictions alone; Tables 1 and
-3 are in gnime_published.py, and beside what is measured in the report. BUILD_NOTES.md has what we measured.
+Published: leakage falls in the order no defence, RND, OND, GNIME, which comes close to predictions
+alone; Tables 1 and 3 are in gnime_published.py, and beside what is measured in the report.
+BUILD_NOTES.md has what we measured.
 """
 
 import functools
@@ -52,11 +58,22 @@ GAMMAS = (0.0005, 0.001, 0.002, 0.004, 0.008)
 LAMBDAS = (1.0, 10.0, 100.0, 1000.0)
 QUERIES = (1, 4, 16, 64)
 DEPLOYED = 0.25
-"""The width, beside the attackers', of a generator whose releases take less than a fifth of Gradient's time."""
+"""The width, beside the attackers', of a generator whose releases take less than a fifth of
+Gradient's time.
+"""
 NETWORK = "gnime_decoder"
 CELEBA_ATTRIBUTES = tuple(
     f"attributes/{name}"
-    for name in ("Eyeglasses", "Male", "Wearing_Hat", "Smiling", "Bald", "Mustache", "Wearing_Earrings", "Young")
+    for name in (
+        "Eyeglasses",
+        "Male",
+        "Wearing_Hat",
+        "Smiling",
+        "Bald",
+        "Mustache",
+        "Wearing_Earrings",
+        "Young",
+    )
 )
 _CNN = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, dropout=(0.0, 0.0))
 _DEEP = _CNN | dict(channels=(128, 256, 512), dropout=(0.5, 0.5))
@@ -64,7 +81,9 @@ _HUGE = _CNN | dict(channels=(128, 256, 512, 1024), dropout=(0.5, 0.5))
 
 
 def _sizes() -> dict:
-    """Per size: data, label, network, factors on widths, seeds, training of target, attack and GNIME, lambda."""
+    """Per size: data, label, network, factors on widths, seeds, training of target, attack and
+    GNIME, lambda.
+    """
     endless = dict(patience=0, validation=0.0)
     digits, crops = base.recipe(batch_size=256), base.recipe(batch_size=128)
     paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
@@ -75,11 +94,22 @@ def _sizes() -> dict:
     quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
     gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
     slow = base.recipe(learning_rate=1e-3, epochs=2400, batch_size=16, schedule="cosine", **endless)
-    few = *(base.recipe(learning_rate=2e-3, epochs=epochs, batch_size=16, **endless) for epochs in (40, 400)), slow
-    subset, some = datasets.cifar10_subset(datasets.DEFENDED), {r: 0.05 * part for r, part in datasets.DEFENDED.items()}
+    few = (
+        *(
+            base.recipe(learning_rate=2e-3, epochs=epochs, batch_size=16, **endless)
+            for epochs in (40, 400)
+        ),
+        slow,
+    )
+    subset, some = (
+        datasets.cifar10_subset(datasets.DEFENDED),
+        {r: 0.05 * part for r, part in datasets.DEFENDED.items()},
+    )
     objects = functools.partial(datasets.identities, "imagenet100", grayscale=False)
     celeba = _celeba(1000, 128)
-    outside = dict(auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 128, False)))
+    outside = dict(
+        auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 128, False))
+    )
     marked = datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES)
     return {
         "runlocal": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 100.0),
@@ -87,14 +117,41 @@ def _sizes() -> dict:
         "runlocal-cifar10": (subset, "label", _CNN, 0.25, 0.125, 3, *local, 100.0),
         "runlocal-yale": (_yale(32), "identity", _DEEP, 0.125, 0.125, 3, *few, 100.0),
         "runlocal-celeba": (_celeba(50, 64), "identity", _DEEP, 0.125, 0.125, 3, *local, 500.0),
-        "runlocal-imagenet100": (objects(some, 64), "identity", _HUGE, 0.125, 0.125, 3, *local, 100.0),
+        "runlocal-imagenet100": (
+            objects(some, 64),
+            "identity",
+            _HUGE,
+            0.125,
+            0.125,
+            3,
+            *local,
+            100.0,
+        ),
         "mnist": (_mnist(1.0), "label", _CNN, 1.0, 1.0, 5, *paper, 100.0),
         "cifar10": (datasets.cifar10(datasets.DEFENDED), "label", _CNN, 1.0, 1.0, 5, *paper, 100.0),
         "celeba": (celeba, "identity", _DEEP, 1.0, 1.0, 5, *crops, 500.0),
         "celeba-facescrub": (celeba | outside, "identity", _DEEP, 1.0, 1.0, 5, *crops, 500.0),
         "celeba-attributes": (marked, CELEBA_ATTRIBUTES[0], _DEEP, 1.0, 1.0, 5, *crops, 500.0),
-        "imagenet100": (objects(datasets.DEFENDED, 256), "identity", _HUGE, 1.0, 1.0, 5, *crops, 100.0),
-        "imagenet100-tfds": (datasets.imagenet100(datasets.DEFENDED, 256), "label", _HUGE, 1.0, 1.0, 5, *crops, 100.0),
+        "imagenet100": (
+            objects(datasets.DEFENDED, 256),
+            "identity",
+            _HUGE,
+            1.0,
+            1.0,
+            5,
+            *crops,
+            100.0,
+        ),
+        "imagenet100-tfds": (
+            datasets.imagenet100(datasets.DEFENDED, 256),
+            "label",
+            _HUGE,
+            1.0,
+            1.0,
+            5,
+            *crops,
+            100.0,
+        ),
     }
 
 
@@ -112,15 +169,35 @@ def _celeba(people: int, side: int) -> dict:
 
 
 def _yale(side: int) -> dict:
-    """Two attributes by the pictures' names; three people also wear glasses where these do not say so."""
+    """Two attributes by the pictures' names; three people also wear glasses where these do not say
+    so.
+    """
     labels = r"(?P<picture>(?P<identity>subject\d+)\.(?P<condition>\w+))"
     roles = dict(target_train=0.3, defence_test=0.1, attack_train=0.4, attack_test=0.2)
-    lights, faces = ("centerlight", "leftlight", "rightlight"), ("happy", "sad", "sleepy", "surprised", "wink")
+    lights, faces = (
+        ("centerlight", "leftlight", "rightlight"),
+        ("happy", "sad", "sleepy", "surprised", "wink"),
+    )
     worn = [f"subject{number:02d}.glasses" for number in range(1, 16)]
-    worn += [f"{who}.{condition}" for who in ("subject08", "subject13") for condition in lights + faces]
-    worn += ["subject13.normal", *(f"subject14.{light}" for light in lights)]  # subject08.normal is a duplicate
-    attributes = dict(glasses=("picture", worn), side_light=("condition", ("leftlight", "rightlight")))
-    return datasets.faces("yale_faces/yalefaces.tar.xz", labels, "identity", roles, side, "Yale", attributes=attributes)
+    worn += [
+        f"{who}.{condition}" for who in ("subject08", "subject13") for condition in lights + faces
+    ]
+    worn += [
+        "subject13.normal",
+        *(f"subject14.{light}" for light in lights),
+    ]  # subject08.normal is a duplicate
+    attributes = dict(
+        glasses=("picture", worn), side_light=("condition", ("leftlight", "rightlight"))
+    )
+    return datasets.faces(
+        "yale_faces/yalefaces.tar.xz",
+        labels,
+        "identity",
+        roles,
+        side,
+        "Yale",
+        attributes=attributes,
+    )
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -146,16 +223,26 @@ def get_config(arg: str = "") -> ConfigDict:
     config.seeds = seeds
     config.attack.network = NETWORK
     samples = 2 if arg.startswith("runlocal") else 10
-    faithfulness = dict(deletion={}, insertion={}, max_sensitivity=dict(radius=0.02, samples=samples))
-    utility = dict(distortion={}, masked_deepsim={}) | (faithfulness if len(_names(arg)) > 1 else {})
+    faithfulness = dict(
+        deletion={}, insertion={}, max_sensitivity=dict(radius=0.02, samples=samples)
+    )
+    utility = dict(distortion={}, masked_deepsim={}) | (
+        faithfulness if len(_names(arg)) > 1 else {}
+    )
     config.metrics.explanation = ConfigDict(utility)
-    config.report.published = tuple(row for row in gnime_published.tables_1_and_3(arg) if row["arm"] in config.arms)
-    config.defences.gnime.gamma = config_dict.placeholder(float)  # None, for a number on the command line
+    config.report.published = tuple(
+        row for row in gnime_published.tables_1_and_3(arg) if row["arm"] in config.arms
+    )
+    config.defences.gnime.gamma = config_dict.placeholder(
+        float
+    )  # None, for a number on the command line
     return config
 
 
 def _releases(arg: str) -> int:
-    """From how many releases of an image an attacker learns what noise hides; fewer where maps are large."""
+    """From how many releases of an image an attacker learns what noise hides; fewer where maps are
+    large.
+    """
     return 4 if arg.startswith(("celeba", "imagenet100")) else 16
 
 
@@ -167,26 +254,44 @@ def _names(arg: str) -> tuple[str, ...]:
 def explanations(names: tuple[str, ...]) -> ConfigDict:
     """Absolute values scaled to [0,1]; LRP by the paper's rule."""
     rules = {"lrp": dict(rule="gnime")}
-    return ConfigDict({name: dict(name=name, normalise="absolute_minmax") | rules.get(name, {}) for name in names})
+    return ConfigDict(
+        {name: dict(name=name, normalise="absolute_minmax") | rules.get(name, {}) for name in names}
+    )
 
 
 def defences(width: float, attack: ConfigDict, game: ConfigDict, lam: float) -> ConfigDict:
-    """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the defender holds back.
+    """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the
+    defender holds back.
 
     Random noise leaves the maps' range, as in GNIME's code.
     """
     network = dict(network=NETWORK, encoder="flatten_unet", width=width, dtype="float32")
     limits = dict(max_distortion=2.0, max_inverter_error=1.0)
-    player = dict(name="gnime", lam=lam, gamma=None, inverter_width=width, updates="alternating", train=game) | limits
-    optimised = dict(name="pgd", match_distortion_of="gnime", steps=10, step_size=0.25, train=attack) | network
+    player = (
+        dict(
+            name="gnime",
+            lam=lam,
+            gamma=None,
+            inverter_width=width,
+            updates="alternating",
+            train=game,
+        )
+        | limits
+    )
+    optimised = (
+        dict(name="pgd", match_distortion_of="gnime", steps=10, step_size=0.25, train=attack)
+        | network
+    )
     random = dict(name="gaussian", match_distortion_of="gnime", clipped=False)
     return ConfigDict(dict(gnime=player | network, ond=optimised, rnd=random))
 
 
 def table_1(names: tuple[str, ...], releases: int) -> ConfigDict:
-    """Predictions alone, and every explanation without and with each defence, against attackers that adapt.
+    """Predictions alone, and every explanation without and with each defence, against attackers
+    that adapt.
 
-    Noise also against one that learns from several releases of each of its images, and so to see through it.
+    Noise also against one that learns from several releases of each of its images, and so to see
+    through it.
     """
     arms = {"prediction": base.arm("prediction", encoder="none")}
     for name in names:
@@ -201,11 +306,19 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     arg = arg or PAPER
     config, name = config or get_config(arg), _names(arg)[0]
     known = config.defences.to_dict()
-    shared = dict(prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name))
+    shared = dict(
+        prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name)
+    )
     with_gnime = shared | dict(gnime=_by(name, "gnime"))
     bounded = {by: defence for gamma in GAMMAS for by, defence in _bounded(gamma, known).items()}
-    asked = {f"rnd_queries_{count}": _by(name, "rnd", queries=count, releases=_releases(arg)) for count in QUERIES}
-    asked |= {f"gnime_queries_{count}": _by(name, "gnime", queries=count) for count in (QUERIES[0], QUERIES[-1])}
+    asked = {
+        f"rnd_queries_{count}": _by(name, "rnd", queries=count, releases=_releases(arg))
+        for count in QUERIES
+    }
+    asked |= {
+        f"gnime_queries_{count}": _by(name, "gnime", queries=count)
+        for count in (QUERIES[0], QUERIES[-1])
+    }
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
     third = {"prediction_sigmoid": base.defended("prediction", by=("sigmoid",), encoder="none")}
     third |= {"surrogate": _transferred(name, "surrogate")}
@@ -214,21 +327,39 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     third |= {"_".join(by): _by(name, *by) for by in (("gnime",), ("gnime", "sigmoid"))}
     units = [
         {"unit": "defences"},
-        _unit("gamma", with_gnime | _limited(name, bounded, _releases(arg)), defences=known | bounded),
+        _unit(
+            "gamma", with_gnime | _limited(name, bounded, _releases(arg)), defences=known | bounded
+        ),
         _unit("queries", shared | asked),
-        _unit("reverse-sigmoid", shared | third, defences=known | sigmoid, shadows=_surrogates(config), **extracted),
+        _unit(
+            "reverse-sigmoid",
+            shared | third,
+            defences=known | sigmoid,
+            shadows=_surrogates(config),
+            **extracted,
+        ),
     ]
     if config.data.auxiliary:
         units += [
-            _unit("ood-attacker", table_2(_names(arg)), **{"report.published": gnime_published.table_2(arg)}),
+            _unit(
+                "ood-attacker",
+                table_2(_names(arg)),
+                **{"report.published": gnime_published.table_2(arg)},
+            ),
             _unit("ood-defender", with_gnime, **{"defender.role": "auxiliary"}),
         ]
     attributes = _attributes(arg, config)
     units += [{"unit": "attributes", "attributes": attributes}] if attributes else []
     units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
-    units += [_unit("deployed", with_gnime, **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]})]
+    units += [
+        _unit(
+            "deployed", with_gnime, **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]}
+        )
+    ]
     alike = with_gnime | dict(ond=_by(name, "ond"), rnd=_by(name, "rnd", releases=_releases(arg)))
-    return units + [_unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS]
+    return units + [
+        _unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS
+    ]
 
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
@@ -247,49 +378,81 @@ def _bounded(gamma: float, known: dict) -> dict:
 
 
 def _limited(name: str, bounded: dict, releases: int) -> dict:
-    """An arm for each of these defences; noise is attacked by one that learns from several releases."""
+    """An arm for each of these defences; noise is attacked by one that learns from several
+    releases.
+    """
     noise = dict(releases=releases)
-    return {by: _by(name, by, **(noise if known.get("name") == "gaussian" else {})) for by, known in bounded.items()}
+    return {
+        by: _by(name, by, **(noise if known.get("name") == "gaussian" else {}))
+        for by, known in bounded.items()
+    }
 
 
 def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> ConfigDict:
     """An explanation, defended, against an attacker who adapts.
 
-    It averages `queries` releases of each image, and learns from so many such means of each of its own.
+    It averages `queries` releases of each image, and learns from so many such means of each of its
+    own.
     """
     view = dict(defences=defences, queries=queries)
     return base.arm("prediction", name, train_view=view | dict(releases=releases), test_view=view)
 
 
 def _surrogates(config: ConfigDict) -> dict:
-    """Models that an attacker trains on what the target answers, plain or perturbed, about images of its own."""
+    """Models that an attacker trains on what the target answers, plain or perturbed, about images
+    of its own.
+    """
     own = config.target.to_dict() | dict(roles=("attack_train",))
     teachers = {"surrogate": (), "surrogate_sigmoid": ("sigmoid",)}
-    return {name: own | dict(teacher=dict(prediction="target", defences=by)) for name, by in teachers.items()}
+    return {
+        name: own | dict(teacher=dict(prediction="target", defences=by))
+        for name, by in teachers.items()
+    }
 
 
 def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
-    """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead (Zhao's rs-CAM)."""
-    train_view, test_view = dict(explanation=surrogate, defences=defences), dict(explanation="none", defences=defences)
+    """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead
+    (Zhao's rs-CAM).
+    """
+    train_view, test_view = (
+        dict(explanation=surrogate, defences=defences),
+        dict(explanation="none", defences=defences),
+    )
     return base.arm(
-        "prediction", name, train_view=train_view, test_view=test_view, name="attention_transfer", weight=1.0
+        "prediction",
+        name,
+        train_view=train_view,
+        test_view=test_view,
+        name="attention_transfer",
+        weight=1.0,
     )
 
 
 def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
-    """Predictions alone, and explanations without and with GNIME, against attackers who have images of another kind."""
+    """Predictions alone, and explanations without and with GNIME, against attackers who have images
+    of another kind.
+    """
     roles, seen = dict(roles=("auxiliary",)), dict(defences=("gnime",))
     arms = dict(prediction=base.arm("prediction", train_view=roles, encoder="none"))
     for name in names:
         arms[name] = base.arm("prediction", name, train_view=roles)
-        arms[f"{name}_gnime"] = base.arm("prediction", name, train_view=roles | seen, test_view=seen)
+        arms[f"{name}_gnime"] = base.arm(
+            "prediction", name, train_view=roles | seen, test_view=seen
+        )
     return arms
 
 
 def _attributes(arg: str, config: ConfigDict) -> dict:
-    """Classifiers of attributes (Figure 6: ResNet-50 V2), trained on images that no attack learns from."""
-    names = {"celeba-attributes": CELEBA_ATTRIBUTES, "runlocal-yale": ("glasses", "side_light")}.get(arg, ())
+    """Classifiers of attributes (Figure 6: ResNet-50 V2), trained on images that no attack learns
+    from.
+    """
+    names = {
+        "celeba-attributes": CELEBA_ATTRIBUTES,
+        "runlocal-yale": ("glasses", "side_light"),
+    }.get(arg, ())
     depth, width, stem = (18, 0.125, "small") if arg.startswith("runlocal") else (50, 1.0, "large")
     model = dict(name="resnet", depth=depth, version=2, width=width, stem=stem)
     train = config.target.train.to_dict() | dict(learning_rate=1e-3)
-    return {name: dict(label=name, roles=("target_train",), model=model, train=train) for name in names}
+    return {
+        name: dict(label=name, roles=("target_train",), model=model, train=train) for name in names
+    }

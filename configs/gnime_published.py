@@ -1,6 +1,8 @@
-"""What Jeong 2022 states, to stand beside what configs/gnime.py measures: Tables 1 to 3 and a figure of Section 6.
+"""What Jeong 2022 states, to stand beside what configs/gnime.py measures: Tables 1 to 3 and a
+figure of Section 6.
 
-Means and standard deviations of five runs; CelebA's SSIM from LRP with GNIME is in Section 6. DeePSiM is not among
+Means and standard deviations of five runs; CelebA's SSIM from LRP with GNIME is in Section 6.
+DeePSiM is not among
 them: the code's is another (BUILD_NOTES.md).
 """
 
@@ -27,25 +29,40 @@ def table_2(size: str) -> tuple[dict, ...]:
     return _TABLE_2.get(size, ())
 
 
-def _row(source: str, defences: tuple[str, ...], metric: str, means: tuple, spreads: tuple) -> tuple[dict, ...]:
+def _row(
+    source: str, defences: tuple[str, ...], metric: str, means: tuple, spreads: tuple
+) -> tuple[dict, ...]:
     """A row of a table: predictions alone, then each explanation without and with the defences.
 
     None stands where the text of the paper at hand has lost a figure, or does not tell whose it is.
     """
-    arms = ["prediction", *(name + by for name in EXPLANATIONS for by in ("", *(f"_{one}" for one in defences)))]
+    arms = [
+        "prediction",
+        *(name + by for name in EXPLANATIONS for by in ("", *(f"_{one}" for one in defences))),
+    ]
     cells = zip(arms, zip(means, spreads, strict=True), strict=True)
-    return base.published(source, metric, {arm: cell for arm, cell in cells if cell[0] is not None}, tolerance=0.1)
+    return base.published(
+        source, metric, {arm: cell for arm, cell in cells if cell[0] is not None}, tolerance=0.1
+    )
 
 
 def _table_3(distortion: tuple[float, ...]) -> tuple[dict, ...]:
     names = [f"{name}_gnime" for name in EXPLANATIONS]
-    return base.published("Table 3", "distortion", dict(zip(names, distortion, strict=True)), tolerance=0.1)
+    return base.published(
+        "Table 3", "distortion", dict(zip(names, distortion, strict=True)), tolerance=0.1
+    )
 
 
 _table_1 = functools.partial(_row, "Table 1", DEFENCES)
 _table_2 = functools.partial(_row, "Table 2", ("gnime",))
-_BLOCKS = dict.fromkeys(("runlocal", "runlocal-gradcam"), "mnist")  # where a size has another name than its block
-_BLOCKS |= {"runlocal-cifar10": "cifar10", "runlocal-celeba": "celeba", "celeba-facescrub": "celeba"}
+_BLOCKS = dict.fromkeys(
+    ("runlocal", "runlocal-gradcam"), "mnist"
+)  # where a size has another name than its block
+_BLOCKS |= {
+    "runlocal-cifar10": "cifar10",
+    "runlocal-celeba": "celeba",
+    "celeba-facescrub": "celeba",
+}
 _BLOCKS |= dict.fromkeys(("runlocal-imagenet100", "imagenet100-tfds"), "imagenet100")
 # fmt: off
 _TABLES_1_AND_3 = {

@@ -1,10 +1,12 @@
-"""Inversion audit of MNIST: Prediction only against Flatten+U-Net on three explanations (Zhao 2021, Figure 5; MNIST).
+"""Inversion audit of MNIST: Prediction only against Flatten+U-Net on three explanations (Zhao 2021,
+Figure 5; MNIST).
 
     python launch/run.py --config=configs/mnist.py --workdir=runs/mnist              the paper's setting; an accelerator
     python launch/run.py --config=configs/mnist.py:runlocal --workdir=runs/mnist     some minutes on two cores
 
-Published (Zhao 2021, Section 4.3.3): explanations raise every similarity; Jeong 2022, Table 1, the same attack with
-other widths: SSIM .5542 from predictions, .9065 with Gradient, .9613 with Grad-CAM. BUILD_NOTES.md has our figures.
+Published (Zhao 2021, Section 4.3.3): explanations raise every similarity; Jeong 2022, Table 1, the
+same attack with other widths: SSIM .5542 from predictions, .9065 with Gradient, .9613 with
+Grad-CAM. BUILD_NOTES.md has our figures.
 Data: the four idx files of MNIST in $XINV_DATA/mnist, or --config.data.source.root=FOLDER.
 """
 

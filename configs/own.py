@@ -1,15 +1,19 @@
-"""Audit of a model that you have, or of what your service released: the walk-through is configs/own.md.
+"""Audit of a model that you have, or of what your service released: the walk-through is
+configs/own.md.
 
-    python launch/run.py --config=configs/own.py:function --config.target.function=my_model:load --workdir=runs/function
-    python launch/run.py --config=configs/own.py:recorded --config.target.recorded=release.npz --workdir=runs/recorded
-    python launch/run.py --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/who
-    python launch/harden.py --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/out
+    python launch/run.py --config=configs/own.py:function --config.target.function=my_model:load
+    --workdir=runs/function python launch/run.py --config=configs/own.py:recorded
+    --config.target.recorded=release.npz --workdir=runs/recorded python launch/run.py
+    --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/who
+    python launch/harden.py --config=configs/own.py:membership
+    --config.target.function=my_model:load --workdir=runs/out
 
-`function` explains the model with xinv's explainers. `recorded` needs no model: predictions and explanation maps come
-from any library, in a file. Both read images that the model was not trained on, and their labels, from `my_data.npz`
-(--config.data.source.path). `membership` asks whether explanations of models that are trained as yours tell training
-images from others: `train` beside `load` trains the model that is attacked, the attacker's shadow, and a stranger that
-saw none of the audited images, each on images of its own. Three minutes each on two cores for 900 images of 32x32.
+`function` explains the model with xinv's explainers. `recorded` needs no model: predictions and
+explanation maps come from any library, in a file. Both read images that the model was not trained
+on, and their labels, from `my_data.npz` (--config.data.source.path). `membership` asks whether
+explanations of models that are trained as yours tell training images from others: `train` beside
+`load` trains the model that is attacked, the attacker's shadow, and a stranger that saw none of the
+audited images, each on images of its own. Three minutes each on two cores for 900 images of 32x32.
 """
 
 from ml_collections import ConfigDict
@@ -23,17 +27,24 @@ RECORDED = ("saliency", "gradcam")
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is "function" (or "") or "membership" for a model of yours, or "recorded" for your service's releases."""
+    """`arg` is "function" (or "") or "membership" for a model of yours, or "recorded" for your
+    service's releases.
+    """
     arg = arg or "function"
     if arg not in _SIZES:
-        raise ValueError(f"configs/own.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}")
+        raise ValueError(
+            f"configs/own.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}"
+        )
     if arg == "membership":
         return _membership()
     names = EXPLAINERS if arg == "function" else RECORDED
-    target = {"function": dict(function="my_model:load"), "recorded": dict(recorded="release.npz")}[arg]
+    target = {"function": dict(function="my_model:load"), "recorded": dict(recorded="release.npz")}[
+        arg
+    ]
     config = _config(f"own-{arg}", names, dict(attack_train=0.8, attack_test=0.2))
     config.arms = base.arms(("flatten_unet",), names)
-    # The target is not trained here; the evaluation model is, on images that no figure is reported on.
+    # The target is not trained here; the evaluation model is, on images that no figure is reported
+    # on.
     config.target = ConfigDict(dict(label="label", roles=()) | target)
     config.evaluation.roles = ("attack_train",)
     return base.unshared(config)
@@ -55,7 +66,9 @@ def _membership() -> ConfigDict:
             stranger=alike | dict(roles=("shadow_test",)),
         )
     )
-    trained = dict(batch_size=64, epochs=15, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2)
+    trained = dict(
+        batch_size=64, epochs=15, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2
+    )
     config.attack.train.update(trained)
     arms, attack = {}, dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
     for name in EXPLAINERS:
@@ -68,7 +81,9 @@ def _membership() -> ConfigDict:
     # launch/harden.py searches a release of the model that `train` makes
     config.data.roles.roles.update(base.searched("target_train", "attack_test"))
     changes = dict(target="model", transform_all=True)
-    config.harden = ConfigDict(base.harden(EXPLAINERS, attack, attack | dict(restarts=2), **changes))
+    config.harden = ConfigDict(
+        base.harden(EXPLAINERS, attack, attack | dict(restarts=2), **changes)
+    )
     return base.unshared(config)
 
 
@@ -80,7 +95,11 @@ def _config(unit: str, names: tuple[str, ...], shares: dict[str, float]) -> Conf
         data=dict(
             auxiliary={},
             source=dict(
-                name="arrays", path="my_data.npz", image="images", labels=dict(label="labels"), title="my data"
+                name="arrays",
+                path="my_data.npz",
+                image="images",
+                labels=dict(label="labels"),
+                title="my data",
             ),
             transform=dict(crop=None, resize=None, grayscale=False),
             roles=dict(roles=shares, stratify="label", balance=None),
@@ -91,5 +110,7 @@ def _config(unit: str, names: tuple[str, ...], shares: dict[str, float]) -> Conf
         train=train,
         attack_width=0.0625,
         attack_train=base.recipe(batch_size=32, epochs=12, learning_rate=3e-3),
-        explanations=ConfigDict({name: dict(name=name, normalise="absolute_minmax") for name in names}),
+        explanations=ConfigDict(
+            {name: dict(name=name, normalise="absolute_minmax") for name in names}
+        ),
     )

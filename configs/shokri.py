@@ -1,11 +1,13 @@
-"""Membership from the variance of explanations (Shokri, Strobel and Zick 2021): who was in the training set.
+"""Membership from the variance of explanations (Shokri, Strobel and Zick 2021): who was in the
+training set.
 
     python launch/run.py --config=configs/shokri.py --workdir=runs/shokri     digits, three minutes on two cores
 
-Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts to it. A threshold
-on their variance is learned on a shadow model, whose training set the attacker knows, and tried on the target's. The
-control learns and tries the same on two networks before any training: they know no members, and its AUC must be near
-0.5. Images of members and others are dealt at random from one data set.
+Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts
+to it. A threshold on their variance is learned on a shadow model, whose training set the attacker
+knows, and tried on the target's. The control learns and tries the same on two networks before any
+training: they know no members, and its AUC must be near 0.5. Images of members and others are dealt
+at random from one data set.
 """
 
 from ml_collections import ConfigDict
@@ -35,7 +37,9 @@ def get_config(arg: str = "") -> ConfigDict:
         train=train,
         attack_width=1.0,
         attack_train=train,
-        explanations=ConfigDict({name: dict(name=name, of="probability", normalise="none") for name in EXPLANATIONS}),
+        explanations=ConfigDict(
+            {name: dict(name=name, of="probability", normalise="none") for name in EXPLANATIONS}
+        ),
     )
     config.evaluation.roles = ("shadow_train",)
     target = config.target.to_dict()
@@ -55,5 +59,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.arms = ConfigDict({})
     for name in EXPLANATIONS:
         config.arms[f"variance({name})"] = base.membership(name, **attack)
-        config.arms[f"control({name})"] = base.membership(name, control_of=f"variance({name})", **untrained, **attack)
+        config.arms[f"control({name})"] = base.membership(
+            name, control_of=f"variance({name})", **untrained, **attack
+        )
     return base.unshared(config)

@@ -17,14 +17,16 @@
 | table-3-shadow | the starts where the shadow itself has answered, the paper's "shadow validation set" |
 | figure-8 | the coarse and fine search of the weights of L2 and TV (Section 5.1), beside the paper's own weights |
 
-Published, in the tables below and beside what is measured in the report. Class averages are the best start; of the
-networks the one that reads X alone, with an SSIM of .3727 against .2298 from O; rounding to one decimal changes
-nothing; both rise as predictions are truncated. BUILD_NOTES.md has what we measured.
+Published, in the tables below and beside what is measured in the report. Class averages are the
+best start; of the networks the one that reads X alone, with an SSIM of .3727 against .2298 from O;
+rounding to one decimal changes nothing; both rise as predictions are truncated. BUILD_NOTES.md has
+what we measured.
 
-The attacker holds a shadow of the target, trained on images of its own (attack_train), and learns from the shadow's
-answers; of the private images it sees the target's. X is a gradient reconstruction, A the shadow's last activations.
-The paper's output vectors are logits (Figure 25 ends in a linear layer, Eq. 16 takes its softmax). A service releases
-probabilities; the networks read their logarithm, which is the logits up to the constant that is hidden.
+The attacker holds a shadow of the target, trained on images of its own (attack_train), and learns
+from the shadow's answers; of the private images it sees the target's. X is a gradient
+reconstruction, A the shadow's last activations. The paper's output vectors are logits (Figure 25
+ends in a linear layer, Eq. 16 takes its softmax). A service releases probabilities; the networks
+read their logarithm, which is the logits up to the constant that is hidden.
 """
 
 import functools
@@ -83,7 +85,9 @@ def get_config(arg: str = "") -> ConfigDict:
     """Tables 2 to 6 at the size `arg`; the docstring above lists the sizes."""
     arg = arg or PAPER
     if arg not in _SIZES:
-        raise ValueError(f"configs/thielen.py has no size {arg!r}: choose one of {', '.join(_SIZES)}")
+        raise ValueError(
+            f"configs/thielen.py has no size {arg!r}: choose one of {', '.join(_SIZES)}"
+        )
     size = _SIZES[arg]
     width, attack_width = size.widths
     # 10,000 to train on and 1,333 to validate, each of two; 1,333 are reported (Section 3.3.1)
@@ -91,7 +95,9 @@ def get_config(arg: str = "") -> ConfigDict:
     roles = dict(target_train=used, attack_train=used, attack_test=1_333 / size.images)
     layers = dict(channels=(128, 256, 512), hidden=round(50 / width))  # 50 activations at any width
     network = layers | dict(norm="batch", activation="none", dropout=(0.0, 0.5))
-    train = base.recipe(batch_size=64, epochs=size.epochs, learning_rate=1e-3, b1=0.9, patience=0, validation=0.1176)
+    train = base.recipe(
+        batch_size=64, epochs=size.epochs, learning_rate=1e-3, b1=0.9, patience=0, validation=0.1176
+    )
     config = base.inversion(
         unit=f"thielen-{arg}",
         data=size.read(roles),
@@ -103,25 +109,39 @@ def get_config(arg: str = "") -> ConfigDict:
         attack_train=train,
         explanations=ConfigDict(),
         defences=ConfigDict(
-            {"rounded": dict(name="round_to", decimals=1)} | {f"top{k}": dict(name="truncate", m=k) for k in (5, 3, 1)}
+            {"rounded": dict(name="round_to", decimals=1)}
+            | {f"top{k}": dict(name="truncate", m=k) for k in (5, 3, 1)}
         ),
     )
     config.seeds = size.seeds
-    config.attack.encoder, config.attack.network, config.attack.loss = "flatten", "dropout_tcnn", "dssim"
+    config.attack.encoder, config.attack.network, config.attack.loss = (
+        "flatten",
+        "dropout_tcnn",
+        "dssim",
+    )
     config.attack.rescale = "logits"
-    config.shadows = ConfigDict(dict(shadow=config.target.to_dict() | dict(roles=("attack_train",))))
+    config.shadows = ConfigDict(
+        dict(shadow=config.target.to_dict() | dict(roles=("attack_train",)))
+    )
     config.metrics.image = ConfigDict(dict(ssim=dict(sigma=1.5, window=11), mse={}))
-    config.arms = ConfigDict({name: arm for arms in tables(size.steps).values() for name, arm in arms.items()})
+    config.arms = ConfigDict(
+        {name: arm for arms in tables(size.steps).values() for name, arm in arms.items()}
+    )
     config.report.published = PUBLISHED if size.published else ()
     return config
 
 
 def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
     """The arms of each table; X and A are arms too, whose guesses the inversion networks read."""
-    derived = {"pixels": _pixels(steps), "activations": _shadowed("prediction", scored=False, name="activations")}
+    derived = {
+        "pixels": _pixels(steps),
+        "activations": _shadowed("prediction", scored=False, name="activations"),
+    }
     starts = {start: _pixels(steps, start) for start in STARTS}
     sets = [part for count in (1, 2, 3) for part in itertools.combinations("OAX", count)]
-    combined = {"+".join(part): _inverter(*(name for one in part for name in READS[one])) for part in sets}
+    combined = {
+        "+".join(part): _inverter(*(name for one in part for name in READS[one])) for part in sets
+    }
     rounded = _defended("rounded", steps)
     truncated = {name: arm for k in (5, 3, 1) for name, arm in _defended(f"top{k}", steps).items()}
     basis = {name: combined[name] for name in ("O", "X")}
@@ -134,11 +154,22 @@ def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
 
 
 def _shadowed(
-    *inputs: str, by: tuple[str, ...] = (), answers: str = "target", scored: bool = True, **attack: object
+    *inputs: str,
+    by: tuple[str, ...] = (),
+    answers: str = "target",
+    scored: bool = True,
+    **attack: object,
 ) -> ConfigDict:
-    """Learns from the shadow, whose weights it has, and sees what the model `answers` says of the private images."""
-    train_view, test_view = dict(prediction="shadow", defences=by), dict(prediction=answers, defences=by)
-    return base.arm(*inputs, train_view=train_view, test_view=test_view, known="shadow", scored=scored, **attack)
+    """Learns from the shadow, whose weights it has, and sees what the model `answers` says of the
+    private images.
+    """
+    train_view, test_view = (
+        dict(prediction="shadow", defences=by),
+        dict(prediction=answers, defences=by),
+    )
+    return base.arm(
+        *inputs, train_view=train_view, test_view=test_view, known="shadow", scored=scored, **attack
+    )
 
 
 def _pixels(steps: int, start: str = "class_average", **views: object) -> ConfigDict:
@@ -167,8 +198,12 @@ PUBLISHED = (
     base.published("Table 2", "weighted_f1", dict(target=0.9856, shadow=0.9866))
     + _table(
         "Table 3",
-        dict(random=(0.0417, 0.0065), class_instance=(0.1846, 0.0141), class_average=(0.2409, 0.0068)),
-        dict(random=(0.1136, 0.0047), class_instance=(0.0778, 0.0084), class_average=(0.0672, 0.0021)),
+        dict(
+            random=(0.0417, 0.0065), class_instance=(0.1846, 0.0141), class_average=(0.2409, 0.0068)
+        ),
+        dict(
+            random=(0.1136, 0.0047), class_instance=(0.0778, 0.0084), class_average=(0.0672, 0.0021)
+        ),
     )
     + _table(
         "Table 4",
@@ -193,8 +228,18 @@ PUBLISHED = (
     )
     + _table(
         "Table 5",
-        dict(O=(0.2287, 0.0031), X=(0.3720, 0.0043), O_rounded=(0.2295, 0.0025), X_rounded=(0.3716, 0.0060)),
-        dict(O=(0.0977, 0.0012), X=(0.0659, 0.0005), O_rounded=(0.0965, 0.0015), X_rounded=(0.0658, 0.0013)),
+        dict(
+            O=(0.2287, 0.0031),
+            X=(0.3720, 0.0043),
+            O_rounded=(0.2295, 0.0025),
+            X_rounded=(0.3716, 0.0060),
+        ),
+        dict(
+            O=(0.0977, 0.0012),
+            X=(0.0659, 0.0005),
+            O_rounded=(0.0965, 0.0015),
+            X_rounded=(0.0658, 0.0013),
+        ),
     )
     + _table(
         "Table 6",
@@ -241,7 +286,9 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     del config
     size, units = _SIZES[arg or PAPER], []
     for activation, dropout in itertools.product(ACTIVATIONS, (0.0, 0.5)):
-        published = base.published("Table 1", "weighted_f1", dict(target=TABLE_1[activation, dropout]))
+        published = base.published(
+            "Table 1", "weighted_f1", dict(target=TABLE_1[activation, dropout])
+        )
         units.append(
             {
                 "unit": f"table-1-{activation}-{dropout:g}",
@@ -251,7 +298,9 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
                 "report.published": published if size.published else (),
             }
         )
-    searched = _shadowed("prediction", name="gradient_reconstruction", steps=size.steps, search=size.trials)
+    searched = _shadowed(
+        "prediction", name="gradient_reconstruction", steps=size.steps, search=size.trials
+    )
     further = {
         "table-3-shadow": {start: _pixels(size.steps, start, answers="shadow") for start in STARTS},
         "figure-8": dict(class_average=_pixels(size.steps), searched=searched),
@@ -259,14 +308,19 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     tabled = {f"table-{name}": arms for name, arms in tables(size.steps).items()}
     for name, arms in (tabled | further).items():
         published = _PUBLISHED_IN[name] if size.published else ()
-        units.append({"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": published})
+        units.append(
+            {"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": published}
+        )
     return units
 
 
 _PUBLISHED_IN = {
-    f"table-{number}": tuple(row for row in PUBLISHED if row["source"] == f"Table {number}") for number in range(2, 7)
+    f"table-{number}": tuple(row for row in PUBLISHED if row["source"] == f"Table {number}")
+    for number in range(2, 7)
 }
-_PUBLISHED_IN["figure-8"] = tuple(row for row in _PUBLISHED_IN["table-3"] if row["arm"] == "class_average")
+_PUBLISHED_IN["figure-8"] = tuple(
+    row for row in _PUBLISHED_IN["table-3"] if row["arm"] == "class_average"
+)
 _PUBLISHED_IN["table-3-shadow"] = _PUBLISHED_IN["table-2"] + _table(
     "Table 3, shadow validation set",
     dict(random=(0.0536, 0.0081), class_instance=(0.2476, 0.0138), class_average=(0.3014, 0.0079)),

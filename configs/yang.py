@@ -1,4 +1,5 @@
-"""Yang 2019: truncated predictions, auxiliary sets, class inference, joint training, and search for pre-images.
+"""Yang 2019: truncated predictions, auxiliary sets, class inference, joint training, and search for
+pre-images.
 
     python launch/sweep.py --config=configs/yang.py:SIZE --workdir=runs/yang    every figure and Table II
 
@@ -11,8 +12,9 @@
 | cifar10 | all of CIFAR-10 in grey, treated as the paper treats MNIST | an accelerator, 2 hours (estimate) |
 | facescrub | a folder of crops per identity in $XINV_DATA/facescrub and /celeba | an accelerator, 16 hours (estimate) |
 
-Estimates count operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. CelebA must lack the 296 people
-whom FaceScrub has too. The distinct auxiliary set is the 5,000-image subset of CIFAR-10, and MNIST for CIFAR-10 itself.
+Estimates count operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. CelebA must
+lack the 296 people whom FaceScrub has too. The distinct auxiliary set is the 5,000-image subset of
+CIFAR-10, and MNIST for CIFAR-10 itself.
 
 | unit | what | published |
 |---|---|---|
@@ -23,9 +25,10 @@ whom FaceScrub has too. The distinct auxiliary set is the 5,000-image subset of 
 | joint | Figures 11, 12, Table II | loss and accuracy, below |
 | optimised | Section II-B: the priors of optimisation | none replaces what an inverter learns |
 
-Table II: joint training improves the reconstruction loss on MNIST from .3120 to .0197 at an accuracy of 99.4 -> 99.2 %,
-and on FaceScrub from .1072 to .0085 at 78.3 -> 76.8 %; .0083 at 78.3 % by an auxiliary set augmented with CelebA.
-launch/run.py runs "truncation". BUILD_NOTES.md has what we measured.
+Table II: joint training improves the reconstruction loss on MNIST from .3120 to .0197 at an
+accuracy of 99.4 -> 99.2 %, and on FaceScrub from .1072 to .0085 at 78.3 -> 76.8 %; .0083 at 78.3 %
+by an auxiliary set augmented with CelebA. launch/run.py runs "truncation". BUILD_NOTES.md has what
+we measured.
 """
 
 import functools
@@ -48,7 +51,18 @@ _NETWORK = dict(name="cnn", dtype="float32", norm="batch", activation="none", dr
 _SMALL = _NETWORK | dict(channels=(128, 256, 512))
 _LARGE = _NETWORK | dict(channels=(128, 256, 512, 1024))
 _DIGITS = tuple("0123456789")
-_CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR10 = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 
 
 class Size(NamedTuple):
@@ -86,23 +100,49 @@ def _sizes() -> dict[str, Size]:
     local = base.recipe(learning_rate=2e-3, epochs=8, patience=0)
     longer = base.recipe(learning_rate=2e-3, epochs=20, patience=0)
     few = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0)
-    digits, few_digits = (functools.partial(datasets.idx, "mnist", share=share) for share in (1.0, 0.1))
-    subset, cifar10 = (functools.partial(f, grayscale=True) for f in (datasets.cifar10_subset, datasets.cifar10))
+    digits, few_digits = (
+        functools.partial(datasets.idx, "mnist", share=share) for share in (1.0, 0.1)
+    )
+    subset, cifar10 = (
+        functools.partial(f, grayscale=True) for f in (datasets.cifar10_subset, datasets.cifar10)
+    )
     objects, small, full = _objects(32), ((0.125, 0.0625), local), ((1.0, 1.0), paper)
     ten, named = _first(_DIGITS), _first(_CIFAR10)
     people = dict(cuts=(10, 50, 100, 530), auxiliary="generic", accuracy=(0.783, 0.857))
     return {
-        "runlocal": Size("label", _ten(few_digits, _DIGITS, objects), _SMALL, *small, ten, steps=100),
+        "runlocal": Size(
+            "label", _ten(few_digits, _DIGITS, objects), _SMALL, *small, ten, steps=100
+        ),
         "runlocal-cifar10": Size(
-            "label", _ten(subset, _DIGITS, few_digits(HALVES)), _SMALL, small[0], longer, ten, steps=100
+            "label",
+            _ten(subset, _DIGITS, few_digits(HALVES)),
+            _SMALL,
+            small[0],
+            longer,
+            ten,
+            steps=100,
         ),
         "runlocal-faces": Size(
-            "identity", _people(datasets.orl, datasets.lfw), _LARGE, small[0], few, (10, 20, 40), steps=100
+            "identity",
+            _people(datasets.orl, datasets.lfw),
+            _LARGE,
+            small[0],
+            few,
+            (10, 20, 40),
+            steps=100,
         ),
         "mnist": Size(
-            "label", _ten(digits, _DIGITS, objects), _SMALL, *full, ten, outside=OUTSIDE, accuracy=(0.994, 0.996)
+            "label",
+            _ten(digits, _DIGITS, objects),
+            _SMALL,
+            *full,
+            ten,
+            outside=OUTSIDE,
+            accuracy=(0.994, 0.996),
         ),
-        "cifar10": Size("label", _ten(cifar10, _CIFAR10, digits(HALVES)), _SMALL, *full, named, outside=OUTSIDE),
+        "cifar10": Size(
+            "label", _ten(cifar10, _CIFAR10, digits(HALVES)), _SMALL, *full, named, outside=OUTSIDE
+        ),
         "facescrub": Size(
             "identity",
             _people(_crops("facescrub"), _crops("celeba")),
@@ -125,7 +165,9 @@ def _ten(read: Callable[..., dict], names: tuple[str, ...], distinct: dict) -> C
     def data(auxiliary: str = "", kept: tuple[str, ...] = (), roles: dict = HALVES) -> dict:
         if auxiliary == "generic":
             others = read(HALVES, classes=("label", names[5:]))
-            return read(roles, classes=("label", names[:5])) | dict(auxiliary=datasets.auxiliary(others))
+            return read(roles, classes=("label", names[:5])) | dict(
+                auxiliary=datasets.auxiliary(others)
+            )
         own = read(roles, classes=("label", kept) if kept else None)
         return own | dict(auxiliary=datasets.auxiliary(distinct) if auxiliary else {})
 
@@ -139,7 +181,9 @@ def _people(own: Callable[..., dict], generic: Callable[..., dict]) -> Callable[
         section = own(64, roles)
         section["transform"]["classes"] = ("identity", kept) if kept else None
         others = {"generic": generic, "distinct": _objects}
-        return section | dict(auxiliary=datasets.auxiliary(others[auxiliary](64)) if auxiliary else {})
+        return section | dict(
+            auxiliary=datasets.auxiliary(others[auxiliary](64)) if auxiliary else {}
+        )
 
     return data
 
@@ -153,7 +197,9 @@ def _objects(side: int) -> dict:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The truncation experiment on the data set of the size `arg`; the docstring above lists the sizes."""
+    """The truncation experiment on the data set of the size `arg`; the docstring above lists the
+    sizes.
+    """
     arg = arg or PAPER
     sizes = _sizes()
     if arg not in sizes:
@@ -165,7 +211,8 @@ def get_config(arg: str = "") -> ConfigDict:
         data=images["data"],
         target_label=size.label,
         attack_label=size.label,
-        model=size.model | dict(width=size.widths[0], hidden=round(HIDDEN[size.label] / size.widths[0])),
+        model=size.model
+        | dict(width=size.widths[0], hidden=round(HIDDEN[size.label] / size.widths[0])),
         train=size.train,
         attack_width=size.widths[1],
         attack_train=size.train,
@@ -201,7 +248,9 @@ def _accuracy(size: Size, auxiliary: str) -> tuple[dict, ...]:
 
 
 def _truncation(size: Size) -> ConfigDict:
-    """Trained on what it will see, beside the baseline, which is trained on full predictions (Section IV-B)."""
+    """Trained on what it will see, beside the baseline, which is trained on full predictions
+    (Section IV-B).
+    """
     arms = {}
     for m in size.cuts:
         seen = dict(defences=(f"top{m}",))
@@ -216,12 +265,18 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     units = [{"unit": "truncation"}]
     for name, auxiliary in {"same": "", "distinct": "distinct", "generic": "generic"}.items():
         images = _images(size, auxiliary) if auxiliary != size.auxiliary else {}
-        published = () if name == "generic" and size.label == "label" else _accuracy(size, auxiliary)
+        published = (
+            () if name == "generic" and size.label == "label" else _accuracy(size, auxiliary)
+        )
         arms = {"arms": _only(**{name: _arm(auxiliary)})}
         units.append({"unit": f"auxiliary-{name}", "report.published": published} | arms | images)
     for kept in size.kept:
         count = kept if isinstance(kept, int) else len(kept)
-        unit = {"unit": f"size-{count}", "report.published": (), "arms": _only(full=_arm(size.auxiliary))}
+        unit = {
+            "unit": f"size-{count}",
+            "report.published": (),
+            "arms": _only(full=_arm(size.auxiliary)),
+        }
         units.append(unit | _images(size, size.auxiliary, kept))
     units.append({"unit": "classes", "arms": _inference(size)})
     units.append(_joint(config or get_config(arg), arg or PAPER, size))
@@ -246,44 +301,68 @@ PRIORS = {
     "l6_norm_tv_jitter": _NORM_AND_VARIATION | dict(jitter=1),
     "blur": _NO_PRIOR | dict(blur=0.5),
 }
-"""What Section II-B lists: none, Simonyan's, Mahendran and Vedaldi's of 2015 and of 2016, and Yosinski's.
+"""What Section II-B lists: none, Simonyan's, Mahendran and Vedaldi's of 2015 and of 2016, and
+Yosinski's.
 
-The paper states no weights. By each of these, 48 digits at `runlocal` are given images of the observed class, and of
-its prediction to a mean squared distance below 0.003.
+The paper states no weights. By each of these, 48 digits at `runlocal` are given images of the
+observed class, and of its prediction to a mean squared distance below 0.003.
 """
 
 
 def _optimised(size: Size) -> dict:
-    """White-box searches for an image of the observed prediction, beside what an inverter makes of it."""
-    search = dict(name="preimage", known="target", distance="logits", steps=size.steps, learning_rate=0.3 / size.steps)
+    """White-box searches for an image of the observed prediction, beside what an inverter makes of
+    it.
+    """
+    search = dict(
+        name="preimage",
+        known="target",
+        distance="logits",
+        steps=size.steps,
+        learning_rate=0.3 / size.steps,
+    )
     found = {name: _arm(size.auxiliary, **search, **prior) for name, prior in PRIORS.items()}
     return _only(**found, mi_face=_inference(size)["mi_face"], training_based=_arm(size.auxiliary))
 
 
 def _joint(config: ConfigDict, arg: str, size: Size) -> dict:
-    """A developer who trains classifier and inverter together, at weights of the reconstruction from 10 to Eq. 11's."""
+    """A developer who trains classifier and inverter together, at weights of the reconstruction
+    from 10 to Eq. 11's.
+    """
     faces = size.label == "identity"
     own = {name: value for name, value in config.attack.to_dict().items() if name in _INVERTER}
     pixels = 64.0**2 if faces else 32.0**2  # Eq. 11 sums over them
-    shadows, arms = {}, {"black_box": base.arm("prediction", train_view=dict(roles=("target_train",)))}
+    shadows, arms = (
+        {},
+        {"black_box": base.arm("prediction", train_view=dict(roles=("target_train",)))},
+    )
     for name, weight in {"joint_10": 10.0, "joint_100": 100.0, "joint": pixels}.items():
-        shadows[name] = config.target.to_dict() | dict(joint=own | dict(weight=weight, truncation=0))
+        shadows[name] = config.target.to_dict() | dict(
+            joint=own | dict(weight=weight, truncation=0)
+        )
         trained = dict(roles=(), prediction=name)
         arms[name] = base.arm("prediction", train_view=trained, test_view=dict(prediction=name))
     images = {}
     if faces:
-        arms["augmented"] = base.arm("prediction", train_view=dict(roles=("target_train", "auxiliary")))
-        images = _images(size, "") | {"data": size.data("generic")}  # halves of the target's set (Section V-F)
+        arms["augmented"] = base.arm(
+            "prediction", train_view=dict(roles=("target_train", "auxiliary"))
+        )
+        images = _images(size, "") | {
+            "data": size.data("generic")
+        }  # halves of the target's set (Section V-F)
     unit = {"unit": "joint", "shadows": shadows, "arms": _only(**arms)}
     return unit | images | {"report.published": () if "cifar10" in arg else TABLE_II[size.label]}
 
 
 _INVERTER = ("network", "loss", "rescale", "width", "dtype")
 TABLE_II = {
-    "label": base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
-    + base.published("Table II", "accuracy", dict(target=0.994, joint=0.992)),
-    "identity": base.published("Table II", "mse", dict(black_box=0.1072, joint=0.0085, augmented=0.0083))
-    + base.published("Table II", "accuracy", dict(target=0.783, joint=0.768)),
+    "label": (
+        base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
+        + base.published("Table II", "accuracy", dict(target=0.994, joint=0.992))
+    ),
+    "identity": (
+        base.published("Table II", "mse", dict(black_box=0.1072, joint=0.0085, augmented=0.0083))
+        + base.published("Table II", "accuracy", dict(target=0.783, joint=0.768))
+    ),
 }
 
 

@@ -14,14 +14,14 @@
 | celeba | 256x256 crops in $XINV_DATA/faces/IDENTITY | an accelerator, 12 hours (estimate) |
 | celeba-facescrub | with $XINV_DATA/facescrub out of distribution (S5a) | an accelerator, 14 hours (estimate) |
 
-icv-mefed has the target tell emotions (Figures 1, 4), icv-mefed-identity people (Figures 3, 5). An estimate counts
-operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. Of the units of a sweep, "figure-4b-inputs"
-reads each type of explanation by each input method.
+icv-mefed has the target tell emotions (Figures 1, 4), icv-mefed-identity people (Figures 3, 5). An
+estimate counts operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. Of the
+units of a sweep, "figure-4b-inputs" reads each type of explanation by each input method.
 
-Published, in figures without numbers and with 90 % intervals: Prediction only < Flatten < CNN < U-Net < Flatten+U-Net
-(4a); CAM < Sigma-CAM < partial-CAM (4a); Prediction only < LRP < Gradient < CAM < Gradient x Input (4b); Fredrikson <
-Prediction only < rs-CAM < s-CAM < CAM (5, S4); attackers out of distribution weaker than others, but above predictions
-alone (S5a).
+Published, in figures without numbers and with 90 % intervals: Prediction only < Flatten < CNN <
+U-Net < Flatten+U-Net (4a); CAM < Sigma-CAM < partial-CAM (4a); Prediction only < LRP < Gradient <
+CAM < Gradient x Input (4b); Fredrikson < Prediction only < rs-CAM < s-CAM < CAM (5, S4); attackers
+out of distribution weaker than others, but above predictions alone (S5a).
 BUILD_NOTES.md has what we measured.
 """
 
@@ -41,26 +41,62 @@ _HUGE = _WIDE | dict(channels=(128, 256, 512, 1024), hidden=1024)
 
 
 def _sizes() -> dict:
-    """Per size: data, label of the target and of the attack, target network, factors on widths, and training."""
+    """Per size: data, label of the target and of the attack, target network, factors on widths, and
+    training.
+    """
     local = base.recipe(learning_rate=2e-3, epochs=12)
     faces = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0, validation=0.0)
     return {
         "runlocal": (_mnist(0.1), "label", "label", _SMALL, 0.125, 0.0625, local),
-        "runlocal-cifar10": (datasets.cifar10_subset(datasets.HALVES), "label", "label", _SMALL, 0.25, 0.0625, local),
+        "runlocal-cifar10": (
+            datasets.cifar10_subset(datasets.HALVES),
+            "label",
+            "label",
+            _SMALL,
+            0.25,
+            0.0625,
+            local,
+        ),
         "runlocal-yale": (datasets.yale(64), "emotion", "identity", _LARGE, 0.125, 0.0625, faces),
         "runlocal-orl": (_orl(64), "identity", "identity", _LARGE, 0.125, 0.0625, faces),
         "mnist": (_mnist(1.0), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
-        "cifar10": (datasets.cifar10(datasets.HALVES), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
+        "cifar10": (
+            datasets.cifar10(datasets.HALVES),
+            "label",
+            "label",
+            _SMALL,
+            1.0,
+            1.0,
+            base.recipe(),
+        ),
         "icv-mefed": (_emotions(128), "emotion", "identity", _LARGE, 1.0, 1.0, base.recipe()),
-        "icv-mefed-identity": (_emotions(128), "identity", "identity", _LARGE, 1.0, 1.0, base.recipe()),
+        "icv-mefed-identity": (
+            _emotions(128),
+            "identity",
+            "identity",
+            _LARGE,
+            1.0,
+            1.0,
+            base.recipe(),
+        ),
         "celeba": (_celeba(), "identity", "identity", _HUGE, 1.0, 1.0, base.recipe()),
-        "celeba-facescrub": (_celeba() | _facescrub(), "identity", "identity", _HUGE, 1.0, 1.0, base.recipe()),
+        "celeba-facescrub": (
+            _celeba() | _facescrub(),
+            "identity",
+            "identity",
+            _HUGE,
+            1.0,
+            1.0,
+            base.recipe(),
+        ),
     }
 
 
 def _mnist(share: float) -> dict:
     data = datasets.idx("mnist", datasets.HALVES, share)
-    return data | dict(auxiliary=datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4)))
+    return data | dict(
+        auxiliary=datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4))
+    )
 
 
 def _emotions(side: int) -> dict:
@@ -76,7 +112,9 @@ def _celeba() -> dict:
 
 
 def _facescrub() -> dict:
-    return dict(auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 256, False)))
+    return dict(
+        auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 256, False))
+    )
 
 
 def _orl(side: int) -> dict:
@@ -84,7 +122,9 @@ def _orl(side: int) -> dict:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """All arms of all figures on the data set of the size `arg`; the docstring above lists the sizes."""
+    """All arms of all figures on the data set of the size `arg`; the docstring above lists the
+    sizes.
+    """
     arg = arg or PAPER
     sizes = _sizes()
     if arg not in sizes:
@@ -101,14 +141,20 @@ def get_config(arg: str = "") -> ConfigDict:
         attack_train=train,
         sigma=2.5 if arg.startswith("celeba") else 1.5,
         explanations=explanations(),
-        analysis=dict(explanation="gradcam", region="bright" if target_label == "label" else "ellipse"),
+        analysis=dict(
+            explanation="gradcam", region="bright" if target_label == "label" else "ellipse"
+        ),
     )
     shadows = dict(surrogate=config.target.to_dict() | dict(roles=("attack_train",)))
-    if data["auxiliary"]:  # whose labels mean nothing to the target: what it answers is learned instead
+    if data[
+        "auxiliary"
+    ]:  # whose labels mean nothing to the target: what it answers is learned instead
         distilled = dict(roles=("auxiliary",), teacher=dict(prediction="target", defences=()))
         shadows["ood_surrogate"] = config.target.to_dict() | distilled
     config.shadows = ConfigDict(shadows)
-    config.arms = ConfigDict({name: arm for arms in figures(config).values() for name, arm in arms.items()})
+    config.arms = ConfigDict(
+        {name: arm for arms in figures(config).values() for name, arm in arms.items()}
+    )
     return config
 
 
@@ -116,7 +162,9 @@ def explanations() -> ConfigDict:
     """Those of Section 4.1; the paper states no rule for LRP, so that of Jeong 2022 is taken."""
     names = ("gradient", "input_x_gradient", "gradcam", "class_cams", "constituent_cams")
     methods = {name: dict(name=name) for name in names} | {"lrp": dict(name="lrp", rule="gnime")}
-    return ConfigDict({name: method | dict(normalise="absolute_minmax") for name, method in methods.items()})
+    return ConfigDict(
+        {name: method | dict(normalise="absolute_minmax") for name, method in methods.items()}
+    )
 
 
 def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
@@ -128,7 +176,9 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     transfer = dict(name="attention_transfer", weight=1.0)
     others = {
         "fredrikson": base.arm("prediction", known="target", name="fredrikson"),
-        "rs_cam": base.arm("prediction", "gradcam", train_view=surrogate, test_view=unexplained, **transfer),
+        "rs_cam": base.arm(
+            "prediction", "gradcam", train_view=surrogate, test_view=unexplained, **transfer
+        ),
         "s_cam": _read("gradcam", train_view=surrogate, test_view=surrogate),
     }
     result = {
@@ -160,4 +210,7 @@ def _read(*names: str, **views: dict) -> ConfigDict:
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
     units = figures(config or get_config(arg)) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
-    return [{"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()} for name, arms in units.items()]
+    return [
+        {"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()}
+        for name, arms in units.items()
+    ]

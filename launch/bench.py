@@ -5,34 +5,39 @@ Example:
   python launch/bench.py explainers --methods=saliency,occlusion --networks=cnn
   python launch/bench.py explainers --first --networks=resnet18 --methods=saliency,lrp
 
-`training`: images per second of a training step of Zhao's MNIST target and decoders at the paper's width, against the
-same networks in PyTorch where that is installed. Rounds alternate and the medians are reported. On an accelerator also
-in bfloat16, and always with the fraction of the rate that a large matrix product reaches in this run. The target's
-step of DP-SGD stands beside its plain one.
+`training`: images per second of a training step of Zhao's MNIST target and decoders at the paper's
+width, against the same networks in PyTorch where that is installed. Rounds alternate and the
+medians are reported. On an accelerator also in bfloat16, and always with the fraction of the rate
+that a large matrix product reaches in this run. The target's step of DP-SGD stands beside its plain
+one.
 
-`explainers`: maps per second of the MNIST target at the paper's width and of MobileNetV2 at 32×32, against captum with
-the same weights, images, superpixels and parameters, where that is installed. Beside them the memory that each needs,
-and the fraction of the roofline: the rate that the passes of a map would reach if each were as fast as the model's
-forward pass on the same images, measured in the same rounds.
-ViT-Tiny with patches of 4 is measured for xinv alone.
-With --first instead the seconds of tracing (and lowering) and of compiling one map, on ResNet-18 at 32×32, ResNet-50 at
-224×224 and ViT-Tiny, and their ratio to one jitted `jax.grad`: what someone waits for before the first map.
+`explainers`: maps per second of the MNIST target at the paper's width and of MobileNetV2 at 32×32,
+against captum with the same weights, images, superpixels and parameters, where that is installed.
+Beside them the memory that each needs, and the fraction of the roofline: the rate that the passes
+of a map would reach if each were as fast as the model's forward pass on the same images, measured
+in the same rounds. ViT-Tiny with patches of 4 is measured for xinv alone.
+With --first instead the seconds of tracing (and lowering) and of compiling one map, on ResNet-18 at
+32×32, ResNet-50 at 224×224 and ViT-Tiny, and their ratio to one jitted `jax.grad`: what someone
+waits for before the first map.
 
-`inversion`: images per second of gradient reconstruction (Thielen 2024) by their classifier, against the same loop in
-PyTorch with the same weights, where that is installed, at the fastest of several batch sizes. By default 1,000 images ×
-400 steps on an accelerator; on CPU, where these take half an hour, 64 images × 4 steps.
+`inversion`: images per second of gradient reconstruction (Thielen 2024) by their classifier,
+against the same loop in PyTorch with the same weights, where that is installed, at the fastest of
+several batch sizes. By default 1,000 images × 400 steps on an accelerator; on CPU, where these take
+half an hour, 64 images × 4 steps.
 
-`defences`: what applying a trained GNIME adds to the cost of the MNIST target's Gradient explanation, by its network
-(Zhao's, and that of GNIME's code) and width; and images per second of its two-player training step at the paper's
-width, against the same step in PyTorch where that is installed.
+`defences`: what applying a trained GNIME adds to the cost of the MNIST target's Gradient
+explanation, by its network (Zhao's, and that of GNIME's code) and width; and images per second of
+its two-player training step at the paper's width, against the same step in PyTorch where that is
+installed.
 
-`membership`: maps per second of a training step of the membership network (CNN and MobileNetV2 at a quarter of its
-width, 32×32×3), against the same networks in PyTorch where that is installed; what restarts in one program take beside
-as many in turn; maps per second of DeepLeak's 15 explainers on a small CNN; fits per second of every attack on
-membership; and the seconds of one small audit of all explainers with its models, attacks and controls.
+`membership`: maps per second of a training step of the membership network (CNN and MobileNetV2 at a
+quarter of its width, 32×32×3), against the same networks in PyTorch where that is installed; what
+restarts in one program take beside as many in turn; maps per second of DeepLeak's 15 explainers on
+a small CNN; fits per second of every attack on membership; and the seconds of one small audit of
+all explainers with its models, attacks and controls.
 
-`harden`: seconds of a trial of each explainer's search (launch/harden.py), and the shares spent in maps, in the fit of
-the attack, and in the utility; by default of the digits.
+`harden`: seconds of a trial of each explainer's search (launch/harden.py), and the shares spent in
+maps, in the fit of the attack, and in the utility; by default of the digits.
 """
 
 import importlib.util
@@ -47,7 +52,9 @@ from xinv.types import InputError
 BATCH = flags.DEFINE_integer(
     "batch_size", None, "Images per step. Default: 64; membership 128; explainers on CPU 16.", 1
 )
-IMAGES = flags.DEFINE_integer("images", None, "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.", 1)
+IMAGES = flags.DEFINE_integer(
+    "images", None, "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.", 1
+)
 WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the channels of the inverted classifier.", 0.0)
 ROUNDS = flags.DEFINE_integer("rounds", 7, "Alternating measurements of each network.", 1)
 STEPS = flags.DEFINE_integer(
@@ -57,10 +64,15 @@ METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: al
 NETWORKS = flags.DEFINE_list(
     "networks",
     None,
-    "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50, vit_tiny. Default: all.",
+    "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50, vit_tiny."
+    " Default: all.",
 )
-SIZE = flags.DEFINE_string("size", "quick", "Of configs/deepleak.py, the size whose explanations are hardened.")
-FIRST = flags.DEFINE_bool("first", False, "Measure the time to the first map: tracing and compiling.")
+SIZE = flags.DEFINE_string(
+    "size", "quick", "Of configs/deepleak.py, the size whose explanations are hardened."
+)
+FIRST = flags.DEFINE_bool(
+    "first", False, "Measure the time to the first map: tracing and compiling."
+)
 
 
 def training() -> None:

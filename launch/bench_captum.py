@@ -1,4 +1,6 @@
-"""captum's side of `bench.py explainers`: xinv's classifiers as PyTorch modules with the same weights, explained."""
+"""captum's side of `bench.py explainers`: xinv's classifiers as PyTorch modules with the same
+weights, explained.
+"""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +30,8 @@ Arrays = Mapping[str, Any]
 class Task(NamedTuple):
     """Images [B,C,H,W], classes [B] and label maps [B,1,H,W].
 
-    `plain` and `hooked` are the same function; the latter is made of modules that captum has rules for.
+    `plain` and `hooked` are the same function; the latter is made of modules that captum has rules
+    for.
     """
 
     plain: "Twin"
@@ -48,7 +51,9 @@ def _simple(name: str, net: str = "plain") -> Callable[[Task], Any]:
 
 
 def _integrated_gradients(t: Task) -> Any:
-    return attr.IntegratedGradients(t.plain).attribute(t.x, target=t.y, n_steps=STEPS, internal_batch_size=AT_ONCE)
+    return attr.IntegratedGradients(t.plain).attribute(
+        t.x, target=t.y, n_steps=STEPS, internal_batch_size=AT_ONCE
+    )
 
 
 def _noisy(kind: str) -> Callable[[Task], Any]:
@@ -63,12 +68,16 @@ def _gradcam(t: Task) -> Any:
 
 
 def _guided_gradcam(t: Task) -> Any:
-    return attr.GuidedGradCam(t.hooked, t.hooked.cam).attribute(t.x, t.y, interpolate_mode="bilinear")
+    return attr.GuidedGradCam(t.hooked, t.hooked.cam).attribute(
+        t.x, t.y, interpolate_mode="bilinear"
+    )
 
 
 def _occlusion(t: Task) -> Any:
     window, stride = ((t.x.shape[1], n, n) for n in (WINDOW, STRIDE))
-    return attr.Occlusion(t.plain).attribute(t.x, window, stride, target=t.y, perturbations_per_eval=t.copies)
+    return attr.Occlusion(t.plain).attribute(
+        t.x, window, stride, target=t.y, perturbations_per_eval=t.copies
+    )
 
 
 def _lime(t: Task) -> Any:
@@ -85,8 +94,14 @@ def _shapley_sampling(t: Task) -> Any:
 
 
 def _sampled(method: Any, t: Task, samples: int, at_once: int) -> Any:
-    """`at_once` counts copies of one image for LIME and KernelSHAP, which go image by image; of all for the third."""
-    options = {"n_samples": samples, "perturbations_per_eval": at_once, "feature_mask": t.superpixels}
+    """`at_once` counts copies of one image for LIME and KernelSHAP, which go image by image; of all
+    for the third.
+    """
+    options = {
+        "n_samples": samples,
+        "perturbations_per_eval": at_once,
+        "feature_mask": t.superpixels,
+    }
     return method.attribute(t.x, target=t.y, **options)
 
 
@@ -115,7 +130,10 @@ def settings() -> str:
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     place = "cuda: cudnn.benchmark, TF32 (as jax)" if DEVICE == "cuda" else "cpu"
-    return f"captum {captum.__version__}, torch {torch.__version__} on {place}, {torch.get_num_threads()} threads"
+    return (
+        f"captum {captum.__version__}, torch {torch.__version__} on {place},"
+        f" {torch.get_num_threads()} threads"
+    )
 
 
 def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]:
@@ -124,11 +142,22 @@ def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]
         return {}
     labels = jax.vmap(slic(SEGMENTS).labels)(inputs.images)[..., None]
     x, superpixels = (
-        torch.tensor(np.moveaxis(np.asarray(a), -1, 1).copy(), device=DEVICE) for a in (inputs.images, labels)
+        torch.tensor(np.moveaxis(np.asarray(a), -1, 1).copy(), device=DEVICE)
+        for a in (inputs.images, labels)
     )
-    plain, hooked = (TWINS[network](inputs.variables, hooked).eval().to(DEVICE) for hooked in (False, True))
-    task = Task(plain, hooked, x, torch.tensor(np.asarray(inputs.labels), device=DEVICE).long(), superpixels.long())
-    if not (plain(x).argmax(1) == task.y).all() or not torch.allclose(plain(x), hooked(x), rtol=1e-2, atol=1e-3):
+    plain, hooked = (
+        TWINS[network](inputs.variables, hooked).eval().to(DEVICE) for hooked in (False, True)
+    )
+    task = Task(
+        plain,
+        hooked,
+        x,
+        torch.tensor(np.asarray(inputs.labels), device=DEVICE).long(),
+        superpixels.long(),
+    )
+    if not (plain(x).argmax(1) == task.y).all() or not torch.allclose(
+        plain(x), hooked(x), rtol=1e-2, atol=1e-3
+    ):
         raise AssertionError(f"the PyTorch twin of {network} computes something else")
     return {name: _run(METHODS[name], task) for name in methods if name in METHODS}
 
@@ -149,7 +178,9 @@ def _run(method: Callable[[Task], Any], task: Task) -> Run:
 
 
 class Twin(nn.Module):
-    """Features, then fully connected layers; `marked` is the place among the features of the Grad-CAM map."""
+    """Features, then fully connected layers; `marked` is the place among the features of the
+    Grad-CAM map.
+    """
 
     def __init__(self, features: nn.Sequential, head: nn.Module, marked: int):
         super().__init__()
@@ -184,11 +215,15 @@ def _mobilenet_v2(variables: Arrays, hooked: bool) -> Twin:
     strides = [1 if index else stride for _, _, count, stride in STAGES for index in range(count)]
     strides[1] = 1  # small stem
     blocks = [
-        _InvertedResidual(*(scope[f"_InvertedResidual_{number}"] for scope in scopes), stride, activation)
+        _InvertedResidual(
+            *(scope[f"_InvertedResidual_{number}"] for scope in scopes), stride, activation
+        )
         for number, stride in enumerate(strides)
     ]
     first, last = (nn.Sequential(*_unit(*scopes, number)) for number in (0, 1))
-    features = nn.Sequential(first, activation(), *blocks, last, activation(), nn.AdaptiveAvgPool2d(1))
+    features = nn.Sequential(
+        first, activation(), *blocks, last, activation(), nn.AdaptiveAvgPool2d(1)
+    )
     return Twin(features, _dense(variables["params"]["head"]), -2)
 
 
@@ -196,7 +231,9 @@ TWINS = {"cnn": _cnn, "mobilenet_v2": _mobilenet_v2}
 
 
 class _ClippedReLU(nn.ReLU):
-    """ReLU6 that captum takes for a ReLU: it would silently explain nn.ReLU6 by its gradient, whatever the method."""
+    """ReLU6 that captum takes for a ReLU: it would silently explain nn.ReLU6 by its gradient,
+    whatever the method.
+    """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return nn.functional.relu6(x)
@@ -207,7 +244,9 @@ lrp.SUPPORTED_NON_LINEAR_LAYERS.append(_ClippedReLU)
 
 
 class _InvertedResidual(nn.Module):
-    def __init__(self, params: Arrays, stats: Arrays, stride: int, activation: Callable[[], nn.Module]):
+    def __init__(
+        self, params: Arrays, stats: Arrays, stride: int, activation: Callable[[], nn.Module]
+    ):
         super().__init__()
         units, count = [], len(stats)
         for number in range(count):
@@ -221,12 +260,18 @@ class _InvertedResidual(nn.Module):
         return self.add(x, y) if x.shape == y.shape else y
 
 
-def _unit(params: Arrays, stats: Arrays, number: int, stride: int = 1, depthwise: bool = False) -> list[nn.Module]:
+def _unit(
+    params: Arrays, stats: Arrays, number: int, stride: int = 1, depthwise: bool = False
+) -> list[nn.Module]:
     """A convolution and its BatchNorm."""
     scale, statistics = params[f"BatchNorm_{number}"], stats[f"BatchNorm_{number}"]
     norm = nn.BatchNorm2d(len(scale["bias"]))
     _fill(
-        norm, weight=scale["scale"], bias=scale["bias"], running_mean=statistics["mean"], running_var=statistics["var"]
+        norm,
+        weight=scale["scale"],
+        bias=scale["bias"],
+        running_mean=statistics["mean"],
+        running_var=statistics["var"],
     )
     return [_convolution(params[f"_Conv_{number}"], stride, depthwise), norm]
 
@@ -237,7 +282,9 @@ def _convolution(arrays: Arrays, stride: int = 1, depthwise: bool = False) -> nn
     options = {"stride": stride, "padding": size // 2, "groups": groups, "bias": "bias" in arrays}
     layer = nn.Conv2d(inputs * groups, outputs, size, **options)
     _fill(
-        layer, weight=np.transpose(arrays["kernel"], (3, 2, 0, 1)), **{k: v for k, v in arrays.items() if k == "bias"}
+        layer,
+        weight=np.transpose(arrays["kernel"], (3, 2, 0, 1)),
+        **{k: v for k, v in arrays.items() if k == "bias"},
     )
     return layer
 

@@ -30,7 +30,10 @@ from xinv.models.decoder import decoder_table, encoder_table
 from xinv.models.gnime import gnime_encoder_table, gnime_table
 from xinv.types import Observation
 
-WIDTHS = {"decoder": (1.0, 0.5, 0.25, 0.125), "gnime_decoder": (1.0, 0.5, 0.4375, 0.375, 0.3125, 0.25, 0.125)}
+WIDTHS = {
+    "decoder": (1.0, 0.5, 0.25, 0.125),
+    "gnime_decoder": (1.0, 0.5, 0.4375, 0.375, 0.3125, 0.25, 0.125),
+}
 AIM = 0.2
 LAMBDA, ADAM = 100.0, 1e-4
 
@@ -38,7 +41,10 @@ LAMBDA, ADAM = 100.0, 1e-4
 def run(batch_size: int, rounds: int, steps: int | None) -> None:
     """Prints what releasing costs beside explaining, and images per second of the two-player step."""
     steps = steps or (2 if jax.default_backend() == "cpu" else 128)
-    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds} rounds")
+    print(
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds}"
+        " rounds"
+    )
     print(torch_settings())
     data = examples(4 * batch_size)
     _applying(data, batch_size, rounds)
@@ -55,17 +61,23 @@ def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> N
     seconds = timed({"explain": _explaining(batch)} | runs, rounds, 1)
     gradient = 2 * forward_operations(NETWORKS["target"])
     rate = gradient * batch_size / seconds["explain"]
-    print(f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s")
+    print(
+        f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s"
+    )
     for name, width in networks:
         taken, done = seconds[name, width], forward_operations(_network(name, width))
         print(
-            f"  {name} at width {width}: {taken * 1e3:.1f} ms, adds {taken / seconds['explain']:.0%}"
-            f" ({done / gradient:.0%} of the operations, {done * batch_size / taken / 1e9:.0f} GFLOP/s)",
+            f"  {name} at width {width}: {taken * 1e3:.1f} ms, adds"
+            f" {taken / seconds['explain']:.0%} ({done / gradient:.0%} of the operations,"
+            f" {done * batch_size / taken / 1e9:.0f} GFLOP/s)",
             flush=True,
         )
     for name, widths in WIDTHS.items():
         below = [width for width in widths if seconds[name, width] < AIM * seconds["explain"]]
-        print(f"  {name} adds less than {AIM:.0%} {f'up to width {max(below)}' if below else 'at no width'}")
+        print(
+            f"  {name} adds less than {AIM:.0%}"
+            f" {f'up to width {max(below)}' if below else 'at no width'}"
+        )
 
 
 def _explaining(batch: Mapping[str, jax.Array]) -> Run:
@@ -73,7 +85,9 @@ def _explaining(batch: Mapping[str, jax.Array]) -> Run:
     variables = jax.jit(model.init)(jax.random.key(0), batch["image"][:1])
     keys = jax.random.split(jax.random.key(1), len(batch["image"]))
     maps = jax.jit(jax.vmap(functools.partial(explain.saliency(), model.apply), (None, 0, 0, 0)))
-    return lambda steps: jax.block_until_ready(maps(variables, batch["image"], batch["label"], keys))
+    return lambda steps: jax.block_until_ready(
+        maps(variables, batch["image"], batch["label"], keys)
+    )
 
 
 def _releasing(name: str, width: float, observation: Observation) -> Run:
@@ -85,28 +99,43 @@ def _releasing(name: str, width: float, observation: Observation) -> Run:
         "moments": np.float32([0.5, 0.3]),
         "limits": np.float32([0, 1]),
     }
-    variables = jax.jit(generator.init)(jax.random.key(0), observation.prediction[:1], observation.explanation[:1])
+    variables = jax.jit(generator.init)(
+        jax.random.key(0), observation.prediction[:1], observation.explanation[:1]
+    )
     state = {"generator": variables, "calibration": jax.tree.map(jnp.asarray, calibration)}
     apply = jax.jit(defences.gnime(network=name, width=width).apply)
     return lambda steps: jax.block_until_ready(apply(state, observation, jax.random.key(1)))
 
 
-def _training(name: str, data: Mapping[str, np.ndarray], batch_size: int, rounds: int, steps: int) -> None:
+def _training(
+    name: str, data: Mapping[str, np.ndarray], batch_size: int, rounds: int, steps: int
+) -> None:
     for updates in UPDATES:
         runs = {"xinv": _step(name, updates, data, batch_size)}
         if torch:
             runs["torch"] = _torch_step(name, updates, data, batch_size)
         seconds = timed(runs, rounds, steps)
         rates = {key: batch_size * steps / value for key, value in seconds.items()}
-        versus = f"  torch {rates['torch']:8.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
-        print(f"two-player step, {name:13s} {updates:12s} images/s: xinv {rates['xinv']:8.1f}{versus}", flush=True)
+        versus = (
+            f"  torch {rates['torch']:8.1f}  ratio {rates['xinv'] / rates['torch']:.2f}"
+            if torch
+            else ""
+        )
+        print(
+            f"two-player step, {name:13s} {updates:12s} images/s: xinv"
+            f" {rates['xinv']:8.1f}{versus}",
+            flush=True,
+        )
 
 
 def _network(name: str, width: float = 1.0) -> Network:
     """The generator and inverter of that name; their explanations are of the images' shape."""
     tables = {
         "decoder": (decoder_table(SHAPE, width), encoder_table(SHAPE, SHAPE[0], width)),
-        "gnime_decoder": (gnime_table(SHAPE, "flatten_unet", width), gnime_encoder_table(SHAPE, width)),
+        "gnime_decoder": (
+            gnime_table(SHAPE, "flatten_unet", width),
+            gnime_encoder_table(SHAPE, width),
+        ),
     }
     hyper = dict(image_shape=SHAPE, encoder="flatten_unet", width=width)
     return Network(lambda dtype: models.build(name, dtype=dtype, **hyper), *tables[name])
@@ -120,7 +149,9 @@ def _step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size
     example = [jnp.asarray(values[:1]) for values in read.values()][:2]
     nets = {name: jax.jit(model.init)(jax.random.key(0), *example) for name in Players._fields}
     scale = {"moments": np.float32([0.5, 0.3]), "limits": np.float32([0, 1])}
-    state = train.State(np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()})
+    state = train.State(
+        np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()}
+    )
     return stepping(two_player_step(players, LAMBDA, updates, tx), state, read, batch_size)
 
 
@@ -130,7 +161,9 @@ def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batc
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     modules = [torch_module(_network(network)) for _ in range(2)]
     generator, inverter = (module.to(device, memory_format=layout) for module in modules)
-    first, second = (torch.optim.Adam(net.parameters(), ADAM, fused=True) for net in (generator, inverter))
+    first, second = (
+        torch.optim.Adam(net.parameters(), ADAM, fused=True) for net in (generator, inverter)
+    )
     batches, error = torch_batches(data, batch_size, device), torch.nn.functional.mse_loss
 
     def start(steps: int) -> None:
@@ -151,7 +184,9 @@ def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batc
                 second.step()
                 guess = invert(released)
             first.zero_grad(set_to_none=True)
-            (error(noised, clean) - LAMBDA * error(guess, truth)).backward(inputs=list(generator.parameters()))
+            (error(noised, clean) - LAMBDA * error(guess, truth)).backward(
+                inputs=list(generator.parameters())
+            )
             first.step()
             if not again:
                 second.step()

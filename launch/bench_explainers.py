@@ -22,21 +22,27 @@ from xinv.explain.perturbation.segment import slic
 from xinv.types import Explainer, InputError, Model
 
 STEPS, SAMPLES, STDEV, SEGMENTS, ORDERS, WINDOW, STRIDE = 50, 25, 0.15, 25, 2, 8, 4
-"""Settings of both libraries: of integrated gradients, all that samples, superpixels, Shapley values, occlusion."""
+"""Settings of both libraries: of integrated gradients, all that samples, superpixels, Shapley
+values, occlusion.
+"""
 SIZE = 32
 SHORTEST = 0.2
 """Seconds: a measurement repeats a fast method until it lasts so long."""
 
 
 class Method(NamedTuple):
-    """An explainer, and its passes through the model per map, a backward pass being worth a forward pass."""
+    """An explainer, and its passes through the model per map, a backward pass being worth a forward
+    pass.
+    """
 
     explainer: Explainer
     passes: int
 
 
 class Run(NamedTuple):
-    """`start` explains the batch and waits for the maps; `device_mib` is what it needs of an accelerator's memory."""
+    """`start` explains the batch and waits for the maps; `device_mib` is what it needs of an
+    accelerator's memory.
+    """
 
     start: Callable[[], Any]
     device_mib: Callable[[], float]
@@ -50,7 +56,9 @@ class Network(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What is explained: images [B,H,W,C], the classes predicted for them [B], and the model's variables."""
+    """What is explained: images [B,H,W,C], the classes predicted for them [B], and the model's
+    variables.
+    """
 
     variables: Any
     images: jax.Array
@@ -68,7 +76,10 @@ FIRST_NETWORKS = {
     "vit_tiny": NETWORKS["vit_tiny"],
 }
 """What the time to a first map is measured on."""
-WINDOWS, SUPERPIXELS = (math.ceil((SIZE - WINDOW) / STRIDE) + 1) ** 2, slic(SEGMENTS).count(SIZE, SIZE)
+WINDOWS, SUPERPIXELS = (
+    (math.ceil((SIZE - WINDOW) / STRIDE) + 1) ** 2,
+    slic(SEGMENTS).count(SIZE, SIZE),
+)
 METHODS = {
     "gradient": Method(explain.gradient(), 2),
     "saliency": Method(explain.saliency(), 2),
@@ -88,7 +99,9 @@ METHODS = {
     "occlusion": Method(explain.occlusion(WINDOW, STRIDE), WINDOWS + 1),
     "lime": Method(explain.lime(SAMPLES, SEGMENTS), SAMPLES),
     "kernel_shap": Method(explain.kernel_shap(SAMPLES, SEGMENTS), SAMPLES),
-    "shapley_sampling": Method(explain.shapley_sampling(ORDERS, SEGMENTS), ORDERS * (SUPERPIXELS - 1) + 2),
+    "shapley_sampling": Method(
+        explain.shapley_sampling(ORDERS, SEGMENTS), ORDERS * (SUPERPIXELS - 1) + 2
+    ),
 }
 
 
@@ -99,18 +112,31 @@ def run(
     networks: list[str] | None,
     captum: Any = None,
 ) -> None:
-    """Prints a table of images per second, beside those of the module `captum` (bench_captum.py), if there is one."""
+    """Prints a table of images per second, beside those of the module `captum` (bench_captum.py),
+    if there is one.
+    """
     methods, networks = _chosen("method", methods, METHODS), _chosen("network", networks, NETWORKS)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for PyTorch
     batch_size = batch_size or (16 if jax.default_backend() == "cpu" else 64)
-    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batches of {batch_size}, {rounds} rounds")
-    print(captum.settings() if captum else "captum is not installed (pip install 'xinv[bench]'): xinv alone")
+    print(
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batches of {batch_size},"
+        f" {rounds} rounds"
+    )
+    print(
+        captum.settings()
+        if captum
+        else "captum is not installed (pip install 'xinv[bench]'): xinv alone"
+    )
     ratios, peak = [], matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
     for name in networks:
         operations = _operations(NETWORKS[name])
         print(f"{name}: a forward pass takes {operations / 1e6:.0f} million operations;", end=" ")
-        print(f"at the {peak / 1e12:.2f} TFLOP/s of a matrix product {peak / operations:.0f} images/s")
-        print(f"{name:22s}xinv: images/s  of roofline      MiB   captum: images/s      MiB    ratio")
+        print(
+            f"at the {peak / 1e12:.2f} TFLOP/s of a matrix product {peak / operations:.0f} images/s"
+        )
+        print(
+            f"{name:22s}xinv: images/s  of roofline      MiB   captum: images/s      MiB    ratio"
+        )
         inputs = _inputs(NETWORKS[name], batch_size)
         theirs = captum.runs(name, inputs, methods) if captum else {}  # {} if captum has no twin
         for method in methods:
@@ -120,7 +146,8 @@ def run(
                 print(f"  {method:20s} {error}", flush=True)
     if ratios:
         print(
-            f"geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.2f}, least {min(ratios):.2f}"
+            f"geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.2f}, least"
+            f" {min(ratios):.2f}"
         )
 
 
@@ -167,7 +194,9 @@ def _prepared(explainer: Explainer, model: Model, shape: tuple[int, int, int]) -
     return Preparation(traced - begin, time.perf_counter() - traced)
 
 
-def _gradient(apply: Any, variables: Any, image: jax.Array, label: jax.Array, key: jax.Array) -> jax.Array:
+def _gradient(
+    apply: Any, variables: Any, image: jax.Array, label: jax.Array, key: jax.Array
+) -> jax.Array:
     """The gradient as a user would write it, without the engine."""
     del key
     return jax.grad(lambda image: apply(variables, image[None])[0, label])(image)
@@ -188,7 +217,9 @@ def _chosen(kind: str, names: list[str] | None, known: Mapping[str, Any]) -> lis
 def _inputs(network: Network, batch_size: int) -> Inputs:
     images = jax.random.uniform(jax.random.key(0), (batch_size, *network.shape))
     variables = jax.jit(network.model.init)(jax.random.key(1), images[:1])
-    return Inputs(variables, images, jnp.argmax(jax.jit(network.model.apply)(variables, images), -1))
+    return Inputs(
+        variables, images, jnp.argmax(jax.jit(network.model.apply)(variables, images), -1)
+    )
 
 
 def _operations(network: Network) -> float:
@@ -198,7 +229,9 @@ def _operations(network: Network) -> float:
     return jax.jit(network.model.apply).lower(variables, image).cost_analysis()["flops"]
 
 
-def _measure(name: str, model: Model, inputs: Inputs, captum: Run | None, rounds: int) -> list[float]:
+def _measure(
+    name: str, model: Model, inputs: Inputs, captum: Run | None, rounds: int
+) -> list[float]:
     """Prints a row; the rate of xinv over captum's, if there is one."""
     method, count = METHODS[name], len(inputs.images)
     forward, xinv = jax.jit(model.apply), _xinv(method.explainer, model, inputs)
@@ -212,24 +245,35 @@ def _measure(name: str, model: Model, inputs: Inputs, captum: Run | None, rounds
         print(row, flush=True)
         return []
     ratio = seconds["captum"] / seconds["xinv"]
-    print(f"{row}   {count / seconds['captum']:16.1f} {_peak(captum):8.0f} {ratio:8.2f}", flush=True)
+    print(
+        f"{row}   {count / seconds['captum']:16.1f} {_peak(captum):8.0f} {ratio:8.2f}", flush=True
+    )
     return [ratio]
 
 
 def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
-    """What `explain.batch` runs once it has compiled: as many images at a time as it finds to fit into memory."""
+    """What `explain.batch` runs once it has compiled: as many images at a time as it finds to fit
+    into memory.
+    """
     one = functools.partial(explainer, model.apply)
     variables, images, labels = inputs
-    size = memory.chunk(len(images), at_once(explainer, model.apply, variables, images, jax.random.key(2)))
+    size = memory.chunk(
+        len(images), at_once(explainer, model.apply, variables, images, jax.random.key(2))
+    )
     keys = jax.random.split(jax.random.key(2), len(images))
-    parts = [tuple(x[start : start + size] for x in (images, labels, keys)) for start in range(0, len(images), size)]
+    parts = [
+        tuple(x[start : start + size] for x in (images, labels, keys))
+        for start in range(0, len(images), size)
+    ]
     program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
 
     def device_mib() -> float:
         needs = program.lower(variables, *parts[0]).compile().memory_analysis()
         return (needs.temp_size_in_bytes + needs.output_size_in_bytes) / 2**20
 
-    return Run(lambda: jax.block_until_ready([program(variables, *part) for part in parts]), device_mib)
+    return Run(
+        lambda: jax.block_until_ready([program(variables, *part) for part in parts]), device_mib
+    )
 
 
 def _peak(run: Run) -> float:
@@ -248,7 +292,9 @@ def _status(name: str) -> int:
 
 
 def _time(starts: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each, in turns, so that what else the machine does meets all of them alike."""
+    """The median seconds of each, in turns, so that what else the machine does meets all of them
+    alike.
+    """
     seconds = {key: [] for key in starts}
     for start in starts.values():
         start()  # compiles

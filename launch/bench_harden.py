@@ -32,8 +32,13 @@ def run(size: str, methods: Sequence[str] | None, rounds: int) -> None:
     if unknown:
         raise InputError(f"--methods has {unknown[0]!r}: choose among {', '.join(explainers)}")
     names = methods or list(explainers)
-    config["explanations"] = {name: dict(name=name, normalise="none") | explainers[name] for name in names}
-    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {size}, {rounds} trials after one to compile")
+    config["explanations"] = {
+        name: dict(name=name, normalise="none") | explainers[name] for name in names
+    }
+    print(
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {size}, {rounds} trials after"
+        " one to compile"
+    )
     with tempfile.TemporaryDirectory() as folder, store.opened(Path(folder) / "stages") as stages:
         service = opened(config, Stages(stages, Path(folder)))
         for name in names:
@@ -59,12 +64,18 @@ def _measured(subject: Subject, rounds: int) -> None:
             state = fitted(subject, made, attack, shadow, lambda *_, maps=learned: maps)
             attack.predict(state, subject.seen(attack, subject.target, role, shown))
         with _timed(spent["utility"].append):
-            trial.utility(subject, role, subject.maps(subject.unhardened, subject.target, role), shown)
+            trial.utility(
+                subject, role, subject.maps(subject.unhardened, subject.target, role), shown
+            )
     # The first compiles what all trials share
     medians = {part: statistics.median(times[1:] or times) for part, times in spent.items()}
     total = sum(medians.values())
     shares = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in medians.items())
-    print(f"{subject.name:22s} {total:7.2f} s a trial ({shares}); 20 trials {20 * total / 60:.1f} min", flush=True)
+    print(
+        f"{subject.name:22s} {total:7.2f} s a trial ({shares}); 20 trials"
+        f" {20 * total / 60:.1f} min",
+        flush=True,
+    )
 
 
 @contextmanager

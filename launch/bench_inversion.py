@@ -26,8 +26,13 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
     """Prints images per second, and whether both find the same images."""
     cpu = jax.default_backend() == "cpu"
     images, steps = images or (64 if cpu else 1000), steps or (4 if cpu else 400)
-    print(f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {images} images, {steps} steps, {rounds} rounds")
-    model = models.cnn(CLASSES, CHANNELS, HIDDEN, width, norm="batch", activation="none", dropout=(0.0, 0.5))
+    print(
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; {images} images, {steps} steps,"
+        f" {rounds} rounds"
+    )
+    model = models.cnn(
+        CLASSES, CHANNELS, HIDDEN, width, norm="batch", activation="none", dropout=(0.0, 0.5)
+    )
     rng = np.random.default_rng(0)
     own = rng.random((4 * CLASSES, *SHAPE), np.float32)
     variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), own[:1]))
@@ -36,7 +41,9 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
     labelled = Observation(np.eye(CLASSES, dtype=np.float32)[np.arange(len(own)) % CLASSES])
     held = Known(model, variables)
     state = attack.fit(jax.random.key(1), labelled, own, known=held)
-    runs: dict[str, Run] = {"xinv": lambda: attack.predict(state, Observation(prediction), known=held)}
+    runs: dict[str, Run] = {
+        "xinv": lambda: attack.predict(state, Observation(prediction), known=held)
+    }
     if torch:
         runs["torch"] = _torch(variables, state["starts"][prediction.argmax(1)], prediction, steps)
     else:
@@ -44,11 +51,15 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
     found = {name: start() for name, start in runs.items()}  # compiles, and tunes cuDNN
     seconds = {name: statistics.median(values) for name, values in _rounds(runs, rounds).items()}
     for name, value in seconds.items():
-        print(f"  {name:6s} {images / value:9.2f} images/s  {images * steps / value:11.1f} image-steps/s")
+        print(
+            f"  {name:6s} {images / value:9.2f} images/s  {images * steps / value:11.1f}"
+            " image-steps/s"
+        )
     if torch:
         gap = np.abs(found["xinv"] - found["torch"])
         print(
-            f"  ratio {seconds['torch'] / seconds['xinv']:.2f}; images differ by {gap.mean():.1e} in the mean",
+            f"  ratio {seconds['torch'] / seconds['xinv']:.2f}; images differ by {gap.mean():.1e}"
+            " in the mean",
             flush=True,
         )
 
@@ -65,7 +76,9 @@ def _rounds(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 
 
 def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, steps: int) -> Run:
-    """The same loop as a PyTorch user would write it for speed: frozen weights, no host synchronisation."""
+    """The same loop as a PyTorch user would write it for speed: frozen weights, no host
+    synchronisation.
+    """
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -87,7 +100,9 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
 
     def start(size: int, steps: int = steps, count: int | None = None) -> np.ndarray:
         parts = zip(begin[:count].split(size), wanted[:count].split(size), strict=True)
-        return np.moveaxis(torch.cat([descend(*part, steps) for part in parts]).cpu().numpy(), 1, -1)
+        return np.moveaxis(
+            torch.cat([descend(*part, steps) for part in parts]).cpu().numpy(), 1, -1
+        )
 
     def trial(size: int) -> float:
         start(size, 1, size)
@@ -109,9 +124,15 @@ def _network(variables: Variables) -> "torch.nn.Module":
     rows, size = [], SHAPE[0]
     for row in range(0, 2 * len(CHANNELS), 2):
         kernel, statistics = weights[f"conv{row}"]["kernel"], averages[f"norm{row}"]
-        convolution, norm = nn.Conv2d(*kernel.shape[2:], 3, padding=1), nn.BatchNorm2d(kernel.shape[3])
+        convolution, norm = (
+            nn.Conv2d(*kernel.shape[2:], 3, padding=1),
+            nn.BatchNorm2d(kernel.shape[3]),
+        )
         convolution.load_state_dict(
-            {"weight": tensor(kernel.transpose(3, 2, 0, 1)), "bias": tensor(weights[f"conv{row}"]["bias"])}
+            {
+                "weight": tensor(kernel.transpose(3, 2, 0, 1)),
+                "bias": tensor(weights[f"conv{row}"]["bias"]),
+            }
         )
         affine = {"weight": weights[f"norm{row}"]["scale"], "bias": weights[f"norm{row}"]["bias"]}
         affine |= {"running_mean": statistics["mean"], "running_var": statistics["var"]}
@@ -120,7 +141,10 @@ def _network(variables: Variables) -> "torch.nn.Module":
         size //= 2
     first, last = (weights[f"fc{2 * len(CHANNELS) + i}"] for i in (0, 1))
     flat = first["kernel"].reshape(size, size, -1, first["kernel"].shape[1]).transpose(3, 2, 0, 1)
-    for kernel, bias in ((flat.reshape(len(flat), -1), first["bias"]), (last["kernel"].T, last["bias"])):
+    for kernel, bias in (
+        (flat.reshape(len(flat), -1), first["bias"]),
+        (last["kernel"].T, last["bias"]),
+    ):
         linear = nn.Linear(*kernel.shape[::-1])
         linear.load_state_dict({"weight": tensor(kernel), "bias": tensor(bias)})
         rows += [nn.Flatten(), linear]

@@ -49,7 +49,9 @@ DEEPLEAK = (
 )
 AUDIT = deepleak.sized("quick")._replace(explainers=deepleak.LOCAL)
 """The audit that is timed: every explainer, on a part of the digits."""
-ROLES = dict(target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06)
+ROLES = dict(
+    target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06
+)
 TARGET = models.cnn(CLASSES, (32, 64), 64)
 EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
 
@@ -182,7 +184,10 @@ def _auditing() -> None:
     config.attack.train.batch_size = 32
     members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)
     explainers = len(config.explanations)
-    print(f"one audit: {explainers} explainers, {members} members, {others} others, 32×32×1; a small CNN")
+    print(
+        f"one audit: {explainers} explainers, {members} members, {others} others, 32×32×1; a"
+        " small CNN"
+    )
     settings = json.loads(json.dumps(config.to_dict()))
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder, store.opened(Path(folder) / "stages") as stages:
@@ -200,7 +205,9 @@ def _fit(attack: Attack) -> Any:
     maps = rng.normal(size=(*lead, SIDE, SIDE, CHANNELS)).astype(np.float32)
     member = np.arange(np.prod(lead)).reshape(lead) % 2
     if attack.summary:
-        statistics = jnp.vectorize(attacks.signals.signals(attack.summary), signature="(h,w,c)->(t)")(maps)
+        statistics = jnp.vectorize(
+            attacks.signals.signals(attack.summary), signature="(h,w,c)->(t)"
+        )(maps)
         maps = np.asarray(statistics)[..., None, None, :]
     holdings = {
         "label": rng.integers(0, CLASSES, CANDIDATES).astype(np.int32),

@@ -36,10 +36,19 @@ class Network(NamedTuple):
 
 
 NETWORKS = {
-    "target": Network(lambda dtype: models.cnn(CLASSES, dtype=dtype), cnn_table(CLASSES, (128, 256), 512), (), True),
-    "prediction only": Network(lambda dtype: models.decoder(SHAPE, dtype=dtype), decoder_table(SHAPE)),
+    "target": Network(
+        lambda dtype: models.cnn(CLASSES, dtype=dtype),
+        cnn_table(CLASSES, (128, 256), 512),
+        (),
+        True,
+    ),
+    "prediction only": Network(
+        lambda dtype: models.decoder(SHAPE, dtype=dtype), decoder_table(SHAPE)
+    ),
     "flatten_unet": Network(
-        lambda dtype: models.decoder(SHAPE, "flatten_unet", dtype=dtype), decoder_table(SHAPE), encoder_table(SHAPE, 32)
+        lambda dtype: models.decoder(SHAPE, "flatten_unet", dtype=dtype),
+        decoder_table(SHAPE),
+        encoder_table(SHAPE, 32),
     ),
 }
 
@@ -49,7 +58,8 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
     cpu = jax.default_backend() == "cpu"
     steps = steps or (2 if cpu else 128)
     print(
-        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds} rounds of {steps} steps"
+        f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds}"
+        f" rounds of {steps} steps"
     )
     print(torch_settings())
     data = examples(4 * batch_size)
@@ -62,20 +72,33 @@ def run(batch_size: int, rounds: int, steps: int | None) -> None:
                 runs["private"] = _xinv(network, dtype, data, batch_size, private=True)
             if torch:
                 runs["torch"] = _torch(network, dtype, data, batch_size)
-            rates = {key: batch_size * steps / seconds for key, seconds in timed(runs, rounds, steps).items()}
+            rates = {
+                key: batch_size * steps / seconds
+                for key, seconds in timed(runs, rounds, steps).items()
+            }
             fraction = rates["xinv"] * 3 * forward_operations(network) / peak
-            versus = f"  torch {rates['torch']:9.1f}  ratio {rates['xinv'] / rates['torch']:.2f}" if torch else ""
-            print(f"  {name:16s} images/s: xinv {rates['xinv']:9.1f}{versus}  ceiling {fraction:.0%}", flush=True)
+            versus = (
+                f"  torch {rates['torch']:9.1f}  ratio {rates['xinv'] / rates['torch']:.2f}"
+                if torch
+                else ""
+            )
+            print(
+                f"  {name:16s} images/s: xinv {rates['xinv']:9.1f}{versus}  ceiling {fraction:.0%}",
+                flush=True,
+            )
             if "private" in rates:
                 share = rates["private"] / rates["xinv"]
                 print(
-                    f"  {'by DP-SGD':16s} images/s: xinv {rates['private']:9.1f}  {share:.2f} of the plain step",
+                    f"  {'by DP-SGD':16s} images/s: xinv {rates['private']:9.1f}  {share:.2f} of"
+                    " the plain step",
                     flush=True,
                 )
 
 
 def timed(runs: Mapping[str, Run], rounds: int, steps: int) -> dict[str, float]:
-    """The median seconds of each, in turns, so that what else the machine does meets all of them alike."""
+    """The median seconds of each, in turns, so that what else the machine does meets all of them
+    alike.
+    """
     seconds = {key: [] for key in runs}
     for start in runs.values():
         start(steps)  # compiles, and tunes cuDNN
@@ -112,7 +135,13 @@ def matmul_rate(dtype: str, size: int) -> float:
     return 2 * size**3 / min(seconds)
 
 
-def _xinv(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_size: int, private: bool = False) -> Run:
+def _xinv(
+    network: Network,
+    dtype: str,
+    data: Mapping[str, np.ndarray],
+    batch_size: int,
+    private: bool = False,
+) -> Run:
     """xinv's own training step, or that of DP-SGD, dispatched as its training loop does."""
     model = network.build(dtype)
     names = ("image",) if network.classifier else ("prediction", "explanation")
@@ -123,20 +152,28 @@ def _xinv(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_si
 
     loss = train.classifier_loss(model) if network.classifier else reconstruction_loss
     tx = optax.adam(1e-4)
-    variables = jax.jit(model.init)(jax.random.key(0), *(jnp.asarray(data[name][:1]) for name in names))
+    variables = jax.jit(model.init)(
+        jax.random.key(0), *(jnp.asarray(data[name][:1]) for name in names)
+    )
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
-    step = train.private_step(loss, tx, clip=1.0, noise=1.0) if private else train.sgd_step(loss, tx)
+    step = (
+        train.private_step(loss, tx, clip=1.0, noise=1.0) if private else train.sgd_step(loss, tx)
+    )
     return stepping(step, state, data, batch_size)
 
 
-def stepping(step: parallel.Step, state: train.State, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+def stepping(
+    step: parallel.Step, state: train.State, data: Mapping[str, np.ndarray], batch_size: int
+) -> Run:
     """Steps over the data again and again, dispatched as xinv's training loop does."""
     runner = parallel.runner(step, dict(data))
     state, key = parallel.replicate(state), parallel.per_device(jax.random.key(1))
 
     def start(steps: int) -> None:
         nonlocal state
-        order = np.arange(steps * batch_size).reshape(steps, batch_size) % parallel.length(dict(data))
+        order = np.arange(steps * batch_size).reshape(steps, batch_size) % parallel.length(
+            dict(data)
+        )
         for batch in runner.feed(order):
             state, _ = runner.advance(state, batch, key)
         jax.block_until_ready(state)
@@ -145,7 +182,9 @@ def stepping(step: parallel.Step, state: train.State, data: Mapping[str, np.ndar
 
 
 class Row(NamedTuple):
-    """A row of a table in place: what comes in, and the floating-point operations per image of a forward pass."""
+    """A row of a table in place: what comes in, and the floating-point operations per image of a
+    forward pass.
+    """
 
     layer: Layer
     inputs: int
@@ -154,9 +193,12 @@ class Row(NamedTuple):
 
 def _walk(table: tuple[Layer, ...], inputs: int, size: int, bypass: bool) -> Iterator[Row]:
     for layer in table:
-        out = {"pool": size // 2, "upsample": upsampled(size, layer), "fc": 1}.get(layer.type, size * layer.repeat)
+        out = {"pool": size // 2, "upsample": upsampled(size, layer), "fc": 1}.get(
+            layer.type, size * layer.repeat
+        )
         beside = inputs if layer.bypass and bypass else 0
-        # A convolution of repeated pixels is counted as computed, before they are: see `convolve_repeated`.
+        # A convolution of repeated pixels is counted as computed, before they are: see
+        # `convolve_repeated`.
         products = (layer.kernel * size) ** 2 * inputs + (layer.kernel * out) ** 2 * beside
         inputs *= size**2 if layer.type == "fc" else 1
         yield Row(layer, inputs + beside, 2 * products * layer.outputs)
@@ -173,7 +215,9 @@ def _rows(network: Network) -> tuple[list[Row], list[Row]]:
 
 
 def forward_operations(network: Network) -> int:
-    """Per image; a training step is counted as three of them (forward, and the gradients of inputs and kernels)."""
+    """Per image; a training step is counted as three of them (forward, and the gradients of inputs
+    and kernels).
+    """
     return sum(row.operations for rows in _rows(network) for row in rows)
 
 
@@ -183,8 +227,15 @@ def torch_settings() -> str:
         return "torch is not installed (pip install 'xinv[bench]'): xinv alone"
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    place = "cuda: cudnn.benchmark, TF32 (as jax), channels_last" if torch.cuda.is_available() else "cpu"
-    return f"torch {torch.__version__} on {place}, {torch.get_num_threads()} threads, eager, fused Adam"
+    place = (
+        "cuda: cudnn.benchmark, TF32 (as jax), channels_last"
+        if torch.cuda.is_available()
+        else "cpu"
+    )
+    return (
+        f"torch {torch.__version__} on {place}, {torch.get_num_threads()} threads, eager, fused"
+        " Adam"
+    )
 
 
 def _torch(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
@@ -209,9 +260,14 @@ def _torch(network: Network, dtype: str, data: Mapping[str, np.ndarray], batch_s
     return start
 
 
-def torch_batches(data: Mapping[str, np.ndarray], batch_size: int, device: str) -> Iterator[dict[str, Any]]:
+def torch_batches(
+    data: Mapping[str, np.ndarray], batch_size: int, device: str
+) -> Iterator[dict[str, Any]]:
     """The data, over and over, as PyTorch reads it; images and maps are NCHW."""
-    placed = {name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x) for name, x in data.items()}
+    placed = {
+        name: torch.from_numpy(np.moveaxis(x, -1, 1).copy() if x.ndim == 4 else x)
+        for name, x in data.items()
+    }
     placed = {name: x.to(device) for name, x in placed.items()}
     placed["label"] = placed["label"].long()
     for begin in itertools.cycle(range(0, len(data["image"]), batch_size)):
@@ -223,7 +279,9 @@ def torch_module(network: Network) -> Any:
     from torch import nn
 
     makers = {
-        "conv": lambda row: nn.Conv2d(row.inputs, row.layer.outputs, row.layer.kernel, padding=row.layer.padding),
+        "conv": lambda row: nn.Conv2d(
+            row.inputs, row.layer.outputs, row.layer.kernel, padding=row.layer.padding
+        ),
         "pool": lambda row: nn.MaxPool2d(2),
         "fc": lambda row: nn.Linear(row.inputs, row.layer.outputs),
         "upsample": lambda row: nn.ConvTranspose2d(
@@ -235,7 +293,9 @@ def torch_module(network: Network) -> Any:
         def __init__(self):
             super().__init__()
             self.tables = _rows(network)
-            self.parts = nn.ModuleList(nn.ModuleList(makers[row.layer.type](row) for row in t) for t in self.tables)
+            self.parts = nn.ModuleList(
+                nn.ModuleList(makers[row.layer.type](row) for row in t) for t in self.tables
+            )
 
         def sequence(self, index, x, bypass):
             maps = {}

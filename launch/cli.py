@@ -1,4 +1,6 @@
-"""What the launchers share: flag parsing and one clear sentence for everything that a person can get wrong."""
+"""What the launchers share: flag parsing and one clear sentence for everything that a person can
+get wrong.
+"""
 
 import ast
 import contextlib
@@ -15,7 +17,9 @@ from types import ModuleType
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # so that configs may import configs.base
+sys.path.insert(
+    0, str(Path(__file__).resolve().parent.parent)
+)  # so that configs may import configs.base
 
 from xinv.types import InputError
 
@@ -50,7 +54,11 @@ def at_interrupt(call: Callable[[], None]) -> None:
 
 def _interrupted(*_: object) -> None:
     """Leaves at once, whatever is running: a run may be stopped at any moment."""
-    print("\ninterrupted: the same command continues where this one stopped", file=sys.stderr, flush=True)
+    print(
+        "\ninterrupted: the same command continues where this one stopped",
+        file=sys.stderr,
+        flush=True,
+    )
     for call in _leaving:
         with contextlib.suppress(OSError):
             call()
@@ -97,8 +105,12 @@ def config_file(value: str) -> tuple[ModuleType, str]:
     """
     path, _, arg = value.partition(":")
     if not Path(path).is_file():
-        known = sorted(str(file) for file in Path("configs").glob("*.py") if file.stem not in _SHARED)
-        raise InputError(f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}")
+        known = sorted(
+            str(file) for file in Path("configs").glob("*.py") if file.stem not in _SHARED
+        )
+        raise InputError(
+            f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}"
+        )
     spec = importlib.util.spec_from_file_location("xinv_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -110,7 +122,9 @@ def config_file(value: str) -> tuple[ModuleType, str]:
 def config(flag: flags.FlagHolder) -> dict:
     """The value of a `DEFINE_config_file` flag as a plain dict."""
     if flag.value is None:
-        raise InputError("--config is missing: name a file of configs/, for example --config=configs/digits.py")
+        raise InputError(
+            "--config is missing: name a file of configs/, for example --config=configs/digits.py"
+        )
     return flag.value.to_dict()
 
 
@@ -135,7 +149,9 @@ def units(flag: flags.FlagHolder) -> list[dict]:
     base = config(flag)
     module, arg = config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not hasattr(module, "sweep"):
-        raise InputError(f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py")
+        raise InputError(
+            f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py"
+        )
     return [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
 
 
@@ -151,7 +167,9 @@ def _changed(base: dict, change: dict) -> dict:
     config = ConfigDict(base).lock()
     sections = {name: value for name, value in change.items() if isinstance(value, dict)}
     try:
-        config.update_from_flattened_dict({name: value for name, value in change.items() if name not in sections})
+        config.update_from_flattened_dict(
+            {name: value for name, value in change.items() if name not in sections}
+        )
         for name, value in sections.items():
             config[name] = ConfigDict(value)
     except (AttributeError, KeyError, TypeError) as error:
@@ -161,7 +179,9 @@ def _changed(base: dict, change: dict) -> dict:
 
 def overridden(argv: Sequence[str]) -> list[str]:
     """The paths of the config's fields that arguments set, to None too, in order and each once."""
-    return list(dict.fromkeys(re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE)))
+    return list(
+        dict.fromkeys(re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE))
+    )
 
 
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:
@@ -191,7 +211,10 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _clear(path)
     logging.set_verbosity(logging.FATAL)  # Orbax tells every file it writes, and its errors twice
     if len(arguments) > 1:
-        raise InputError(f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see --helpshort")
+        raise InputError(
+            f"unknown argument {arguments[1]!r}: everything is given by --flag=value, see"
+            " --helpshort"
+        )
     return arguments
 
 
@@ -224,7 +247,9 @@ def _clear(path: str) -> None:
     for parent in parents:
         node = node[parent]
     if hasattr(node[field], "keys"):
-        raise InputError(f"config.{path} is a section, which may not be None: it has {', '.join(node[field])}")
+        raise InputError(
+            f"config.{path} is a section, which may not be None: it has {', '.join(node[field])}"
+        )
     node[field] = None
 
 
@@ -239,7 +264,9 @@ def _check_overrides(value: str, argv: Sequence[str]) -> None:
         node, seen = config, "config"
         for key in path.split("."):
             if key not in node:
-                raise InputError(f"unknown config key {path!r}: {seen} has {', '.join(sorted(node))}")
+                raise InputError(
+                    f"unknown config key {path!r}: {seen} has {', '.join(sorted(node))}"
+                )
             node, seen = node[key], f"{seen}.{key}"
             if not hasattr(node, "keys"):
                 break

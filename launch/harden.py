@@ -2,10 +2,11 @@
 
 Example:
   python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
-  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted --workdir=runs/overfitted
+  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted
+  --workdir=runs/overfitted
 
-The folder receives policies/, hardened.jsonl, trials.jsonl and harden.html. The same command again continues a search
-that was stopped, to the same bytes.
+The folder receives policies/, hardened.jsonl, trials.jsonl and harden.html. The same command again
+continues a search that was stopped, to the same bytes.
 """
 
 from collections.abc import Sequence
@@ -19,13 +20,17 @@ from ml_collections import config_flags
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "A file of configs/ with a section harden, with :size behind it."
 )
-UNIT = flags.DEFINE_string("unit", "", "Of the config's sweep, the unit to harden. Default: the config itself.")
+UNIT = flags.DEFINE_string(
+    "unit", "", "Of the config's sweep, the unit to harden. Default: the config itself."
+)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.", required=True)
 STORE = flags.DEFINE_string(
     "store", None, "Where stages are kept, to share them with an audit. Default: WORKDIR/stages."
 )
 
-CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+CHECKPOINT_SECONDS = flags.DEFINE_float(
+    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -21,7 +21,9 @@ def run(argv: Sequence[str]) -> None:
     from xinv.types import InputError
 
     if WORKDIR.value is None:
-        raise InputError("--workdir is missing: name the folder that launch/run.py or launch/sweep.py wrote")
+        raise InputError(
+            "--workdir is missing: name the folder that launch/run.py or launch/sweep.py wrote"
+        )
     page = report.render(Path(WORKDIR.value), LEVEL.value)
     print(report.table(Path(WORKDIR.value), LEVEL.value))
     print(f"\nReport: {page.absolute()}")

@@ -1,12 +1,14 @@
-"""Runs one audit: trains the target, computes explanations, attacks them, and reports what they give away.
+"""Runs one audit: trains the target, computes explanations, attacks them, and reports what they
+give away.
 
 Example:
   python launch/run.py --config=configs/digits.py --workdir=runs/digits
   python launch/run.py --config=configs/digits.py:full --config.attack.train.epochs=3
 
-The folder receives rows.jsonl, config.json, report.html and every stage's result. The same command again continues a
-run that was stopped and re-uses all that is done; changing a part of the config computes again only what depends on it.
-Ctrl-C leaves at once; SIGTERM and SIGUSR2 save the present training first, and the exit status is 75.
+The folder receives rows.jsonl, config.json, report.html and every stage's result. The same command
+again continues a run that was stopped and re-uses all that is done; changing a part of the config
+computes again only what depends on it. Ctrl-C leaves at once; SIGTERM and SIGUSR2 save the present
+training first, and the exit status is 75.
 """
 
 import datetime
@@ -19,13 +21,19 @@ import programs
 from absl import flags
 from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :size behind it.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where results go. Default: a new folder below runs/.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment: a file of configs/, with :size behind it."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where results go. Default: a new folder below runs/."
+)
 STORE = flags.DEFINE_string(
     "store", None, "Where stages are kept, to share them between runs. Default: WORKDIR/stages."
 )
 
-CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+CHECKPOINT_SECONDS = flags.DEFINE_float(
+    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+)
 
 
 def run(argv: Sequence[str]) -> None:

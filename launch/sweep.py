@@ -5,15 +5,16 @@ Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --launcher=local --jobs=2
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --status
 
-The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value replaces a whole
-section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…, so that an override holds in every
-unit; a unit that sets that very key is named. Unit i runs in WORKDIR/units/<i>; all share the stages in WORKDIR/stages
-(or --store), so that what they have in common is computed once.
+The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value
+replaces a whole section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…,
+so that an override holds in every unit; a unit that sets that very key is named. Unit i runs in
+WORKDIR/units/<i>; all share the stages in WORKDIR/stages (or --store), so that what they have in
+common is computed once.
 
-Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of this machine (or
---jobs; --jobs=2 alone means it too), starts those again that die, and shows a table. --launcher=slurm submits an array
-of workers and returns; --launcher=k8s prints a manifest for kubectl apply. Exit status: 0 all is done, 1 an experiment
-failed, 2 bad input, 130 interrupted.
+Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of
+this machine (or --jobs; --jobs=2 alone means it too), starts those again that die, and shows a
+table. --launcher=slurm submits an array of workers and returns; --launcher=k8s prints a manifest
+for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input, 130 interrupted.
 """
 
 import itertools
@@ -32,25 +33,40 @@ from xinv.types import InputError
 if TYPE_CHECKING:
     from xinv.sweep import Outcome, Sweep
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment: a file of configs/, with :size behind it.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Where the units and their shared stages go. Required.")
+CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The experiment: a file of configs/, with :size behind it."
+)
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where the units and their shared stages go. Required."
+)
 STORE = flags.DEFINE_string(
-    "store", None, "Where stages are kept, to share them between sweeps and runs. Default: WORKDIR/stages."
+    "store",
+    None,
+    "Where stages are kept, to share them between sweeps and runs. Default: WORKDIR/stages.",
 )
 LAUNCHER = flags.DEFINE_string(
-    "launcher", None, "Where workers run: local, slurm, or k8s, which prints a manifest. Default: one in this process."
+    "launcher",
+    None,
+    "Where workers run: local, slurm, or k8s, which prints a manifest. Default: one in this"
+    " process.",
 )
 JOBS = flags.DEFINE_integer(
     "jobs", None, "Workers. Default: local one per accelerator, or per four cores; elsewhere 1.", 1
 )
-SLURM = flags.DEFINE_list("slurm", [], "Of --launcher=slurm: parameters of submitit, as partition=gpu,time=240.")
-K8S = flags.DEFINE_list("k8s", [], "Of --launcher=k8s: image=…,claim=… and others; a wrong one names them all.")
+SLURM = flags.DEFINE_list(
+    "slurm", [], "Of --launcher=slurm: parameters of submitit, as partition=gpu,time=240."
+)
+K8S = flags.DEFINE_list(
+    "k8s", [], "Of --launcher=k8s: image=…,claim=… and others; a wrong one names them all."
+)
 TRIES = flags.DEFINE_integer("tries", 3, "Failed tries after which a piece is given up.", 1)
 DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be done, and its cost.")
 STATUS = flags.DEFINE_bool("status", False, "Only print the state of the sweep in WORKDIR.")
 RETRY = flags.DEFINE_bool("retry", False, "Try pieces again that have failed.")
 
-CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
+CHECKPOINT_SECONDS = flags.DEFINE_float(
+    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+)
 
 _LAUNCHERS = ("local", "slurm", "k8s")
 
@@ -61,8 +77,13 @@ def run(argv: Sequence[str]) -> None:
     if WORKDIR.value is None:
         raise InputError("--workdir is missing: name the folder that the sweep's units go to")
     if LAUNCHER.value not in (None, *_LAUNCHERS):
-        raise InputError(f"unknown launcher {LAUNCHER.value!r}: choose one of {', '.join(_LAUNCHERS)}")
-    from xinv import leases, sweep  # after the flags: this takes seconds, and a typo is reported at once
+        raise InputError(
+            f"unknown launcher {LAUNCHER.value!r}: choose one of {', '.join(_LAUNCHERS)}"
+        )
+    from xinv import (
+        leases,
+        sweep,
+    )  # after the flags: this takes seconds, and a typo is reported at once
 
     workdir = Path(WORKDIR.value)
     if STATUS.value:
@@ -98,7 +119,9 @@ def _here(found: "Sweep") -> "Outcome":
     from engines import here
 
     programs.keep()
-    return here.work(found, 0, TRIES.value, CHECKPOINT_SECONDS.value, lambda line: print(line, flush=True))
+    return here.work(
+        found, 0, TRIES.value, CHECKPOINT_SECONDS.value, lambda line: print(line, flush=True)
+    )
 
 
 def _distributed(found: "Sweep") -> "Outcome":
@@ -170,7 +193,10 @@ def _name_overruled(configs: Sequence[dict], base: dict, overrides: Iterable[str
     """Prints which units set what the command line sets too: there the unit's value holds."""
     for config, path in itertools.product(configs, overrides):
         if _at(config, path) != _at(base, path):
-            print(f"unit {config['unit']} sets {path} itself: --config.{path} does not hold there", flush=True)
+            print(
+                f"unit {config['unit']} sets {path} itself: --config.{path} does not hold there",
+                flush=True,
+            )
 
 
 def _at(config: dict, path: str) -> object:

@@ -3,9 +3,10 @@
 Example:
   python launch/worker.py --workdir=runs/widths
 
-launch/sweep.py writes the manifest, and with --launcher=… starts workers. More may be started by hand, anywhere that
-shares the folder, one per device. SIGTERM and SIGUSR2 let a worker save its training and leave. Exit status: 0 nothing
-is left, 1 an experiment failed, 2 bad input, 75 it was told to leave: start it again.
+launch/sweep.py writes the manifest, and with --launcher=… starts workers. More may be started by
+hand, anywhere that shares the folder, one per device. SIGTERM and SIGUSR2 let a worker save its
+training and leave. Exit status: 0 nothing is left, 1 an experiment failed, 2 bad input, 75 it was
+told to leave: start it again.
 """
 
 import os
@@ -20,10 +21,16 @@ from absl import flags
 from xinv.types import InputError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a sweep. Required.")
-NUMBER = flags.DEFINE_integer("number", 0, "Workers of different numbers begin with different pieces.", 0)
+NUMBER = flags.DEFINE_integer(
+    "number", 0, "Workers of different numbers begin with different pieces.", 0
+)
 TRIES = flags.DEFINE_integer("tries", 3, "Failed tries after which a piece is given up.", 1)
-CHECKPOINT_SECONDS = flags.DEFINE_float("checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0)
-PARENT = flags.DEFINE_integer("parent", 0, "The process that has started this one, and takes it along when it dies.", 0)
+CHECKPOINT_SECONDS = flags.DEFINE_float(
+    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+)
+PARENT = flags.DEFINE_integer(
+    "parent", 0, "The process that has started this one, and takes it along when it dies.", 0
+)
 CORES = flags.DEFINE_list("cores", [], "The processor cores to run on. Default: all.")
 
 

@@ -1,4 +1,6 @@
-"""One unit of every kind of arm at a small size, and what its run leaves, shared by the tests of arms."""
+"""One unit of every kind of arm at a small size, and what its run leaves, shared by the tests of
+arms.
+"""
 
 import sys
 from pathlib import Path
@@ -12,12 +14,16 @@ sys.path.insert(0, str(ROOT))
 from configs import base, datasets  # noqa: E402
 
 TRAIN = dict(epochs=1, patience=0, batch_size=64, learning_rate=2e-3)
-NETWORK = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.03125, norm="none")
+NETWORK = dict(
+    name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.03125, norm="none"
+)
 INVERTER = dict(network="decoder", loss="mse", rescale="none", width=0.015625, dtype="float32")
 
 
 def unit(arms, **sections):
-    """Digits at 16x16 with a surrogate, a jointly trained target, two defences and other digits as auxiliary images."""
+    """Digits at 16x16 with a surrogate, a jointly trained target, two defences and other digits as
+    auxiliary images.
+    """
     data = datasets.section(dict(name="digits"), "digit", datasets.DEFENDED, resize=(16, 16))
     few, many = (str(digit) for digit in range(5)), (str(digit) for digit in range(5, 10))
     data["transform"]["classes"] = ("digit", tuple(few))
@@ -39,7 +45,10 @@ def unit(arms, **sections):
     config.arms = ConfigDict(arms)
     soft_labels = dict(roles=("others",), teacher=dict(prediction="target", defences=("top2",)))
     config.shadows = ConfigDict(
-        dict(surrogate=dict(config.target) | dict(roles=("attack_train",)), distilled=dict(config.target) | soft_labels)
+        dict(
+            surrogate=dict(config.target) | dict(roles=("attack_train",)),
+            distilled=dict(config.target) | soft_labels,
+        )
     )
     gnime = dict(
         name="gnime",
@@ -76,7 +85,11 @@ def stages(workdir, name):
 
 
 def values(rows, arm, metric, stage="attack"):
-    return [row["value"] for row in rows if (row["stage"], row["arm"], row["metric"]) == (stage, arm, metric)]
+    return [
+        row["value"]
+        for row in rows
+        if (row["stage"], row["arm"], row["metric"]) == (stage, arm, metric)
+    ]
 
 
 TRUNCATED = dict(defences=("top2",))
@@ -90,10 +103,16 @@ ARMS = {
     "bounded": base.defended("prediction", "gradient", by=("bounded",)),
     "both": base.defended("prediction", "gradient", by=("gnime", "top2")),
     "averaged": base.arm(
-        "prediction", "gradient", train_view=dict(defences=("rnd",)), test_view=dict(defences=("rnd",), queries=64)
+        "prediction",
+        "gradient",
+        train_view=dict(defences=("rnd",)),
+        test_view=dict(defences=("rnd",), queries=64),
     ),
     "releases": base.arm(
-        "prediction", "gradient", train_view=dict(defences=("rnd",), releases=3), test_view=dict(defences=("rnd",))
+        "prediction",
+        "gradient",
+        train_view=dict(defences=("rnd",), releases=3),
+        test_view=dict(defences=("rnd",)),
     ),
     "chained": base.arm(
         "prediction",
@@ -112,7 +131,9 @@ ARMS = {
         **INVERTER,
     ),
     "others": base.arm("prediction", encoder="none", train_view=dict(roles=("others",))),
-    "more": base.arm("prediction", encoder="none", train_view=dict(roles=("attack_train", "others"))),
+    "more": base.arm(
+        "prediction", encoder="none", train_view=dict(roles=("attack_train", "others"))
+    ),
     "classes": base.arm("prediction", name="class_inference", **INVERTER),
     "pixels": base.arm(
         "prediction",
@@ -122,9 +143,15 @@ ARMS = {
         steps=3,
     ),
     "activations": base.arm(
-        "prediction", train_view=dict(prediction="surrogate"), known="surrogate", scored=False, name="activations"
+        "prediction",
+        train_view=dict(prediction="surrogate"),
+        known="surrogate",
+        scored=False,
+        name="activations",
     ),
-    "reads": base.arm("pixels", "activations", train_view=dict(prediction="surrogate"), encoder="flatten"),
+    "reads": base.arm(
+        "pixels", "activations", train_view=dict(prediction="surrogate"), encoder="flatten"
+    ),
     "class_image": base.arm("prediction", known="target", name="fredrikson"),
     "preimage": base.arm("prediction", known="target", name="preimage", steps=3),
     "searched": base.arm(

@@ -10,15 +10,24 @@ import pytest
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 15_000
 _PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own"
-_LONGEST = (*_PIPELINE, "test_attacks_trained", "test_explain_modern", "test_explain_walked", "test_gnime", "test_rows")
+_LONGEST = (
+    *_PIPELINE,
+    "test_attacks_trained",
+    "test_explain_modern",
+    "test_explain_walked",
+    "test_gnime",
+    "test_rows",
+)
 """Files that take over a minute, which a worker that starts them last would take alone."""
 
 
 def pytest_configure(config):
-    """Keeps compiled programs in a folder of this process, for it and for the programs that its tests start.
+    """Keeps compiled programs in a folder of this process, for it and for the programs that its
+    tests start.
 
-    Every audit compiles the networks of its arms anew, of which many are alike. Workers share no folder: JAX's writes
-    are not atomic, and what one of two writers leaves half-written would be a warning, hence an error, of the other.
+    Every audit compiles the networks of its arms anew, of which many are alike. Workers share no
+    folder: JAX's writes are not atomic, and what one of two writers leaves half-written would be a
+    warning, hence an error, of the other.
     """
     config.programs = tempfile.TemporaryDirectory(prefix="xinv-programs-")
     settings = dict(
@@ -42,14 +51,17 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _programs(request):
-    """Compiles the pipeline without optimisations, and frees programs between files before memory maps run out.
+    """Compiles the pipeline without optimisations, and frees programs between files before memory
+    maps run out.
 
-    Files of the pipeline test what is computed from what, what is kept and what is refused; most of their time is
-    XLA's. What a program computes is tested elsewhere, as it is optimised for users; `test_rows` audits so from end to
-    end. One level within a file: a program of the other would round otherwise.
+    Files of the pipeline test what is computed from what, what is kept and what is refused; most of
+    their time is XLA's. What a program computes is tested elsewhere, as it is optimised for users;
+    `test_rows` audits so from end to end. One level within a file: a program of the other would
+    round otherwise.
 
-    A program holds three or four maps, and XLA dies of more than the 65,530 that a process may have. Programs that are
-    freed after every file are compiled again in the next, small ones of single operations above all.
+    A program holds three or four maps, and XLA dies of more than the 65,530 that a process may
+    have. Programs that are freed after every file are compiled again in the next, small ones of
+    single operations above all.
     """
     unoptimised = request.path.stem in _PIPELINE
     if unoptimised != jax.config.read("jax_disable_most_optimizations"):

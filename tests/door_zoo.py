@@ -1,4 +1,6 @@
-"""A linear model and a small network, an explainer of each name with few samples, and the sentence of an InputError."""
+"""A linear model and a small network, an explainer of each name with few samples, and the sentence
+of an InputError.
+"""
 
 import functools
 
@@ -38,7 +40,13 @@ def network(variables, images):
 
 FEW = {"samples": 3}
 HYPER = {
-    "anchors": {"batch_size": 8, "coverage_samples": 20, "max_rounds": 2, "max_size": 1, "segmentation": QUARTERS},
+    "anchors": {
+        "batch_size": 8,
+        "coverage_samples": 20,
+        "max_rounds": 2,
+        "max_size": 1,
+        "segmentation": QUARTERS,
+    },
     "integrated_gradients": {"steps": 3},
     "kernel_shap": {"samples": None, "segmentation": QUARTERS},
     "lime": {"samples": 24, "alpha": 0.0, "segmentation": QUARTERS},

@@ -15,7 +15,11 @@ SHAPE = (12, 12, 3)
 KEY = jax.random.key(0)
 CLASSES = 4
 quick = partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    jax.jit,
+    compiler_options={
+        "xla_backend_optimization_level": 0,
+        "xla_llvm_disable_expensive_passes": True,
+    },
 )
 """Compiles in two thirds of the time what runs once."""
 
@@ -47,13 +51,17 @@ class Residual(nn.Module):
         for features, stride in (6, 1), (8, 2):
             y = nn.relu(norm()(nn.Conv(features, (3, 3), stride, use_bias=False)(x)))
             y = norm()(nn.Conv(features, (3, 3), use_bias=False)(y))
-            shortcut = x if stride == 1 else norm()(nn.Conv(features, (1, 1), stride, use_bias=False)(x))
+            shortcut = (
+                x if stride == 1 else norm()(nn.Conv(features, (1, 1), stride, use_bias=False)(x))
+            )
             x = nn.relu(y + shortcut)
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 
 
 class Depthwise(nn.Module):
-    """Depthwise, dilated and strided convolutions, jax.nn.relu6, average pooling with overlap, concatenation."""
+    """Depthwise, dilated and strided convolutions, jax.nn.relu6, average pooling with overlap,
+    concatenation.
+    """
 
     @nn.compact
     def __call__(self, x):
@@ -78,7 +86,10 @@ class Marked(nn.Module):
 
 class NnxNet(nnx.Module):
     def __init__(self, rngs):
-        self.conv, self.norm = nnx.Conv(3, 6, (3, 3), rngs=rngs), nnx.BatchNorm(6, use_running_average=True, rngs=rngs)
+        self.conv, self.norm = (
+            nnx.Conv(3, 6, (3, 3), rngs=rngs),
+            nnx.BatchNorm(6, use_running_average=True, rngs=rngs),
+        )
         self.dense = nnx.Linear(6, CLASSES, rngs=rngs)
 
     def __call__(self, x):
@@ -88,20 +99,25 @@ class NnxNet(nnx.Module):
 def raw_apply(variables, x):
     """Raw jnp, with a constant closed over, exact ties, and an argmax on the way."""
     x = x * (0.5 + jnp.arange(SHAPE[0]) / 8)[:, None, None]
-    hidden = jnp.maximum(x.reshape(len(x), -1) @ variables["a"], 0) + jax.nn.relu(jnp.zeros(5) * x.sum())
+    hidden = jnp.maximum(x.reshape(len(x), -1) @ variables["a"], 0) + jax.nn.relu(
+        jnp.zeros(5) * x.sum()
+    )
     gate = jax.nn.one_hot(jnp.argmax(hidden, -1), hidden.shape[-1]) + jax.lax.stop_gradient(hidden)
     return (hidden * gate + jnp.sort(hidden)) @ variables["b"]
 
 
 def fill(shapes) -> Any:
-    """Weights for a tree of shapes: He's for kernels, no bias or statistic at its initial value; compiles nothing."""
+    """Weights for a tree of shapes: He's for kernels, no bias or statistic at its initial value;
+    compiles nothing.
+    """
     random = np.random.default_rng(0)
 
     def leaf(path, shape):
         name = str(path[-2] if "value" in str(path[-1]) else path[-1])
         if "kernel" in name:
             return jnp.asarray(
-                random.normal(size=shape.shape, scale=(2 / np.prod(shape.shape[:-1])) ** 0.5), jnp.float32
+                random.normal(size=shape.shape, scale=(2 / np.prod(shape.shape[:-1])) ** 0.5),
+                jnp.float32,
             )
         low = 0.5 if "scale" in name or "var" in name else -0.1
         return jnp.asarray(random.uniform(low, low + 0.3, shape.shape), jnp.float32)
@@ -110,7 +126,9 @@ def fill(shapes) -> Any:
 
 
 def linen_case(module) -> Case:
-    return Case(module.apply, fill(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *SHAPE)))))
+    return Case(
+        module.apply, fill(jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, *SHAPE))))
+    )
 
 
 def nnx_case() -> Case:
@@ -121,7 +139,9 @@ def nnx_case() -> Case:
 def raw_case() -> Case:
     random = np.random.default_rng(3)
     a = random.normal(size=(SHAPE[0] * SHAPE[1] * SHAPE[2], 5)) / 10
-    return Case(raw_apply, {"a": jnp.float32(a), "b": jnp.float32(random.normal(size=(5, CLASSES)))})
+    return Case(
+        raw_apply, {"a": jnp.float32(a), "b": jnp.float32(random.normal(size=(5, CLASSES)))}
+    )
 
 
 _MAKERS = {

@@ -33,4 +33,8 @@ class Page(HTMLParser):
             self.words.append(data)
 
     def all(self, tag, **attrs):
-        return [a for t, a in self.tags if t == tag and all((a.get(k) or "").startswith(v) for k, v in attrs.items())]
+        return [
+            a
+            for t, a in self.tags
+            if t == tag and all((a.get(k) or "").startswith(v) for k, v in attrs.items())
+        ]

@@ -1,4 +1,6 @@
-"""Launch programs in processes of their own, forked from one that has imported xinv: importing takes seconds."""
+"""Launch programs in processes of their own, forked from one that has imported xinv: importing
+takes seconds.
+"""
 
 import multiprocessing
 import os
@@ -18,18 +20,28 @@ _SERVER.set_forkserver_preload(["xinv.audit", "xinv.report", "ml_collections.con
 class Launched:
     """A program that runs as `python PROGRAM ARGUMENTS` does; its path is absolute, or in launch/.
 
-    `cwd` is its working directory, and `programs` the folder of its compiled programs, if not that of all tests. It
-    optimises programs as this process does.
+    `cwd` is its working directory, and `programs` the folder of its compiled programs, if not that
+    of all tests. It optimises programs as this process does.
     """
 
-    def __init__(self, program: str, *arguments: object, cwd: str | Path = ROOT, programs: str | Path | None = None):
+    def __init__(
+        self,
+        program: str,
+        *arguments: object,
+        cwd: str | Path = ROOT,
+        programs: str | Path | None = None,
+    ):
         self._command = [str(ROOT / "launch" / program), *map(str, arguments)]
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
-        settings = {"jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations")}
+        settings = {
+            "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations")
+        }
         if programs:
             settings["jax_compilation_cache_dir"] = str(programs)
-        self._process = _SERVER.Process(target=_run, args=(self._command, str(cwd), self._streams, settings))
+        self._process = _SERVER.Process(
+            target=_run, args=(self._command, str(cwd), self._streams, settings)
+        )
         self._process.start()
 
     def poll(self) -> int | None:

@@ -22,7 +22,9 @@ def embed(variables, images):
     return images.reshape(len(images), -1)
 
 
-LINEAR = Known(Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS)
+LINEAR = Known(
+    Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS
+)
 
 
 def guesses(attack, seen=SEEN, known=LINEAR, truth=IMAGES, fitted=SEEN):

@@ -1,7 +1,9 @@
-"""Models of today, each written once and run twice: by JAX, and by NumPy that walks LRP's rules literally.
+"""Models of today, each written once and run twice: by JAX, and by NumPy that walks LRP's rules
+literally.
 
-`Fast` spells the operations as users do. `Slow` evaluates the same ones on one image and keeps, for each value, how its
-relevance goes back: weighted layers by their explicit matrix, everything else by its formula.
+`Fast` spells the operations as users do. `Slow` evaluates the same ones on one image and keeps, for
+each value, how its relevance goes back: weighted layers by their explicit matrix, everything else
+by its formula.
 """
 
 import flax.linen as nn
@@ -35,8 +37,17 @@ class Weights:
 
     def batch_norm(self, channels):
         """A BatchNorm of scales of either sign."""
-        mean, bias, scale = self.shift(channels), self.shift(channels), self.random.normal(size=channels)
-        return {"mean": mean, "var": self.random.uniform(0.5, 2, channels), "scale": scale, "bias": bias}
+        mean, bias, scale = (
+            self.shift(channels),
+            self.shift(channels),
+            self.random.normal(size=channels),
+        )
+        return {
+            "mean": mean,
+            "var": self.random.uniform(0.5, 2, channels),
+            "scale": scale,
+            "bias": bias,
+        }
 
     def norm(self, channels):
         return {"scale": self.random.uniform(0.5, 1.5, channels), "bias": self.shift(channels)}
@@ -62,7 +73,10 @@ class Fast:
         return x if scale is None else x * scale
 
     def batch_norm(self, x, norm):
-        p, s = {name: norm[name] for name in ("scale", "bias")}, {name: norm[name] for name in ("mean", "var")}
+        p, s = (
+            {name: norm[name] for name in ("scale", "bias")},
+            {name: norm[name] for name in ("mean", "var")},
+        )
         return nn.BatchNorm(use_running_average=True).apply({"params": p, "batch_stats": s}, x)
 
     def layer_norm(self, x, norm):
@@ -154,18 +168,34 @@ class Slow:
 
     def dense(self, x, kernel, bias, scale=None):
         return self.layer(
-            x, lambda x: (jnp.tensordot(x, kernel, 1) + bias) * (1 if scale is None else scale), "epsilon"
+            x,
+            lambda x: (jnp.tensordot(x, kernel, 1) + bias) * (1 if scale is None else scale),
+            "epsilon",
         )
 
     def batch_norm(self, x, norm):
         return self.act(x, lambda x: x * affine(norm)[0] + affine(norm)[1])
 
     def normalised(self, x, norm, groups):
-        """Over channels, or over space in `groups`: a constant scale, a shift as bias (Ali et al. 2022)."""
-        flat = x.array.reshape(-1, x.array.shape[-1]) if groups is None else self.grouped(x.array, groups)
+        """Over channels, or over space in `groups`: a constant scale, a shift as bias (Ali et al.
+        2022).
+        """
+        flat = (
+            x.array.reshape(-1, x.array.shape[-1])
+            if groups is None
+            else self.grouped(x.array, groups)
+        )
         gamma, beta = (np.broadcast_to(norm[name], x.array.shape) for name in ("scale", "bias"))
-        split = (lambda a: a.reshape(flat.shape)) if groups is None else (lambda a: self.grouped(a, groups))
-        join = (lambda a: a.reshape(x.array.shape)) if groups is None else (lambda a: self.ungrouped(a, x.array.shape))
+        split = (
+            (lambda a: a.reshape(flat.shape))
+            if groups is None
+            else (lambda a: self.grouped(a, groups))
+        )
+        join = (
+            (lambda a: a.reshape(x.array.shape))
+            if groups is None
+            else (lambda a: self.ungrouped(a, x.array.shape))
+        )
         centred = flat - flat.mean(1, keepdims=True)
         n = join(centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-6))
         y = gamma * n + beta
@@ -197,7 +227,11 @@ class Slow:
 
     def add(self, x, y):
         total = x.array + y.array
-        return self.keep(total, [x, y], lambda relevance: [x.array / total * relevance, y.array / total * relevance])
+        return self.keep(
+            total,
+            [x, y],
+            lambda relevance: [x.array / total * relevance, y.array / total * relevance],
+        )
 
     def place(self, x, constant):
         total = x.array + constant
@@ -205,7 +239,9 @@ class Slow:
 
     def mean(self, x, axes):
         total = x.array.sum(axes, keepdims=True)
-        total = np.where(total == 0, 1, total)  # a channel that is 0 everywhere has nothing to share
+        total = np.where(
+            total == 0, 1, total
+        )  # a channel that is 0 everywhere has nothing to share
         spread = lambda relevance: x.array / total * np.expand_dims(relevance, axes)  # noqa: E731
         return self.keep(x.array.mean(axes), [x], lambda relevance: [spread(relevance)])
 
@@ -233,7 +269,9 @@ class Slow:
         return self.keep(x.array.ravel()[order], [x], back)
 
     def attend(self, q, k, v):
-        """[n,heads,d] each: products split in halves, softmax by AttnLRP's eq. 13 (Achtibat et al. 2024)."""
+        """[n,heads,d] each: products split in halves, softmax by AttnLRP's eq. 13 (Achtibat et al.
+        2024).
+        """
         scale = q.array.shape[-1] ** -0.5
         s = np.einsum("qhd,khd->hqk", q.array, k.array) * scale
         p = np.exp(s) / np.exp(s).sum(-1, keepdims=True)

@@ -10,9 +10,11 @@ PATCHES = (3, 3)
 
 
 class ViT(nn.Module):
-    """A class token and position embeddings; patches by a convolution, or by a matrix with exact GELUs.
+    """A class token and position embeddings; patches by a convolution, or by a matrix with exact
+    GELUs.
 
-    `before` and `after` are the model up to the tokens that the last attention reads, and from them on.
+    `before` and `after` are the model up to the tokens that the last attention reads, and from them
+    on.
     """
 
     dense: bool = False
@@ -33,10 +35,14 @@ class ViT(nn.Module):
         if not self.fused:
             return self.attentions[number](y, y)
         query, key, value = jnp.split(self.joint[number](y).reshape(len(y), -1, 2, 24), 3, -1)
-        return self.outs[2 + number](nn.dot_product_attention(query, key, value).reshape(len(y), -1, 16))
+        return self.outs[2 + number](
+            nn.dot_product_attention(query, key, value).reshape(len(y), -1, 16)
+        )
 
     def feed(self, number, x):
-        inner = nn.gelu(self.inners[number](self.norms[2 * number + 1](x)), approximate=not self.dense)
+        inner = nn.gelu(
+            self.inners[number](self.norms[2 * number + 1](x)), approximate=not self.dense
+        )
         return x + self.outs[number](inner)
 
     def stem(self, x):
@@ -70,7 +76,9 @@ class ConvNeXt(nn.Module):
 
 
 class Efficient(nn.Module):
-    """EfficientNet's block; with `hard` MobileNetV3's, whose head is a 1×1 convolution of pooled features."""
+    """EfficientNet's block; with `hard` MobileNetV3's, whose head is a 1×1 convolution of pooled
+    features.
+    """
 
     hard: bool = False
 
@@ -80,7 +88,9 @@ class Efficient(nn.Module):
         norm = lambda x: nn.BatchNorm(use_running_average=True)(x)  # noqa: E731
         x = act(norm(nn.Conv(8, (3, 3), 2, use_bias=False)(x)))
         y = act(norm(nn.Conv(16, (3, 3), use_bias=False)(x)))
-        y = y * gate(nn.Conv(16, (1, 1))(nn.swish(nn.Conv(4, (1, 1))(y.mean((1, 2), keepdims=True)))))
+        y = y * gate(
+            nn.Conv(16, (1, 1))(nn.swish(nn.Conv(4, (1, 1))(y.mean((1, 2), keepdims=True))))
+        )
         x = act(norm(nn.Conv(12, (1, 1))(x + norm(nn.Conv(8, (1, 1), use_bias=False)(y)))))
         if self.hard:
             x = act(nn.Conv(16, (1, 1))(x.mean((1, 2), keepdims=True)))
@@ -128,9 +138,15 @@ class NFNet(nn.Module):
     @nn.compact
     def __call__(self, x):
         for number, channels in enumerate((6, 6)):
-            kernel = self.param(f"kernel{number}", nn.initializers.normal(1.0), (3, 3, x.shape[-1], channels))
-            kernel = (kernel - kernel.mean((0, 1, 2))) / jnp.sqrt(kernel.var((0, 1, 2)) * 9 * x.shape[-1] + 1e-4)
-            y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            kernel = self.param(
+                f"kernel{number}", nn.initializers.normal(1.0), (3, 3, x.shape[-1], channels)
+            )
+            kernel = (kernel - kernel.mean((0, 1, 2))) / jnp.sqrt(
+                kernel.var((0, 1, 2)) * 9 * x.shape[-1] + 1e-4
+            )
+            y = jax.lax.conv_general_dilated(
+                x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+            )
             x = nn.relu(y) * 1.7 + (0.2 * x if number else 0)
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 
@@ -157,7 +173,9 @@ def modern(name: str) -> Case:
 
     def leaf(path, shape):
         if shape.ndim > 1:
-            return jnp.float32(random.normal(size=shape.shape, scale=np.prod(shape.shape[:-1]) ** -0.5))
+            return jnp.float32(
+                random.normal(size=shape.shape, scale=np.prod(shape.shape[:-1]) ** -0.5)
+            )
         low = 0.5 if any(word in str(path[-1]) for word in ("scale", "var")) else -0.2
         return jnp.float32(random.uniform(low, low + 0.5, shape.shape))
 

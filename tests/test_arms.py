@@ -28,7 +28,9 @@ def test_every_arm_is_scored_and_every_target_is_trained_once(finished):
         assert len(stages(workdir, part)) == 1
     # baseline and prediction learn the same; averaged and rnd too
     assert len(stages(workdir, "attack")) == len(ARMS) - 2
-    assert len(stages(workdir, "defence")) == 2  # gnime and rnd; bounded applies gnime's, and top2 learns nothing
+    assert (
+        len(stages(workdir, "defence")) == 2
+    )  # gnime and rnd; bounded applies gnime's, and top2 learns nothing
 
 
 def test_all_attacks_read_one_training_configuration(finished):
@@ -39,16 +41,31 @@ def test_all_attacks_read_one_training_configuration(finished):
     }
     with pytest.raises(InputError, match="'train'"):
         run(
-            unit({"gnime": base.defended("prediction", "gradient", by=("gnime",), train=dict(epochs=9))}), workdir / "x"
+            unit(
+                {
+                    "gnime": base.defended(
+                        "prediction", "gradient", by=("gnime",), train=dict(epochs=9)
+                    )
+                }
+            ),
+            workdir / "x",
         )
 
 
 def test_nothing_is_fitted_to_what_is_reported(finished):
-    """No classifier, defence or attack has a stage among its sources that comes, however indirectly, of that role."""
+    """No classifier, defence or attack has a stage among its sources that comes, however
+    indirectly, of that role.
+    """
     workdir, _ = finished
-    specs = {path.name: json.loads((path / "spec.json").read_text()) for path in (workdir / "stages").glob("*-*")}
+    specs = {
+        path.name: json.loads((path / "spec.json").read_text())
+        for path in (workdir / "stages").glob("*-*")
+    }
     read = {name: set(json.dumps(spec).replace('"', " ").split()) for name, spec in specs.items()}
-    reported, found = set(), {name for name, spec in specs.items() if spec.get("role") == "attack_test"}
+    reported, found = (
+        set(),
+        {name for name, spec in specs.items() if spec.get("role") == "attack_test"},
+    )
     while found:
         reported |= found
         digests = {name.rsplit("-", 1)[1] for name in reported}
@@ -60,7 +77,9 @@ def test_nothing_is_fitted_to_what_is_reported(finished):
 
 def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(finished):
     _, rows = finished
-    gnime, rnd = (values(rows, arm, "held_out_distortion", "defence")[0] for arm in ("gnime", "rnd"))
+    gnime, rnd = (
+        values(rows, arm, "held_out_distortion", "defence")[0] for arm in ("gnime", "rnd")
+    )
     assert rnd == pytest.approx(gnime, rel=0.1)  # fitted on the defender's training images
 
 
@@ -80,14 +99,20 @@ def test_defence_histories_are_kept(finished):
     history = [line for line in lines if line["stage"] == "defence"]
     assert {line["arm"] for line in history} == {"gnime(gradient)"}
     assert [line["epoch"] for line in history] == list(range(1, TRAIN["epochs"] + 1))
-    assert all(np.isfinite(line[name]) for line in history for name in ("loss", "distortion", "inversion", "clean"))
+    assert all(
+        np.isfinite(line[name])
+        for line in history
+        for name in ("loss", "distortion", "inversion", "clean")
+    )
 
 
 def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finished):
     workdir, _ = finished
     examples = np.load(workdir / "examples.npz")
     original = examples["explanation/gradient"]
-    once, often = (np.square(examples[f"release/{arm}"] - original).mean() for arm in ("rnd", "averaged"))
+    once, often = (
+        np.square(examples[f"release/{arm}"] - original).mean() for arm in ("rnd", "averaged")
+    )
     assert often < 0.8 * once  # all but what clipping to [0,1] leaves
 
 
@@ -101,13 +126,18 @@ def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished, a
         assert (several[:, one] != several[:, other]).mean() > 0.4, arm
     examples = np.load(workdir / "examples.npz")
     original = examples["explanation/gradient"]
-    once, averaged = (np.square(examples[f"release/{name}"] - original).mean() for name in ("rnd", "chained"))
+    once, averaged = (
+        np.square(examples[f"release/{name}"] - original).mean() for name in ("rnd", "chained")
+    )
     assert averaged < 0.9 * once
 
 
 def test_a_defender_may_have_images_of_another_kind(tmp_path):
     """The generator learns from other digits; what it changes is measured on the service's own."""
-    rows = run(unit({"gnime": ARMS["gnime"]}, defender=dict(role="others", held_out="defence_test")), tmp_path)
+    rows = run(
+        unit({"gnime": ARMS["gnime"]}, defender=dict(role="others", held_out="defence_test")),
+        tmp_path,
+    )
     (learned,) = stages(tmp_path, "defence")
     assert "others" in (learned / "spec.json").read_text()
     assert values(rows, "gnime", "held_out_distortion", "defence")[0] > 0
@@ -117,7 +147,9 @@ def test_a_defender_may_have_images_of_another_kind(tmp_path):
 def test_several_defences_are_applied_in_order(finished):
     workdir, _ = finished
     examples = np.load(workdir / "examples.npz")
-    np.testing.assert_array_equal(examples["release/both"], examples["release/gnime"])  # top2 leaves maps alone
+    np.testing.assert_array_equal(
+        examples["release/both"], examples["release/gnime"]
+    )  # top2 leaves maps alone
     assert not np.array_equal(examples["release/rnd"], examples["explanation/gradient"])
 
 
@@ -141,7 +173,11 @@ def test_a_search_leaves_its_trials(finished):
     workdir, _ = finished
     curves = [json.loads(line) for line in (workdir / "curves.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in curves if line["arm"] == "searched"]
-    states = [path / "state" for path in stages(workdir, "attack") if "search" in (path / "spec.json").read_text()]
+    states = [
+        path / "state"
+        for path in stages(workdir, "attack")
+        if "search" in (path / "spec.json").read_text()
+    ]
     found = [tree for tree in map(store.load_tree, filter(Path.exists, states)) if "trials" in tree]
     (trials,) = (tree["trials"] for tree in found)
     np.testing.assert_allclose(losses, 1 - trials["ssim"], rtol=1e-6)
@@ -156,12 +192,22 @@ def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
 
 
 def test_a_jointly_trained_target_brings_its_inverter(tmp_path):
-    joint = dict(network="tcnn", loss="mse", rescale="logits", width=0.03125, dtype="float32", truncation=0, weight=1.0)
+    joint = dict(
+        network="tcnn",
+        loss="mse",
+        rescale="logits",
+        width=0.03125,
+        dtype="float32",
+        truncation=0,
+        weight=1.0,
+    )
     config = unit({"prediction": base.arm("prediction", encoder="none")})
     target = config["target"]
     config = unit(
         {
-            "black_box": base.arm("prediction", encoder="none", network="tcnn", rescale="logits", width=0.03125),
+            "black_box": base.arm(
+                "prediction", encoder="none", network="tcnn", rescale="logits", width=0.03125
+            ),
             "joint": base.arm(
                 "prediction",
                 train_view=dict(roles=(), prediction="joint"),

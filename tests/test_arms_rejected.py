@@ -11,9 +11,15 @@ from xinv.types import InputError
     ("arms", "sentence"),
     [
         ({"a": base.arm("b"), "b": base.arm("a")}, "in a circle: a reads b reads a"),
-        ({"a": base.arm("prediction", encoder="none", test_view=dict(defences=("no",)))}, "unknown defence 'no'"),
+        (
+            {"a": base.arm("prediction", encoder="none", test_view=dict(defences=("no",)))},
+            "unknown defence 'no'",
+        ),
         ({"a": base.arm("prediction", name="fredrikson")}, "known is empty"),
-        ({"a": base.arm("prediction", encoder="none", train_view=dict(roles=("attack_test",)))}, "which is reported"),
+        (
+            {"a": base.arm("prediction", encoder="none", train_view=dict(roles=("attack_test",)))},
+            "which is reported",
+        ),
         (
             {"a": base.arm("prediction", encoder="none", train_view=dict(prediction="shadow"))},
             "unknown classifier 'shadow'",
@@ -44,22 +50,37 @@ from xinv.types import InputError
             "train_view of arm 'a' has 0 releases",
         ),
         (
-            {"a": base.arm("pixels", train_view=TRUNCATED | dict(releases=2)), "pixels": ARMS["pixels"]},
+            {
+                "a": base.arm("pixels", train_view=TRUNCATED | dict(releases=2)),
+                "pixels": ARMS["pixels"],
+            },
             "reads no other arm",
         ),
         (
             {
                 "a": base.arm(
-                    "prediction", name="class_inference", train_view=TRUNCATED | dict(releases=2), test_view=TRUNCATED
+                    "prediction",
+                    name="class_inference",
+                    train_view=TRUNCATED | dict(releases=2),
+                    test_view=TRUNCATED,
                 )
             },
             "predictions do not fit",
         ),
-        ({"a": base.arm("prediction", encoder="none", train_view=dict(roles=()))}, "learns from no role"),
+        (
+            {"a": base.arm("prediction", encoder="none", train_view=dict(roles=()))},
+            "learns from no role",
+        ),
         ({"a": base.defended("prediction", by=("top2",), learns_too=1)}, "'learns_too'"),
         ({"a": base.arm("prediction", name="activations", known="surrogate")}, "no images"),
-        ({"a": ConfigDict(dict(base.arm("prediction")) | dict(sess={}))}, "arm 'a' has 'sess', which is ignored"),
-        ({"a": base.arm("b"), "b": ConfigDict(dict(inputs=("prediction",), attack={}))}, "arm 'b' has no 'train_view'"),
+        (
+            {"a": ConfigDict(dict(base.arm("prediction")) | dict(sess={}))},
+            "arm 'a' has 'sess', which is ignored",
+        ),
+        (
+            {"a": base.arm("b"), "b": ConfigDict(dict(inputs=("prediction",), attack={}))},
+            "arm 'b' has no 'train_view'",
+        ),
     ],
 )
 def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):
@@ -69,14 +90,19 @@ def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentenc
     assert not list(tmp_path.iterdir())
 
 
-GNIME = dict(name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0))
+GNIME = dict(
+    name="gnime", network="decoder", encoder="flatten", train=base.recipe(**TRAIN, validation=0.0)
+)
 
 
 @pytest.mark.parametrize(
     ("known", "sentence"),
     [
         (
-            dict(a=dict(name="gaussian", match_distortion_of="b"), b=dict(name="gaussian", match_distortion_of="a")),
+            dict(
+                a=dict(name="gaussian", match_distortion_of="b"),
+                b=dict(name="gaussian", match_distortion_of="a"),
+            ),
             "in a circle: a to b to a",
         ),
         (dict(a=dict(name="gaussian", match_distortion_of="c")), "unknown defence 'c'"),
@@ -84,24 +110,39 @@ GNIME = dict(name="gnime", network="decoder", encoder="flatten", train=base.reci
             dict(a=dict(name="gaussian", match_distortion_of="b", mse=0.1), b=GNIME),
             "has mse and also match_distortion_of",
         ),
-        (dict(a=dict(name="gaussian", match_distortion_of="b"), b=GNIME | dict(lam=-1.0)), "lam is -1.0"),
+        (
+            dict(a=dict(name="gaussian", match_distortion_of="b"), b=GNIME | dict(lam=-1.0)),
+            "lam is -1.0",
+        ),
         (dict(a=GNIME | dict(name="gnome")), "unknown defence 'gnome': choose one of clip"),
         (dict(a=dict(name="gnime")), "defence 'a' needs a training configuration: give train"),
-        (dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())), "'a' has train, but is not trained"),
+        (
+            dict(a=dict(name="gaussian", mse=0.1, train=base.recipe())),
+            "'a' has train, but is not trained",
+        ),
         (
             dict(a=dict(reuse_state_of="b"), b=dict(name="clip", low=0.0, high=1.0), c=GNIME),
             "has reuse_state_of 'b': choose one of c",
         ),
-        (dict(a=dict(reuse_state_of="b", train=base.recipe()), b=GNIME), "has train and also reuse_state_of"),
+        (
+            dict(a=dict(reuse_state_of="b", train=base.recipe()), b=GNIME),
+            "has train and also reuse_state_of",
+        ),
         (
             dict(a=dict(reuse_state_of="b", lam=5.0), b=GNIME),
             "'a' has lam, which what 'b' has learned depends on",
         ),
-        (dict(a=GNIME | dict(train=dict(epoch=2))), "a training has no parameter 'epoch': it takes batch_size"),
+        (
+            dict(a=GNIME | dict(train=dict(epoch=2))),
+            "a training has no parameter 'epoch': it takes batch_size",
+        ),
         (dict(a=GNIME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
         (dict(a=GNIME | dict(width="a")), "width is 'a' but must be positive and finite"),
         (dict(a=dict(name="gaussian", mse=None)), "has None for mse, which it does not allow"),
-        (dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")), "unknown defence 'gnome'"),
+        (
+            dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")),
+            "unknown defence 'gnome'",
+        ),
     ],
 )
 def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, sentence):
@@ -112,8 +153,12 @@ def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, se
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("metric", "sentence"), [("insertoin", "'insertoin'"), ("deletion", "steps 0 is not allowed")])
-def test_a_wrong_metric_of_explanations_is_told_before_anything_is_computed(tmp_path, metric, sentence):
+@pytest.mark.parametrize(
+    ("metric", "sentence"), [("insertoin", "'insertoin'"), ("deletion", "steps 0 is not allowed")]
+)
+def test_a_wrong_metric_of_explanations_is_told_before_anything_is_computed(
+    tmp_path, metric, sentence
+):
     metrics = base.metrics().to_dict()
     metrics["explanation"] = {metric: dict(steps=0)}
     with pytest.raises(InputError) as error:

@@ -476,15 +476,25 @@ def test_relative_population():
     state = attack.fit(KEY, shadows, truth, label=label, population=population)
     shown = view_of_tests({"population": population})["population"]
     whole = attack.predict(state, target, label=label, population=shown)
-    cut = attack.fit(KEY, Observation(shadows.prediction[:30]), truth[:30], label=label[:30], population=population)
-    half = attack.predict(cut, Observation(target.prediction[:30]), label=label[:30], population=shown)
+    cut = attack.fit(
+        KEY,
+        Observation(shadows.prediction[:30]),
+        truth[:30],
+        label=label[:30],
+        population=population,
+    )
+    half = attack.predict(
+        cut, Observation(target.prediction[:30]), label=label[:30], population=shown
+    )
     np.testing.assert_allclose(half + cut["threshold"], whole[:30] + state["threshold"], rtol=1e-12)
     with pytest.raises(InputError, match="give a population"):
         attack.check(shadows, truth, label)
     with pytest.raises(InputError, match=r"reads predictions \[P,4,5\] and labels \[P\] of public"):
         attack.check(shadows, truth, label, shown)
     with pytest.raises(InputError, match="is shown 3 public examples and was fitted to 80"):
-        attack.predict(state, target, label=label, population=jax.tree.map(lambda leaf: leaf[:3], shown))
+        attack.predict(
+            state, target, label=label, population=jax.tree.map(lambda leaf: leaf[:3], shown)
+        )
 
 
 def test_shadows_read_in_slices():

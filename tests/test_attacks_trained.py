@@ -23,19 +23,27 @@ TINY = {"width": 0.05, "recipe": RECIPE}
 def digits(count=320):
     """Real digits of 8×8 and their labels."""
     dataset = data.build("digits")
-    return np.asarray(dataset.images[:count]), np.asarray(dataset.labels["digit"][:count]).astype(np.int32)
+    return np.asarray(dataset.images[:count]), np.asarray(dataset.labels["digit"][:count]).astype(
+        np.int32
+    )
 
 
 def predictions(count=320, sharpness=3.0):
     """Confident answers about the digits, of which the wrong classes differ by example."""
     noise = np.random.default_rng(0).normal(size=(count, 10))
-    return np.array(jax.nn.softmax(jnp.float32(noise + sharpness * np.eye(10)[digits()[1][:count]])))
+    return np.array(
+        jax.nn.softmax(jnp.float32(noise + sharpness * np.eye(10)[digits()[1][:count]]))
+    )
 
 
 def maps(*shape, count=320):
-    """Averages of the images over blocks, as explanations of that shape; they tell something of the image."""
+    """Averages of the images over blocks, as explanations of that shape; they tell something of the
+    image.
+    """
     return np.array(
-        jax.image.resize(digits()[0] / np.float32(255), (count, *shape[:2], 1), "linear").repeat(shape[2], 3)
+        jax.image.resize(digits()[0] / np.float32(255), (count, *shape[:2], 1), "linear").repeat(
+            shape[2], 3
+        )
     )
 
 
@@ -59,7 +67,9 @@ def mean_square(attack, state, observed):
 @pytest.mark.parametrize("network", ["decoder", "dropout_tcnn"])
 def test_explanations_alone_are_read_end_to_end(network):
     hyper = TINY if network == "decoder" else TINY | {"width": 0.5}
-    attack = attacks.build("decoder", inputs=["explanation"], encoder="flatten", network=network, **hyper)
+    attack = attacks.build(
+        "decoder", inputs=["explanation"], encoder="flatten", network=network, **hyper
+    )
     observed = observe(maps(8, 8, 1))
     assert attack.check(observed, digits()[0]) == (8, 8, 1)
     state = attack.fit(KEY, observed, digits()[0])
@@ -92,7 +102,9 @@ def test_of_several_releases_a_step_reads_one_of_each_example_drawn_anew():
     [((320, 3, 10), (320, 2, 4, 4, 1)), ((320, 0, 10), None), ((320, 10), (320, 2, 4, 4, 1))],
 )
 def test_releases_that_do_not_match_are_named(prediction, explanation):
-    wrong = Observation(np.zeros(prediction), None if explanation is None else np.zeros(explanation))
+    wrong = Observation(
+        np.zeros(prediction), None if explanation is None else np.zeros(explanation)
+    )
     attack = attacks.build("decoder", encoder="flatten", **TINY)
     with pytest.raises(InputError, match="as many of explanations as of predictions"):
         attack.fit(KEY, wrong, digits()[0])
@@ -104,8 +116,15 @@ def test_releases_that_do_not_match_are_named(prediction, explanation):
 @pytest.mark.parametrize("encoder", ["flatten", "cnn", "unet", "flatten_unet"])
 def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):
     attack = attacks.build("decoder", encoder=encoder, **TINY)
-    shapes = jax.ShapeDtypeStruct((4, 10), np.float32), jax.ShapeDtypeStruct((4, *shape), np.float32)
-    assert attack.check(Observation(*shapes), jax.ShapeDtypeStruct((4, 28, 20, 3), np.uint8)) == (28, 20, 3)
+    shapes = (
+        jax.ShapeDtypeStruct((4, 10), np.float32),
+        jax.ShapeDtypeStruct((4, *shape), np.float32),
+    )
+    assert attack.check(Observation(*shapes), jax.ShapeDtypeStruct((4, 28, 20, 3), np.uint8)) == (
+        28,
+        20,
+        3,
+    )
 
 
 @pytest.mark.parametrize(
@@ -149,7 +168,11 @@ def test_what_cannot_be_learned_from_is_told(name):
     with pytest.raises(InputError, match="prediction 5 of class 2 is nan: prob"):
         attack.fit(KEY, Observation(broken, maps(8, 8, 1)), digits()[0])
     few = Observation(predictions(), maps(8, 8, 1)[:9])
-    for seen, images in ((Observation(predictions()[:9]), digits()[0]), (few, digits()[0]), (observe(), digits()[1])):
+    for seen, images in (
+        (Observation(predictions()[:9]), digits()[0]),
+        (few, digits()[0]),
+        (observe(), digits()[1]),
+    ):
         with pytest.raises(InputError, match="do not fit the others: give"):
             attack.fit(KEY, seen, images)
 
@@ -178,7 +201,9 @@ def test_logits_are_recovered_up_to_the_constant_and_truncated_classes_stay_zero
 
 
 def test_the_constant_is_learned():
-    attack = attacks.build("decoder", inputs=["prediction"], encoder="none", network="tcnn", rescale="logits", **TINY)
+    attack = attacks.build(
+        "decoder", inputs=["prediction"], encoder="none", network="tcnn", rescale="logits", **TINY
+    )
     observed = Observation(np.asarray(truncate(jnp.asarray(predictions()), 3)))
     state = attack.fit(KEY, observed, digits()[0])
     assert abs(float(state["variables"]["params"]["offset"]) - 10) > 1e-3
@@ -187,7 +212,9 @@ def test_the_constant_is_learned():
 
 def test_truncation_keeps_the_largest():
     prediction = jnp.array([[0.6, 0.05, 0.06, 0.2, 0.09], [0.25, 0.25, 0.25, 0.25, 0]])
-    np.testing.assert_allclose(truncate(prediction, 2), [[0.6, 0, 0, 0.2, 0], [0.25, 0.25, 0, 0, 0]])  # Section III-A
+    np.testing.assert_allclose(
+        truncate(prediction, 2), [[0.6, 0, 0, 0.2, 0], [0.25, 0.25, 0, 0, 0]]
+    )  # Section III-A
     np.testing.assert_array_equal(truncate(prediction, 0), prediction)
     np.testing.assert_array_equal(truncate(prediction, 9), prediction)
 
@@ -209,18 +236,26 @@ def test_attention_transfer_sees_predictions_alone_and_learns():
 
 def test_attention_transfers_loss_is_the_sum_of_equations_1_and_2():
     """From the two inverters, run one after the other."""
-    prediction, explanation, images = predictions()[:4], maps(4, 4, 1)[:4], digits()[0][:4] / np.float32(255)
+    prediction, explanation, images = (
+        predictions()[:4],
+        maps(4, 4, 1)[:4],
+        digits()[0][:4] / np.float32(255),
+    )
     parts = models.decoder((4, 4, 1), "none", 0.01), models.decoder((8, 8, 1), "unet", 0.01)
     keys = jax.random.split(KEY)
     own = parts[0].init(keys[0], prediction), parts[1].init(keys[1], prediction, explanation)
     network = surrogate._cascade(*parts)
     variables = network.init(KEY, prediction, explanation)
-    jax.tree.map(np.testing.assert_array_equal, variables, join({"explanation": own[0], "image": own[1]}))
+    jax.tree.map(
+        np.testing.assert_array_equal, variables, join({"explanation": own[0], "image": own[1]})
+    )
     batch = {"prediction": prediction, "explanation": explanation, "image": images}
     got, _ = surrogate._losses(network, "mse", 2.5)(variables, batch, None)
     rebuilt = parts[0].apply(own[0], prediction)
     guess = parts[1].apply(own[1], prediction, rebuilt)
-    expected = np.mean((guess - images) ** 2, (1, 2, 3)) + 2.5 * np.mean((rebuilt - explanation) ** 2, (1, 2, 3))
+    expected = np.mean((guess - images) ** 2, (1, 2, 3)) + 2.5 * np.mean(
+        (rebuilt - explanation) ** 2, (1, 2, 3)
+    )
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
@@ -234,11 +269,16 @@ def test_a_class_has_one_image_and_is_known_by_its_answers_alone():
     attack = attacks.build("class_inference", width=0.25, recipe=recipe)
     state = attack.fit(KEY, Observation(answers), digits()[0][chosen])
     np.testing.assert_array_equal(state["classes"], [1, 4, 7])
-    asked = Observation(np.eye(10, dtype=np.float32)[[4, 1, 4, 9]] * np.float32([[0.3], [0.5], [0.8], [1]]))
+    asked = Observation(
+        np.eye(10, dtype=np.float32)[[4, 1, 4, 9]] * np.float32([[0.3], [0.5], [0.8], [1]])
+    )
     images = attack.predict(state, asked)
     np.testing.assert_array_equal(images[0], images[2])
     means = {label: digits()[0][digits()[1] == label].mean(0) / 255 for label in (1, 4, 7)}
-    nearest = [min(means, key=lambda label, image=image: np.square(image - means[label]).sum()) for image in images[:2]]
+    nearest = [
+        min(means, key=lambda label, image=image: np.square(image - means[label]).sum())
+        for image in images[:2]
+    ]
     assert nearest == [4, 1]
     assert np.isfinite(images[3]).all()
 
@@ -283,7 +323,9 @@ def test_both_networks_learn_from_the_reconstruction():
             )
             return losses.mean(), updates
 
-        run = jax.vmap(lambda parameters: jax.grad(mean, has_aux=True)(parameters), axis_name=parallel.AXIS)
+        run = jax.vmap(
+            lambda parameters: jax.grad(mean, has_aux=True)(parameters), axis_name=parallel.AXIS
+        )
         return jax.jit(run)(jax.tree.map(lambda leaf: leaf[None], variables["params"]))
 
     (alone, _), (together, updates) = gradient(0.0), gradient(1.0)
@@ -294,7 +336,9 @@ def test_both_networks_learn_from_the_reconstruction():
 
 
 def test_joint_training_classifies_and_gives_a_state_that_inverts():
-    """The decoder attack reads the state; a classifier's answers are inverted to well below the images' variance."""
+    """The decoder attack reads the state; a classifier's answers are inverted to well below the
+    images' variance.
+    """
     images, labels = digits()
     recipe = train.Recipe(batch_size=32, epochs=25, learning_rate=5e-3, validation=0)
     hyper = {"network": "tcnn", "rescale": "logits", "width": 0.25, "recipe": recipe}
@@ -307,7 +351,9 @@ def test_joint_training_classifies_and_gives_a_state_that_inverts():
     assert len(state["history"]["loss"]) == recipe.epochs
 
 
-@pytest.mark.parametrize("wrong", [{"truncation": -1}, {"truncation": 1.5}, {"weight": np.nan}, {"width": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"truncation": -1}, {"truncation": 1.5}, {"weight": np.nan}, {"width": 0}]
+)
 def test_a_wrong_setting_of_joint_training_is_named(wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(InputError, match=f"{name} is {value} but must be"):

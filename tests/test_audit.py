@@ -61,10 +61,20 @@ def test_rows_name_every_arm_and_metric_once(finished):
     assert [json.loads(line) for line in (workdir / "rows.jsonl").read_text().splitlines()] == rows
     arms = {row["arm"] for row in rows if row["stage"] == "attack"}
     assert arms == {"prediction", "flatten_unet(gradient)"}
-    metrics = {"mse", "one_minus_mse", "psnr", "ssim", "attack_accuracy", "embedding_similarity", "deepsim"}
+    metrics = {
+        "mse",
+        "one_minus_mse",
+        "psnr",
+        "ssim",
+        "attack_accuracy",
+        "embedding_similarity",
+        "deepsim",
+    }
     for arm in arms:
         assert sorted(row["metric"] for row in rows if row["arm"] == arm) == sorted(metrics)
-    assert {row["examples"] for row in rows} == {len(np.load(_stage(workdir, "metrics") / "ssim.npy"))}
+    assert {row["examples"] for row in rows} == {
+        len(np.load(_stage(workdir, "metrics") / "ssim.npy"))
+    }
     assert all(np.isfinite(row["value"]) for row in rows)
 
 
@@ -73,7 +83,9 @@ def _stage(workdir, name):
 
 
 def test_rows_agree_with_the_images_that_the_attack_made(finished):
-    """mse of the rows = the mean over reported images recomputed from the stored reconstructions in float64."""
+    """mse of the rows = the mean over reported images recomputed from the stored reconstructions in
+    float64.
+    """
     workdir, rows = finished
     examples = np.load(workdir / "examples.npz")
     for arm in ("prediction", "flatten_unet(gradient)"):
@@ -82,7 +94,9 @@ def test_rows_agree_with_the_images_that_the_attack_made(finished):
         assert any(np.isclose(row["value"], values.mean(dtype=np.float64)) for values in per_image)
         guess = examples[f"reconstruction/{arm}"].astype(np.float64)
         wanted = ((examples["images"] / 255.0 - guess) ** 2).mean(axis=(1, 2, 3))
-        shown = np.linspace(0, len(per_image[0]) - 1, 3).astype(int)  # spread over the reported images
+        shown = np.linspace(0, len(per_image[0]) - 1, 3).astype(
+            int
+        )  # spread over the reported images
         assert any(np.allclose(values[shown], wanted, rtol=1e-5) for values in per_image)
 
 
@@ -91,7 +105,9 @@ def test_the_same_config_again_computes_nothing(finished):
     before = {path: path.stat().st_mtime_ns for path in (workdir / "stages").iterdir()}
     assert run(tiny(), workdir) == rows
     after = {path: path.stat().st_mtime_ns for path in (workdir / "stages").iterdir()}
-    assert {p: t for p, t in after.items() if p.is_dir()} == {p: t for p, t in before.items() if p.is_dir()}
+    assert {p: t for p, t in after.items() if p.is_dir()} == {
+        p: t for p, t in before.items() if p.is_dir()
+    }
 
 
 def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(finished):
@@ -120,8 +136,14 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"explanations.gradient.normalise": "minmaxx"}, "minmaxx"),
         ({"explanations.gradient": {"normalise": "minmax"}}, "explanations.gradient has no name"),
         ({"defences": {"rnd": {"mse": 0.01}}}, "defences.rnd has no name"),
-        ({"metrics.imgae": {}}, "metrics has 'imgae', which is ignored: it needs image, label, explanation"),
-        ({"defender.rule": "target_train"}, "defender has 'rule', which is ignored: it needs role, held_out"),
+        (
+            {"metrics.imgae": {}},
+            "metrics has 'imgae', which is ignored: it needs image, label, explanation",
+        ),
+        (
+            {"defender.rule": "target_train"},
+            "defender has 'rule', which is ignored: it needs role, held_out",
+        ),
         ({"defneces": {}}, "the config has 'defneces', which is ignored: it needs unit, seed"),
     ],
 )
@@ -134,13 +156,18 @@ def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
 
 
 def test_a_run_killed_at_several_points_ends_with_the_same_rows(finished, tmp_path):
-    """SIGKILL while the target trains, between stages, and while an attack trains; then the same command again.
+    """SIGKILL while the target trains, between stages, and while an attack trains; then the same
+    command again.
 
     The rows are also those of an audit in another process.
     """
     _, rows = finished
     killed = tmp_path / "killed"
-    for pattern in ("target-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
+    for pattern in (
+        "target-*.partial/checkpoints/*",
+        "explanation-*",
+        "attack-*.partial/checkpoints/*",
+    ):
         process = _launched(tmp_path, killed)
         wait_for(process, killed / "stages", pattern)
         process.kill()
@@ -154,14 +181,17 @@ def test_a_run_killed_at_several_points_ends_with_the_same_rows(finished, tmp_pa
 def _launched(folder, workdir):
     path = folder / "tiny.py"
     path.write_text(
-        f"from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return ConfigDict({tiny()!r})\n"
+        "from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return"
+        f" ConfigDict({tiny()!r})\n"
     )
     flags = f"--config={path}", f"--workdir={workdir}", "--checkpoint_seconds=0"
     return Launched("run.py", *flags, programs=programs(folder))
 
 
 def programs(folder):
-    """A copy of the compiled programs of all tests, in which a process that is killed may leave one half-written."""
+    """A copy of the compiled programs of all tests, in which a process that is killed may leave one
+    half-written.
+    """
     copy = folder / "programs"
     if not copy.exists():
         shutil.copytree(jax.config.jax_compilation_cache_dir, copy)

@@ -29,7 +29,10 @@ def test_first_map(monkeypatch, capsys):
     monkeypatch.setattr(bench_explainers, "FIRST_NETWORKS", small)
     bench_explainers.first(["saliency", "lrp"], None)
     printed = capsys.readouterr().out
-    rows = {name: re.search(rf"^  {name} +(.*)$", printed, re.MULTILINE)[1] for name in ("jax.grad", "saliency", "lrp")}
+    rows = {
+        name: re.search(rf"^  {name} +(.*)$", printed, re.MULTILINE)[1]
+        for name in ("jax.grad", "saliency", "lrp")
+    }
     numbers = {name: [float(value) for value in row.split()] for name, row in rows.items()}
     for trace, compile_, total, ratio in numbers.values():
         assert min(trace, compile_) > 0

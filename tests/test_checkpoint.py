@@ -26,19 +26,25 @@ def killer(at: int) -> Callable[[int, dict], None]:
 
 @pytest.mark.parametrize("stops", [[1], [3, 6], [5], [9], [12]], ids=str)
 def test_a_stopped_training_resumes_to_the_bit(stops, tmp_path):
-    """Epochs have 4 steps; metrics arrive one dispatch late or, as a checkpoint follows each dispatch, with it."""
+    """Epochs have 4 steps; metrics arrive one dispatch late or, as a checkpoint follows each
+    dispatch, with it.
+    """
     for at in stops:
         with pytest.raises(KeyboardInterrupt):
             fit_small(Session(tmp_path, log=killer(at), checkpoint_seconds=0))
     assert equal(fit_small(Session(tmp_path, checkpoint_seconds=0)), fit_small())
-    assert equal(fit_small(Session(tmp_path)), fit_small())  # and once more, from the last checkpoint
+    assert equal(
+        fit_small(Session(tmp_path)), fit_small()
+    )  # and once more, from the last checkpoint
 
 
 def test_a_training_killed_by_the_system_resumes_to_the_bit(tmp_path):
     killed = run_here("kill", str(tmp_path / "run"))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     steps = []
-    assert equal(fit_small(Session(tmp_path / "run", log=lambda step, _: steps.append(step))), fit_small())
+    assert equal(
+        fit_small(Session(tmp_path / "run", log=lambda step, _: steps.append(step))), fit_small()
+    )
     assert steps[0] == 7  # the kill at step 7 came after the checkpoint of step 6
 
 
@@ -57,7 +63,8 @@ def test_a_short_training_leaves_no_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "named"), [({"learning_rate": 0.5}, "learning_rate"), ({"b1": 0.8}, "b1"), ({"epochs": 4}, "epochs")]
+    ("changes", "named"),
+    [({"learning_rate": 0.5}, "learning_rate"), ({"b1": 0.8}, "b1"), ({"epochs": 4}, "epochs")],
 )
 def test_a_checkpoint_of_another_recipe_is_refused(changes, named, tmp_path):
     with pytest.raises(KeyboardInterrupt):
@@ -90,13 +97,18 @@ def test_corrupt_checkpoints_alone_are_one_clear_error(tmp_path):
 
 def test_a_loss_that_diverges_stops_the_training_and_keeps_the_last_finite_checkpoint(tmp_path):
     def loss(variables, batch, key):
-        return squared_error(variables, batch, key)[0] * jnp.where(variables["steps"] > 4, jnp.nan, 1), {
-            "steps": variables["steps"] + 1.0
-        }
+        return squared_error(variables, batch, key)[0] * jnp.where(
+            variables["steps"] > 4, jnp.nan, 1
+        ), {"steps": variables["steps"] + 1.0}
 
     variables = {**zeros(), "steps": jnp.float32(0)}
-    recipe, session = Recipe(batch_size=10, epochs=2, validation=0), Session(tmp_path, "target", None, 0)
-    with pytest.raises(train.Diverged, match="target: loss is nan at step 6: lower the learning rate"):
+    recipe, session = (
+        Recipe(batch_size=10, epochs=2, validation=0),
+        Session(tmp_path, "target", None, 0),
+    )
+    with pytest.raises(
+        train.Diverged, match="target: loss is nan at step 6: lower the learning rate"
+    ):
         train.fit(loss, variables, line(), jax.random.key(0), recipe, session)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
 
@@ -106,7 +118,18 @@ def test_a_state_that_is_no_longer_finite_is_not_saved(tmp_path):
         broken = jnp.where(state.step == 2, jnp.inf, state.variables)
         return State(state.step + 1, broken, ()), {"loss": jnp.float32(0)}
 
-    state, data, recipe = State(np.int32(0), np.zeros(2), ()), line(), Recipe(batch_size=10, epochs=1, validation=0)
+    state, data, recipe = (
+        State(np.int32(0), np.zeros(2), ()),
+        line(),
+        Recipe(batch_size=10, epochs=1, validation=0),
+    )
     with pytest.raises(train.Diverged, match="the state is inf at step 3"):
-        train.loop(step, state, data, jax.random.key(0), recipe, session=Session(tmp_path, checkpoint_seconds=0))
+        train.loop(
+            step,
+            state,
+            data,
+            jax.random.key(0),
+            recipe,
+            session=Session(tmp_path, checkpoint_seconds=0),
+        )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]

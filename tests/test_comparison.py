@@ -1,4 +1,6 @@
-"""What makes defended and undefended arms comparable: one training, an attacker who adapts, one look at the images."""
+"""What makes defended and undefended arms comparable: one training, an attacker who adapts, one
+look at the images.
+"""
 
 import collections
 
@@ -9,7 +11,15 @@ from configs import base, gnime
 from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.stage import Stages
 
-SIZES = ("runlocal", "runlocal-yale", "mnist", "cifar10", "celeba-facescrub", "celeba-attributes", "imagenet100")
+SIZES = (
+    "runlocal",
+    "runlocal-yale",
+    "mnist",
+    "cifar10",
+    "celeba-facescrub",
+    "celeba-attributes",
+    "imagenet100",
+)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -17,7 +27,9 @@ def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_
     config = gnime.get_config(size)
     units = [config.arms.to_dict()]
     units += [
-        part["arms"] for part in gnime.sweep(size, config) if part.get("arms") and part["unit"] != "reverse-sigmoid"
+        part["arms"]
+        for part in gnime.sweep(size, config)
+        if part.get("arms") and part["unit"] != "reverse-sigmoid"
     ]
     for arms in units:
         bare = {}
@@ -30,10 +42,14 @@ def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_
                 test_view.pop("defences"),
                 test_view.pop("queries"),
             ), name
-            assert bare.setdefault(arm["inputs"], arm | dict(test_view=test_view)) == arm | dict(test_view=test_view)
+            assert bare.setdefault(arm["inputs"], arm | dict(test_view=test_view)) == arm | dict(
+                test_view=test_view
+            )
 
 
-def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the_defenders_half(tmp_path):
+def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the_defenders_half(
+    tmp_path,
+):
     """And the reported images are read once by each measurement, and by nothing that is trained."""
     reads, under_way = collections.Counter(), []
     stage, images, labelled = Stages._stage, Roles.images, Roles.labelled
@@ -63,7 +79,12 @@ def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the
         patch.setattr(Roles, "images", counted(images))
         patch.setattr(Roles, "labelled", counted(labelled))
         run(unit(arms, shadows={}, defences=clip), tmp_path)
-    assert reads == {"logits": 2, "explanation": 1, "metrics": 2, "function": 2}  # logits: target and evaluation
+    assert reads == {
+        "logits": 2,
+        "explanation": 1,
+        "metrics": 2,
+        "function": 2,
+    }  # logits: target and evaluation
     assert len(stages(tmp_path, "guess")) == len(arms)
     assert not stages(tmp_path, "defence")
     assert len(stages(tmp_path, "explanation")) == 3  # attack_train, attack_test and defence_test

@@ -1,4 +1,6 @@
-"""The papers' experiments at every size, on black images of the right shapes: each unit passes validation."""
+"""The papers' experiments at every size, on black images of the right shapes: each unit passes
+validation.
+"""
 
 import functools
 import importlib
@@ -52,7 +54,9 @@ def units(name, size):
 
 def _changed(config, unit):
     changed = ConfigDict(config.to_dict()).lock()
-    changed.update_from_flattened_dict({key: value for key, value in unit.items() if not isinstance(value, dict)})
+    changed.update_from_flattened_dict(
+        {key: value for key, value in unit.items() if not isinstance(value, dict)}
+    )
     for key, value in unit.items():
         if isinstance(value, dict):
             changed[key] = ConfigDict(value)
@@ -84,7 +88,9 @@ def _load(text):
     if "track" in labels:  # ten images each
         classes["track"] = tuple(map(str, range(len(images) // 10)))
         labels["track"] = np.arange(len(images)) // 100 * 10 + labels["track"]
-    drawn = data.create(source.get("title", ""), images, labels, classes, data.dataset.digest([text]))
+    drawn = data.create(
+        source.get("title", ""), images, labels, classes, data.dataset.digest([text])
+    )
     return data.transform(drawn, classes=change["classes"] and tuple(change["classes"]))
 
 
@@ -107,7 +113,9 @@ def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):
     def begin(*arguments):
         raise ValidatedError
 
-    monkeypatch.setattr(importlib.import_module("xinv.audit.run"), "load_data", load)  # the package has the function
+    monkeypatch.setattr(
+        importlib.import_module("xinv.audit.run"), "load_data", load
+    )  # the package has the function
     monkeypatch.setattr("xinv.audit.results.begin", begin)
     with store.opened(tmp_path / "stages") as stages:
         for config in units(name, size):
@@ -137,7 +145,9 @@ class Uncomputed(NamedTuple):
 
 
 def test_models_of_fifteen_explainers():
-    """A seed has one target, one shadow, a stranger and two untrained models, and explains each role once."""
+    """A seed has one target, one shadow, a stranger and two untrained models, and explains each
+    role once.
+    """
     config = json.loads(json.dumps(units("deepleak", "runlocal-cifar10")[0]))
     roles = Roles(load(config["data"]), None, config["data"], {})
     service = Service(Classifiers(config, roles, Counted({})))
@@ -154,7 +164,8 @@ def test_models_of_fifteen_explainers():
         # The shadow and an untrained one explain what is learned from, three others what is audited
         "logits": 5,
         "explanation": 5 * explainers,
-        # A network and a threshold on each explainer, confidence and correctness; each also on the untrained shadow
+        # A network and a threshold on each explainer, confidence and correctness; each also on the
+        # untrained shadow
         "attack": 2 * (2 * explainers + 2),
         "guess": 3 * (2 * explainers + 2),
     }
@@ -165,13 +176,19 @@ def test_gallery_networks():
     cnn, *others = units("explainers", "")
     for config in (cnn, *others):
         models.build(classes=10, **config["target"]["model"])
-    assert [config["target"]["model"]["name"] for config in (cnn, *others)] == ["cnn", "vit", "convnext"]
+    assert [config["target"]["model"]["name"] for config in (cnn, *others)] == [
+        "cnn",
+        "vit",
+        "convnext",
+    ]
     for config in others:
         missing = set(cnn["explanations"]) - set(config["explanations"])
         assert missing == {"deconvolution", "guided_backprop", "guided_gradcam"}
 
 
-@pytest.mark.parametrize(("name", "size"), [(name, size) for name, sizes in SIZES.items() for size in sizes])
+@pytest.mark.parametrize(
+    ("name", "size"), [(name, size) for name, sizes in SIZES.items() for size in sizes]
+)
 def test_what_is_published_is_what_is_measured(name, size):
     """Of an arm or a classifier of that unit; and no two units have one name."""
     configs = units(name, size)
@@ -186,14 +203,18 @@ def test_the_docstring_lists_every_size_with_its_cost(name):
     lines = importlib.import_module(f"configs.{name}").__doc__.splitlines()
     rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
     table = [row for row in rows if re.search("two cores|accelerator", row[-1])]
-    listed = {size.strip().removesuffix(" (or none)") for row in table for size in row[0].split(",")}
+    listed = {
+        size.strip().removesuffix(" (or none)") for row in table for size in row[0].split(",")
+    }
     assert listed == set(SIZES[name])
     assert all(re.search(r"estimate|beside other work|measured", row[-1]) for row in table)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_change_on_the_command_line_changes_one_place(path):
-    """ConfigDict keeps it where two places are one object: the attack's training could change the target's."""
+    """ConfigDict keeps it where two places are one object: the attack's training could change the
+    target's.
+    """
 
     def below(section, above=""):
         for name in section:
@@ -219,24 +240,34 @@ def test_gnimes_bound_is_none_or_a_number():
 def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
     for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):
         section = yang._sizes()[size].data("generic")
-        own, others = section["transform"]["classes"][1], section["auxiliary"]["transform"]["classes"][1]
+        own, others = (
+            section["transform"]["classes"][1],
+            section["auxiliary"]["transform"]["classes"][1],
+        )
         assert len(own) == len(others) == 5
         assert not set(own) & set(others)
 
 
 def test_so_many_classes_are_the_first_of_them():
-    images, labels = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1), {"identity": np.arange(12) % 4}
+    images, labels = (
+        np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1),
+        {"identity": np.arange(12) % 4},
+    )
     faces = data.create("faces", images, labels, {"identity": tuple("abcd")}, "")
     few, named = (data.keep(faces, "identity", classes) for classes in (3, tuple("abc")))
     np.testing.assert_array_equal(few.images, images[labels["identity"] < 3])
     assert few.fingerprint == named.fingerprint
     for count in (0, 5):
-        with pytest.raises(InputError, match=f"{count} classes of 'identity' cannot be kept: choose 1 to 4"):
+        with pytest.raises(
+            InputError, match=f"{count} classes of 'identity' cannot be kept: choose 1 to 4"
+        ):
             data.keep(faces, "identity", count)
 
 
 def test_faces_are_attacked_as_in_the_papers_figures():
-    """Figures 6 and 8: m and k of 10, 50, 100 and 530, by attackers who have CelebA; Table I: 80 % train the target."""
+    """Figures 6 and 8: m and k of 10, 50, 100 and 530, by attackers who have CelebA; Table I: 80 %
+    train the target.
+    """
     configs = {config["unit"]: config for config in units("yang", "facescrub")}
     arms = {f"{kind}_{m}" for kind in ("aligned", "baseline") for m in (10, 50, 100, 530)}
     assert set(configs["truncation"]["arms"]) == arms
@@ -244,4 +275,6 @@ def test_faces_are_attacked_as_in_the_papers_figures():
     for name in ("truncation", "size-50", "classes", "auxiliary-generic", "optimised"):
         assert configs[name]["data"]["roles"]["roles"] == dict(target_train=0.8, attack_test=0.2)
         assert configs[name]["data"]["auxiliary"]["source"]["root"].endswith("celeba")
-        assert all(arm["train_view"]["roles"] == ("auxiliary",) for arm in configs[name]["arms"].values())
+        assert all(
+            arm["train_view"]["roles"] == ("auxiliary",) for arm in configs[name]["arms"].values()
+        )

@@ -30,21 +30,40 @@ def test_bytes_come_back_as_they_are(save):
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_floats_become_bytes(save, dtype):
-    found = data.build("arrays", path=save(images=(IMAGES / 255).astype(dtype)[..., 0], labels=LABELS))
+    found = data.build(
+        "arrays", path=save(images=(IMAGES / 255).astype(dtype)[..., 0], labels=LABELS)
+    )
     assert found.images.shape == (6, 5, 4, 1)
     np.testing.assert_array_equal(found.images, IMAGES[..., :1])
 
 
 def test_keys_columns_names_and_several_arrays(save):
-    path = save(x=IMAGES, x2=IMAGES[:2], y=LABELS[:, None], y2=LABELS[:2], meta=np.stack([LABELS, LABELS * 3], 1))
+    path = save(
+        x=IMAGES,
+        x2=IMAGES[:2],
+        y=LABELS[:, None],
+        y2=LABELS[:2],
+        meta=np.stack([LABELS, LABELS * 3], 1),
+    )
     found = data.build(
-        "arrays", path=path, image="x", labels={"sign": "y", "track": "meta[1]"}, classes={"sign": 5}, title="signs"
+        "arrays",
+        path=path,
+        image="x",
+        labels={"sign": "y", "track": "meta[1]"},
+        classes={"sign": 5},
+        title="signs",
     )
     np.testing.assert_array_equal(found.labels["track"], LABELS * 3)
     assert found.classes["sign"] == tuple("01234")
     assert len(found.classes["track"]) == 7
     assert found.name == "signs"
-    both = data.build("arrays", path=path, image=["x", "x2"], labels={"sign": ["y", "y2"]}, classes={"sign": "abc"})
+    both = data.build(
+        "arrays",
+        path=path,
+        image=["x", "x2"],
+        labels={"sign": ["y", "y2"]},
+        classes={"sign": "abc"},
+    )
     np.testing.assert_array_equal(both.images, np.concatenate([IMAGES, IMAGES[:2]]))
     np.testing.assert_array_equal(both.labels["sign"], [*LABELS, 0, 2])
     assert both.classes["sign"] == ("a", "b", "c")
@@ -91,7 +110,11 @@ def broken(value):
         ({"images": IMAGES[0, 0]}, {}, r"shape \(4, 3\), not \[N,H,W\]"),
         ({"images": IMAGES.transpose(0, 3, 1, 2).repeat(8, 3)}, {}, "with 1 to 4 channels"),
         ({"images": IMAGES[:0], "labels": LABELS[:0]}, {}, "empty shape"),
-        ({"images": np.array([None, 1], object)}, {}, "'images' is damaged or not a plain array: Object arrays"),
+        (
+            {"images": np.array([None, 1], object)},
+            {},
+            "'images' is damaged or not a plain array: Object arrays",
+        ),
         ({"labels": np.array([object()] * 6)}, {}, "'labels' is damaged or not a plain array"),
         ({"labels": LABELS[:5]}, {}, r"shape \(5,\), but there are 6 images"),
         ({"labels": np.eye(6)}, {}, "type float64, not integers"),
@@ -99,7 +122,11 @@ def broken(value):
         ({"labels": LABELS - 1}, {}, "is -1 for image 0"),
         ({"labels": LABELS * 10**9}, {}, "label 2000000000 is outside 0..1048575"),
         ({}, {"classes": {"label": 2}}, "is 2 for image 1, outside 0..1"),
-        ({}, {"classes": {"sort": 2}}, r"classes are given for \['sort'\], but the labels are \['label'\]"),
+        (
+            {},
+            {"classes": {"sort": 2}},
+            r"classes are given for \['sort'\], but the labels are \['label'\]",
+        ),
         ({"labels": np.array(list("abcabc"))}, {"classes": {"label": 3}}, "are their own classes"),
         ({}, {"image": "x"}, "has no array 'x': choose among images, labels"),
         ({}, {"labels": {"label": "labels[1]"}}, r"of shape \(6,\) has no column 1"),

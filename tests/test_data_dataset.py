@@ -1,4 +1,6 @@
-"""The Dataset itself, the embedded digits, and transforms, against scikit-learn, Pillow and scikit-image."""
+"""The Dataset itself, the embedded digits, and transforms, against scikit-learn, Pillow and
+scikit-image.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from xinv.types import InputError
 
 
 def toy(count=6, height=5, width=8, channels=3, seed=0):
-    images = np.random.default_rng(seed).integers(0, 256, (count, height, width, channels), np.uint8)
+    images = np.random.default_rng(seed).integers(
+        0, 256, (count, height, width, channels), np.uint8
+    )
     return data.create("toy", images, {"kind": np.arange(count) % 2}, {"kind": ("even", "odd")})
 
 
@@ -47,10 +51,14 @@ def test_fingerprint_depends_on_pixels_labels_and_classes_and_nothing_else():
         data.create("toy", base.images, {"kind": 1 - base.labels["kind"]}, base.classes),
         data.create("toy", base.images, base.labels, {"kind": ("even", "uneven")}),
         data.create("toy", base.images.reshape(6, 8, 5, 3), base.labels, base.classes),
-        data.create("toy", base.images, {"sort": base.labels["kind"]}, {"sort": base.classes["kind"]}),
+        data.create(
+            "toy", base.images, {"sort": base.labels["kind"]}, {"sort": base.classes["kind"]}
+        ),
     ]
     assert len({base.fingerprint, *(dataset.fingerprint for dataset in changed)}) == 6
-    assert data.create("other", base.images, base.labels, base.classes).fingerprint == base.fingerprint
+    assert (
+        data.create("other", base.images, base.labels, base.classes).fingerprint == base.fingerprint
+    )
 
 
 IMAGES = np.zeros((3, 4, 4, 1), np.uint8)
@@ -77,7 +85,9 @@ def test_bad_data_is_named(images, labels, classes, message):
         data.create("bad", images, labels, classes)
 
 
-@pytest.mark.parametrize("index", [2, -1, slice(1, 5, 2), [4, 0, 0], np.array([], int), np.array([1, 5])])
+@pytest.mark.parametrize(
+    "index", [2, -1, slice(1, 5, 2), [4, 0, 0], np.array([], int), np.array([1, 5])]
+)
 def test_lazy_images_index_like_an_array(index):
     dataset = toy()
     lazy = lazily(dataset).images
@@ -125,19 +135,31 @@ def test_transform_is_crop_then_grey_then_resize(lazy, channels):
 def test_resize_agrees_with_scikit_image():
     digits = data.build("digits")
     grown = data.transform(data.take(digits, range(20)), resize=(32, 32)).images
-    expected = [skimage_resize(image / 255, (32, 32), order=1, mode="edge") for image in digits.images[:20]]
-    np.testing.assert_allclose(grown / 255, expected, atol=1.5 / 255)  # Pillow rounds each of its two passes
+    expected = [
+        skimage_resize(image / 255, (32, 32), order=1, mode="edge") for image in digits.images[:20]
+    ]
+    np.testing.assert_allclose(
+        grown / 255, expected, atol=1.5 / 255
+    )  # Pillow rounds each of its two passes
 
 
 def test_centre_is_the_largest_square():
     dataset = toy(height=5, width=8)
-    np.testing.assert_array_equal(data.transform(dataset, crop="centre").images, dataset.images[:, :, 1:6])
+    np.testing.assert_array_equal(
+        data.transform(dataset, crop="centre").images, dataset.images[:, :, 1:6]
+    )
     np.testing.assert_array_equal(data.transform(dataset).images, dataset.images)
 
 
 def test_transform_is_recorded_in_the_fingerprint():
     dataset = toy()
-    options = [{}, {"crop": "centre"}, {"resize": (4, 4)}, {"resize": (4, 4), "method": "nearest"}, {"grayscale": True}]
+    options = [
+        {},
+        {"crop": "centre"},
+        {"resize": (4, 4)},
+        {"resize": (4, 4), "method": "nearest"},
+        {"grayscale": True},
+    ]
     changed = [data.transform(dataset, **option).fingerprint for option in options]
     assert len({dataset.fingerprint, *changed}) == 6
     assert data.transform(dataset, resize=[4, 4]).fingerprint == changed[2]
@@ -169,7 +191,8 @@ def test_grey_needs_colours_it_knows():
 
 def test_unknown_sources_and_options_are_named():
     with pytest.raises(
-        InputError, match="unknown data source 'mnist': choose one of arrays, digits, folder, idx, tfds"
+        InputError,
+        match="unknown data source 'mnist': choose one of arrays, digits, folder, idx, tfds",
     ):
         data.build("mnist")
     with pytest.raises(InputError, match="no parameter 'foot'"):
@@ -178,8 +201,12 @@ def test_unknown_sources_and_options_are_named():
         data.build("folder")
 
 
-@pytest.mark.parametrize("classes", [3, "kind", ("kind",), ("kind", 1.5), (3, 2), ("kind", True), ("kind", "a")])
+@pytest.mark.parametrize(
+    "classes", [3, "kind", ("kind",), ("kind", 1.5), (3, 2), ("kind", True), ("kind", "a")]
+)
 def test_malformed_classes_named(classes):
     """Classes to keep that are no label with a number or names are one sentence."""
-    with pytest.raises(InputError, match=r"is not None, \(label, number\) or \(label, \(class, …\)\)"):
+    with pytest.raises(
+        InputError, match=r"is not None, \(label, number\) or \(label, \(class, …\)\)"
+    ):
         data.transform(data.digits(), classes=classes)

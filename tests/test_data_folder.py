@@ -1,4 +1,6 @@
-"""Image folders and archives: what is found, how it is labelled, and every way in which they can be broken."""
+"""Image folders and archives: what is found, how it is labelled, and every way in which they can be
+broken.
+"""
 
 import io
 import struct
@@ -69,7 +71,11 @@ PEOPLE = {
 
 @pytest.mark.parametrize("kind", ["folder", "w", "w:gz", "w:xz", "w:bz2"])
 def test_a_folder_per_class(tmp_path, kind):
-    root = write(tmp_path / "people", PEOPLE) if kind == "folder" else pack(tmp_path / "people.tar", PEOPLE, kind)
+    root = (
+        write(tmp_path / "people", PEOPLE)
+        if kind == "folder"
+        else pack(tmp_path / "people.tar", PEOPLE, kind)
+    )
     before = sorted(tmp_path.rglob("*"))
     found = data.build("folder", root=root, labels="identity", level=-1)
     np.testing.assert_array_equal(found.images[..., 0], [picture(seed) for seed in (2, 3, 0, 1)])
@@ -102,7 +108,9 @@ def test_one_name_can_carry_two_label_sets(tmp_path):
 
 def test_a_function_may_label(tmp_path):
     root = write(tmp_path, PEOPLE)
-    found = data.folder(root, labels=lambda path: {"first": path[0]} if path.endswith("1.png") else None)
+    found = data.folder(
+        root, labels=lambda path: {"first": path[0]} if path.endswith("1.png") else None
+    )
     assert found.classes == {"first": ("z",)}
 
 
@@ -115,19 +123,30 @@ def test_duplicates_can_be_dropped_and_the_first_stays(tmp_path):
     assert kept.classes["name"] == ("a", "b")
     np.testing.assert_array_equal(kept.images[..., 0], [same, picture(6)])
     pixel = {f"y/{i}.png": encoded(np.pad(picture(i, 3, 3), ((1, 0), (1, 0)))) for i in range(3)}
-    found = data.folder(write(tmp_path / "pads", pixel), crop=(0, 0, 1, 1), drop_duplicates=True, level=0)
+    found = data.folder(
+        write(tmp_path / "pads", pixel), crop=(0, 0, 1, 1), drop_duplicates=True, level=0
+    )
     assert len(found.images) == 3
 
 
 def test_sizes_and_colours_may_differ_where_the_geometry_evens_them_out(tmp_path):
     members = {"a/1.png": encoded(picture(0, 9, 7, 3)), "a/2.png": encoded(picture(1, 6, 8))}
     root = write(tmp_path, members)
-    with pytest.raises(InputError, match=r"a/1.png is \(9, 7, 3\) and a/2.png is \(6, 8, 3\)\): declare resize"):
+    with pytest.raises(
+        InputError, match=r"a/1.png is \(9, 7, 3\) and a/2.png is \(6, 8, 3\)\): declare resize"
+    ):
         data.build("folder", root=root, level=0)
     coloured = data.build("folder", root=root, level=0, crop=(0, 0, 6, 7)).images
-    np.testing.assert_array_equal(coloured, [picture(0, 9, 7, 3)[:6], np.dstack([picture(1, 6, 8)[:, :7]] * 3)])
+    np.testing.assert_array_equal(
+        coloured, [picture(0, 9, 7, 3)[:6], np.dstack([picture(1, 6, 8)[:, :7]] * 3)]
+    )
     found = data.build("folder", root=root, level=0, crop="centre", resize=(5, 5), grayscale=True)
-    expected = Image.fromarray(picture(0, 9, 7, 3)).crop((0, 1, 7, 8)).convert("L").resize((5, 5), Image.BILINEAR)
+    expected = (
+        Image.fromarray(picture(0, 9, 7, 3))
+        .crop((0, 1, 7, 8))
+        .convert("L")
+        .resize((5, 5), Image.BILINEAR)
+    )
     np.testing.assert_array_equal(found.images[0, ..., 0], np.asarray(expected))
 
 
@@ -135,12 +154,18 @@ def test_modes_become_grey_or_colour():
     grey, colour = picture(0), picture(1, channels=3)
     palette = Image.fromarray(colour).quantize(16)
     greys = Image.fromarray(grey).quantize(16)
-    np.testing.assert_array_equal(files.decode(_saved(greys), "x")[..., 0], np.asarray(greys.convert("L")))
+    np.testing.assert_array_equal(
+        files.decode(_saved(greys), "x")[..., 0], np.asarray(greys.convert("L"))
+    )
     for mode in ("L", "1", "LA"):
         expected = np.asarray(Image.fromarray(grey).convert(mode).convert("L"))
-        np.testing.assert_array_equal(files.decode(_saved(Image.fromarray(grey).convert(mode)), "x")[..., 0], expected)
+        np.testing.assert_array_equal(
+            files.decode(_saved(Image.fromarray(grey).convert(mode)), "x")[..., 0], expected
+        )
     for image in (palette, Image.fromarray(colour), Image.fromarray(colour).convert("RGBA")):
-        np.testing.assert_array_equal(files.decode(_saved(image), "x"), np.asarray(image.convert("RGB")))
+        np.testing.assert_array_equal(
+            files.decode(_saved(image), "x"), np.asarray(image.convert("RGB"))
+        )
     assert files.decode(encoded(colour), "x", channels=1).shape == (6, 4, 1)
 
 
@@ -148,20 +173,39 @@ def deep_png(channels):
     """A PNG of 16 bits per channel, byte by byte: Pillow writes none in colour."""
 
     def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
 
     header = struct.pack(">IIBBBBB", 3, 2, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     rows = (b"\0" + bytes(range(6 * channels))) * 2
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def deep_tiff():
     """A TIFF of 16 bits per channel in colour, one pixel."""
     short, long = 3, 4
-    tags = [(256, short, 1, 1), (257, short, 1, 1), (258, short, 3, 122), (259, short, 1, 1), (262, short, 1, 2)]
+    tags = [
+        (256, short, 1, 1),
+        (257, short, 1, 1),
+        (258, short, 3, 122),
+        (259, short, 1, 1),
+        (262, short, 1, 2),
+    ]
     tags += [(273, long, 1, 128), (277, short, 1, 3), (278, short, 1, 1), (279, long, 1, 6)]
     directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + struct.pack("<6H", *[16] * 3, 1, 2, 3)
+    return (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(tags))
+        + directory
+        + bytes(4)
+        + struct.pack("<6H", *[16] * 3, 1, 2, 3)
+    )
 
 
 def deep_jpeg2000():
@@ -182,14 +226,20 @@ DEEP = {f"png of {channels}": deep_png(channels) for channels in (1, 2, 3, 4)} |
 
 @pytest.mark.parametrize("name", DEEP)
 def test_deep_colour_refused(name):
-    """More than 8 bits per channel are refused in grey and in colour, where Pillow reads 8 silently."""
+    """More than 8 bits per channel are refused in grey and in colour, where Pillow reads 8
+    silently.
+    """
     with pytest.raises(InputError, match=r"only 8( bits per channel)? are allowed"):
         files.decode(DEEP[name], "x")
 
 
 def test_low_maximum_read():
     """A PPM with a maximum below 255 spreads over 0..255."""
-    assert files.decode(b"P6 1 1 100\n" + bytes([0, 50, 100]), "x").ravel().tolist() == [0, 128, 255]
+    assert files.decode(b"P6 1 1 100\n" + bytes([0, 50, 100]), "x").ravel().tolist() == [
+        0,
+        128,
+        255,
+    ]
 
 
 INK = np.zeros((6, 5), np.uint8)
@@ -208,13 +258,17 @@ def see_through(kind, colour):
     image = Image.merge("LA", [grey, Image.fromarray(INK)])
     if kind == "LA":
         return _saved(image)
-    return _saved(image.convert("RGBA"), **({"lossless": True} if kind == "webp" else {}), kind=kind)
+    return _saved(
+        image.convert("RGBA"), **({"lossless": True} if kind == "webp" else {}), kind=kind
+    )
 
 
 @pytest.mark.parametrize("kind", ["png", "LA", "tRNS", "palette", "tiff", "webp", "tga"])
 @pytest.mark.parametrize(("background", "level"), [("white", 255), ("grey", 128), ("black", 0)])
 def test_transparency_shows_background(kind, background, level):
-    """Ink keeps its colour, nothing becomes the background, and ink that vanishes there is an error."""
+    """Ink keeps its colour, nothing becomes the background, and ink that vanishes there is an
+    error.
+    """
     for colour in (0, 128, 255):
         content = see_through(kind, colour)
         if colour == level:
@@ -222,7 +276,9 @@ def test_transparency_shows_background(kind, background, level):
                 files.decode(content, "x", background=background)
         else:
             found = files.decode(content, "x", background=background)
-            np.testing.assert_array_equal(found, np.where(INK, colour, level)[..., None] + 0 * found)
+            np.testing.assert_array_equal(
+                found, np.where(INK, colour, level)[..., None] + 0 * found
+            )
 
 
 def test_half_transparency_mixes():
@@ -235,9 +291,13 @@ def test_half_transparency_mixes():
 def test_empty_image_named(tmp_path):
     """A wholly transparent image and an unknown background are one sentence each."""
     root = write(tmp_path, {"a/1.png": _saved(Image.new("RGBA", (2, 2)))})
-    with pytest.raises(InputError, match=r"a/1.png is transparent and shows nothing .* among grey, black"):
+    with pytest.raises(
+        InputError, match=r"a/1.png is transparent and shows nothing .* among grey, black"
+    ):
         data.build("folder", root=root)
-    with pytest.raises(InputError, match="unknown background 'red': choose one of white, grey, black"):
+    with pytest.raises(
+        InputError, match="unknown background 'red': choose one of white, grey, black"
+    ):
         data.build("folder", root=root, background="red")
 
 
@@ -273,7 +333,9 @@ def test_orientation_applied(tmp_path, kind, packed):
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
 @pytest.mark.parametrize("orientation", [3, 6, 7])
 def test_orientation_of_avif(orientation):
-    """Pillow turns what the file says by boxes of its own back into EXIF, and the pixels not at all."""
+    """Pillow turns what the file says by boxes of its own back into EXIF, and the pixels not at
+    all.
+    """
     exif = Image.Exif()
     exif[0x0112] = orientation
     content = encoded(picture(0, 16, 24, 3), "avif", exif=exif)
@@ -321,12 +383,23 @@ def test_level_chooses_class(tmp_path, members, level, classes, labels):
 @pytest.mark.parametrize(
     ("members", "options", "message"),
     [
-        (NESTED, {}, r"in folders 'images', which makes one class: choose level=0 for the 2 classes n01, n02, or"),
+        (
+            NESTED,
+            {},
+            (
+                r"in folders 'images', which makes one class: choose level=0 for the 2 classes n01,"
+                r" n02, or"
+            ),
+        ),
         (MIXED, {}, r"cat/1.png and cat/more/2.png lie at different depths: choose .* level=0"),
         (MIXED, {"level": 1}, r"cat/1.png has no folder at level 1: it lies in 1"),
         (MIXED, {"level": -3}, r"has no folder at level -3"),
         (MIXED, {"level": "cat"}, r"level 'cat' is not None or a whole number"),
-        (MIXED, {"level": 0, "labels": r"(?P<a>\w+)/"}, r"level 0 chooses a folder where labels is a word"),
+        (
+            MIXED,
+            {"level": 0, "labels": r"(?P<a>\w+)/"},
+            r"level 0 chooses a folder where labels is a word",
+        ),
     ],
 )
 def test_ambiguous_layout_named(tmp_path, members, options, message):
@@ -346,7 +419,9 @@ def test_linked_folders_followed(tmp_path):
     found = data.build("folder", root=root, level=0)
     assert found.classes == {"label": ("cat", "dog")}
     assert found.labels["label"].tolist() == [0, 0, 1, 1]
-    assert found.notes == (f"{root}: 2 links lead to folders that are read already (again/, dog/loop/)",)
+    assert found.notes == (
+        f"{root}: 2 links lead to folders that are read already (again/, dog/loop/)",
+    )
     (tmp_path / "root" / "gone").symlink_to(tmp_path / "nowhere")
     with pytest.raises(InputError, match="the link gone leads nowhere"):
         data.build("folder", root=root, level=0)
@@ -356,11 +431,15 @@ def test_zip_named(tmp_path):
     """A zip archive is not taken for a damaged file."""
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a/1.png", encoded(picture(0)))
-    with pytest.raises(InputError, match=r"a.zip is a zip archive: unpack it, or pack it as a tar archive"):
+    with pytest.raises(
+        InputError, match=r"a.zip is a zip archive: unpack it, or pack it as a tar archive"
+    ):
         data.build("folder", root=str(tmp_path / "a.zip"))
 
 
-@pytest.mark.parametrize("broken", [b"", b"GIF89a", encoded(picture(0, 40, 40))[:200], b"%!PS-Adobe-3.0 EPSF-3.0\n"])
+@pytest.mark.parametrize(
+    "broken", [b"", b"GIF89a", encoded(picture(0, 40, 40))[:200], b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_a_corrupt_image_is_named(tmp_path, broken, packed):
     members = PEOPLE | {"abe/bad.png": broken}
@@ -381,13 +460,17 @@ def test_flipped_bytes_never_escape_as_another_error():
             assert str(error).startswith("x ")  # noqa: PT017
 
 
-@pytest.mark.parametrize("factor", [0.6, 0.4])  # Pillow warns above its limit and raises above twice the limit
+@pytest.mark.parametrize(
+    "factor", [0.6, 0.4]
+)  # Pillow warns above its limit and raises above twice the limit
 def test_a_decompression_bomb_is_refused_before_it_unfolds(tmp_path, monkeypatch, factor):
     content = encoded(np.zeros((3000, 3000), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(9e6 * factor))
     root = write(tmp_path, {"a/bomb.png": content})
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
-    with pytest.raises(InputError, match=f"bomb.png has more than the {int(9e6 * factor)} pixels allowed"):
+    with pytest.raises(
+        InputError, match=f"bomb.png has more than the {int(9e6 * factor)} pixels allowed"
+    ):
         data.build("folder", root=root)
 
 
@@ -442,7 +525,9 @@ def test_limits_of_files_and_memory(tmp_path, monkeypatch):
         data.build("folder", root=root)
 
 
-@pytest.mark.parametrize("options", [{"background": ["white"]}, {"method": ["box"]}, {"crop": {}}, {"labels": 1}])
+@pytest.mark.parametrize(
+    "options", [{"background": ["white"]}, {"method": ["box"]}, {"crop": {}}, {"labels": 1}]
+)
 def test_options_of_another_type_are_named(tmp_path, options):
     (name,) = options
     with pytest.raises(InputError, match=name):
@@ -471,9 +556,13 @@ def test_an_image_outside_any_folder_has_no_class(tmp_path):
 
 
 def test_one_class_is_asked_for(tmp_path):
-    """Nothing tells whether n01/images/x.png is of the class n01 or images; a lone folder is its class, with a note."""
+    """Nothing tells whether n01/images/x.png is of the class n01 or images; a lone folder is its
+    class, with a note.
+    """
     root = write(tmp_path / "deep", {"n01/images/0.png": encoded(picture(0))})
-    with pytest.raises(InputError, match="all images lie in n01/images, which makes one class: choose its folder"):
+    with pytest.raises(
+        InputError, match="all images lie in n01/images, which makes one class: choose its folder"
+    ):
         data.folder(root)
     assert data.folder(root, level=0).classes == {"label": ("n01",)}
     root = write(tmp_path / "flat", {"images/0.png": encoded(picture(0))})

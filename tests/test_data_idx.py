@@ -10,11 +10,18 @@ from xinv import data
 from xinv.types import InputError
 
 RANDOM = np.random.default_rng(0)
-TRAIN, TEST = RANDOM.integers(0, 256, (5, 4, 3), np.uint8), RANDOM.integers(0, 256, (2, 4, 3), np.uint8)
+TRAIN, TEST = (
+    RANDOM.integers(0, 256, (5, 4, 3), np.uint8),
+    RANDOM.integers(0, 256, (2, 4, 3), np.uint8),
+)
 
 
 def idx_bytes(array, code=8):
-    return bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    return (
+        bytes([0, 0, code, array.ndim])
+        + struct.pack(f">{array.ndim}I", *array.shape)
+        + array.tobytes()
+    )
 
 
 @pytest.fixture
@@ -90,9 +97,13 @@ def test_prefix_chooses_set(root):
     for prefix, images in (("", TRAIN), ("emnist", TRAIN[::-1])):
         found = load(root, split="train", prefix=prefix)
         np.testing.assert_array_equal(found.images[..., 0], images)
-    with pytest.raises(InputError, match="holds several sets of idx files: choose prefix among '', 'emnist'"):
+    with pytest.raises(
+        InputError, match="holds several sets of idx files: choose prefix among '', 'emnist'"
+    ):
         load(root)
-    with pytest.raises(InputError, match="no idx files of prefix 'letters': there are '', 'emnist'"):
+    with pytest.raises(
+        InputError, match="no idx files of prefix 'letters': there are '', 'emnist'"
+    ):
         load(root, prefix="letters")
 
 
@@ -112,7 +123,10 @@ def test_wide_labels_named(root):
     (root / "qmnist-train-labels-idx1-ubyte.gz").unlink()
     labels = np.zeros((5, 8), ">i4")
     (root / "qmnist-train-labels-idx2-int.gz").write_bytes(zipped(idx_bytes(labels, code=12)))
-    with pytest.raises(InputError, match=r"idx2-int.gz starts with 00000c02, it holds int32 of rank 2, not 00000801"):
+    with pytest.raises(
+        InputError,
+        match=r"idx2-int.gz starts with 00000c02, it holds int32 of rank 2, not 00000801",
+    ):
         load(root)
 
 
@@ -126,7 +140,9 @@ def test_gzip_under_plain_name(root):
 
 def test_a_wrong_root_says_what_was_looked_for(root):
     (root / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match=r"no file t10k-labels-idx1-ubyte.gz \(or t10k-labels-idx1-ubyte\) in "):
+    with pytest.raises(
+        InputError, match=r"no file t10k-labels-idx1-ubyte.gz \(or t10k-labels-idx1-ubyte\) in "
+    ):
         load(root)
     with pytest.raises(InputError, match=r"no file train-images-idx3-ubyte.gz .* in .*nowhere"):
         load(root / "nowhere")
@@ -154,7 +170,10 @@ def zipped(content):
         (zipped(GOOD)[:-8] + bytes(8), "is truncated or not gzip"),  # wrong check sum
         (b"<html>not found</html>", "is truncated or not gzip"),
         (b"", "starts with , not 00000803"),
-        (zipped(idx_bytes(TRAIN, code=13)), "starts with 00000d03, it holds float32 of rank 3, not 00000803"),
+        (
+            zipped(idx_bytes(TRAIN, code=13)),
+            "starts with 00000d03, it holds float32 of rank 3, not 00000803",
+        ),
         (zipped(idx_bytes(TRAIN[0])), "starts with 00000802, not 00000803"),
         (zipped(GOOD[:10]), "truncated within its header"),
         (zipped(GOOD[:-1]), "holds fewer than the 60 bytes it claims"),

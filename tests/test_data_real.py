@@ -10,7 +10,9 @@ import pytest
 from xinv import data
 
 ROOT = Path(os.environ.get("XINV_DATA", ""))
-pytestmark = pytest.mark.skipif("XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets")
+pytestmark = pytest.mark.skipif(
+    "XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets"
+)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
@@ -23,7 +25,9 @@ def test_the_mnist_family(name):
 
 
 def test_orl_faces():
-    found = data.build("folder", root=str(ROOT / "orl_faces" / "att_orl_faces.tar.xz"), labels="identity")
+    found = data.build(
+        "folder", root=str(ROOT / "orl_faces" / "att_orl_faces.tar.xz"), labels="identity"
+    )
     assert found.images.shape == (400, 112, 92, 1)
     assert np.bincount(found.labels["identity"]).tolist() == [10] * 40
 
@@ -35,7 +39,10 @@ def test_yale_faces_carry_identity_and_emotion_and_nine_duplicates():
     assert len(everything.images) == 164  # the archive lacks one of the 165
     found = data.build("folder", labels=pattern, drop_duplicates=True, **options)
     assert len(found.images) == 164 - 9
-    assert {key: len(names) for key, names in found.classes.items()} == {"identity": 15, "emotion": 11}
+    assert {key: len(names) for key, names in found.classes.items()} == {
+        "identity": 15,
+        "emotion": 11,
+    }
 
 
 def test_labeled_faces_in_the_wild():
@@ -56,7 +63,10 @@ def test_gtsrb_is_split_by_track():
     assert found.images.shape == (13_069, 32, 32, 3)
     split = data.roles.split(found.labels, "zhao", seed=0, stratify="sign", group=("sign", "track"))
     sign, track = found.labels["sign"], found.labels["track"]
-    whose = [set(zip(sign[split[role]], track[split[role]], strict=True)) for role in ("target_train", "target_test")]
+    whose = [
+        set(zip(sign[split[role]], track[split[role]], strict=True))
+        for role in ("target_train", "target_test")
+    ]
     assert not whose[0] & whose[1]
 
 

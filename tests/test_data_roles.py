@@ -13,7 +13,10 @@ FRACTIONS = {"a": 0.5, "b": 0.3, "c": 0.15}
 
 def labels(count=997, seed=0):
     random = np.random.default_rng(seed)
-    return {"kind": random.choice(5, count, p=[0.4, 0.3, 0.15, 0.1, 0.05]), "who": random.integers(0, 20, count)}
+    return {
+        "kind": random.choice(5, count, p=[0.4, 0.3, 0.15, 0.1, 0.05]),
+        "who": random.integers(0, 20, count),
+    }
 
 
 def test_roles_are_disjoint_ascending_and_within_the_images():
@@ -26,7 +29,9 @@ def test_roles_are_disjoint_ascending_and_within_the_images():
 
 
 def test_the_seed_decides():
-    first, again, other = (roles.split(labels(), FRACTIONS, seed=seed, stratify="kind") for seed in (1, 1, 2))
+    first, again, other = (
+        roles.split(labels(), FRACTIONS, seed=seed, stratify="kind") for seed in (1, 1, 2)
+    )
     assert all((first[role] == again[role]).all() for role in FRACTIONS)
     assert any((first[role] != other[role]).any() for role in FRACTIONS)
 
@@ -51,7 +56,11 @@ def test_rounding_does_not_favour_a_role():
 def test_exact_shares_stay_exact():
     kinds = np.repeat(np.arange(3), 100)
     split = roles.split({"kind": kinds}, {"a": 0.29, "b": 0.57, "c": 0.14}, seed=0, stratify="kind")
-    assert [np.bincount(kinds[split[role]]).tolist() for role in "abc"] == [[29] * 3, [57] * 3, [14] * 3]
+    assert [np.bincount(kinds[split[role]]).tolist() for role in "abc"] == [
+        [29] * 3,
+        [57] * 3,
+        [14] * 3,
+    ]
 
 
 def test_zhao_halves_and_tests_the_target_on_the_attack_set():
@@ -64,7 +73,9 @@ def test_zhao_halves_and_tests_the_target_on_the_attack_set():
     }
     attack = np.sort(np.concatenate([split["attack_train"], split["attack_test"]]))
     np.testing.assert_array_equal(split["target_test"], attack)
-    np.testing.assert_array_equal(np.sort(np.concatenate([split["target_train"], attack])), np.arange(200))
+    np.testing.assert_array_equal(
+        np.sort(np.concatenate([split["target_train"], attack])), np.arange(200)
+    )
 
 
 def test_balance_equalises_identities():
@@ -72,7 +83,9 @@ def test_balance_equalises_identities():
     split = roles.split({"who": who}, {"a": 0.6, "b": 0.4}, seed=0, stratify="who", balance="who")
     assert np.bincount(who[split["a"]]).tolist() == [6] * 4
     assert np.bincount(who[split["b"]]).tolist() == [4] * 4
-    mixed = roles.split({"who": who, "kind": np.arange(73) % 3}, {"a": 1.0}, seed=0, stratify="kind", balance="who")
+    mixed = roles.split(
+        {"who": who, "kind": np.arange(73) % 3}, {"a": 1.0}, seed=0, stratify="kind", balance="who"
+    )
     assert np.bincount(who[mixed["a"]]).tolist() == [10] * 4
 
 
@@ -80,7 +93,11 @@ def test_groups_stay_together_and_classes_balanced():
     sign = np.repeat([0, 1], 60)
     track = np.tile(np.repeat(np.arange(10), 6), 2)  # tracks are numbered within a sign, as GTSRB's
     split = roles.split(
-        {"sign": sign, "track": track}, {"a": 0.5, "b": 0.5}, seed=0, stratify="sign", group=["sign", "track"]
+        {"sign": sign, "track": track},
+        {"a": 0.5, "b": 0.5},
+        seed=0,
+        stratify="sign",
+        group=["sign", "track"],
     )
     whose = {role: set(zip(sign[rows], track[rows], strict=True)) for role, rows in split.items()}
     assert not whose["a"] & whose["b"]

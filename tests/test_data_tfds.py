@@ -15,7 +15,9 @@ from xinv.types import InputError
 def toy(channels=3, count=300, seed=0):
     images = np.random.default_rng(seed).integers(0, 256, (count, 6, 5, channels), np.uint8)
     labels = {"kind": np.arange(count) % 3, "face": np.arange(count) % 2}
-    return data.create("Toy set", images, labels, {"kind": ("a", "<b>&", "c d"), "face": ("no", "yes")})
+    return data.create(
+        "Toy set", images, labels, {"kind": ("a", "<b>&", "c d"), "face": ("no", "yes")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +49,13 @@ def test_reading_is_lazy_and_indexes_like_an_array(stored):
 
 
 def test_splits_and_geometry(stored):
-    found = data.build("tfds", dataset="toy_set", root=str(stored), split="train[10:20]+train[:5]", crop=(0, 0, 4, 4))
+    found = data.build(
+        "tfds",
+        dataset="toy_set",
+        root=str(stored),
+        split="train[10:20]+train[:5]",
+        crop=(0, 0, 4, 4),
+    )
     rows = [*range(10, 20), *range(5)]
     np.testing.assert_array_equal(found.images[:], toy().images[rows, :4, :4])
     np.testing.assert_array_equal(found.labels["kind"], toy().labels["kind"][rows])
@@ -59,7 +67,10 @@ def test_splits_and_geometry(stored):
 def test_fingerprints_tell_content_split_and_geometry_apart(stored, tmp_path):
     data.prepare(toy(seed=1), str(tmp_path))  # another set of the same name, size and labels
     options = [{}, {"split": "train[:50%]"}, {"resize": (3, 3)}]
-    prints = [data.build("tfds", dataset="toy_set", root=str(stored), **more).fingerprint for more in options]
+    prints = [
+        data.build("tfds", dataset="toy_set", root=str(stored), **more).fingerprint
+        for more in options
+    ]
     prints.append(data.build("tfds", dataset="toy_set", root=str(tmp_path)).fingerprint)
     assert len(set(prints)) == 4
     assert data.build("tfds", dataset="toy_set", root=str(stored)).fingerprint == prints[0]
@@ -67,7 +78,9 @@ def test_fingerprints_tell_content_split_and_geometry_apart(stored, tmp_path):
 
 def test_a_lazy_set_is_stored_in_chunks(tmp_path):
     dataset, most = toy(count=600), []
-    read = data.Lazy(dataset.images.shape, lambda rows: most.append(len(rows)) or dataset.images[rows])
+    read = data.Lazy(
+        dataset.images.shape, lambda rows: most.append(len(rows)) or dataset.images[rows]
+    )
     data.prepare(dataset._replace(images=read), str(tmp_path))
     assert max(most) <= 256
     found = data.build("tfds", dataset="toy_set", root=str(tmp_path))
@@ -94,7 +107,9 @@ data.prepare(data.take(data.build("digits"), range(3)), {str(tmp_path)!r}, name=
 assert data.build("tfds", dataset="three", root={str(tmp_path)!r}).images[2].shape == (8, 8, 1)
 """
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
-    run = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True
+    )
     assert run.returncode == 0, run.stderr.decode()
 
 
@@ -140,8 +155,13 @@ def test_tfrecord_names_command(tmp_path):
     """A set in TFDS's usual format says how to prepare it anew."""
     info = data.prepare(toy(count=5), str(tmp_path)) / "dataset_info.json"
     info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
-    command = "again in another folder with `tfds build toy_set --file_format=array_record --data_dir=FOLDER`"
-    with pytest.raises(InputError, match=f"is prepared as tfrecord, not as array_record: .*{command}"):
+    command = (
+        "again in another folder with `tfds build toy_set --file_format=array_record"
+        " --data_dir=FOLDER`"
+    )
+    with pytest.raises(
+        InputError, match=f"is prepared as tfrecord, not as array_record: .*{command}"
+    ):
         data.build("tfds", dataset="toy_set", root=str(tmp_path))
 
 
@@ -155,9 +175,17 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path):
     ("change", "name", "message"),
     [
         ({}, "Upper", "'Upper' is no TFDS name"),
-        ({"classes": {"kind": ("a\nb", "b", "c"), "face": ("no", "yes")}}, "", r"class name 'a\\nb' has line breaks"),
+        (
+            {"classes": {"kind": ("a\nb", "b", "c"), "face": ("no", "yes")}},
+            "",
+            r"class name 'a\\nb' has line breaks",
+        ),
         ({"images": np.zeros((300, 4, 4, 2), np.uint8)}, "", "have 2 channels"),
-        ({"labels": {"image": np.zeros(300, np.int32)}, "classes": {"image": ("a",)}}, "", "may not be called 'image'"),
+        (
+            {"labels": {"image": np.zeros(300, np.int32)}, "classes": {"image": ("a",)}},
+            "",
+            "may not be called 'image'",
+        ),
     ],
 )
 def test_what_tfds_cannot_hold_is_named(tmp_path, change, name, message):

@@ -42,7 +42,9 @@ def config(path, epochs=2, **arms):
         part.model.width = 0.0625
         if part.train:
             part.train.epochs = epochs
-    found.explanations = ConfigDict(dict(input_x_gradient=dict(name="input_x_gradient", normalise="none")))
+    found.explanations = ConfigDict(
+        dict(input_x_gradient=dict(name="input_x_gradient", normalise="none"))
+    )
     found.arms = ConfigDict(arms or base.controlled(NAME, "input_x_gradient", name="map_statistic"))
     return base.unshared(found)
 
@@ -68,7 +70,11 @@ def areas(rows):
 def test_models_trained_once(audited, capsys, tmp_path):
     """One target, one shadow, a stranger, and two models that are not trained; no evaluation model."""
     rows = audited(IMAGES)
-    lines = [line.split()[0] for line in capsys.readouterr().err.splitlines() if line.endswith(" s") and "," in line]
+    lines = [
+        line.split()[0]
+        for line in capsys.readouterr().err.splitlines()
+        if line.endswith(" s") and "," in line
+    ]
     classifiers = ("target", "shadow", "stranger", "untrained", "untrained_shadow", "evaluation")
     counts = {name: lines.count(name) for name in classifiers}
     assert counts == dict.fromkeys(classifiers[:-1], 1) | {"evaluation": 0}
@@ -89,7 +95,9 @@ def test_models_trained_once(audited, capsys, tmp_path):
     permuted = [random.permutation(kept[f"0/{NAME}/member"]) for _ in range(20)]
     assert sum(metrics.membership.auc()(member, score)["auc"].p < 0.05 for member in permuted) <= 4
     causes = {row["metric"] for row in rows if row["stage"] == "cause"}
-    assert causes == {f"{name}_{kind}" for name in leaks.PROPERTIES for kind in ("members", "others")}
+    assert causes == {
+        f"{name}_{kind}" for name in leaks.PROPERTIES for kind in ("members", "others")
+    }
 
 
 def jpeg(image):
@@ -105,7 +113,9 @@ def crop(image):
 
 @pytest.mark.parametrize("change", [jpeg, crop])
 def test_confounds_are_found(audited, tmp_path, change):
-    """Members that were stored or augmented differently are told apart by an untrained pair of models, too."""
+    """Members that were stored or augmented differently are told apart by an untrained pair of
+    models, too.
+    """
     settings = deepleak.get_config("quick").data.roles.to_dict()
     roles = data.roles.split({"digit": LABELS}, seed=0, **settings)
     images = IMAGES.copy()
@@ -132,7 +142,9 @@ def halves(path, **arms):
 
 
 def test_many_shadow_models(tmp_path):
-    """Likelihood ratios and RMIA run on halves of the audited images, by track; maps of shadows are not kept."""
+    """Likelihood ratios and RMIA run on halves of the audited images, by track; maps of shadows are
+    not kept.
+    """
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS, tracks=np.arange(900) // 30)
     shadows = dict(prediction=HALVES, explanation=HALVES, roles=())
     of_maps = dict(train_view=shadows, name="likelihood_ratio")
@@ -142,7 +154,9 @@ def test_many_shadow_models(tmp_path):
         ratio=base.arm("input_x_gradient", **of_maps),
         stranger=base.arm("input_x_gradient", test_view=stranger, control_of="ratio", **of_maps),
         confidence=base.arm("prediction", "label", signal="confidence", **of_maps),
-        relative=base.arm("prediction", "label", train_view=shadows, population="reference", name="relative"),
+        relative=base.arm(
+            "prediction", "label", train_view=shadows, population="reference", name="relative"
+        ),
     )
     settings.data.source.labels.track = "tracks"
     settings.data.roles.group = ("digit", "track")
@@ -178,7 +192,9 @@ def test_populations_refused(tmp_path, population, message):
     """A population is of public images."""
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
     shadows = dict(prediction=HALVES, explanation=HALVES, roles=())
-    arm = base.arm("prediction", "label", train_view=shadows, population=population, name="relative")
+    arm = base.arm(
+        "prediction", "label", train_view=shadows, population=population, name="relative"
+    )
     settings = halves(tmp_path / "images.npz", relative=arm)
     with store.opened(tmp_path / "stages") as stages, pytest.raises(InputError, match=message):
         audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
@@ -188,17 +204,23 @@ def test_unused_half_refused(tmp_path):
     """A shadow of a half that no attack compares is named, and the way out."""
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
     settings = halves(tmp_path / "images.npz")
-    message = r"the half_0 trains on a random half of images that are reported, \['half_0'\], but no"
+    message = (
+        r"the half_0 trains on a random half of images that are reported, \['half_0'\], but no"
+    )
     with store.opened(tmp_path / "stages") as stages, pytest.raises(InputError, match=message):
         audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
 
 
 def test_arms_beside_each_other(tmp_path):
-    """An attack that reads more is another attack; and one page tells membership and what the images are."""
+    """An attack that reads more is another attack; and one page tells membership and what the
+    images are.
+    """
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
     attack = dict(name="membership_network", trunk="cnn", width=0.0625, restarts=1)
     inputs = dict(maps=(), label=("label",), prediction=("prediction",), image=("image",))
-    arms = {name: base.membership("input_x_gradient", *more, **attack) for name, more in inputs.items()}
+    arms = {
+        name: base.membership("input_x_gradient", *more, **attack) for name, more in inputs.items()
+    }
     learned = dict(train_view=dict(roles=("shadow_test",)), encoder="flatten", width=0.015625)
     arms["rebuilt"] = base.arm("prediction", "input_x_gradient", **learned)
     settings = config(tmp_path / "images.npz", epochs=1, **arms)
@@ -225,8 +247,14 @@ UNTRAINED = dict(prediction="untrained", explanation="untrained", members="targe
 @pytest.mark.parametrize(
     ("arms", "message"),
     [
-        (dict(a=base.membership("input_x_gradient", "label", name="confidence")), "confidence reads it"),
-        (dict(a=base.membership("input_x_gradient", "input_x_gradient", name="map_statistic")), "twice among"),
+        (
+            dict(a=base.membership("input_x_gradient", "label", name="confidence")),
+            "confidence reads it",
+        ),
+        (
+            dict(a=base.membership("input_x_gradient", "input_x_gradient", name="map_statistic")),
+            "twice among",
+        ),
         (
             dict(a=base.membership("input_x_gradient", name="map_statistic", control_of="a")),
             "a control is of an attack",
@@ -241,22 +269,44 @@ UNTRAINED = dict(prediction="untrained", explanation="untrained", members="targe
         (
             dict(
                 a=base.membership("input_x_gradient", name="map_statistic"),
-                b=base.membership("prediction", "label", name="gap", control_of="a", test_view=UNTRAINED),
+                b=base.membership(
+                    "prediction", "label", name="gap", control_of="a", test_view=UNTRAINED
+                ),
             ),
             "differs in inputs",
         ),
         (
-            dict(a=base.membership("prediction", "label", name="gap", train_view=dict(roles=("shadow_train",)))),
+            dict(
+                a=base.membership(
+                    "prediction", "label", name="gap", train_view=dict(roles=("shadow_train",))
+                )
+            ),
             "it needs both kinds",
         ),
         (dict(a=base.membership("prediction", name="gap")), "needs 'label' among its inputs"),
-        (dict(a=base.membership("input_x_gradient", "label", name="map_statistic")), "does not need 'label'"),
-        (dict(a=base.arm("prediction", "image")), "must name 'prediction', 'explanation'"),
-        (dict(a=base.membership("input_x_gradient", name="likelihood_ratio")), "needs several shadow models"),
-        (dict(a=base.membership("prediction", "label", name="gap", control_of="b")), "'b', which is no arm"),
-        (dict(a=base.membership("prediction", "label", name="gap", population="reference")), "leave it empty"),
         (
-            dict(a=base.membership("prediction", "label", name="gap", test_view=dict(members="nobody"))),
+            dict(a=base.membership("input_x_gradient", "label", name="map_statistic")),
+            "does not need 'label'",
+        ),
+        (dict(a=base.arm("prediction", "image")), "must name 'prediction', 'explanation'"),
+        (
+            dict(a=base.membership("input_x_gradient", name="likelihood_ratio")),
+            "needs several shadow models",
+        ),
+        (
+            dict(a=base.membership("prediction", "label", name="gap", control_of="b")),
+            "'b', which is no arm",
+        ),
+        (
+            dict(a=base.membership("prediction", "label", name="gap", population="reference")),
+            "leave it empty",
+        ),
+        (
+            dict(
+                a=base.membership(
+                    "prediction", "label", name="gap", test_view=dict(members="nobody")
+                )
+            ),
             "unknown classifier 'nobody'",
         ),
         (
@@ -265,7 +315,9 @@ UNTRAINED = dict(prediction="untrained", explanation="untrained", members="targe
                     "prediction",
                     "label",
                     name="gap",
-                    train_view=dict(prediction="target", explanation="target", roles=("attack_test",)),
+                    train_view=dict(
+                        prediction="target", explanation="target", roles=("attack_test",)
+                    ),
                 )
             ),
             "reported",
@@ -281,10 +333,19 @@ def test_arms_refused(audited, arms, message):
     ("changes", "message"),
     [
         ({"target.train.noise": 1.0}, "clip is 0.0 but must be positive when noise is"),
-        ({"target.model.norm": "batch"}, "^target: a training with noise needs .* choose norm='group'"),
+        (
+            {"target.model.norm": "batch"},
+            "^target: a training with noise needs .* choose norm='group'",
+        ),
         ({"target.joint": {}}, "the target is trained with noise and has 'joint', which reads"),
-        ({"metrics.membership.epsilon.delta": 0.0}, "metrics.membership.epsilon.delta is 0.0: give the δ"),
-        ({"attack.train.noise": 1.0}, "training of 'attack' has noise 1.0, but only classifiers are trained"),
+        (
+            {"metrics.membership.epsilon.delta": 0.0},
+            "metrics.membership.epsilon.delta is 0.0: give the δ",
+        ),
+        (
+            {"attack.train.noise": 1.0},
+            "training of 'attack' has noise 1.0, but only classifiers are trained",
+        ),
     ],
 )
 def test_private_refused(tmp_path, changes, message):
@@ -306,7 +367,9 @@ def test_private_refused(tmp_path, changes, message):
 
 
 def test_guarantee(tmp_path):
-    """ε of an image, and of the largest group of images that are dealt as one; nothing without noise."""
+    """ε of an image, and of the largest group of images that are dealt as one; nothing without
+    noise.
+    """
     track = np.arange(900) // 3
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS, track=track)
     settings = config(tmp_path / "images.npz").to_dict()
@@ -326,10 +389,18 @@ def test_guarantee(tmp_path):
 
 
 def test_killed_and_resumed(tmp_path):
-    """SIGKILL while a shadow trains, between stages and while an attack trains; then the same command."""
+    """SIGKILL while a shadow trains, between stages and while an attack trains; then the same
+    command.
+    """
     np.savez(tmp_path / "images.npz", images=IMAGES, labels=LABELS)
     arms = base.controlled(
-        "network", "input_x_gradient", "label", name="membership_network", trunk="cnn", width=0.0625, restarts=2
+        "network",
+        "input_x_gradient",
+        "label",
+        name="membership_network",
+        trunk="cnn",
+        width=0.0625,
+        restarts=2,
     )
     settings = config(tmp_path / "images.npz", **arms)
     settings.attack.train.update(dict(epochs=3, batch_size=32))
@@ -346,7 +417,11 @@ def test_killed_and_resumed(tmp_path):
         return Launched("run.py", *flags, programs=programs(tmp_path))
 
     assert started("whole").wait().returncode == 0
-    for pattern in ("shadow-*.partial/checkpoints/*", "explanation-*", "attack-*.partial/checkpoints/*"):
+    for pattern in (
+        "shadow-*.partial/checkpoints/*",
+        "explanation-*",
+        "attack-*.partial/checkpoints/*",
+    ):
         process = started("killed")
         wait_for(process, tmp_path / "killed" / "stages", pattern)
         process.kill()
@@ -361,7 +436,9 @@ def test_killed_and_resumed(tmp_path):
 
 @pytest.mark.parametrize("count", [5000, 1500])
 def test_published_bands(count):
-    """Ends of chance beside published figures are the exact one of rates, and those of random scores."""
+    """Ends of chance beside published figures are the exact one of rates, and those of random
+    scores.
+    """
     bands = deepleak_published.chance(count)
     _, _, high = metrics.chance.chance_band(count, count, 0.001)
     assert bands["tpr_at_0.001"] == pytest.approx(float(high), abs=5e-5)
@@ -372,18 +449,24 @@ def test_published_bands(count):
         rates = random.binomial(count, 0.5, 2) / count
         found.append((0.5 + (rates[0] - rates[1]) / 2, area))
     ends = np.quantile(found, 0.975, axis=0)
-    assert ends == pytest.approx([bands["balanced_accuracy"], bands["auc"]], abs=0.15 * (bands["auc"] - 0.5))
+    assert ends == pytest.approx(
+        [bands["balanced_accuracy"], bands["auc"]], abs=0.15 * (bands["auc"] - 0.5)
+    )
 
 
 def test_published_notes():
-    """The paper's GradCAM++ stands beside Guided Grad-CAM, and says so; figures of two units are not mixed."""
+    """The paper's GradCAM++ stands beside Guided Grad-CAM, and says so; figures of two units are
+    not mixed.
+    """
     rows = deepleak_published.published("cifar10")
     (row,) = [row for row in rows if (row["value"], row["source"]) == (0.067, "DeepLeak, Table II")]
     assert row["arm"] == "network(guided_gradcam)"
     assert "GradCAM++" in row["note"]
     assert {row["arm"] for row in rows} >= {"target", "variance(lime)", "network(removal(gradcam))"}
     units = {unit["unit"]: unit for unit in deepleak.sweep("cifar10")}
-    assert {row["source"] for row in units["table-6-resnet"]["report.published"]} == {"DeepLeak, Table VI"}
+    assert {row["source"] for row in units["table-6-resnet"]["report.published"]} == {
+        "DeepLeak, Table VI"
+    }
     assert units["overfitted"]["report.published"] == ()
 
 

@@ -14,7 +14,9 @@ from xinv.types import InputError, Observation
 def test_truncate_keeps_the_largest_and_the_first_of_equals():
     prediction = np.array([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]], np.float32)
     released = defences.truncate(2).apply({}, Observation(prediction), None).prediction
-    np.testing.assert_array_equal(released, np.array([[0, 0.4, 0, 0.3], [0.25, 0.25, 0, 0]], np.float32))
+    np.testing.assert_array_equal(
+        released, np.array([[0, 0.4, 0, 0.3], [0.25, 0.25, 0, 0]], np.float32)
+    )
 
 
 def test_round_to():
@@ -26,14 +28,20 @@ def test_round_to():
 @pytest.mark.parametrize(("beta", "gamma"), [(0.5, 0.2), (1.0, 0.1), (1.0, 1.0), (1.9, 3.0)])
 def test_reverse_sigmoid_in_float64(beta, gamma):
     draw = np.random.default_rng(0)
-    prediction = np.concatenate([draw.dirichlet(np.full(4, a), 50) for a in (0.02, 0.3, 3.0)]).astype(np.float32)
-    released = np.asarray(defences.reverse_sigmoid(beta, gamma).apply({}, Observation(prediction), None).prediction)
+    prediction = np.concatenate(
+        [draw.dirichlet(np.full(4, a), 50) for a in (0.02, 0.3, 3.0)]
+    ).astype(np.float32)
+    released = np.asarray(
+        defences.reverse_sigmoid(beta, gamma).apply({}, Observation(prediction), None).prediction
+    )
     y = np.clip(prediction.astype(np.float64), 1e-9, 1 - 1e-9)
     r = beta * (1 / (1 + np.exp(-gamma * np.log(y / (1 - y)))) - 0.5)
     expected = np.maximum(prediction - r, 0)
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_array_equal(released.argmax(axis=1), prediction.argmax(axis=1))
-    np.testing.assert_allclose(np.sort(released), np.sort(expected), atol=3e-6)  # the tie-break is 1e-6
+    np.testing.assert_allclose(
+        np.sort(released), np.sort(expected), atol=3e-6
+    )  # the tie-break is 1e-6
     kept = expected.argmax(axis=1) == prediction.argmax(axis=1)
     np.testing.assert_allclose(released[kept], expected[kept], atol=3e-6)
     assert kept.all() == (beta * gamma < 1)  # only a steep perturbation turns the order
@@ -43,7 +51,9 @@ def test_deepleaks_order_of_transforms():
     maps = np.array([-0.9, -0.2, 0.05, 0.4, 2.0], np.float32).reshape(1, 5, 1, 1)
     parts = defences.clip(-0.5, 1.0), defences.mask(0.1), defences.noise(1e-6)
     defence = defences.chain(*parts)
-    released = defence.apply({"0": {}, "1": {}, "2": {}}, Observation(np.ones((1, 1)), maps), jax.random.key(0))
+    released = defence.apply(
+        {"0": {}, "1": {}, "2": {}}, Observation(np.ones((1, 1)), maps), jax.random.key(0)
+    )
     np.testing.assert_allclose(np.ravel(released.explanation), [-0.5, -0.2, 0, 0.4, 1], atol=1e-5)
     relative = defences.mask(0.5, relative=True).apply({}, Observation(np.ones((1, 1)), maps), None)
     np.testing.assert_array_equal(np.ravel(relative.explanation), np.float32([0, 0, 0, 0, 2]))
@@ -70,7 +80,9 @@ def test_gaussian_realises_its_magnitude_after_clipping(mse, shift):
     state = defence.init(jax.random.key(0), maps, images(500))
     released = defences.release(defence, state, maps, jax.random.key(1)).explanation
     assert np.mean((released - maps.explanation) ** 2) == pytest.approx(mse, rel=0.03)
-    assert state["stdev"] > 1.1 * mse**0.5  # half of the values lie on the range's edge, where noise is clipped
+    assert (
+        state["stdev"] > 1.1 * mse**0.5
+    )  # half of the values lie on the range's edge, where noise is clipped
     low, high = (0, 1) if not shift else (maps.explanation.min(), maps.explanation.max())
     assert low <= released.min() <= released.max() <= high
 
@@ -79,7 +91,9 @@ def test_unclipped_noise_is_that_of_gnimes_code():
     """N(0, mse), beyond the maps' range; what is clipped must be larger for the same distortion."""
     maps = observed(500)
     unclipped, clipped = defences.gaussian(0.01, clipped=False), defences.gaussian(0.01)
-    states = [defence.init(jax.random.key(0), maps, images(500)) for defence in (unclipped, clipped)]
+    states = [
+        defence.init(jax.random.key(0), maps, images(500)) for defence in (unclipped, clipped)
+    ]
     released = defences.release(unclipped, states[0], maps, jax.random.key(1)).explanation
     noise = released - maps.explanation
     assert stats.kstest(noise.ravel()[:5000] / 0.1, "norm").pvalue > 0.01
@@ -91,23 +105,35 @@ def test_clipped_variance_by_simulation():
     normal = np.random.default_rng(0).normal(size=400_000)
     for value, stdev in ((0.0, 0.1), (0.9, 0.3), (0.5, 2.0)):
         simulated = np.mean((np.clip(value + stdev * normal, 0, 1) - value) ** 2)
-        assert clipped_variance(np.array([value]), stdev, 0, 1) == pytest.approx(simulated, rel=0.01)
+        assert clipped_variance(np.array([value]), stdev, 0, 1) == pytest.approx(
+            simulated, rel=0.01
+        )
 
 
 def test_noise_larger_than_the_maps_allow_is_named():
-    with pytest.raises(InputError, match=r"mse is 0\.7 but noise within \[0\.0, 1\.0\] distorts these maps by at most"):
+    with pytest.raises(
+        InputError,
+        match=r"mse is 0\.7 but noise within \[0\.0, 1\.0\] distorts these maps by at most",
+    ):
         defences.gaussian(0.7).init(jax.random.key(0), observed(), images())
 
 
 def test_pgd_changes_every_map_by_its_magnitude_and_its_inverter_more_than_noise_does():
     defence, state, _ = fitted("pgd")
     original, released = observed(), changed("pgd", observed())
-    np.testing.assert_allclose(np.mean((released.explanation - original.explanation) ** 2, (1, 2, 3)), 0.01, rtol=1e-3)
+    np.testing.assert_allclose(
+        np.mean((released.explanation - original.explanation) ** 2, (1, 2, 3)), 0.01, rtol=1e-3
+    )
     assert 0 <= released.explanation.min() <= released.explanation.max() <= 1
     noise = defences.gaussian(0.01)
-    noised = noise.apply(noise.init(jax.random.key(0), original, images()), original, jax.random.key(2))
+    noised = noise.apply(
+        noise.init(jax.random.key(0), original, images()), original, jax.random.key(2)
+    )
     invert = models.build("decoder", encoder="flatten", image_shape=SHAPE, width=1 / 64).apply
-    guesses = [invert(state["inverter"], original.prediction, one.explanation) for one in (original, released, noised)]
+    guesses = [
+        invert(state["inverter"], original.prediction, one.explanation)
+        for one in (original, released, noised)
+    ]
     optimised, random = (np.mean((guess - guesses[0]) ** 2) for guess in guesses[1:])
     assert optimised > 1.5 * random
     assert defence is defences.build("pgd", **NEEDED["pgd"])
@@ -120,7 +146,9 @@ def test_queries_average_independent_releases():
     maps, defence = observed(200), defences.noise(0.2)
     for queries in (1, 4, 16):
         released = defences.release(defence, {}, maps, jax.random.key(0), queries=queries)
-        assert np.mean((released.explanation - maps.explanation) ** 2) == pytest.approx(0.04 / queries, rel=0.05)
+        assert np.mean((released.explanation - maps.explanation) ** 2) == pytest.approx(
+            0.04 / queries, rel=0.05
+        )
         np.testing.assert_allclose(released.prediction, maps.prediction, rtol=1e-6)
 
 
@@ -131,7 +159,9 @@ def test_noise_withstands_one_over_the_fraction(fraction, expected):
 
 
 def test_withstands_tells_constant_from_random_change():
-    """A shift by b and noise of variance b²: q releases leave b²(1 + 1/q), 3/4 of 2b² at q = 2, never a half."""
+    """A shift by b and noise of variance b²: q releases leave b²(1 + 1/q), 3/4 of 2b² at q = 2,
+    never a half.
+    """
     shift = defences.noise(0.2)
     shifted = shift._replace(
         apply=lambda state, observation, key: shift.apply(
@@ -139,10 +169,17 @@ def test_withstands_tells_constant_from_random_change():
         )
     )
     maps = observed(100)
-    assert defences.withstands(shifted, {}, maps, jax.random.key(0), 0.75) == pytest.approx(2, rel=0.05)
+    assert defences.withstands(shifted, {}, maps, jax.random.key(0), 0.75) == pytest.approx(
+        2, rel=0.05
+    )
     assert defences.withstands(shifted, {}, maps, jax.random.key(0), 0.45) == np.inf
     assert defences.withstands(defences.clip(0.2, 0.7), {}, maps, jax.random.key(0)) == np.inf
-    assert defences.withstands(defences.truncate(1), {}, maps._replace(explanation=None), jax.random.key(0)) == np.inf
+    assert (
+        defences.withstands(
+            defences.truncate(1), {}, maps._replace(explanation=None), jax.random.key(0)
+        )
+        == np.inf
+    )
 
 
 # Chains

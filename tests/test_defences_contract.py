@@ -37,7 +37,9 @@ def test_public_documented_and_effective(name):
 def test_neighbours_change_nothing_and_one_trace_serves_all(name):
     first, other = observed(), observed(seed=5)
     mixed = jax.tree.map(lambda a, b: np.concatenate([a[:1], b[1:]]), first, other)
-    assert_equal(*(jax.tree.map(lambda leaf: leaf[0], changed(name, one)) for one in (first, mixed)))
+    assert_equal(
+        *(jax.tree.map(lambda leaf: leaf[0], changed(name, one)) for one in (first, mixed))
+    )
     assert_equal(changed(name, first), changed(name, first))
     assert len(fitted(name)[2].traces) == 1
 
@@ -48,7 +50,10 @@ def test_eager_and_mapped_equal_compiled(name):
     two = jax.tree.map(lambda leaf: jnp.asarray(leaf[:2]), observed())
     keys = jax.random.split(jax.random.key(0), 2)
     mapped = jax.jit(functools.partial(defences.each, defence))(state, two, keys)
-    alone = [defence.apply(state, jax.tree.map(lambda x, i=i: x[i : i + 1], two), keys[i]) for i in range(2)]
+    alone = [
+        defence.apply(state, jax.tree.map(lambda x, i=i: x[i : i + 1], two), keys[i])
+        for i in range(2)
+    ]
     eager = jax.tree.map(lambda *rows: np.concatenate(rows), *alone)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), mapped, eager)
 
@@ -78,22 +83,33 @@ def test_a_release_depends_on_neither_the_batch_nor_the_store(name, tmp_path):
 def test_another_shape_or_scale_is_an_error(name):
     defence, state, _ = fitted(name)
     smaller = observed()._replace(explanation=observed().explanation[:, :4])
-    with pytest.raises(InputError, match=r"fitted to explanations of shape \(8, 8, 1\), and is applied to \(4, 8, 1\)"):
+    with pytest.raises(
+        InputError,
+        match=r"fitted to explanations of shape \(8, 8, 1\), and is applied to \(4, 8, 1\)",
+    ):
         jax.eval_shape(defence.apply, state, smaller, jax.random.key(0))
     fewer = observed()._replace(prediction=observed().prediction[:, :3])
     with pytest.raises(InputError, match=r"predictions of shape \(5,\), and is applied to \(3,\)"):
         defences.release(defence, state, fewer, jax.random.key(0))
-    for factor, message in ((2.0, r"maps in \[0,1\]"), (-1.0, r"maps in \[0,1\]"), (0.9, r"peaks from 1\.0 to 1\.0")):
+    for factor, message in (
+        (2.0, r"maps in \[0,1\]"),
+        (-1.0, r"maps in \[0,1\]"),
+        (0.9, r"peaks from 1\.0 to 1\.0"),
+    ):
         scaled = observed()._replace(explanation=observed().explanation * np.float32(factor))
         with pytest.raises(InputError, match=message):
             defences.release(defence, state, scaled, jax.random.key(0))
 
 
-@pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter"), ("gaussian", "stdev")])
+@pytest.mark.parametrize(
+    ("name", "part"), [("gnime", "generator"), ("pgd", "inverter"), ("gaussian", "stdev")]
+)
 def test_a_state_of_another_defence_is_an_error(name, part):
     defence = fitted(name)[0]
     for state in ({}, fitted("pgd" if name == "gnime" else "gnime")[1]):
-        with pytest.raises(InputError, match=f"needs the state that its init returned, with {part}: this one has"):
+        with pytest.raises(
+            InputError, match=f"needs the state that its init returned, with {part}: this one has"
+        ):
             defences.release(defence, state, observed(), jax.random.key(0))
 
 
@@ -104,7 +120,10 @@ def test_what_a_service_would_not_see_is_not_learned_from(name):
     with pytest.raises(InputError, match="a service releases probabilities"):
         defence.init(jax.random.key(0), logits, images())
     for wrong in (images().astype(np.float32), images().astype(np.int32)):
-        with pytest.raises(InputError, match=rf"images of type {wrong.dtype} reach from 0.* give uint8, or floating-"):
+        with pytest.raises(
+            InputError,
+            match=rf"images of type {wrong.dtype} reach from 0.* give uint8, or floating-",
+        ):
             defence.init(jax.random.key(0), observed(), wrong)
 
 
@@ -120,13 +139,17 @@ def test_of_maps_that_share_a_peak_each_is_to_have_it():
 def test_images_that_rounding_has_moved_are_learned_from():
     for kind in (np.float32, jnp.bfloat16):
         moved = jnp.asarray(images() / 255 * 1.000001, kind)
-        assert np.isfinite(fitted("pgd")[0].init(jax.random.key(0), observed(), moved)["start"]).all()
+        assert np.isfinite(
+            fitted("pgd")[0].init(jax.random.key(0), observed(), moved)["start"]
+        ).all()
 
 
 def test_a_dim_map_is_released_and_a_dim_service_is_not():
     """Maps of widely different peaks, as ReLUs leave them without scaling."""
     draw = np.random.default_rng(0)
-    maps = np.abs(draw.normal(size=(COUNT, *SHAPE)) * draw.normal(size=(COUNT, 1, 1, 1))).astype(np.float32)
+    maps = np.abs(draw.normal(size=(COUNT, *SHAPE)) * draw.normal(size=(COUNT, 1, 1, 1))).astype(
+        np.float32
+    )
     defence, varied = defences.gaussian(1e-4), observed()._replace(explanation=maps)
     state = defence.init(jax.random.key(0), varied, images())
     dim = maps.copy()
@@ -143,7 +166,9 @@ def test_a_dim_map_is_released_and_a_dim_service_is_not():
 def test_numbers_of_releases_are_checked():
     defence, state, _ = fitted("gaussian")
     for queries in (1.5, "2", 0):
-        with pytest.raises(InputError, match=f"queries is {queries!r} but must be a whole number of at least 1"):
+        with pytest.raises(
+            InputError, match=f"queries is {queries!r} but must be a whole number of at least 1"
+        ):
             defences.release(defence, state, observed(), jax.random.key(0), queries=queries)
     with pytest.raises(InputError, match=r"releases 2\.5, but must be within"):
         defences.withstands(defence, state, observed(), jax.random.key(0), releases=2.5)
@@ -159,7 +184,10 @@ def test_nobody_defends_without_images():
 def test_a_state_of_another_network_is_an_error(name, part):
     defence, state, _ = fitted(name)
     other = defences.build(name, **NEEDED[name] | {"width": 1 / 32})
-    with pytest.raises(InputError, match="learned by another network, encoder or width than this defence has: params/"):
+    with pytest.raises(
+        InputError,
+        match="learned by another network, encoder or width than this defence has: params/",
+    ):
         defences.release(other, state, observed(), jax.random.key(0))
     empty = {**state, part: {"params": {}}}
     with pytest.raises(InputError, match="is missing in the state"):
@@ -169,15 +197,22 @@ def test_a_state_of_another_network_is_an_error(name, part):
 def test_maps_of_whole_numbers_are_an_error():
     maps = observed()._replace(explanation=(255 * observed().explanation).astype(np.uint8))
     for name in ("gnime", "pgd", "gaussian"):
-        with pytest.raises(InputError, match="explanations of type uint8 are no maps: give floating-point numbers"):
+        with pytest.raises(
+            InputError, match="explanations of type uint8 are no maps: give floating-point numbers"
+        ):
             fitted(name)[0].init(jax.random.key(0), maps, images())
 
 
 def test_small_maps_are_treated_as_large_ones():
-    """Of a millionth of the size, changed by a millionth; for GNIME by Eq. 3, whose γ is a variance."""
+    """Of a millionth of the size, changed by a millionth; for GNIME by Eq. 3, whose γ is a
+    variance.
+    """
     small = observed()._replace(explanation=observed().explanation * np.float32(1e-6))
     for name, size in (("gaussian", "mse"), ("pgd", "mse"), ("gnime", "gamma")):
-        scaled = [defences.build(name, **NEEDED[name] | {size: 0.01 * factor**2}) for factor in (1.0, 1e-6)]
+        scaled = [
+            defences.build(name, **NEEDED[name] | {size: 0.01 * factor**2})
+            for factor in (1.0, 1e-6)
+        ]
         changes = []
         for defence, maps in zip(scaled, (observed(), small), strict=True):
             released = defences.release(
@@ -190,9 +225,18 @@ def test_small_maps_are_treated_as_large_ones():
 @pytest.mark.parametrize(
     ("observation", "message"),
     [
-        (observed()._replace(prediction=observed().prediction * 9), "a service releases probabilities"),
-        (observed()._replace(prediction=observed().prediction * np.nan), "predictions to release hold NaN"),
-        (observed()._replace(explanation=observed().explanation + np.inf), "explanations to release hold NaN"),
+        (
+            observed()._replace(prediction=observed().prediction * 9),
+            "a service releases probabilities",
+        ),
+        (
+            observed()._replace(prediction=observed().prediction * np.nan),
+            "predictions to release hold NaN",
+        ),
+        (
+            observed()._replace(explanation=observed().explanation + np.inf),
+            "explanations to release hold NaN",
+        ),
     ],
 )
 def test_what_cannot_be_released_is_named(observation, message):
@@ -211,20 +255,40 @@ def test_what_cannot_be_released_is_named(observation, message):
         ("clip", {"low": 1.0, "high": 0.0}, "low is 1.0 but must be below high, which is 0.0"),
         ("clip", {"low": "a", "high": 0.0}, "low is 'a' but must be a finite number"),
         ("mask", {"threshold": "0.1"}, "threshold is '0.1' but must be finite and at least 0"),
-        ("mask", {"threshold": 0.1, "relative": "no"}, "relative is 'no' but must be True or False"),
+        (
+            "mask",
+            {"threshold": 0.1, "relative": "no"},
+            "relative is 'no' but must be True or False",
+        ),
         ("gaussian", {"mse": 0.1, "clipped": "no"}, "clipped is 'no' but must be True or False"),
         ("noise", {"stdev": None}, "has None for stdev, which it does not allow"),
         ("gnime", {"lam": None}, "has None for lam, which it does not allow"),
         ("gnime", {"inverter_width": 0}, "inverter_width is 0 but must be positive"),
-        ("mask", {"threshold": 2.0, "relative": True}, "threshold is 2.0 but must be a fraction up to 1"),
+        (
+            "mask",
+            {"threshold": 2.0, "relative": True},
+            "threshold is 2.0 but must be a fraction up to 1",
+        ),
         ("noise", {"stdev": 0.0}, "stdev is 0.0"),
         ("noise", {"stdev": np.inf}, "stdev is inf but must be positive and finite"),
         ("gaussian", {"mse": np.nan}, "mse is nan"),
-        ("gnime", {"network": "tcnn"}, "network is 'tcnn' but must be one of decoder, gnime_decoder"),
-        ("pgd", {"mse": 0.1, "encoder": "none"}, "encoder is 'none' but must be one that reads the explanation"),
+        (
+            "gnime",
+            {"network": "tcnn"},
+            "network is 'tcnn' but must be one of decoder, gnime_decoder",
+        ),
+        (
+            "pgd",
+            {"mse": 0.1, "encoder": "none"},
+            "encoder is 'none' but must be one that reads the explanation",
+        ),
         ("gaussian", {"mse": -1.0}, "mse is -1.0"),
         ("pgd", {"mse": 0.1, "steps": 0}, "steps is 0"),
-        ("gnime", {"updates": "both"}, "updates is 'both' but must be one of alternating, simultaneous"),
+        (
+            "gnime",
+            {"updates": "both"},
+            "updates is 'both' but must be one of alternating, simultaneous",
+        ),
         ("gnime", {"recipe": Recipe()}, "validation is 0.1 but must be 0"),
         ("gnime", {"gamma": 0.0}, "gamma is 0.0"),
         ("gnome", {}, "unknown defence 'gnome': choose one of clip, gaussian, gnime"),
@@ -241,8 +305,12 @@ def test_checks_name_what_a_defence_cannot_treat():
     for name in ("gnime", "pgd", "gaussian", "clip", "mask", "noise"):
         with pytest.raises(InputError, match="the observation has none"):
             fitted(name)[0].check(bare, images())
-    defences.gnime().check(*jax.eval_shape(lambda *arrays: arrays, observed(), images()))  # the full U-Net, by shapes
+    defences.gnime().check(
+        *jax.eval_shape(lambda *arrays: arrays, observed(), images())
+    )  # the full U-Net, by shapes
     with pytest.raises(InputError, match="m is 9 but must be at most 5, the classes"):
         defences.truncate(9).check(bare, images())
     with pytest.raises(InputError, match="the defender's explanations hold NaN"):
-        defences.gaussian(0.1).init(None, observed()._replace(explanation=observed().explanation * np.nan), images())
+        defences.gaussian(0.1).init(
+            None, observed()._replace(explanation=observed().explanation * np.nan), images()
+        )

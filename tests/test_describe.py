@@ -35,7 +35,9 @@ def test_defended():
     found = described(
         bare=base.arm("prediction", "gradient"),
         static=base.arm("prediction", "gradient", test_view=TWICE),
-        adaptive=base.arm("prediction", "gradient", train_view=TWICE | dict(releases=3), test_view=TWICE),
+        adaptive=base.arm(
+            "prediction", "gradient", train_view=TWICE | dict(releases=3), test_view=TWICE
+        ),
         others=base.arm("prediction", "gradient", train_view=dict(roles=("others",))),
     )
     assert found["bare"]["attack"] == found["static"]["attack"] == found["adaptive"]["attack"]
@@ -53,9 +55,18 @@ GRADIENT = base.arm("prediction", "gradient")
     [
         (dict(gradient=GRADIENT, alone=ALONE), "alone"),
         (dict(gradient=GRADIENT), None),
-        (dict(gradient=GRADIENT, a=base.arm("prediction", encoder="none", train_view=dict(roles=("others",)))), None),
+        (
+            dict(
+                gradient=GRADIENT,
+                a=base.arm("prediction", encoder="none", train_view=dict(roles=("others",))),
+            ),
+            None,
+        ),
         (dict(gradient=GRADIENT, a=base.arm("prediction", name="class_inference")), None),
-        (dict(alone=ALONE, defended=base.defended("prediction", by=("rnd",), encoder="none")), "alone"),
+        (
+            dict(alone=ALONE, defended=base.defended("prediction", by=("rnd",), encoder="none")),
+            "alone",
+        ),
         (dict(alone=ALONE, another=base.arm("prediction", name="class_inference")), None),
     ],
 )

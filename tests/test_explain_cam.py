@@ -16,7 +16,9 @@ IMAGE = RANDOM.random((SIDE, SIDE, 3), np.float32)
 KERNEL = RANDOM.normal(size=(PATCH, PATCH, 3, WIDTH)).astype(np.float32)
 HEAD = RANDOM.normal(size=(WIDTH, CLASSES)).astype(np.float32)
 VARIABLES = {"kernel": KERNEL, "head": HEAD, "mixer": RANDOM.normal(size=GRID).astype(np.float32)}
-ROUTE = np.arange(SIDE**2).reshape(GRID[0], PATCH, GRID[1], PATCH).swapaxes(1, 2).reshape(-1, PATCH**2)
+ROUTE = (
+    np.arange(SIDE**2).reshape(GRID[0], PATCH, GRID[1], PATCH).swapaxes(1, 2).reshape(-1, PATCH**2)
+)
 """The pixels of each patch: a gather, after which the grid is not found by shapes."""
 
 
@@ -24,7 +26,9 @@ def patches(variables, images):
     """A feature map [N,4,4,6]."""
     numbers = ("NHWC", "HWIO", "NHWC")
     return jax.nn.relu(
-        jax.lax.conv_general_dilated(images, variables["kernel"], (PATCH,) * 2, "VALID", dimension_numbers=numbers)
+        jax.lax.conv_general_dilated(
+            images, variables["kernel"], (PATCH,) * 2, "VALID", dimension_numbers=numbers
+        )
     )
 
 
@@ -40,26 +44,37 @@ def default(apply, image=IMAGE):
 
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])
 def test_a_resized_map_keeps_rows_and_columns(method):
-    """A resize multiplies by a matrix of literals, or gathers: the map before or after it, and no mixture."""
+    """A resize multiplies by a matrix of literals, or gathers: the map before or after it, and no
+    mixture.
+    """
     shape = default(pooled(lambda v, g: jax.image.resize(g, (len(g), 9, 12, WIDTH), method)))
     assert shape == (1, *(GRID if method == "nearest" else (9, 12)), WIDTH)
 
 
 def test_mixed_rows_are_no_rows():
     """A learned matrix over rows leaves none: the map before it is the last one."""
-    assert default(pooled(lambda v, g: jnp.einsum("nhwc,hk->nkwc", g, v["mixer"]))) == (1, *GRID, WIDTH)
+    assert default(pooled(lambda v, g: jnp.einsum("nhwc,hk->nkwc", g, v["mixer"]))) == (
+        1,
+        *GRID,
+        WIDTH,
+    )
 
 
 def test_one_row():
     """An image of one row has maps of one row; one whose rows are tokens has none."""
     line = lambda v, x: jax.nn.relu(x @ v["kernel"][0, 0]).mean((1, 2)) @ v["head"]  # noqa: E731
     assert default(line, IMAGE[:1]) == (1, 1, SIDE, WIDTH)
-    rows = lambda v, x: jax.nn.relu(x.reshape(len(x), SIDE, -1) @ v["kernel"].reshape(-1, WIDTH)).mean(1) @ v["head"]  # noqa: E731
+    rows = lambda v, x: (
+        jax.nn.relu(x.reshape(len(x), SIDE, -1) @ v["kernel"].reshape(-1, WIDTH)).mean(1)
+        @ v["head"]
+    )  # noqa: E731
     assert explain.layers(rows, VARIABLES, IMAGE) == []
 
 
 def transformer(found):
-    """A class token, then the patches as tokens, and one attention; the grid is found by shapes or not."""
+    """A class token, then the patches as tokens, and one attention; the grid is found by shapes or
+    not.
+    """
 
     def apply(v, x):
         if found:
@@ -77,9 +92,13 @@ def transformer(found):
 
 @pytest.mark.parametrize("layer", [None, "tokens"])
 def test_tokens_agree_with_the_grid(layer):
-    """Where shapes tell the grid, others are refused; where they do not, a class token may come first."""
+    """Where shapes tell the grid, others are refused; where they do not, a class token may come
+    first.
+    """
     image = jnp.asarray(IMAGE)
-    call = lambda found, tokens: explain.gradcam(layer, tokens=tokens)(transformer(found), VARIABLES, image, 1, KEY)  # noqa: E731
+    call = lambda found, tokens: explain.gradcam(layer, tokens=tokens)(
+        transformer(found), VARIABLES, image, 1, KEY
+    )  # noqa: E731
     for found in (True, False):
         assert call(found, GRID).shape == (*GRID, 1)
     for tokens in ((8, 2), (3, 3), (5, 5)):
@@ -91,10 +110,14 @@ def test_tokens_that_nothing_reads():
     """A convolutional network has no tokens; its own grid contradicts nothing."""
     apply = pooled(lambda v, g: g)
     for layer in (None, 0):
-        call = lambda tokens, layer=layer: explain.gradcam(layer, tokens=tokens)(apply, VARIABLES, IMAGE, 1, KEY)  # noqa: E731
+        call = lambda tokens, layer=layer: explain.gradcam(layer, tokens=tokens)(
+            apply, VARIABLES, IMAGE, 1, KEY
+        )  # noqa: E731
         assert call(GRID).shape == (*GRID, 1)
         assert "tokens=(2, 3)" in sentence(lambda call=call: call((2, 3)))
-    assert "tokens=(2, 3) fit no tensor" in sentence(lambda: explain.layers(apply, VARIABLES, IMAGE, (2, 3)))
+    assert "tokens=(2, 3) fit no tensor" in sentence(
+        lambda: explain.layers(apply, VARIABLES, IMAGE, (2, 3))
+    )
     assert explain.layers(apply, VARIABLES, IMAGE, GRID)[-1].shape == (1, *GRID, WIDTH)
 
 
@@ -112,6 +135,10 @@ LISTED = {
 def test_layers_are_listed_of_a_model_and_an_image(case):
     """`layers` checks what it is given as an explainer does; of an image the shape alone matters."""
     given, words = LISTED[case]
-    fine = {"apply": pooled(lambda v, g: g), "variables": VARIABLES, "image": np.zeros((SIDE, SIDE, 3), np.uint8)}
+    fine = {
+        "apply": pooled(lambda v, g: g),
+        "variables": VARIABLES,
+        "image": np.zeros((SIDE, SIDE, 3), np.uint8),
+    }
     assert explain.layers(**fine)[-1].shape == (1, *GRID, WIDTH)
     assert words in sentence(lambda: explain.layers(**fine | given))

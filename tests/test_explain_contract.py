@@ -1,4 +1,6 @@
-"""What every public explainer keeps to: a new factory is tested here unasked, under every model it accepts."""
+"""What every public explainer keeps to: a new factory is tested here unasked, under every model it
+accepts.
+"""
 
 import functools
 import inspect
@@ -14,7 +16,13 @@ from xinv import explain
 QUARTERS = tuple(tuple(y // 6 * 2 + x // 6 for x in range(12)) for y in range(12))
 FEW = {"samples": 3}
 NEEDED: dict[str, dict] = {
-    "anchors": {"threshold": 0.6, "batch_size": 8, "coverage_samples": 50, "segments": 4, "max_rounds": 3},
+    "anchors": {
+        "threshold": 0.6,
+        "batch_size": 8,
+        "coverage_samples": 50,
+        "segments": 4,
+        "max_rounds": 3,
+    },
     "integrated_gradients": {"steps": 3},
     "kernel_shap": {"samples": 6, "segments": 4},
     "lime": {"samples": 6, "segments": 4},
@@ -25,14 +33,18 @@ NEEDED: dict[str, dict] = {
     "smoothgrad": FEW,
     "vargrad": FEW,
 }
-"""Arguments for factories that have parameters without defaults, or that are slow with their defaults."""
+"""Arguments for factories that have parameters without defaults, or that are slow with their
+defaults.
+"""
 
 OTHERS: dict[str, tuple[dict, ...]] = {
     "gradient": ({"of": "probability"},),
     "gradcam": ({"layer": 0, "of": "input", "upsample": "bilinear", "relu": False},),
     "class_cams": ({"layer": -1, "upsample": "cubic"},),
     "deeplift": ({"baseline": 0.5, "multiply_by_inputs": False},),
-    "integrated_gradients": ({"steps": 2, "method": "riemann_middle", "multiply_by_inputs": False, "baseline": 0.5},),
+    "integrated_gradients": (
+        {"steps": 2, "method": "riemann_middle", "multiply_by_inputs": False, "baseline": 0.5},
+    ),
     "lrp": ({"rule": "alpha_beta", "alpha": 1.5, "epsilon": 0.01}, {"rule": "gnime"}),
     "removal_trajectory": ({"steps": 4, "baseline": 0.5, "base": explain.gradcam()},),
     "vargrad": ({"stdev": 0.5, "samples": 2, "base": explain.deeplift()},),
@@ -42,7 +54,9 @@ OTHERS: dict[str, tuple[dict, ...]] = {
 VARIANTS = [
     pytest.param(factory, hyper, id=f"{factory.__name__}-{number}")
     for factory in explain.FACTORIES
-    for number, hyper in enumerate((NEEDED.get(factory.__name__, {}), *OTHERS.get(factory.__name__, ())))
+    for number, hyper in enumerate(
+        (NEEDED.get(factory.__name__, {}), *OTHERS.get(factory.__name__, ()))
+    )
 ]
 every = pytest.mark.parametrize(("factory", "hyper"), VARIANTS)
 
@@ -60,7 +74,9 @@ def mapped(explainer, name="marked"):
     compiled = quick(explain_all)
 
     def call(images, labels, seed=0):
-        return np.asarray(compiled(variables, images, labels, jax.random.split(jax.random.key(seed), len(images))))
+        return np.asarray(
+            compiled(variables, images, labels, jax.random.split(jax.random.key(seed), len(images)))
+        )
 
     call.traces = traces
     return call

@@ -60,7 +60,9 @@ RETURNED = {
 
 @pytest.mark.parametrize("case", RETURNED)
 def test_what_apply_returns(case):
-    """A model that returns no logits [N,K] is one sentence that says how to give them, directly and in `batch`."""
+    """A model that returns no logits [N,K] is one sentence that says how to give them, directly and
+    in `batch`.
+    """
     change, words = RETURNED[case]
 
     def apply(variables, images):
@@ -69,7 +71,9 @@ def test_what_apply_returns(case):
     explainer = explain.gradient()
     assert words in sentence(lambda: explainer(apply, WEIGHTS, IMAGE, 1, KEY))
     for labels in (None, [0, 1, 2]):
-        assert words in sentence(lambda labels=labels: explain.batch(explainer, apply, WEIGHTS, IMAGES, labels, KEY))
+        assert words in sentence(
+            lambda labels=labels: explain.batch(explainer, apply, WEIGHTS, IMAGES, labels, KEY)
+        )
 
 
 @every
@@ -81,7 +85,9 @@ def test_tuples_reach_no_method(name):
 
 def test_logits_of_fewer_images():
     """A model that drops images is refused by methods that give it several."""
-    assert "not [1, 3] for" in sentence(lambda: direct("occlusion", lambda v, x: linear(v, x)[:1], WEIGHTS))
+    assert "not [1, 3] for" in sentence(
+        lambda: direct("occlusion", lambda v, x: linear(v, x)[:1], WEIGHTS)
+    )
 
 
 def test_constant_logits_have_no_slope():
@@ -98,7 +104,9 @@ def test_nan_weights_are_named(name):
 
 
 def broken(variables, images):
-    """The network with NaN as the bias of class 2, which the gradient of another class does not see."""
+    """The network with NaN as the bias of class 2, which the gradient of another class does not
+    see.
+    """
     return network(variables, images) + jnp.array([0, 0, jnp.nan])
 
 
@@ -111,14 +119,20 @@ def test_nan_of_another_class_is_named(name):
 @pytest.mark.parametrize("labels", [None, [0, 1, 1]])
 @pytest.mark.parametrize("name", ["gradient", "gradcam", "guided_backprop", "lime", "protodash"])
 def test_nan_of_another_class_in_batch(name, labels):
-    """`batch` names it as a direct call does; given labels or none, where NaN predicts no class to explain."""
-    assert "NaN" in sentence(lambda: explain.batch(made(name), broken, (KERNEL, HEAD), IMAGES, labels, KEY))
+    """`batch` names it as a direct call does; given labels or none, where NaN predicts no class to
+    explain.
+    """
+    assert "NaN" in sentence(
+        lambda: explain.batch(made(name), broken, (KERNEL, HEAD), IMAGES, labels, KEY)
+    )
 
 
 def test_nan_under_jit_stays_nan():
     """Where values are not known, NaN logits give a map of NaN."""
     explainer = explain.lime(**HYPER["lime"])
-    found = jax.jit(lambda x: explainer(lambda v, x: linear(v, x) + jnp.nan, WEIGHTS, x, 1, KEY))(IMAGE)
+    found = jax.jit(lambda x: explainer(lambda v, x: linear(v, x) + jnp.nan, WEIGHTS, x, 1, KEY))(
+        IMAGE
+    )
     assert np.isnan(found).all()
 
 
@@ -156,7 +170,9 @@ def test_label_range_in_methods(name):
 @pytest.mark.parametrize("label", [2, np.int8(2), np.uint8(2), np.array(2), jnp.array(2)])
 def test_spellings_of_a_label(label):
     """All integers without axes are labels."""
-    np.testing.assert_allclose(direct("gradient", linear, WEIGHTS, label=label), WEIGHTS[..., 2], rtol=1e-6)
+    np.testing.assert_allclose(
+        direct("gradient", linear, WEIGHTS, label=label), WEIGHTS[..., 2], rtol=1e-6
+    )
 
 
 BATCH_LABELS = {
@@ -178,12 +194,16 @@ BATCH_LABELS = {
 def test_labels_of_batch(case):
     """The labels of `batch` are N integers in range; N = K here, so that shapes alone cannot tell."""
     labels, words = BATCH_LABELS[case]
-    assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY))
+    assert words in sentence(
+        lambda: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY)
+    )
 
 
 @pytest.mark.parametrize("name", ["guided_gradcam", "lrp", "smoothgrad"])
 def test_one_call_of_the_model(name):
-    """Predictions, the number of classes and the map are computed from one call of the model's function."""
+    """Predictions, the number of classes and the map are computed from one call of the model's
+    function.
+    """
     calls = []
 
     def counted(variables, images):
@@ -195,7 +215,9 @@ def test_one_call_of_the_model(name):
 
 
 def test_training_mode_is_refused():
-    """A module that changes its statistics, for eval() was forgotten, has no map of the statistics of one image."""
+    """A module that changes its statistics, for eval() was forgotten, has no map of the statistics
+    of one image.
+    """
     norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
     graph, state = nnx.split(norm)
 
@@ -221,9 +243,15 @@ def test_functions_without_a_hash():
 
 
 OTHERS = {
-    "text in variables": ({"variables": {"w": WEIGHTS, "act": "relu"}}, "'relu', which is no array"),
+    "text in variables": (
+        {"variables": {"w": WEIGHTS, "act": "relu"}},
+        "'relu', which is no array",
+    ),
     "function in variables": ({"variables": (WEIGHTS, linear)}, "equinox.partition"),
-    "channels of out": ({"out": np.zeros(GREY.shape, np.float32)}, "out is [3, 6, 6, 1] but must be"),
+    "channels of out": (
+        {"out": np.zeros(GREY.shape, np.float32)},
+        "out is [3, 6, 6, 1] but must be",
+    ),
     "list as out": ({"out": [0]}, "out is [0] but must be"),
 }
 
@@ -234,11 +262,15 @@ def test_other_arguments_of_batch(case):
     change, words = OTHERS[case]
     given = {"variables": WEIGHTS, "out": None} | change
     assert words in sentence(
-        lambda: explain.batch(explain.gradient(), linear, given["variables"], IMAGES, None, KEY, out=given["out"])
+        lambda: explain.batch(
+            explain.gradient(), linear, given["variables"], IMAGES, None, KEY, out=given["out"]
+        )
     )
 
 
-@pytest.mark.parametrize("labels", [[2, 0, 1], (2, 0, 1), np.array([2, 0, 1], np.uint8), jnp.array([2, 0, 1])])
+@pytest.mark.parametrize(
+    "labels", [[2, 0, 1], (2, 0, 1), np.array([2, 0, 1], np.uint8), jnp.array([2, 0, 1])]
+)
 def test_spellings_of_labels(labels):
     """Lists and all types of integers give the maps of their classes."""
     found = explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY)
@@ -253,7 +285,10 @@ BAD_IMAGES = {
     "none": (IMAGES[:0], "no image"),
     "no pixel": (IMAGES[:, :0], "no image"),
     "NaN": (np.where(np.arange(3)[:, None, None, None] == 1, np.nan, IMAGES), "image 1 has NaN"),
-    "infinity": (np.where(np.arange(3)[:, None, None, None] == 2, np.inf, IMAGES), "image 2 has NaN or infinity"),
+    "infinity": (
+        np.where(np.arange(3)[:, None, None, None] == 2, np.inf, IMAGES),
+        "image 2 has NaN or infinity",
+    ),
     "16 bit": ((IMAGES * 65535).astype(np.uint16), "uint16"),
     "negative": (-(IMAGES * 255).astype(int), "from -"),
     "flags": (IMAGES > 0.5, "not bool"),
@@ -266,15 +301,21 @@ BAD_IMAGES = {
 
 @pytest.mark.parametrize("case", BAD_IMAGES)
 def test_images_of_batch(case):
-    """Images are finite floats or bytes [N,H,W,C], even where the map would not show it: a linear model's does not."""
+    """Images are finite floats or bytes [N,H,W,C], even where the map would not show it: a linear
+    model's does not.
+    """
     given, words = BAD_IMAGES[case]
-    assert words in sentence(lambda: explain.batch(explain.gradient(), linear, WEIGHTS, given, None, KEY))
+    assert words in sentence(
+        lambda: explain.batch(explain.gradient(), linear, WEIGHTS, given, None, KEY)
+    )
 
 
 def test_channels_that_come_first():
     """Where a model fails on them, the sentence says where channels belong."""
     first = np.moveaxis(np.concatenate([IMAGES, GREY], -1), -1, 1)
-    assert "np.moveaxis" in sentence(lambda: explain.batch(made("lrp"), network, (KERNEL, HEAD), first, None, KEY))
+    assert "np.moveaxis" in sentence(
+        lambda: explain.batch(made("lrp"), network, (KERNEL, HEAD), first, None, KEY)
+    )
     assert "np.moveaxis" in sentence(lambda: direct("gradcam", image=first[0]))
     with pytest.raises(TypeError):  # another failure is the model's own
         direct("gradcam", lambda v, x: network(v, x, 1))
@@ -286,7 +327,12 @@ def test_spellings_of_images():
     want = explain.batch(explain.input_x_gradient(), linear, WEIGHTS, bytes_, [0, 1, 2], KEY)
     exact = bytes_ / 255 * np.moveaxis(WEIGHTS, -1, 0)
     np.testing.assert_allclose(want, exact, rtol=1e-5)
-    for given in (list(bytes_), bytes_.astype(np.int64), bytes_.tolist(), list(bytes_ / np.float32(255))):
+    for given in (
+        list(bytes_),
+        bytes_.astype(np.int64),
+        bytes_.tolist(),
+        list(bytes_ / np.float32(255)),
+    ):
         found = explain.batch(explain.input_x_gradient(), linear, WEIGHTS, given, [0, 1, 2], KEY)
         np.testing.assert_allclose(found, want, rtol=1e-5)
 
@@ -322,7 +368,9 @@ def test_spellings_of_an_image(name):
 
 @every
 def test_one_logit(name):
-    """One logit is a binary classifier: label 0 is that logit, and methods that compare classes ask for two."""
+    """One logit is a binary classifier: label 0 is that logit, and methods that compare classes ask
+    for two.
+    """
     single = lambda v, x: network(v, x)[:, :1]  # noqa: E731
     if name in COMPARE_CLASSES:
         assert "[-z/2, z/2]" in sentence(lambda: direct(name, single, label=0))
@@ -353,7 +401,9 @@ def test_probability_of_one_logit():
 
 def test_keys_and_batch_sizes():
     """A key is JAX's, and a batch holds at least one image."""
-    call = lambda key, size=None: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, None, key, size)  # noqa: E731
+    call = lambda key, size=None: explain.batch(
+        explain.gradient(), linear, WEIGHTS, IMAGES, None, key, size
+    )  # noqa: E731
     for key in (0, None, "0", np.zeros(2)):
         assert "jax.random.key(0)" in sentence(lambda key=key: call(key))
     for size in (0, -1, 2.5, "3", True):
@@ -361,12 +411,18 @@ def test_keys_and_batch_sizes():
     np.testing.assert_array_equal(call(jax.random.PRNGKey(0)), call(KEY))
 
 
-@pytest.mark.parametrize("name", ["lime", "kernel_shap", "shapley_sampling", "anchors", "smoothgrad", "vargrad"])
+@pytest.mark.parametrize(
+    "name", ["lime", "kernel_shap", "shapley_sampling", "anchors", "smoothgrad", "vargrad"]
+)
 def test_keys_of_direct_calls(name):
     """A method that draws says what a key is; no other reads it."""
-    explainer = explain.build(name, **HYPER[name] | ({"samples": 4} if name == "kernel_shap" else {}))
+    explainer = explain.build(
+        name, **HYPER[name] | ({"samples": 4} if name == "kernel_shap" else {})
+    )
     for key in (0, None, "0"):
-        assert "jax.random.key(0)" in sentence(lambda key=key: explainer(linear, WEIGHTS, IMAGE, 1, key))
+        assert "jax.random.key(0)" in sentence(
+            lambda key=key: explainer(linear, WEIGHTS, IMAGE, 1, key)
+        )
 
 
 def test_models_that_are_none():
@@ -382,10 +438,12 @@ def test_models_that_are_none():
 @every
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision(name, dtype):
-    """A model that takes images of its own type gives the maps of float32 within that type's rounding.
+    """A model that takes images of its own type gives the maps of float32 within that type's
+    rounding.
 
-    Sums, noise and fits are float32, so that errors do not grow with samples: 32 units in the last place, of the
-    map's largest value, are what a forward and a backward pass of this model may lose.
+    Sums, noise and fits are float32, so that errors do not grow with samples: 32 units in the last
+    place, of the map's largest value, are what a forward and a backward pass of this model may
+    lose.
     """
     half = (jnp.asarray(KERNEL, dtype), jnp.asarray(HEAD, dtype))
     image = jnp.asarray(IMAGE, dtype)
@@ -432,12 +490,18 @@ def test_checks_under_vmap():
     """Under jit and vmap the same explainer maps a batch, and shapes are checked still."""
     explainer = explain.gradient()
     labels, keys = jnp.array([2, 0, 1]), jax.random.split(KEY, 3)
-    mapped = jax.jit(jax.vmap(lambda image, label, key: explainer(linear, WEIGHTS, image, label, key)))
-    np.testing.assert_allclose(mapped(IMAGES, labels, keys), np.moveaxis(WEIGHTS, -1, 0)[[2, 0, 1]], rtol=1e-6)
+    mapped = jax.jit(
+        jax.vmap(lambda image, label, key: explainer(linear, WEIGHTS, image, label, key))
+    )
+    np.testing.assert_allclose(
+        mapped(IMAGES, labels, keys), np.moveaxis(WEIGHTS, -1, 0)[[2, 0, 1]], rtol=1e-6
+    )
     assert "image[..., None]" in sentence(lambda: mapped(IMAGES[..., 0], labels, keys))
 
 
-@pytest.mark.parametrize(("size", "largest"), [(1.0, 1), (2e-12, 1), (5e-13, 0), (1e-20, 0), (0.0, 0)])
+@pytest.mark.parametrize(
+    ("size", "largest"), [(1.0, 1), (2e-12, 1), (5e-13, 0), (1e-20, 0), (0.0, 0)]
+)
 def test_minmax_of_tiny_maps(size, largest):
     """A map of a range below 1e-12 is 0, and any other reaches 1."""
     ramp = jnp.linspace(0, size, 16, dtype=jnp.float32).reshape(4, 4, 1)

@@ -14,7 +14,9 @@ KEY = jax.random.key(0)
 
 
 def call(explainer, name, label=1):
-    return jax.jit(explainer, static_argnums=0)(case(name).apply, case(name).variables, images(1)[0], label, KEY)
+    return jax.jit(explainer, static_argnums=0)(
+        case(name).apply, case(name).variables, images(1)[0], label, KEY
+    )
 
 
 @pytest.mark.parametrize("of", ["logit", "probability"])
@@ -42,7 +44,9 @@ def test_copies_share_one_baseline_or_draw_their_own():
     base = explain.integrated_gradients(3, baseline="uniform")
     variances = [call(explain.vargrad(0.0, 4, base, anew), "plain") for anew in (False, True)]
     assert variances[0].max() < 1e-9 * variances[1].max()
-    np.testing.assert_allclose(call(explain.smoothgrad(0.0, 1, base, False), "plain"), call(base, "plain"), rtol=1e-5)
+    np.testing.assert_allclose(
+        call(explain.smoothgrad(0.0, 1, base, False), "plain"), call(base, "plain"), rtol=1e-5
+    )
 
 
 def test_a_drawn_baseline_is_where_the_path_starts():
@@ -54,28 +58,39 @@ def test_a_drawn_baseline_is_where_the_path_starts():
 
 
 def test_gradcam_by_hand():
-    """The last map of `residual` enters the logits by its mean and a matrix, so that alpha is W / (6·6)."""
+    """The last map of `residual` enters the logits by its mean and a matrix, so that alpha is W /
+    (6·6).
+    """
     apply, variables = case("residual")
     weights = variables["params"]["Dense_0"]["kernel"][:, 1]
     activation = explain.cut(one(apply, variables), images(1)[0])[0][0]
     expected = (activation * weights / 36).sum(-1, keepdims=True)
     assert expected.min() < 0 or expected.max() > 0
-    np.testing.assert_allclose(call(explain.gradcam(relu=False), "residual"), expected, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(call(explain.gradcam(), "residual"), np.maximum(expected, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        call(explain.gradcam(relu=False), "residual"), expected, rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        call(explain.gradcam(), "residual"), np.maximum(expected, 0), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_gradcam_layers_sizes_and_upsampling():
     assert call(explain.gradcam(), "marked").shape == (6, 6, 1)
     assert call(explain.gradcam(layer=0), "marked").shape == (12, 12, 1)
     assert call(explain.gradcam(layer="joined", of="input"), "depthwise").shape == (12, 12, 1)
-    small, large = call(explain.gradcam(), "marked"), call(explain.gradcam(upsample="nearest"), "marked")
+    small, large = (
+        call(explain.gradcam(), "marked"),
+        call(explain.gradcam(upsample="nearest"), "marked"),
+    )
     np.testing.assert_array_equal(large, np.repeat(np.repeat(small, 2, 0), 2, 1))
     assert call(explain.gradcam(upsample="bilinear"), "plain").shape == (12, 12, 1)
 
 
 def test_a_cut_without_spatial_axes_is_named():
     apply = lambda variables, x: jax.ad_checkpoint.checkpoint_name(x.reshape(len(x), -1), "cam")  # noqa: E731
-    with pytest.raises(InputError, match=r"needs a tensor \[1,h,w,c\], but the default layer is \[1, 432\]"):
+    with pytest.raises(
+        InputError, match=r"needs a tensor \[1,h,w,c\], but the default layer is \[1, 432\]"
+    ):
         explain.gradcam()(apply, {}, images(1)[0], 0, KEY)
 
 
@@ -101,10 +116,14 @@ def test_equal_hyper_parameters_give_the_same_object():
 
 def test_scales():
     raw = np.asarray(call(explain.gradient(), "plain"))
-    scaled = {how: call(explain.normalise(explain.gradient(), how), "plain") for how in explain.SCALES}
+    scaled = {
+        how: call(explain.normalise(explain.gradient(), how), "plain") for how in explain.SCALES
+    }
     np.testing.assert_array_equal(scaled["none"], raw)
     np.testing.assert_array_equal(scaled["absolute"], np.abs(raw))
-    np.testing.assert_allclose(scaled["minmax"], (raw - raw.min()) / np.ptp(raw), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        scaled["minmax"], (raw - raw.min()) / np.ptp(raw), rtol=1e-5, atol=1e-7
+    )
     magnitude = np.abs(raw)
     expected = (magnitude - magnitude.min()) / np.ptp(magnitude)
     np.testing.assert_allclose(scaled["absolute_minmax"], expected, rtol=1e-5, atol=1e-7)
@@ -123,7 +142,9 @@ def test_batch_is_one_by_one():
     floats = pixels.astype(np.float32) / 255
     predicted = np.argmax(apply(variables, floats), -1)
     explainer = explain.gradient("probability")
-    expected = np.stack([explainer(apply, variables, x, y, KEY) for x, y in zip(floats, predicted, strict=True)])
+    expected = np.stack(
+        [explainer(apply, variables, x, y, KEY) for x, y in zip(floats, predicted, strict=True)]
+    )
     out = np.empty((5, *SHAPE), np.float32)
     results = [
         explain.batch(explainer, apply, variables, pixels, predicted, KEY, 2),
@@ -151,7 +172,9 @@ def test_batch_compiles_once():
     explain.batch(explainer, counted, variables, images_, labels, KEY)
     assert len(maps) == 1
     first = len(traces)
-    explain.batch(explainer, counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, labels, KEY)
+    explain.batch(
+        explainer, counted, jax.tree.map(lambda leaf: leaf * 2, variables), images_, labels, KEY
+    )
     assert len(maps) == 1
     assert len(traces) == first  # of what fits into memory and the number of classes, too
 
@@ -175,4 +198,6 @@ def test_batch_refuses_labels_that_are_no_class():
     with pytest.raises(InputError, match="label 4 is no class of a model with classes 0 to 3"):
         explain.batch(explain.gradient(), apply, variables, images(2), np.array([0, 4]), KEY)
     with pytest.raises(InputError, match=r"labels are \[2\], one for each image, not \[1\]"):
-        explain.batch(explain.gradient(), apply, variables, np.asarray(images(2)), np.array([0]), KEY)
+        explain.batch(
+            explain.gradient(), apply, variables, np.asarray(images(2)), np.array([0]), KEY
+        )

@@ -41,7 +41,10 @@ def test_without_rules_equals_grad_exactly(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equation_by_equation_equals_grad(name):
-    """The walk itself: accumulation over branches, integer values, constants. Sums of three may differ by an ulp."""
+    """The walk itself: accumulation over branches, integer values, constants.
+
+    Sums of three may differ by an ulp.
+    """
     apply, variables = case(name)
     image = images(1)[0]
     expected = plain_gradient(apply, variables, image)
@@ -71,7 +74,9 @@ def test_custom_vjp_and_control_flow_keep_their_derivatives():
 
     x = jnp.array([0.3, 2.0])
     for rules in (no_rules, one_by_one):
-        np.testing.assert_array_equal(vjp(function, x, rules)[1](jnp.ones(2)), jax.vjp(function, x)[1](jnp.ones(2))[0])
+        np.testing.assert_array_equal(
+            vjp(function, x, rules)[1](jnp.ones(2)), jax.vjp(function, x)[1](jnp.ones(2))[0]
+        )
 
 
 def test_random_numbers_and_integers_inside_a_model():
@@ -81,7 +86,9 @@ def test_random_numbers_and_integers_inside_a_model():
         return (x * noise)[order] * (x > 0) + x.astype(int)
 
     x = jnp.array([0.3, -2.0, 1.5])
-    np.testing.assert_array_equal(vjp(function, x, one_by_one)[1](jnp.ones(3)), jax.vjp(function, x)[1](jnp.ones(3))[0])
+    np.testing.assert_array_equal(
+        vjp(function, x, one_by_one)[1](jnp.ones(3)), jax.vjp(function, x)[1](jnp.ones(3))[0]
+    )
 
 
 def test_a_function_that_ignores_its_input_has_no_gradient():
@@ -117,7 +124,9 @@ def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
         vjp(declared, jnp.ones(2), exps)
     tanhs = lambda e: one_by_one(e) if e.name == "tanh" else None  # noqa: E731
     np.testing.assert_array_equal(vjp(declared, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
-    assert [e.name for e in trace(declared, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations] == [
+    assert [
+        e.name for e in trace(declared, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations
+    ] == [
         "max",
         "exp",
     ]
@@ -146,7 +155,9 @@ def test_scan_is_unrolled(reverse):
         return jnp.concatenate([carry, sums])
 
     x, seen = jnp.array([0.2, 1.0, -0.4]), []
-    output, pull = vjp(function, x, lambda e: (seen.append(e.name) or one_by_one(e)) if e.name == "max" else None)
+    output, pull = vjp(
+        function, x, lambda e: (seen.append(e.name) or one_by_one(e)) if e.name == "max" else None
+    )
     expected, expected_pull = jax.vjp(function, x)
     np.testing.assert_allclose(output, expected, rtol=1e-6)
     np.testing.assert_allclose(pull(jnp.ones(6)), expected_pull(jnp.ones(6))[0], rtol=1e-6)
@@ -157,11 +168,18 @@ def test_rules_see_the_reference_beside_the_image():
     def slope(context):
         (reference_inputs, reference_outputs) = context.reference
         return [
-            context.signals[0] * (context.outputs[0] - reference_outputs[0]) / (context.inputs[0] - reference_inputs[0])
+            context.signals[0]
+            * (context.outputs[0] - reference_outputs[0])
+            / (context.inputs[0] - reference_inputs[0])
         ]
 
     function = lambda x: jnp.tanh(2 * x)  # noqa: E731
-    _, pull = vjp(function, jnp.array([1.0, 2.0]), lambda e: slope if e.name == "tanh" else None, jnp.array([0.0, 0.5]))
+    _, pull = vjp(
+        function,
+        jnp.array([1.0, 2.0]),
+        lambda e: slope if e.name == "tanh" else None,
+        jnp.array([0.0, 0.5]),
+    )
     expected = (np.tanh([2, 4]) - np.tanh([0, 1])) / np.array([1, 1.5])
     np.testing.assert_allclose(pull(jnp.ones(2)), expected, rtol=1e-6)
 
@@ -177,9 +195,12 @@ def test_the_rest_of_a_cut_model_gives_its_logits(name):
 
 
 def test_the_default_cut_is_the_last_activated_convolution():
-    """After bias, BatchNorm, residual sum and ReLU, before pooling; but a tensor that the model names "cam" first."""
+    """After bias, BatchNorm, residual sum and ReLU, before pooling; but a tensor that the model
+    names "cam" first.
+    """
     shapes = {
-        name: cut(one(*case(name)), images(1)[0])[0].shape for name in ("plain", "residual", "depthwise", "marked")
+        name: cut(one(*case(name)), images(1)[0])[0].shape
+        for name in ("plain", "residual", "depthwise", "marked")
     }
     assert shapes == {
         "plain": (1, 2, 2, 8),
@@ -188,14 +209,24 @@ def test_the_default_cut_is_the_last_activated_convolution():
         "marked": (1, 6, 6, 6),
     }
     apply, variables = case("residual")
-    last = cut(one(apply, variables), images(1)[0])[0].mean((1, 2)) @ variables["params"]["Dense_0"]["kernel"]
-    np.testing.assert_allclose(last + variables["params"]["Dense_0"]["bias"], apply(variables, images(1)), rtol=1e-5)
+    last = (
+        cut(one(apply, variables), images(1)[0])[0].mean((1, 2))
+        @ variables["params"]["Dense_0"]["kernel"]
+    )
+    np.testing.assert_allclose(
+        last + variables["params"]["Dense_0"]["bias"], apply(variables, images(1)), rtol=1e-5
+    )
 
 
 def test_layers_by_index_name_and_side():
     function, image = one(*case("depthwise")), images(1)[0]
     assert cut(function, image, "joined")[0].shape == (1, 12, 12, 17)
-    assert cut(function, image, "joined", "input")[0].shape == (1, 12, 12, 12)  # of the 1×1 convolution
+    assert cut(function, image, "joined", "input")[0].shape == (
+        1,
+        12,
+        12,
+        12,
+    )  # of the 1×1 convolution
     assert cut(function, image, 0)[0].shape == cut(function, image, -4)[0].shape == (1, 12, 12, 6)
     assert cut(function, image, 0)[0].max() <= 6
     np.testing.assert_array_equal(cut(function, image, 0, "input")[0][0], image)
@@ -204,7 +235,9 @@ def test_layers_by_index_name_and_side():
 def test_convolutions_with_a_derivative_of_their_own_count():
     @jax.custom_vjp
     def conv(x, kernel):
-        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
 
     conv.defvjp(lambda x, kernel: jax.vjp(conv.fun, x, kernel), lambda pull, signal: pull(signal))
     function = lambda x: jax.nn.relu(conv(x[None] * 2, jnp.ones((3, 3, 3, 5))) + 1).sum((0, 1, 2))  # noqa: E731
@@ -214,7 +247,9 @@ def test_convolutions_with_a_derivative_of_their_own_count():
 
 
 def test_an_unknown_layer_is_named_with_those_that_exist():
-    with pytest.raises(InputError, match=r"no layer 'cram': it names 'joined' and has 4 convolutions"):
+    with pytest.raises(
+        InputError, match=r"no layer 'cram': it names 'joined' and has 4 convolutions"
+    ):
         cut(one(*case("depthwise")), jnp.zeros(SHAPE), "cram")
     with pytest.raises(InputError, match=r"no layer 9"):
         cut(one(*case("plain")), jnp.zeros(SHAPE), 9)
@@ -230,6 +265,8 @@ def test_weights_stay_unbatched_under_vmap(rules):
     apply, variables = case("depthwise")
     explain = jax.vmap(lambda image: gradient(rules, apply, variables, image))
     text = str(jax.make_jaxpr(explain)(images()))
-    groups = {line.split("=")[1] for line in text.split() if line.startswith("feature_group_count=")}
+    groups = {
+        line.split("=")[1] for line in text.split() if line.startswith("feature_group_count=")
+    }
     assert groups <= {"1", "6"}
     assert "batch_group_count=3" not in text

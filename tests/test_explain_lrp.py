@@ -25,7 +25,9 @@ def redistribute(terms, bias, relevance):
 
 
 def read_rule(rule, jacobian, bias, x, relevance):
-    """One layer z = J·x + b, literally (Montavon et al. 2019, table 10.1; gamma as generalised in zennit)."""
+    """One layer z = J·x + b, literally (Montavon et al. 2019, table 10.1; gamma as generalised in
+    zennit).
+    """
     terms, up, down = jacobian * x, np.maximum, np.minimum
     if rule == "alpha_beta":
         positive = redistribute(up(terms, 0), up(bias, 0), relevance)
@@ -33,7 +35,9 @@ def read_rule(rule, jacobian, bias, x, relevance):
     if rule == "gamma":
         z, result = terms.sum(1) + bias, 0
         for part, chosen in (up, z > 0), (down, z < 0):
-            result += redistribute(terms + 0.5 * part(terms, 0), bias + 0.5 * part(bias, 0), relevance * chosen)
+            result += redistribute(
+                terms + 0.5 * part(terms, 0), bias + 0.5 * part(bias, 0), relevance * chosen
+            )
         return result
     if rule == "zbox":
         return redistribute(terms + 1 * up(jacobian, 0) - 2 * down(jacobian, 0), 0, relevance)
@@ -46,7 +50,9 @@ def read_rule(rule, jacobian, bias, x, relevance):
 
 
 def conv(variables, x, **how):
-    return jax.lax.conv_general_dilated(x, variables, **how, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+        x, variables, **how, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def batch_norm(x, v):
@@ -54,13 +60,21 @@ def batch_norm(x, v):
 
 
 def stages(v):
-    """Affine stages with others between: strides, dilation, groups, BatchNorm of either sign, overlapping pooling."""
+    """Affine stages with others between: strides, dilation, groups, BatchNorm of either sign,
+    overlapping pooling.
+    """
     return [
-        lambda x: conv(v["a"], x, window_strides=(1, 1), padding="SAME", rhs_dilation=(2, 2)) + v["bias"],
+        lambda x: (
+            conv(v["a"], x, window_strides=(1, 1), padding="SAME", rhs_dilation=(2, 2)) + v["bias"]
+        ),
         lambda x: jnp.minimum(jnp.maximum(x, 0), 6.0),
-        lambda x: batch_norm(conv(v["b"], x, window_strides=(2, 1), padding="VALID", feature_group_count=4), v),
+        lambda x: batch_norm(
+            conv(v["b"], x, window_strides=(2, 1), padding="VALID", feature_group_count=4), v
+        ),
         jax.nn.relu,
-        lambda x: jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 1, 2, 1), "VALID"),
+        lambda x: jax.lax.reduce_window(
+            x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 1, 2, 1), "VALID"
+        ),
         lambda x: x.reshape(len(x), -1) @ v["c"] + v["last"],
     ]
 
@@ -83,9 +97,15 @@ def weights():
 
 @pytest.mark.parametrize("rule", ["epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox"])
 def test_lrp_reads_as_its_definition(rule, weights):
-    """Every affine stage by its Jacobian; max-pooling by the winner; other stages pass. zbox for [-1, 2]."""
+    """Every affine stage by its Jacobian; max-pooling by the winner; other stages pass. zbox for
+    [-1, 2].
+    """
     image = np.random.default_rng(1).uniform(-1, 2, size=(6, 5, 2))
-    parameters = {"alpha_beta": {"alpha": 3.0}, "gamma": {"gamma": 0.5}, "zbox": {"low": -1.0, "high": 2.0}}
+    parameters = {
+        "alpha_beta": {"alpha": 3.0},
+        "gamma": {"gamma": 0.5},
+        "zbox": {"low": -1.0, "high": 2.0},
+    }
     with jax.enable_x64(True):
 
         def apply(v, x):
@@ -93,7 +113,12 @@ def test_lrp_reads_as_its_definition(rule, weights):
                 x = stage(x)
             return x
 
-        found = call(explain.lrp(rule, EPSILON, **parameters.get(rule, {})), apply, weights, jnp.asarray(image))
+        found = call(
+            explain.lrp(rule, EPSILON, **parameters.get(rule, {})),
+            apply,
+            weights,
+            jnp.asarray(image),
+        )
         values = [jnp.asarray(image)[None]]
         for stage in stages(weights):
             values.append(stage(values[-1]))
@@ -102,14 +127,18 @@ def test_lrp_reads_as_its_definition(rule, weights):
             if number in (1, 3):
                 continue
             x = np.asarray(values[number]).ravel()
-            flat = lambda x, stage=stage, shape=values[number].shape: stage(x.reshape(shape)).ravel()  # noqa: E731
+            flat = lambda x, stage=stage, shape=values[number].shape: stage(
+                x.reshape(shape)
+            ).ravel()  # noqa: E731
             jacobian = np.asarray(jax.jit(jax.jacobian(flat))(x))
             if number == 4:
                 relevance = jacobian.T @ relevance
             else:
                 bias = np.asarray(values[number + 1]).ravel() - jacobian @ x
                 relevance = read_rule(rule, jacobian, bias, x, relevance)
-    np.testing.assert_allclose(found.ravel(), relevance, rtol=1e-9, atol=1e-12 * np.abs(relevance).max())
+    np.testing.assert_allclose(
+        found.ravel(), relevance, rtol=1e-9, atol=1e-12 * np.abs(relevance).max()
+    )
 
 
 def test_gnime_reads_as_its_released_code():
@@ -127,10 +156,14 @@ def test_gnime_reads_as_its_released_code():
         x = np.asarray(pool(activation)).ravel()
         positive = np.maximum(dense.T * x, 0)
         relevance = (positive * (relevance / (positive.sum(1) + 1e-9))[:, None]).sum(0)
-        members = jax.jacobian(lambda a: a.reshape(1, 2, 2, 2, 2, 4).sum((2, 4)).ravel())(activation.ravel())
+        members = jax.jacobian(lambda a: a.reshape(1, 2, 2, 2, 2, 4).sum((2, 4)).ravel())(
+            activation.ravel()
+        )
         terms = np.asarray(members) * np.asarray(activation).ravel()
         relevance = (terms * (relevance / (terms.sum(1) + 1e-9))[:, None]).sum(0)
-        terms = np.maximum(jax.jacobian(lambda x: conv_(x.reshape(1, 4, 4, 1)).ravel())(image.ravel()), 0)
+        terms = np.maximum(
+            jax.jacobian(lambda x: conv_(x.reshape(1, 4, 4, 1)).ravel())(image.ravel()), 0
+        )
         relevance = (terms * (relevance / (terms.sum(1) + 1e-9))[:, None]).sum(0)
     np.testing.assert_allclose(found.ravel(), relevance, rtol=1e-6)
 
@@ -147,13 +180,18 @@ class Normed(nn.Module):
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 
 
-@pytest.mark.parametrize("rule", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box", "w2", "gnime"])
+@pytest.mark.parametrize(
+    "rule", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box", "w2", "gnime"]
+)
 def test_lrp_is_the_same_with_batch_norm_folded(rule):
     variables = fill(jax.eval_shape(Normed(False).init, jax.random.key(0), jnp.zeros((1, *SHAPE))))
     variables["params"]["BatchNorm_0"]["scale"] *= jnp.array([1, -1, 1, -1, 1, 1])
     folded = {"Dense_0": variables["params"]["Dense_0"]}
     for number in 0, 1:
-        norm = variables["params"][f"BatchNorm_{number}"] | variables["batch_stats"][f"BatchNorm_{number}"]
+        norm = (
+            variables["params"][f"BatchNorm_{number}"]
+            | variables["batch_stats"][f"BatchNorm_{number}"]
+        )
         scale = norm["scale"] / jnp.sqrt(norm["var"] + 1e-5)
         kernel = variables["params"][f"Conv_{number}"]["kernel"] * scale
         folded[f"Conv_{number}"] = {"kernel": kernel, "bias": norm["bias"] - norm["mean"] * scale}
@@ -164,10 +202,15 @@ def test_lrp_is_the_same_with_batch_norm_folded(rule):
 
 @pytest.mark.parametrize("rule", ["epsilon", "zplus", "flat", "w2"])
 def test_lrp_conserves_relevance_without_biases(rule):
-    """As epsilon vanishes; residual sums, depthwise, strided and dilated convolutions, concatenation, all pooling."""
+    """As epsilon vanishes; residual sums, depthwise, strided and dilated convolutions,
+    concatenation, all pooling.
+    """
     random = np.random.default_rng(0)
     with jax.enable_x64(True):
-        k = [jnp.asarray(random.uniform(0.1, 1, size=s)) for s in [(3, 3, 3, 6), (3, 3, 1, 6), (1, 1, 12, 5), (5, 4)]]
+        k = [
+            jnp.asarray(random.uniform(0.1, 1, size=s))
+            for s in [(3, 3, 3, 6), (3, 3, 1, 6), (1, 1, 12, 5), (5, 4)]
+        ]
         same = {"window_strides": (1, 1), "padding": "SAME"}
 
         def apply(v, x):

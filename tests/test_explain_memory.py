@@ -27,12 +27,17 @@ def test_the_estimate_of_a_deep_network_is_what_xla_needs_within_a_factor_of_two
 
     def rows(count):
         shape = (count, 32, 32, 3)
-        image, label = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((count,), jnp.int32)
+        image, label = (
+            jax.ShapeDtypeStruct(shape, jnp.float32),
+            jax.ShapeDtypeStruct((count,), jnp.int32),
+        )
         return variables, image, label, jax.random.key(0)
 
     variables, image, label, key = rows(1)
     row = jax.ShapeDtypeStruct(image.shape[1:], image.dtype), jax.ShapeDtypeStruct((), label.dtype)
-    each = memory.Traced(lambda *given: one(given[2], *given[:2], given[3]), *row, variables, key, shared=2)
+    each = memory.Traced(
+        lambda *given: one(given[2], *given[:2], given[3]), *row, variables, key, shared=2
+    )
     assert 0.5 < each.peak() / ((needed(maps, *rows(6)) - needed(maps, *rows(2))) / 4) < 2
 
 

@@ -1,4 +1,6 @@
-"""Every explainer under the architectures of `xinv.models` and models of other kinds, whatever made them."""
+"""Every explainer under the architectures of `xinv.models` and models of other kinds, whatever made
+them.
+"""
 
 import functools
 
@@ -33,7 +35,9 @@ def equinox_case() -> Case:
 
     keys = jax.random.split(jax.random.key(0), 3)
     conv = functools.partial(eqx.nn.Conv2d, kernel_size=3)
-    net = Net(conv(3, 6, key=keys[0]), conv(6, 8, key=keys[1]), eqx.nn.Linear(8, CLASSES, key=keys[2]))
+    net = Net(
+        conv(3, 6, key=keys[0]), conv(6, 8, key=keys[1]), eqx.nn.Linear(8, CLASSES, key=keys[2])
+    )
     return Case(lambda net, images: jax.vmap(net)(images), net)
 
 
@@ -46,15 +50,20 @@ def model(name: str) -> Case:
     if name == "raw":
         shape = images()[0].size, CLASSES
         matrix = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
-        return Case(lambda matrix, x: jnp.sqrt(1 + jnp.maximum(x.reshape(len(x), -1) @ matrix, 0)), matrix)
-    apply, init = (getattr(classifier(TINY[name], CLASSES, "float32"), part) for part in ("apply", "init"))
+        return Case(
+            lambda matrix, x: jnp.sqrt(1 + jnp.maximum(x.reshape(len(x), -1) @ matrix, 0)), matrix
+        )
+    apply, init = (
+        getattr(classifier(TINY[name], CLASSES, "float32"), part) for part in ("apply", "init")
+    )
     return Case(apply, fill(jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, *SHAPE)))))
 
 
 COARSE = CAMS - {"guided_gradcam"} | {"removal_trajectory"}
 """Their maps have the size of the last feature map, or of one pixel."""
 GIVEN = {
-    name: {key: value for key, value in hyper.items() if key != "segments"} | {"segmentation": QUARTERS}
+    name: {key: value for key, value in hyper.items() if key != "segments"}
+    | {"segmentation": QUARTERS}
     if "segments" in hyper
     else hyper
     for name, hyper in NEEDED.items()
@@ -64,13 +73,17 @@ TUNNELS = {
     "vargrad of guided_backprop": explain.vargrad(samples=2, base=explain.guided_backprop()),
 }
 EXPLAINERS = {f.__name__: f(**GIVEN.get(f.__name__, {})) for f in explain.FACTORIES} | TUNNELS
-PAIRS = [(name, kind) for name in EXPLAINERS for kind in KINDS if not (name in CAMS and kind == "raw")]
+PAIRS = [
+    (name, kind) for name in EXPLAINERS for kind in KINDS if not (name in CAMS and kind == "raw")
+]
 
 
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_every_explainer_explains_every_model(name, kind):
     apply, variables = model(kind)
-    explain_one = quick(lambda image, label, key: EXPLAINERS[name](apply, variables, image, label, key))
+    explain_one = quick(
+        lambda image, label, key: EXPLAINERS[name](apply, variables, image, label, key)
+    )
     explanation = np.asarray(explain_one(images()[0], 2, jax.random.key(0, impl="unsafe_rbg")))
     height, width, _ = explanation.shape
     assert np.isfinite(explanation).all()
@@ -78,12 +91,19 @@ def test_every_explainer_explains_every_model(name, kind):
     assert height == SHAPE[0] or name in COARSE
 
 
-@pytest.mark.parametrize("factory", [explain.gradcam, explain.gradcam_plus_plus, explain.class_cams])
+@pytest.mark.parametrize(
+    "factory", [explain.gradcam, explain.gradcam_plus_plus, explain.class_cams]
+)
 @pytest.mark.parametrize("of", ["output", "input"])
 def test_class_activation_maps_do_not_depend_on_the_layout(factory, of):
-    """The same network computed channels-first and channels-last: convolutions say which axis is which."""
+    """The same network computed channels-first and channels-last: convolutions say which axis is
+    which.
+    """
     random = np.random.default_rng(0)
-    kernels = [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 3, 2, 5), (3, 3, 5, 4))]
+    kernels = [
+        jnp.asarray(random.normal(size=shape), jnp.float32)
+        for shape in ((3, 3, 2, 5), (3, 3, 5, 4))
+    ]
     head = jnp.asarray(random.normal(size=(4, 3)), jnp.float32)
 
     def convolve(x, kernel, axes):
@@ -101,6 +121,8 @@ def test_class_activation_maps_do_not_depend_on_the_layout(factory, of):
         return x.mean((2, 3)) @ head
 
     image = jnp.asarray(random.normal(size=(6, 7, 2)), jnp.float32)
-    wanted, got = (factory(of=of)(apply, None, image, 1, jax.random.key(0)) for apply in (last, first))
+    wanted, got = (
+        factory(of=of)(apply, None, image, 1, jax.random.key(0)) for apply in (last, first)
+    )
     assert wanted.shape[:2] == (6, 7)
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)

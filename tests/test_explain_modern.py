@@ -1,4 +1,6 @@
-"""Models of today against rules written out by hand, other spellings of the same function, and sums."""
+"""Models of today against rules written out by hand, other spellings of the same function, and
+sums.
+"""
 
 import functools
 
@@ -19,16 +21,28 @@ HEADS, WIDTH = 2, 6
 
 
 def conv(x, kernel, padding="SAME", layout="NHWC"):
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=(layout, "HWIO", layout))
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), padding, dimension_numbers=(layout, "HWIO", layout)
+    )
 
 
 # One transformer block, walked by hand in float64
 
 
 def transformer_weights():
-    shapes = {"patch": (12, WIDTH), "place": (5, WIDTH), "token": (1, WIDTH), "gamma": (WIDTH,), "beta": (WIDTH,)}
-    shapes |= dict.fromkeys(("query", "key", "value", "out"), (WIDTH, WIDTH)) | {"head": (WIDTH, CLASSES)}
-    return {name: RANDOM.normal(size=shape) for name, shape in shapes.items()} | {"bias": RANDOM.normal(size=WIDTH)}
+    shapes = {
+        "patch": (12, WIDTH),
+        "place": (5, WIDTH),
+        "token": (1, WIDTH),
+        "gamma": (WIDTH,),
+        "beta": (WIDTH,),
+    }
+    shapes |= dict.fromkeys(("query", "key", "value", "out"), (WIDTH, WIDTH)) | {
+        "head": (WIDTH, CLASSES)
+    }
+    return {name: RANDOM.normal(size=shape) for name, shape in shapes.items()} | {
+        "bias": RANDOM.normal(size=WIDTH)
+    }
 
 
 def norm(x, gamma, beta):
@@ -43,7 +57,9 @@ def transformer(v, x):
     y = norm(x, v["gamma"], v["beta"])
     q, k, u = ((y @ v[name]).reshape(5, HEADS, -1) for name in ("query", "key", "value"))
     p = jax.nn.softmax(jnp.einsum("qhd,khd->hqk", q, k) / 3**0.5)
-    x = x + jax.nn.gelu(jnp.einsum("hqk,khd->qhd", p, u).reshape(5, -1) @ v["out"], approximate=False)
+    x = x + jax.nn.gelu(
+        jnp.einsum("hqk,khd->qhd", p, u).reshape(5, -1) @ v["out"], approximate=False
+    )
     return x[:1] @ v["head"]
 
 
@@ -52,7 +68,9 @@ def linear(x, weights, z, relevance):
 
 
 def transformer_relevance(v, image, label):
-    """AttnLRP's rules, one after another (Achtibat et al. 2024; for the normalisation Ali et al. 2022)."""
+    """AttnLRP's rules, one after another (Achtibat et al. 2024; for the normalisation Ali et al.
+    2022).
+    """
     patches = image.reshape(2, 2, 2, 2, 3).transpose(0, 2, 1, 3, 4).reshape(4, 12)
     embedded = patches @ v["patch"] + v["bias"]
     tokens = np.concatenate([v["token"], embedded])
@@ -90,7 +108,9 @@ def transformer_relevance(v, image, label):
 
 
 def test_attention_by_hand():
-    """Patches, class token, position embedding, LayerNorm, queries and keys, softmax, values, exact GELU."""
+    """Patches, class token, position embedding, LayerNorm, queries and keys, softmax, values, exact
+    GELU.
+    """
     v = transformer_weights()
     with jax.enable_x64(True):
         found = call(explain.lrp("epsilon", 1e-13), transformer, v, jnp.asarray(IMAGE), 2)
@@ -117,7 +137,9 @@ def test_gates_by_hand(gates):
     relevance[:, 1] = x[:, 1] * gate[1] / 16
     part = 1 if gates == "signal" else 0.5
     to_x = part * relevance
-    to_means = means * (np.where(np.arange(4) == 1, (1 - part) * relevance.sum(), 0) / (means @ b) @ b.T)
+    to_means = means * (
+        np.where(np.arange(4) == 1, (1 - part) * relevance.sum(), 0) / (means @ b) @ b.T
+    )
     to_x = to_x + x / 16 * (to_means / means)
     expected = linear(flat, a, x, to_x).reshape(4, 4, 3)
     np.testing.assert_allclose(found, expected, rtol=1e-8)
@@ -126,10 +148,18 @@ def test_gates_by_hand(gates):
 RULES = ["epsilon", "zplus", "alpha_beta", "gamma", "w2"]
 
 
-@pytest.mark.parametrize(("rule", "padding"), [("epsilon", "SAME"), *((rule, "VALID") for rule in RULES)])
+@pytest.mark.parametrize(
+    ("rule", "padding"), [("epsilon", "SAME"), *((rule, "VALID") for rule in RULES)]
+)
 def test_batch_norm_before_a_convolution(rule, padding):
-    """conv, ReLU, BatchNorm of either sign, grouped conv: the same as with it folded into kernel and bias."""
-    k, s, o = RANDOM.normal(size=(3, 3, 3, 4)), np.array([0.5, -2.0, 1.5, -0.7]), RANDOM.normal(size=4)
+    """conv, ReLU, BatchNorm of either sign, grouped conv: the same as with it folded into kernel
+    and bias.
+    """
+    k, s, o = (
+        RANDOM.normal(size=(3, 3, 3, 4)),
+        np.array([0.5, -2.0, 1.5, -0.7]),
+        RANDOM.normal(size=4),
+    )
     kernel, head = RANDOM.normal(size=(3, 3, 2, 6)), RANDOM.normal(size=(6, CLASSES))
     numbers = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 2}
     grouped = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **numbers)  # noqa: E731
@@ -179,7 +209,9 @@ def single(v, image):
 
 def ported(v, x):
     """Convolutions in NCHW between transposes."""
-    turned = lambda x, kernel: conv(x.transpose(0, 3, 1, 2), kernel, layout="NCHW").transpose(0, 2, 3, 1)  # noqa: E731
+    turned = lambda x, kernel: conv(x.transpose(0, 3, 1, 2), kernel, layout="NCHW").transpose(
+        0, 2, 3, 1
+    )  # noqa: E731
     x = jax.nn.relu((turned(x, v["a"]) + v["bias"]) * v["scale"] - 0.1)
     return jax.nn.relu(turned(x, v["b"]) + v["bias"]).mean((1, 2)) @ v["head"] + v["last"]
 
@@ -205,7 +237,9 @@ def test_three_spellings_agree(factory):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("rule", ["epsilon", "zplus", "alpha_beta", "gamma", "epsilon_gamma_box", "w2"])
+@pytest.mark.parametrize(
+    "rule", ["epsilon", "zplus", "alpha_beta", "gamma", "epsilon_gamma_box", "w2"]
+)
 def test_three_spellings_share_relevance(rule):
     expected = call(explain.lrp(rule), batched, WEIGHTS, images(1)[0])
     for apply in jax.vmap(single, (None, 0)), ported:
@@ -229,9 +263,13 @@ def test_deeplift_is_complete(name):
         np.testing.assert_allclose(total, logits[0] - start, rtol=2e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["convnext", "efficientnet", "mobilenet v3", "mixer", "groupnorm", "nfnet"])
+@pytest.mark.parametrize(
+    "name", ["convnext", "efficientnet", "mobilenet v3", "mixer", "groupnorm", "nfnet"]
+)
 def test_relevance_is_conserved(name):
-    """Without biases what enters is the logit: only attention, position embeddings and shifts absorb."""
+    """Without biases what enters is the logit: only attention, position embeddings and shifts
+    absorb.
+    """
     apply, variables = modern(name)
     shifts = {"bias", "mean"}
     variables = jax.tree_util.tree_map_with_path(
@@ -239,16 +277,27 @@ def test_relevance_is_conserved(name):
     )
     image = images(1)[0]
     total = call(explain.lrp("epsilon", 1e-7), apply, variables, image).sum()
-    np.testing.assert_allclose(total, quick(apply)(variables, image[None])[0, 1], rtol=1e-2, atol=1e-4)
+    np.testing.assert_allclose(
+        total, quick(apply)(variables, image[None])[0, 1], rtol=1e-2, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_feature_map_is_found(name):
-    """At the resolution before pooling; of a 1×1 head, a token or a concatenation the map that it comes from."""
+    """At the resolution before pooling; of a 1×1 head, a token or a concatenation the map that it
+    comes from.
+    """
     apply, variables = modern(name)
     explained = functools.partial(explain.gradcam(), apply)
     shape = jax.eval_shape(explained, variables, images(1)[0], 1, KEY).shape
-    sizes = {"convnext": 6, "efficientnet": 6, "mobilenet v3": 6, "groupnorm": 12, "preactivated": 12, "nfnet": 12}
+    sizes = {
+        "convnext": 6,
+        "efficientnet": 6,
+        "mobilenet v3": 6,
+        "groupnorm": 12,
+        "preactivated": 12,
+        "nfnet": 12,
+    }
     assert shape == (*(sizes[name],) * 2, 1) if name in sizes else (*PATCHES, 1)
     assert explain.layers(apply, variables, images(1)[0])[-1].shape[1:3] == shape[:2]
 
@@ -297,7 +346,9 @@ def guided(masked):
     return relu
 
 
-@pytest.mark.parametrize(("explainer", "masked"), [(explain.guided_backprop(), True), (explain.deconvolution(), False)])
+@pytest.mark.parametrize(
+    ("explainer", "masked"), [(explain.guided_backprop(), True), (explain.deconvolution(), False)]
+)
 def test_a_variance_is_no_signal(explainer, masked):
     """GroupNorm and LayerNorm clip theirs; only the activations are rectified."""
     apply, variables = modern("groupnorm")
@@ -310,11 +361,19 @@ def test_a_variance_is_no_signal(explainer, masked):
 
 @pytest.mark.parametrize(
     "function",
-    [jax.nn.hard_swish, jax.nn.hard_sigmoid, jax.nn.celu, jax.nn.gelu, lambda x: jnp.clip(x / 6 + 0.5, 0, 1)],
+    [
+        jax.nn.hard_swish,
+        jax.nn.hard_sigmoid,
+        jax.nn.celu,
+        jax.nn.gelu,
+        lambda x: jnp.clip(x / 6 + 0.5, 0, 1),
+    ],
 )
 def test_clips_that_are_no_relu(function):
     with pytest.raises(InputError, match="the model has none"):
-        explain.guided_backprop()(lambda v, x: function(conv(x, v)).mean((1, 2)), WEIGHTS["a"], images(1)[0], 1, KEY)
+        explain.guided_backprop()(
+            lambda v, x: function(conv(x, v)).mean((1, 2)), WEIGHTS["a"], images(1)[0], 1, KEY
+        )
 
 
 def test_a_mirrored_relu_is_one():
@@ -333,7 +392,9 @@ def test_relevance_is_of_logits(head):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("pool", [lambda x: jax.lax.top_k(x, 5)[0], lambda x: jnp.sort(x)[..., 3:9]])
+@pytest.mark.parametrize(
+    "pool", [lambda x: jax.lax.top_k(x, 5)[0], lambda x: jnp.sort(x)[..., 3:9]]
+)
 def test_sorted_pooling(pool):
     """Relevance goes to the elements taken; DeepLIFT's multipliers give the whole change."""
 
@@ -344,18 +405,32 @@ def test_sorted_pooling(pool):
     image = images(1)[0]
     logit = apply(WEIGHTS, image[None])[0, 1]
     change = logit - apply(WEIGHTS, 0 * image[None])[0, 1]
-    np.testing.assert_allclose(call(explain.deeplift(), apply, WEIGHTS, image).sum(), change, rtol=1e-4)
-    np.testing.assert_allclose(call(explain.lrp("epsilon"), apply, WEIGHTS, image).sum(), logit, rtol=1e-3)
+    np.testing.assert_allclose(
+        call(explain.deeplift(), apply, WEIGHTS, image).sum(), change, rtol=1e-4
+    )
+    np.testing.assert_allclose(
+        call(explain.lrp("epsilon"), apply, WEIGHTS, image).sum(), logit, rtol=1e-3
+    )
 
 
 def test_the_box_is_that_of_the_image():
-    """Standardised inside: the map of the same model with the standardisation in its weights, whose box is [0,1]."""
+    """Standardised inside: the map of the same model with the standardisation in its weights, whose
+    box is [0,1].
+    """
     mean, deviation = np.float32([0.48, 0.45, 0.4]), np.float32([0.2, 0.3, 0.25])
     kernel = WEIGHTS["a"]
-    inside = lambda v, x: jax.nn.relu(conv((x - mean) / deviation, kernel, "VALID")).mean((1, 2)) @ v  # noqa: E731
-    folded, shift = kernel / deviation[:, None], (kernel * (mean / deviation)[:, None]).sum((0, 1, 2))
+    inside = lambda v, x: (
+        jax.nn.relu(conv((x - mean) / deviation, kernel, "VALID")).mean((1, 2)) @ v
+    )  # noqa: E731
+    folded, shift = (
+        kernel / deviation[:, None],
+        (kernel * (mean / deviation)[:, None]).sum((0, 1, 2)),
+    )
     merged = lambda v, x: jax.nn.relu(conv(x, folded, "VALID") - shift).mean((1, 2)) @ v  # noqa: E731
-    maps = [call(explain.lrp("epsilon_gamma_box"), apply, WEIGHTS["head"], images(1)[0]) for apply in (inside, merged)]
+    maps = [
+        call(explain.lrp("epsilon_gamma_box"), apply, WEIGHTS["head"], images(1)[0])
+        for apply in (inside, merged)
+    ]
     np.testing.assert_allclose(*maps, atol=2e-4 * np.abs(maps[1]).max())
 
 
@@ -365,11 +440,15 @@ def test_a_maximum_of_shifted_scores(soft):
     matrix, bias = RANDOM.normal(size=(27, 16)) / 3, RANDOM.normal(size=(16, 16)) / 3
 
     def apply(v, x):
-        patches = x.reshape(len(x), 4, 3, 4, 3, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(x), 16, 27)
+        patches = (
+            x.reshape(len(x), 4, 3, 4, 3, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(x), 16, 27)
+        )
         tokens = patches @ jnp.float32(matrix)
         scores = jnp.einsum("btd,bsd->bts", tokens, tokens) * 8**-0.5 + v
         return (jax.nn.softmax(scores) @ tokens).mean(1)[:, :4] if soft else scores.max(-1)[:, :4]
 
     image, bias = images(1)[0], jnp.float32(bias)
     change = (apply(bias, image[None]) - apply(bias, 0 * image[None]))[0, 1]
-    np.testing.assert_allclose(call(explain.deeplift(), apply, bias, image).sum(), change, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        call(explain.deeplift(), apply, bias, image).sum(), change, rtol=1e-4, atol=1e-5
+    )

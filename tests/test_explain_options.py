@@ -1,4 +1,5 @@
-"""The options of every explainer's factory: baselines, superpixels and numbers are right, or one sentence says what is.
+"""The options of every explainer's factory: baselines, superpixels and numbers are right, or one
+sentence says what is.
 
 On a linear model z = Σ w·x what a baseline b adds to is w·(x - b).
 """
@@ -36,7 +37,9 @@ def test_baselines_of_gradients(name, case):
     """On a linear model both are w·(x - b), pixel by pixel."""
     baseline = BASELINES[case]
     found = np.asarray(explain.build(name, baseline=baseline)(linear, WEIGHTS, IMAGE, 1, KEY))
-    np.testing.assert_allclose(found, WEIGHTS[..., 1] * (IMAGE - np.asarray(baseline)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found, WEIGHTS[..., 1] * (IMAGE - np.asarray(baseline)), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("case", BASELINES)
@@ -52,21 +55,43 @@ def test_baselines_of_superpixels(name, case):
 
 
 def test_baseline_image_of_anchors():
-    """With the image itself as baseline nothing changes when superpixels are replaced: the anchor is empty."""
+    """With the image itself as baseline nothing changes when superpixels are replaced: the anchor
+    is empty.
+    """
     label = int(np.argmax(linear(WEIGHTS, IMAGES[:1])))
     kept = explain.anchors(**HYPER["anchors"] | {"baseline": IMAGE, "batch_size": 100})
     assert not np.asarray(kept(linear, WEIGHTS, IMAGE, label, KEY)).any()
 
 
-BAD_BASELINES = [np.nan, np.inf, True, "black", None, [], [np.nan, 0.0], np.zeros((0,)), np.zeros((2, 2))]
+BAD_BASELINES = [
+    np.nan,
+    np.inf,
+    True,
+    "black",
+    None,
+    [],
+    [np.nan, 0.0],
+    np.zeros((0,)),
+    np.zeros((2, 2)),
+]
 BAD_BASELINES += [1j, {"a": 1}, [[1, 2], [3]], np.array(["a"]), object()]
-WITH_BASELINE = ["anchors", "deeplift", "integrated_gradients", "kernel_shap", "lime", "occlusion", "shapley_sampling"]
+WITH_BASELINE = [
+    "anchors",
+    "deeplift",
+    "integrated_gradients",
+    "kernel_shap",
+    "lime",
+    "occlusion",
+    "shapley_sampling",
+]
 WITH_BASELINE += ["removal_trajectory"]
 
 
 @pytest.mark.parametrize("name", WITH_BASELINE)
 def test_bad_baselines(name):
-    """What is no finite intensity is refused when the explainer is made; another size when it meets the image."""
+    """What is no finite intensity is refused when the explainer is made; another size when it meets
+    the image.
+    """
     for bad in BAD_BASELINES:
         assert "baseline" in sentence(lambda bad=bad: explain.build(name, baseline=bad))
     for other in ((0.5,) * 5, np.zeros((SIDE, SIDE + 1, 2))):
@@ -79,7 +104,8 @@ def test_superpixels_as_an_array():
     """A label map is an array, nested lists or tuples, and all are one explainer's argument."""
     spellings = [QUARTERS, QUARTERS.astype(np.uint8), QUARTERS.tolist(), jnp.asarray(QUARTERS)]
     maps = [
-        np.asarray(explain.kernel_shap(None, segmentation=given)(linear, WEIGHTS, IMAGE, 1, KEY)) for given in spellings
+        np.asarray(explain.kernel_shap(None, segmentation=given)(linear, WEIGHTS, IMAGE, 1, KEY))
+        for given in spellings
     ]
     for found in maps[1:]:
         np.testing.assert_array_equal(found, maps[0])
@@ -88,7 +114,9 @@ def test_superpixels_as_an_array():
 
 
 def test_one_object_for_one_argument():
-    """The same arguments, however they are spelled, give the same object, so that nothing is compiled anew."""
+    """The same arguments, however they are spelled, give the same object, so that nothing is
+    compiled anew.
+    """
     assert explain.occlusion([4, 4], 2) is explain.occlusion(stride=2, window=(4, 4))
     assert explain.occlusion() is explain.occlusion(8, 4, 0.0)
     assert explain.lime(np.int64(9)) is explain.lime(9)
@@ -97,7 +125,9 @@ def test_one_object_for_one_argument():
     assert explain.deeplift(IMAGE) is explain.deeplift(jnp.asarray(IMAGE))
     assert explain.deeplift(IMAGE) is not explain.deeplift(IMAGE + 0.1)
     assert explain.deeplift(IMAGE) is not explain.deeplift(IMAGE.reshape(SIDE, -1, 1))
-    assert explain.smoothgrad(base=explain.saliency()) is explain.smoothgrad(base=explain.saliency())
+    assert explain.smoothgrad(base=explain.saliency()) is explain.smoothgrad(
+        base=explain.saliency()
+    )
 
 
 def test_arguments_are_copied():
@@ -132,12 +162,39 @@ def test_arrays_of_other_libraries():
 
 def test_traced_arguments():
     """An explainer is made of fixed values; a traced one is one sentence."""
-    assert "traced" in sentence(lambda: jax.jit(lambda b: explain.deeplift(b)(linear, WEIGHTS, IMAGE, 0, KEY))(0.5))
+    assert "traced" in sentence(
+        lambda: jax.jit(lambda b: explain.deeplift(b)(linear, WEIGHTS, IMAGE, 0, KEY))(0.5)
+    )
 
 
-BAD = [np.nan, np.inf, -np.inf, -1, -0.5, "text", "", True, 1j, b"x", (), [], {"a": 1}, {1}, object(), len]
+BAD = [
+    np.nan,
+    np.inf,
+    -np.inf,
+    -1,
+    -0.5,
+    "text",
+    "",
+    True,
+    1j,
+    b"x",
+    (),
+    [],
+    {"a": 1},
+    {1},
+    object(),
+    len,
+]
 BAD += [np.full(3, np.nan), np.zeros(0), np.array(["a"]), [[1, 2], [3]], [np.nan] * 3]
-MINE = ("anchors", "gradient", "input_x_gradient", "integrated_gradients", "kernel_shap", "lime", "normalise")
+MINE = (
+    "anchors",
+    "gradient",
+    "input_x_gradient",
+    "integrated_gradients",
+    "kernel_shap",
+    "lime",
+    "normalise",
+)
 MINE += ("occlusion", "protodash", "removal_trajectory", "saliency", "shapley_sampling")
 MINE += ("smoothgrad", "vargrad")
 FINE = {
@@ -148,7 +205,11 @@ FINE = {
     "explainer": (len,),
 }
 NEEDED = {"protodash": HYPER["protodash"], "normalise": {"explainer": explain.gradient()}}
-FACTORIES = [getattr(explain, name) for name in MINE] + [segment.slic, segment.felzenszwalb, segment.quickshift]
+FACTORIES = [getattr(explain, name) for name in MINE] + [
+    segment.slic,
+    segment.felzenszwalb,
+    segment.quickshift,
+]
 
 
 @pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: factory.__name__)
@@ -160,7 +221,9 @@ def test_every_parameter_is_checked(factory):
         for bad in BAD:
             if any(bad is value for value in fine):
                 continue
-            assert sentence(lambda bad=bad, parameter=parameter: factory(**needed | {parameter: bad})), parameter
+            assert sentence(
+                lambda bad=bad, parameter=parameter: factory(**needed | {parameter: bad})
+            ), parameter
 
 
 def test_names_that_are_none():
@@ -174,7 +237,11 @@ def test_guided_gradcam_is_upsampled():
 
 
 BOXES = {
-    "other lengths": ("epsilon_gamma_box", {"low": (0, 0), "high": (1, 1, 1)}, "low=(0, 0) and high=(1, 1, 1)"),
+    "other lengths": (
+        "epsilon_gamma_box",
+        {"low": (0, 0), "high": (1, 1, 1)},
+        "low=(0, 0) and high=(1, 1, 1)",
+    ),
     "an image": ("epsilon_gamma_box", {"low": np.zeros((50, 50, 3))}, "low=float64 [50, 50, 3]"),
     "high below low": ("epsilon_gamma_box", {"low": 2.0}, "low <= high"),
     "above 0": ("zbox", {"low": 0.5}, "leave out 0"),
@@ -195,7 +262,10 @@ def test_boxes(case):
 def test_bias_of_rules_without(rule):
     """These rules read no layer's bias, but a position embedding is one for them, too."""
     placed = lambda v, x: linear(v, jax.nn.relu(x + v[..., 0]))  # noqa: E731
-    maps = [np.asarray(explain.lrp(rule, bias=bias)(placed, WEIGHTS, IMAGE, 1, KEY)) for bias in (True, False)]
+    maps = [
+        np.asarray(explain.lrp(rule, bias=bias)(placed, WEIGHTS, IMAGE, 1, KEY))
+        for bias in (True, False)
+    ]
     assert np.abs(maps[0] - maps[1]).max() > 1e-3
 
 
@@ -211,7 +281,9 @@ def test_zero_is_no_count():
         "smoothgrad": ("samples",),
     }.items():
         for parameter in parameters:
-            assert "0" in sentence(lambda name=name, parameter=parameter: explain.build(name, **{parameter: 0}))
+            assert "0" in sentence(
+                lambda name=name, parameter=parameter: explain.build(name, **{parameter: 0})
+            )
 
 
 def test_explainers_that_are_none():

@@ -20,32 +20,71 @@ BLOCKS = tuple(tuple(y // 4 * 3 + x // 4 for x in range(SIDE)) for y in range(SI
 HOST = ("felzenszwalb", "quickshift")
 REFERENCE = images(8, seed=1)[:, :SIDE, :SIDE]
 SCORE = {"of": ("probability",)}
-CAM = {"layer": (0,), "of": ("input",), "upsample": ("nearest", "area", "linear", "bicubic"), "relu": (True,)}
-SUPERPIXELS = {"segments": (4,), "compactness": (0.01,), "sigma": (2.0,), "segmentation": (BLOCKS,), "baseline": (0.5,)}
+CAM = {
+    "layer": (0,),
+    "of": ("input",),
+    "upsample": ("nearest", "area", "linear", "bicubic"),
+    "relu": (True,),
+}
+SUPERPIXELS = {
+    "segments": (4,),
+    "compactness": (0.01,),
+    "sigma": (2.0,),
+    "segmentation": (BLOCKS,),
+    "baseline": (0.5,),
+}
 NOISE = {"stdev": (1.0,), "samples": (3,), "base": (explain.saliency(),)}
 WAYS = ("riemann_right", "riemann_left", "riemann_middle", "riemann_trapezoid")
 
 TABLE: dict[str, tuple[dict, dict[str, tuple]]] = {
     "anchors": (
-        {"threshold": 0.7, "batch_size": 8, "coverage_samples": 40, "segments": 12, "max_rounds": 3, "baseline": 0.0},
-        {"segments": (4,), "compactness": (0.01,), "sigma": (2.0,), "segmentation": HOST, "baseline": (0.2, "mean")},
+        {
+            "threshold": 0.7,
+            "batch_size": 8,
+            "coverage_samples": 40,
+            "segments": 12,
+            "max_rounds": 3,
+            "baseline": 0.0,
+        },
+        {
+            "segments": (4,),
+            "compactness": (0.01,),
+            "sigma": (2.0,),
+            "segmentation": HOST,
+            "baseline": (0.2, "mean"),
+        },
     ),
     "class_cams": ({"relu": False}, CAM),
     "constituent_cams": ({}, CAM),
     "deeplift": ({}, {"baseline": (0.5,), "multiply_by_inputs": (False,)}),
     "gradcam": ({"relu": False}, CAM),
-    "gradcam_plus_plus": ({"relu": False}, {name: CAM[name] for name in ("layer", "of", "upsample")}),
+    "gradcam_plus_plus": (
+        {"relu": False},
+        {name: CAM[name] for name in ("layer", "of", "upsample")},
+    ),
     "gradient": ({}, SCORE),
     "guided_gradcam": ({}, {"layer": (0,), "of": ("input",), "upsample": ("nearest", "bicubic")}),
     "input_x_gradient": ({}, SCORE),
     "integrated_gradients": (
         {"steps": 3},
-        {"steps": (4,), "method": WAYS, "multiply_by_inputs": (False,), "baseline": (0.5, "uniform")} | SCORE,
+        {
+            "steps": (4,),
+            "method": WAYS,
+            "multiply_by_inputs": (False,),
+            "baseline": (0.5, "uniform"),
+        }
+        | SCORE,
     ),
     "kernel_shap": ({"samples": 8, "segments": 6}, {"samples": (7,)} | SUPERPIXELS),
     "lime": (
         {"samples": 12, "segments": 6},
-        {"samples": (11,), "kernel_width": (0.1,), "alpha": (0.2,), "penalty": ("ridge",), "distance": ("euclidean",)}
+        {
+            "samples": (11,),
+            "kernel_width": (0.1,),
+            "alpha": (0.2,),
+            "penalty": ("ridge",),
+            "distance": ("euclidean",),
+        }
         | SUPERPIXELS,
     ),
     "lrp": (
@@ -72,7 +111,9 @@ TABLE: dict[str, tuple[dict, dict[str, tuple]]] = {
     "smoothgrad": ({"samples": 4}, NOISE),
     "vargrad": ({"samples": 4}, NOISE),
 }
-"""Per factory its arguments, and values of each of its parameters instead of these or of the default."""
+"""Per factory its arguments, and values of each of its parameters instead of these or of the
+default.
+"""
 
 RANDOM = explain.integrated_gradients(2, baseline="uniform")
 MORE: list[tuple[str, dict, dict[str, tuple]]] = [
@@ -84,7 +125,14 @@ MORE: list[tuple[str, dict, dict[str, tuple]]] = [
     ("lrp", {"rule": "zbox"}, {"low": (-1.0,), "high": (2.0,)}),
     (
         "anchors",
-        {"threshold": 0.7, "batch_size": 8, "coverage_samples": 40, "max_rounds": 12, "beam_size": 3, "tau": 0.95}
+        {
+            "threshold": 0.7,
+            "batch_size": 8,
+            "coverage_samples": 40,
+            "max_rounds": 12,
+            "beam_size": 3,
+            "tau": 0.95,
+        }
         | {"segmentation": BLOCKS, "baseline": 0.0},
         {
             "threshold": (0.95,),
@@ -117,7 +165,9 @@ def bright(variables, images):
 
 @pytest.mark.parametrize(("name", "hyper", "others"), ROWS)
 def test_every_value_of_a_parameter_gives_a_map_of_its_own(name, hyper, others):
-    """One program for all values of a method's parameters, so that they share what they have in common."""
+    """One program for all values of a method's parameters, so that they share what they have in
+    common.
+    """
     apply, variables = (bright, {}) if name == "anchors" else (centred, case("plain").variables)
     variants = [(parameter, value) for parameter, given in others.items() for value in given]
 
@@ -126,13 +176,24 @@ def test_every_value_of_a_parameter_gives_a_map_of_its_own(name, hyper, others):
         for parameter, value in variants:
             kept = {p: x for p, x in hyper.items() if value is not BLOCKS or p != "segments"}
             every.append(explain.build(name, **kept | {parameter: value}))
-        return [jax.vmap(lambda key, e=e: e(apply, variables, IMAGE, LABEL, key))(KEYS) for e in every]
+        return [
+            jax.vmap(lambda key, e=e: e(apply, variables, IMAGE, LABEL, key))(KEYS) for e in every
+        ]
 
     first, *found = map(np.asarray, quick(maps)(variables))
     for parameter in others:
-        same = [first, *(explanation for (p, _), explanation in zip(variants, found, strict=True) if p == parameter)]
+        same = [
+            first,
+            *(
+                explanation
+                for (p, _), explanation in zip(variants, found, strict=True)
+                if p == parameter
+            ),
+        ]
         for one, other in itertools.combinations(same, 2):
-            assert one.shape != other.shape or np.abs(one - other).max() > 1e-4 * np.abs(one).max(), parameter
+            assert (
+                one.shape != other.shape or np.abs(one - other).max() > 1e-4 * np.abs(one).max()
+            ), parameter
 
 
 ELSEWHERE = {"gates", "tokens"}

@@ -1,4 +1,6 @@
-"""DeepLIFT, guided backpropagation and class activation maps against their equations, and what is refused."""
+"""DeepLIFT, guided backpropagation and class activation maps against their equations, and what is
+refused.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +17,14 @@ IMAGE = jnp.zeros((4, 5, 3))
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "raw"])
 def test_deeplift_and_integrated_gradients_sum_to_the_change(name):
-    """Rounding of DeepLIFT is that of float32; IG's error is that of 64 points on a function with kinks."""
+    """Rounding of DeepLIFT is that of float32; IG's error is that of 64 points on a function with
+    kinks.
+    """
     apply, variables = case(name)
     image = images(1)[0]
-    change = (apply(variables, image[None]) - apply(variables, jnp.full_like(image, 0.3)[None]))[0, 1]
+    change = (apply(variables, image[None]) - apply(variables, jnp.full_like(image, 0.3)[None]))[
+        0, 1
+    ]
     maps = call(explain.deeplift(baseline=0.3), apply, variables, image)
     np.testing.assert_allclose(maps.sum(), change, rtol=1e-4, atol=1e-5)
     integral = call(explain.integrated_gradients(steps=64, baseline=0.3), apply, variables, image)
@@ -40,13 +46,20 @@ def test_deeplift_is_complete_on_functions_of_several_values(function):
     with jax.enable_x64(True):
         apply = lambda v, x: function(x.reshape(len(x), -1)) @ v  # noqa: E731
         matrix = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
-        image, start = jnp.array([0.9, -0.4, 0.2, 1.3]).reshape(2, 2, 1), jnp.full((1, 2, 2, 1), 0.1)
+        image, start = (
+            jnp.array([0.9, -0.4, 0.2, 1.3]).reshape(2, 2, 1),
+            jnp.full((1, 2, 2, 1), 0.1),
+        )
         change = (apply(matrix, image[None]) - apply(matrix, start))[0, 1]
-        np.testing.assert_allclose(call(explain.deeplift(0.1), apply, matrix, image).sum(), change, rtol=1e-9)
+        np.testing.assert_allclose(
+            call(explain.deeplift(0.1), apply, matrix, image).sum(), change, rtol=1e-9
+        )
 
 
 def test_guided_and_deconvolution_see_every_kind_of_relu():
-    """Nothing is silently a plain gradient: raw functions, jax.nn, one ReLU used twice, ReLU6 by minimum and clamp."""
+    """Nothing is silently a plain gradient: raw functions, jax.nn, one ReLU used twice, ReLU6 by
+    minimum and clamp.
+    """
     matrix = jnp.array([[1.0, -2.0, 3.0], [2.0, 1.0, -1.0], [-1.0, 4.0, 1.0]])
     image = jnp.array([0.5, 2.0, -1.0]).reshape(3, 1, 1)
     relus = {
@@ -67,12 +80,17 @@ def test_guided_and_deconvolution_see_every_kind_of_relu():
         apply = lambda v, x, relu=relu: relu(relu(x.reshape(len(x), -1) @ v) @ v) @ v  # noqa: E731
         first = image.ravel() @ matrix
         second = np.clip(first, 0, bound) @ matrix
-        for explainer, masked in (explain.guided_backprop(), True), (explain.deconvolution(), False):
+        for explainer, masked in (
+            (explain.guided_backprop(), True),
+            (explain.deconvolution(), False),
+        ):
             signal = matrix[:, 1]
             for value in second, first:
                 mask = ((value > 0) & (value < bound)) if masked else 1
                 signal = matrix @ (np.maximum(signal, 0) * mask)
-            np.testing.assert_allclose(call(explainer, apply, matrix, image).ravel(), signal, err_msg=name)
+            np.testing.assert_allclose(
+                call(explainer, apply, matrix, image).ravel(), signal, err_msg=name
+            )
 
 
 @pytest.mark.parametrize("size", [8, 300])
@@ -80,7 +98,11 @@ def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
     """300 x 300 zeros are too many to be evaluated at trace time."""
     image = jnp.asarray(np.random.default_rng(0).normal(size=(size, size, 1)), jnp.float32)
     maps = []
-    for relu in jax.nn.relu, lambda x: jnp.where(x > 0, x, 0), lambda x: jnp.maximum(x, jnp.zeros_like(x)):
+    for relu in (
+        jax.nn.relu,
+        lambda x: jnp.where(x > 0, x, 0),
+        lambda x: jnp.maximum(x, jnp.zeros_like(x)),
+    ):
         apply = lambda v, x, relu=relu: (jax.nn.relu(relu(x) - 0.3) @ v).sum((1, 2))  # noqa: E731
         maps.append(call(explain.guided_backprop(), apply, jnp.array([[1.0, 2.0]]), image))
     assert (maps[0] > 0).any()
@@ -91,7 +113,14 @@ def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
 def test_guided_leaves_other_functions_their_derivative():
     """Leaky ReLUs and smooth functions, softplus too, which computes with a maximum and is no ReLU."""
     x, matrix = jnp.array([-1.5, -0.2, 0.4, 2.0]), jnp.array([[1.0, -2.0]])
-    for function in jax.nn.leaky_relu, jax.nn.elu, jax.nn.softplus, jnp.tanh, lambda x: jnp.minimum(x, 0.3), jnp.abs:
+    for function in (
+        jax.nn.leaky_relu,
+        jax.nn.elu,
+        jax.nn.softplus,
+        jnp.tanh,
+        lambda x: jnp.minimum(x, 0.3),
+        jnp.abs,
+    ):
         apply = lambda v, x, f=function: jax.nn.relu((f(x) * f(-x)).reshape(1, -1, 1) @ v).sum(1)  # noqa: E731
         found = call(explain.guided_backprop(), apply, matrix, x.reshape(2, 2, 1), 0)
         inner = lambda x, f=function: f(x) * f(-x)  # noqa: E731
@@ -111,7 +140,9 @@ def test_gradcam_plus_plus_reads_as_its_equations():
             below = 2 * g**2 + activation[..., k].sum() * g**3
             weight[k] += g**2 / below * max(g, 0) if below else 0
     expected = np.maximum(activation @ weight, 0)[..., None]
-    np.testing.assert_allclose(call(explain.gradcam_plus_plus(), apply, variables, images(1)[0]), expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        call(explain.gradcam_plus_plus(), apply, variables, images(1)[0]), expected, rtol=1e-4
+    )
 
 
 def test_cams_of_classes_and_channels_are_those_of_gradcam():
@@ -142,8 +173,13 @@ def test_cams_of_classes_and_channels_are_those_of_gradcam():
 )
 @pytest.mark.parametrize("explainer", [explain.guided_backprop(), explain.deconvolution()])
 def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
-    with pytest.raises(InputError, match=r"has no rule for the ReLU that .* computes here: write it as jax.nn.relu"):
-        jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(relu(x) - 0.3).sum((1, 2)), {}, x, 0, KEY), IMAGE)
+    with pytest.raises(
+        InputError, match=r"has no rule for the ReLU that .* computes here: write it as jax.nn.relu"
+    ):
+        jax.eval_shape(
+            lambda x: explainer(lambda _, x: jax.nn.relu(relu(x) - 0.3).sum((1, 2)), {}, x, 0, KEY),
+            IMAGE,
+        )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +197,9 @@ def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
 )
 def test_what_is_no_relu_is_not_refused(function):
     explainer = explain.guided_backprop()
-    found = jax.eval_shape(lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE)
+    found = jax.eval_shape(
+        lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE
+    )
     assert found.shape == IMAGE.shape
 
 
@@ -169,7 +207,13 @@ def test_what_is_no_relu_is_not_refused(function):
 def test_a_minimum_between_two_changes_of_sign_is_a_relu(minus):
     matrix = jnp.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 1.0]])
     maps = [
-        call(explain.guided_backprop(), lambda v, x, f=f: (f(f(x - 0.5) @ v) ** 2).sum((1, 2)), matrix, images(1)[0], 0)
+        call(
+            explain.guided_backprop(),
+            lambda v, x, f=f: (f(f(x - 0.5) @ v) ** 2).sum((1, 2)),
+            matrix,
+            images(1)[0],
+            0,
+        )
         for f in (jax.nn.relu, lambda x: minus(jnp.minimum(minus(x), 0)))
     ]
     np.testing.assert_allclose(maps[1], maps[0], rtol=1e-6)
@@ -186,12 +230,32 @@ own_relu.defjvp(lambda x, t: (own_relu(*x), (x[0] > 0) * t[0]))
 @pytest.mark.parametrize(
     ("explainer", "apply", "message"),
     [
-        (explain.lrp(), lambda v, x: jnp.cumprod(x.reshape(1, -1), 1), "lrp has no rule for 'cumprod'"),
-        (explain.lrp(), lambda v, x: jnp.fft.fft(x.reshape(1, -1)).real, "lrp has no rule for 'fft'"),
-        (explain.deeplift(), lambda v, x: jnp.cumprod(x.reshape(1, -1), 1), "deeplift has no rule for 'cumprod'"),
+        (
+            explain.lrp(),
+            lambda v, x: jnp.cumprod(x.reshape(1, -1), 1),
+            "lrp has no rule for 'cumprod'",
+        ),
+        (
+            explain.lrp(),
+            lambda v, x: jnp.fft.fft(x.reshape(1, -1)).real,
+            "lrp has no rule for 'fft'",
+        ),
+        (
+            explain.deeplift(),
+            lambda v, x: jnp.cumprod(x.reshape(1, -1), 1),
+            "deeplift has no rule for 'cumprod'",
+        ),
         (explain.deeplift(), case("raw").apply, "of integers that depend on the image"),
-        (explain.guided_backprop(), lambda v, x: jnp.tanh(x.reshape(1, -1)), "guided_backprop .* the model has none"),
-        (explain.deconvolution(), lambda v, x: own_relu(x.reshape(1, -1)), "cannot apply it inside 'custom_jvp_call'"),
+        (
+            explain.guided_backprop(),
+            lambda v, x: jnp.tanh(x.reshape(1, -1)),
+            "guided_backprop .* the model has none",
+        ),
+        (
+            explain.deconvolution(),
+            lambda v, x: own_relu(x.reshape(1, -1)),
+            "cannot apply it inside 'custom_jvp_call'",
+        ),
         (
             explain.guided_backprop(),
             lambda v, x: jax.lax.map(jax.nn.relu, x.reshape(-1, 1)).T,

@@ -13,7 +13,9 @@ RANDOM = np.random.default_rng(3)
 IMAGE = RANDOM.uniform(0.1, 1, (4, 4, 3))
 WEIGHTS = {
     name: RANDOM.normal(size=shape) / 2
-    for name, shape in dict(a=(12, 6), b=(6, 6), c=(6, 6), d=(6, 4), g=(6,), h=(6,), k=(3, 3, 3, 6), m=(6, 6)).items()
+    for name, shape in dict(
+        a=(12, 6), b=(6, 6), c=(6, 6), d=(6, 4), g=(6,), h=(6,), k=(3, 3, 3, 6), m=(6, 6)
+    ).items()
 }
 LSE = jax.scipy.special.logsumexp
 
@@ -25,7 +27,9 @@ def quick(explainer, model, image=IMAGE, label=1):
 
 def assert_same(explainer, model, other, tolerance=1e-6):
     expected = quick(explainer, other)
-    np.testing.assert_allclose(quick(explainer, model), expected, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_allclose(
+        quick(explainer, model), expected, atol=tolerance * np.abs(expected).max()
+    )
 
 
 def embed(v, x):
@@ -105,13 +109,17 @@ NORMS = {
 
 
 @pytest.mark.parametrize("name", NORMS)
-@pytest.mark.parametrize("method", [explain.lrp("epsilon"), explain.deeplift(0.2)], ids=["lrp", "deeplift"])
+@pytest.mark.parametrize(
+    "method", [explain.lrp("epsilon"), explain.deeplift(0.2)], ids=["lrp", "deeplift"]
+)
 def test_variance(method, name):
     assert_same(method, normalised(NORMS[name]), normalised(by_moments(jnp.square)), 1e-5)
 
 
 def test_unshifted_norm():
-    """RMSNorm straight before a dense layer: input × gradient with the scale held (Ali et al. 2022)."""
+    """RMSNorm straight before a dense layer: input × gradient with the scale held (Ali et al.
+    2022).
+    """
 
     def model(v, x, hold=lambda scale: scale):
         h = embed(v, x)[:, 0]
@@ -174,7 +182,9 @@ TURNED = {
 
 @pytest.mark.parametrize("name", TURNED)
 def test_turned_signs(name):
-    """A function that begins by changing the sign is one of what it rises with: the layer, or its weights turned."""
+    """A function that begins by changing the sign is one of what it rises with: the layer, or its
+    weights turned.
+    """
 
     def model(act, sign=1):
         return lambda v, x: act(embed({"a": sign * v["a"]}, x) + sign * v["g"]).mean(1) @ v["d"]
@@ -188,18 +198,30 @@ def test_box_of_slices():
 
     def sliced(v, x):
         parts = [x[:, row::2, column::2] for row in range(2) for column in range(2)]
-        return jax.nn.relu(jnp.concatenate(parts, -1).reshape(len(x), 4, 12) @ v["a"]).mean(1) @ v["d"]
+        return (
+            jax.nn.relu(jnp.concatenate(parts, -1).reshape(len(x), 4, 12) @ v["a"]).mean(1) @ v["d"]
+        )
 
-    assert_same(explain.lrp("epsilon_gamma_box"), sliced, lambda v, x: jax.nn.relu(embed(v, x)).mean(1) @ v["d"])
+    assert_same(
+        explain.lrp("epsilon_gamma_box"),
+        sliced,
+        lambda v, x: jax.nn.relu(embed(v, x)).mean(1) @ v["d"],
+    )
 
 
-@pytest.mark.parametrize("bounded", [jax.nn.relu6, lambda h: jnp.clip(h, 0, 100.0)], ids=["relu6", "clip"])
+@pytest.mark.parametrize(
+    "bounded", [jax.nn.relu6, lambda h: jnp.clip(h, 0, 100.0)], ids=["relu6", "clip"]
+)
 def test_bounded_signal(bounded):
     """A bounded signal is no gate: what is repeated over positions is."""
 
     def film(act):
         def model(v, x):
-            h = act(jax.lax.conv_general_dilated(x, v["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")))
+            h = act(
+                jax.lax.conv_general_dilated(
+                    x, v["k"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
+            )
             gate = h.mean((1, 2)) @ v["m"] + v["h"]
             return (h * gate[:, None, None]).mean((1, 2)) @ v["d"]
 

@@ -18,7 +18,9 @@ NHWC = ("NHWC", "HWIO", "NHWC")
 def used(monkeypatch):
     """The shapes of the convolutions that were made faster."""
     shapes, convolve = [], winograd.convolve
-    monkeypatch.setattr(winograd, "convolve", lambda x, *rest: shapes.append(x.shape) or convolve(x, *rest))
+    monkeypatch.setattr(
+        winograd, "convolve", lambda x, *rest: shapes.append(x.shape) or convolve(x, *rest)
+    )
     return shapes
 
 
@@ -29,7 +31,9 @@ def arrays(shape, channels=(64, 64), size=3):
 
 
 def model(numbers=NHWC, padding=((1, 1), (1, 1)), strides=(1, 1), **options):
-    return lambda kernel, x: lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=numbers, **options)
+    return lambda kernel, x: lax.conv_general_dilated(
+        x, kernel, strides, padding, dimension_numbers=numbers, **options
+    )
 
 
 def predict(apply, kernel, x):
@@ -50,7 +54,9 @@ def test_equals_the_sum_over_taps(shape, padding, used):
     padded = np.pad(x, ((0, 0), *padding, (0, 0))).astype(np.float64)
     height, width = (n - 2 for n in padded.shape[1:3])
     expected = sum(
-        padded[:, a : a + height, b : b + width] @ kernel[a, b].astype(np.float64) for a in range(3) for b in range(3)
+        padded[:, a : a + height, b : b + width] @ kernel[a, b].astype(np.float64)
+        for a in range(3)
+        for b in range(3)
     )
     np.testing.assert_allclose(found[0], expected, atol=1e-5 * np.abs(expected).max())
     np.testing.assert_allclose(found[1], 2 * expected, atol=2e-5 * np.abs(expected).max())
@@ -62,7 +68,9 @@ def test_any_layout(numbers, used):
     x = x.transpose(["NHWC".index(axis) for axis in numbers[0]])
     kernel = kernel.transpose(["HWIO".index(axis) for axis in numbers[1]])
     expected = model(numbers)(kernel, jnp.asarray(x))
-    np.testing.assert_allclose(predict(model(numbers), kernel, x)[0], expected, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(
+        predict(model(numbers), kernel, x)[0], expected, atol=1e-5 * np.abs(expected).max()
+    )
     assert used == [(2, 8, 12, 64)]
 
 
@@ -81,12 +89,16 @@ def test_any_layout(numbers, used):
 def test_others_stay_as_they_are(shape, channels, size, options, used):
     x, kernel = arrays(shape, channels, size)
     expected = model(**options)(kernel, x)
-    np.testing.assert_allclose(predict(model(**options), kernel, x)[0], expected, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(
+        predict(model(**options), kernel, x)[0], expected, rtol=1e-5, atol=1e-3
+    )
     assert not used
 
 
 def test_the_explainers_use_it(used):
-    """Occlusion of the targets' second block, whose convolution is written with a derivative of its own."""
+    """Occlusion of the targets' second block, whose convolution is written with a derivative of its
+    own.
+    """
     network = models.cnn(3, (64, 64), hidden=8)
     image = jax.random.uniform(jax.random.key(0), (16, 16, 1))
     variables = network.init(jax.random.key(1), image[None])
@@ -99,4 +111,6 @@ def test_the_explainers_use_it(used):
         copies[number, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8] = 0
     logits = network.apply(variables, copies)[:, 0]
     drops = (logits[4] - logits[:4]).reshape(2, 2, 1)
-    np.testing.assert_allclose(fast, np.kron(drops, np.ones((8, 8, 1))), atol=1e-5 * np.abs(logits).max())
+    np.testing.assert_allclose(
+        fast, np.kron(drops, np.ones((8, 8, 1))), atol=1e-5 * np.abs(logits).max()
+    )

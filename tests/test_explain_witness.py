@@ -1,8 +1,10 @@
-"""Maps of captum, zennit and grad-cam for the same weights, as recorded by fixtures/make_attribution.py and live.
+"""Maps of captum, zennit and grad-cam for the same weights, as recorded by
+fixtures/make_attribution.py and live.
 
-They computed in float64 and so does xinv here. Maps agree to 1e-6 of their largest value: a mean is stabilised by
-zennit after its division and by xinv before it, which differs by some 1e-9, and 1e-5 with the large epsilon of one
-case. grad-cam adds 1e-6 to a denominator of Grad-CAM++: its logit is scaled by 1e4, which makes that 1e-8 or less.
+They computed in float64 and so does xinv here. Maps agree to 1e-6 of their largest value: a mean is
+stabilised by zennit after its division and by xinv before it, which differs by some 1e-9, and 1e-5
+with the large epsilon of one case. grad-cam adds 1e-6 to a denominator of Grad-CAM++: its logit is
+scaled by 1e4, which makes that 1e-8 or less.
 """
 
 import functools
@@ -16,9 +18,23 @@ from witnesses import SOURCES, maps
 
 from xinv import explain
 
-QUADRATURES = ("gausslegendre", "riemann_left", "riemann_right", "riemann_middle", "riemann_trapezoid")
+QUADRATURES = (
+    "gausslegendre",
+    "riemann_left",
+    "riemann_right",
+    "riemann_middle",
+    "riemann_trapezoid",
+)
 NOISE = {"stdev": 0.2, "samples": 5}
-RULES = ("zplus", "flat", "w2", "epsilon_plus", "epsilon_plus_flat", "epsilon_alpha2_beta1", "epsilon_gamma_box")
+RULES = (
+    "zplus",
+    "flat",
+    "w2",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "epsilon_alpha2_beta1",
+    "epsilon_gamma_box",
+)
 RULES += ("epsilon_alpha2_beta1_flat",)
 CASES = {
     "captum/saliency": ("saliency", {}),
@@ -63,7 +79,9 @@ def pool(x, start, operation, stride):
 def network(variables, x, mean=False):
     def conv(x, name, stride, padding):
         numbers = ("NHWC", "HWIO", "NHWC")
-        x = jax.lax.conv_general_dilated(x, variables[name], (stride, stride), padding, dimension_numbers=numbers)
+        x = jax.lax.conv_general_dilated(
+            x, variables[name], (stride, stride), padding, dimension_numbers=numbers
+        )
         return jax.nn.relu(x + variables[f"{name}_bias"])
 
     x = conv(x, "conv1", 1, "SAME")
@@ -102,7 +120,11 @@ def test_every_map_is_compared(source):
 def test_agrees_with(name, source):
     given = maps("attribution", source)
     with jax.enable_x64(True):
-        variables = {key: jnp.asarray(given[key]) for key in given if key.startswith(("conv", "dense", "pooled"))}
+        variables = {
+            key: jnp.asarray(given[key])
+            for key in given
+            if key.startswith(("conv", "dense", "pooled"))
+        }
         image, key = jnp.asarray(given["image"]), jax.random.key(0)
         np.testing.assert_allclose(network(variables, image[None])[0], given["logits"], rtol=1e-10)
         found = compiled(name)(variables, image, int(given["label"]), key)

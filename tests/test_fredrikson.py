@@ -27,7 +27,9 @@ def digits_model():
     variables = jax.jit(model.init)(KEY, images[:1])
     batch = {"image": images, "label": data.target.astype(np.int32)}
     recipe = train.Recipe(epochs=4, batch_size=64, learning_rate=3e-3)
-    return Known(model, train.fit(train.classifier_loss(model), variables, batch, KEY, recipe).variables), images
+    return Known(
+        model, train.fit(train.classifier_loss(model), variables, batch, KEY, recipe).variables
+    ), images
 
 
 def test_mi_face_finds_an_image_that_the_model_is_sure_of():
@@ -39,7 +41,9 @@ def test_mi_face_finds_an_image_that_the_model_is_sure_of():
     np.testing.assert_allclose(confidence.diagonal(), state["confidence"], atol=1e-5)
     assert (confidence.diagonal() >= 0.95 - 1e-5).all()
     assert (state["steps"] < 2000).all()
-    np.testing.assert_array_equal(attack.predict(state, seen, known=known), state["images"][[3, 8, 3]])
+    np.testing.assert_array_equal(
+        attack.predict(state, seen, known=known), state["images"][[3, 8, 3]]
+    )
 
 
 def literal_mi_face(label, steps, rate, patience, threshold, every):

@@ -20,8 +20,17 @@ from xinv.types import InputError, Model, Observation
 gnime = importlib.import_module("xinv.defences.gnime")  # the package has the factory by that name
 SHAPE, CLASSES = (8, 8, 1), 4
 RECIPE = Recipe(batch_size=8, epochs=3, learning_rate=1e-3, validation=0)
-SMALL = {"network": "decoder", "encoder": "flatten", "width": 1 / 64, "inverter_width": 1 / 64, "recipe": RECIPE}
-SMALL |= {"max_distortion": 1e6, "max_inverter_error": 1e6}  # trainings too short to reach the limits' defaults
+SMALL = {
+    "network": "decoder",
+    "encoder": "flatten",
+    "width": 1 / 64,
+    "inverter_width": 1 / 64,
+    "recipe": RECIPE,
+}
+SMALL |= {
+    "max_distortion": 1e6,
+    "max_inverter_error": 1e6,
+}  # trainings too short to reach the limits' defaults
 
 
 def observed(count: int = 24) -> tuple[Observation, np.ndarray]:
@@ -29,7 +38,12 @@ def observed(count: int = 24) -> tuple[Observation, np.ndarray]:
     images = draw.integers(0, 256, (count, *SHAPE), np.uint8)
     maps = np.abs(images / 255 - 0.5)
     maps /= maps.max(axis=(1, 2, 3), keepdims=True)
-    return Observation(draw.dirichlet(np.ones(CLASSES), count).astype(np.float32), maps.astype(np.float32)), images
+    return (
+        Observation(
+            draw.dirichlet(np.ones(CLASSES), count).astype(np.float32), maps.astype(np.float32)
+        ),
+        images,
+    )
 
 
 # The step
@@ -50,7 +64,9 @@ VARIABLES = {
 
 
 def _literal(variables, batch):
-    """L_xd, L_re(x, f_INV(ê)) and L_re(x, f_INV(e)) as Equations 1 and 2 have them, example by example."""
+    """L_xd, L_re(x, f_INV(ê)) and L_re(x, f_INV(e)) as Equations 1 and 2 have them, example by
+    example.
+    """
     (mean, deviation), rows = variables["moments"], []
     for x, y, e in zip(batch["image"], batch["prediction"], batch["explanation"], strict=True):
         e = (e - mean) / deviation
@@ -61,7 +77,11 @@ def _literal(variables, batch):
             return variables["inverter"]["gain"] * maps + y @ variables["inverter"]["shift"]
 
         rows.append(
-            [jnp.mean((e - noised) ** 2), jnp.mean((x - invert(released)) ** 2), jnp.mean((x - invert(e)) ** 2)]
+            [
+                jnp.mean((e - noised) ** 2),
+                jnp.mean((x - invert(released)) ** 2),
+                jnp.mean((x - invert(e)) ** 2),
+            ]
         )
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
@@ -82,15 +102,21 @@ def test_a_step_descends_equations_1_and_2(updates):
         return clean + noised
 
     slope = jax.grad(equation_1)(VARIABLES["inverter"])
-    inverter = jax.tree.map(lambda value, gradient: value - rate * gradient, VARIABLES["inverter"], slope)
+    inverter = jax.tree.map(
+        lambda value, gradient: value - rate * gradient, VARIABLES["inverter"], slope
+    )
     faced = inverter if updates == "alternating" else VARIABLES["inverter"]
 
     def equation_2(generator):
-        distortion, noised, _ = _literal({**VARIABLES, "generator": generator, "inverter": faced}, batch)
+        distortion, noised, _ = _literal(
+            {**VARIABLES, "generator": generator, "inverter": faced}, batch
+        )
         return distortion - lam * noised
 
     slope = jax.grad(equation_2)(VARIABLES["generator"])
-    generator = jax.tree.map(lambda value, gradient: value - rate * gradient, VARIABLES["generator"], slope)
+    generator = jax.tree.map(
+        lambda value, gradient: value - rate * gradient, VARIABLES["generator"], slope
+    )
     assert any(np.abs(leaf).max() > 0.1 for leaf in jax.tree.leaves(slope))
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(close, state.variables["inverter"], inverter)
@@ -102,7 +128,11 @@ def test_a_step_descends_equations_1_and_2(updates):
         "inversion": inversion,
         "clean": clean,
     }
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(np.ravel(a)[0], b, rtol=1e-4), dict(metrics), expected)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(np.ravel(a)[0], b, rtol=1e-4),
+        dict(metrics),
+        expected,
+    )
 
 
 # Training and deployment
@@ -118,7 +148,9 @@ def trained():
 def test_the_state_and_its_history(trained):
     _, state = trained
     maps = observed()[0].explanation
-    np.testing.assert_allclose(state["calibration"]["moments"], [maps.mean(), maps.std()], rtol=1e-5)
+    np.testing.assert_allclose(
+        state["calibration"]["moments"], [maps.mean(), maps.std()], rtol=1e-5
+    )
     assert {name: len(values) for name, values in state["history"].items()} == dict.fromkeys(
         ("loss", "distortion", "inversion", "clean"), 3
     )
@@ -136,8 +168,15 @@ def test_the_network_of_the_authors_code_is_trained_and_applied():
     ):
         defence.check(observation, images)
         state = defence.init(jax.random.key(0), observation, images)
-        vector = CLASSES + 4 + 8 * 8  # the prediction, an embedding of the least width, and the pixels
-        assert state[player]["params"]["decoder"]["conv0"]["kernel"].shape == (1, 1, vector, 512 // 64)
+        vector = (
+            CLASSES + 4 + 8 * 8
+        )  # the prediction, an embedding of the least width, and the pixels
+        assert state[player]["params"]["decoder"]["conv0"]["kernel"].shape == (
+            1,
+            1,
+            vector,
+            512 // 64,
+        )
         released = defence.apply(state, observation, jax.random.key(1)).explanation
         assert released.shape == observation.explanation.shape
         assert np.all(np.isfinite(released))
@@ -147,7 +186,9 @@ def test_the_network_of_the_authors_code_is_trained_and_applied():
 def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):
     defence, state = trained
     observation, _ = observed()
-    store.save_tree(tmp_path / "state", {name: part for name, part in state.items() if name != "history"})
+    store.save_tree(
+        tmp_path / "state", {name: part for name, part in state.items() if name != "history"}
+    )
     loaded = store.load_tree(tmp_path / "state")
     once = jax.jit(defence.apply)(loaded, observation, jax.random.key(0))
     released = defences.release(defence, state, observation, jax.random.key(7))
@@ -178,13 +219,22 @@ def test_a_killed_training_continues_to_the_same_generator(trained, tmp_path):
     defence, expected = trained
     observation, images = observed()
     with pytest.raises(KeyboardInterrupt):
-        defence.init(jax.random.key(0), observation, images, Session(tmp_path, log=kill, checkpoint_seconds=0))
-    state = defence.init(jax.random.key(0), observation, images, Session(tmp_path, checkpoint_seconds=0))
+        defence.init(
+            jax.random.key(0),
+            observation,
+            images,
+            Session(tmp_path, log=kill, checkpoint_seconds=0),
+        )
+    state = defence.init(
+        jax.random.key(0), observation, images, Session(tmp_path, checkpoint_seconds=0)
+    )
     assert equal(state, expected)
 
 
 def test_the_generator_learns_to_mislead_the_inverter():
-    """Maps that are the image: with λ the inverter does worse on the generated map than on the original, at once."""
+    """Maps that are the image: with λ the inverter does worse on the generated map than on the
+    original, at once.
+    """
     observation, images = observed(64)
     recipe = Recipe(batch_size=16, epochs=12, learning_rate=3e-3, validation=0)
     observation = observation._replace(explanation=(images / 255).astype(np.float32))
@@ -211,7 +261,9 @@ def run(values, limits, session=Session()):  # noqa: B008
     """Two steps an epoch."""
     recipe = Recipe(batch_size=4, epochs=len(values) // 2, validation=0)
     state, data = State(np.int32(0), jnp.float32(0), ()), {"x": np.zeros((8, 1))}
-    return train.loop(scripted(values), state, data, jax.random.key(0), recipe, None, session, limits)
+    return train.loop(
+        scripted(values), state, data, jax.random.key(0), recipe, None, session, limits
+    )
 
 
 def test_within_limits_the_last_epoch_counts_whatever_came_before():
@@ -222,17 +274,30 @@ def test_within_limits_the_last_epoch_counts_whatever_came_before():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ([1, 1, 1, 2, 4, 4, 9, 9], "distortion is 9, above 2 in the last epoch: .*; the state after epoch 2 is kept"),
-        ([1, 1, 1, 2, 4, np.nan, 1, 1], "distortion is nan at step 6: .*; the state after epoch 2 is kept"),
-        ([1, 1, 1, 2, 4, np.inf, 1, 1], "distortion is inf at step 6: .*; the state after epoch 2 is kept"),
+        (
+            [1, 1, 1, 2, 4, 4, 9, 9],
+            "distortion is 9, above 2 in the last epoch: .*; the state after epoch 2 is kept",
+        ),
+        (
+            [1, 1, 1, 2, 4, np.nan, 1, 1],
+            "distortion is nan at step 6: .*; the state after epoch 2 is kept",
+        ),
+        (
+            [1, 1, 1, 2, 4, np.inf, 1, 1],
+            "distortion is inf at step 6: .*; the state after epoch 2 is kept",
+        ),
     ],
 )
-def test_a_training_that_diverges_is_named_and_leaves_the_last_finite_epoch(values, message, capsys, tmp_path):
+def test_a_training_that_diverges_is_named_and_leaves_the_last_finite_epoch(
+    values, message, capsys, tmp_path
+):
     fitted = run(values, {"distortion": 2.0})
     assert fitted.variables == 4
     assert re.fullmatch(f"train: {message}", fitted.diverged)
     assert fitted.diverged in capsys.readouterr().err
-    resumed = [run(values, {"distortion": 2.0}, Session(tmp_path, checkpoint_seconds=0)) for _ in range(2)]
+    resumed = [
+        run(values, {"distortion": 2.0}, Session(tmp_path, checkpoint_seconds=0)) for _ in range(2)
+    ]
     assert [(one.variables, one.diverged) for one in resumed] == [(4, fitted.diverged)] * 2
 
 
@@ -245,18 +310,26 @@ def test_the_error_of_the_mean_image(scale):
 
 
 def test_an_inverter_that_has_died_is_named(capsys):
-    """By its error on original maps, in units of the mean image's; a generator without an opponent defends nothing."""
+    """By its error on original maps, in units of the mean image's; a generator without an opponent
+    defends nothing.
+    """
     observation, images = observed()
     recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.03, validation=0)
     hyper = SMALL | {"lam": 300.0, "recipe": recipe}
-    errors = defences.gnime(**hyper).init(jax.random.key(0), observation, images)["history"]["clean"]
+    errors = defences.gnime(**hyper).init(jax.random.key(0), observation, images)["history"][
+        "clean"
+    ]
     assert errors[-1] > min(errors)
     limit = (errors[-1] + min(errors)) / 2 / gnime._variance(images)
-    state = defences.gnime(**hyper | {"max_inverter_error": limit}).init(jax.random.key(0), observation, images)
+    state = defences.gnime(**hyper | {"max_inverter_error": limit}).init(
+        jax.random.key(0), observation, images
+    )
     assert state["diverged"] == 1
     assert re.search("clean is .*: lower lam, which is 300", capsys.readouterr().err)
     with pytest.raises(train.Diverged, match=r"clean is .*or play for more epochs"):
-        defences.gnime(**hyper | {"max_inverter_error": 1e-3}).init(jax.random.key(0), observation, images)
+        defences.gnime(**hyper | {"max_inverter_error": 1e-3}).init(
+            jax.random.key(0), observation, images
+        )
 
 
 def test_without_a_finite_epoch_there_is_nothing_to_keep():
@@ -268,9 +341,13 @@ def test_without_a_finite_epoch_there_is_nothing_to_keep():
 
 def test_a_lambda_that_is_too_large_is_named():
     observation, images = observed()
-    fast = Recipe(batch_size=8, epochs=2, learning_rate=0.3, validation=0)  # gets there within a few steps
+    fast = Recipe(
+        batch_size=8, epochs=2, learning_rate=0.3, validation=0
+    )  # gets there within a few steps
     defence = defences.gnime(lam=1e9, **SMALL | {"recipe": fast, "max_distortion": 2.0})
-    with pytest.raises(InputError, match=r"above 2 in the last epoch: lower lam, which is 1e\+09, or"):
+    with pytest.raises(
+        InputError, match=r"above 2 in the last epoch: lower lam, which is 1e\+09, or"
+    ):
         defence.init(jax.random.key(0), observation, images)
 
 
@@ -278,11 +355,19 @@ def test_a_lambda_that_is_too_large_is_named():
 
 
 def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
-    """By XLA's count of operations, at the defaults, for the paper's MNIST target; BUILD_NOTES.md has the times."""
+    """By XLA's count of operations, at the defaults, for the paper's MNIST target; BUILD_NOTES.md
+    has the times.
+    """
     target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
     observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
-    generator = models.build("gnime_decoder", image_shape=maps.shape[1:], encoder="flatten_unet", width=0.25)
-    calibration = {"prediction": np.zeros(10), "explanation": np.zeros(maps.shape[1:]), "moments": np.ones(2)}
+    generator = models.build(
+        "gnime_decoder", image_shape=maps.shape[1:], encoder="flatten_unet", width=0.25
+    )
+    calibration = {
+        "prediction": np.zeros(10),
+        "explanation": np.zeros(maps.shape[1:]),
+        "moments": np.ones(2),
+    }
     state = {"generator": jax.eval_shape(generator.init, jax.random.key(0), *observation)}
     state["calibration"] = calibration | {"limits": np.float32([0, 1])}
     variables = jax.eval_shape(target.init, jax.random.key(0), maps)
@@ -298,17 +383,26 @@ def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
 
 
 def test_a_generator_that_goes_too_far_is_left_behind():
-    """Where the last epoch is beyond `max_distortion`, the state is that of a training which ends before."""
+    """Where the last epoch is beyond `max_distortion`, the state is that of a training which ends
+    before.
+    """
     observation, images = observed()
     recipe = Recipe(batch_size=8, epochs=6, learning_rate=0.01, validation=0)
-    free = defences.gnime(lam=300.0, **SMALL | {"recipe": recipe}).init(jax.random.key(0), observation, images)
+    free = defences.gnime(lam=300.0, **SMALL | {"recipe": recipe}).init(
+        jax.random.key(0), observation, images
+    )
     distortions = free["history"]["distortion"]
     assert distortions[-1] > min(distortions)
     limit = (distortions[-1] + min(distortions)) / 2
     last_within = max(epoch for epoch, value in enumerate(distortions, start=1) if value < limit)
     kept, short = (
         defences.gnime(
-            lam=300.0, **SMALL | {"recipe": dataclasses.replace(recipe, epochs=epochs), "max_distortion": most}
+            lam=300.0,
+            **SMALL
+            | {
+                "recipe": dataclasses.replace(recipe, epochs=epochs),
+                "max_distortion": most,
+            },
         )
         for epochs, most in ((6, limit), (last_within, 1e6))
     )
@@ -321,7 +415,9 @@ def test_the_readmes_example(tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "README.md").read_text().split("## Defend with GNIME")[1]
     code = text.split("```python")[1].split("```")[0].replace("epochs=160", "epochs=2")
     code = code.replace(
-        "lam=100.0", "lam=100.0, width=1 / 64, inverter_width=1 / 64, max_distortion=1e6, max_inverter_error=1e6"
+        "lam=100.0",
+        "lam=100.0, width=1 / 64, inverter_width=1 / 64, max_distortion=1e6,"
+        " max_inverter_error=1e6",
     )
     observation, images = observed(64)
     names = dict(predictions=observation.prediction, maps=observation.explanation, images=images)

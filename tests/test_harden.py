@@ -63,7 +63,9 @@ def test_proposals_are_a_function_of_the_trials():
     more = propose(SPACE, trials, "a", 3, startup=4)
     assert more == propose(SPACE, trials, "a", 3, startup=4)
     assert not any(values in first for values in more)
-    assert all(0.01 <= values["stdev"] <= 1 and 1 <= values["samples"] <= 9 for values in [*first, *more])
+    assert all(
+        0.01 <= values["stdev"] <= 1 and 1 <= values["samples"] <= 9 for values in [*first, *more]
+    )
     assert all(isinstance(values["samples"], int) for values in more)
 
 
@@ -93,7 +95,9 @@ def test_space_of_explainer_and_transforms():
     assert clip.pop("name") == "clip"
     assert clip == pytest.approx({"low": -0.2, "high": 0.3})
     assert made.transforms[1] == {"name": "noise", "stdev": 0.05}
-    own = candidate({"name": "smoothgrad", "normalise": "none", "samples": 5}, (), {"stdev": 0.3}, 0.1)
+    own = candidate(
+        {"name": "smoothgrad", "normalise": "none", "samples": 5}, (), {"stdev": 0.3}, 0.1
+    )
     assert own == Candidate({"name": "smoothgrad", "normalise": "none", "samples": 5, "stdev": 0.3})
 
 
@@ -105,7 +109,9 @@ def made(number, leak, p, spearman, insertion=0.5, deletion=0.2):
     return Trial(number, {}, Candidate({}), Estimate(leak, leak - 0.1, leak + 0.1, p), 0.5, utility)
 
 
-SETTINGS = dict(utility="spearman", alpha=0.05, floors=dict(spearman=0.5, insertion=0.9, deletion=0.9))
+SETTINGS = dict(
+    utility="spearman", alpha=0.05, floors=dict(spearman=0.5, insertion=0.9, deletion=0.9)
+)
 UNHARDENED = made(0, 0.8, 1e-9, 1.0)
 
 
@@ -129,11 +135,15 @@ def test_leaks_within_chance_are_equal():
 
 
 def test_noise_is_of_the_image(network):
-    """The same image has the same map, wherever it stands; another pixel or secret gives other noise."""
+    """The same image has the same map, wherever it stands; another pixel or secret gives other
+    noise.
+    """
     apply, variables, images = network
     maps = policy(variables).release(apply, variables, images)
     assert np.array_equal(maps[::-1], policy(variables).release(apply, variables, images[::-1]))
-    alone = policy(variables).release(apply, variables, images[2:3])  # another batch rounds in another way
+    alone = policy(variables).release(
+        apply, variables, images[2:3]
+    )  # another batch rounds in another way
     np.testing.assert_allclose(maps[2:3], alone, atol=1e-6)
     plain = policy(variables, defences=NOISY[:1]).release(apply, variables, images)
     noise = maps - plain
@@ -141,9 +151,9 @@ def test_noise_is_of_the_image(network):
     assert abs(np.corrcoef(noise[0].ravel(), noise[1].ravel())[0, 1]) < 0.5
     moved = images.copy()
     moved[:, 0, 0] = (moved[:, 0, 0] + 0.5) % 1
-    other = policy(variables).release(apply, variables, moved) - policy(variables, defences=NOISY[:1]).release(
-        apply, variables, moved
-    )
+    other = policy(variables).release(apply, variables, moved) - policy(
+        variables, defences=NOISY[:1]
+    ).release(apply, variables, moved)
     assert np.abs(other - noise).mean() > 0.1
     secret = policy(variables, secret=SECRET + 1).release(apply, variables, images)
     assert np.abs(secret - maps).mean() > 0.1
@@ -154,7 +164,8 @@ def test_uint8_and_float_images_release_alike(network):
     pixels = np.round(255 * images).astype(np.uint8)
     one = policy(variables)
     assert np.array_equal(
-        one.release(apply, variables, pixels), one.release(apply, variables, pixels / np.float32(255))
+        one.release(apply, variables, pixels),
+        one.release(apply, variables, pixels / np.float32(255)),
     )
 
 
@@ -168,9 +179,13 @@ def test_keys_of_images_beyond_the_unit_range():
 def test_image_keys_do_not_collide():
     """2,000 images that differ in one pixel by one step have as many keys."""
     images = (
-        jnp.zeros((2000, 50, 40, 1)).at[jnp.arange(2000), jnp.arange(2000) // 40, jnp.arange(2000) % 40].set(1 / 255)
+        jnp.zeros((2000, 50, 40, 1))
+        .at[jnp.arange(2000), jnp.arange(2000) // 40, jnp.arange(2000) % 40]
+        .set(1 / 255)
     )
-    keys = jax.random.key_data(jax.jit(jax.vmap(lambda image: released.key_of(SECRET, image)))(images))
+    keys = jax.random.key_data(
+        jax.jit(jax.vmap(lambda image: released.key_of(SECRET, image)))(images)
+    )
     assert len(np.unique(keys, axis=0)) == 2000
 
 
@@ -179,27 +194,39 @@ def test_transforms_of_kept_maps_equal_the_policy(network):
     apply, variables, images = network
     labels = np.zeros(6, np.int32)
     saliency = explain.build("saliency")
-    kept = explain.batch(released.of_image(saliency, SECRET), apply, variables, images, labels, jax.random.key(0))
+    kept = explain.batch(
+        released.of_image(saliency, SECRET), apply, variables, images, labels, jax.random.key(0)
+    )
     changed = released.changed(chain_of(NOISY), {}, SECRET)(images, kept)
-    np.testing.assert_allclose(changed, policy(variables).release(apply, variables, images, labels), atol=1e-6)
+    np.testing.assert_allclose(
+        changed, policy(variables).release(apply, variables, images, labels), atol=1e-6
+    )
 
 
 def test_quantised_maps():
     """Rounded to multiples, halves to even (NumPy's rule)."""
     maps = np.array([-0.26, -0.05, 0.05, 0.15, 0.24], np.float32).reshape(1, 1, 5, 1)
-    observed = defences.quantise(0.1).apply({}, released.Observation(np.zeros((1, 0)), maps), jax.random.key(0))
+    observed = defences.quantise(0.1).apply(
+        {}, released.Observation(np.zeros((1, 0)), maps), jax.random.key(0)
+    )
     np.testing.assert_allclose(observed.explanation, np.round(maps / 0.1) * 0.1, atol=1e-6)
 
 
 def test_rescaled_maps():
-    """All maps have one deviation, tiny ones too; the order of values stays, and constant maps stay."""
+    """All maps have one deviation, tiny ones too; the order of values stays, and constant maps
+    stay.
+    """
     random = np.random.default_rng(0)
-    maps = random.normal(size=(3, 4, 4, 1)).astype(np.float32) * np.float32([1, 1e-25, 0]).reshape(3, 1, 1, 1)
+    maps = random.normal(size=(3, 4, 4, 1)).astype(np.float32) * np.float32([1, 1e-25, 0]).reshape(
+        3, 1, 1, 1
+    )
     apply = defences.rescale(2.0).apply
     found = apply({}, released.Observation(np.zeros((3, 0)), maps), jax.random.key(0)).explanation
     assert np.std(found, axis=(1, 2, 3)) == pytest.approx([2, 2, 0], rel=1e-5)
     assert (np.argsort(found[1].ravel()) == np.argsort(maps[1].ravel())).all()
-    half = defences.rescale(2.0, 0.5).apply({}, released.Observation(np.zeros((3, 0)), maps), jax.random.key(0))
+    half = defences.rescale(2.0, 0.5).apply(
+        {}, released.Observation(np.zeros((3, 0)), maps), jax.random.key(0)
+    )
     expected = np.std(maps[0].astype(np.float64)) * np.sqrt(2 / np.std(maps[0].astype(np.float64)))
     assert np.std(half.explanation[0]) == pytest.approx(expected, rel=1e-5)
 
@@ -210,11 +237,18 @@ def test_rescaled_maps():
 def test_policy_round_trip(network, tmp_path):
     """What is loaded releases the same bits, its prototypes included."""
     apply, variables, images = network
-    section = {"name": "protodash", "normalise": "none", "prototypes": 2, "reference": {"role": "r", "count": 4}}
+    section = {
+        "name": "protodash",
+        "normalise": "none",
+        "prototypes": 2,
+        "reference": {"role": "r", "count": 4},
+    }
     for one in (policy(variables), policy(variables, explainer=section, reference=images[:4])):
         one.save(tmp_path / "p.json")
         again = load_policy(tmp_path / "p.json")
-        assert np.array_equal(one.release(apply, variables, images), again.release(apply, variables, images))
+        assert np.array_equal(
+            one.release(apply, variables, images), again.release(apply, variables, images)
+        )
     (tmp_path / "p.npz").unlink()
     with pytest.raises(InputError, match=r"needs p\.npz, which is not beside it"):
         load_policy(tmp_path / "p.json")
@@ -272,7 +306,9 @@ def test_verify(network):
     images = random.uniform(size=(120, 8, 8, 1)) * np.where(member, 1.0, 0.2)[:, None, None, None]
     section = {"name": "input_x_gradient", "normalise": "none"}
     one = policy(variables, explainer=section, defences=())
-    found = one.verify(apply, variables, images.astype(np.float32), member, attack=attacks.map_statistic("l2"))
+    found = one.verify(
+        apply, variables, images.astype(np.float32), member, attack=attacks.map_statistic("l2")
+    )
     assert found["auc"].value > 0.9
     with pytest.raises(InputError, match="120 images, 3 members"):
         one.verify(apply, variables, images.astype(np.float32), member[:3])
@@ -293,7 +329,10 @@ def literal(member, before, after, group):
     for axis, kind in ((1, 1), (0, 0)):
         placed = change.mean(axis=axis)
         ids = group[member == kind]
-        sums = [placed[ids == name].sum() - (ids == name).sum() * placed.mean() for name in np.unique(ids)]
+        sums = [
+            placed[ids == name].sum() - (ids == name).sum() * placed.mean()
+            for name in np.unique(ids)
+        ]
         variance += len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(placed) ** 2
     return change.mean(), np.sqrt(variance)
 
@@ -308,14 +347,22 @@ def test_area_difference(size):
     found = area_difference(member, before, after, None if size == 1 else group)
     value, error = literal(member, before, after, group)
     assert found.value == pytest.approx(value)
-    law = stats.norm if size == 1 else stats.t(min(len(np.unique(group[member == k])) for k in (0, 1)) - 1)
-    assert (found.low, found.high) == pytest.approx((value - law.ppf(0.975) * error, value + law.ppf(0.975) * error))
+    law = (
+        stats.norm
+        if size == 1
+        else stats.t(min(len(np.unique(group[member == k])) for k in (0, 1)) - 1)
+    )
+    assert (found.low, found.high) == pytest.approx(
+        (value - law.ppf(0.975) * error, value + law.ppf(0.975) * error)
+    )
     same = area_difference(member, before, before)
     assert same == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_area_difference_without_variance():
-    """From perfect to constant scores all examples change alike: the interval is that of as many trials."""
+    """From perfect to constant scores all examples change alike: the interval is that of as many
+    trials.
+    """
     member = np.arange(40) % 2
     found = area_difference(member, member.astype(float), np.zeros(40))
     assert found.value == -0.5
@@ -330,7 +377,9 @@ def test_area_difference_without_variance():
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
-    """The quick size on 8x8 digits, attacked by a statistic, of a target that has learned its images by heart."""
+    """The quick size on 8x8 digits, attacked by a statistic, of a target that has learned its
+    images by heart.
+    """
     path = tmp_path_factory.mktemp("digits") / "images.npz"
     digits = load_digits()
     images = np.rint(digits.images[:700, ..., None] / 16 * 255).astype(np.uint8)
@@ -346,9 +395,14 @@ def config(tmp_path_factory):
     found.explanations = ConfigDict(dict(probability=section))
     found.arms = ConfigDict()
     statistic = dict(name="map_statistic", statistic="l2")
-    found.harden.update(dict(explanations=("probability",), trials=3, startup=2, generation=1, sample=16, queries=2))
+    found.harden.update(
+        dict(explanations=("probability",), trials=3, startup=2, generation=1, sample=16, queries=2)
+    )
     found.harden.search_attack = found.harden.attack = ConfigDict(statistic)
-    found.harden.floors, found.harden.transforms = ConfigDict(dict(spearman=0.1)), ("rescale", "quantise")
+    found.harden.floors, found.harden.transforms = (
+        ConfigDict(dict(spearman=0.1)),
+        ("rescale", "quantise"),
+    )
     found.harden.inversion = ConfigDict()
     return json.loads(json.dumps(found.to_dict()))
 
@@ -359,7 +413,11 @@ def hardened(config, folder, stages):
 
 
 def contents(folder):
-    names = ["hardened.jsonl", "trials.jsonl", *sorted(str(p.relative_to(folder)) for p in folder.glob("policies/*"))]
+    names = [
+        "hardened.jsonl",
+        "trials.jsonl",
+        *sorted(str(p.relative_to(folder)) for p in folder.glob("policies/*")),
+    ]
     return {name: (folder / name).read_bytes() for name in names}
 
 
@@ -401,7 +459,9 @@ def test_search_reads_no_reported_image(done, config):
     dealt = data.roles.split({"digit": found["labels"]}, seed=0, **config["data"]["roles"])
     reported = np.concatenate([dealt["report_members"], dealt["report_others"]])
     for role in allowed:
-        assert not np.isin(np.concatenate([dealt[part] for part in role.split("+")]), reported).any()
+        assert not np.isin(
+            np.concatenate([dealt[part] for part in role.split("+")]), reported
+        ).any()
     for spec in searched:
         assert set(spec["read"]) == allowed
         for digest in spec["classifiers"]:
@@ -415,7 +475,8 @@ def test_policy_is_the_audited_release(done, config):
     (path,) = (root / "one" / "policies").glob("*.json")
     loaded = load_policy(path)
     kept = [
-        json.loads(spec.read_text()) | {"path": spec.parent} for spec in (root / "stages").glob("policy-*/spec.json")
+        json.loads(spec.read_text()) | {"path": spec.parent}
+        for spec in (root / "stages").glob("policy-*/spec.json")
     ]
     (after,) = [
         spec
@@ -464,9 +525,14 @@ def test_same_bytes_again(done, config, tmp_path):
         (dict(leak="accuracy"), "harden.leak"),
         (dict(target="nobody"), "nobody"),
         (dict(attack=dict(name="gap")), "choose a membership attack"),
-        (dict(roles=dict(shadow="shadow_train", search="target_train", report="report_members")), "share images"),
         (
-            dict(roles=dict(shadow="shadow_train", search="search_members", report="report_members")),
+            dict(roles=dict(shadow="shadow_train", search="target_train", report="report_members")),
+            "share images",
+        ),
+        (
+            dict(
+                roles=dict(shadow="shadow_train", search="search_members", report="report_members")
+            ),
             "needs members and others",
         ),
         (dict(floors=dict(infidelity=1)), "harden.floors has 'infidelity'"),

@@ -44,7 +44,11 @@ def test_job_semantics():
     pod = spec["template"]["spec"]
     worker = pod["containers"][0]
     assert pod["restartPolicy"] == "Never"
-    assert worker["command"][2:] == ["--workdir=/data/sweep", "--number=$(JOB_COMPLETION_INDEX)", "--tries=3"]
+    assert worker["command"][2:] == [
+        "--workdir=/data/sweep",
+        "--number=$(JOB_COMPLETION_INDEX)",
+        "--tries=3",
+    ]
     assert worker["resources"]["limits"] == {"nvidia.com/gpu": "2"}
     assert worker["volumeMounts"][0]["name"] == pod["volumes"][0]["name"]
 
@@ -56,7 +60,10 @@ def test_slices_are_workers():
     worker = spec["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
     assert worker["resources"]["limits"] == {"google.com/tpu": "4"}
     assert worker["command"][3] == "--number=$(XINV_NUMBER)"
-    assert worker["env"][1]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['jobset.sigs.k8s.io/job-index']"
+    assert (
+        worker["env"][1]["valueFrom"]["fieldRef"]["fieldPath"]
+        == "metadata.labels['jobset.sigs.k8s.io/job-index']"
+    )
 
 
 @pytest.mark.parametrize(

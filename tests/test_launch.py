@@ -1,4 +1,6 @@
-"""The launchers: a wrong argument gives a message of one sentence, exit status 2 and nothing written."""
+"""The launchers: a wrong argument gives a message of one sentence, exit status 2 and nothing
+written.
+"""
 
 import ast
 import json
@@ -17,11 +19,26 @@ DIGITS = "--config=configs/digits.py"
         (["--config=configs/digits.py:huge"], "no size 'huge'"),
         (["--config=tests/test_launch.py"], "defines no get_config"),
         ([DIGITS, "--config.attack.trian.epochs=3"], "unknown config key 'attack.trian.epochs'"),
-        ([DIGITS, "--config.data.transform.crop=28", "--workdir={tmp}/w"], "crop 28 is not None, 'centre' or"),
-        ([DIGITS, "--config.data.roles.balance=nobody", "--workdir={tmp}/w"], "unknown label 'nobody': choose one"),
-        ([DIGITS, "--config.data.roles.balance={'a': 1}", "--workdir={tmp}/w"], "unknown label {'a': 1}: choose"),
-        ([DIGITS, "--config.data.roles.roles=None", "--workdir={tmp}/w"], "roles None is neither a protocol's name"),
-        ([DIGITS, "--config.data.source=None", "--workdir={tmp}/w"], "config.data.source is a section, which may not"),
+        (
+            [DIGITS, "--config.data.transform.crop=28", "--workdir={tmp}/w"],
+            "crop 28 is not None, 'centre' or",
+        ),
+        (
+            [DIGITS, "--config.data.roles.balance=nobody", "--workdir={tmp}/w"],
+            "unknown label 'nobody': choose one",
+        ),
+        (
+            [DIGITS, "--config.data.roles.balance={'a': 1}", "--workdir={tmp}/w"],
+            "unknown label {'a': 1}: choose",
+        ),
+        (
+            [DIGITS, "--config.data.roles.roles=None", "--workdir={tmp}/w"],
+            "roles None is neither a protocol's name",
+        ),
+        (
+            [DIGITS, "--config.data.source=None", "--workdir={tmp}/w"],
+            "config.data.source is a section, which may not",
+        ),
         ([DIGITS, "--config.attack.train.epochs=None"], "invalid literal for int"),
         (
             ["--config=configs/mnist.py", "--workdir={tmp}/w", "--config.data.source.root=None"],
@@ -31,8 +48,14 @@ DIGITS = "--config=configs/digits.py"
         ([DIGITS, "--wrokdir=x"], "Unknown command line flag 'wrokdir'"),
         ([DIGITS, "runs/x"], "unknown argument 'runs/x'"),
         ([DIGITS, "--workdir=/proc/nowhere"], "/proc/nowhere"),
-        ([DIGITS, "--workdir={tmp}/w", "--config.explanations.gradient.name=saliencee"], "unknown explainer"),
-        (["--config=configs/mnist.py", "--workdir={tmp}/w", "--config.data.source.root={tmp}"], "{tmp}"),
+        (
+            [DIGITS, "--workdir={tmp}/w", "--config.explanations.gradient.name=saliencee"],
+            "unknown explainer",
+        ),
+        (
+            ["--config=configs/mnist.py", "--workdir={tmp}/w", "--config.data.source.root={tmp}"],
+            "{tmp}",
+        ),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(tmp_path, arguments, sentence):
@@ -70,8 +93,15 @@ def fields(tmp_path):
 
 
 def test_none_fields_set(fields):
-    """A field that is None takes a word, a tuple or a truth value, and any of the data section goes back to None."""
-    changes = ["transform.crop=centre", "transform.resize=None", "roles.balance=digit", "roles.stratify=digit"]
+    """A field that is None takes a word, a tuple or a truth value, and any of the data section goes
+    back to None.
+    """
+    changes = [
+        "transform.crop=centre",
+        "transform.resize=None",
+        "roles.balance=digit",
+        "roles.stratify=digit",
+    ]
     arguments = [f"--config.data.{change}" for change in changes]
     arguments += ["--config.data.roles.stratify", "None", "--config.data.transform.grayscale"]
     found = fields(*arguments)
@@ -88,7 +118,14 @@ def test_last_value_counts(fields):
 
 def test_help_names_every_flag_and_an_example():
     text = launch("run.py", "--helpshort").stdout
-    for word in ("--config", "--workdir", "--store", "--checkpoint_seconds", "Example:", "configs/digits.py"):
+    for word in (
+        "--config",
+        "--workdir",
+        "--store",
+        "--checkpoint_seconds",
+        "Example:",
+        "configs/digits.py",
+    ):
         assert word in text
 
 
@@ -112,13 +149,32 @@ def sweep(arg, config):
 """
 
 
-def test_a_sweeps_units_follow_what_the_command_line_changes_and_name_what_they_set_themselves(tmp_path):
+def test_a_sweeps_units_follow_what_the_command_line_changes_and_name_what_they_set_themselves(
+    tmp_path,
+):
     (tmp_path / "experiment.py").write_text(SWEEP)
-    changes = ("--config.seeds=1", "--config.players.one.lam=5.0", "--config.width=0.5", "--config.data.path=None")
-    result = launch("sweep.py", f"--config={tmp_path}/experiment.py", f"--workdir={tmp_path}/w", *changes)
+    changes = (
+        "--config.seeds=1",
+        "--config.players.one.lam=5.0",
+        "--config.width=0.5",
+        "--config.data.path=None",
+    )
+    result = launch(
+        "sweep.py", f"--config={tmp_path}/experiment.py", f"--workdir={tmp_path}/w", *changes
+    )
     seen = json.loads(result.stdout.split("sees ")[1].splitlines()[0])
-    assert seen == dict(unit="", width=0.5, seeds=1, data=dict(path=None), players=dict(one=dict(width=1.0, lam=5.0)))
+    assert seen == dict(
+        unit="",
+        width=0.5,
+        seeds=1,
+        data=dict(path=None),
+        players=dict(one=dict(width=1.0, lam=5.0)),
+    )
     assert result.stdout.count("does not hold there") == 2
     for path in ("players.one.lam", "data.path"):
-        assert f"unit varies sets {path} itself: --config.{path} does not hold there" in result.stdout
-    assert "error: the config has no 'seed'" in result.stderr  # it is no audit's, so that nothing is computed
+        assert (
+            f"unit varies sets {path} itself: --config.{path} does not hold there" in result.stdout
+        )
+    assert (
+        "error: the config has no 'seed'" in result.stderr
+    )  # it is no audit's, so that nothing is computed

@@ -51,7 +51,9 @@ except (store.Lost, FileNotFoundError):
 
 def start(code, *before):
     """A process that has printed its first line."""
-    process = subprocess.Popen([*before, sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*before, sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     with process.stdout:
         assert process.stdout.readline()
     return process
@@ -85,7 +87,10 @@ def test_dead_holder_replaced(tmp_path):
 def test_other_host_replaced(tmp_path):
     """A holder that was killed on another host is followed when its lease ends."""
     separate = ["unshare", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh"]
-    if not shutil.which("unshare") or subprocess.run([*separate, "true"], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*separate, "true"], capture_output=True).returncode
+    ):
         pytest.skip("another host name needs CAP_SYS_ADMIN")
     path = tmp_path / "a.lease"
     process = start(HOLD.format(seconds=SECONDS, path=str(path)), *separate)
@@ -107,7 +112,9 @@ def test_suspended_holder_loses(tmp_path):
     stage, _ = stages.find("square", {"rate": 1})
     for _ in range(600):
         try:
-            stages.compute(stage, {"rate": 1}, lambda folder: store.save_array(folder / "x.npy", np.ones(3)))
+            stages.compute(
+                stage, {"rate": 1}, lambda folder: store.save_array(folder / "x.npy", np.ones(3))
+            )
             break
         except Busy:
             time.sleep(0.05)
@@ -157,5 +164,7 @@ def test_object_store_refused():
     """The innermost mount of a folder decides, whether the folder exists or not."""
     for folder in ("/home/x", "/bucket/nfs/runs", "/bucketful"):
         require_exclusive(Path(folder), MOUNTS)
-    with pytest.raises(InputError, match=r"/bucket/runs is on fuse\.gcsfuse, where processes cannot"):
+    with pytest.raises(
+        InputError, match=r"/bucket/runs is on fuse\.gcsfuse, where processes cannot"
+    ):
         require_exclusive(Path("/bucket/runs"), MOUNTS)

@@ -1,4 +1,6 @@
-"""Workers of this machine: started again when they die, given up when that does not help, and stopped together."""
+"""Workers of this machine: started again when they die, given up when that does not help, and
+stopped together.
+"""
 
 import importlib
 import os
@@ -84,7 +86,9 @@ def test_killing_piece_given_up(crew):
     workers, found = crew(WORKER, 1, ("kills", "a"))
     board = sweep.Board(found, 2)
     assert workers.run(board, lambda: None) == {0: 1}
-    assert board.failures() == ("kills, seed 0: its worker was killed in the end, seed 0 (2 tries)",)
+    assert board.failures() == (
+        "kills, seed 0: its worker was killed in the end, seed 0 (2 tries)",
+    )
     assert board.is_finished(found.units[1])
 
 
@@ -96,7 +100,9 @@ def test_hopeless_worker_named(crew):
     assert workers.errors() == ["there is no image"]
     assert [path.read_text().count("began") for path in map(found.log, range(3))] == [1, 5, 1]
     (sentence,) = workers.deaths()
-    assert sentence.startswith("worker 1 ended 5 times with status 1 before it took a piece: no such library (see ")
+    assert sentence.startswith(
+        "worker 1 ended 5 times with status 1 before it took a piece: no such library (see "
+    )
 
 
 def test_stop_ends_all(crew):
@@ -122,7 +128,9 @@ def test_stop_ends_all(crew):
 
 
 def test_slots_share_devices(monkeypatch):
-    """Each worker sees one accelerator, or its share of the cores; more workers than accelerators are refused."""
+    """Each worker sees one accelerator, or its share of the cores; more workers than accelerators
+    are refused.
+    """
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
     assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in local.slots(None)] == ["2", "5"]
@@ -141,7 +149,9 @@ def test_gpus_listed_without_jax(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(local.shutil, "which", lambda name: name)
     listed = "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n"
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, listed, ""))
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, listed, "")
+    )
     assert [slot.environment for slot in local.slots(None)] == [
         {"CUDA_VISIBLE_DEVICES": "0"},
         {"CUDA_VISIBLE_DEVICES": "1"},

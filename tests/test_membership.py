@@ -30,11 +30,18 @@ def config(**changes):
     """configs/shokri.py on the small images below."""
     found = shokri.get_config()
     found.seeds, found.report.examples = 1, 2
-    found.data.source = ConfigDict(dict(name="arrays", path="noise.npz", labels=dict(digit="labels")))
+    found.data.source = ConfigDict(
+        dict(name="arrays", path="noise.npz", labels=dict(digit="labels"))
+    )
     found.data.transform.resize = None
     for part in (found.target, found.evaluation, *found.shadows.values()):
         part.model.width = 0.0625
-    for recipe in (found.target.train, found.evaluation.train, found.shadows.shadow.train, found.attack.train):
+    for recipe in (
+        found.target.train,
+        found.evaluation.train,
+        found.shadows.shadow.train,
+        found.attack.train,
+    ):
         recipe.update(dict(batch_size=16, epochs=60))
     found.arms = ConfigDict({name: arm for name, arm in found.arms.items() if "input" not in name})
     found.explanations = ConfigDict({"gradient": found.explanations.gradient})
@@ -130,15 +137,24 @@ def _off_segment(image, one, other):
     ("change", "message"),
     [
         (lambda c: c.target.train.update(dict(validation=0.1)), "set validation to 0"),
-        (lambda c: c.arms["variance(gradient)"].train_view.update(dict(roles=("target_train",))), "which are reported"),
-        (lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))), "differs in inputs"),
+        (
+            lambda c: c.arms["variance(gradient)"].train_view.update(dict(roles=("target_train",))),
+            "which are reported",
+        ),
+        (
+            lambda c: c.arms["variance(gradient)"].update(dict(inputs=("prediction",))),
+            "differs in inputs",
+        ),
         (
             lambda c: c.arms["variance(gradient)"].test_view.update(dict(prediction="shadow")),
             "tested on another classifier",
         ),
         (lambda c: public(c, role="attack_test"), "'attack_test' has images of attack_test"),
         (lambda c: public(c, role="target_train"), r"has images of target_train\+attack_test"),
-        (lambda c: public(c, role="shadow_test"), r"has images of shadow_train\+shadow_test, from which an attack"),
+        (
+            lambda c: public(c, role="shadow_test"),
+            r"has images of shadow_train\+shadow_test, from which an attack",
+        ),
         (lambda c: public(c, role="elsewhere"), "unknown role 'elsewhere'"),
         (lambda c: public(c, count=0), "reference is 0 but must be a number"),
         (lambda c: public(c, share=0.5), "has 'share', which is ignored"),
@@ -183,5 +199,7 @@ def test_members_are_trained_on(noise, tmp_path, epochs, group):
 
 
 def test_every_attack_has_a_goal():
-    assert {GOALS[attacks.build(name).goal].name for name in ("fredrikson", "map_statistic")} == set(GOALS)
+    assert {
+        GOALS[attacks.build(name).goal].name for name in ("fredrikson", "map_statistic")
+    } == set(GOALS)
     assert base.metrics().membership

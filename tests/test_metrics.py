@@ -22,7 +22,9 @@ def pair(channels=3, size=32, count=5, seed=0):
     y, x = np.mgrid[:size, :size, :1][:2] / size
     phase = rng.uniform(0, 6, (count, 1, 1, channels))
     truth = 0.5 + 0.5 * np.sin(9 * x[None] + 5 * y[None] + phase)
-    guess = np.clip(truth + rng.normal(0, np.linspace(0.02, 0.5, count)[:, None, None, None], truth.shape), 0, 1)
+    guess = np.clip(
+        truth + rng.normal(0, np.linspace(0.02, 0.5, count)[:, None, None, None], truth.shape), 0, 1
+    )
     return truth.astype(np.float32), guess.astype(np.float32)
 
 
@@ -40,7 +42,10 @@ def weights(inputs=32 * 32 * 3, seed=1):
 
 
 def embed64(variables, images):
-    z = images.reshape(len(images), -1).astype(np.float64) @ variables["w"].astype(np.float64) + variables["b"]
+    z = (
+        images.reshape(len(images), -1).astype(np.float64) @ variables["w"].astype(np.float64)
+        + variables["b"]
+    )
     return np.maximum(z, 0)
 
 
@@ -50,16 +55,26 @@ def test_ssim_agrees_with_scikit_image(channels, sigma, size):
     truth, guess = pair(channels, size)
     expected = [
         structural_similarity(
-            a, b, gaussian_weights=True, sigma=sigma, use_sample_covariance=False, data_range=1, channel_axis=-1
+            a,
+            b,
+            gaussian_weights=True,
+            sigma=sigma,
+            use_sample_covariance=False,
+            data_range=1,
+            channel_axis=-1,
         )
         for a, b in zip(truth.astype(np.float64), guess.astype(np.float64), strict=True)
     ]
-    np.testing.assert_allclose(metrics.ssim(sigma)(truth, guess), expected, atol=2e-5)  # float32 variances
+    np.testing.assert_allclose(
+        metrics.ssim(sigma)(truth, guess), expected, atol=2e-5
+    )  # float32 variances
 
 
 def test_psnr_and_mse_agree_with_scikit_image():
     truth, guess = pair()
-    expected = [peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(truth, guess, strict=True)]
+    expected = [
+        peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(truth, guess, strict=True)
+    ]
     np.testing.assert_allclose(metrics.psnr()(truth, guess), expected, rtol=1e-5)
     mse = ((truth.astype(np.float64) - guess) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(metrics.mse()(truth, guess), mse, rtol=1e-5)
@@ -69,7 +84,13 @@ def test_psnr_and_mse_agree_with_scikit_image():
 def test_window_is_the_given_one():
     truth, guess = pair()
     expected = structural_similarity(
-        truth[0], guess[0], gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, channel_axis=-1
+        truth[0],
+        guess[0],
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=1,
+        channel_axis=-1,
     )
     assert metrics.ssim(1.5, 11)(truth, guess)[0] == pytest.approx(expected, abs=2e-5)
     assert abs(metrics.ssim(1.5, 5)(truth, guess)[0] - expected) > 1e-3
@@ -108,7 +129,9 @@ def test_embedding_similarity_is_the_exponential_of_the_mean_squared_error():
     z, z_r = embed64(variables, truth), embed64(variables, guess)
     expected = np.exp(-((z - z_r) ** 2).mean(1))
     assert np.ptp(expected) > 0.01
-    np.testing.assert_allclose(metrics.embedding_similarity(embed, variables)(truth, guess), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics.embedding_similarity(embed, variables)(truth, guess), expected, rtol=1e-5
+    )
 
 
 def test_deepsim_is_the_cosine_of_the_features():
@@ -134,11 +157,15 @@ def test_attack_accuracy_counts_true_labels():
     variables = weights()
     labels = embed64(variables, guess).argmax(1)
     wrong = np.where(np.arange(5) < 2, (labels + 1) % 16, labels)
-    np.testing.assert_array_equal(metrics.attack_accuracy(embed, variables)(wrong, guess), [0, 0, 1, 1, 1])
+    np.testing.assert_array_equal(
+        metrics.attack_accuracy(embed, variables)(wrong, guess), [0, 0, 1, 1, 1]
+    )
     np.testing.assert_array_equal(metrics.attack_accuracy(embed, variables)(labels, guess), 1)
 
 
-@pytest.mark.parametrize("factory", [metrics.attack_accuracy, metrics.embedding_similarity, metrics.deepsim])
+@pytest.mark.parametrize(
+    "factory", [metrics.attack_accuracy, metrics.embedding_similarity, metrics.deepsim]
+)
 def test_recognition_compiles_once_for_all_seeds(factory):
     truth, guess = pair()
     first = np.arange(5) if factory is metrics.attack_accuracy else truth
@@ -181,7 +208,11 @@ def test_interval_is_students(level):
     low, high = scipy.stats.t.interval(level, 3, np.mean(values), scipy.stats.sem(values))
     interval = stats.mean_interval(values, level)
     assert (interval.low, interval.high) == pytest.approx((low, high))
-    assert (interval.mean, interval.level, interval.count) == (pytest.approx(np.mean(values)), level, 4)
+    assert (interval.mean, interval.level, interval.count) == (
+        pytest.approx(np.mean(values)),
+        level,
+        4,
+    )
 
 
 def test_interval_of_one_seed_is_unknown_and_overlaps_everything():

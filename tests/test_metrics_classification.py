@@ -35,7 +35,9 @@ def test_weighted_f1_is_thielens_equation_5():
 
 def test_binary_f1_is_that_of_the_present_attribute():
     truth, guess = TRUTH > 0, GUESS > 0
-    assert classification.binary_f1(truth.astype(int), guess.astype(int)) == pytest.approx(f1(truth, guess, True))
+    assert classification.binary_f1(truth.astype(int), guess.astype(int)) == pytest.approx(
+        f1(truth, guess, True)
+    )
     assert classification.binary_f1([1, 0, 1], [0, 0, 0]) == 0
     assert classification.binary_f1([0, 0], [0, 0]) == 0
 
@@ -43,7 +45,10 @@ def test_binary_f1_is_that_of_the_present_attribute():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: classification.confusion(TRUTH, GUESS, 4), "label 4 is not allowed: give classes from 0 to 3"),
+        (
+            lambda: classification.confusion(TRUTH, GUESS, 4),
+            "label 4 is not allowed: give classes from 0 to 3",
+        ),
         (lambda: classification.weighted_f1([], []), "not comparable"),
         (lambda: classification.weighted_f1([0, 1], [0]), "not comparable"),
         (lambda: classification.binary_f1(TRUTH, GUESS), "label 2 is not allowed"),

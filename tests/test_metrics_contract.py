@@ -13,7 +13,15 @@ from xinv import metrics, plugins
 SHAPE = (5, 16, 16, 3)
 LABELED = ("attack_accuracy",)
 """Metrics whose truth is labels."""
-EXPLAINING = ("distortion", "masked_deepsim", "spearman", "top_overlap", "deletion", "insertion", "max_sensitivity")
+EXPLAINING = (
+    "distortion",
+    "masked_deepsim",
+    "spearman",
+    "top_overlap",
+    "deletion",
+    "insertion",
+    "max_sensitivity",
+)
 """Metrics of released maps; the truth of all others is images."""
 
 every = pytest.mark.parametrize("factory", metrics.FACTORIES, ids=lambda factory: factory.__name__)
@@ -30,7 +38,11 @@ def apply(variables, images):
 def release(variables, images, labels, keys):
     """Maps that depend on everything they are given."""
     noise = jax.vmap(lambda key: jax.random.normal(key, (16, 16, 1)))(keys)
-    return images.mean(-1, keepdims=True) * variables.mean() + labels[:, None, None, None] + 0.01 * noise
+    return (
+        images.mean(-1, keepdims=True) * variables.mean()
+        + labels[:, None, None, None]
+        + 0.01 * noise
+    )
 
 
 TRACES = []
@@ -44,9 +56,16 @@ def compiled(fn, truth, guess):
 
 
 def bound(factory, seed=0):
-    """The metric as the pipeline builds it: a pytree, with what it asks for of a network of that seed."""
+    """The metric as the pipeline builds it: a pytree, with what it asks for of a network of that
+    seed.
+    """
     variables = np.random.default_rng(seed).normal(0, 0.1, (16 * 16 * 3, 7)).astype(np.float32)
-    given = {"apply": apply, "embed": embed, "variables": variables, "release": Partial(release, variables)}
+    given = {
+        "apply": apply,
+        "embed": embed,
+        "variables": variables,
+        "release": Partial(release, variables),
+    }
     fn = plugins.build(metrics, "metric", factory.__name__, {}, given)
     return fn if isinstance(fn, Partial) else Partial(fn)
 

@@ -29,7 +29,10 @@ def case(channels=3, map_size=SIZE, map_channels=1, seed=0):
 def weights(channels=3, seed=1):
     rng = np.random.default_rng(seed)
     size = SIZE * SIZE * channels
-    return {"w": rng.normal(0, 0.1, (size, 6)).astype(np.float32), "v": rng.normal(0, 1, (6, 3)).astype(np.float32)}
+    return {
+        "w": rng.normal(0, 0.1, (size, 6)).astype(np.float32),
+        "v": rng.normal(0, 1, (6, 3)).astype(np.float32),
+    }
 
 
 def embed(variables, images):
@@ -71,7 +74,9 @@ def test_masked_deepsim_is_the_cosine_of_features_of_masked_images(map_channels)
     z, z_r = features(truth["explanation"]), features(released)
     expected = (z * z_r).sum(1) / np.linalg.norm(z, axis=1) / np.linalg.norm(z_r, axis=1)
     assert np.ptp(expected) > 1e-3
-    np.testing.assert_allclose(metrics.masked_deepsim(embed, variables)(truth, released), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics.masked_deepsim(embed, variables)(truth, released), expected, rtol=1e-5
+    )
 
 
 def test_small_maps_are_interpolated_to_the_image():
@@ -92,8 +97,13 @@ def test_small_maps_are_interpolated_to_the_image():
 def test_spearman_agrees_with_scipy_with_and_without_ties(decimals):
     truth, released = case(map_channels=2)
     e, released = truth["explanation"].round(decimals), released.round(decimals)
-    expected = [scipy.stats.spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(e, released, strict=True)]
-    np.testing.assert_allclose(metrics.spearman()(truth | {"explanation": e}, released), expected, rtol=1e-4)
+    expected = [
+        scipy.stats.spearmanr(a.ravel(), b.ravel()).statistic
+        for a, b in zip(e, released, strict=True)
+    ]
+    np.testing.assert_allclose(
+        metrics.spearman()(truth | {"explanation": e}, released), expected, rtol=1e-4
+    )
 
 
 def test_spearman_of_equal_opposite_and_constant_maps():
@@ -103,7 +113,9 @@ def test_spearman_of_equal_opposite_and_constant_maps():
     np.testing.assert_allclose(spearman(truth, e**3), 1, atol=1e-6)
     np.testing.assert_allclose(spearman(truth, -e), -1, atol=1e-6)
     np.testing.assert_array_equal(spearman(truth, np.zeros_like(e)), 0)
-    np.testing.assert_array_equal(spearman(truth | {"explanation": np.zeros_like(e)}, np.zeros_like(e)), 1)
+    np.testing.assert_array_equal(
+        spearman(truth | {"explanation": np.zeros_like(e)}, np.zeros_like(e)), 1
+    )
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 1.0])
@@ -119,7 +131,9 @@ def test_top_overlap_is_the_overlap_of_the_largest_values(share):
     np.testing.assert_allclose(metrics.top_overlap(share)(truth, released), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("baseline", "steps"), [(0.0, 1), (0.3, 7), ((0.1, 0.5, 0.9), 100), ("blur", 16)])
+@pytest.mark.parametrize(
+    ("baseline", "steps"), [(0.0, 1), (0.3, 7), ((0.1, 0.5, 0.9), 100), ("blur", 16)]
+)
 @pytest.mark.parametrize("name", ["deletion", "insertion"])
 def test_curves_agree_with_a_literal_loop(name, baseline, steps):
     truth, released = case()
@@ -133,7 +147,9 @@ def test_curves_agree_with_a_literal_loop(name, baseline, steps):
             kernel = np.exp(-(offsets**2) / (2 * 5.0**2))
             for axis in (0, 1):
                 source = x.astype(np.float64) if axis == 0 else canvas
-                canvas = scipy.ndimage.correlate1d(source, kernel / kernel.sum(), axis, mode="constant")
+                canvas = scipy.ndimage.correlate1d(
+                    source, kernel / kernel.sum(), axis, mode="constant"
+                )
         start, end = (x, canvas) if name == "deletion" else (canvas, x)
         order = [(-value, place) for place, value in enumerate(released.ravel())]
         order = [place for _, place in sorted(order)]
@@ -147,24 +163,34 @@ def test_curves_agree_with_a_literal_loop(name, baseline, steps):
         return np.trapezoid(values, shares)
 
     expected = [area(*one) for one in zip(truth["image"], released, truth["label"], strict=True)]
-    value = metrics.build(name, steps=steps, baseline=baseline, apply=apply, variables=variables)(truth, released)
+    value = metrics.build(name, steps=steps, baseline=baseline, apply=apply, variables=variables)(
+        truth, released
+    )
     np.testing.assert_allclose(value, expected, rtol=2e-5)
 
 
 def test_areas_on_a_linear_model_have_closed_forms():
-    """Half the pixels are 1 and half are 0: the probability is piecewise linear in the share of pixels changed."""
+    """Half the pixels are 1 and half are 0: the probability is piecewise linear in the share of
+    pixels changed.
+    """
     x = np.zeros((1, SIZE, SIZE, 1), np.float32)
     x[:, ::2] = 1
     truth = {"image": x, "explanation": x, "label": np.zeros(1, np.int32)}
-    deletion, insertion = (getattr(metrics, name)(brightness, {}, 2, 0.0) for name in ("deletion", "insertion"))
-    assert deletion(truth, x)[0] == pytest.approx(1 / 8, abs=1e-5)  # falls from 1/2 to 0 in the first half
+    deletion, insertion = (
+        getattr(metrics, name)(brightness, {}, 2, 0.0) for name in ("deletion", "insertion")
+    )
+    assert deletion(truth, x)[0] == pytest.approx(
+        1 / 8, abs=1e-5
+    )  # falls from 1/2 to 0 in the first half
     assert deletion(truth, -x)[0] == pytest.approx(3 / 8, abs=1e-5)  # falls in the second
     assert insertion(truth, x)[0] == pytest.approx(3 / 8, abs=1e-5)
     assert insertion(truth, -x)[0] == pytest.approx(1 / 8, abs=1e-5)
 
 
 def test_the_contributions_to_a_linear_score_are_the_most_faithful_map():
-    """Of all orders theirs lowers the score most at every step of the deletion, and raises it most when inserting."""
+    """Of all orders theirs lowers the score most at every step of the deletion, and raises it most
+    when inserting.
+    """
     truth, noise = case(channels=1)
     w = RNG.normal(0, 0.3, (SIZE, SIZE, 1)).astype(np.float32)
 
@@ -173,7 +199,9 @@ def test_the_contributions_to_a_linear_score_are_the_most_faithful_map():
 
     faithful, truth = truth["image"] * w, truth | {"label": np.zeros(COUNT, np.int32)}
     for other in (noise, -faithful):
-        assert (metrics.deletion(score, w)(truth, faithful) < metrics.deletion(score, w)(truth, other)).all()
+        assert (
+            metrics.deletion(score, w)(truth, faithful) < metrics.deletion(score, w)(truth, other)
+        ).all()
         insertion = metrics.insertion(score, w, baseline=0.0)
         assert (insertion(truth, faithful) > insertion(truth, other)).all()
 
@@ -192,8 +220,12 @@ def test_max_sensitivity_is_the_largest_relative_change():
     draws = [jax.random.split(key)[0] for key in jax.random.split(jax.random.key(5), 6)]
     noise = [jax.random.uniform(key, (SIZE, SIZE, 3), minval=-0.2, maxval=0.2) for key in draws]
     near = np.clip(truth["image"] + np.array(noise, np.float64)[:, None], 0, 1)
-    maps = np.einsum("nij,snjwc->sniwc", matrix.astype(np.float64)[truth["label"]], near).mean(-1, keepdims=True)
-    expected = np.sqrt(((maps - released) ** 2).sum((2, 3, 4))).max(0) / np.sqrt((released**2).sum((1, 2, 3)))
+    maps = np.einsum("nij,snjwc->sniwc", matrix.astype(np.float64)[truth["label"]], near).mean(
+        -1, keepdims=True
+    )
+    expected = np.sqrt(((maps - released) ** 2).sum((2, 3, 4))).max(0) / np.sqrt(
+        (released**2).sum((1, 2, 3))
+    )
     fn = metrics.max_sensitivity(Partial(linear, matrix), radius=0.2, samples=6, seed=5)
     np.testing.assert_allclose(fn(truth | {"explanation": released}, released), expected, rtol=1e-4)
 
@@ -212,11 +244,15 @@ def test_max_sensitivity_counts_the_noise_of_a_random_release_and_ignores_the_re
     truth, _ = case()
 
     def noisy(images, labels, keys):
-        return 1 + 0.5 * jax.vmap(lambda key: jax.random.rademacher(key, (SIZE, SIZE, 1), np.float32))(keys)
+        return 1 + 0.5 * jax.vmap(
+            lambda key: jax.random.rademacher(key, (SIZE, SIZE, 1), np.float32)
+        )(keys)
 
     ones = np.ones((COUNT, SIZE, SIZE, 1), np.float32)
     truth |= {"explanation": ones}
-    np.testing.assert_allclose(metrics.max_sensitivity(Partial(noisy), samples=3)(truth, ones), 0.5, rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics.max_sensitivity(Partial(noisy), samples=3)(truth, ones), 0.5, rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("largest", [1, 2 * COUNT * SIZE**2])
@@ -227,7 +263,9 @@ def test_large_images_are_treated_a_few_steps_at_a_time(monkeypatch, largest):
     sensitivity = metrics.max_sensitivity(Partial(linear, matrix), samples=3)
     expected = deletion(truth, released), sensitivity(truth, released)
     monkeypatch.setattr(explanation, "LARGEST", largest)
-    np.testing.assert_allclose((deletion(truth, released), sensitivity(truth, released)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        (deletion(truth, released), sensitivity(truth, released)), expected, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -237,8 +275,14 @@ def test_large_images_are_treated_a_few_steps_at_a_time(monkeypatch, largest):
         (lambda: metrics.top_overlap(0.0), "share 0.0 is not allowed"),
         (lambda: metrics.deletion(apply, {}, steps=0), "deletion steps 0"),
         (lambda: metrics.insertion(apply, {}, steps=0), "insertion steps 0"),
-        (lambda: metrics.deletion(apply, weights(), baseline="black")(*case()), "'black' is not allowed"),
-        (lambda: metrics.deletion(apply, weights(), baseline=(0.0, 1.0))(*case()), "give a number, 3 of them"),
+        (
+            lambda: metrics.deletion(apply, weights(), baseline="black")(*case()),
+            "'black' is not allowed",
+        ),
+        (
+            lambda: metrics.deletion(apply, weights(), baseline=(0.0, 1.0))(*case()),
+            "give a number, 3 of them",
+        ),
         (lambda: metrics.max_sensitivity(Partial(linear), radius=-1.0), "radius -1.0"),
         (lambda: metrics.max_sensitivity(Partial(linear), samples=0), "samples 0"),
         (lambda: metrics.build("max_sensitivity"), "needs a value for release"),

@@ -14,12 +14,19 @@ RNG = np.random.default_rng(0)
 def test_relevance_is_the_intersection_over_union_of_two_rectangles():
     maps = np.zeros((2, 8, 8, 1), np.float32)
     maps[0, 2:6, 2:6] = 3  # 16 pixels on a scale of their own
-    maps[1, 2:6, 2:6], maps[1, 0, 0] = 0.4, 1  # only one pixel of the second map passes half of its range
+    maps[1, 2:6, 2:6], maps[1, 0, 0] = (
+        0.4,
+        1,
+    )  # only one pixel of the second map passes half of its range
     mask = np.zeros((8, 8), bool)
     mask[2:6, 4:8] = True  # 16 pixels, 8 of them shared
     np.testing.assert_allclose(factors.relevance(maps, mask), [8 / 24, 0])
-    np.testing.assert_allclose(factors.relevance(maps, np.stack([mask, mask]), 0.4), [8 / 24, 8 / 25], rtol=1e-6)
-    np.testing.assert_allclose(factors.relevance(maps, mask, None)[1], 8 * 0.4 / (8 * 0.4 + 1 + 16), rtol=1e-6)
+    np.testing.assert_allclose(
+        factors.relevance(maps, np.stack([mask, mask]), 0.4), [8 / 24, 8 / 25], rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        factors.relevance(maps, mask, None)[1], 8 * 0.4 / (8 * 0.4 + 1 + 16), rtol=1e-6
+    )
 
 
 def test_relevance_of_small_and_of_constant_maps():
@@ -46,7 +53,10 @@ def test_typicalness_is_pearsons_correlation_with_the_class_mean():
     maps = RNG.random((9, 4, 4, 2))
     label = np.array([0, 0, 2, 0, 2, 2, 5, 0, 2])
     maps[3] = 0.5
-    means = {k: np.mean([m.ravel() for m, one in zip(maps, label, strict=True) if one == k], axis=0) for k in (0, 2, 5)}
+    means = {
+        k: np.mean([m.ravel() for m, one in zip(maps, label, strict=True) if one == k], axis=0)
+        for k in (0, 2, 5)
+    }
     with np.errstate(all="ignore"):
         expected = [
             0 if i == 3 else scipy.stats.pearsonr(m.ravel(), means[k]).statistic
@@ -63,7 +73,9 @@ def test_confidence_and_target_accuracy():
 
 
 def test_trend_is_the_smoothing_spline_where_every_point_is_a_knot():
-    """SciPy minimises the sum of squares + λ∫f''² with its own search for λ; the search here is over a grid."""
+    """SciPy minimises the sum of squares + λ∫f''² with its own search for λ; the search here is
+    over a grid.
+    """
     x = np.sort(RNG.uniform(3, 7, 30))
     y = np.sin(2 * x) + RNG.normal(0, 0.2, 30)
     found = trend.fit(x, y, knots=30)
@@ -92,7 +104,9 @@ def test_trend_does_not_depend_on_units_or_order():
     np.testing.assert_allclose(other.high, 7 * found.high, rtol=1e-6)
 
 
-@pytest.mark.parametrize("curve", [np.zeros_like, lambda x: np.sin(6 * x), lambda x: 1 / (1 + np.exp(20 - 40 * x))])
+@pytest.mark.parametrize(
+    "curve", [np.zeros_like, lambda x: np.sin(6 * x), lambda x: 1 / (1 + np.exp(20 - 40 * x))]
+)
 def test_the_band_holds_the_true_curve_as_often_as_it_says(curve):
     """Wahba's band covers at its level on average over x; 200 data sets estimate that to about 2 %."""
     inside = []
@@ -119,7 +133,10 @@ def test_trend_bridges_gaps_and_pooled_values():
     ("call", "message"),
     [
         (lambda: factors.relevance(np.ones((2, 4, 4, 1)), np.ones((3, 4, 4))), "fits no 2 maps"),
-        (lambda: factors.relevance(np.ones((2, 4, 4, 1)), np.ones((4, 4)), 0.0), "threshold 0.0 is not allowed"),
+        (
+            lambda: factors.relevance(np.ones((2, 4, 4, 1)), np.ones((4, 4)), 0.0),
+            "threshold 0.0 is not allowed",
+        ),
         (lambda: factors.typicalness(np.ones((2, 4, 4, 1)), [1]), "fit no 2 maps"),
         (lambda: trend.fit([1, 2], [1, 2]), "N ≥ 3"),
         (lambda: trend.fit([1, 2, np.nan], [1, 2, 3]), "finite"),

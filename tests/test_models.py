@@ -1,4 +1,6 @@
-"""Networks against the paper's tables, and the rearranged operations against the primitives that they equal."""
+"""Networks against the paper's tables, and the rearranged operations against the primitives that
+they equal.
+"""
 
 import itertools
 
@@ -50,7 +52,10 @@ def test_targets_have_the_parameters_of_tables_1_to_3(size, channels, hidden):
     expected = affine(*zip((1, *channels), channels, strict=False), taps=9)
     expected += affine((pooled * pooled * channels[-1], hidden), (hidden, 7))
     assert (
-        parameters(models.build("cnn", classes=7, channels=channels, hidden=hidden), jnp.zeros((1, size, size, 1)))
+        parameters(
+            models.build("cnn", classes=7, channels=channels, hidden=hidden),
+            jnp.zeros((1, size, size, 1)),
+        )
         == expected
     )
 
@@ -59,7 +64,9 @@ STAGES = (1024, 512, 256, 128, 64, 1)  # outputs of Tables 4 to 8 at 4×4, 8×8,
 
 
 def decoder_parameters(vector, bypassed):
-    """Of Tables 4 to 8: upsample and conv per stage, where the first `bypassed` convs see twice their channels."""
+    """Of Tables 4 to 8: upsample and conv per stage, where the first `bypassed` convs see twice
+    their channels.
+    """
     convs = [(count * (2 if index < bypassed else 1), count) for index, count in enumerate(STAGES)]
     return affine(*zip((vector, *STAGES), STAGES, strict=False), taps=16) + affine(*convs, taps=9)
 
@@ -76,7 +83,11 @@ def encoder_parameters(stages):
         ("flatten", 16, decoder_parameters(8 + 16**2, 0)),
         ("cnn", 16, decoder_parameters(8 + 64, 0) + encoder_parameters((256, 512, 1024))),
         ("unet", 16, decoder_parameters(8 + 64, 3) + encoder_parameters((256, 512, 1024))),
-        ("flatten_unet", 128, decoder_parameters(8 + 64 + 128**2, 6) + encoder_parameters(STAGES[::-1])),
+        (
+            "flatten_unet",
+            128,
+            decoder_parameters(8 + 64 + 128**2, 6) + encoder_parameters(STAGES[::-1]),
+        ),
     ],
 )
 def test_decoders_have_the_parameters_of_tables_4_to_8(encoder, size, expected):
@@ -86,24 +97,37 @@ def test_decoders_have_the_parameters_of_tables_4_to_8(encoder, size, expected):
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (128, 3)])
 def test_gnime_networks_have_the_parameters_of_its_code(size, channels):
-    """Channels fall from 512 (encoder) and 256 (decoder) at 4×4 to half at each doubling; without maps from 1024."""
+    """Channels fall from 512 (encoder) and 256 (decoder) at 4×4 to half at each doubling; without
+    maps from 1024.
+    """
     stages = [2**power for power in range(2, size.bit_length())]
     encoding, decoding = [2048 // s for s in stages[::-1]], [1024 // s for s in stages[:-1]]
     vector, ahead = 10 + size**2 + 64, [512, *decoding]
-    expected = affine(*zip((1, *encoding), encoding, strict=False), taps=9) + affine((4 * 512, 64), (vector, 512))
+    expected = affine(*zip((1, *encoding), encoding, strict=False), taps=9) + affine(
+        (4 * 512, 64), (vector, 512)
+    )
     beside = zip(ahead, encoding[::-1], strict=True)
     expected += affine(*zip(map(sum, beside), (*decoding, channels), strict=True), taps=9)
     inputs, shape = (jnp.zeros((1, 10)), jnp.zeros((1, size, size, 1))), (size, size, channels)
-    assert parameters(models.build("gnime_decoder", image_shape=shape, encoder="flatten_unet"), *inputs) == expected
+    assert (
+        parameters(
+            models.build("gnime_decoder", image_shape=shape, encoder="flatten_unet"), *inputs
+        )
+        == expected
+    )
     alone = [4096 // s for s in stages[:-1]]
-    expected = affine((10, 1024)) + affine(*zip((1024, *alone), (*alone, channels), strict=True), taps=9)
+    expected = affine((10, 1024)) + affine(
+        *zip((1024, *alone), (*alone, channels), strict=True), taps=9
+    )
     assert parameters(models.build("gnime_decoder", image_shape=shape), inputs[0]) == expected
 
 
 @pytest.mark.parametrize("size", [8, 4])
 def test_gnime_decoder_concatenates_and_upsamples_by_repeating(size):
     """For 8×8 images, a map of their size or half of it: written out with plain convolutions."""
-    model = models.build("gnime_decoder", image_shape=(8, 8, 2), encoder="flatten_unet", width=1 / 64)
+    model = models.build(
+        "gnime_decoder", image_shape=(8, 8, 2), encoder="flatten_unet", width=1 / 64
+    )
     prediction, maps = normal(2, 3), normal(2, size, size, 1, seed=1)
     variables = drawn(model, prediction, maps)
     encoding, decoding = variables["params"]["encoder"], variables["params"]["decoder"]
@@ -124,13 +148,18 @@ def test_gnime_decoder_concatenates_and_upsamples_by_repeating(size):
     x = jax.nn.relu(conv(decoding, "conv1", x)).repeat(2, 1).repeat(2, 2)
     x = conv(decoding, "conv2", jnp.concatenate([x, beside[8]], axis=3) if size == 8 else x)
     unbiased = jax.tree.map(lambda leaf: leaf if leaf.ndim > 1 else jnp.zeros_like(leaf), variables)
-    np.testing.assert_allclose(jax.jit(model.apply)(unbiased, prediction, maps), x, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(unbiased, prediction, maps), x, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_tables_read_as_printed():
     rows = [(row.type, row.outputs) for row in table(10, (128, 256), 512)]
     assert rows == [("conv", 128), ("pool", 0), ("conv", 256), ("pool", 0), ("fc", 512), ("fc", 10)]
-    rows = [(row.type, row.kernel, row.stride, row.padding, row.outputs) for row in decoder_table((8, 8, 3))]
+    rows = [
+        (row.type, row.kernel, row.stride, row.padding, row.outputs)
+        for row in decoder_table((8, 8, 3))
+    ]
     assert rows == [
         ("upsample", 4, 1, 0, 1024),
         ("conv", 3, 1, 1, 1024),
@@ -140,7 +169,9 @@ def test_tables_read_as_printed():
 
 
 def assert_same_function(form, reference, *inputs):
-    """In value and in the gradient of every input; the tolerance is of float32 sums of some hundred products."""
+    """In value and in the gradient of every input; the tolerance is of float32 sums of some hundred
+    products.
+    """
     cotangent = normal(*jax.eval_shape(reference, *inputs).shape, seed=9)
 
     def value_and_gradients(function):
@@ -161,7 +192,9 @@ def test_transposed_convolutions_equal_lax(kernel, stride):
         return lax.conv_transpose(x, turned, (stride, stride), [(reach, reach)] * 2)
 
     for form in (layers.overlap_add, layers.sub_pixel, layers.conv_transpose):
-        assert_same_function(lambda x, weights, form=form: form(x, weights, stride, padding), reference, x, weights)
+        assert_same_function(
+            lambda x, weights, form=form: form(x, weights, stride, padding), reference, x, weights
+        )
 
 
 @pytest.mark.parametrize(("stride", "padding", "size"), [(1, 0, 1), (2, 1, 4), (2, 1, 5)])
@@ -177,7 +210,9 @@ def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
     )
     got = layers.conv_transpose(x, weights, stride, padding)
     assert got.shape[1] == (4 if size == 1 else 2 * size)
-    np.testing.assert_allclose(np.moveaxis(np.array(got), 3, 1), expected.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        np.moveaxis(np.array(got), 3, 1), expected.numpy(), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,11 +239,14 @@ def test_convolutions_equal_lax(height, width, channels, kernel, padding):
 
     x, weights = normal(2, height, width, channels), normal(kernel, kernel, channels, 4, seed=1)
     assert_same_function(tested, reference, x, weights)
-    assert_same_function(jax.vmap(tested, (0, None)), jax.vmap(reference, (0, None)), x[None], weights)
+    assert_same_function(
+        jax.vmap(tested, (0, None)), jax.vmap(reference, (0, None)), x[None], weights
+    )
 
 
 @pytest.mark.parametrize(
-    ("kernel", "padding", "repeat", "size"), [(3, 1, 2, 3), (3, 1, 4, 1), (3, 0, 3, 2), (5, 2, 2, 3)]
+    ("kernel", "padding", "repeat", "size"),
+    [(3, 1, 2, 3), (3, 1, 4, 1), (3, 0, 3, 2), (5, 2, 2, 3)],
 )
 def test_convolutions_of_repeated_pixels_equal_lax(kernel, padding, repeat, size):
     def reference(x, weights):
@@ -220,18 +258,26 @@ def test_convolutions_of_repeated_pixels_equal_lax(kernel, padding, repeat, size
     def tested(x, weights):
         return layers.convolve_repeated(x, weights, repeat, padding)
 
-    assert_same_function(tested, reference, normal(2, size, size + 1, 3), normal(kernel, kernel, 3, 2, seed=1))
+    assert_same_function(
+        tested, reference, normal(2, size, size + 1, 3), normal(kernel, kernel, 3, 2, seed=1)
+    )
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 6), (7, 3)])
 def test_pool_equals_lax_where_inputs_tie(height, width):
     x = jnp.round(normal(2, height, width, 3))
     window = (1, 2, 2, 1)
-    assert_same_function(layers.max_pool, lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID"), x)
+    assert_same_function(
+        layers.max_pool,
+        lambda x: lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID"),
+        x,
+    )
 
 
 def test_programs_read_as_plain_primitives():
-    """What explain/graph.py sees: the convolutions and pools themselves, and the point at which Grad-CAM cuts."""
+    """What explain/graph.py sees: the convolutions and pools themselves, and the point at which
+    Grad-CAM cuts.
+    """
     model = models.build("cnn", classes=3, channels=(4, 5), hidden=6)
     images = jnp.zeros((1, 8, 8, 1))
     text = str(jax.make_jaxpr(model.apply)(drawn(model, images), images))
@@ -267,7 +313,11 @@ def test_bfloat16_keeps_float32_parameters_and_outputs(build):
     model, variables, inputs = build(dtype="bfloat16")
     outputs = jax.jit(model.apply)(variables, *inputs)
     exact = jax.jit(build()[0].apply)(variables, *inputs)
-    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {outputs.dtype} == {jnp.dtype("float32")}
+    assert (
+        {leaf.dtype for leaf in jax.tree.leaves(variables)}
+        == {outputs.dtype}
+        == {jnp.dtype("float32")}
+    )
     assert (
         0 < jnp.abs(outputs - exact).max() < 0.05 * jnp.abs(exact).max()
     )  # 8 bits of mantissa through some ten layers
@@ -276,7 +326,12 @@ def test_bfloat16_keeps_float32_parameters_and_outputs(build):
 def test_width_scales_the_hidden_layers_alone():
     model, variables, (images,) = classifier()
     kernels = {name: leaf["kernel"].shape for name, leaf in variables["params"]["layers"].items()}
-    assert kernels == {"conv0": (3, 3, 3, 8), "conv2": (3, 3, 8, 16), "fc4": (64, 32), "fc5": (32, 5)}
+    assert kernels == {
+        "conv0": (3, 3, 3, 8),
+        "conv2": (3, 3, 8, 16),
+        "fc4": (64, 32),
+        "fc5": (32, 5),
+    }
     features = model.embed(variables, images)
     assert features.shape == (3, 32)
     assert features.min() == 0
@@ -284,11 +339,18 @@ def test_width_scales_the_hidden_layers_alone():
     logits = features @ last["kernel"] + last["bias"]
     for same in (model.apply(variables, images), model.head(variables, features)):
         np.testing.assert_allclose(same, logits, rtol=1e-5, atol=1e-5)
-    assert small()[1]["params"]["encoder"]["conv2"]["kernel"].shape == (3, 3, 3, 10)  # 1024 · 0.01; the image's 3 stay
+    assert small()[1]["params"]["encoder"]["conv2"]["kernel"].shape == (
+        3,
+        3,
+        3,
+        10,
+    )  # 1024 · 0.01; the image's 3 stay
 
 
 def test_signals_keep_their_scale():
-    """He initialisation through transposed convolutions: outputs neither vanish nor explode over ten layers."""
+    """He initialisation through transposed convolutions: outputs neither vanish nor explode over
+    ten layers.
+    """
     model = models.build("decoder", image_shape=(32, 32, 1), encoder="flatten", width=0.05)
     inputs = jax.nn.one_hot(jnp.arange(8) % 5, 5), normal(8, 8, 8, 1)
     assert 0.05 < jax.jit(model.apply)(jax.jit(model.init)(KEY, *inputs), *inputs).std() < 5
@@ -299,11 +361,16 @@ def test_signals_keep_their_scale():
 def test_images_and_maps_of_any_size_fit(shape, size):
     model = models.build("decoder", image_shape=shape, encoder="flatten_unet", width=0.01)
     inputs = normal(2, 5), normal(2, *size, 4)
-    assert jax.eval_shape(lambda *x: model.apply(model.init(KEY, *x), *x), *inputs).shape == (2, *shape)
+    assert jax.eval_shape(lambda *x: model.apply(model.init(KEY, *x), *x), *inputs).shape == (
+        2,
+        *shape,
+    )
 
 
 def test_a_map_of_the_image_stays_in_register_when_both_are_resized():
-    """Of a network that hands its largest map on unchanged, the output is the map, resized there and back."""
+    """Of a network that hands its largest map on unchanged, the output is the map, resized there
+    and back.
+    """
     ramp = jnp.broadcast_to(jnp.arange(28.0)[:, None, None], (1, 28, 28, 1))
     there = _to_power_of_two(ramp, 32)
     assert there.shape == (1, 32, 32, 1)
@@ -311,7 +378,9 @@ def test_a_map_of_the_image_stays_in_register_when_both_are_resized():
 
 
 def test_the_same_arguments_give_the_same_model():
-    assert models.build("cnn", classes=3, channels=[4]) is models.build("cnn", classes=3, channels=(4,))
+    assert models.build("cnn", classes=3, channels=[4]) is models.build(
+        "cnn", classes=3, channels=(4,)
+    )
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,9 @@ TINY = {
 }
 """Some blocks of each kind: what compiles in a second."""
 every = pytest.mark.parametrize("name", TINY)
-normed_by_batch = pytest.mark.parametrize("name", [name for name in TINY if name not in ("convnext", "vit")])
+normed_by_batch = pytest.mark.parametrize(
+    "name", [name for name in TINY if name not in ("convnext", "vit")]
+)
 
 
 def images(count=3, size=12):
@@ -54,7 +56,11 @@ def tiny(name):
         ("resnet", {}, 11_689_512),
         ("resnet", {"depth": 34}, 21_797_672),
         ("resnet", {"depth": 50}, 25_557_032),
-        ("resnet", {"depth": 50, "version": 2}, 25_549_352),  # timm's resnetv2_50; the others are torchvision's
+        (
+            "resnet",
+            {"depth": 50, "version": 2},
+            25_549_352,
+        ),  # timm's resnetv2_50; the others are torchvision's
         ("mobilenet_v2", {}, 3_504_872),
         ("densenet", {}, 7_978_856),
         ("densenet", {"blocks": [6, 12, 36, 24], "growth": 48}, 28_681_000),
@@ -69,7 +75,10 @@ def test_published_sizes(name, hyper, parameters):
 
 @pytest.mark.parametrize(
     ("hyper", "parameters"),
-    [({}, 5_717_416), ({"width": 768, "heads": 12}, 86_567_656)],  # timm's deit_tiny; torchvision's vit_b_16
+    [
+        ({}, 5_717_416),
+        ({"width": 768, "heads": 12}, 86_567_656),
+    ],  # timm's deit_tiny; torchvision's vit_b_16
 )
 def test_published_vit_sizes(hyper, parameters):
     """At 224×224: the positions depend on it."""
@@ -92,7 +101,9 @@ def drawn_variables(model, inputs):
         return functools.reduce(lambda tree, name: tree.setdefault(name, {}), path, tree)
 
     with nn.intercept_methods(note):
-        shapes = jax.eval_shape(lambda: model.init(KEY, inputs))["params"]  # traced anew, so that layers are noted
+        shapes = jax.eval_shape(lambda: model.init(KEY, inputs))[
+            "params"
+        ]  # traced anew, so that layers are noted
     for path in order:
         leaf = functools.reduce(lambda tree, name: tree.get(name, {}), path, shapes)
         for own, middle in {"layer_scale": 1.0, "class_token": 0.0, "position": 0.0}.items():
@@ -101,7 +112,9 @@ def drawn_variables(model, inputs):
                 node(variables["params"], path)[own] = vector.reshape(leaf[own].shape)
         if "scale" in leaf:
             values = drawn.norm(leaf["scale"].size)
-            node(variables["batch_stats"], path).update({name: values.pop(name) for name in ("mean", "var")})
+            node(variables["batch_stats"], path).update(
+                {name: values.pop(name) for name in ("mean", "var")}
+            )
             node(variables["params"], path).update(values)
         elif "bias" in leaf:
             node(variables["params"], path).update(drawn.dense(leaf["kernel"].shape))
@@ -149,7 +162,9 @@ def test_group_norm_is_local(name):
     assert list(variables) == ["params"]
     together, updates = model.train(variables, images(), key=KEY)
     assert not updates
-    np.testing.assert_allclose(model.apply(variables, images()[1:2]), together[1:2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        model.apply(variables, images()[1:2]), together[1:2], rtol=1e-4, atol=1e-5
+    )
 
 
 @every
@@ -157,15 +172,23 @@ def test_head_of_embedding(name):
     """It gives the logits."""
     model, variables = tiny(name)
     logits = jax.jit(model.head)(variables, jax.jit(model.embed)(variables, images()))
-    np.testing.assert_allclose(jax.jit(model.apply)(variables, images()), logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.apply)(variables, images()), logits, rtol=1e-4, atol=1e-5
+    )
 
 
 @normed_by_batch
 def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
     model, variables = tiny(name)
-    features, head = np.asarray(jax.jit(model.embed)(variables, images())), variables["params"]["head"]
+    features, head = (
+        np.asarray(jax.jit(model.embed)(variables, images())),
+        variables["params"]["head"],
+    )
     logits = features @ head["kernel"] + head["bias"]
-    for same in (jax.jit(model.apply)(variables, images()), jax.jit(model.head)(variables, features)):
+    for same in (
+        jax.jit(model.apply)(variables, images()),
+        jax.jit(model.head)(variables, features),
+    ):
         np.testing.assert_allclose(same, logits, rtol=1e-4, atol=1e-5)
 
     @jax.jit
@@ -175,23 +198,34 @@ def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
 
     maps, slope = map(np.asarray, cut(images()[0]))
     np.testing.assert_allclose(maps[0].mean((0, 1)), features[0], rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(slope[0, 0, 0], head["kernel"][:, 2] / maps[0, ..., 0].size, rtol=1e-5)
+    np.testing.assert_allclose(
+        slope[0, 0, 0], head["kernel"][:, 2] / maps[0, ..., 0].size, rtol=1e-5
+    )
 
 
 def test_convnext_embedding():
     """The normalised mean of the map that Grad-CAM cuts at."""
     model, variables = tiny("convnext")
-    cut = jax.jit(lambda image: explain.cut(lambda image: model.apply(variables, image[None])[0], image)[0])
+    cut = jax.jit(
+        lambda image: explain.cut(lambda image: model.apply(variables, image[None])[0], image)[0]
+    )
     mean = np.asarray(cut(images()[0]))[0].mean((0, 1))
     norms = variables["params"]["features"]
-    last = max((name for name in norms if name.startswith("LayerNorm")), key=lambda name: int(name.split("_")[1]))
+    last = max(
+        (name for name in norms if name.startswith("LayerNorm")),
+        key=lambda name: int(name.split("_")[1]),
+    )
     expected = (mean - mean.mean()) / np.sqrt(mean.var() + 1e-6)
     expected = expected * norms[last]["scale"] + norms[last]["bias"]
-    np.testing.assert_allclose(jax.jit(model.embed)(variables, images())[0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.embed)(variables, images())[0], expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_vit_tokens_as_map():
-    """Grad-CAM cuts at the patches' grid, in reading order; the rest of the model gives the same logits."""
+    """Grad-CAM cuts at the patches' grid, in reading order; the rest of the model gives the same
+    logits.
+    """
     model, variables = tiny("vit")
     image = images()[0]
 
@@ -206,7 +240,8 @@ def test_vit_tokens_as_map():
     maps, rest, whole = cut(image)
     assert maps.shape == (1, 3, 3, 12)
     np.testing.assert_allclose(rest, whole, rtol=1e-4, atol=1e-5)
-    # In one block, tokens see no others before its attention: a changed patch changes its own place only.
+    # In one block, tokens see no others before its attention: a changed patch changes its own place
+    # only.
     single = classifier(ViT(4, 12, 1, 3, 2), 5, "float32")
     weights = fill(jax.eval_shape(single.init, KEY, images()))
     changed = image.copy()
@@ -228,7 +263,9 @@ def test_training_is_inference(name):
 
     logits, updates = jax.jit(model.train)(variables, images(), key=KEY)
     assert updates == {}
-    np.testing.assert_allclose(logits, jax.jit(model.apply)(variables, images()), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        logits, jax.jit(model.apply)(variables, images()), rtol=1e-5, atol=1e-6
+    )
     slopes = slope(variables["params"], images())
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
@@ -246,7 +283,9 @@ def test_training_takes_statistics_over_all_devices(name):
     (logits, updates), (whole, expected) = trained(halves), trained(images(4)[None])
     np.testing.assert_allclose(logits.reshape(4, 5), whole[0], rtol=1e-3, atol=1e-3)
     assert np.abs(whole[0] - jax.jit(model.apply)(variables, images(4))).max() > 1e-2
-    for old, new, same in zip(*map(jax.tree.leaves, (variables["batch_stats"], updates, expected)), strict=True):
+    for old, new, same in zip(
+        *map(jax.tree.leaves, (variables["batch_stats"], updates, expected)), strict=True
+    ):
         np.testing.assert_allclose(new[0], same[0], rtol=1e-3, atol=1e-4)
         assert np.abs(new[0] - old).max() > 1e-4
 
@@ -257,7 +296,9 @@ def test_bfloat16_keeps_float32_parameters_and_outputs(name):
     outputs = jax.jit(classifier(TINY[name], 5, "bfloat16").apply)(variables, images())
     reference = jax.jit(exact.apply)(variables, images())
     assert outputs.dtype == jnp.float32
-    assert 0 < np.abs(outputs - reference).max() < 0.1 * np.abs(reference).max()  # 8 bits of mantissa, some ten layers
+    assert (
+        0 < np.abs(outputs - reference).max() < 0.1 * np.abs(reference).max()
+    )  # 8 bits of mantissa, some ten layers
 
 
 @pytest.mark.parametrize(
@@ -266,12 +307,19 @@ def test_bfloat16_keeps_float32_parameters_and_outputs(name):
 )
 def test_depthwise_convolution_equals_lax(height, width, stride, size):
     """In value and in both gradients."""
-    x, kernel = (jax.random.normal(KEY, shape) for shape in ((2, height, width, 3), (size, size, 3)))
+    x, kernel = (
+        jax.random.normal(KEY, shape) for shape in ((2, height, width, 3), (size, size, 3))
+    )
 
     def reference(x, kernel):
         padding, numbers = [(size // 2,) * 2] * 2, ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(
-            x, kernel[:, :, None], (stride,) * 2, padding, dimension_numbers=numbers, feature_group_count=3
+            x,
+            kernel[:, :, None],
+            (stride,) * 2,
+            padding,
+            dimension_numbers=numbers,
+            feature_group_count=3,
         )
 
     value, back = jax.vjp(lambda x, kernel: layers.depthwise(x, kernel, stride), x, kernel)
@@ -284,7 +332,9 @@ def test_depthwise_convolution_equals_lax(height, width, stride, size):
 
 @pytest.mark.parametrize("rule", ["epsilon_plus", "zplus", "gamma"])
 def test_lrp_reads_a_depthwise_convolution_as_the_layer_that_it_is(rule):
-    """The same map as for lax's grouped convolution, with the scale that follows folded into either."""
+    """The same map as for lax's grouped convolution, with the scale that follows folded into
+    either.
+    """
     random = np.random.default_rng(2)
     variables = {"depthwise": random.normal(size=(3, 3, 3)), "scale": random.uniform(0.5, 2, 3)}
     variables = jax.tree.map(jnp.float32, variables | {"head": random.normal(size=(3, 4))})
@@ -292,7 +342,12 @@ def test_lrp_reads_a_depthwise_convolution_as_the_layer_that_it_is(rule):
     def grouped(x, kernel, stride):
         numbers = ("NHWC", "HWIO", "NHWC")
         return lax.conv_general_dilated(
-            x, kernel[:, :, None], (stride,) * 2, [(1, 1)] * 2, dimension_numbers=numbers, feature_group_count=3
+            x,
+            kernel[:, :, None],
+            (stride,) * 2,
+            [(1, 1)] * 2,
+            dimension_numbers=numbers,
+            feature_group_count=3,
         )
 
     def apply(convolution, variables, x):
@@ -334,7 +389,11 @@ def test_bad_input_is_named(name, hyper, message):
 
 @pytest.mark.parametrize(
     ("name", "size", "message"),
-    [("vit", 13, "13×13.*patches of 4"), ("vit", 16, "17 tokens.*of 10"), ("convnext", 1, "1×1.*at least 2×2")],
+    [
+        ("vit", 13, "13×13.*patches of 4"),
+        ("vit", 16, "17 tokens.*of 10"),
+        ("convnext", 1, "1×1.*at least 2×2"),
+    ],
 )
 def test_unfit_image_sizes(name, size, message):
     model, variables = tiny(name)
@@ -343,4 +402,6 @@ def test_unfit_image_sizes(name, size, message):
 
 
 def test_the_same_arguments_give_the_same_model():
-    assert models.build("densenet", classes=3, blocks=[2]) is models.build("densenet", classes=3, blocks=(2,))
+    assert models.build("densenet", classes=3, blocks=[2]) is models.build(
+        "densenet", classes=3, blocks=(2,)
+    )

@@ -1,4 +1,6 @@
-"""The networks of Yang 2019 and Thielen 2024 against the appendices as printed, and dropout over devices."""
+"""The networks of Yang 2019 and Thielen 2024 against the appendices as printed, and dropout over
+devices.
+"""
 
 import flax.linen as nn
 import jax
@@ -25,7 +27,9 @@ def drawn(model, *inputs):
     rng = np.random.default_rng(0)
 
     def draw(leaf):
-        values = rng.uniform(0.5, 1.5, leaf.shape) if leaf.ndim == 1 else rng.normal(0, 0.1, leaf.shape)
+        values = (
+            rng.uniform(0.5, 1.5, leaf.shape) if leaf.ndim == 1 else rng.normal(0, 0.1, leaf.shape)
+        )
         return jnp.asarray(values, leaf.dtype)
 
     return jax.tree.map(draw, jax.eval_shape(model.init, KEY, *inputs))
@@ -59,7 +63,9 @@ def test_group_norm_is_wu_and_hes_formula(channels, size):
 
 
 def parameters(model, *inputs):
-    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, KEY, *inputs)["params"]))
+    return sum(
+        leaf.size for leaf in jax.tree.leaves(jax.eval_shape(model.init, KEY, *inputs)["params"])
+    )
 
 
 def blocks(pairs, taps):
@@ -71,9 +77,17 @@ def blocks(pairs, taps):
     ("size", "channels", "hidden", "classes"),
     [(32, (128, 256, 512), 50, 10), (64, (128, 256, 512, 1024), 2650, 530)],
 )
-def test_classifiers_have_the_parameters_of_yangs_figures_13_and_15(size, channels, hidden, classes):
+def test_classifiers_have_the_parameters_of_yangs_figures_13_and_15(
+    size, channels, hidden, classes
+):
     model = models.build(
-        "cnn", classes=classes, channels=channels, hidden=hidden, norm="batch", activation="none", dropout=[0, 0.5]
+        "cnn",
+        classes=classes,
+        channels=channels,
+        hidden=hidden,
+        norm="batch",
+        activation="none",
+        dropout=[0, 0.5],
     )
     flat = {32: 8192, 64: 16384}[size]
     expected = blocks(zip((1, *channels), channels, strict=False), 9)
@@ -81,7 +95,9 @@ def test_classifiers_have_the_parameters_of_yangs_figures_13_and_15(size, channe
     assert parameters(model, jnp.zeros((1, size, size, 1))) == expected
 
 
-@pytest.mark.parametrize(("size", "stages", "vector"), [(32, (512, 256, 128), 10), (64, (1024, 512, 256, 128), 530)])
+@pytest.mark.parametrize(
+    ("size", "stages", "vector"), [(32, (512, 256, 128), 10), (64, (1024, 512, 256, 128), 530)]
+)
 def test_inverters_have_the_parameters_of_yangs_figures_14_and_16(size, stages, vector):
     model = models.build("tcnn", image_shape=(size, size, 1))
     expected = blocks(zip((vector, *stages), stages, strict=False), 16) + 16 * stages[-1] + 1
@@ -92,7 +108,9 @@ def test_inverters_have_the_parameters_of_yangs_figures_14_and_16(size, stages, 
 def test_inverters_read_any_explanation_beside_the_prediction(columns, channels):
     model = models.build("dropout_tcnn", image_shape=(32, 32, 1), encoder="flatten")
     for explanation in (jnp.zeros((1, 32, 32, 1)), jnp.zeros((1, 1024))):
-        shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, columns)), explanation)["params"]["decoder"]
+        shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, columns)), explanation)["params"][
+            "decoder"
+        ]
         assert shapes["upsample0"]["kernel"].shape == (channels, 4, 4, 512)
 
 
@@ -100,7 +118,15 @@ def test_a_classifier_is_the_published_sequence_in_pytorch():
     """Figure 15's order of layers in inference, and its running averages after a step of training."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
-    model = models.build("cnn", classes=5, channels=[4, 6], hidden=7, norm="batch", activation="none", dropout=[0, 0.5])
+    model = models.build(
+        "cnn",
+        classes=5,
+        channels=[4, 6],
+        hidden=7,
+        norm="batch",
+        activation="none",
+        dropout=[0, 0.5],
+    )
     images = normal(6, 8, 8, 3)
     variables = drawn(model, images)
     theirs = nn.Sequential(
@@ -124,7 +150,10 @@ def test_a_classifier_is_the_published_sequence_in_pytorch():
         state[f"{norm}.num_batches_tracked"] = torch.tensor(0)
     flat = layers["fc4"]["kernel"].reshape(2, 2, 6, 7).transpose(2, 0, 1, 3).reshape(24, 7)
     state |= {"9.weight": tensor(flat.T), "9.bias": tensor(layers["fc4"]["bias"])}
-    state |= {"11.weight": tensor(layers["fc5"]["kernel"].T), "11.bias": tensor(layers["fc5"]["bias"])}
+    state |= {
+        "11.weight": tensor(layers["fc5"]["kernel"].T),
+        "11.bias": tensor(layers["fc5"]["bias"]),
+    }
     theirs.load_state_dict(state)
     inputs = tensor(jnp.moveaxis(images, 3, 1))
     expected = theirs.eval()(inputs).detach().numpy()
@@ -142,7 +171,10 @@ def test_an_inverter_is_the_published_sequence_in_pytorch():
     model = models.build("tcnn", image_shape=(8, 8, 3), width=0.05)
     prediction = normal(4, 5)
     variables = drawn(model, prediction)
-    layers, statistics = variables["params"]["decoder"], variables["batch_stats"]["decoder"]["norm0"]
+    layers, statistics = (
+        variables["params"]["decoder"],
+        variables["batch_stats"]["decoder"]["norm0"],
+    )
     hidden = layers["upsample0"]["bias"].size
     theirs = nn.Sequential(
         *(nn.ConvTranspose2d(5, hidden, 4), nn.BatchNorm2d(hidden), nn.Tanh()),
@@ -161,20 +193,32 @@ def test_an_inverter_is_the_published_sequence_in_pytorch():
     state = {name: torch.tensor(np.array(array)) for name, array in arrays.items()}
     theirs.load_state_dict(state | {"1.num_batches_tracked": torch.tensor(0)})
     expected = theirs.eval()(torch.tensor(np.array(prediction))[:, :, None, None]).detach().numpy()
-    np.testing.assert_allclose(jnp.moveaxis(model.apply(variables, prediction), 3, 1), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        jnp.moveaxis(model.apply(variables, prediction), 3, 1), expected, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "gelu", "silu"])
 def test_a_classifier_is_its_head_after_its_embedding(activation):
     """For each row of Thielen's Table 1."""
     model = models.build(
-        "cnn", classes=5, channels=[4], hidden=50, norm="batch", activation=activation, dropout=[0, 0.5]
+        "cnn",
+        classes=5,
+        channels=[4],
+        hidden=50,
+        norm="batch",
+        activation=activation,
+        dropout=[0, 0.5],
     )
     images = normal(3, 4, 4, 1)
     variables = drawn(model, images)
-    features, logits = (jax.jit(function)(variables, images) for function in (model.embed, model.apply))
+    features, logits = (
+        jax.jit(function)(variables, images) for function in (model.embed, model.apply)
+    )
     assert features.shape == (3, 50)
-    np.testing.assert_allclose(jax.jit(model.head)(variables, features), logits, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        jax.jit(model.head)(variables, features), logits, rtol=1e-5, atol=1e-5
+    )
 
 
 def test_activations_are_the_papers_formulas():
@@ -189,7 +233,9 @@ def test_activations_are_the_papers_formulas():
     }
     assert formulas.keys() == ACTIVATIONS.keys()
     for name, expected in formulas.items():
-        np.testing.assert_allclose(ACTIVATIONS[name](jnp.float32(x)), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            ACTIVATIONS[name](jnp.float32(x)), expected, rtol=1e-5, atol=1e-6
+        )
 
 
 def test_dropout_keeps_the_mean_and_the_masks_of_other_device_counts():
@@ -198,7 +244,9 @@ def test_dropout_keeps_the_mean_and_the_masks_of_other_device_counts():
     def dropped(devices):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(KEY, jnp.arange(devices))
         shares = x.reshape(devices, -1, 500)
-        masked = jax.vmap(lambda x, key: dropout(x, 0.3, key), axis_name=parallel.AXIS)(shares, keys)
+        masked = jax.vmap(lambda x, key: dropout(x, 0.3, key), axis_name=parallel.AXIS)(
+            shares, keys
+        )
         return np.asarray(masked).reshape(x.shape)
 
     alone = dropped(1)
@@ -209,7 +257,8 @@ def test_dropout_keeps_the_mean_and_the_masks_of_other_device_counts():
 
 
 @pytest.mark.parametrize(
-    ("hyper", "dropped"), [({"dropout": [0.9, 0]}, "fc2"), ({"dropout": [0, 0.9]}, "fc3"), ({"dropout": [0, 0]}, "")]
+    ("hyper", "dropped"),
+    [({"dropout": [0.9, 0]}, "fc2"), ({"dropout": [0, 0.9]}, "fc3"), ({"dropout": [0, 0]}, "")],
 )
 def test_dropout_acts_before_the_layer_that_it_is_given_for(hyper, dropped):
     """With one weight of 1 per output and no bias, an output is a multiple of an input, or nothing."""
@@ -229,7 +278,9 @@ def test_dropout_acts_before_the_layer_that_it_is_given_for(hyper, dropped):
 def test_a_training_step_is_the_same_on_two_devices():
     model = models.build("dropout_tcnn", image_shape=(8, 8, 1), width=0.05)
     inputs = normal(6, 5)
-    (alone, statistics), (together, same) = (trained(model, inputs, devices=devices) for devices in (1, 2))
+    (alone, statistics), (together, same) = (
+        trained(model, inputs, devices=devices) for devices in (1, 2)
+    )
     np.testing.assert_allclose(alone, together, rtol=1e-3, atol=1e-4)
     for one, two in zip(*map(jax.tree.leaves, (statistics, same)), strict=True):
         np.testing.assert_allclose(one[0], two[0], rtol=1e-3, atol=1e-4)
@@ -255,4 +306,6 @@ def test_bad_input_is_named(name, hyper, message):
 
 def test_a_missing_explanation_is_named():
     with pytest.raises(InputError, match="explanation"):
-        models.build("tcnn", image_shape=(8, 8, 1), encoder="flatten").init(KEY, jnp.zeros((1, 5)), None)
+        models.build("tcnn", image_shape=(8, 8, 1), encoder="flatten").init(
+            KEY, jnp.zeros((1, 5)), None
+        )

@@ -25,7 +25,9 @@ from configs import base, own  # noqa: E402
 DRAW = np.random.default_rng(0)
 SHAPE, CLASSES, COUNT = (16, 16, 1), 3, 60
 LABELS = np.arange(COUNT) % CLASSES
-IMAGES = np.uint8(np.clip(60 * LABELS[:, None, None, None] + DRAW.integers(0, 80, (COUNT, *SHAPE)), 0, 255))
+IMAGES = np.uint8(
+    np.clip(60 * LABELS[:, None, None, None] + DRAW.integers(0, 80, (COUNT, *SHAPE)), 0, 255)
+)
 PREDICTION = DRAW.dirichlet(np.ones(CLASSES), COUNT).astype(np.float32)
 MAPS = DRAW.normal(size=(COUNT, 4, 4, 2)).astype(np.float32)
 QUICK = dict(epochs=1, patience=0, batch_size=8, learning_rate=3e-3)
@@ -132,12 +134,19 @@ def dataset():
     return data.dataset.create("given", IMAGES, {"label": LABELS}, {"label": names})
 
 
-FRAMEWORKS = {"jnp": (LINEAR.format(seed=0), CLASSES), "nnx": (NNX, 10), "equinox": (EQUINOX, 10), "haiku": (HAIKU, 10)}
+FRAMEWORKS = {
+    "jnp": (LINEAR.format(seed=0), CLASSES),
+    "nnx": (NNX, 10),
+    "equinox": (EQUINOX, 10),
+    "haiku": (HAIKU, 10),
+}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_frameworks(module, framework):
-    """The model answers as the user's does, under jit; its variables are arrays alone, trained ones others."""
+    """The model answers as the user's does, under jit; its variables are arrays alone, trained ones
+    others.
+    """
     text, classes = FRAMEWORKS[framework]
     path = module(text)
     found = target.load(path)
@@ -147,7 +156,9 @@ def test_frameworks(module, framework):
     floats = IMAGES[:5] / np.float32(255)
     assert all(isinstance(leaf, np.ndarray) for leaf in jax.tree.leaves(found.variables))
     mine = jax.jit(found.model.apply)
-    np.testing.assert_allclose(mine(found.variables, floats), apply(variables, floats), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        mine(found.variables, floats), apply(variables, floats), rtol=1e-5, atol=1e-4
+    )
     trained = found.train(IMAGES, LABELS, jax.random.key(1))
     assert not np.allclose(mine(trained, floats), mine(found.variables, floats))
 
@@ -174,10 +185,22 @@ def test_weights_are_fingerprinted(module):
         ),
         ("def load(): return (lambda v, x: (x, x)), {}", r"\[0\]"),
         ("def load(): return (lambda v, x: {'logits': x}), {}", "dict"),
-        ("def load(): return (lambda v, x: x.reshape(len(x), -1)[:, :4]), {}", "has 4 classes, and the data set 3"),
-        ("import jax\ndef load(): return (lambda v, x: jax.nn.softmax(x[:, 0, :3, 0])), {}", "answers probabilities"),
-        ("def load(): return (lambda v, x: (x - x.mean(0))[:, 0, :3, 0]), {}", "put the model in its evaluation mode"),
-        ("def load(): return (lambda v, x: x @ v), __import__('numpy').ones((7, 3))", "cannot treat images"),
+        (
+            "def load(): return (lambda v, x: x.reshape(len(x), -1)[:, :4]), {}",
+            "has 4 classes, and the data set 3",
+        ),
+        (
+            "import jax\ndef load(): return (lambda v, x: jax.nn.softmax(x[:, 0, :3, 0])), {}",
+            "answers probabilities",
+        ),
+        (
+            "def load(): return (lambda v, x: (x - x.mean(0))[:, 0, :3, 0]), {}",
+            "put the model in its evaluation mode",
+        ),
+        (
+            "def load(): return (lambda v, x: x @ v), __import__('numpy').ones((7, 3))",
+            "cannot treat images",
+        ),
     ],
 )
 def test_functions_refused(module, text, message):
@@ -201,14 +224,19 @@ def test_paths_refused(path):
         (dict(prediction=np.full((COUNT, 2), 0.5)), "2 classes, and the data set 3"),
         ({"explanation/a": MAPS[:-1]}, r"N = 60"),
         ({"explanation/a": MAPS[..., 0]}, r"\[N,h,w,c\]"),
-        ({"explanation/a": np.where(MAPS > 2, np.nan, MAPS)}, "NaN or infinite values in 'explanation/a'"),
+        (
+            {"explanation/a": np.where(MAPS > 2, np.nan, MAPS)},
+            "NaN or infinite values in 'explanation/a'",
+        ),
         (dict(labels=None), "the order is unknown"),
         (dict(labels=LABELS[::-1]), "in another order"),
     ],
 )
 def test_recordings_refused(tmp_path, changes, message):
     arrays = {"prediction": PREDICTION, "explanation/a": MAPS, "labels": LABELS} | changes
-    np.savez(tmp_path / "r.npz", **{name: array for name, array in arrays.items() if array is not None})
+    np.savez(
+        tmp_path / "r.npz", **{name: array for name, array in arrays.items() if array is not None}
+    )
     with pytest.raises(InputError, match=message):
         recorded.read(tmp_path / "r.npz", dataset(), "label")
 
@@ -222,7 +250,9 @@ def test_recordings_missing(tmp_path):
 
 
 def config(size, **target_settings):
-    """The config of configs/own.py at a small size: networks and images as `test_arrays` has them, so compiled once."""
+    """The config of configs/own.py at a small size: networks and images as `test_arrays` has them,
+    so compiled once.
+    """
     found = own.get_config(size)
     found.seeds, found.report.examples = 1, 2
     found.data.roles.roles = ConfigDict(dict(attack_train=0.7, attack_test=0.3))
@@ -230,7 +260,9 @@ def config(size, **target_settings):
         recipe.update(QUICK)
     found.attack.width = 0.015625
     found.target.update(target_settings)
-    found.arms = base.arms(("flatten_unet",), ("saliency",) if size == "recorded" else ("gradient",))
+    found.arms = base.arms(
+        ("flatten_unet",), ("saliency",) if size == "recorded" else ("gradient",)
+    )
     return found
 
 
@@ -242,31 +274,45 @@ def audited(tmp_path, monkeypatch):
 
     def run(settings):
         with store.opened(tmp_path / "stages") as stages:
-            return audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / settings.unit, stages)
+            return audit.run(
+                json.loads(json.dumps(settings.to_dict())), tmp_path / settings.unit, stages
+            )
 
     return run
 
 
 def test_shadows_like_the_target(audited, module):
-    """A shadow is trained by the user's `train` on images like those of `apply`, and attacked in the white box."""
+    """A shadow is trained by the user's `train` on images like those of `apply`, and attacked in
+    the white box.
+    """
     path = module(LINEAR.format(seed=0))
     settings = config("function", function=path)
-    settings.explanations = ConfigDict(dict(gradient=dict(name="gradient", normalise="absolute_minmax")))
-    settings.shadows = ConfigDict(dict(shadow=dict(function=path, label="label", roles=("attack_train",))))
-    settings.arms = ConfigDict(dict(pixels=base.arm("prediction", known="shadow", name="preimage", steps=2)))
+    settings.explanations = ConfigDict(
+        dict(gradient=dict(name="gradient", normalise="absolute_minmax"))
+    )
+    settings.shadows = ConfigDict(
+        dict(shadow=dict(function=path, label="label", roles=("attack_train",)))
+    )
+    settings.arms = ConfigDict(
+        dict(pixels=base.arm("prediction", known="shadow", name="preimage", steps=2))
+    )
     rows = audited(settings)
     assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"pixels"}
     assert {row["stage"] for row in rows} >= {"target", "shadow", "evaluation"}
 
 
 def test_membership(audited, module):
-    """Models that the user's `train` makes are attacked, with a stranger as control; none of xinv's is trained."""
+    """Models that the user's `train` makes are attacked, with a stranger as control; none of xinv's
+    is trained.
+    """
     settings = own.get_config("membership")
     settings.seeds, settings.report.examples = 1, 2
     settings.target.function = module(LINEAR.format(seed=0))
     settings.attack.train.update(QUICK)
     settings.explanations = ConfigDict(dict(gradient=settings.explanations.gradient))
-    settings.arms = ConfigDict({name: arm for name, arm in settings.arms.items() if name.startswith("gradient")})
+    settings.arms = ConfigDict(
+        {name: arm for name, arm in settings.arms.items() if name.startswith("gradient")}
+    )
     for arm in settings.arms.values():
         arm.attack.update(dict(trunk="mlp", width=0.0625, restarts=1))
     rows = audited(settings)
@@ -282,14 +328,20 @@ def test_membership(audited, module):
     ("body", "message"),
     [
         ("raise KeyError('images')", "raised KeyError: 'images'"),
-        ("return {'other': W}", r"other variables than load: .*'other'.* instead of float32\[256, 3\] \['w'\]"),
+        (
+            "return {'other': W}",
+            r"other variables than load: .*'other'.* instead of float32\[256, 3\] \['w'\]",
+        ),
         ("return {'w': W[:, :2]}", r"float32\[256, 2\] \['w'\] instead of"),
         ("return {'w': W, 'x': 1.0}", r"\['x'\] instead of no leaf"),
         ("return {'w': W * np.nan}", "NaN or infinite weights"),
     ],
 )
 def test_training_refused(module, body, message):
-    text = LINEAR.format(seed=0).split("def train")[0] + f"def train(images, labels, key):\n        {body}\n"
+    text = (
+        LINEAR.format(seed=0).split("def train")[0]
+        + f"def train(images, labels, key):\n        {body}\n"
+    )
     train = target.load(module(text)).train
     with pytest.raises(InputError, match=message):
         train(IMAGES, LABELS, jax.random.key(0))
@@ -300,8 +352,13 @@ def test_recorded_needs_no_model(audited, tmp_path):
     np.savez(tmp_path / "release.npz", prediction=PREDICTION, labels=LABELS, **maps)
     settings = config("recorded")
     rows = audited(settings)
-    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {"prediction", "flatten_unet(saliency)"}
-    accuracy = [row["value"] for row in rows if (row["stage"], row["metric"]) == ("target", "accuracy")]
+    assert {row["arm"] for row in rows if row["stage"] == "attack"} == {
+        "prediction",
+        "flatten_unet(saliency)",
+    }
+    accuracy = [
+        row["value"] for row in rows if (row["stage"], row["metric"]) == ("target", "accuracy")
+    ]
     assert 0 < accuracy[0] < 1
     settings.arms.fredrikson = base.arm("prediction", known="target", name="fredrikson")
     with pytest.raises(InputError, match=r"the target is recorded: .* needs target\.function"):
@@ -341,13 +398,23 @@ def test_arrays(tmp_path):
     ],
 )
 def test_arrays_refused(tmp_path, changes, message):
-    given = dict(images=IMAGES, prediction=PREDICTION, explanations={"a": MAPS}, workdir=tmp_path / "audit") | changes
+    given = (
+        dict(
+            images=IMAGES,
+            prediction=PREDICTION,
+            explanations={"a": MAPS},
+            workdir=tmp_path / "audit",
+        )
+        | changes
+    )
     with pytest.raises(InputError, match=message):
         audit.release(**given)
     assert not (tmp_path / "audit").exists()
 
 
-TORCH = pytest.mark.skipif(not importlib.util.find_spec("captum"), reason="captum is not installed: extra witness")
+TORCH = pytest.mark.skipif(
+    not importlib.util.find_spec("captum"), reason="captum is not installed: extra witness"
+)
 
 
 @pytest.mark.parametrize(

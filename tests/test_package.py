@@ -1,4 +1,6 @@
-"""The house rules that a machine can check: format, lint, the arrows between packages, what configs may import."""
+"""The house rules that a machine can check: format, lint, the arrows between packages, what configs
+may import.
+"""
 
 import subprocess
 import sys
@@ -10,15 +12,21 @@ ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = Path(sys.executable).parent
 
 
-@pytest.mark.parametrize("command", [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["lint-imports"]])
+@pytest.mark.parametrize(
+    "command", [["ruff", "format", "--check", "."], ["ruff", "check", "."], ["lint-imports"]]
+)
 def test_the_tree_is_clean(command):
-    result = subprocess.run([SCRIPTS / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [SCRIPTS / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout + result.stderr
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
 def test_configs_import_no_jax_and_are_complete(config):
-    """A config that is read on a login node must not wake an accelerator, and one without a default is no config."""
+    """A config that is read on a login node must not wake an accelerator, and one without a default
+    is no config.
+    """
     code = f"""
 import sys, importlib
 module = importlib.import_module("configs.{config}")
@@ -31,7 +39,9 @@ assert "jax" not in sys.modules
 
 
 def test_the_papers_setting_of_every_config_fits_the_launchers():
-    """Every section that the pipeline reads is there, so nothing falls back on a default that the log does not show."""
+    """Every section that the pipeline reads is there, so nothing falls back on a default that the
+    log does not show.
+    """
     code = """
 from configs import digits, faces, gnime, mnist, thielen, yang, zhao
 for module in (digits, faces, gnime, mnist, thielen, yang, zhao):

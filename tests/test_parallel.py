@@ -78,7 +78,9 @@ def test_replicate_copies_so_that_donation_spares_the_original():
     original = jnp.arange(4.0)
     step = parallel.pmap_step(lambda state, batch, key: (state + parallel.mean(batch.sum()), {}))
     state, _ = step(
-        parallel.replicate(original), parallel.shard(np.ones(4, np.float32)), parallel.per_device(jax.random.key(0))
+        parallel.replicate(original),
+        parallel.shard(np.ones(4, np.float32)),
+        parallel.per_device(jax.random.key(0)),
     )
     np.testing.assert_array_equal(original, np.arange(4.0))
     np.testing.assert_array_equal(state, np.arange(4.0) + 4 / parallel.device_count())
@@ -86,5 +88,7 @@ def test_replicate_copies_so_that_donation_spares_the_original():
 
 def test_map_batches_maps_without_shared_arguments():
     values = np.arange(10, dtype=np.float32)[:, None]
-    doubled = parallel.map_batches(lambda shared, batch, keys: 2 * batch, {}, values, 8, jax.random.key(0))
+    doubled = parallel.map_batches(
+        lambda shared, batch, keys: 2 * batch, {}, values, 8, jax.random.key(0)
+    )
     np.testing.assert_array_equal(doubled, 2 * values)

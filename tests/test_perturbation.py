@@ -1,4 +1,6 @@
-"""Occlusion, LIME, Shapley values, anchors and prototypes against captum, alibi, aix360, scikit-learn and formulas."""
+"""Occlusion, LIME, Shapley values, anchors and prototypes against captum, alibi, aix360,
+scikit-learn and formulas.
+"""
 
 from itertools import permutations
 from math import factorial
@@ -30,7 +32,9 @@ def as_tuples(labels):
 def convolutional(variables, images):
     """The network of make_perturbation.py."""
     dimensions = ("NHWC", "HWIO", "NHWC")
-    hidden = jax.lax.conv_general_dilated(images, variables["kernel"], (1, 1), "SAME", dimension_numbers=dimensions)
+    hidden = jax.lax.conv_general_dilated(
+        images, variables["kernel"], (1, 1), "SAME", dimension_numbers=dimensions
+    )
     return jax.nn.relu(hidden).reshape(len(images), -1) @ variables["dense"]
 
 
@@ -50,7 +54,8 @@ def small_problem(seed=0, shape=(2, 3, 1), classes=3):
     return rng.normal(size=(image.size, classes)).astype(np.float32), image
 
 
-# --- against other libraries: float32 on both sides, so 1e-4 of logits of order 1; captum's Lasso stops at 1e-4 -------
+# --- against other libraries: float32 on both sides, so 1e-4 of logits of order 1; captum's Lasso
+# stops at 1e-4 -------
 
 
 @pytest.mark.parametrize("source", SOURCES)
@@ -84,10 +89,15 @@ def test_maps_are_captums(name, explainer, tolerance, source):
 
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_anchors_are_alibis(beam_size):
-    """Games whose anchor is clear: alibi finds the same with five seeds, and so does xinv, in one batch of games."""
+    """Games whose anchor is clear: alibi finds the same with five seeds, and so does xinv, in one
+    batch of games.
+    """
     recorded = maps("anchors")
     explain = anchors(
-        coverage_samples=200, beam_size=beam_size, baseline=0.0, segmentation=as_tuples(recorded["labels"])
+        coverage_samples=200,
+        beam_size=beam_size,
+        baseline=0.0,
+        segmentation=as_tuples(recorded["labels"]),
     )
 
     def blocks(variables, images):
@@ -99,7 +109,9 @@ def test_anchors_are_alibis(beam_size):
         return explain(blocks, (weights, threshold), jnp.ones((8, 12, 1)), jnp.array(1), key)
 
     games = len(recorded["weights"])
-    explanations = jax.jit(jax.vmap(one))(recorded["weights"], recorded["thresholds"], jax.random.split(KEY, games))
+    explanations = jax.jit(jax.vmap(one))(
+        recorded["weights"], recorded["thresholds"], jax.random.split(KEY, games)
+    )
     for explanation, found in zip(explanations, recorded["found"], strict=True):
         np.testing.assert_array_equal(explanation[..., 0], found[0][recorded["labels"]])
         assert (found == found[0]).all()
@@ -130,7 +142,9 @@ def test_kl_bounds_are_alibis():
     np.testing.assert_allclose(lower_bound(means, levels), recorded["lower"], atol=2e-4)
 
 
-@pytest.mark.parametrize(("kernel", "sigma"), [("Gaussian", 0.5), ("Gaussian", 1.5), ("other", 1.0)])
+@pytest.mark.parametrize(
+    ("kernel", "sigma"), [("Gaussian", 0.5), ("Gaussian", 1.5), ("other", 1.0)]
+)
 def test_prototypes_are_aix360s(kernel, sigma):
     recorded = maps("protodash")
     points, target = recorded["points"].astype(np.float32), recorded["target"].astype(np.float32)
@@ -139,10 +153,13 @@ def test_prototypes_are_aix360s(kernel, sigma):
     chosen, weights = select(ours, points, target, allowed, 4, sigma)
     np.testing.assert_array_equal(chosen, recorded[f"{kernel}_{sigma}_chosen"])
     expected = recorded[f"{kernel}_{sigma}_weights"]
-    np.testing.assert_allclose(weights / weights.sum(), expected / expected.sum(), atol=2e-3)  # osqp's own tolerance
+    np.testing.assert_allclose(
+        weights / weights.sum(), expected / expected.sum(), atol=2e-3
+    )  # osqp's own tolerance
 
 
-# --- against formulas ------------------------------------------------------------------------------------------------
+# --- against formulas
+# ------------------------------------------------------------------------------------------------
 
 
 def shapley_values(value, players):
@@ -163,16 +180,22 @@ def test_kernel_shap_with_all_coalitions_is_exact(samples):
         kept = np.isin(labels, [*present])[..., None] * image.astype(np.float64)
         return np.tanh(kept.reshape(-1) @ variables)[1] + kept.prod()
 
-    explanation = compiled(kernel_shap(samples, segmentation=FOUR))(smooth, variables, image, 1, KEY)
+    explanation = compiled(kernel_shap(samples, segmentation=FOUR))(
+        smooth, variables, image, 1, KEY
+    )
     np.testing.assert_allclose(explanation[..., 0], shapley_values(value, 4)[labels], atol=1e-5)
 
 
 SEVEN = ((0, 1, 2, 3, 4, 5, 6),)
 
 
-@pytest.mark.parametrize("explainer", [kernel_shap(40, segmentation=SEVEN), shapley_sampling(2, segmentation=SEVEN)])
+@pytest.mark.parametrize(
+    "explainer", [kernel_shap(40, segmentation=SEVEN), shapley_sampling(2, segmentation=SEVEN)]
+)
 def test_shapley_axioms_on_an_additive_game(explainer):
-    """Additivity makes every estimator exact: values are the terms; a dummy gets 0; equals get equal values."""
+    """Additivity makes every estimator exact: values are the terms; a dummy gets 0; equals get
+    equal values.
+    """
     terms = jnp.array([[0.5, -1, 2, 2, 0, 3, -0.25]]).T
     additive = lambda variables, images: images[:, 0, :, 0] @ variables + 1  # noqa: E731
     values = compiled(explainer)(additive, terms, jnp.ones((1, 7, 1)), 0, KEY)
@@ -192,13 +215,20 @@ def test_shapley_values_are_efficient(factory, samples):
 def test_one_superpixel_has_the_whole_difference():
     variables, image = small_problem()
     gap = smooth(variables, image[None]) - smooth(variables, 0 * image[None])
-    for explain in (kernel_shap(3, segmentation=((0,) * 3,) * 2), shapley_sampling(1, segmentation=((0,) * 3,) * 2)):
-        np.testing.assert_allclose(compiled(explain)(smooth, variables, image, 2, KEY)[..., 0], gap[0, 2], atol=1e-6)
+    for explain in (
+        kernel_shap(3, segmentation=((0,) * 3,) * 2),
+        shapley_sampling(1, segmentation=((0,) * 3,) * 2),
+    ):
+        np.testing.assert_allclose(
+            compiled(explain)(smooth, variables, image, 2, KEY)[..., 0], gap[0, 2], atol=1e-6
+        )
 
 
 def test_occlusion_is_a_loop_over_windows():
     variables, image = small_problem(3, (6, 8, 2))
-    scores = lambda x: np.tanh(x.reshape(-1).astype(np.float64) @ variables)[2] + x.astype(np.float64).prod()  # noqa: E731
+    scores = lambda x: (
+        np.tanh(x.reshape(-1).astype(np.float64) @ variables)[2] + x.astype(np.float64).prod()
+    )  # noqa: E731
     total, times = np.zeros((6, 8)), np.zeros((6, 8))
     for y in (0, 2, 4):
         for x in (0, 3, 6):
@@ -217,8 +247,12 @@ def test_regressions_are_scikit_learns(penalty):
     x[:, 5] = 1  # a column without variation
     y = x @ rng.normal(size=12) + 0.3 * rng.normal(size=60) + 4
     alpha = {"lasso": 0.05, "ridge": 2.0}[penalty]
-    model = {"lasso": Lasso(alpha, tol=1e-10), "ridge": Ridge(alpha)}[penalty].fit(x, y, sample_weight=w / w.mean())
-    ours = {"lasso": linear.lasso, "ridge": linear.ridge}[penalty](*map(jnp.float32, (x, y, w)), alpha)
+    model = {"lasso": Lasso(alpha, tol=1e-10), "ridge": Ridge(alpha)}[penalty].fit(
+        x, y, sample_weight=w / w.mean()
+    )
+    ours = {"lasso": linear.lasso, "ridge": linear.ridge}[penalty](
+        *map(jnp.float32, (x, y, w)), alpha
+    )
     np.testing.assert_allclose(ours, model.coef_, atol=1e-4)
     assert (np.asarray(ours) == 0).sum() > 1 if penalty == "lasso" else True
 
@@ -228,7 +262,9 @@ def test_nonnegative_quadratic_program_is_scipys():
     a, b = rng.normal(size=(20, 8)), rng.normal(size=20)
     expected, _ = nnls(a, b)
     assert 2 < (expected == 0).sum() < 8
-    np.testing.assert_allclose(linear.nonnegative(jnp.float32(a.T @ a), jnp.float32(a.T @ b)), expected, atol=1e-4)
+    np.testing.assert_allclose(
+        linear.nonnegative(jnp.float32(a.T @ a), jnp.float32(a.T @ b)), expected, atol=1e-4
+    )
 
 
 def test_sum_constrained_regression_meets_its_optimality_conditions():
@@ -242,7 +278,9 @@ def test_sum_constrained_regression_meets_its_optimality_conditions():
 
 
 def test_prototypes_come_from_the_label_and_sigma_selects():
-    """A narrow kernel gives the nearest image of the class; without an image of the class all are candidates."""
+    """A narrow kernel gives the nearest image of the class; without an image of the class all are
+    candidates.
+    """
     rng = np.random.default_rng(7)
     reference = (rng.random((20, 4, 4, 1)) * 255).astype(np.uint8)
     image = jnp.float32(rng.random((4, 4, 1)))

@@ -1,4 +1,6 @@
-"""Perturbation methods in batches: chunks and budgets, one program for many calls, errors that name what is allowed."""
+"""Perturbation methods in batches: chunks and budgets, one program for many calls, errors that name
+what is allowed.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,9 @@ EXPLAINERS = {
     "lime ridge": lime(12, segmentation=QUARTERS, **RIDGE),
     "kernel_shap": kernel_shap(12, segmentation=QUARTERS),
     "shapley_sampling": shapley_sampling(2, segmentation=QUARTERS),
-    "anchors": anchors(batch_size=16, coverage_samples=64, max_rounds=3, max_size=2, segmentation=QUARTERS),
+    "anchors": anchors(
+        batch_size=16, coverage_samples=64, max_rounds=3, max_size=2, segmentation=QUARTERS
+    ),
     "protodash": protodash(REFERENCE, 3),
     "protodash linear": protodash(REFERENCE, 3, kernel="linear"),
     "removal_trajectory": removal_trajectory(steps=7),
@@ -38,7 +42,9 @@ SIZES = {"removal_trajectory": (1, 1)}
 
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_batch_is_its_examples(name, monkeypatch):
-    """vmap with many chunks = one example at a time in one chunk; constant images stay finite; one trace serves."""
+    """vmap with many chunks = one example at a time in one chunk; constant images stay finite; one
+    trace serves.
+    """
     explain = EXPLAINERS[name]
     rng = np.random.default_rng(9)
     variables = rng.normal(size=(64, 3)).astype(np.float32)
@@ -47,7 +53,9 @@ def test_a_batch_is_its_examples(name, monkeypatch):
     one = quick(lambda variables, *example: explain(smooth, variables, *example))
     alone = [one(variables, *example) for example in zip(images, labels, keys, strict=True)]
     monkeypatch.setattr(memory, "CPU_BUDGET", 2**13)  # a few copies at a time
-    together = quick(jax.vmap(lambda *example: explain(smooth, variables, *example)))(images, labels, keys)
+    together = quick(jax.vmap(lambda *example: explain(smooth, variables, *example)))(
+        images, labels, keys
+    )
     assert together.shape[:3] == (3, *SIZES.get(name, (8, 8)))
     assert np.isfinite(together).all()
     np.testing.assert_allclose(together, jnp.stack(alone), atol=2e-5)
@@ -57,7 +65,9 @@ def test_several_models_at_once():
     """vmap over the variables, as over seeds."""
     variables, image = small_problem()
     one = compiled(occlusion(1, 1))
-    both = jax.vmap(lambda variables: one(smooth, variables, image, 0, KEY))(jnp.stack([-variables, variables]))
+    both = jax.vmap(lambda variables: one(smooth, variables, image, 0, KEY))(
+        jnp.stack([-variables, variables])
+    )
     np.testing.assert_allclose(both[1], one(smooth, variables, image, 0, KEY), atol=1e-6)
 
 
@@ -69,11 +79,15 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         seen.append(len(images))
         return images.reshape(len(images), -1) @ variables
 
-    copies = 64 * 4 + 4  # of one row: the image, which is multiplied where it is read, and where it stands
+    copies = (
+        64 * 4 + 4
+    )  # of one row: the image, which is multiplied where it is read, and where it stands
     monkeypatch.setattr(memory, "CPU_BUDGET", 10 * copies)
     variables, images = jnp.ones((64, 2)), jnp.ones((5, 8, 8, 1))
     rows = jnp.arange(7.0)
-    logits = jax.vmap(lambda x: perturb.predict(watched, variables, lambda x, row: x * row, x, rows))(images)
+    logits = jax.vmap(
+        lambda x: perturb.predict(watched, variables, lambda x, row: x * row, x, rows)
+    )(images)
     np.testing.assert_allclose(logits, np.broadcast_to(64 * rows[:, None], (5, 7, 2)))
     assert max(seen) == 9  # 35 copies: four calls of nine
 
@@ -92,7 +106,9 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         (lambda: lime(baseline="blur"), "baseline='blur'"),
         (lambda: kernel_shap(2), "at least 3 samples, not 2"),
         (
-            lambda: kernel_shap(None, segmentation=(tuple(range(17)),))(smooth, *small_problem(0, (1, 17, 1)), 0, KEY),
+            lambda: kernel_shap(None, segmentation=(tuple(range(17)),))(
+                smooth, *small_problem(0, (1, 17, 1)), 0, KEY
+            ),
             "enumerates at most 16",
         ),
         (lambda: shapley_sampling(0), "at least 1 samples"),
@@ -107,7 +123,10 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         (lambda: protodash(REFERENCE, 7), "picks 1 to R prototypes"),
         (lambda: protodash(REFERENCE, kernel="cubic"), "gaussian or linear, not 'cubic'"),
         (lambda: protodash(REFERENCE, sigma=0.0), "sigma is positive"),
-        (lambda: protodash(REFERENCE)(smooth, *small_problem(), 0, KEY), r"reference holds images \(8, 8, 1\)"),
+        (
+            lambda: protodash(REFERENCE)(smooth, *small_problem(), 0, KEY),
+            r"reference holds images \(8, 8, 1\)",
+        ),
     ],
 )
 def test_bad_options_name_what_is_allowed(call, message):
@@ -140,6 +159,8 @@ def test_references_of_one_shape_share_a_program():
     assert len(traces) == count
     assert np.abs(first - other).max() > 0.1
     label = jnp.argmax(smooth(variables, REFERENCE[:1]))
-    single = protodash((REFERENCE * 255).astype(np.uint8), 2)(smooth, variables, REFERENCE[0], label, KEY)
+    single = protodash((REFERENCE * 255).astype(np.uint8), 2)(
+        smooth, variables, REFERENCE[0], label, KEY
+    )
     np.testing.assert_allclose(first[0], (single - single.min()) / np.ptp(single), atol=1e-4)
     assert build("gradient", {"reference": REFERENCE}) is gradient()

@@ -4,7 +4,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linear_problem import CLASSES, DRAW, IMAGES, KEY, LINEAR, PREDICTION, SEEN, SHAPE, WEIGHTS, apply, guesses, softmax
+from linear_problem import (
+    CLASSES,
+    DRAW,
+    IMAGES,
+    KEY,
+    LINEAR,
+    PREDICTION,
+    SEEN,
+    SHAPE,
+    WEIGHTS,
+    apply,
+    guesses,
+    softmax,
+)
 from scipy.ndimage import gaussian_filter1d, median_filter
 
 from xinv import attacks
@@ -21,7 +34,9 @@ def literal_reconstruction(image, y, steps, rate, l2, tv):
     """Thielen's Eq. 1 to 4 on the linear model, pixel by pixel."""
     image, weights = image.astype(np.float64), WEIGHTS.astype(np.float64)
     for _ in range(steps):
-        gradient = (weights @ (y.sum() * softmax(image.reshape(-1) @ weights) - y)).reshape(SHAPE) + 2 * l2 * image
+        gradient = (weights @ (y.sum() * softmax(image.reshape(-1) @ weights) - y)).reshape(
+            SHAPE
+        ) + 2 * l2 * image
         for i, j in np.ndindex(*SHAPE[:2]):
             for near in ((i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)):
                 if 0 <= near[0] < SHAPE[0] and 0 <= near[1] < SHAPE[1]:
@@ -36,35 +51,54 @@ def test_reconstruction_is_the_papers_descent(target):
     every = IMAGES.mean(0)
     starts = [IMAGES[labels == c].mean(0) if (labels == c).any() else every for c in range(CLASSES)]
     y = PREDICTION if target == "prediction" else np.eye(CLASSES)[labels]
-    attack = attacks.gradient_reconstruction(target=target, steps=5, learning_rate=0.05, l2=0.2, tv=0.03)
-    wanted = [literal_reconstruction(starts[c], y[i], 5, 0.05, 0.2, 0.03) for i, c in enumerate(labels)]
+    attack = attacks.gradient_reconstruction(
+        target=target, steps=5, learning_rate=0.05, l2=0.2, tv=0.03
+    )
+    wanted = [
+        literal_reconstruction(starts[c], y[i], 5, 0.05, 0.2, 0.03) for i, c in enumerate(labels)
+    ]
     np.testing.assert_allclose(guesses(attack), wanted, atol=2e-6)
 
 
 def test_a_released_vector_is_taken_as_it_is():
     """Truncated and rounded, so that it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
-    cut = np.where(PREDICTION.max(1, keepdims=True) == PREDICTION, np.round(PREDICTION, 1), 0).astype(np.float32)
-    attack = attacks.gradient_reconstruction("class_instance", steps=3, learning_rate=0.03, l2=0.0, tv=0.0)
+    cut = np.where(
+        PREDICTION.max(1, keepdims=True) == PREDICTION, np.round(PREDICTION, 1), 0
+    ).astype(np.float32)
+    attack = attacks.gradient_reconstruction(
+        "class_instance", steps=3, learning_rate=0.03, l2=0.0, tv=0.0
+    )
     state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     starts = state["starts"][cut.argmax(1)]
-    wanted = [literal_reconstruction(a, y.astype(np.float64), 3, 0.03, 0, 0) for a, y in zip(starts, cut, strict=True)]
-    np.testing.assert_allclose(attack.predict(state, Observation(cut), known=LINEAR), wanted, atol=2e-6)
+    wanted = [
+        literal_reconstruction(a, y.astype(np.float64), 3, 0.03, 0, 0)
+        for a, y in zip(starts, cut, strict=True)
+    ]
+    np.testing.assert_allclose(
+        attack.predict(state, Observation(cut), known=LINEAR), wanted, atol=2e-6
+    )
 
 
 def test_instances_are_of_the_predicted_class():
     starts = pixels.class_starts(KEY, "class_instance", SEEN, (255 * IMAGES).astype(np.uint8))
     stored = (255 * IMAGES).astype(np.uint8) / np.float32(255)
     for c in np.unique(PREDICTION.argmax(1)):
-        assert any(np.allclose(starts[c], image, atol=1e-6) for image in stored[PREDICTION.argmax(1) == c])
+        assert any(
+            np.allclose(starts[c], image, atol=1e-6) for image in stored[PREDICTION.argmax(1) == c]
+        )
 
 
 def test_priors_of_known_images():
-    """A step edge of height a across h rows: Σ|Δ| = h·a, P_Vβ = h·a^β; a dot of height a at a corner: (2a²)^(β/2)."""
+    """A step edge of height a across h rows: Σ|Δ| = h·a, P_Vβ = h·a^β; a dot of height a at a
+    corner: (2a²)^(β/2).
+    """
     edge = np.zeros((2, 4, 6, 1), np.float32)
     edge[0, :, 3:], edge[1, 3, 5] = 0.5, 0.5
     np.testing.assert_allclose(pixels.absolute_variation(edge), [4 * 0.5, 2 * 0.5])
     np.testing.assert_allclose(pixels.total_variation(edge, 3.0), [4 * 0.125, 2 * 0.125], rtol=1e-6)
-    np.testing.assert_allclose(pixels.total_variation(edge[:, ::-1, ::-1], 1.0), [4 * 0.5, 0.5 * 2**0.5], rtol=1e-6)
+    np.testing.assert_allclose(
+        pixels.total_variation(edge[:, ::-1, ::-1], 1.0), [4 * 0.5, 0.5 * 2**0.5], rtol=1e-6
+    )
     np.testing.assert_allclose(pixels.alpha_norm(edge, 6.0), [12 * 0.5**6, 0.5**6])
     np.testing.assert_allclose(pixels.squares(edge), [12 * 0.25, 0.25])
     assert np.isfinite(jax.grad(lambda x: pixels.total_variation(x, 1.0).sum())(edge)).all()
@@ -77,8 +111,12 @@ def test_filters_are_scipys():
         blurred = gaussian_filter1d(blurred, 0.7, axis, mode="constant", truncate=20)
         blurred /= gaussian_filter1d(np.ones(image.shape), 0.7, axis, mode="constant", truncate=20)
     np.testing.assert_allclose(pixels.blur(IMAGES, 0.7)[..., 0], blurred, atol=1e-6)
-    np.testing.assert_allclose(sharpen(IMAGES, 0.5, 0.7)[..., 0], image + 0.5 * (image - blurred), atol=1e-6)
-    np.testing.assert_allclose(median(IMAGES)[..., 0], median_filter(image, (1, 3, 3), mode="nearest"), atol=1e-7)
+    np.testing.assert_allclose(
+        sharpen(IMAGES, 0.5, 0.7)[..., 0], image + 0.5 * (image - blurred), atol=1e-6
+    )
+    np.testing.assert_allclose(
+        median(IMAGES)[..., 0], median_filter(image, (1, 3, 3), mode="nearest"), atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("distance", ["prediction", "logits"])
@@ -92,8 +130,12 @@ def test_preimage_is_yangs_objective(distance):
     def objective(image):
         z = image.reshape(-1) @ WEIGHTS.astype(np.float64)
         y = np.log(PREDICTION[0].astype(np.float64))
-        error = softmax(z) - PREDICTION[0] if distance == "prediction" else z - z.mean() - y + y.mean()
-        down, right = (np.pad(np.diff(image[..., 0], axis=a), [(0, a == 0), (0, a == 1)]) for a in (0, 1))
+        error = (
+            softmax(z) - PREDICTION[0] if distance == "prediction" else z - z.mean() - y + y.mean()
+        )
+        down, right = (
+            np.pad(np.diff(image[..., 0], axis=a), [(0, a == 0), (0, a == 1)]) for a in (0, 1)
+        )
         return (error**2).sum() + 0.3 * (image**6).sum() + 0.2 * (down**2 + right**2).sum()
 
     wanted = np.zeros(SHAPE)
@@ -106,8 +148,12 @@ def test_preimage_is_yangs_objective(distance):
 
 
 def test_blur_comes_every_few_steps():
-    """Without a loss worth the name, three steps of which the second blurs leave the start blurred once."""
-    attack = attacks.preimage("class_average", steps=3, learning_rate=1e-12, jitter=2, blur=0.8, blur_every=2)
+    """Without a loss worth the name, three steps of which the second blurs leave the start blurred
+    once.
+    """
+    attack = attacks.preimage(
+        "class_average", steps=3, learning_rate=1e-12, jitter=2, blur=0.8, blur_every=2
+    )
     state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     wanted = pixels.blur(state["starts"][PREDICTION.argmax(1)], 0.8)
     np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR), wanted, atol=1e-6)
@@ -118,7 +164,9 @@ def test_jitter_rolls_each_image_its_own_way():
     rolled = np.stack([shift(IMAGES, keys, jnp.int32(step), 1) for step in range(4)])
     every = {(a, b): np.roll(IMAGES, (a, b), (1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)}
     found = [
-        [k for k, v in every.items() if np.array_equal(v[n], image)] for step in rolled for n, image in enumerate(step)
+        [k for k, v in every.items() if np.array_equal(v[n], image)]
+        for step in rolled
+        for n, image in enumerate(step)
     ]
     assert all(len(each) == 1 for each in found)
     assert len({each[0] for each in found}) == 9
@@ -139,7 +187,9 @@ def test_no_guess_depends_on_its_neighbours_or_the_batch_size(attack, monkeypatc
     whole = attack.predict(state, SEEN, known=LINEAR)
     assert whole.shape[1:] == attack.check(SEEN, IMAGES, known=LINEAR)
     others = Observation(np.concatenate([PREDICTION[:3], np.roll(PREDICTION[3:], 1, axis=1)]))
-    np.testing.assert_allclose(attack.predict(state, others, known=LINEAR)[:3], whole[:3], atol=1e-6)
+    np.testing.assert_allclose(
+        attack.predict(state, others, known=LINEAR)[:3], whole[:3], atol=1e-6
+    )
     monkeypatch.setattr(pixels, "batch_size", lambda: 4)
     np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR), whole, atol=1e-6)
 
@@ -155,7 +205,12 @@ def test_one_program_for_new_arrays_of_the_same_shape():
     attack = attacks.gradient_reconstruction(steps=2)
     guesses(attack, known=known)
     once = len(traces)
-    guesses(attack, Observation(PREDICTION[::-1].copy()), known._replace(variables=WEIGHTS + 1), truth=IMAGES / 2)
+    guesses(
+        attack,
+        Observation(PREDICTION[::-1].copy()),
+        known._replace(variables=WEIGHTS + 1),
+        truth=IMAGES / 2,
+    )
     assert len(traces) == once > 0
 
 
@@ -194,7 +249,9 @@ def test_fit_keeps_the_weights_of_the_best_trial_in_one_program(monkeypatch):
 
 
 def test_activations_stop_below_the_threshold():
-    """Against the literal loop for one example, and MSE(head(A), Y) < τ for all, also of truncated predictions."""
+    """Against the literal loop for one example, and MSE(head(A), Y) < τ for all, also of truncated
+    predictions.
+    """
     cut = np.where(PREDICTION.max(1, keepdims=True) == PREDICTION, PREDICTION, 0)
     attack = attacks.activations(threshold=0.5, learning_rate=0.02)
     for seen in (PREDICTION, cut):
@@ -239,32 +296,72 @@ def test_what_cannot_be_inverted_is_told(attack):
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: attacks.gradient_reconstruction(start="mean"), "unknown start 'mean': choose one of class_average"),
-        (lambda: attacks.gradient_reconstruction(target="logits"), "unknown target 'logits': choose one of prediction"),
-        (lambda: attacks.gradient_reconstruction(tv=-1.0), "tv is -1.0 but must be finite and at least 0"),
+        (
+            lambda: attacks.gradient_reconstruction(start="mean"),
+            "unknown start 'mean': choose one of class_average",
+        ),
+        (
+            lambda: attacks.gradient_reconstruction(target="logits"),
+            "unknown target 'logits': choose one of prediction",
+        ),
+        (
+            lambda: attacks.gradient_reconstruction(tv=-1.0),
+            "tv is -1.0 but must be finite and at least 0",
+        ),
         (lambda: attacks.gradient_reconstruction(steps=0), "steps is 0 but must be a whole number"),
-        (lambda: attacks.preimage(distance="l1"), "unknown distance 'l1': choose one of prediction, logits"),
+        (
+            lambda: attacks.preimage(distance="l1"),
+            "unknown distance 'l1': choose one of prediction, logits",
+        ),
         (lambda: attacks.preimage(beta=0.0), "beta is 0.0 but must be positive"),
         (lambda: attacks.fredrikson(patience=0), "patience is 0 but must be a whole number"),
-        (lambda: attacks.activations(start="ones"), "unknown start 'ones': choose one of zeros, normal"),
-        (lambda: log_uniform_search(KEY, max, ((0.0, 1.0),)), r"search range \(0.0, 1.0\) is not allowed"),
-        (lambda: attacks.gradient_reconstruction(search=(0, 1)), r"search \(0, 1\) is not allowed: give numbers"),
-        (lambda: attacks.gradient_reconstruction(search=5), "search 5 is not allowed: give numbers of coarse and fine"),
+        (
+            lambda: attacks.activations(start="ones"),
+            "unknown start 'ones': choose one of zeros, normal",
+        ),
+        (
+            lambda: log_uniform_search(KEY, max, ((0.0, 1.0),)),
+            r"search range \(0.0, 1.0\) is not allowed",
+        ),
+        (
+            lambda: attacks.gradient_reconstruction(search=(0, 1)),
+            r"search \(0, 1\) is not allowed: give numbers",
+        ),
+        (
+            lambda: attacks.gradient_reconstruction(search=5),
+            "search 5 is not allowed: give numbers of coarse and fine",
+        ),
         (lambda: attacks.gradient_reconstruction(l2=np.nan), "l2 is nan"),
         (lambda: attacks.gradient_reconstruction(learning_rate=np.inf), "learning_rate is inf"),
-        (lambda: attacks.gradient_reconstruction(steps=2.5), "steps is 2.5 but must be a whole number of at"),
+        (
+            lambda: attacks.gradient_reconstruction(steps=2.5),
+            "steps is 2.5 but must be a whole number of at",
+        ),
         (lambda: attacks.gradient_reconstruction(steps="400"), "steps is '400'"),
-        (lambda: attacks.preimage(tv_weight="1e-3"), "tv_weight is '1e-3' but must be finite and at least 0"),
-        (lambda: attacks.preimage(jitter=0.5), "jitter is 0.5 but must be a whole number of at least 0"),
-        (lambda: attacks.preimage(start=("zeros",)), r"unknown start \('zeros',\): choose one of class_average"),
+        (
+            lambda: attacks.preimage(tv_weight="1e-3"),
+            "tv_weight is '1e-3' but must be finite and at least 0",
+        ),
+        (
+            lambda: attacks.preimage(jitter=0.5),
+            "jitter is 0.5 but must be a whole number of at least 0",
+        ),
+        (
+            lambda: attacks.preimage(start=("zeros",)),
+            r"unknown start \('zeros',\): choose one of class_average",
+        ),
         (lambda: attacks.fredrikson(process_every=-1), "process_every is -1"),
         (lambda: attacks.activations(threshold=np.nan), "threshold is nan"),
         (
-            lambda: attacks.gradient_reconstruction(search=(2, 1)).check(SEEN, IMAGES, known=LINEAR),
+            lambda: attacks.gradient_reconstruction(search=(2, 1)).check(
+                SEEN, IMAGES, known=LINEAR
+            ),
             "images of at least 11 pixels a side: these have",
         ),
         (
-            lambda: attacks.fredrikson().check(Observation(PREDICTION[:, :3]), IMAGES, known=LINEAR),
+            lambda: attacks.fredrikson().check(
+                Observation(PREDICTION[:, :3]), IMAGES, known=LINEAR
+            ),
             "the known model has 4 classes, and the predictions 3",
         ),
         (

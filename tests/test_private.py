@@ -1,4 +1,6 @@
-"""Training with differential privacy: the step against a literal loop, its noise, and the ε that it gives."""
+"""Training with differential privacy: the step against a literal loop, its noise, and the ε that it
+gives.
+"""
 
 from pathlib import Path
 
@@ -28,7 +30,9 @@ def stepped(loss, variables, batch, clip, noise, devices=1, key=KEY):
     state = State(jnp.int32(0), variables, tx.init(train.step.split(variables)[0]))
     size = len(batch["x" if "x" in batch else "image"]) // devices
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(devices) * size)
-    shares = {name: jnp.reshape(leaf, (devices, size, *leaf.shape[1:])) for name, leaf in batch.items()}
+    shares = {
+        name: jnp.reshape(leaf, (devices, size, *leaf.shape[1:])) for name, leaf in batch.items()
+    }
     after, metrics = jax.vmap(step, (None, 0, 0), axis_name=parallel.AXIS)(state, shares, keys)
     for leaf in jax.tree.leaves(after.variables):
         np.testing.assert_array_equal(leaf[0], leaf[-1])
@@ -45,10 +49,14 @@ def test_a_step_is_the_papers_loop():
         total += gradient / max(1, np.linalg.norm(gradient) / clip)
         clipped += np.linalg.norm(gradient) > clip
     assert 0 < clipped < 6
-    change, metrics = stepped(squared_error, {"params": {"w": jnp.asarray(w, jnp.float32)}}, BATCH, clip, 0.0)
+    change, metrics = stepped(
+        squared_error, {"params": {"w": jnp.asarray(w, jnp.float32)}}, BATCH, clip, 0.0
+    )
     np.testing.assert_allclose(change["params"]["w"], total / 6, rtol=1e-5)
     np.testing.assert_allclose(metrics["clipped"], clipped / 6)
-    np.testing.assert_allclose(metrics["loss"], np.mean((BATCH["x"] @ w - BATCH["y"]) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(
+        metrics["loss"], np.mean((BATCH["x"] @ w - BATCH["y"]) ** 2), rtol=1e-5
+    )
 
 
 def dropping(variables, batch, key):
@@ -73,11 +81,18 @@ def test_noise_is_in_the_sum():
     """Gaussian of σC, whatever the data, of its own in each coordinate and step."""
 
     def nothing(variables, batch, key):
-        return 0 * batch["x"].sum(1) + 0 * sum(leaf.sum() for leaf in variables["params"].values()), {}
+        return 0 * batch["x"].sum(1) + 0 * sum(
+            leaf.sum() for leaf in variables["params"].values()
+        ), {}
 
     variables = {"params": {"a": jnp.zeros((100, 200)), "b": jnp.zeros(20_000)}}
-    found = [stepped(nothing, variables, BATCH, 0.5, 3.0, key=jax.random.key(seed))[0]["params"] for seed in (0, 1)]
-    drawn = np.stack([found[0]["a"].ravel(), found[0]["b"], found[1]["a"].ravel(), found[1]["b"]]) * 6
+    found = [
+        stepped(nothing, variables, BATCH, 0.5, 3.0, key=jax.random.key(seed))[0]["params"]
+        for seed in (0, 1)
+    ]
+    drawn = (
+        np.stack([found[0]["a"].ravel(), found[0]["b"], found[1]["a"].ravel(), found[1]["b"]]) * 6
+    )
     np.testing.assert_allclose(drawn.std(axis=1), 1.5, rtol=0.02)
     np.testing.assert_allclose(drawn.mean(axis=1), 0, atol=0.05)
     np.testing.assert_allclose(np.corrcoef(drawn), np.eye(4), atol=0.03)
@@ -96,7 +111,9 @@ def test_memory_bounds_the_parts(monkeypatch):
 def test_batch_statistics_are_refused():
     recipe = Recipe(batch_size=8, epochs=1, validation=0, clip=1.0, noise=1.0)
     loss = train.classifier_loss(SMALL)
-    with pytest.raises(InputError, match=r"^train: a training with noise needs .* choose norm='group'"):
+    with pytest.raises(
+        InputError, match=r"^train: a training with noise needs .* choose norm='group'"
+    ):
         train.fit(loss, initial(), pictures(), KEY, recipe)
 
     def counting(variables, batch, key):
@@ -108,7 +125,10 @@ def test_batch_statistics_are_refused():
 
 def test_a_step_of_ones_own_adds_no_noise():
     recipe = Recipe(batch_size=8, epochs=1, validation=0, clip=1.0, noise=1.0)
-    with pytest.raises(InputError, match=r"noise of train is 1.0 but must be 0 in a training with a step of its own"):
+    with pytest.raises(
+        InputError,
+        match=r"noise of train is 1.0 but must be 0 in a training with a step of its own",
+    ):
         train.loop(lambda *_: None, State(np.int32(0), zeros(), ()), line(), KEY, recipe)
 
 
@@ -121,7 +141,9 @@ def test_epsilon_is_dp_accountings():
         found = privacy.epsilon(sigma, int(epochs), delta)
         assert abs(found - expected) < 1e-6 * max(1, expected)
         np.testing.assert_allclose(privacy.delta(found, sigma, int(epochs)), delta, rtol=1e-6)
-    for (sigma, epochs, delta), expected in zip(RECORDED["composed_cases"], RECORDED["composed"], strict=True):
+    for (sigma, epochs, delta), expected in zip(
+        RECORDED["composed_cases"], RECORDED["composed"], strict=True
+    ):
         assert abs(privacy.epsilon(sigma, int(epochs), delta) - expected) < 1e-6
     found = [privacy.noise(epsilon, 20, 1e-5) for epsilon in (0.1, 1.0, 8.0)]
     np.testing.assert_allclose(found, RECORDED["sigmas"], rtol=1e-6)
@@ -134,7 +156,9 @@ def test_epsilon_at_the_ends():
     assert 5e7 < privacy.epsilon(1e-3, 100, 1e-5) < 5.1e7
     np.testing.assert_allclose(privacy.delta(0, 1.0, 1), 0.3829249225, rtol=1e-9)  # 2Φ(½) - 1
     assert privacy.epsilon(4.0, 10, 1e-5, count=2) == privacy.epsilon(2.0, 10, 1e-5)
-    np.testing.assert_allclose(privacy.noise(1.0, 10, 1e-5, count=3), 3 * privacy.noise(1.0, 10, 1e-5))
+    np.testing.assert_allclose(
+        privacy.noise(1.0, 10, 1e-5, count=3), 3 * privacy.noise(1.0, 10, 1e-5)
+    )
 
 
 @pytest.mark.parametrize(
@@ -143,7 +167,10 @@ def test_epsilon_at_the_ends():
         (lambda: privacy.epsilon(0.0, 10, 1e-5), "noise is 0.0 but must be positive"),
         (lambda: privacy.epsilon(1.0, 0, 1e-5), "epochs is 0 but must be a whole number"),
         (lambda: privacy.epsilon(1.0, 10, 0.0), "delta is 0.0 but must be above 0 and below 1"),
-        (lambda: privacy.noise(-1.0, 10, 1e-5), "epsilon is -1.0 but must be finite and at least 0"),
+        (
+            lambda: privacy.noise(-1.0, 10, 1e-5),
+            "epsilon is -1.0 but must be finite and at least 0",
+        ),
         (lambda: privacy.delta(1.0, 1.0, 10, count=0), "count is 0"),
     ],
 )
@@ -153,10 +180,17 @@ def test_bad_privacy_is_named(call, message):
 
 
 def test_no_attack_shows_more_than_epsilon():
-    """A classifier that learns labels drawn at random by heart gives them away, and with ε = 1 it does not."""
+    """A classifier that learns labels drawn at random by heart gives them away, and with ε = 1 it
+    does not.
+    """
     random = np.random.default_rng(0)
-    x = np.maximum(load_digits().data[:800] / 16 @ random.normal(size=(64, 512)), 0).astype(np.float32)
-    data = {"x": x / np.linalg.norm(x, axis=1, keepdims=True), "y": random.integers(0, 10, 800).astype(np.int32)}
+    x = np.maximum(load_digits().data[:800] / 16 @ random.normal(size=(64, 512)), 0).astype(
+        np.float32
+    )
+    data = {
+        "x": x / np.linalg.norm(x, axis=1, keepdims=True),
+        "y": random.integers(0, 10, 800).astype(np.int32),
+    }
     members = {name: leaf[:400] for name, leaf in data.items()}
 
     def logistic(variables, batch, key):
@@ -165,8 +199,12 @@ def test_no_attack_shows_more_than_epsilon():
 
     def bound(**privately):
         recipe = Recipe(batch_size=100, epochs=40, learning_rate=0.3, validation=0, **privately)
-        weights = train.fit(logistic, {"params": {"w": jnp.zeros((512, 10))}}, members, KEY, recipe).variables
+        weights = train.fit(
+            logistic, {"params": {"w": jnp.zeros((512, 10))}}, members, KEY, recipe
+        ).variables
         losses, _ = logistic(weights, data, None)
-        return membership.epsilon(delta=1e-5)(np.arange(800) < 400, -np.asarray(losses))["epsilon_lower_bound"].value
+        return membership.epsilon(delta=1e-5)(np.arange(800) < 400, -np.asarray(losses))[
+            "epsilon_lower_bound"
+        ].value
 
     assert bound(clip=1.0, noise=privacy.noise(1.0, 40, 1e-5)) <= 1 < bound()

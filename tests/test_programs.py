@@ -40,11 +40,15 @@ print(first, second, start()[1], start()[1])
 
 
 def test_second_start_compiles_nothing(tmp_path):
-    """All programs are kept, and an entry that a kill has cut short is compiled once, without a warning."""
+    """All programs are kept, and an entry that a kill has cut short is compiled once, without a
+    warning.
+    """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     environment |= {"XDG_CACHE_HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, "-c", STARTS]
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120
+    )
     assert result.returncode == 0, result.stderr
     first, second, healed, last = map(int, result.stdout.split())
     assert first >= 2
@@ -54,7 +58,12 @@ def test_second_start_compiles_nothing(tmp_path):
 def test_damaged_and_old_entries_removed(tmp_path):
     """Only entries since the last check are read again; those of long ago are removed."""
     whole = zlib.compress(bytes(1000))
-    contents = {"whole-cache": whole, "cut-cache": whole[:-3], "empty-cache": b"", "old-cache": whole}
+    contents = {
+        "whole-cache": whole,
+        "cut-cache": whole[:-3],
+        "empty-cache": b"",
+        "old-cache": whole,
+    }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     os.utime(tmp_path / "old-cache", (0, time.time() - 100 * 24 * 3600))

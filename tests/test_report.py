@@ -1,4 +1,6 @@
-"""The report of a synthetic work unit: figures, honesty of the sentence, escaping, self-containment, damaged files."""
+"""The report of a synthetic work unit: figures, honesty of the sentence, escaping,
+self-containment, damaged files.
+"""
 
 import base64
 import inspect
@@ -28,11 +30,15 @@ def render(path):
 
 def changed(values):
     """Rows in which the gradient arm has these SSIMs."""
-    return SSIM | {name: values if "(gradient)" in name else (0.2, 0.21, 0.2) for name in SSIM if "(" in name}
+    return SSIM | {
+        name: values if "(gradient)" in name else (0.2, 0.21, 0.2) for name in SSIM if "(" in name
+    }
 
 
 def pixels(uri):
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,")))))
+    return np.asarray(
+        Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/png;base64,"))))
+    )
 
 
 def test_figures_are_means_with_students_intervals(tmp_path):
@@ -45,35 +51,60 @@ def test_figures_are_means_with_students_intervals(tmp_path):
             assert text in page.text, (arm, metric)
             assert text in table, (arm, metric)
     assert "target accuracy 0.960 ± 0.017" in table
-    assert "Mean over 3 seeds; ± is Student’s 90% confidence interval; 360 test images per seed" in page.text
+    assert (
+        "Mean over 3 seeds; ± is Student’s 90% confidence interval; 360 test images per seed"
+        in page.text
+    )
 
 
 def test_headline_and_verdicts_of_a_clear_difference(tmp_path):
     page = render(make_unit(tmp_path / "unit"))
     assert (
         "Releasing gradient explanations lets an attacker rebuild inputs at SSIM 0.707 ± 0.026, "
-        "against 0.432 ± 0.013 from predictions alone."
-    ) in page.text
+        "against 0.432 ± 0.013 from predictions alone." in page.text
+    )
     assert "2 of 3 explanations leak more than predictions alone, intervals apart" in page.text
     assert "1 of 3 explanations cannot be told from predictions alone" in page.text
     assert page.text.count("▲") == 2 * len(METRICS) + 1  # two arms, every metric, and the legend
     most = page.all("td", **{"class": "most"})
     assert len(most) == len(METRICS)
-    assert {cell["title"] for cell in most} >= {"by seed: 0.710, 0.720, 0.690", "by seed: 0.0261, 0.0252, 0.0279"}
+    assert {cell["title"] for cell in most} >= {
+        "by seed: 0.710, 0.720, 0.690",
+        "by seed: 0.0261, 0.0252, 0.0279",
+    }
 
 
 @pytest.mark.parametrize(
     ("ssim", "seeds", "headline"),
     [
-        (changed((0.44, 0.40, 0.48)), 3, "No difference is established: gradient explanations reach SSIM 0.440"),
-        (changed((0.31, 0.32, 0.30)), 3, "No explanation helped the attacker: the best, gradient, reaches SSIM 0.310"),
-        (SSIM, 1, "In one run gradient explanations reach SSIM 0.710, against 0.430 from predictions alone; a single"),
+        (
+            changed((0.44, 0.40, 0.48)),
+            3,
+            "No difference is established: gradient explanations reach SSIM 0.440",
+        ),
+        (
+            changed((0.31, 0.32, 0.30)),
+            3,
+            "No explanation helped the attacker: the best, gradient, reaches SSIM 0.310",
+        ),
+        (
+            SSIM,
+            1,
+            (
+                "In one run gradient explanations reach SSIM 0.710, against 0.430 from predictions"
+                " alone; a single"
+            ),
+        ),
         (
             {"flatten_unet(gradient)": (0.7, 0.7, 0.7)},
             3,
             "From gradient explanations an attacker can rebuild inputs at",
         ),
-        ({"prediction": (0.4, 0.41, 0.4)}, 3, "From predictions alone an attacker can rebuild inputs at SSIM 0.403"),
+        (
+            {"prediction": (0.4, 0.41, 0.4)},
+            3,
+            "From predictions alone an attacker can rebuild inputs at SSIM 0.403",
+        ),
         ({}, 3, "This run attacked no explanation."),
     ],
 )
@@ -90,7 +121,10 @@ def test_headline_follows_the_direction_of_the_leak(tmp_path):
     rows = [json.loads(line) for line in (unit / "rows.jsonl").read_text().splitlines()]
     kept = [row for row in rows if row["stage"] != "attack" or row["metric"] == "mse"]
     (unit / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
-    assert "Releasing gradient explanations lets an attacker rebuild inputs at MSE 0.0264" in render(unit).text
+    assert (
+        "Releasing gradient explanations lets an attacker rebuild inputs at MSE 0.0264"
+        in render(unit).text
+    )
 
 
 def test_page_needs_nothing_else(tmp_path):
@@ -201,11 +235,22 @@ def test_galleries_of_same_images(tmp_path):
 
 def test_sweep_compares_its_units(tmp_path):
     for number, width in enumerate((0.125, 0.25)):
-        ssim = {arm: tuple(value + 0.1 * number for value in values) for arm, values in SSIM.items()}
-        make_unit(tmp_path / "units" / f"{number:04d}", ssim, name=f"width-{width}", width=width, examples=2)
+        ssim = {
+            arm: tuple(value + 0.1 * number for value in values) for arm, values in SSIM.items()
+        }
+        make_unit(
+            tmp_path / "units" / f"{number:04d}",
+            ssim,
+            name=f"width-{width}",
+            width=width,
+            examples=2,
+        )
     (tmp_path / "units" / "0002").mkdir()
     page, table = render(tmp_path), report.table(tmp_path)
-    assert "Across 2 audits an attacker gets furthest in width-0.25: SSIM 0.807 ± 0.026 from gradient." in page.text
+    assert (
+        "Across 2 audits an attacker gets furthest in width-0.25: SSIM 0.807 ± 0.026 from gradient."
+        in page.text
+    )
     assert "target.model.width = 0.25" in page.text
     assert "attack.train.epochs =" not in page.text
     assert "Not finished, so left out: 0002." in page.text
@@ -219,7 +264,11 @@ def test_sweep_compares_its_units(tmp_path):
 
 
 def test_arms_that_differ_in_their_inputs_have_labels_of_their_own(tmp_path):
-    arms = {"prediction": (0.4, 0.41, 0.4), "flatten(gradient)": (0.5, 0.5, 0.51), "unet(gradient)": (0.6, 0.6, 0.61)}
+    arms = {
+        "prediction": (0.4, 0.41, 0.4),
+        "flatten(gradient)": (0.5, 0.5, 0.51),
+        "unet(gradient)": (0.6, 0.6, 0.61),
+    }
     table = report.table(make_unit(tmp_path / "unit", arms))
     for label in ("gradient, flatten", "gradient, unet", "predictions alone"):
         assert f"\n{label} " in table
@@ -228,7 +277,15 @@ def test_arms_that_differ_in_their_inputs_have_labels_of_their_own(tmp_path):
 def test_table_fits_its_width(tmp_path):
     table = report.table(make_unit(tmp_path / "unit"), width=72)
     assert max(map(len, table.splitlines())) <= 72
-    for label in ("SSIM", "MSE", "1 − MSE", "PSNR, dB", "Attack accuracy", "Embedding similarity", "DeePSiM"):
+    for label in (
+        "SSIM",
+        "MSE",
+        "1 − MSE",
+        "PSNR, dB",
+        "Attack accuracy",
+        "Embedding similarity",
+        "DeePSiM",
+    ):
         assert label in table
 
 
@@ -255,30 +312,50 @@ def append(path, line):
         (lambda unit: truncate(unit / "rows.jsonl"), r"rows.jsonl line \d+ is cut off or damaged"),
         (lambda unit: truncate(unit / "rows.jsonl", 0), "rows.jsonl is empty"),
         (lambda unit: (unit / "rows.jsonl").unlink(), "has no rows.jsonl: the run is not finished"),
-        (lambda unit: append(unit / "rows.jsonl", '{"unit": "a"}'), "rows.jsonl line 91 has no 'seed'"),
+        (
+            lambda unit: append(unit / "rows.jsonl", '{"unit": "a"}'),
+            "rows.jsonl line 91 has no 'seed'",
+        ),
         (lambda unit: append(unit / "rows.jsonl", "[]"), "rows.jsonl line 91 has no 'unit'"),
         (
-            lambda unit: append(unit / "rows.jsonl", (unit / "rows.jsonl").read_text().splitlines()[4]),
+            lambda unit: append(
+                unit / "rows.jsonl", (unit / "rows.jsonl").read_text().splitlines()[4]
+            ),
             r"rows.jsonl line 91 repeats line 5 \(psnr, seed 0\)",
         ),
         (
-            lambda unit: (unit / "rows.jsonl").write_text((unit / "rows.jsonl").read_text().replace("0.43,", '"x",')),
+            lambda unit: (unit / "rows.jsonl").write_text(
+                (unit / "rows.jsonl").read_text().replace("0.43,", '"x",')
+            ),
             "rows.jsonl line 6 has value = 'x': int or float is allowed",
         ),
-        (lambda unit: append(unit / "curves.jsonl", '{"seed": 0'), r"curves.jsonl line \d+ is cut off"),
+        (
+            lambda unit: append(unit / "curves.jsonl", '{"seed": 0'),
+            r"curves.jsonl line \d+ is cut off",
+        ),
         (lambda unit: truncate(unit / "examples.npz"), "examples.npz is damaged"),
         (lambda unit: (unit / "examples.npz").unlink(), "examples.npz is missing"),
-        (lambda unit: np.savez(unit / "examples.npz", images=np.zeros(3)), "has no array 'explanation/grad"),
         (
-            lambda unit: np.savez(unit / "examples.npz", **make_examples(SSIM, 2) | {"labels": np.zeros(3, int)}),
+            lambda unit: np.savez(unit / "examples.npz", images=np.zeros(3)),
+            "has no array 'explanation/grad",
+        ),
+        (
+            lambda unit: np.savez(
+                unit / "examples.npz", **make_examples(SSIM, 2) | {"labels": np.zeros(3, int)}
+            ),
             "has 3 of 'labels' for 2 images",
         ),
         (
-            lambda unit: np.savez(unit / "examples.npz", **make_examples(SSIM, 1) | {"labels": np.array([10])}),
+            lambda unit: np.savez(
+                unit / "examples.npz", **make_examples(SSIM, 1) | {"labels": np.array([10])}
+            ),
             "have no names in dataset.json",
         ),
         (lambda unit: truncate(unit / "config.json"), "config.json line 1 is not JSON"),
-        (lambda unit: (unit / "dataset.json").write_text("[]"), "dataset.json does not hold a JSON object"),
+        (
+            lambda unit: (unit / "dataset.json").write_text("[]"),
+            "dataset.json does not hold a JSON object",
+        ),
         (lambda unit: (unit / "environment.json").unlink(), "environment.json is missing"),
     ],
 )

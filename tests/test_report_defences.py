@@ -1,4 +1,6 @@
-"""Defended arms in the report: what is compared with what, the share that a defence closes, diagrams, and sweeps."""
+"""Defended arms in the report: what is compared with what, the share that a defence closes,
+diagrams, and sweeps.
+"""
 
 import json
 
@@ -44,7 +46,10 @@ def summary(path):
 
 
 def test_best_defence_is_told_with_the_distance_that_it_closes(unit, page):
-    said = f"The best defence, gnime, brings that to {interval(DEFENDED[GNIME], 3)}, {interval(shares(GNIME), 0)}%"
+    said = (
+        f"The best defence, gnime, brings that to {interval(DEFENDED[GNIME], 3)},"
+        f" {interval(shares(GNIME), 0)}%"
+    )
     assert f"{said} of the way to predictions alone." in page.text
     assert said in " ".join(report.table(unit).split())
 
@@ -52,7 +57,10 @@ def test_best_defence_is_told_with_the_distance_that_it_closes(unit, page):
 def test_table_sets_what_a_defence_costs_beside_what_leaks(unit, page):
     group = defences.groups(summary(unit))[0]
     assert group.names == ("no defence", "rnd", "ond", "gnime")
-    assert [arm.name for arm in group.arms] == [GRADIENT, *(f"{GRADIENT}@{name}" for name in DISTORTION)]
+    assert [arm.name for arm in group.arms] == [
+        GRADIENT,
+        *(f"{GRADIENT}@{name}" for name in DISTORTION),
+    ]
     for name, values in DISTORTION.items():
         assert group.arms[group.names.index(name)].release["distortion"].text == interval(values, 4)
         assert interval(values, 4) in report.table(unit)
@@ -64,9 +72,18 @@ def test_table_sets_what_a_defence_costs_beside_what_leaks(unit, page):
 @pytest.mark.parametrize(
     ("gnime", "sentence"),
     [
-        ((0.71, 0.70, 0.69), "No defence is known to help: under the best, gnime, it is 0.700 ± 0.017, and the"),
+        (
+            (0.71, 0.70, 0.69),
+            "No defence is known to help: under the best, gnime, it is 0.700 ± 0.017, and the",
+        ),
         ((0.81, 0.82, 0.80), "No defence helps: under the best, gnime, it is 0.810 ± 0.017."),
-        ((0.30, 0.31, 0.30), "brings that to 0.303 ± 0.010, which leaves the attacker no better off than predictions"),
+        (
+            (0.30, 0.31, 0.30),
+            (
+                "brings that to 0.303 ± 0.010, which leaves the attacker no better off than"
+                " predictions"
+            ),
+        ),
     ],
 )
 def test_defences_are_praised_no_more_than_the_intervals_allow(tmp_path, gnime, sentence):
@@ -77,7 +94,9 @@ def test_defences_are_praised_no_more_than_the_intervals_allow(tmp_path, gnime, 
 def test_the_best_defence_is_one_that_is_known_to_help(tmp_path):
     """And not one of a lesser mean, but with an interval as wide as what it does."""
     arms = SSIM | {GNIME: (0.2, 0.8, 0.4), f"{GRADIENT}@ond": (0.6, 0.61, 0.6)}
-    assert defended(summary(make_unit(tmp_path / "unit", arms, examples=1))).startswith("The best defence, ond, brings")
+    assert defended(summary(make_unit(tmp_path / "unit", arms, examples=1))).startswith(
+        "The best defence, ond, brings"
+    )
 
 
 def test_one_seed_gives_no_verdict_on_a_defence(tmp_path):
@@ -88,12 +107,21 @@ def test_one_seed_gives_no_verdict_on_a_defence(tmp_path):
 
 
 def test_defence_of_predictions_is_no_baseline(tmp_path):
-    arms = {"prediction": (0.4, 0.41, 0.4), "none@rnd": (0.3, 0.31, 0.3), "fredrikson": (0.2, 0.21, 0.2)}
+    arms = {
+        "prediction": (0.4, 0.41, 0.4),
+        "none@rnd": (0.3, 0.31, 0.3),
+        "fredrikson": (0.2, 0.21, 0.2),
+    }
     found = summary(make_unit(tmp_path / "unit", arms, examples=1))
     assert found.baseline.name == "prediction"
-    assert [arm.label for arm in found.arms] == ["predictions alone", "predictions alone with rnd", "fredrikson"]
+    assert [arm.label for arm in found.arms] == [
+        "predictions alone",
+        "predictions alone with rnd",
+        "fredrikson",
+    ]
     said = (
-        "Of 3 attacks, predictions alone can rebuild inputs best on average: SSIM 0.403 ± 0.010; the least successful"
+        "Of 3 attacks, predictions alone can rebuild inputs best on average: SSIM 0.403 ± 0.010;"
+        " the least successful"
     )
     assert headline(found).startswith(said)
 
@@ -107,14 +135,19 @@ def with_rows(unit, changes):
 
 
 def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
-    """A defence is as good as its most successful attack says; attacks of another kind are not compared."""
+    """A defence is as good as its most successful attack says; attacks of another kind are not
+    compared.
+    """
     more, other = f"{GRADIENT}@ond", f"{GRADIENT}@rnd"
     arms = SSIM | {GNIME: (0.5, 0.51, 0.5), more: (0.69, 0.7, 0.69), other: (0.6, 0.61, 0.6)}
     unit = make_unit(tmp_path / "unit", arms, examples=1)
     found = with_rows(unit, {more: dict(defence="gnime", queries=16)})
     assert defended(found).startswith("The best defence, rnd, brings that to 0.603")
     labels = {a.name: a.label for a in found.arms}
-    assert (labels[GNIME], labels[more]) == ("gradient with gnime", "gradient with gnime (averages 16)")
+    assert (labels[GNIME], labels[more]) == (
+        "gradient with gnime",
+        "gradient with gnime (averages 16)",
+    )
     (group,) = defences.groups(found)
     assert sorted(group.names) == ["gnime", "gnime (averages 16)", "no defence", "rnd"]
     apart = with_rows(unit, {other: dict(attack="another")})
@@ -139,9 +172,13 @@ def test_defended_arms_share_the_colour_of_the_undefended_one(unit):
 
 def test_diagrams_place_every_arm_and_the_bound(page):
     panels = page.all("svg", **{"aria-label": "SSIM by "})
-    assert [p["aria-label"] for p in panels][:2] == ["SSIM by Distortion, MSE", "SSIM by Masked DeePSiM"]
+    assert [p["aria-label"] for p in panels][:2] == [
+        "SSIM by Distortion, MSE",
+        "SSIM by Masked DeePSiM",
+    ]
     points = [
-        plots.Point("c1", "■", mean_interval((x, x + 0.1)), mean_interval((y, y + 0.1))) for x, y in ((1, 2), (3, 4))
+        plots.Point("c1", "■", mean_interval((x, x + 0.1)), mean_interval((y, y + 0.1)))
+        for x, y in ((1, 2), (3, 4))
     ]
     svg = plots.tradeoff([points], [mean_interval((1.5, 1.6))], "x", "y")
     assert svg.count("translate(") == 2  # marks
@@ -152,7 +189,10 @@ def test_diagrams_place_every_arm_and_the_bound(page):
 
 def test_histograms_state_mean_and_quantile_of_the_stored_distortions(page):
     values = make_factors(DEFENDED)[f"distortion/{GNIME}"]
-    assert f"gradient with gnime: mean {values.mean():.4f}, 95% below {np.quantile(values, 0.95):.4f}" in page.text
+    assert (
+        f"gradient with gnime: mean {values.mean():.4f}, 95% below {np.quantile(values, 0.95):.4f}"
+        in page.text
+    )
     assert len(page.all("svg", **{"aria-label": "images by distortion"})) == 6
 
 
@@ -169,7 +209,9 @@ def make_sweep(path):
         arms = SSIM | {GNIME: tuple(value - 0.05 * place for value in (0.6, 0.61, 0.6))}
         settings = dict(gnime=dict(name="gnime", lam=lam))
         folder = path / "units" / f"{place:04d}"
-        make_unit(folder, arms, f"lam-{lam:g}", examples=1, defences=settings, factor=2 - 0.5 * place)
+        make_unit(
+            folder, arms, f"lam-{lam:g}", examples=1, defences=settings, factor=2 - 0.5 * place
+        )
     return path
 
 
@@ -178,19 +220,30 @@ def test_units_that_differ_in_one_number_are_drawn_over_it(tmp_path):
     assert "By defences.gnime.lam" in page.text
     assert page.all("svg", **{"aria-label": "SSIM by defences.gnime.lam"})
     assert page.all("svg", **{"aria-label": "target accuracy by defences.gnime.lam"})
-    assert len(page.all("svg", **{"aria-label": "SSIM by Distortion"})) == 1 + 3  # the sweep's, and each unit's
+    assert (
+        len(page.all("svg", **{"aria-label": "SSIM by Distortion"})) == 1 + 3
+    )  # the sweep's, and each unit's
 
 
 @pytest.mark.parametrize(
     ("changes", "axes"),
     [
         ([{"a": "1"}, {"a": "2"}], [("a", [0, 1], [1, 2])]),
-        ([{"a": "1", "b": "1"}, {"a": "2", "b": "2"}], [("a", [0, 1], [1, 2])]),  # they change together
-        ([{"a": "1", "b": "x"}, {"a": "2", "b": "x"}, {"a": "2", "b": "y"}], [("a", [0, 1], [1, 2])]),
+        (
+            [{"a": "1", "b": "1"}, {"a": "2", "b": "2"}],
+            [("a", [0, 1], [1, 2])],
+        ),  # they change together
+        (
+            [{"a": "1", "b": "x"}, {"a": "2", "b": "x"}, {"a": "2", "b": "y"}],
+            [("a", [0, 1], [1, 2])],
+        ),
         ([{"a": "x"}, {"a": "y"}], []),
         ([{"a": "true"}, {"a": "false"}], []),
         ([{"a": "1", "b": "3"}, {"a": "2", "b": "4"}], []),
-        ([{"a": "1", "report.published": "[]"}, {"a": "2", "report.published": "[1]"}], [("a", [0, 1], [1, 2])]),
+        (
+            [{"a": "1", "report.published": "[]"}, {"a": "2", "report.published": "[1]"}],
+            [("a", [0, 1], [1, 2])],
+        ),
     ],
 )
 def test_axes(changes, axes):
@@ -199,8 +252,12 @@ def test_axes(changes, axes):
 
 def test_a_bounded_defence_is_drawn_with_the_one_whose_state_it_applies(tmp_path):
     """As a mark of its kind, joined with it."""
-    settings = dict(gnime=dict(name="gnime"), ond=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian"))
-    unit = folder.read(make_unit(tmp_path / "unit", DEFENDED, examples=1, defences=settings)).units[0]
+    settings = dict(
+        gnime=dict(name="gnime"), ond=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian")
+    )
+    unit = folder.read(make_unit(tmp_path / "unit", DEFENDED, examples=1, defences=settings)).units[
+        0
+    ]
     diagrams = tradeoffs.tradeoffs([unit], [summarise(unit)], colours([summarise(unit)]))
     assert [label for _, label in diagrams.marks] == ["no defence", "gaussian", "gnime"]
 
@@ -214,10 +271,15 @@ def test_a_curve_is_of_one_units_defences_or_of_one_defence_over_units(tmp_path,
     for place, arms in enumerate((bounded, DEFENDED, DEFENDED)):
         gnime = dict(name="gnime", lam=10.0**place)
         settings = dict(
-            gnime=gnime, tight=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian"), ond=dict(name="pgd")
+            gnime=gnime,
+            tight=dict(reuse_state_of="gnime"),
+            rnd=dict(name="gaussian"),
+            ond=dict(name="pgd"),
         )
         folder_ = tmp_path / "units" / f"{place:04d}"
-        make_unit(folder_, arms, f"unit {place}", examples=1, defences=settings, factor=1 + 0.1 * place)
+        make_unit(
+            folder_, arms, f"unit {place}", examples=1, defences=settings, factor=1 + 0.1 * place
+        )
     units = folder.read(tmp_path).units
     summaries = [summarise(unit) for unit in units]
     tradeoffs.tradeoffs(units, summaries, colours(summaries))
@@ -230,16 +292,22 @@ def test_a_defence_that_diverged_is_not_praised_without_saying_so(tmp_path):
     path = make_unit(tmp_path / "unit", DEFENDED, examples=1)
     with (path / "rows.jsonl").open("a") as file:
         for seed in range(3):
-            row = dict(unit="digits", seed=seed, stage="defence", arm=GNIME, metric="diverged") | describe(GNIME)
+            row = dict(
+                unit="digits", seed=seed, stage="defence", arm=GNIME, metric="diverged"
+            ) | describe(GNIME)
             row |= dict(value=float(seed == 1), low=None, high=None, p=None, examples=1)
             file.write(json.dumps(row) + "\n")
-    assert "The best defence, gnime (whose training diverged in 1 of 3 seeds), brings" in defended(summary(path))
+    assert "The best defence, gnime (whose training diverged in 1 of 3 seeds), brings" in defended(
+        summary(path)
+    )
     assert "0.33 ±" in report.table(path)
 
 
 def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
     for place, roles in enumerate(("attack_train", "auxiliary", "attack_train")):
-        path = make_unit(tmp_path / "units" / f"{place:04d}", DEFENDED, name=f"unit {place}", examples=1)
+        path = make_unit(
+            tmp_path / "units" / f"{place:04d}", DEFENDED, name=f"unit {place}", examples=1
+        )
         with_rows(path, {name: dict(roles=roles) for name in DEFENDED})
     units = folder.read(tmp_path).units
     assert sweep.defended_alike(units, [{} for _ in units]) == [0, 2]
@@ -248,7 +316,9 @@ def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
 def test_a_game_is_shown_by_what_each_player_is_after(tmp_path):
     unit = make_unit(tmp_path / "unit", examples=1)
     line = dict(seed=0, stage="defence", arm="gnime(gradient)", validation_loss=None)
-    rounds = [line | dict(epoch=epoch, loss=-3.0 / epoch, distortion=0.3 / epoch) for epoch in (1, 2, 3)]
+    rounds = [
+        line | dict(epoch=epoch, loss=-3.0 / epoch, distortion=0.3 / epoch) for epoch in (1, 2, 3)
+    ]
     with (unit / "curves.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in rounds)
     page = Page(report.render(unit).read_text())
@@ -258,7 +328,11 @@ def test_a_game_is_shown_by_what_each_player_is_after(tmp_path):
 def test_published_figures_of_a_sweep_are_joined(tmp_path):
     for place, name in enumerate(("one", "two")):
         make_unit(
-            tmp_path / "units" / f"{place:04d}", name=name, examples=1, published=PUBLISHED[:1], width=place + 1.0
+            tmp_path / "units" / f"{place:04d}",
+            name=name,
+            examples=1,
+            published=PUBLISHED[:1],
+            width=place + 1.0,
         )
     page = Page(report.render(tmp_path).read_text())
     assert page.text.count("Table 1: measured beside published") == 1

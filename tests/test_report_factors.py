@@ -1,4 +1,6 @@
-"""What the report shows beside attacks: factors of an image, confusion matrices, grids of pictures, and their files."""
+"""What the report shows beside attacks: factors of an image, confusion matrices, grids of pictures,
+and their files.
+"""
 
 import numpy as np
 import pytest
@@ -57,19 +59,29 @@ def test_confusions_state_accuracy_and_f1(tmp_path, classes):
     found = confusion.confusions(read(unit)[0])[0]
     assert found.title == "target"
     assert found.accuracy == pytest.approx(sklearn.metrics.accuracy_score(truth, guess))
-    assert found.weighted_f1 == pytest.approx(sklearn.metrics.f1_score(truth, guess, average="weighted"))
+    assert found.weighted_f1 == pytest.approx(
+        sklearn.metrics.f1_score(truth, guess, average="weighted")
+    )
     wrong = counts * (1 - np.eye(classes, dtype=int))
     assert f"({wrong.max()} times)" in found.confused[0]
     assert (found.counts is None) == (classes == 40) == (found.picture is not None)
     page = Page(report.render(unit).read_text())
-    assert f"target : accuracy {found.accuracy:.3f}, weighted F1 {found.weighted_f1:.3f}" in page.text
+    assert (
+        f"target : accuracy {found.accuracy:.3f}, weighted F1 {found.weighted_f1:.3f}" in page.text
+    )
 
 
 def test_grids_hold_a_page_width_of_columns_and_lose_none(tmp_path):
     arms = {"prediction": (0.4, 0.4, 0.4)}
-    arms |= {f"{inputs}({name})": (0.5, 0.5, 0.5) for name in ("gradient", "gradcam") for inputs in "abcdefghijkl"}
+    arms |= {
+        f"{inputs}({name})": (0.5, 0.5, 0.5)
+        for name in ("gradient", "gradcam")
+        for inputs in "abcdefghijkl"
+    }
     found = grids.grids(*read(make_unit(tmp_path / "unit", arms, examples=1)))
-    columns = [[column.heading for strip in grid.strips for column in strip.columns] for grid in found]
+    columns = [
+        [column.heading for strip in grid.strips for column in strip.columns] for grid in found
+    ]
     assert max(map(len, columns)) == 10
     expected = ["rebuilt", *2 * ["explanation", *"abcdefghijkl"]]
     assert [heading for row in columns for heading in row] == expected
@@ -92,17 +104,26 @@ def test_one_grid_per_defended_explanation(tmp_path):
     [
         (lambda unit: (unit / "factors.npz").write_bytes(b"PK"), "factors.npz is damaged"),
         (
-            lambda unit: np.savez(unit / "factors.npz", relevance=np.zeros(3), typicalness=np.zeros(4)),
+            lambda unit: np.savez(
+                unit / "factors.npz", relevance=np.zeros(3), typicalness=np.zeros(4)
+            ),
             r"factors.npz has 'typicalness' of shape \(4,\): all need one dimension and one length",
         ),
-        (lambda unit: np.savez(unit / "factors.npz", relevance=np.zeros((3, 2))), r"'relevance' of shape \(3, 2\)"),
         (
-            lambda unit: np.savez(unit / "examples.npz", **make_examples(SSIM, 2), **{"confusion/a": np.zeros((2, 3))}),
+            lambda unit: np.savez(unit / "factors.npz", relevance=np.zeros((3, 2))),
+            r"'relevance' of shape \(3, 2\)",
+        ),
+        (
+            lambda unit: np.savez(
+                unit / "examples.npz", **make_examples(SSIM, 2), **{"confusion/a": np.zeros((2, 3))}
+            ),
             r"examples.npz has 'confusion/a' of shape \(2, 3\): a square is allowed",
         ),
         (
             lambda unit: np.savez(
-                unit / "examples.npz", **make_examples(SSIM, 2), **{"release/a": np.zeros((3, 4, 4, 1))}
+                unit / "examples.npz",
+                **make_examples(SSIM, 2),
+                **{"release/a": np.zeros((3, 4, 4, 1))},
             ),
             "examples.npz has 3 of 'release/a' for 2 images",
         ),

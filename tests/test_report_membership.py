@@ -22,7 +22,9 @@ LEAKING = {"saliency": (1.0, 0.0, 0.0)}
 def read(path, shifts, seeds=1, ssim=None, **sizes):
     """A unit of these membership attacks, and its summary."""
     scores = make_scores(shifts, seeds, **sizes)
-    unit = folder.read(make_unit(path / "unit", ssim or {}, seeds=seeds, examples=1, scores=scores)).units[0]
+    unit = folder.read(
+        make_unit(path / "unit", ssim or {}, seeds=seeds, examples=1, scores=scores)
+    ).units[0]
     return unit, summarise(unit)
 
 
@@ -41,15 +43,30 @@ def rewrite(unit, rows):
 @pytest.mark.parametrize(
     ("shifts", "sizes", "verdict", "sentence"),
     [
-        ((1.0, 0.0, 0.0), (1200, 1000), "leaks", "Explanations by saliency tell training images from others (AUC 0.7"),
+        (
+            (1.0, 0.0, 0.0),
+            (1200, 1000),
+            "leaks",
+            "Explanations by saliency tell training images from others (AUC 0.7",
+        ),
         (
             (1.0, 1.0, 0.0),
             (1200, 1000),
             "confounded",
             "No leak is shown: saliency can tell training images from others",
         ),
-        ((1.0, 0.0, 1.0), (1200, 1000), "confounded", "but so can its control, so nothing shows that the model"),
-        ((1.0, None, None), (1200, 1000), "no control", "but has no control, so nothing tells a leak of the model"),
+        (
+            (1.0, 0.0, 1.0),
+            (1200, 1000),
+            "confounded",
+            "but so can its control, so nothing shows that the model",
+        ),
+        (
+            (1.0, None, None),
+            (1200, 1000),
+            "no control",
+            "but has no control, so nothing tells a leak of the model",
+        ),
         ((0.0, 0.0, 0.0), (1200, 1000), "not found", "and more than 0.55 is excluded."),
         ((0.0, 0.0, 0.0), (60, 60), "unresolved", "but 0.55 is not excluded."),
     ],
@@ -73,16 +90,25 @@ def test_p_over_seeds():
 
 
 def test_holm_over_attacks(tmp_path):
-    """A p-value of 0.02 is significant alone, but not as the smallest of three; controls are counted apart."""
+    """A p-value of 0.02 is significant alone, but not as the smallest of three; controls are
+    counted apart.
+    """
     names = ("saliency", "gradcam", "lime")
     unit, _ = read(tmp_path, dict.fromkeys(names, (0.0, 0.0, 0.0)))
     planted = {"saliency": 0.02, "gradcam": 0.3, "lime": 0.4, "saliency stranger": 0.01}
-    rows = [row | {"p": planted.get(row["arm"], 0.5) if row["metric"] == "auc" else None} for row in rows_of(unit)]
+    rows = [
+        row | {"p": planted.get(row["arm"], 0.5) if row["metric"] == "auc" else None}
+        for row in rows_of(unit)
+    ]
     rewrite(unit, rows)
-    found = {entry.name: entry for entry in summarise(folder.read(unit.path).units[0]).league.entries}
+    found = {
+        entry.name: entry for entry in summarise(folder.read(unit.path).units[0]).league.entries
+    }
     assert [found[name].p for name in names] == pytest.approx([0.06, 0.6, 0.6])
     assert found["saliency"].verdict != "leaks"
-    stranger = next(control for control in found["saliency"].controls if control.model == "stranger")
+    stranger = next(
+        control for control in found["saliency"].controls if control.model == "stranger"
+    )
     assert stranger.p == pytest.approx(2 * 0.01)  # of its attack's two controls
     # Alone it is significant
     rewrite(unit, [row for row in rows if not row["arm"].startswith(("gradcam", "lime"))])
@@ -103,8 +129,13 @@ def test_league_figures(tmp_path):
     assert first.text == f"{np.mean(values):.3f} ± {half:.3f}"
     text = render(unit).text
     assert f"{first.text} {first.auc.ends}" in text
-    # What a real attacker has: rates at the shadow's threshold, and what a member is worth at a prior
-    (mine,) = [row for row in rows_of(unit) if (row["arm"], row["seed"], row["metric"]) == ("saliency", 0, PRIOR)]
+    # What a real attacker has: rates at the shadow's threshold, and what a member is worth at a
+    # prior
+    (mine,) = [
+        row
+        for row in rows_of(unit)
+        if (row["arm"], row["seed"], row["metric"]) == ("saliency", 0, PRIOR)
+    ]
     assert first.carried[PRIOR].values[0] == mine["value"]
     assert f"{first.carried[PRIOR].text} {first.carried[PRIOR].ends}" in text
     assert "Precision at a prior of 1%" in text
@@ -115,7 +146,9 @@ def test_league_figures(tmp_path):
 
 
 def test_unresolved_rates(tmp_path):
-    """With 1,000 others 1 % is resolved; 0.1 % stands with the interval of the true rate, of Beta(2, 999)."""
+    """With 1,000 others 1 % is resolved; 0.1 % stands with the interval of the true rate, of
+    Beta(2, 999).
+    """
     unit, summary = read(tmp_path, LEAKING)
     rate = summary.league.entries[0].rates
     assert (rate["tpr_at_0.001"].resolved, rate["tpr_at_0.01"].resolved) == (False, True)
@@ -123,7 +156,10 @@ def test_unresolved_rates(tmp_path):
     assert summary.league.unresolved == [("0.1%", f"{100 * low:.2g}% to {100 * high:.2g}%")]
     page = render(unit)
     assert len(page.all("td", **{"class": "open"})) == 1
-    assert f"at 0.1% the true rate of false positives lies within {100 * low:.2g}% to {100 * high:.2g}%." in page.text
+    assert (
+        f"at 0.1% the true rate of false positives lies within {100 * low:.2g}% to"
+        f" {100 * high:.2g}%." in page.text
+    )
     assert f"{rate['tpr_at_0.001'].tpr.text}?" in report.table(unit.path)
 
 
@@ -139,7 +175,10 @@ def test_curves_are_the_scores(tmp_path):
     drawn = roc.diagram(unit, summary.league)
     assert (drawn.members, drawn.others, drawn.controls, drawn.unresolved) == (1200, 1000, 2, "1%")
     assert "var(--c1)" in drawn.svg
-    assert len(render(unit).all("svg", **{"aria-label": "true-positive rate by false-positive rate"})) == 1
+    assert (
+        len(render(unit).all("svg", **{"aria-label": "true-positive rate by false-positive rate"}))
+        == 1
+    )
 
 
 def test_curves_of_many_attacks(tmp_path):
@@ -159,9 +198,17 @@ def test_pure_membership(tmp_path):
     unit, summary = read(tmp_path, LEAKING, seeds=2)
     assert (summary.arms, summary.metrics) == ((), ())
     text = render(unit).text
-    for title in ("What the attacker recovers", "Reconstructions", "Defences", "This run attacked no explanation"):
+    for title in (
+        "What the attacker recovers",
+        "Reconstructions",
+        "Defences",
+        "This run attacked no explanation",
+    ):
         assert title not in text
-    order = [text.index(title) for title in ("Who was in", "ROC curves", "What may make", "The classifiers")]
+    order = [
+        text.index(title)
+        for title in ("Who was in", "ROC curves", "What may make", "The classifiers")
+    ]
     assert order == sorted(order)
     assert "SSIM" not in report.table(unit.path)
 
@@ -173,7 +220,9 @@ def test_both_goals(tmp_path):
     assert "auc" not in summary.metrics
     page, table = render(unit), report.table(unit.path)
     for text in (page.text, " ".join(table.split())):
-        assert "Releasing gradient explanations lets an attacker rebuild inputs at SSIM 0.707" in text
+        assert (
+            "Releasing gradient explanations lets an attacker rebuild inputs at SSIM 0.707" in text
+        )
         assert "Explanations by saliency tell training images from others (AUC" in text
     assert "What the attacker recovers" in page.text
     assert "Who was in the training set" in page.text
@@ -197,7 +246,9 @@ def test_sentence_counts(tmp_path):
         "occlusion": (0.0, 0.0, 0.0),
     }
     _, summary = read(tmp_path, shifts)
-    assert headline(summary).startswith("Explanations by saliency and gradcam tell training images from others (best: ")
+    assert headline(summary).startswith(
+        "Explanations by saliency and gradcam tell training images from others (best: "
+    )
     end = "; of 4 explainers 2 leak, 1 confounded, 1 not found); a control of 1 other does so too."
     assert headline(summary).endswith(end)
 
@@ -210,9 +261,14 @@ def test_sentence_of_predictions(tmp_path):
         return headline(summarise(folder.read(unit.path).units[0]))
 
     rows = rows_of(unit)
-    rows = [row | {"explainer": None} if str(row["arm"]).startswith("confidence") else row for row in rows]
+    rows = [
+        row | {"explainer": None} if str(row["arm"]).startswith("confidence") else row
+        for row in rows
+    ]
     rewrite(unit, rows)
-    entries = {entry.name: entry for entry in summarise(folder.read(unit.path).units[0]).league.entries}
+    entries = {
+        entry.name: entry for entry in summarise(folder.read(unit.path).units[0]).league.entries
+    }
     assert said(unit).startswith(
         f"Explanations by saliency tell training images from others (AUC {entries['saliency'].text}"
     )
@@ -243,7 +299,10 @@ def test_causes(tmp_path):
     rank, p = scipy.stats.spearmanr([0.3, 0.4, 0.3, 0.4, 0.3], areas)
     assert found.correlations[1].startswith("Gini of members minus others: ρ = 1.00, p = ")
     said = f"ρ = {rank:.2f}, p = {p:.2g}, 5 explainers".replace("-", "−")
-    assert found.correlations[-2:] == [f"Max sensitivity: {said}", f"Max sensitivity of members minus others: {said}"]
+    assert found.correlations[-2:] == [
+        f"Max sensitivity: {said}",
+        f"Max sensitivity of members minus others: {said}",
+    ]
     assert not any("L2" in sentence for sentence in found.correlations)
     assert "on 99.8% of its training images and on 77.1% of others" in found.target
     assert found.target.endswith("a balanced accuracy of 0.614.")
@@ -263,7 +322,9 @@ def test_published_by_chance(tmp_path):
     other = dict(arm="gradcam", value=0.05, band=0.0028, note="of another code")
     published = [entry | dict(value=0.0013, band=0.0028), entry | other]
     scores = make_scores(LEAKING, 1)
-    unit = folder.read(make_unit(tmp_path / "unit", {}, seeds=1, scores=scores, published=published)).units[0]
+    unit = folder.read(
+        make_unit(tmp_path / "unit", {}, seeds=1, scores=scores, published=published)
+    ).units[0]
     text = render(unit).text
     assert "saliency TPR at 1% FPR 0.0013* " in text
     assert "gradcam TPR at 1% FPR 0.0500 –" in text
@@ -273,7 +334,9 @@ def test_published_by_chance(tmp_path):
     config = json.loads((unit.path / "config.json").read_text())
     config["report"]["published"][0]["band"] = "low"
     (unit.path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(InputError, match=r"published\[0\] has band = 'low': int or float or null is allowed"):
+    with pytest.raises(
+        InputError, match=r"published\[0\] has band = 'low': int or float or null is allowed"
+    ):
         report.table(unit.path)
 
 
@@ -281,7 +344,14 @@ def test_sweep_of_leagues(tmp_path):
     """Units are compared by AUC."""
     for number in range(2):
         scores = make_scores({"saliency": (0.5 + number, 0.0, 0.0)}, 1)
-        make_unit(tmp_path / "units" / f"{number}", {}, name=f"unit-{number}", seeds=1, examples=1, scores=scores)
+        make_unit(
+            tmp_path / "units" / f"{number}",
+            {},
+            name=f"unit-{number}",
+            seeds=1,
+            examples=1,
+            scores=scores,
+        )
     page = Page(report.render(tmp_path).read_text())
     assert "Across 2 audits an attacker gets furthest in unit-1: AUC 0.8" in page.text
     assert "AUC of membership attacks, by unit" in page.text
@@ -298,10 +368,19 @@ def test_sweep_of_leagues(tmp_path):
 )
 def test_positive_control(tmp_path, shifts, sentence):
     """A sweep says if its positive control leaks, and does not take its leak for the finding."""
-    make_unit(tmp_path / "units" / "0", {}, name="audit", seeds=1, examples=1, scores=make_scores(LEAKING, 1))
+    make_unit(
+        tmp_path / "units" / "0",
+        {},
+        name="audit",
+        seeds=1,
+        examples=1,
+        scores=make_scores(LEAKING, 1),
+    )
     path = tmp_path / "units" / "1"
     scores = make_scores(shifts | {"gradcam": (2.0, 2.0, 0.0)}, 1)
-    make_unit(path, {}, name="overfitted", seeds=1, examples=1, scores=scores, positive_control=True)
+    make_unit(
+        path, {}, name="overfitted", seeds=1, examples=1, scores=scores, positive_control=True
+    )
     page = Page(report.render(tmp_path).read_text())
     assert f"The positive control overfitted {sentence}" in page.text
     assert "an attacker gets furthest in audit" in page.text
@@ -316,8 +395,16 @@ def test_curves_of_groups(tmp_path):
     path = make_unit(tmp_path / "unit", {}, seeds=1, examples=1, scores=scores, group=group)
     unit = folder.read(path).units[0]
     drawn = roc.diagram(unit, summarise(unit).league)
-    assert (drawn.members, drawn.others, drawn.independent, drawn.unresolved) == (1200, 1000, "120 and 100", "10%")
-    assert "for 1,200 members and 1,000 others, which come in groups and count as 120 and 100." in render(unit).text
+    assert (drawn.members, drawn.others, drawn.independent, drawn.unresolved) == (
+        1200,
+        1000,
+        "120 and 100",
+        "10%",
+    )
+    assert (
+        "for 1,200 members and 1,000 others, which come in groups and count as 120 and 100."
+        in render(unit).text
+    )
     damaged(path, **{"0/saliency/group": None})
     with pytest.raises(InputError, match="has no array '0/saliency/group'"):
         folder.read(path)
@@ -341,13 +428,22 @@ def test_privacy_of_trainings(tmp_path):
     for number, noise in enumerate((None, None, 0.5, 2.0)):
         scores = make_scores({"saliency": (1.0 - 0.3 * number, 0.0, 0.0)}, 1)
         path = make_unit(
-            tmp_path / "units" / f"{number}", {}, name=f"unit-{number}", seeds=1, examples=1, scores=scores
+            tmp_path / "units" / f"{number}",
+            {},
+            name=f"unit-{number}",
+            seeds=1,
+            examples=1,
+            scores=scores,
         )
         (unit,) = folder.read(path).units
         target = next(row for row in rows_of(unit) if row["stage"] == "target")
         if noise:
             figures = dict(noise=noise, epsilon=20 / noise, delta=1e-5)
-            rewrite(unit, rows_of(unit) + [target | dict(metric=name, value=figures[name]) for name in figures])
+            rewrite(
+                unit,
+                rows_of(unit)
+                + [target | dict(metric=name, value=figures[name]) for name in figures],
+            )
     units = folder.read(tmp_path).units
     table = privacy.table(units, [summarise(unit) for unit in units], 0.9)
     assert [(line.unit, line.private) for line in table.lines] == [
@@ -356,7 +452,11 @@ def test_privacy_of_trainings(tmp_path):
         ("unit-3", True),
     ]
     assert table.columns == ["noise", "epsilon", "accuracy", "generalisation_gap"]
-    assert [line.cells[1] and line.cells[1].text for line in table.lines] == [None, "40.00", "10.00"]
+    assert [line.cells[1] and line.cells[1].text for line in table.lines] == [
+        None,
+        "40.00",
+        "10.00",
+    ]
     assert [line.entries[1].label for line in table.lines] == ["saliency"] * 3
     bounds = [line.bound.figures["epsilon_lower_bound"].value for line in table.lines]
     assert bounds == sorted(bounds, reverse=True)
@@ -381,18 +481,35 @@ def without(unit, metric):
 
 def orphaned(unit):
     text = (unit / "rows.jsonl").read_text()
-    (unit / "rows.jsonl").write_text(text.replace('"control_of": "saliency"', '"control_of": "nothing"'))
+    (unit / "rows.jsonl").write_text(
+        text.replace('"control_of": "saliency"', '"control_of": "nothing"')
+    )
 
 
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda unit: (unit / "members.npz").unlink(), "members.npz is missing: the run is not finished"),
+        (
+            lambda unit: (unit / "members.npz").unlink(),
+            "members.npz is missing: the run is not finished",
+        ),
         (lambda unit: (unit / "members.npz").write_bytes(b"PK"), "members.npz is damaged"),
-        (lambda unit: damaged(unit, **{"0/saliency/score": None}), "members.npz has no array '0/saliency/score'"),
-        (lambda unit: damaged(unit, **{"0/saliency/score": np.zeros(3)}), "there are 3 scores for 2200 members"),
-        (lambda unit: damaged(unit, **{"0/saliency/member": np.ones(2200)}), "needs members and non-members, got 2200"),
-        (lambda unit: without(unit, "auc"), "has no auc of arm 'saliency', seed 0, with low, high and p"),
+        (
+            lambda unit: damaged(unit, **{"0/saliency/score": None}),
+            "members.npz has no array '0/saliency/score'",
+        ),
+        (
+            lambda unit: damaged(unit, **{"0/saliency/score": np.zeros(3)}),
+            "there are 3 scores for 2200 members",
+        ),
+        (
+            lambda unit: damaged(unit, **{"0/saliency/member": np.ones(2200)}),
+            "needs members and non-members, got 2200",
+        ),
+        (
+            lambda unit: without(unit, "auc"),
+            "has no auc of arm 'saliency', seed 0, with low, high and p",
+        ),
         (orphaned, "has arm 'saliency untrained' as control of 'nothing', which is not there"),
     ],
 )

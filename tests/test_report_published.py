@@ -1,4 +1,6 @@
-"""What papers state beside what was measured: the joined figures, their verdicts, and entries that cannot be read."""
+"""What papers state beside what was measured: the joined figures, their verdicts, and entries that
+cannot be read.
+"""
 
 import json
 
@@ -73,7 +75,13 @@ def test_verdicts(tmp_path):
             entry(0.5, metric="lpips"),
         ],
     )
-    assert [line.verdict for line in found] == ["+20.0%", "within", f"+{mean:.4f}", "not measured", "+92.0%"]
+    assert [line.verdict for line in found] == [
+        "+20.0%",
+        "within",
+        f"+{mean:.4f}",
+        "not measured",
+        "+92.0%",
+    ]
     assert found[3].measured is None
     assert found[4].arm == "target"  # an arm's figures stand together
 
@@ -88,7 +96,10 @@ def test_figures_are_shown_with_the_published_decimals(tmp_path):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ("no list", r"config\.json has report\.published = 'no list': a list of objects is allowed"),
+        (
+            "no list",
+            r"config\.json has report\.published = 'no list': a list of objects is allowed",
+        ),
         (
             [{"arm": "prediction"}],
             r"report\.published\[0\] has no 'metric': it needs arm, metric, value, spread, source",

@@ -1,7 +1,7 @@
 """Rows of configs/digits.py, against those of an earlier version of xinv.
 
-The command of the test wrote tests/fixtures/digits_rows.jsonl at commit 0851af2, before the audit was rebuilt. On one
-machine the rows are equal; rounding differs between processors.
+The command of the test wrote tests/fixtures/digits_rows.jsonl at commit 0851af2, before the audit
+was rebuilt. On one machine the rows are equal; rounding differs between processors.
 """
 
 import json
@@ -22,7 +22,10 @@ SMALL = {
 
 def keyed(lines):
     rows = [json.loads(line) for line in lines.splitlines()]
-    return {tuple(row[name] for name in ("stage", "arm", "explainer", "metric", "examples")): row for row in rows}
+    return {
+        tuple(row[name] for name in ("stage", "arm", "explainer", "metric", "examples")): row
+        for row in rows
+    }
 
 
 def test_digits(tmp_path):
@@ -33,4 +36,6 @@ def test_digits(tmp_path):
     expected = keyed((ROOT / "tests/fixtures/digits_rows.jsonl").read_text())
     assert found.keys() == expected.keys()
     for name, row in expected.items():
-        np.testing.assert_allclose(found[name]["value"], row["value"], rtol=0.02, atol=0.02, err_msg=str(name))
+        np.testing.assert_allclose(
+            found[name]["value"], row["value"], rtol=0.02, atol=0.02, err_msg=str(name)
+        )

@@ -16,7 +16,10 @@ from xinv import data as sources
 from xinv.explain.perturbation import segment
 from xinv.types import InputError
 
-DIGITS = [transform.resize(digit / 16, (32, 32))[..., None].astype(np.float32) for digit in load_digits().images[:2]]
+DIGITS = [
+    transform.resize(digit / 16, (32, 32))[..., None].astype(np.float32)
+    for digit in load_digits().images[:2]
+]
 PHOTOGRAPH = transform.resize(data.astronaut()[:200, 120:320], (48, 40)).astype(np.float32)
 IMAGES = [*DIGITS, PHOTOGRAPH]
 OPTIONS = [(50, 10.0, 0.0), (15, 20.0, 0.5)]
@@ -30,28 +33,38 @@ def skimage_slic(image, segments, compactness, sigma, connect=True):
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("image", IMAGES)
 def test_slic_clusters_like_scikit_image(image, options):
-    """Before fragments are joined, label by label: the few pixels that differ are ties decided in float32."""
+    """Before fragments are joined, label by label: the few pixels that differ are ties decided in
+    float32.
+    """
     segments, compactness, sigma = options
     centres, steps = segment._grid(*image.shape[:2], segments)
-    smooth = jax.jit(lambda image: segment.smooth(segment._colours(image), sigma) / compactness)(image)
+    smooth = jax.jit(lambda image: segment.smooth(segment._colours(image), sigma) / compactness)(
+        image
+    )
     ours = jax.jit(lambda image: segment._cluster(image, centres, steps, 10))(smooth)
     assert (np.asarray(ours) == skimage_slic(image, *options, connect=False)).mean() > 0.99
 
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_slic_agrees_with_scikit_image(options):
-    """Not equal: a photograph's fragments join by other rules (see `slic`), and flat parts of a digit hold ties."""
+    """Not equal: a photograph's fragments join by other rules (see `slic`), and flat parts of a
+    digit hold ties.
+    """
     for image in IMAGES:
         ours = jax.jit(segment.slic(*options).labels)(image)
         agreement = adjusted_rand_score(np.ravel(ours), skimage_slic(image, *options).ravel())
         assert agreement > (0.97 if image.shape[-1] == 1 else 0.85)
 
 
-@pytest.mark.skipif("XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets")
+@pytest.mark.skipif(
+    "XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets"
+)
 def test_slic_agrees_with_scikit_image_on_faces():
     """Smooth grey images leave no fragments: here the two are the same, but for a pixel that ties."""
     root = Path(os.environ["XINV_DATA"]) / "orl_faces" / "att_orl_faces.tar.xz"
-    faces = sources.build("folder", root=str(root), labels="identity", crop="centre", resize=(64, 64)).images
+    faces = sources.build(
+        "folder", root=str(root), labels="identity", crop="centre", resize=(64, 64)
+    ).images
     segmenter = jax.jit(segment.slic(50, 10.0, 0.5).labels)
     for face in faces[::150].astype(np.float32) / 255:
         found = np.ravel(segmenter(face))
@@ -85,7 +98,9 @@ def test_host_segmentations_are_scikit_images():
     ours = segment.felzenszwalb(500, min_size=5).labels(PHOTOGRAPH)
     np.testing.assert_array_equal(ours, segmentation.felzenszwalb(PHOTOGRAPH, 1.0, 0.8, 5))
     ours = segment.quickshift(500, 2.0, 4.0).labels(PHOTOGRAPH)
-    np.testing.assert_array_equal(ours, segmentation.quickshift(PHOTOGRAPH, kernel_size=2.0, max_dist=4.0))
+    np.testing.assert_array_equal(
+        ours, segmentation.quickshift(PHOTOGRAPH, kernel_size=2.0, max_dist=4.0)
+    )
     for segmenter in (segment.felzenszwalb(6), segment.quickshift(6, 2.0, 4.0)):
         assert segmenter.labels(PHOTOGRAPH).max() < 6
 

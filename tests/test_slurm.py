@@ -1,4 +1,6 @@
-"""Workers on a real SLURM of one node, brought up on loopback: killed, preempted, and with bad input."""
+"""Workers on a real SLURM of one node, brought up on loopback: killed, preempted, and with bad
+input.
+"""
 
 import importlib
 import os
@@ -53,7 +55,9 @@ def cluster():
         pytest.skip(f"{SCRIPTS} has no scripts that bring up SLURM")
     folder = f"/tmp/xs{os.getpid()}"  # munge's socket needs a short path
     command = ["bash", str(SCRIPTS / "slurm_up.sh"), folder]
-    result = subprocess.run(command, env=os.environ | {"APT": "0", "CPUS": "2"}, capture_output=True, text=True)
+    result = subprocess.run(
+        command, env=os.environ | {"APT": "0", "CPUS": "2"}, capture_output=True, text=True
+    )
     if result.returncode == 77:
         pytest.skip(result.stderr.strip())
     assert result.returncode == 0, result.stderr
@@ -74,7 +78,9 @@ def words(workdir, number):
 
 def queue():
     """The ids of jobs that wait or run."""
-    return subprocess.run(["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True).stdout.split()
+    return subprocess.run(
+        ["squeue", "-h", "-o", "%i"], capture_output=True, text=True, check=True
+    ).stdout.split()
 
 
 def wait_for(what):
@@ -85,7 +91,9 @@ def wait_for(what):
 
 
 def test_killed_and_preempted_workers_return(cluster, tmp_path, monkeypatch):
-    """SLURM starts both again, the second after it has saved; a worker with bad input is not started again."""
+    """SLURM starts both again, the second after it has saved; a worker with bad input is not
+    started again.
+    """
     (tmp_path / "worker.py").write_text(WORKER)
     monkeypatch.setattr(slurm, "_WORKER", tmp_path / "worker.py")
     logs = [tmp_path / "logs" / f"{number}.log" for number in range(3)]
@@ -94,7 +102,9 @@ def test_killed_and_preempted_workers_return(cluster, tmp_path, monkeypatch):
     wait_for(lambda: all(trace(tmp_path, number) for number in (0, 1)))
     os.kill(int(trace(tmp_path, 0)[0][1]), signal.SIGKILL)
     wait_for(lambda: jobs[2] not in queue())
-    subprocess.run(["sbatch", "-p", "urgent", "-c", "2", "--wrap", "sleep 1"], cwd=tmp_path, check=True)
+    subprocess.run(
+        ["sbatch", "-p", "urgent", "-c", "2", "--wrap", "sleep 1"], cwd=tmp_path, check=True
+    )
     wait_for(lambda: all("ended" in words(tmp_path, number) for number in (0, 1)))
     wait_for(lambda: not queue())
     assert words(tmp_path, 0) == ["began", "began", "ended"]

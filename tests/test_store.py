@@ -21,7 +21,9 @@ def stages(tmp_path):
 def _compute(stages, spec, value=1.0):
     stage, done = stages.find("square", spec)
     if not done:
-        stages.compute(stage, spec, lambda folder: store.save_array(folder / "x.npy", np.full(3, value)))
+        stages.compute(
+            stage, spec, lambda folder: store.save_array(folder / "x.npy", np.full(3, value))
+        )
     return stage, done
 
 
@@ -59,7 +61,10 @@ def test_a_failed_stage_is_absent_and_its_checkpoints_stay_for_the_next_try(stag
 
 def test_trees_and_arrays_survive_to_the_bit(tmp_path):
     random = np.random.default_rng(0)
-    tree = {"params": {"a": random.normal(size=(3, 4)).astype(np.float32), "b": {"c": np.arange(5)}}, "batch_stats": {}}
+    tree = {
+        "params": {"a": random.normal(size=(3, 4)).astype(np.float32), "b": {"c": np.arange(5)}},
+        "batch_stats": {},
+    }
     store.save_tree(tmp_path / "tree", tree)
     back = store.load_tree(tmp_path / "tree")
     assert back["batch_stats"] == {}
@@ -92,7 +97,10 @@ def test_a_damaged_tree_is_named(tmp_path):
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
-    code = f"from pathlib import Path; from xinv import leases\nwith leases.locked(Path({str(tmp_path)!r})): pass"
+    code = (
+        "from pathlib import Path; from xinv import leases\nwith"
+        f" leases.locked(Path({str(tmp_path)!r})): pass"
+    )
     with leases.locked(tmp_path):
         other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "another run is using" in other.stderr
@@ -101,7 +109,10 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 
 def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path):
     (tmp_path / "own").mkdir()
-    locked = leases.locked(tmp_path / "own" / "new" / "stages"), leases.locked(tmp_path / "own" / "new")
+    locked = (
+        leases.locked(tmp_path / "own" / "new" / "stages"),
+        leases.locked(tmp_path / "own" / "new"),
+    )
     with pytest.raises(InputError, match="typo"), locked[0], locked[1]:
         raise InputError("a typo")
     assert not list((tmp_path / "own").iterdir())

@@ -24,7 +24,9 @@ SEEDS = 2
 
 @pytest.fixture
 def fakes(monkeypatch):
-    """Takes a small stage in the place of each audit; the name of an experiment says what goes wrong."""
+    """Takes a small stage in the place of each audit; the name of an experiment says what goes
+    wrong.
+    """
     computed = []
 
     def compute(service, seed):
@@ -39,7 +41,9 @@ def fakes(monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/x.npy")
         if unit == "diverges":
             raise train.Diverged("loss is nan")
-        stages.computed("own", f"{unit}, seed {seed}", shared | {"unit": unit}, lambda: built(unit, seed))
+        stages.computed(
+            "own", f"{unit}, seed {seed}", shared | {"unit": unit}, lambda: built(unit, seed)
+        )
         return Found([{"unit": unit, "seed": seed, "value": 0.1 + seed}], [])
 
     def built(name, seed):
@@ -55,7 +59,9 @@ def fakes(monkeypatch):
         rows = [row for seed in sorted(found) for row in found[seed].rows]
         store.write_text(folder / results.ROWS, "".join(json.dumps(row) + "\n" for row in rows))
 
-    monkeypatch.setattr(work, "opened", lambda config, stages, load: SimpleNamespace(config=config, stages=stages))
+    monkeypatch.setattr(
+        work, "opened", lambda config, stages, load: SimpleNamespace(config=config, stages=stages)
+    )
     monkeypatch.setattr(work, "validate", lambda service: None)
     monkeypatch.setattr(work, "computed", compute)
     monkeypatch.setattr(work, "write", write)
@@ -96,7 +102,10 @@ def left(workdir):
 
 def test_each_stage_once(tmp_path, fakes):
     """Two workers at once build every stage once, and write the rows of one."""
-    alone, both = create(tmp_path / "alone", "a", "b", "c"), create(tmp_path / "both", "a", "b", "c")
+    alone, both = (
+        create(tmp_path / "alone", "a", "b", "c"),
+        create(tmp_path / "both", "a", "b", "c"),
+    )
     assert run(alone) == sweep.Outcome((), ())
     once = sorted(fakes)
     fakes.clear()
@@ -104,7 +113,9 @@ def test_each_stage_once(tmp_path, fakes):
     assert sorted(fakes) == once
     assert len(once) == SEEDS * (1 + 3)
     for one, other in zip(alone.units, both.units, strict=True):
-        assert (one.folder / "rows.jsonl").read_bytes() == (other.folder / "rows.jsonl").read_bytes()
+        assert (one.folder / "rows.jsonl").read_bytes() == (
+            other.folder / "rows.jsonl"
+        ).read_bytes()
     assert set(kinds(both)) == {sweep.DONE}
     assert left(tmp_path) == []
 
@@ -113,7 +124,9 @@ def test_sweeps_share_a_store(tmp_path, fakes):
     """Two sweeps on one store build what they share once."""
     one, other = (create(tmp_path / name, "a", name, stages=tmp_path / "store") for name in "bc")
     at_once(one, other)
-    assert sorted(fakes) == sorted((name, seed) for name in ("shared", "a", "b", "c") for seed in range(SEEDS))
+    assert sorted(fakes) == sorted(
+        (name, seed) for name in ("shared", "a", "b", "c") for seed in range(SEEDS)
+    )
     assert set(kinds(one) + kinds(other)) == {sweep.DONE}
     assert left(tmp_path) == []
 
@@ -263,7 +276,11 @@ def test_cost_counts_shared_stages_once(tmp_path, fakes):
     with pytest.raises(train.Stopped):
         run(found, stop=lambda: len(fakes) == 5)
     for path in found.stages.glob("*/cost.json"):
-        path.write_text(json.dumps({"label": "", "seconds": 7.0 if path.parent.name.startswith("shared") else 2.0}))
+        path.write_text(
+            json.dumps(
+                {"label": "", "seconds": 7.0 if path.parent.name.startswith("shared") else 2.0}
+            )
+        )
     assert kinds(found) == [sweep.DONE] * 3 + [sweep.WAITING]
     assert sweep.seconds_left(board) == (2.0, 1, 1, 0)
     run(found)
@@ -281,8 +298,13 @@ def test_table_fits(tmp_path, fakes):
         killed(found, "", "", "")
         found.log(3).write_text("gradient, seed 1: step 3/60, 99 images/s, loss 0.1, 00:41 left\n")
         shown = sweep.lines(board, width=90, height=6)
-    assert shown[1] == "a           running   0 of 2  seed 0: its worker was killed in target, seed 0 (3 tries)"
-    assert shown[2] == "                              seed 1: attack gradient, step 3/60, 00:41 left"
+    assert (
+        shown[1]
+        == "a           running   0 of 2  seed 0: its worker was killed in target, seed 0 (3 tries)"
+    )
+    assert (
+        shown[2] == "                              seed 1: attack gradient, step 3/60, 00:41 left"
+    )
     assert shown[3:5] == ["b           waiting   0 of 2", "and 7 waiting"]
     assert shown[5] == "18 pieces: 0 done, 1 running, 16 waiting, 1 failed"
     assert all(len(line) <= 90 for line in shown)

@@ -1,4 +1,6 @@
-"""Sweeps end to end: workers on one store, killed and started again, end with the rows of one worker."""
+"""Sweeps end to end: workers on one store, killed and started again, end with the rows of one
+worker.
+"""
 
 import os
 import re
@@ -19,18 +21,23 @@ CORES = [str(core) for core in sorted(os.sched_getaffinity(0))[:2]]
 
 @pytest.fixture(scope="module")
 def experiment(tmp_path_factory):
-    """A config of two tiny audits that differ in the target's width, and the environment of its launchers."""
+    """A config of two tiny audits that differ in the target's width, and the environment of its
+    launchers.
+    """
     folder = tmp_path_factory.mktemp("sweep")
     few = {f"{part}.train.epochs": 1 for part in ("target", "evaluation", "attack")}
     config = tiny(**few)
     (folder / "experiment.py").write_text(
-        "from ml_collections import ConfigDict\n"
-        f"def get_config(arg=''):\n    return ConfigDict({config!r})\n"
-        "def sweep(arg, config):\n"
-        "    return [{'unit': f'width-{width}', 'target.model.width': width} for width in (0.03125, 0.0625)]\n"
+        "from ml_collections import ConfigDict\ndef get_config(arg=''):\n    return"
+        f" ConfigDict({config!r})\ndef sweep(arg, config):\n    return [{{'unit':"
+        " f'width-{width}', 'target.model.width': width} for width in (0.03125, 0.0625)]\n"
     )
-    # Compiled programs are shared between the processes, so that the test spends its time on what it tests
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    # Compiled programs are shared between the processes, so that the test spends its time on what
+    # it tests
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "cache"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     return folder, os.environ | cache
 
 
@@ -79,13 +86,17 @@ def lines(workdir):
 
 
 def test_killed_workers_end_with_rows_of_one(experiment):
-    """A worker is killed while another trains, then the sweep; again, the rows are those of one worker on one core."""
+    """A worker is killed while another trains, then the sweep; again, the rows are those of one
+    worker on one core.
+    """
     folder, variables = experiment
     crew, alone = folder / "crew", folder / "alone"
     options = ("--launcher=local", "--jobs=2", "--checkpoint_seconds=0")
 
     # One worker
-    subprocess.run(command(experiment, alone, cores=CORES[:1]), env=variables, check=True, capture_output=True)
+    subprocess.run(
+        command(experiment, alone, cores=CORES[:1]), env=variables, check=True, capture_output=True
+    )
 
     # Two, of which one is killed while it trains, and then all
     process = start(experiment, *options)
@@ -102,7 +113,9 @@ def test_killed_workers_end_with_rows_of_one(experiment):
     for unit in ("0000", "0001"):
         rows = [workdir / "units" / unit / "rows.jsonl" for workdir in (alone, crew)]
         assert rows[0].read_bytes() == rows[1].read_bytes()
-    stages = [sorted(path.name for path in (workdir / "stages").iterdir()) for workdir in (alone, crew)]
+    stages = [
+        sorted(path.name for path in (workdir / "stages").iterdir()) for workdir in (alone, crew)
+    ]
     assert stages[0] == stages[1]
     assert len(lines(crew)) == len(stages[0])
     temporary = ("*.lease", "*.partial", "tries", "pieces")
@@ -113,11 +126,15 @@ def test_stopped_worker_resumes(experiment):
     """SIGTERM lets a worker save its training and leave with 75, and no try of it is counted."""
     folder, variables = experiment
     workdir = folder / "stopped"
-    planned = subprocess.run(command(experiment, workdir, "--dry_run"), env=variables, capture_output=True, text=True)
+    planned = subprocess.run(
+        command(experiment, workdir, "--dry_run"), env=variables, capture_output=True, text=True
+    )
     assert planned.stdout.startswith("2 experiments, 2 pieces")
     assert "cost: unknown until a piece is done" in planned.stdout
     assert not workdir.exists()
-    with subprocess.Popen(command(experiment, workdir), env=variables, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command(experiment, workdir), env=variables, stderr=subprocess.PIPE, text=True
+    ) as process:
         wait_for(lambda: [*workdir.glob("units/*/tries/*")], process)
         wait_for(lambda: [*workdir.glob("stages/evaluation-*.partial")], process)
         process.terminate()
@@ -140,7 +157,10 @@ def test_stopped_worker_resumes(experiment):
 def test_mistakes_in_one_sentence(experiment, tmp_path, arguments, sentence):
     """A wrong flag ends with status 2 and one sentence."""
     result = subprocess.run(
-        command(experiment, tmp_path / "w", *arguments), env=experiment[1], capture_output=True, text=True
+        command(experiment, tmp_path / "w", *arguments),
+        env=experiment[1],
+        capture_output=True,
+        text=True,
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: ")

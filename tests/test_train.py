@@ -30,7 +30,10 @@ from xinv.types import InputError
 
 
 def test_fit_is_adam_in_float64():
-    data, recipe = line(), Recipe(batch_size=60, epochs=40, learning_rate=0.05, b1=0.5, b2=0.9, validation=0)
+    data, recipe = (
+        line(),
+        Recipe(batch_size=60, epochs=40, learning_rate=0.05, b1=0.5, b2=0.9, validation=0),
+    )
     fitted = train.fit(squared_error, zeros(), data, jax.random.key(0), recipe)
     w, first, second, losses = np.zeros(3), np.zeros(3), np.zeros(3), []
     x, y = data["x"].astype(np.float64), data["y"].astype(np.float64)
@@ -58,10 +61,16 @@ def test_weight_decay_and_momentum(optimizer):
 
 @pytest.mark.parametrize(
     ("schedule", "shape"),
-    [("constant", lambda p: 1 + 0 * p), ("linear", lambda p: 1 - p), ("cosine", lambda p: (1 + np.cos(np.pi * p)) / 2)],
+    [
+        ("constant", lambda p: 1 + 0 * p),
+        ("linear", lambda p: 1 - p),
+        ("cosine", lambda p: (1 + np.cos(np.pi * p)) / 2),
+    ],
 )
 def test_learning_rate_schedules(schedule, shape):
-    recipe = Recipe(optimizer="sgd", learning_rate=0.5, b1=0, schedule=schedule, epochs=5, warmup_epochs=1)
+    recipe = Recipe(
+        optimizer="sgd", learning_rate=0.5, b1=0, schedule=schedule, epochs=5, warmup_epochs=1
+    )
     tx = train.optimizer(recipe, 50)
     state, rates = tx.init(jnp.float32(0)), []
     for _ in range(50):
@@ -74,7 +83,9 @@ def test_learning_rate_schedules(schedule, shape):
 def test_classifier_loss_is_cross_entropy():
     data, variables = pictures(), initial()
     images = data["image"] / np.float32(255)
-    losses, _ = train.classifier_loss(SMALL)(variables, {"image": images, "label": data["label"]}, None)
+    losses, _ = train.classifier_loss(SMALL)(
+        variables, {"image": images, "label": data["label"]}, None
+    )
     probabilities = np.asarray(jax.nn.softmax(SMALL.apply(variables, images)), np.float64)
     expected = log_loss(data["label"], probabilities / probabilities.sum(1, keepdims=True))
     np.testing.assert_allclose(np.mean(losses), expected, rtol=1e-5)
@@ -83,7 +94,9 @@ def test_classifier_loss_is_cross_entropy():
 def test_fit_learns_variables_of_any_shape_and_spares_the_initial_ones():
     zero = jnp.zeros(3)
     loss = lambda w, batch, key: ((batch["x"] @ w - batch["y"]) ** 2, {})  # noqa: E731
-    fitted = train.fit(loss, zero, line(), jax.random.key(0), Recipe(batch_size=9, epochs=60, learning_rate=0.05))
+    fitted = train.fit(
+        loss, zero, line(), jax.random.key(0), Recipe(batch_size=9, epochs=60, learning_rate=0.05)
+    )
     np.testing.assert_allclose(fitted.variables, [1, -2, 0.5], atol=1e-3)
     np.testing.assert_array_equal(zero, np.zeros(3))
 
@@ -96,7 +109,9 @@ def test_batch_statistics_are_kept():
         .apply({"params": fitted.variables["params"]["Conv_0"]}, inputs)
         .mean((0, 1, 2))
     )
-    np.testing.assert_allclose(fitted.variables["batch_stats"]["BatchNorm_0"]["mean"], means, atol=0.05)
+    np.testing.assert_allclose(
+        fitted.variables["batch_stats"]["BatchNorm_0"]["mean"], means, atol=0.05
+    )
 
 
 # One result, however it is computed
@@ -130,7 +145,9 @@ def test_left_out_examples(epochs):
     def loss(variables, batch, key):
         return batch["own"] @ variables, {}
 
-    fitted = train.fit(loss, np.zeros(15, np.float32), {"own": np.eye(15, dtype=np.float32)}, key, recipe)
+    fitted = train.fit(
+        loss, np.zeros(15, np.float32), {"own": np.eye(15, dtype=np.float32)}, key, recipe
+    )
     found = train.left_out(recipe, 15, key)
     np.testing.assert_array_equal(found, np.flatnonzero(np.asarray(fitted.variables) == 0))
     assert len(found) == 7 if epochs == 1 else len(found) < 7
@@ -147,8 +164,14 @@ def test_many_steps_per_dispatch_on_resident_data_give_the_same_result(monkeypat
     monkeypatch.setattr(parallel, "runner", lambda step, data: runner(step, data, resident=True))
     monkeypatch.setattr(parallel, "_STEPS_PER_DISPATCH", 3)  # epochs of 4 steps: dispatches of 2
     actual = fit_small()
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), actual.variables, expected.variables)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), actual.history, expected.history)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+        actual.variables,
+        expected.variables,
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), actual.history, expected.history
+    )
 
 
 def test_four_devices_agree_with_one(tmp_path):
@@ -181,10 +204,15 @@ def test_augmentation_shifts_and_flips_whole_images():
     image = np.arange(1, 13, dtype=np.uint8).reshape(3, 4, 1)
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
     possible = {
-        padded[i : i + 3, j : j + 4][:, ::flip].tobytes() for i in range(3) for j in range(3) for flip in (1, -1)
+        padded[i : i + 3, j : j + 4][:, ::flip].tobytes()
+        for i in range(3)
+        for j in range(3)
+        for flip in (1, -1)
     }
     keys = jax.random.split(jax.random.key(0), 400)
-    drawn = jax.jit(jax.vmap(lambda key: batches._augmented(("crop", "flip"), 1, jnp.asarray(image), key)))(keys)
+    drawn = jax.jit(
+        jax.vmap(lambda key: batches._augmented(("crop", "flip"), 1, jnp.asarray(image), key))
+    )(keys)
     assert {np.asarray(one).tobytes() for one in drawn} == possible
     assert len(possible) == 18
 
@@ -208,16 +236,24 @@ def test_steps_see_float_images_and_other_arrays_as_they_are():
 
 def test_validation_examples_are_never_trained_on():
     one_hot = {"x": np.eye(40, dtype=np.float32), "y": np.ones(40, np.float32)}
-    recipe = Recipe(batch_size=8, epochs=8, optimizer="sgd", b1=0, validation=0.2, patience=8, learning_rate=0.1)
-    fitted = train.fit(squared_error, {"params": {"w": jnp.zeros(40)}}, one_hot, jax.random.key(3), recipe)
+    recipe = Recipe(
+        batch_size=8, epochs=8, optimizer="sgd", b1=0, validation=0.2, patience=8, learning_rate=0.1
+    )
+    fitted = train.fit(
+        squared_error, {"params": {"w": jnp.zeros(40)}}, one_hot, jax.random.key(3), recipe
+    )
     w = np.asarray(fitted.variables["params"]["w"])
     held_out = batches.Plan(recipe, 40, jax.random.split(jax.random.key(3))[0], "").validation
     assert set(np.flatnonzero(w == 0)) == set(held_out)
-    assert fitted.history["validation_loss"] == [1.0] * 8  # the error of the examples whose weight stays zero
+    assert (
+        fitted.history["validation_loss"] == [1.0] * 8
+    )  # the error of the examples whose weight stays zero
 
 
 def test_early_stopping_restores_the_best_epoch():
-    """The variable counts steps, 2 an epoch; the score is lowest at 6, after epoch 3; patience 2 ends after epoch 5."""
+    """The variable counts steps, 2 an epoch; the score is lowest at 6, after epoch 3; patience 2
+    ends after epoch 5.
+    """
 
     def step(state, batch, key):
         return State(state.step + 1, state.variables + 1, ()), {"loss": jnp.float32(0)}
@@ -248,7 +284,10 @@ def test_early_stopping_restores_the_best_epoch():
         ({"batch_size": 0}, "batch_size is 0"),
         ({"validation": 0, "noise": 1.0}, "clip is 0.0 but must be positive when noise is"),
         ({"validation": 0, "clip": 1.0}, "noise is 0.0 but must be positive when clip is"),
-        ({"validation": 0.1, "clip": 1.0, "noise": 1.0}, "validation is 0.1 but must be 0 when noise"),
+        (
+            {"validation": 0.1, "clip": 1.0, "noise": 1.0},
+            "validation is 0.1 but must be 0 when noise",
+        ),
         ({"validation": 0, "clip": 1.0, "noise": float("inf")}, "noise is inf but must be finite"),
     ],
 )
@@ -266,7 +305,10 @@ def test_a_recipe_names_what_is_wrong_with_it(changes, message):
         (line(), {"augment": ("flip",)}, "no uint8 images"),
         *(
             (
-                {"image": np.zeros((60, 4, 4, 1), np.uint8), "maps": np.zeros((60, *several, 4, 4, 1), np.float32)},
+                {
+                    "image": np.zeros((60, 4, 4, 1), np.uint8),
+                    "maps": np.zeros((60, *several, 4, 4, 1), np.float32),
+                },
                 {"augment": ("flip",)},
                 "would move the uint8 images but not 'maps'",
             )
@@ -276,7 +318,13 @@ def test_a_recipe_names_what_is_wrong_with_it(changes, message):
 )
 def test_data_that_cannot_be_trained_on_is_named(data, changes, message):
     with pytest.raises(InputError, match=message):
-        train.fit(squared_error, zeros(), data, jax.random.key(0), Recipe(**{"batch_size": 8, "epochs": 1, **changes}))
+        train.fit(
+            squared_error,
+            zeros(),
+            data,
+            jax.random.key(0),
+            Recipe(**{"batch_size": 8, "epochs": 1, **changes}),
+        )
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_named(monkeypatch):
@@ -290,7 +338,9 @@ def test_a_batch_that_the_devices_do_not_divide_is_named(monkeypatch):
 
 def test_progress_and_scalars(capsys):
     logged = []
-    fitted = fit_small(Session(name="target", log=lambda step, values: logged.append((step, values))))
+    fitted = fit_small(
+        Session(name="target", log=lambda step, values: logged.append((step, values)))
+    )
     assert "target: step 12/12" in capsys.readouterr().err
     steps = [(step, values["loss"]) for step, values in logged if "loss" in values]
     assert [step for step, _ in steps] == list(range(1, 13))
@@ -298,7 +348,8 @@ def test_progress_and_scalars(capsys):
     np.testing.assert_allclose(fitted.history["loss"], means, rtol=1e-12)
     epochs = [(step, values) for step, values in logged if "epoch/validation_loss" in values]
     assert epochs == [
-        (4 * i + 4, {"epoch/validation_loss": v}) for i, v in enumerate(fitted.history["validation_loss"])
+        (4 * i + 4, {"epoch/validation_loss": v})
+        for i, v in enumerate(fitted.history["validation_loss"])
     ]
 
 

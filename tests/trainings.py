@@ -1,4 +1,6 @@
-"""Trainings that take milliseconds, for the tests of the loop and of its checkpoints; also run as a process."""
+"""Trainings that take milliseconds, for the tests of the loop and of its checkpoints; also run as a
+process.
+"""
 
 import functools
 import os
@@ -35,7 +37,9 @@ def equal(left, right) -> bool:
 
 
 class Small(nn.Module):
-    """A network with batch statistics over all devices (which would cancel a bias and leave it to rounding errors)."""
+    """A network with batch statistics over all devices (which would cancel a bias and leave it to
+    rounding errors).
+    """
 
     @nn.compact
     def __call__(self, images, train: bool):
@@ -49,7 +53,10 @@ SMALL = models.linen(Small())
 
 def pictures() -> dict[str, np.ndarray]:
     draw = np.random.default_rng(1)
-    return {"image": draw.integers(0, 256, (40, 6, 6, 1), np.uint8), "label": draw.integers(0, 3, 40).astype(np.int32)}
+    return {
+        "image": draw.integers(0, 256, (40, 6, 6, 1), np.uint8),
+        "label": draw.integers(0, 3, 40).astype(np.int32),
+    }
 
 
 @functools.cache
@@ -58,16 +65,35 @@ def initial():
 
 
 def fit_small(session: Session = Session(), data: dict | None = None, **changes) -> train.Fitted:  # noqa: B008
-    """Three epochs of four steps with all that a resume must restore: Adam, batch statistics, the best epoch."""
-    fields = {"batch_size": 8, "epochs": 3, "schedule": "cosine", "augment": ("crop", "flip"), "crop_padding": 1}
+    """Three epochs of four steps with all that a resume must restore: Adam, batch statistics, the
+    best epoch.
+    """
+    fields = {
+        "batch_size": 8,
+        "epochs": 3,
+        "schedule": "cosine",
+        "augment": ("crop", "flip"),
+        "crop_padding": 1,
+    }
     recipe = Recipe(**{**fields, **changes})
-    return train.fit(train.classifier_loss(SMALL), initial(), data or pictures(), jax.random.key(5), recipe, session)
+    return train.fit(
+        train.classifier_loss(SMALL),
+        initial(),
+        data or pictures(),
+        jax.random.key(5),
+        recipe,
+        session,
+    )
 
 
 def fit_private() -> np.ndarray:
-    """Weights of a training with clipped gradients and noise, of two steps an epoch that leave some examples out."""
+    """Weights of a training with clipped gradients and noise, of two steps an epoch that leave some
+    examples out.
+    """
     recipe = Recipe(batch_size=24, epochs=2, learning_rate=0.1, validation=0, clip=0.5, noise=0.3)
-    return train.fit(squared_error, zeros(), line(), jax.random.key(5), recipe).variables["params"]["w"]
+    return train.fit(squared_error, zeros(), line(), jax.random.key(5), recipe).variables["params"][
+        "w"
+    ]
 
 
 class Lazy:
@@ -83,20 +109,31 @@ class Lazy:
 def run_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `main` in a process of its own."""
     command = [sys.executable, "-W", "error", __file__, *arguments]
-    paths = os.pathsep.join([str(Path(train.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join(
+        [str(Path(train.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    )
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": paths, **environment}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def main(command: str, path: str) -> None:
     if command == "save":
         leaves = jax.tree.leaves(fit_small()[:2])
         np.savez(
-            path, devices=jax.device_count(), private=fit_private(), **{str(i): leaf for i, leaf in enumerate(leaves)}
+            path,
+            devices=jax.device_count(),
+            private=fit_private(),
+            **{str(i): leaf for i, leaf in enumerate(leaves)},
         )
     if command == "kill":
         fit_small(
-            Session(path, log=lambda step, _: step == 7 and os.kill(os.getpid(), signal.SIGKILL), checkpoint_seconds=0)
+            Session(
+                path,
+                log=lambda step, _: step == 7 and os.kill(os.getpid(), signal.SIGKILL),
+                checkpoint_seconds=0,
+            )
         )
 
 

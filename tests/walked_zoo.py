@@ -1,4 +1,6 @@
-"""Models of today as functions `model(o, w, x)` of operations `o` and weights `w`; see `lrp_witness`."""
+"""Models of today as functions `model(o, w, x)` of operations `o` and weights `w`; see
+`lrp_witness`.
+"""
 
 import functools
 
@@ -121,7 +123,9 @@ def nfnet(o, w, x):
 def mixer(o, w, x):
     x = o.move(o.conv(x, w.kernel(4, 4, 3, 8), w.shift(8), stride=4), lambda a: a.reshape(9, 8))
     y = o.move(o.layer_norm(x, w.norm(8)), lambda a: a.T)
-    y = o.dense(o.act(o.dense(y, w.kernel(9, 12), w.shift(12)), jax.nn.gelu), w.kernel(12, 9), w.shift(9))
+    y = o.dense(
+        o.act(o.dense(y, w.kernel(9, 12), w.shift(12)), jax.nn.gelu), w.kernel(12, 9), w.shift(9)
+    )
     x = o.add(x, o.move(y, lambda a: a.T))
     y = o.act(o.dense(o.layer_norm(x, w.norm(8)), w.kernel(8, 16), w.shift(16)), jax.nn.gelu)
     x = o.add(x, o.dense(y, w.kernel(16, 8), w.shift(8)))

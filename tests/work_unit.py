@@ -25,7 +25,11 @@ DEFENDED = SSIM | {
     "flatten_unet(input_x_gradient)@gnime": (0.47, 0.48, 0.465),
 }
 """The same arms, and defended releases of two explanations."""
-DISTORTION = {"rnd": (0.0040, 0.0041, 0.0039), "ond": (0.0040, 0.0040, 0.0041), "gnime": (0.0039, 0.0042, 0.0040)}
+DISTORTION = {
+    "rnd": (0.0040, 0.0041, 0.0039),
+    "ond": (0.0040, 0.0040, 0.0041),
+    "gnime": (0.0039, 0.0042, 0.0040),
+}
 PUBLISHED = [
     dict(arm="prediction", metric="ssim", value=0.4412, spread=0.003, source="Table 1"),
     dict(arm="flatten_unet(gradient)", metric="ssim", value=0.9065, spread=None, source="Table 1"),
@@ -74,12 +78,16 @@ SHIFTS = {
     "smoothgrad": (0.15, 0.0, 0.0),
     "gradient": (0.0, 0.0, 0.0),
 }
-"""By how much members score higher: the attack on the target, the one on an untrained model, and on a stranger."""
+"""By how much members score higher: the attack on the target, the one on an untrained model, and on
+a stranger.
+"""
 MODELS = "target", "untrained", "stranger"
 
 
 def make_scores(shifts=SHIFTS, seeds=3, members=1200, others=1000):
-    """Scores of normal distributions, and who is a member, by seed and arm; controls are "<explainer> <model>"."""
+    """Scores of normal distributions, and who is a member, by seed and arm; controls are
+    "<explainer> <model>".
+    """
     random = np.random.default_rng(0)
     member = (np.arange(members + others) < members).astype(np.uint8)
     return {
@@ -96,7 +104,12 @@ def make_scores(shifts=SHIFTS, seeds=3, members=1200, others=1000):
 
 def make_membership(scores, name="digits", group=None):
     """Rows as the audit computes them from `scores`."""
-    metrics = membership.auc(), membership.tpr_at_fpr((0.001, 0.01)), membership.transferred(), membership.epsilon()
+    metrics = (
+        membership.auc(),
+        membership.tpr_at_fpr((0.001, 0.01)),
+        membership.transferred(),
+        membership.epsilon(),
+    )
     metrics = *metrics, membership.precision()
     for (seed, arm), (score, member) in scores.items():
         explainer, _, model = arm.partition(" ")
@@ -107,15 +120,24 @@ def make_membership(scores, name="digits", group=None):
             goal="membership",
             verb="tell training images from others",
         )
-        said |= dict(attack=explainer, control_of=explainer if model else None, model=model or "target")
-        about = dict(unit=name, seed=seed, stage="attack", arm=arm) | describe(arm) | said | dict(defence=None)
+        said |= dict(
+            attack=explainer, control_of=explainer if model else None, model=model or "target"
+        )
+        about = (
+            dict(unit=name, seed=seed, stage="attack", arm=arm)
+            | describe(arm)
+            | said
+            | dict(defence=None)
+        )
         for metric in metrics:
             for key, found in metric(member, score, group).items():
                 yield about | dict(metric=key, examples=len(member)) | found._asdict()
 
 
 def make_causes(explainers, name="digits", seeds=3):
-    """Properties of maps, the sparser the further up in `explainers`, and what the target learned by heart."""
+    """Properties of maps, the sparser the further up in `explainers`, and what the target learned
+    by heart.
+    """
 
     def row(seed, stage, arm, metric, value):
         about = dict(unit=name, seed=seed, stage=stage, arm=arm) | NO_ARM
@@ -138,8 +160,12 @@ def make_causes(explainers, name="digits", seeds=3):
 
 def make_rows(ssim, name="digits", seeds=3, factor=1.0):
     def row(seed, stage, metric, value, arm=None):
-        keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage) | (describe(arm) if arm else NO_ARM)
-        return keys | dict(metric=metric, value=float(value), low=None, high=None, p=None, examples=360)
+        keys = dict(unit=name, seed=seed, stage=stage, arm=arm or stage) | (
+            describe(arm) if arm else NO_ARM
+        )
+        return keys | dict(
+            metric=metric, value=float(value), low=None, high=None, p=None, examples=360
+        )
 
     for seed in range(seeds):
         yield row(seed, "target", "accuracy", 0.95 + 0.01 * seed)
@@ -171,7 +197,10 @@ def make_examples(ssim, count=6):
     small = digits.images[:count] / 16
     images = np.kron(small, np.ones((1, 4, 4)))
     images = gaussian_filter(images, (0, 1, 1))
-    arrays = {"images": np.round(255 * images[..., None]).astype(np.uint8), "labels": digits.target[:count]}
+    arrays = {
+        "images": np.round(255 * images[..., None]).astype(np.uint8),
+        "labels": digits.target[:count],
+    }
     arrays["explanation/gradient"] = abs(images + 0.3 * rng.normal(size=images.shape))[..., None]
     arrays["explanation/input_x_gradient"] = (images * rng.normal(size=images.shape))[..., None]
     arrays["explanation/gradcam"] = gaussian_filter(small, (0, 1, 1))[..., None]
@@ -188,15 +217,23 @@ def make_examples(ssim, count=6):
 
 
 def make_factors(ssim, count=300):
-    """Relevance raises SSIM by up to 0.2; typicalness changes nothing; defended arms keep their distortions."""
+    """Relevance raises SSIM by up to 0.2; typicalness changes nothing; defended arms keep their
+    distortions.
+    """
     rng = np.random.default_rng(1)
     arrays = {"relevance": rng.uniform(0.1, 0.8, count), "typicalness": rng.uniform(-0.2, 1, count)}
     arrays["target_accuracy"] = (rng.uniform(size=count) < 0.9).astype(np.float32)
     for arm, values in ssim.items():
-        arrays[f"ssim/{arm}"] = values[0] + 0.25 * (arrays["relevance"] - 0.45) + 0.05 * rng.normal(size=count)
-        arrays[f"attack_accuracy/{arm}"] = (rng.uniform(size=count) < arrays[f"ssim/{arm}"]).astype(np.float32)
+        arrays[f"ssim/{arm}"] = (
+            values[0] + 0.25 * (arrays["relevance"] - 0.45) + 0.05 * rng.normal(size=count)
+        )
+        arrays[f"attack_accuracy/{arm}"] = (rng.uniform(size=count) < arrays[f"ssim/{arm}"]).astype(
+            np.float32
+        )
         if "@" in arm:
-            arrays[f"distortion/{arm}"] = DISTORTION[arm.partition("@")[2]][0] * rng.gamma(6, 1 / 6, count)
+            arrays[f"distortion/{arm}"] = DISTORTION[arm.partition("@")[2]][0] * rng.gamma(
+                6, 1 / 6, count
+            )
     return arrays
 
 
@@ -224,8 +261,9 @@ def make_unit(
 ):
     """Writes a work unit as `xinv.audit` does.
 
-    `scores` of `make_scores` adds membership attacks, with members.npz and causes of leaks; `group` their tracks.
-    `factors` adds factors.npz, `confusion` a matrix of so many classes, `factor` scales the defences' distortions.
+    `scores` of `make_scores` adds membership attacks, with members.npz and causes of leaks; `group`
+    their tracks. `factors` adds factors.npz, `confusion` a matrix of so many classes, `factor`
+    scales the defences' distortions.
     """
     path.mkdir(parents=True)
     write = {
@@ -234,13 +272,23 @@ def make_unit(
             seeds=seeds,
             evaluation=dict(label="digit"),
             target=dict(label="digit", model=dict(name="cnn", width=width)),
-            attack=dict(name="decoder", encoders=["none", "flatten_unet"], train=dict(epochs=40, learning_rate=0.002)),
+            attack=dict(
+                name="decoder",
+                encoders=["none", "flatten_unet"],
+                train=dict(epochs=40, learning_rate=0.002),
+            ),
             defences=defences
-            or dict(rnd=dict(name="gaussian"), ond=dict(name="pgd"), gnime=dict(name="gnime", lam=100.0)),
-            report=dict(examples=examples, published=list(published), positive_control=positive_control),
+            or dict(
+                rnd=dict(name="gaussian"), ond=dict(name="pgd"), gnime=dict(name="gnime", lam=100.0)
+            ),
+            report=dict(
+                examples=examples, published=list(published), positive_control=positive_control
+            ),
             data=dict(roles=dict(group=["track"] if group is not None else None)),
         ),
-        "environment.json": dict(python="3.11.7", packages=dict(jax="0.10.2"), devices=["cpu"], seconds=93.1),
+        "environment.json": dict(
+            python="3.11.7", packages=dict(jax="0.10.2"), devices=["cpu"], seconds=93.1
+        ),
         "dataset.json": dict(
             name="digits",
             fingerprint="6f1a0c2b9d3e4f58",
@@ -266,7 +314,10 @@ def make_unit(
     arrays = make_examples(ssim, examples)
     for explainer in dict.fromkeys(row["explainer"] for row in rows if row["goal"] == "membership"):
         arrays.setdefault(f"explanation/{explainer}", arrays["explanation/gradient"])
-    np.savez(path / "examples.npz", **arrays | ({"confusion/target": make_confusion(confusion)} if confusion else {}))
+    np.savez(
+        path / "examples.npz",
+        **arrays | ({"confusion/target": make_confusion(confusion)} if confusion else {}),
+    )
     if factors:
         np.savez(path / "factors.npz", **make_factors(ssim))
     return path

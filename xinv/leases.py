@@ -109,8 +109,8 @@ def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
                 stack.enter_context((leases or Leases()).hold(folder / ".lease"))
             except Busy:
                 raise InputError(
-                    f"another run is using {folder}, or was killed on another host less than a minute "
-                    "ago: wait for it to end or choose another folder"
+                    f"another run is using {folder}, or was killed on another host less than a"
+                    " minute ago: wait for it to end or choose another folder"
                 ) from None
             yield
     finally:

@@ -1,7 +1,8 @@
 """Devices and batches: the only file that names pmap, meshes or processes.
 
-A function is written for one device and sees its share of a batch; `AXIS` names the devices among themselves. A batch
-is sharded over them and everything else is replicated, without a leading device axis.
+A function is written for one device and sees its share of a batch; `AXIS` names the devices among
+themselves. A batch is sharded over them and everything else is replicated, without a leading device
+axis.
 """
 
 import functools
@@ -17,14 +18,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from xinv.types import InputError, Key
 
 AXIS = "data"
-"""The axis to average over: gradients by `mean`, batch statistics by `nn.BatchNorm(axis_name=AXIS)`."""
+"""The axis to average over: gradients by `mean`, batch statistics by
+`nn.BatchNorm(axis_name=AXIS)`.
+"""
 
 Tree = Any
 Step = Callable[[Any, Any, Key], tuple[Any, dict[str, jax.Array]]]
-"""`(state, batch, key) -> (state, metrics)` on one device; what it returns is equal on every device (see `mean`)."""
+"""`(state, batch, key) -> (state, metrics)` on one device; what it returns is equal on every device
+(see `mean`).
+"""
 
 _RESIDENT_BYTES = 2**30  # larger data sets stream from the host
-_STEPS_PER_DISPATCH = 64  # on accelerators: enough that the time of dispatching is spread thin; to be measured on one
+_STEPS_PER_DISPATCH = (
+    64  # on accelerators: enough that the time of dispatching is spread thin; to be measured on one
+)
 _PROGRAMS = 64  # compiled functions kept alive by the caches below
 
 
@@ -78,7 +85,9 @@ def replicate(tree: Tree) -> Tree:
 def shard(tree: Tree) -> Tree:
     """Divides the leading axis [B,...] of every leaf among the devices, [devices, B/devices, ...]."""
     devices = device_count()
-    return jax.tree.map(lambda leaf: np.reshape(leaf, (devices, len(leaf) // devices, *leaf.shape[1:])), tree)
+    return jax.tree.map(
+        lambda leaf: np.reshape(leaf, (devices, len(leaf) // devices, *leaf.shape[1:])), tree
+    )
 
 
 def per_device(key: Key) -> Key:
@@ -92,18 +101,23 @@ def _sharding(spec: PartitionSpec) -> NamedSharding:
 
 @functools.lru_cache(_PROGRAMS)
 def pmap_step(step: Step) -> Step:
-    """`step` over all devices: the state is replicated and donated; batch and key have a leading device axis."""
+    """`step` over all devices: the state is replicated and donated; batch and key have a leading
+    device axis.
+    """
     return jax.pmap(step, axis_name=AXIS, in_axes=(None, 0, 0), out_axes=None, donate_argnums=0)
 
 
 @functools.lru_cache(_PROGRAMS)
 def _pmap_steps(step: Step) -> Step:
-    """Many steps in one dispatch, on data that lives on the devices; metrics gain a leading step axis.
+    """Many steps in one dispatch, on data that lives on the devices; metrics gain a leading step
+    axis.
 
     The batch is `(data, positions[devices, steps, B/devices])`.
     """
 
-    def steps(state: Any, batch: tuple[Tree, jax.Array], key: Key) -> tuple[Any, dict[str, jax.Array]]:
+    def steps(
+        state: Any, batch: tuple[Tree, jax.Array], key: Key
+    ) -> tuple[Any, dict[str, jax.Array]]:
         data, positions = batch
 
         def body(state: Any, chosen: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
@@ -111,15 +125,19 @@ def _pmap_steps(step: Step) -> Step:
 
         return jax.lax.scan(body, state, positions)
 
-    return jax.pmap(steps, axis_name=AXIS, in_axes=(None, (None, 0), 0), out_axes=None, donate_argnums=0)
+    return jax.pmap(
+        steps, axis_name=AXIS, in_axes=(None, (None, 0), 0), out_axes=None, donate_argnums=0
+    )
 
 
 class Runner(NamedTuple):
     """How a training's steps are dispatched.
 
     Attributes:
-      feed: `order[steps, B] -> iterator of batches`, the rows of `data` at those positions, one item per dispatch.
-      advance: `(state, batch, key) -> (state, metrics)`, one dispatch; consumes the state; the key is `per_device`.
+      feed: `order[steps, B] -> iterator of batches`, the rows of `data` at those positions, one
+          item per dispatch.
+      advance: `(state, batch, key) -> (state, metrics)`, one dispatch; consumes the state; the key
+          is `per_device`.
     """
 
     feed: Callable[[np.ndarray], Iterator[Any]]
@@ -127,22 +145,28 @@ class Runner(NamedTuple):
 
 
 def runner(step: Step, data: Tree, resident: bool | None = None) -> Runner:
-    """Decides where the data lives and how many steps one dispatch runs; the result is the same either way.
+    """Decides where the data lives and how many steps one dispatch runs; the result is the same
+    either way.
 
-    On accelerators, arrays of up to 1 GiB in all live on the devices and a scan runs many steps per dispatch. Otherwise
-    each step is a dispatch, with its batch gathered from the host while the step before runs (dispatch is
-    asynchronous): for data that is large or read lazily, and on CPU, where a convolution inside a scan is slow.
+    On accelerators, arrays of up to 1 GiB in all live on the devices and a scan runs many steps per
+    dispatch. Otherwise each step is a dispatch, with its batch gathered from the host while the
+    step before runs (dispatch is asynchronous): for data that is large or read lazily, and on CPU,
+    where a convolution inside a scan is slow.
 
     Args:
       step: see `Step`.
-      data: a tree of arrays [N,...], or of lazy array-likes with `.shape` and `[int array] -> numpy`.
+      data: a tree of arrays [N,...], or of lazy array-likes with `.shape` and `[int array] ->
+          numpy`.
       resident: whether the data lives on the devices, if the caller knows better.
     """
     if resident is None:
         resident = jax.default_backend() != "cpu" and _fits(data)
     if not resident:
         data = host(data)
-        return Runner(lambda order: (shard(take(data, positions)) for positions in order), _paced(pmap_step(step)))
+        return Runner(
+            lambda order: (shard(take(data, positions)) for positions in order),
+            _paced(pmap_step(step)),
+        )
     placed = replicate(data)
 
     def feed(order: np.ndarray) -> Iterator[Any]:
@@ -159,7 +183,9 @@ def _fits(data: Tree) -> bool:
 
 
 def _paced(advance: Step) -> Step:
-    """Blocks each dispatch on several forced CPU devices, whose collectives can deadlock when dispatches overlap."""
+    """Blocks each dispatch on several forced CPU devices, whose collectives can deadlock when
+    dispatches overlap.
+    """
     if jax.default_backend() != "cpu" or device_count() == 1:
         return advance
     return lambda state, batch, key: jax.block_until_ready(advance(state, batch, key))
@@ -167,7 +193,9 @@ def _paced(advance: Step) -> Step:
 
 def host(data: Tree) -> Tree:
     """Device arrays as numpy arrays; everything else as it is."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, data)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) if isinstance(leaf, jax.Array) else leaf, data
+    )
 
 
 def take(data: Tree, positions: np.ndarray) -> Tree:
@@ -183,7 +211,9 @@ def length(data: Tree) -> int:
     """
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(data)}
     if len(lengths) != 1:
-        raise InputError(f"arrays of one data set need one length: got {sorted(lengths) or 'no array'}")
+        raise InputError(
+            f"arrays of one data set need one length: got {sorted(lengths) or 'no array'}"
+        )
     return lengths.pop()
 
 
@@ -195,16 +225,19 @@ def map_batches(
     key: Key | None = None,
     out: Tree | None = None,
 ) -> Tree:
-    """Streams N examples through `fn` on all devices; memory on the devices is bounded by two batches.
+    """Streams N examples through `fn` on all devices; memory on the devices is bounded by two
+    batches.
 
-    The result depends on neither `batch_size` nor the number of devices. `fn` is compiled once for each function object
-    and batch shape: the last batch is padded, and the padding dropped.
+    The result depends on neither `batch_size` nor the number of devices. `fn` is compiled once for
+    each function object and batch shape: the last batch is padded, and the padding dropped.
 
     Args:
-      fn: `(shared, batch, keys[B]) -> tree of [B,...]`, one result per example, independent of its neighbours.
+      fn: `(shared, batch, keys[B]) -> tree of [B,...]`, one result per example, independent of its
+          neighbours.
       shared: replicated argument, for example a model's variables.
       arrays: tree of arrays or lazy array-likes [N,...]; `batch` has the same structure.
-      batch_size: examples per dispatch, over all devices (rounded up to a multiple of their number).
+      batch_size: examples per dispatch, over all devices (rounded up to a multiple of their
+          number).
       key: example i gets `fold_in(key, i)`; without a key `keys` is None.
       out: tree of preallocated arrays [N,...], such as memory maps, to write into.
 
@@ -216,10 +249,15 @@ def map_batches(
     """
     count = length(arrays)
     if count == 0 or batch_size < 1:
-        raise InputError(f"need at least one example and a batch size of at least 1: got {count} and {batch_size}")
+        raise InputError(
+            f"need at least one example and a batch size of at least 1: got {count} and"
+            f" {batch_size}"
+        )
     batch_size = math.ceil(min(batch_size, count) / device_count()) * device_count()
     arrays, program = host(arrays), _pmap_examples(fn)
-    shared = replicate((shared, np.int32(0)))  # pmap mistakes the axes of what follows an argument without leaves
+    shared = replicate(
+        (shared, np.int32(0))
+    )  # pmap mistakes the axes of what follows an argument without leaves
     pending = None
     for start in range(0, count, batch_size):
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
@@ -231,7 +269,9 @@ def map_batches(
 
 @functools.lru_cache(_PROGRAMS)
 def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
-    def program(shared: tuple[Any, jax.Array], batch: tuple[Tree, jax.Array], key: Key | None) -> Any:
+    def program(
+        shared: tuple[Any, jax.Array], batch: tuple[Tree, jax.Array], key: Key | None
+    ) -> Any:
         (shared, _), (examples, positions) = shared, batch
         keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
         return fn(shared, examples, keys)
@@ -240,11 +280,15 @@ def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _write(out: Tree | None, pending: tuple[int, Tree] | None, count: int) -> Tree | None:
-    """Fetches one dispatch's results [devices, B/devices, ...] into rows of `out`, allocated on the first call."""
+    """Fetches one dispatch's results [devices, B/devices, ...] into rows of `out`, allocated on the
+    first call.
+    """
     if pending is None:
         return out
     start, result = pending
-    rows = jax.tree.map(lambda leaf: np.reshape(leaf, (math.prod(leaf.shape[:2]), *leaf.shape[2:])), result)
+    rows = jax.tree.map(
+        lambda leaf: np.reshape(leaf, (math.prod(leaf.shape[:2]), *leaf.shape[2:])), result
+    )
     if out is None:
         out = jax.tree.map(lambda row: np.empty((count, *row.shape[1:]), row.dtype), rows)
 

@@ -15,7 +15,11 @@ from xinv.types import InputError
 
 
 def build(
-    package: ModuleType, kind: str, name: str, hyper: Mapping[str, Any], given: Mapping[str, Any] | None = None
+    package: ModuleType,
+    kind: str,
+    name: str,
+    hyper: Mapping[str, Any],
+    given: Mapping[str, Any] | None = None,
 ) -> Any:
     """Calls the factory `name` of `package.FACTORIES` with `hyper`.
 
@@ -27,7 +31,8 @@ def build(
       given: what the pipeline offers; a factory receives those that it has parameters for.
 
     Raises:
-      InputError: no factory has that name, or its parameters are others; the message lists what exists.
+      InputError: no factory has that name, or its parameters are others; the message lists what
+          exists.
     """
     factory = find(package, kind, name)
     parameters = inspect.signature(factory).parameters
@@ -35,8 +40,15 @@ def build(
     allowed = [key for key in parameters if key not in given]
     unknown = sorted(set(hyper) - set(allowed))
     if unknown:
-        raise InputError(f"{kind} {name!r} has no parameter {unknown[0]!r}: it takes {', '.join(allowed) or 'none'}")
-    missing = [key for key in allowed if parameters[key].default is inspect.Parameter.empty and key not in hyper]
+        raise InputError(
+            f"{kind} {name!r} has no parameter {unknown[0]!r}: it takes"
+            f" {', '.join(allowed) or 'none'}"
+        )
+    missing = [
+        key
+        for key in allowed
+        if parameters[key].default is inspect.Parameter.empty and key not in hyper
+    ]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
     _require_values(factory, f"{kind} {name!r}", hyper)
@@ -53,7 +65,9 @@ def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(factory)
     def call(*arguments: Any, **keywords: Any) -> Any:
-        bound = signature.bind(*map(_hashable, arguments), **{key: _hashable(x) for key, x in keywords.items()})
+        bound = signature.bind(
+            *map(_hashable, arguments), **{key: _hashable(x) for key, x in keywords.items()}
+        )
         bound.apply_defaults()
         key = tuple((name, _key(value)) for name, value in bound.arguments.items())
         if key not in made:
@@ -65,9 +79,14 @@ def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(value: Any) -> Any:
-    """What two arguments have in common if and only if they are the same; 1, 1.0 and True are three."""
+    """What two arguments have in common if and only if they are the same; 1, 1.0 and True are
+    three.
+    """
     if isinstance(value, jax.core.Tracer):
-        raise InputError("an argument of a factory is fixed when it is called, and cannot be traced by jit or vmap")
+        raise InputError(
+            "an argument of a factory is fixed when it is called, and cannot be traced by jit or"
+            " vmap"
+        )
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return "array", array.dtype.str, array.shape, array.tobytes()
@@ -86,12 +105,16 @@ def _contents(value: Any) -> Any:
 
 
 def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
-    """Whether the factory `name` of `package.FACTORIES` has that parameter. Raises InputError as `build` does."""
+    """Whether the factory `name` of `package.FACTORIES` has that parameter.
+
+    Raises InputError as `build` does.
+    """
     return parameter in inspect.signature(find(package, kind, name)).parameters
 
 
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """`hyper`, with the name of its factory, and the defaults of that factory that can be written down as JSON.
+    """`hyper`, with the name of its factory, and the defaults of that factory that can be written
+    down as JSON.
 
     What a stage's hash must hold: a changed default is another result. A section within `hyper`
     that names a factory itself is completed too.
@@ -101,7 +124,9 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     known = isinstance(name, str) and name in factories
     parameters = inspect.signature(factories[name]).parameters if known else {}
     plain = (str, int, float, bool, tuple, type(None))
-    defaults = {key: value.default for key, value in parameters.items() if isinstance(value.default, plain)}
+    defaults = {
+        key: value.default for key, value in parameters.items() if isinstance(value.default, plain)
+    }
     inner = {}
     for key, value in hyper.items():
         if isinstance(value, Mapping) and "name" in value:
@@ -110,7 +135,10 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
-    """The factory `name` of `package.FACTORIES`. Raises InputError, listing what exists, for another name."""
+    """The factory `name` of `package.FACTORIES`.
+
+    Raises InputError, listing what exists, for another name.
+    """
     factories = _factories(package)
     if not isinstance(name, str) or name not in factories:
         raise InputError(f"unknown {kind} {name!r}: choose one of {', '.join(sorted(factories))}")
@@ -129,7 +157,9 @@ def _require_values(factory: Callable[..., Any], what: str, hyper: Mapping[str, 
 
 
 def _allows_none(annotation: Any) -> bool:
-    return annotation in (Any, None, type(None), object) or type(None) in typing.get_args(annotation)
+    return annotation in (Any, None, type(None), object) or type(None) in typing.get_args(
+        annotation
+    )
 
 
 def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:

@@ -44,7 +44,9 @@ Space = Mapping[str, Number | Choice | Fixed]
 """The search space of each searched parameter."""
 
 
-def searched(**space: Number | Choice | Fixed) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def searched(
+    **space: Number | Choice | Fixed,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Returns a decorator that states the search space of a factory's parameters."""
 
     def state(factory: Callable[..., Any]) -> Callable[..., Any]:

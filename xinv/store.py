@@ -1,8 +1,10 @@
-"""Content-addressed results of stages: what is computed once under a hash of all that determines it is never lost.
+"""Content-addressed results of stages: what is computed once under a hash of all that determines it
+is never lost.
 
-A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its checkpoints, so that
-a killed run continues) and renamed when complete, so a folder without that ending is always whole. Any number of
-processes may share a store: each stage is built by the holder of its lease.
+A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its
+checkpoints, so that a killed run continues) and renamed when complete, so a folder without that
+ending is always whole. Any number of processes may share a store: each stage is built by the holder
+of its lease.
 """
 
 import contextlib
@@ -24,11 +26,14 @@ from xinv.leases import Leases, require_exclusive
 from xinv.types import InputError
 
 _FORMAT = 3
-"""Part of every hash: raise it when a stage's meaning changes, and old results are no longer used."""
+"""Part of every hash: raise it when a stage's meaning changes, and old results are no longer used.
+"""
 
 
 _MARGIN = 1 << 18
-"""Bytes of names, shapes and indices that a checkpoint holds besides its arrays, with room to spare."""
+"""Bytes of names, shapes and indices that a checkpoint holds besides its arrays, with room to
+spare.
+"""
 
 
 class Stage(NamedTuple):
@@ -51,7 +56,9 @@ class Stage(NamedTuple):
 
 
 class Lost(Exception):  # noqa: N818 (an event, not a mistake)
-    """The process was suspended, and another has gone on with its stage: nothing of this one's is kept."""
+    """The process was suspended, and another has gone on with its stage: nothing of this one's is
+    kept.
+    """
 
 
 class Store(NamedTuple):
@@ -64,20 +71,27 @@ class Store(NamedTuple):
         """The stage that `spec` determines, and whether its result is there already.
 
         Raises:
-          InputError: the stored result was made from another spec (a folder was copied or edited by hand).
+          InputError: the stored result was made from another spec (a folder was copied or edited by
+              hand).
         """
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
         if not stage.path.is_dir():
             return stage, False
-        if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(canonical(spec)):
-            raise InputError(f"{stage.path} holds the result of another config than its name says: delete that folder")
+        if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(
+            canonical(spec)
+        ):
+            raise InputError(
+                f"{stage.path} holds the result of another config than its name says: delete that"
+                " folder"
+            )
         return stage, True
 
     def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
-        """Calls `build(folder)`, which saves the result there, and makes it the stage's in one atomic step.
+        """Calls `build(folder)`, which saves the result there, and makes it the stage's in one
+        atomic step.
 
-        What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion. Nothing is built if
-        another process has completed the stage meanwhile.
+        What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion.
+        Nothing is built if another process has completed the stage meanwhile.
 
         Raises:
           Busy: another process builds it.
@@ -110,10 +124,13 @@ def _marker(path: Path) -> Path:
 def _taken(stage: Stage) -> Path:
     """A folder to build `stage` in, with the checkpoints of whoever began it.
 
-    Its name is new: a process that was suspended, and has lost its lease, finds its own folder gone.
+    Its name is new: a process that was suspended, and has lost its lease, finds its own folder
+    gone.
     """
     partial = stage.path.with_name(f"{stage.path.name}.{uuid.uuid4().hex[:8]}.partial")
-    begun = sorted(stage.path.parent.glob(f"{stage.path.name}*.partial"), key=lambda path: path.stat().st_mtime)
+    begun = sorted(
+        stage.path.parent.glob(f"{stage.path.name}*.partial"), key=lambda path: path.stat().st_mtime
+    )
     if begun:
         os.rename(begun.pop(), partial)
     for older in begun:
@@ -133,7 +150,9 @@ def _publish(partial: Path, held: os.stat_result, stage: Stage) -> None:
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         os.rename(partial, stage.path)
     except FileNotFoundError:
-        raise Lost(f"{stage.path} was taken over by another process while this one was suspended") from None
+        raise Lost(
+            f"{stage.path} was taken over by another process while this one was suspended"
+        ) from None
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
@@ -190,9 +209,14 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A .npy file to be filled in place; complete only once its stage is. Raises OSError where the disk is full."""
+    """A .npy file to be filled in place; complete only once its stage is.
+
+    Raises OSError where the disk is full.
+    """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with open(path, "r+b") as file:  # a sparse file would end the process when a page of it cannot be written
+    with open(
+        path, "r+b"
+    ) as file:  # a sparse file would end the process when a page of it cannot be written
         os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     return array
 
@@ -225,27 +249,37 @@ def load_tree(path: Path | str) -> Any:
 
 @contextlib.contextmanager
 def writing(path: Path, tree: Any) -> Iterator[None]:
-    """Lets Orbax write `tree` to `path`, where there is room: it would answer a full disk with a flood of tracebacks.
+    """Lets Orbax write `tree` to `path`, where there is room: it would answer a full disk with a
+    flood of tracebacks.
 
     Raises:
       InputError: the device takes no more data.
     """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN  # it merges into a copy
+    needed = (
+        2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN
+    )  # it merges into a copy
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise InputError(f"cannot write {path}: {free} bytes are free on the device, {needed} are needed")
+        raise InputError(
+            f"cannot write {path}: {free} bytes are free on the device, {needed} are needed"
+        )
     try:
         yield
     except (OSError, ValueError) as error:
-        if not any(sign in str(error) for sign in ("RESOURCE_EXHAUSTED", "No space left", "PERMISSION_DENIED")):
+        if not any(
+            sign in str(error)
+            for sign in ("RESOURCE_EXHAUSTED", "No space left", "PERMISSION_DENIED")
+        ):
             raise
         raise InputError(f"cannot write {path}: the device is full or read-only") from error
 
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it, flushed, when the block ends well; removed when it fails."""
+    """A temporary path beside `path`, moved onto it, flushed, when the block ends well; removed
+    when it fails.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield temporary

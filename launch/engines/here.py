@@ -24,7 +24,11 @@ def leaving() -> Iterator[cli.Stop]:
 
 def leave(lease: Path) -> None:
     """Ends the process at once: another has gone on with its work, and it must write no more."""
-    print(f"lost {lease}: this process was suspended, and another has gone on", file=sys.stderr, flush=True)
+    print(
+        f"lost {lease}: this process was suspended, and another has gone on",
+        file=sys.stderr,
+        flush=True,
+    )
     os._exit(cli.AGAIN)
 
 

@@ -33,7 +33,9 @@ _GRACE_SECONDS = 120  # in which a worker saves its training
 _BAD_INPUT = 2
 
 
-def render(workdir: Path, jobs: int, arguments: Sequence[str], options: Sequence[str], tries: int) -> str:
+def render(
+    workdir: Path, jobs: int, arguments: Sequence[str], options: Sequence[str], tries: int
+) -> str:
     """Returns the YAML of `jobs` workers on the sweep in `workdir`.
 
     Args:
@@ -49,7 +51,12 @@ def render(workdir: Path, jobs: int, arguments: Sequence[str], options: Sequence
     found = _parse(options)
     name = found.get("name", "xinv")
     _require_label("name", name)
-    command = ["python", "/xinv/launch/worker.py", f"--workdir={workdir}", "--number=$(JOB_COMPLETION_INDEX)"]
+    command = [
+        "python",
+        "/xinv/launch/worker.py",
+        f"--workdir={workdir}",
+        "--number=$(JOB_COMPLETION_INDEX)",
+    ]
     pod = _pod(found, [*command, *arguments])
     metadata = {"name": name, "labels": {"app.kubernetes.io/name": "xinv"}}
     if "namespace" in found:
@@ -61,7 +68,12 @@ def render(workdir: Path, jobs: int, arguments: Sequence[str], options: Sequence
         manifest = _job_set(metadata, pod, jobs, found["tpu"], tries)
     else:
         _require_length(f"{name}-{jobs - 1}-xxxxx")
-        manifest = {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": _job(pod, jobs, tries)}
+        manifest = {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": metadata,
+            "spec": _job(pod, jobs, tries),
+        }
     return yaml.safe_dump(manifest, sort_keys=False)
 
 
@@ -125,16 +137,21 @@ def _job(pod: dict[str, Any], jobs: int, tries: int) -> dict[str, Any]:
     }
 
 
-def _job_set(metadata: dict[str, Any], pod: dict[str, Any], jobs: int, tpu: str, tries: int) -> dict[str, Any]:
+def _job_set(
+    metadata: dict[str, Any], pod: dict[str, Any], jobs: int, tpu: str, tries: int
+) -> dict[str, Any]:
     """A JobSet with one host of a TPU slice per worker."""
     kind, separator, topology = tpu.partition(":")
     if not separator or not re.fullmatch(r"\d+(x\d+){1,2}", topology):
-        raise InputError(f"--k8s=tpu={tpu} is no type and topology: give them as tpu-v5-lite-podslice:2x2")
+        raise InputError(
+            f"--k8s=tpu={tpu} is no type and topology: give them as tpu-v5-lite-podslice:2x2"
+        )
     chips = math.prod(int(side) for side in topology.split("x"))
     if chips > _CHIPS_PER_HOST:
         raise InputError(
-            f"--k8s=tpu={tpu} has {chips} chips on {math.ceil(chips / _CHIPS_PER_HOST)} hosts: a worker runs on one "
-            f"host, so choose a topology of at most {_CHIPS_PER_HOST} chips and more --jobs"
+            f"--k8s=tpu={tpu} has {chips} chips on {math.ceil(chips / _CHIPS_PER_HOST)} hosts: a"
+            f" worker runs on one host, so choose a topology of at most {_CHIPS_PER_HOST} chips and"
+            " more --jobs"
         )
     spec = pod["spec"]
     spec["nodeSelector"] = {
@@ -145,7 +162,9 @@ def _job_set(metadata: dict[str, Any], pod: dict[str, Any], jobs: int, tpu: str,
     limits["google.com/tpu"] = str(chips)
     # Each slice is a job of one pod, whose number is that of the job
     command = spec["containers"][0]["command"]
-    spec["containers"][0]["command"] = [part.replace("JOB_COMPLETION_INDEX", "XINV_NUMBER") for part in command]
+    spec["containers"][0]["command"] = [
+        part.replace("JOB_COMPLETION_INDEX", "XINV_NUMBER") for part in command
+    ]
     index = {"fieldRef": {"fieldPath": "metadata.labels['jobset.sigs.k8s.io/job-index']"}}
     spec["containers"][0]["env"].append({"name": "XINV_NUMBER", "valueFrom": index})
     _require_length(f"{metadata['name']}-worker-{jobs - 1}-0-xxxxx")
@@ -153,8 +172,14 @@ def _job_set(metadata: dict[str, Any], pod: dict[str, Any], jobs: int, tpu: str,
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
-        "metadata": metadata
-        | {"annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"}},
+        "metadata": (
+            metadata
+            | {
+                "annotations": {
+                    "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+                }
+            }
+        ),
         "spec": {
             "failurePolicy": {"maxRestarts": tries},
             "replicatedJobs": [{"name": "worker", "replicas": jobs, "template": {"spec": job}}],
@@ -171,8 +196,8 @@ def _count(name: str, value: str) -> int:
 def _require_label(what: str, value: str) -> None:
     if not _LABEL.fullmatch(value):
         raise InputError(
-            f"--k8s={what}={value} is no name of Kubernetes: it may have lower-case letters, digits and "
-            "'-' between them"
+            f"--k8s={what}={value} is no name of Kubernetes: it may have lower-case letters, digits"
+            " and '-' between them"
         )
     _require_length(value)
 
@@ -180,6 +205,6 @@ def _require_label(what: str, value: str) -> None:
 def _require_length(name: str) -> None:
     if len(name) > _LONGEST:
         raise InputError(
-            f"the pods' name {name} has {len(name)} characters, of which {_LONGEST} are allowed: give a "
-            "shorter --k8s=name=…"
+            f"the pods' name {name} has {len(name)} characters, of which {_LONGEST} are allowed:"
+            " give a shorter --k8s=name=…"
         )

@@ -31,7 +31,8 @@ class Slot(NamedTuple):
 
 
 def slots(jobs: int | None) -> list[Slot]:
-    """Returns a place per worker: as many as there are accelerators, without any one per four cores.
+    """Returns a place per worker: as many as there are accelerators, without any one per four
+    cores.
 
     Raises:
       InputError: there are fewer accelerators than `jobs`.
@@ -41,7 +42,9 @@ def slots(jobs: int | None) -> list[Slot]:
         if variables:
             jobs = jobs or len(variables)
             if jobs > len(variables):
-                raise InputError(f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine")
+                raise InputError(
+                    f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine"
+                )
             return [Slot(each) for each in variables[:jobs]]
     cores = sorted(os.sched_getaffinity(0))
     jobs = jobs or max(1, len(cores) // 4)
@@ -50,14 +53,24 @@ def slots(jobs: int | None) -> list[Slot]:
 
 
 def _gpus() -> list[dict[str, str]]:
-    """The variables that show a process one GPU each, without a client of JAX, which would hold all."""
+    """The variables that show a process one GPU each, without a client of JAX, which would hold
+    all.
+    """
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is None and shutil.which("nvidia-smi"):
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True).stdout
-        named = ",".join(str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU"))
-    return [{"CUDA_VISIBLE_DEVICES": device} for device in (named or "").split(",") if device not in ("", "-1")]
+        listed = subprocess.run(
+            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True
+        ).stdout
+        named = ",".join(
+            str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU")
+        )
+    return [
+        {"CUDA_VISIBLE_DEVICES": device}
+        for device in (named or "").split(",")
+        if device not in ("", "-1")
+    ]
 
 
 def _tpus() -> list[dict[str, str]]:
@@ -66,7 +79,10 @@ def _tpus() -> list[dict[str, str]]:
         return []
     chips = sorted(Path("/dev").glob("accel[0-9]*")) or sorted(Path("/dev/vfio").glob("[0-9]*"))
     one = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
-    return [{"TPU_VISIBLE_DEVICES": str(n), "TPU_VISIBLE_CHIPS": str(n), **one} for n in range(len(chips))]
+    return [
+        {"TPU_VISIBLE_DEVICES": str(n), "TPU_VISIBLE_CHIPS": str(n), **one}
+        for n in range(len(chips))
+    ]
 
 
 class Crew:
@@ -135,8 +151,8 @@ class Crew:
             if self._futile[number] >= _FUTILE:
                 last = self._tail(number, self._logged[number])[-1:]
                 found.append(
-                    f"worker {number} ended {_FUTILE} times with status {status} before it took a piece: "
-                    f"{''.join(last)} (see {self._sweep.log(number)})"
+                    f"worker {number} ended {_FUTILE} times with status {status} before it took a"
+                    f" piece: {''.join(last)} (see {self._sweep.log(number)})"
                 )
         return found
 
@@ -147,7 +163,12 @@ class Crew:
 
     def _start(self, number: int) -> None:
         place = self._places[number]
-        command = [sys.executable, str(_WORKER), f"--workdir={self._sweep.workdir}", f"--number={number}"]
+        command = [
+            sys.executable,
+            str(_WORKER),
+            f"--workdir={self._sweep.workdir}",
+            f"--number={number}",
+        ]
         command += [f"--parent={os.getpid()}", *self._arguments]
         if place.cores:
             command.append(f"--cores={','.join(map(str, place.cores))}")
@@ -192,10 +213,18 @@ def run(found: sweep.Sweep, jobs: int | None, tries: int, arguments: list[str]) 
     try:
         crew.run(board, shown.update)
     except KeyboardInterrupt:
-        print("\nstopping: workers save their trainings; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+        print(
+            "\nstopping: workers save their trainings; Ctrl-C again stops at once",
+            file=sys.stderr,
+            flush=True,
+        )
         crew.stop()
         board.forget()
-        print("interrupted: the same command continues where this one stopped", file=sys.stderr, flush=True)
+        print(
+            "interrupted: the same command continues where this one stopped",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.exit(130)
     shown.close()
     return sweep.Outcome(board.failures(), (*crew.errors(), *crew.deaths()))

@@ -1,4 +1,6 @@
-"""Workers on a SLURM cluster, by submitit: an array of identical jobs, requeued when preempted or killed."""
+"""Workers on a SLURM cluster, by submitit: an array of identical jobs, requeued when preempted or
+killed.
+"""
 
 import ast
 import shlex
@@ -15,7 +17,9 @@ from xinv.types import InputError
 _LAUNCH = Path(__file__).resolve().parent.parent
 _WORKER = _LAUNCH / "worker.py"
 _LEFT = (0, 1, 2)
-"""Exit statuses of a worker that need no other start: nothing left, an experiment failed, bad input."""
+"""Exit statuses of a worker that need no other start: nothing left, an experiment failed, bad
+input.
+"""
 _RESTARTS = 2  # of a job, after which a crash is its end
 _SIGNAL_SECONDS = 120  # before the end of a job's time: more than the longest compilation
 _MINUTES = 240
@@ -37,7 +41,9 @@ class Job:
     def __call__(self) -> int:
         """Returns the worker's exit status, or leaves with it if the job is to be started again."""
         with open(self._log, "ab") as log:
-            self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         # Not wait(), which checkpoint() would interrupt and wait for
         while self._process.poll() is None:
             time.sleep(0.2)
@@ -47,7 +53,9 @@ class Job:
         return status
 
     def checkpoint(self) -> Any:
-        """Lets the worker save its training, when SLURM takes the node back, and returns the rest of the work."""
+        """Lets the worker save its training, when SLURM takes the node back, and returns the rest
+        of the work.
+        """
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
@@ -71,7 +79,10 @@ def parameters(jobs: int, options: Sequence[str]) -> dict[str, Any]:
     for option in options:
         name, found, value = option.partition("=")
         if not found:
-            raise InputError(f"--slurm={option} has no value: give name=value, for example partition=gpu,time=240")
+            raise InputError(
+                f"--slurm={option} has no value: give name=value, for example"
+                " partition=gpu,time=240"
+            )
         given[name] = _literal(value)
     # SLURM requeues what it preempts, and not what crashes or is killed
     again = f'[ $code -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_RESTARTS} ]'
@@ -90,7 +101,9 @@ def parameters(jobs: int, options: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def submit(workdir: Path, logs: Sequence[Path], arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+def submit(
+    workdir: Path, logs: Sequence[Path], arguments: Sequence[str], options: Sequence[str]
+) -> list[str]:
     """Submits one worker per log to SLURM, and returns the ids of the jobs.
 
     Raises:
@@ -99,7 +112,9 @@ def submit(workdir: Path, logs: Sequence[Path], arguments: Sequence[str], option
     try:
         import submitit
     except ImportError:
-        raise InputError("--launcher=slurm needs submitit: install the extra, pip install -e .[slurm]") from None
+        raise InputError(
+            "--launcher=slurm needs submitit: install the extra, pip install -e .[slurm]"
+        ) from None
     # A folder of its own: what a killed job has left half written would end every later one
     folder = workdir / "slurm" / uuid.uuid4().hex[:8]
     chosen = parameters(len(logs), options)
@@ -115,7 +130,9 @@ def submit(workdir: Path, logs: Sequence[Path], arguments: Sequence[str], option
             submitted = [executor.submit(job) for job in jobs]
         return [job.job_id for job in submitted]
     except (RuntimeError, ValueError, submitit.core.utils.FailedJobError) as error:
-        raise InputError(f"SLURM does not take the workers: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"SLURM does not take the workers: {' '.join(str(error).split())}"
+        ) from None
 
 
 def _literal(value: str) -> Any:

@@ -1,4 +1,6 @@
-"""Last-layer activations of the model that answered, from its answer alone (Thielen 2024, Section 3.5)."""
+"""Last-layer activations of the model that answered, from its answer alone (Thielen 2024, Section
+3.5).
+"""
 
 import functools
 from collections.abc import Callable
@@ -27,24 +29,28 @@ def activations(
     start: str = "zeros",
     floor: float = 1e-6,
 ) -> Attack:
-    """Gradient descent on MSE(head(A), Y) over the penultimate activations A, until the loss is below τ.
+    """Gradient descent on MSE(head(A), Y) over the penultimate activations A, until the loss is
+    below τ.
 
-    Y is the logarithm of the observed prediction less its mean: the logits, up to the constant that a prediction hides.
-    Each example stops by its own loss, where the paper stops a batch, so that no guess depends on its neighbours.
+    Y is the logarithm of the observed prediction less its mean: the logits, up to the constant that
+    a prediction hides. Each example stops by its own loss, where the paper stops a batch, so that
+    no guess depends on its neighbours.
 
     Args:
       threshold: τ.
-      steps: at most so many; with fewer activations than classes there may be none whose loss is below τ.
+      steps: at most so many; with fewer activations than classes there may be none whose loss is
+          below τ.
       learning_rate: η, which the paper does not state.
       start: A_0, "zeros" or "normal"; the paper does not state it.
       floor: the least probability that a logarithm is taken of; a truncated prediction has zeros.
 
     Returns:
-      An attack whose guess is float32 [N,1,1,D], D the width of the known model's penultimate layer, so that it may be
-      read as an explanation. Its truth gives the shape of the images only.
+      An attack whose guess is float32 [N,1,1,D], D the width of the known model's penultimate
+      layer, so that it may be read as an explanation. Its truth gives the shape of the images only.
 
     Raises:
-      InputError: an argument is out of its range; or, at `check`, the known model has no `embed` and `head`.
+      InputError: an argument is out of its range; or, at `check`, the known model has no `embed`
+          and `head`.
     """
     checks.choice("start", start, STARTS)
     numbers = {"threshold": threshold, "learning_rate": learning_rate, "floor": floor}
@@ -60,11 +66,15 @@ def activations(
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "first": state["first"]}
         program = _program(known.model.head, steps, start)
-        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
+        return parallel.map_batches(
+            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+        )
 
     def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
         if known.model.embed is None or known.model.head is None:
-            raise InputError("the known model has no embed and head: activations need a classifier that has both")
+            raise InputError(
+                "the known model has no embed and head: activations need a classifier that has both"
+            )
         pixels.check_known(observation, truth, known)
         return (1, 1, _width(truth, known))
 
@@ -87,14 +97,18 @@ def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
         def body(at: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             step, A, loss = at
             gradient = jax.grad(lambda A: losses(A).sum())(A)
-            A = jnp.where((loss > shared["threshold"])[:, None], A - shared["learning_rate"] * gradient, A)
+            A = jnp.where(
+                (loss > shared["threshold"])[:, None], A - shared["learning_rate"] * gradient, A
+            )
             return step + 1, A, losses(A)
 
         A = jnp.repeat(shared["first"], len(prediction), axis=0)
         if start == "normal":
             A = jax.vmap(lambda key: jax.random.normal(key, A.shape[1:]))(keys)
         at = jnp.int32(0), A, losses(A)
-        _, A, _ = lax.while_loop(lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(), body, at)
+        _, A, _ = lax.while_loop(
+            lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(), body, at
+        )
         return A[:, None, None]
 
     return recover

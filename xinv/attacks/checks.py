@@ -15,25 +15,43 @@ def choice(kind: str, value: Any, allowed: Collection[str]) -> None:
 
 
 def shapes(observation: Observation, truth: Any) -> None:
-    """InputError unless there are predictions [N,K], and explanations [N,h,w,c] or none, of truth [N,H,W,C]."""
+    """InputError unless there are predictions [N,K], and explanations [N,h,w,c] or none, of truth
+    [N,H,W,C].
+    """
     explanation = () if observation.explanation is None else observation.explanation.shape
     known = {"predictions": (observation.prediction.shape, 2), "images": (truth.shape, 4)}
     known |= {"explanations": (explanation, 4)} if explanation else {}
     for name, (shape, axes) in known.items():
         if len(shape) != axes or shape[0] != truth.shape[0]:
             given = ", ".join(f"{name} {list(shape)}" for name, (shape, _) in known.items())
-            raise InputError(f"{name} do not fit the others: give [N,K], [N,H,W,C] and [N,h,w,c], and not {given}")
+            raise InputError(
+                f"{name} do not fit the others: give [N,K], [N,H,W,C] and [N,h,w,c], and not"
+                f" {given}"
+            )
 
 
 def releases(observation: Observation, several: bool) -> None:
-    """InputError unless there is one release, [N,K] and [N,h,w,c], or, if `several`, as many of both, [N,R,K] first."""
+    """InputError unless there is one release, [N,K] and [N,h,w,c], or, if `several`, as many of
+    both, [N,R,K] first.
+    """
     prediction = observation.prediction.shape
     explanation = prediction if observation.explanation is None else observation.explanation.shape
     if len(prediction) < 3 and len(explanation) < 5:
         return
-    if not several or len(prediction) != 3 or prediction[1:2] != explanation[1:2] or not prediction[1]:
-        allowed = "as many of explanations as of predictions, at least one, [N,R,…]" if several else "one of each image"
-        raise InputError(f"releases {list(prediction)} and {list(explanation)} are not allowed: give {allowed}")
+    if (
+        not several
+        or len(prediction) != 3
+        or prediction[1:2] != explanation[1:2]
+        or not prediction[1]
+    ):
+        allowed = (
+            "as many of explanations as of predictions, at least one, [N,R,…]"
+            if several
+            else "one of each image"
+        )
+        raise InputError(
+            f"releases {list(prediction)} and {list(explanation)} are not allowed: give {allowed}"
+        )
 
 
 def finite(prediction: Array) -> None:
@@ -42,7 +60,9 @@ def finite(prediction: Array) -> None:
     broken = np.argwhere(~np.isfinite(values))
     if len(broken):
         row, column, wrong = broken[0][0], broken[0][-1], values[tuple(broken[0])]
-        raise InputError(f"prediction {row} of class {column} is {wrong}: probabilities must be finite")
+        raise InputError(
+            f"prediction {row} of class {column} is {wrong}: probabilities must be finite"
+        )
 
 
 def members(truth: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -69,7 +89,8 @@ def population(attack: str, given: Any, shape: tuple[int, ...]) -> None:
     if public[1:] != tuple(shape) or labels != public[:1] or not public[0]:
         wanted = f"[P,{','.join(map(str, shape))}] and labels [P]"
         raise InputError(
-            f"{attack} reads predictions {wanted} of public examples, and not {list(public)} and {list(labels)}"
+            f"{attack} reads predictions {wanted} of public examples, and not {list(public)} and"
+            f" {list(labels)}"
         )
 
 
@@ -129,4 +150,7 @@ def _classes(attack: str, shape: tuple[int, ...], label: Any, wanted: str) -> No
 def _shadows(attack: str, count: int, least: int) -> None:
     """InputError unless there are enough shadow models, and as many with an example as without."""
     if count < least or count % 2:
-        raise InputError(f"{attack} learns from {count} shadow models, but must from an even number, at least {least}")
+        raise InputError(
+            f"{attack} learns from {count} shadow models, but must from an even number, at least"
+            f" {least}"
+        )

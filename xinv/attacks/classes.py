@@ -1,4 +1,6 @@
-"""Training class inference: a representative image of each class (Yang 2019, Section III-B and IV-B)."""
+"""Training class inference: a representative image of each class (Yang 2019, Section III-B and
+IV-B).
+"""
 
 import functools
 from typing import Any
@@ -22,33 +24,42 @@ def class_inference(
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
 ) -> Attack:
-    """One image for each class, from a service that tells the largest class and its confidence (m = 1).
+    """One image for each class, from a service that tells the largest class and its confidence (m =
+    1).
 
-    The classes are those that the service answers for the attacker's images. `predict` gives each observation the image
-    of its largest class, from a one-hot vector; a class that the attacker never met is a vector of zeros.
+    The classes are those that the service answers for the attacker's images. `predict` gives each
+    observation the image of its largest class, from a one-hot vector; a class that the attacker
+    never met is a vector of zeros.
 
     Args:
       network, loss, rescale, width, dtype, recipe: as in `decoder`, of predictions alone.
 
     Returns:
-      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1].
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
+      float32 in [0,1].
 
     Raises:
       InputError: a setting does not exist.
     """
     inversion = decoder(("prediction",), "none", network, loss, rescale, width, dtype, recipe)
 
-    def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+    def fit(
+        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+    ) -> Any:  # noqa: B008
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
         classes = np.unique(_largest(observation)).astype(np.int32)
         largest = np.asarray(truncate(jax.numpy.asarray(observation.prediction), 1))
-        return inversion.fit(key, Observation(largest[:, classes]), truth, session) | {"classes": classes}
+        return inversion.fit(key, Observation(largest[:, classes]), truth, session) | {
+            "classes": classes
+        }
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         checks.finite(observation.prediction)
         classes = np.asarray(state["classes"])
-        known = np.concatenate([np.eye(len(classes), dtype=np.float32), np.zeros((1, len(classes)), np.float32)])
+        known = np.concatenate(
+            [np.eye(len(classes), dtype=np.float32), np.zeros((1, len(classes)), np.float32)]
+        )
         representatives = inversion.predict(state, Observation(known))
         matches = _largest(observation)[:, None] == classes
         return representatives[np.where(matches.any(axis=1), matches.argmax(axis=1), len(classes))]

@@ -45,7 +45,9 @@ def gap() -> Attack:
         correct = np.asarray(observation.prediction).argmax(axis=1) == np.asarray(label)
         return np.where(correct, 1, -1).astype(np.float32)
 
-    return Attack(fit, predict, _check("gap"), needs=("label",), goal="membership", reads=("prediction",))
+    return Attack(
+        fit, predict, _check("gap"), needs=("label",), goal="membership", reads=("prediction",)
+    )
 
 
 @functools.cache
@@ -80,7 +82,14 @@ def confidence() -> Attack:
         checks.predictions("confidence", observation, label)
         return log_odds(observation.prediction, label) - state["threshold"]
 
-    return Attack(fit, predict, _check("confidence"), needs=("label",), goal="membership", reads=("prediction",))
+    return Attack(
+        fit,
+        predict,
+        _check("confidence"),
+        needs=("label",),
+        goal="membership",
+        reads=("prediction",),
+    )
 
 
 def log_odds(prediction: Array, label: Array) -> np.ndarray:

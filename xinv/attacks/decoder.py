@@ -33,25 +33,29 @@ def decoder(
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
 ) -> Attack:
-    """An inversion network trained on the attacker's own images (Yang 2019; Zhao 2021, Section 3.2 and Eq. 1).
+    """An inversion network trained on the attacker's own images (Yang 2019; Zhao 2021, Section 3.2
+    and Eq. 1).
 
     Args:
-      inputs: what of an Observation it reads: ("prediction",) for PredMI, ("prediction", "explanation") for ExpMI,
-        ("explanation",) for explanations alone.
-      encoder: how it reads the explanation, Zhao's XAI input method: "none" without explanation, else "flatten", "cnn",
-        "unet" or "flatten_unet".
-      network: a factory of `xinv.models`: "decoder" (Zhao), "gnime_decoder" (GNIME's code; "flatten_unet" or "none"),
-        "tcnn" (Yang) or "dropout_tcnn" (Thielen), which read explanations by "flatten" alone.
+      inputs: what of an Observation it reads: ("prediction",) for PredMI, ("prediction",
+        "explanation") for ExpMI, ("explanation",) for explanations alone.
+      encoder: how it reads the explanation, Zhao's XAI input method: "none" without explanation,
+        else "flatten", "cnn", "unet" or "flatten_unet".
+      network: a factory of `xinv.models`: "decoder" (Zhao), "gnime_decoder" (GNIME's code;
+        "flatten_unet" or "none"), "tcnn" (Yang) or "dropout_tcnn" (Thielen), which read
+        explanations by "flatten" alone.
       loss: "mse" (Zhao's Eq. 1), "mae", or "dssim" (1 - SSIM, Thielen 2024).
-      rescale: "none", or "logits" for the logarithm of predictions and a learned constant (Yang's Eq. 12).
+      rescale: "none", or "logits" for the logarithm of predictions and a learned constant (Yang's
+          Eq. 12).
       width: factor on the paper's channel counts.
       dtype: of the computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.
 
     Returns:
-      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1]. Its
-      state is a pytree of arrays. `fit` also takes several releases of each image, [N,R,K] and [N,R,h,w,c], of which
-      every step reads one, drawn anew: stochastic defences are to be attacked so.
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
+      float32 in [0,1]. Its state is a pytree of arrays. `fit` also takes several releases of each
+      image, [N,R,K] and [N,R,h,w,c], of which every step reads one, drawn anew: stochastic defences
+      are to be attacked so.
 
     Raises:
       InputError: a setting does not exist, or they do not go together.
@@ -60,7 +64,9 @@ def decoder(
     settings = Settings(network, encoder, rescale, width, dtype)
     inverter(settings, (8, 8, 1))  # rejects bad settings now, not at the first call
 
-    def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+    def fit(
+        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+    ) -> Any:  # noqa: B008
         checks.releases(observation, several=True)
         single = first_release(observation)
         checks.shapes(single, truth)
@@ -71,7 +77,11 @@ def decoder(
         first = {name: jnp.asarray(array[:1]) for name, array in select(inputs, single).items()}
         variables = model.init(init_key, first["prediction"], first.get("explanation"))
         fitted = train.fit(objective(model, loss), variables, data, fit_key, recipe, session)
-        return {"variables": fitted.variables, "image_shape": np.asarray(truth.shape[1:]), "history": fitted.history}
+        return {
+            "variables": fitted.variables,
+            "image_shape": np.asarray(truth.shape[1:]),
+            "history": fitted.history,
+        }
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         checks.releases(observation, several=False)
@@ -88,7 +98,9 @@ def decoder(
         check_images(loss, shape)
         released = jax.eval_shape(functools.partial(select, inputs), single)
         model = inverter(settings, shape)
-        jax.eval_shape(model.init, jax.random.key(0), released["prediction"], released.get("explanation"))
+        jax.eval_shape(
+            model.init, jax.random.key(0), released["prediction"], released.get("explanation")
+        )
         return shape
 
     return Attack(fit, predict, check)
@@ -98,5 +110,8 @@ def _check(inputs: tuple[str, ...], encoder: str, loss: str) -> None:
     if not inputs or set(inputs) - {"prediction", "explanation"}:
         raise InputError(f"inputs {inputs!r} must name 'prediction', 'explanation' or both")
     if ("explanation" in inputs) == (encoder == "none"):
-        raise InputError(f"encoder {encoder!r} does not fit inputs {inputs!r}: 'none' goes with predictions alone")
+        raise InputError(
+            f"encoder {encoder!r} does not fit inputs {inputs!r}: 'none' goes with predictions"
+            " alone"
+        )
     checks.choice("loss", loss, LOSSES)

@@ -25,12 +25,14 @@ def fredrikson(
     sharpening: float = 0.5,
     sigma: float = 1.0,
 ) -> Attack:
-    """Gradient descent per class c on 1 − p_c(x) from a black image, denoised and sharpened now and then.
+    """Gradient descent per class c on 1 − p_c(x) from a black image, denoised and sharpened now and
+    then.
 
-    An observation's guess is the image of its highest class. A class stops where its cost is at most `threshold`, or no
-    lower than the highest of the `patience` costs before it; its image is that of the lowest cost (Algorithm 1, whose
-    α, β, γ and λ are steps, patience, threshold and learning_rate). The paper states γ = 0.99, which as a bound on the
-    cost would stop at a confidence of 1 %; it is read as a bound on the confidence here.
+    An observation's guess is the image of its highest class. A class stops where its cost is at
+    most `threshold`, or no lower than the highest of the `patience` costs before it; its image is
+    that of the lowest cost (Algorithm 1, whose α, β, γ and λ are steps, patience, threshold and
+    learning_rate). The paper states γ = 0.99, which as a bound on the cost would stop at a
+    confidence of 1 %; it is read as a bound on the confidence here.
 
     Args:
       steps: at most so many.
@@ -42,8 +44,9 @@ def fredrikson(
       sigma: of the mask's Gaussian, in pixels.
 
     Returns:
-      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1]. Its
-      state has the "images" [K,H,W,C], their "confidence" [K] and the "steps" [K] taken. It learns from no image.
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
+      float32 in [0,1]. Its state has the "images" [K,H,W,C], their "confidence" [K] and the "steps"
+      [K] taken. It learns from no image.
 
     Raises:
       InputError: an argument is out of its range.
@@ -54,7 +57,15 @@ def fredrikson(
 
     def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         del key
-        program = _program(known.model.apply, tuple(truth.shape[1:]), steps, patience, process_every, sharpening, sigma)
+        program = _program(
+            known.model.apply,
+            tuple(truth.shape[1:]),
+            steps,
+            patience,
+            process_every,
+            sharpening,
+            sigma,
+        )
         shared = {"learning_rate": np.float32(learning_rate), "threshold": np.float32(threshold)}
         shared["variables"] = known.variables
         classes = np.arange(observation.prediction.shape[1], dtype=np.int32)
@@ -68,7 +79,9 @@ def fredrikson(
 
 
 class _Descent(NamedTuple):
-    """Of each class [B]: where it is, its best so far, and its last costs [B, patience], oldest overwritten first."""
+    """Of each class [B]: where it is, its best so far, and its last costs [B, patience], oldest
+    overwritten first.
+    """
 
     step: jax.Array
     images: jax.Array
@@ -81,7 +94,13 @@ class _Descent(NamedTuple):
 
 @functools.lru_cache(64)
 def _program(
-    apply: Apply, shape: tuple[int, ...], steps: int, patience: int, every: int, sharpening: float, sigma: float
+    apply: Apply,
+    shape: tuple[int, ...],
+    steps: int,
+    patience: int,
+    every: int,
+    sharpening: float,
+    sigma: float,
 ) -> Callable[..., dict[str, jax.Array]]:
     def invert(shared: dict[str, Any], classes: jax.Array, keys: None) -> dict[str, jax.Array]:
         del keys
@@ -96,14 +115,18 @@ def _program(
 
         def body(at: _Descent) -> _Descent:
             gradient = jax.grad(lambda images: costs(images).sum())(at.images)
-            images = process(jnp.clip(at.images - shared["learning_rate"] * gradient, 0, 1), at.step)
+            images = process(
+                jnp.clip(at.images - shared["learning_rate"] * gradient, 0, 1), at.step
+            )
             return _advance(at, images, costs(images), shared["threshold"])
 
         zeros = jnp.zeros((len(classes), *shape))
         first = costs(zeros)
         recent = jnp.full((len(classes), patience), jnp.inf).at[:, 0].set(first)
         running = jnp.ones(len(classes), bool)
-        at = _Descent(jnp.int32(0), zeros, zeros, first, recent, jnp.zeros(len(classes), jnp.int32), running)
+        at = _Descent(
+            jnp.int32(0), zeros, zeros, first, recent, jnp.zeros(len(classes), jnp.int32), running
+        )
         end = lax.while_loop(lambda at: (at.step < steps) & at.running.any(), body, at)
         return {"images": end.best, "confidence": 1 - end.cost, "steps": end.taken}
 
@@ -111,7 +134,9 @@ def _program(
 
 
 def _advance(at: _Descent, images: jax.Array, cost: jax.Array, threshold: jax.Array) -> _Descent:
-    """Enters the images of the next step with their costs [B]; a class that has stopped keeps what it has."""
+    """Enters the images of the next step with their costs [B]; a class that has stopped keeps what
+    it has.
+    """
     better = at.running & (cost < at.cost)
     stopped = (cost >= at.recent.max(1)) | (cost <= threshold)
     return _Descent(
@@ -129,9 +154,14 @@ def median(images: jax.Array) -> jax.Array:
     """The 3×3 median of images [N,H,W,C], whose borders are repeated."""
     height, width = images.shape[1:3]
     wide = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    return jnp.median(jnp.stack([wide[:, a : a + height, b : b + width] for a in range(3) for b in range(3)]), axis=0)
+    return jnp.median(
+        jnp.stack([wide[:, a : a + height, b : b + width] for a in range(3) for b in range(3)]),
+        axis=0,
+    )
 
 
 def sharpen(images: jax.Array, amount: float, sigma: float) -> jax.Array:
-    """Images [N,H,W,C] under an unsharp mask: plus `amount` times their difference to the blurred ones."""
+    """Images [N,H,W,C] under an unsharp mask: plus `amount` times their difference to the blurred
+    ones.
+    """
     return images + amount * (images - pixels.blur(images, sigma))

@@ -1,4 +1,6 @@
-"""Parts of the trained attacks: networks from a release to an image, their losses, and the truncation they learn."""
+"""Parts of the trained attacks: networks from a release to an image, their losses, and the
+truncation they learn.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -15,8 +17,8 @@ from xinv.numbers import require_positive
 from xinv.types import Array, Batch, InputError, Key, Model, Observation, Variables
 
 _DSSIM_WINDOW = 11  # dm_pix accepts smaller images and returns nonsense
-# Yang's code fixes c at 50. Test MSE on 8×8 digits from 0, 10 and 50: full predictions .031, .031, .035; m = 3 .058,
-# .047, .048; m = 1 .051, .050, .050.
+# Yang's code fixes c at 50. Test MSE on 8×8 digits from 0, 10 and 50: full predictions .031, .031,
+# .035; m = 3 .058, .047, .048; m = 1 .051, .050, .050.
 _INITIAL_OFFSET = 10.0
 
 
@@ -32,28 +34,40 @@ def _dssim(images: jax.Array, guesses: jax.Array) -> jax.Array:
     return 1 - dm_pix.ssim(images, guesses, filter_size=_DSSIM_WINDOW)
 
 
-LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {"mse": _mse, "mae": _mae, "dssim": _dssim}
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "mse": _mse,
+    "mae": _mae,
+    "dssim": _dssim,
+}
 
 
 def logit_input(network: Model) -> Model:
     """`network` on z = log(prediction) + c for a learned constant c, "offset" (Yang 2019, Eq. 12).
 
-    A zero, which a truncated class has, stays 0 as in the authors' code. Only so does c matter before a BatchNorm: it
-    is how far the released classes stand out. It starts at 10, since from 0 a certain class would look truncated.
+    A zero, which a truncated class has, stays 0 as in the authors' code. Only so does c matter
+    before a BatchNorm: it is how far the released classes stand out. It starts at 10, since from 0
+    a certain class would look truncated.
     """
 
     def rescaled(variables: Variables, prediction: Array) -> jax.Array:
         released = prediction > 0
-        return jnp.where(released, jnp.log(jnp.where(released, prediction, 1)) + variables["params"]["offset"], 0)
+        return jnp.where(
+            released, jnp.log(jnp.where(released, prediction, 1)) + variables["params"]["offset"], 0
+        )
 
     def init(key: Key, prediction: Array, *rest: Any) -> Variables:
         variables = join({"network": network.init(key, prediction, *rest)})
-        return {**variables, "params": {**variables["params"], "offset": jnp.float32(_INITIAL_OFFSET)}}
+        return {
+            **variables,
+            "params": {**variables["params"], "offset": jnp.float32(_INITIAL_OFFSET)},
+        }
 
     def apply(variables: Variables, prediction: Array, *rest: Any) -> jax.Array:
         return network.apply(part(variables, "network"), rescaled(variables, prediction), *rest)
 
-    def train(variables: Variables, prediction: Array, *rest: Any, key: Key) -> tuple[jax.Array, Mapping[str, Any]]:
+    def train(
+        variables: Variables, prediction: Array, *rest: Any, key: Key
+    ) -> tuple[jax.Array, Mapping[str, Any]]:
         inputs = rescaled(variables, prediction), *rest
         outputs, updates = network.train(part(variables, "network"), *inputs, key=key)
         return outputs, join({"network": updates})
@@ -61,7 +75,10 @@ def logit_input(network: Model) -> Model:
     return Model(init, apply, train)
 
 
-RESCALES: dict[str, Callable[[Model], Model]] = {"none": lambda network: network, "logits": logit_input}
+RESCALES: dict[str, Callable[[Model], Model]] = {
+    "none": lambda network: network,
+    "logits": logit_input,
+}
 
 
 class Settings(NamedTuple):
@@ -76,23 +93,36 @@ class Settings(NamedTuple):
 
 @functools.cache
 def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
-    """The network from (prediction [N,K], explanation [N,h,w,c] or None) to images [N,*image_shape].
+    """The network from (prediction [N,K], explanation [N,h,w,c] or None) to images
+    [N,*image_shape].
 
     Raises:
       InputError: a setting does not exist.
     """
     checks.choice("rescale", settings.rescale, RESCALES)
     require_positive(width=settings.width)
-    hyper = {name: value for name, value in settings._asdict().items() if name not in ("network", "rescale")}
-    return RESCALES[settings.rescale](models.build(settings.network, image_shape=image_shape, **hyper))
+    hyper = {
+        name: value
+        for name, value in settings._asdict().items()
+        if name not in ("network", "rescale")
+    }
+    return RESCALES[settings.rescale](
+        models.build(settings.network, image_shape=image_shape, **hyper)
+    )
 
 
 @functools.cache
 def objective(network: Model, loss: str) -> train.Loss:
-    """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]} or a release of several."""
+    """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]} or a
+    release of several.
+    """
 
-    def distance(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
-        observed, key = draw_release(Observation(batch["prediction"], batch.get("explanation")), key)
+    def distance(
+        variables: Variables, batch: Batch, key: Key | None
+    ) -> tuple[jax.Array, Mapping[str, Any]]:
+        observed, key = draw_release(
+            Observation(batch["prediction"], batch.get("explanation")), key
+        )
         guesses, updates = run(network, variables, *observed, key=key)
         return LOSSES[loss](as_float(batch["image"]), guesses), updates
 
@@ -109,19 +139,26 @@ def select(inputs: tuple[str, ...], observation: Observation) -> dict[str, Array
     selected = {"prediction": observation.prediction[..., :columns]}
     if "explanation" in inputs:
         if observation.explanation is None:
-            raise InputError("this attack reads explanations, but the observation has none: use inputs=('prediction',)")
+            raise InputError(
+                "this attack reads explanations, but the observation has none: use"
+                " inputs=('prediction',)"
+            )
         selected["explanation"] = observation.explanation
     return selected
 
 
 def first_release(observation: Observation) -> Observation:
-    """The first of several releases of each example, [N,R,K] and [N,R,h,w,c]; or the observation itself."""
+    """The first of several releases of each example, [N,R,K] and [N,R,h,w,c]; or the observation
+    itself.
+    """
     several = observation.prediction.ndim == 3
     return jax.tree.map(lambda releases: releases[:, 0], observation) if several else observation
 
 
 def draw_release(observation: Observation, key: Key | None) -> tuple[Observation, Key | None]:
-    """One of several releases of each example, the first without a key; and the key for what else is to be drawn."""
+    """One of several releases of each example, the first without a key; and the key for what else
+    is to be drawn.
+    """
     if key is None or observation.prediction.ndim == 2:
         return first_release(observation), key
     draw_key, key = jax.random.split(key)
@@ -136,14 +173,24 @@ def reconstruct(network: Model) -> Callable[..., jax.Array]:
 
     def images(variables: Variables, batch: Batch, keys: None) -> jax.Array:
         del keys
-        return jnp.clip(network.apply(variables, batch["prediction"], batch.get("explanation")), 0, 1)
+        return jnp.clip(
+            network.apply(variables, batch["prediction"], batch.get("explanation")), 0, 1
+        )
 
     return images
 
 
-def run(model: Model, variables: Variables, *inputs: Any, key: Key | None) -> tuple[Any, Mapping[str, Any]]:
-    """The outputs and updates in training, or, without a key, the outputs in inference and no updates."""
-    return (model.apply(variables, *inputs), {}) if key is None else model.train(variables, *inputs, key=key)
+def run(
+    model: Model, variables: Variables, *inputs: Any, key: Key | None
+) -> tuple[Any, Mapping[str, Any]]:
+    """The outputs and updates in training, or, without a key, the outputs in inference and no
+    updates.
+    """
+    return (
+        (model.apply(variables, *inputs), {})
+        if key is None
+        else model.train(variables, *inputs, key=key)
+    )
 
 
 def join(parts: Mapping[str, Variables]) -> Variables:
@@ -157,7 +204,9 @@ def join(parts: Mapping[str, Variables]) -> Variables:
 
 def part(variables: Variables, label: str) -> Variables:
     """The variables of one network of a `join`."""
-    return {name: collection[label] for name, collection in variables.items() if label in collection}
+    return {
+        name: collection[label] for name, collection in variables.items() if label in collection
+    }
 
 
 def truncate(prediction: jax.Array, count: int) -> jax.Array:
@@ -172,5 +221,6 @@ def check_images(loss: str, image_shape: tuple[int, ...]) -> None:
     """InputError if `loss` cannot judge such images."""
     if loss == "dssim" and min(image_shape[:2]) < _DSSIM_WINDOW:
         raise InputError(
-            f"loss 'dssim' needs images of at least {_DSSIM_WINDOW} pixels a side: these have {image_shape}"
+            f"loss 'dssim' needs images of at least {_DSSIM_WINDOW} pixels a side: these have"
+            f" {image_shape}"
         )

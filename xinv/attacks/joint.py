@@ -1,4 +1,6 @@
-"""A malicious developer trains the classifier so that its predictions can be inverted (Yang 2019, Section IV-C)."""
+"""A malicious developer trains the classifier so that its predictions can be inverted (Yang 2019,
+Section IV-C).
+"""
 
 import functools
 from collections.abc import Mapping
@@ -41,22 +43,25 @@ def fit_jointly(
     recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
     session: train.Session = train.Session(),  # noqa: B008
 ) -> tuple[Variables, dict[str, Any]]:
-    """Trains a classifier and the inverter of its predictions together, on the classifier's own data.
+    """Trains a classifier and the inverter of its predictions together, on the classifier's own
+    data.
 
     Args:
       key: a typed key.
       images: [N,H,W,C], uint8 or float32 in [0,1].
       labels: int [N].
-      classifier: whose variables are a dict of collections with "params", such as any of `xinv.models`.
+      classifier: whose variables are a dict of collections with "params", such as any of
+          `xinv.models`.
       network, loss, rescale, width, dtype: the inverter, as in `attacks.decoder`.
       truncation: classes that the inverter sees of a prediction, 0 for all.
-      weight: of the reconstruction loss, a mean per pixel; Eq. 11's sum over pixels has weight H·W·C.
+      weight: of the reconstruction loss, a mean per pixel; Eq. 11's sum over pixels has weight
+          H·W·C.
       recipe: the training configuration of both.
       session: where it may leave traces.
 
     Returns:
-      The classifier's variables, and a state for the `predict` of an `attacks.decoder` with the same settings,
-      inputs=("prediction",) and encoder="none".
+      The classifier's variables, and a state for the `predict` of an `attacks.decoder` with the
+      same settings, inputs=("prediction",) and encoder="none".
 
     Raises:
       InputError: a setting does not exist.
@@ -70,7 +75,9 @@ def fit_jointly(
     init_keys, fit_key = _keys(key)
     variables = joint_variables(init_keys, classifier, inversion, as_float(images[:1]))
     objective = joint_loss(classifier, inversion, truncation, weight, loss)
-    fitted = train.fit(objective, variables, {"image": images, "label": labels}, fit_key, recipe, session)
+    fitted = train.fit(
+        objective, variables, {"image": images, "label": labels}, fit_key, recipe, session
+    )
     state = {"variables": part(fitted.variables, "inverter"), "image_shape": np.asarray(shape)}
     return part(fitted.variables, "classifier"), state | {"history": fitted.history}
 
@@ -99,12 +106,21 @@ def joint_loss(
 ) -> train.Loss:
     """L_D + weight · R_D (Eq. 2 and 11) on batches {"image": [B,H,W,C], "label": int [B]}."""
 
-    def losses(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
-        images, keys = as_float(batch["image"]), (None, None) if key is None else jax.random.split(key)
+    def losses(
+        variables: Variables, batch: Batch, key: Key | None
+    ) -> tuple[jax.Array, Mapping[str, Any]]:
+        images, keys = (
+            as_float(batch["image"]),
+            (None, None) if key is None else jax.random.split(key),
+        )
         logits, first = run(classifier, part(variables, "classifier"), images, key=keys[0])
         released = truncate(jax.nn.softmax(logits), truncation)
         guesses, second = run(inversion, part(variables, "inverter"), released, key=keys[1])
-        recognition = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(batch["label"]))
-        return recognition + weight * LOSSES[loss](images, guesses), join({"classifier": first, "inverter": second})
+        recognition = optax.softmax_cross_entropy_with_integer_labels(
+            logits, jnp.asarray(batch["label"])
+        )
+        return recognition + weight * LOSSES[loss](images, guesses), join(
+            {"classifier": first, "inverter": second}
+        )
 
     return losses

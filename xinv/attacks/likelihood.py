@@ -49,7 +49,8 @@ def likelihood_ratio(
 
         own     s², or the shared one if d = 0
         shared  s0², the mean of s² over examples, weighted by d
-        shrunk  (ν0 s0² + d s²) / (ν0 + d), with ν0 by the method of moments, see `moments.prior_freedom`
+        shrunk  (ν0 s0² + d s²) / (ν0 + d), with ν0 by the method of moments, see
+        `moments.prior_freedom`
 
     If no example has two models of a kind, s0² is the variance over all examples. "shrunk" is in
     the spirit of BaVarIA (arXiv 2603.11799), which shrinks by a Bayesian prior.
@@ -133,7 +134,9 @@ def likelihood_ratio(
 
     needs = () if of_maps else ("label",)
     reads = ("explanation",) if of_maps else ("prediction",)
-    return Attack(fit, predict, check, needs, "membership", paired=True, summary=summary, reads=reads)
+    return Attack(
+        fit, predict, check, needs, "membership", paired=True, summary=summary, reads=reads
+    )
 
 
 def _one_sided(

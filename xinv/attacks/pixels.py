@@ -1,8 +1,9 @@
-"""Parts of the optimised inversions: starts, priors, filters, the loop of a descent, and the attack's form.
+"""Parts of the optimised inversions: starts, priors, filters, the loop of a descent, and the
+attack's form.
 
-An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on every backend: a
-batch goes in, the images come out. Each example's loss is a sum over its own pixels, so the step of one example depends
-neither on its neighbours nor on the batch size.
+An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on
+every backend: a batch goes in, the images come out. Each example's loss is a sum over its own
+pixels, so the step of one example depends neither on its neighbours nor on the batch size.
 """
 
 from collections.abc import Callable
@@ -25,8 +26,8 @@ _ROWS = 4096  # images read at once for the class averages
 def batch_size() -> int:
     """Images per dispatch, over all devices: on CPU as many as fit the caches, which is fastest.
 
-    On two cores the descent of `launch/bench.py inversion` makes 4,100 image-steps per second in batches of 16 or 32,
-    3,800 of 64 and 3,200 of 250.
+    On two cores the descent of `launch/bench.py inversion` makes 4,100 image-steps per second in
+    batches of 16 or 32, 3,800 of 64 and 3,200 of 250.
     """
     return 32 if jax.default_backend() == "cpu" else 1024
 
@@ -38,7 +39,8 @@ def descend(
     learning_rate: Array | float,
     process: Callable[[jax.Array, jax.Array], jax.Array] = lambda images, step: images,
 ) -> jax.Array:
-    """`steps` steps of gradient descent from images [N,H,W,C], each clamped to [0,1] (Thielen, Section 3.4).
+    """`steps` steps of gradient descent from images [N,H,W,C], each clamped to [0,1] (Thielen,
+    Section 3.4).
 
     Args:
       gradient: `(images, step[]) -> [N,H,W,C]`.
@@ -60,7 +62,9 @@ def squares(images: jax.Array) -> jax.Array:
 
 
 def absolute_variation(images: jax.Array) -> jax.Array:
-    """[N], the sum of absolute differences of neighbouring pixels of images [N,H,W,C] (Thielen Eq. 4 without λ)."""
+    """[N], the sum of absolute differences of neighbouring pixels of images [N,H,W,C] (Thielen Eq.
+    4 without λ).
+    """
     down, right = jnp.diff(images, axis=1), jnp.diff(images, axis=2)
     return jnp.abs(down).sum((1, 2, 3)) + jnp.abs(right).sum((1, 2, 3))
 
@@ -71,9 +75,11 @@ def alpha_norm(images: jax.Array, alpha: float) -> jax.Array:
 
 
 def total_variation(images: jax.Array, beta: float) -> jax.Array:
-    """[N], Σ(right² + down²)^(β/2) over the pixels and channels of images [N,H,W,C] (Yang 2019, Eq. 5).
+    """[N], Σ(right² + down²)^(β/2) over the pixels and channels of images [N,H,W,C] (Yang 2019, Eq.
+    5).
 
-    The difference to a neighbour beyond the border is 0, and so is the gradient where both differences are.
+    The difference to a neighbour beyond the border is 0, and so is the gradient where both
+    differences are.
     """
     down = jnp.diff(images, axis=1, append=images[:, -1:])
     right = jnp.diff(images, axis=2, append=images[:, :, -1:])
@@ -83,7 +89,9 @@ def total_variation(images: jax.Array, beta: float) -> jax.Array:
 
 
 def blur(images: jax.Array, sigma: float) -> jax.Array:
-    """Images [N,H,W,C] under a Gaussian of `sigma` > 0 pixels, whose weights inside the image sum to 1."""
+    """Images [N,H,W,C] under a Gaussian of `sigma` > 0 pixels, whose weights inside the image sum
+    to 1.
+    """
     down, right = (_gaussian(side, sigma) for side in images.shape[1:3])
     return jnp.einsum("yi,xj,nijc->nyxc", down, right, images)
 
@@ -96,10 +104,12 @@ def _gaussian(side: int, sigma: float) -> np.ndarray:
 
 
 def class_starts(key: Key, start: str, observation: Observation, truth: Array) -> np.ndarray:
-    """Returns the start of each class: float32 [K,H,W,C], or one black image [1,H,W,C] for "random".
+    """Returns the start of each class: float32 [K,H,W,C], or one black image [1,H,W,C] for
+    "random".
 
-    Of the attacker's own images, grouped by the class that is predicted for them: "class_average" is their mean,
-    "class_instance" one of them, drawn at random. A class without an image has the mean of all.
+    Of the attacker's own images, grouped by the class that is predicted for them: "class_average"
+    is their mean, "class_instance" one of them, drawn at random. A class without an image has the
+    mean of all.
     """
     if start == "random":
         return np.zeros((1, *truth.shape[1:]), np.float32)
@@ -117,27 +127,36 @@ def _class_means(labels: np.ndarray, classes: int, images: Array) -> np.ndarray:
     for begin in range(0, len(labels), _ROWS):
         rows = slice(begin, begin + _ROWS)
         member = np.eye(classes)[labels[rows]]
-        sums += np.tensordot(member, np.asarray(as_float(np.asarray(images[rows])), np.float64), (0, 0))
+        sums += np.tensordot(
+            member, np.asarray(as_float(np.asarray(images[rows])), np.float64), (0, 0)
+        )
     every, counts = sums.sum(0) / len(labels), counts[:, None, None, None]
     return np.where(counts > 0, sums / np.maximum(counts, 1), every).astype(np.float32)
 
 
 def started(start: str, starts: jax.Array, prediction: jax.Array, keys: Key) -> jax.Array:
-    """The first images [N,H,W,C] of a descent: of each observation's class, or for "random" uniform in [0,1]."""
+    """The first images [N,H,W,C] of a descent: of each observation's class, or for "random" uniform
+    in [0,1].
+    """
     if start == "random":
         return jax.vmap(lambda key: jax.random.uniform(key, starts.shape[1:]))(keys)
     return starts[prediction.argmax(1)]
 
 
 def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int, ...]:
-    """The shape of an image of `truth`; InputError where the known model's classes are not the observed ones."""
+    """The shape of an image of `truth`; InputError where the known model's classes are not the
+    observed ones.
+    """
     checks.shapes(observation, truth)
     shape = tuple(truth.shape[1:])
-    logits = jax.eval_shape(known.model.apply, known.variables, jax.ShapeDtypeStruct((1, *shape), np.float32))
+    logits = jax.eval_shape(
+        known.model.apply, known.variables, jax.ShapeDtypeStruct((1, *shape), np.float32)
+    )
     if logits.shape[1] != observation.prediction.shape[1]:
         observed = observation.prediction.shape[1]
         raise InputError(
-            f"the known model has {logits.shape[1]} classes, and the predictions {observed}: give one of them"
+            f"the known model has {logits.shape[1]} classes, and the predictions {observed}: give"
+            " one of them"
         )
     return shape
 
@@ -148,7 +167,8 @@ def white_box(
     check: Callable[..., tuple[int, ...]] = check_known,
     asks: bool = True,
 ) -> Attack:
-    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown checked inputs.
+    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown
+    checked inputs.
 
     Not `asks`: `predict` does without the model.
     """

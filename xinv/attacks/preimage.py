@@ -32,29 +32,33 @@ def preimage(
     blur_every: int = 10,
     floor: float = 1e-6,
 ) -> Attack:
-    """Clamped gradient descent on ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂) (Yang 2019, Eq. 4 and 5).
+    """Clamped gradient descent on ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂) (Yang 2019, Eq. 4
+    and 5).
 
-    Yang lists these priors without weights. Those here are this library's own: of 48 MNIST digits, at an eighth of the
-    channels, every class is met and predictions to a mean squared distance of 0.02 (SSIM 0.04: such images are no
-    digits). By distance "prediction" few random images reach the class: where softmax is sure it has no slope.
+    Yang lists these priors without weights. Those here are this library's own: of 48 MNIST digits,
+    at an eighth of the channels, every class is met and predictions to a mean squared distance of
+    0.02 (SSIM 0.04: such images are no digits). By distance "prediction" few random images reach
+    the class: where softmax is sure it has no slope.
 
     Args:
       start: as in `gradient_reconstruction`.
-      distance: what F is, "prediction" or "logits". Observed logits are the logarithms of the prediction; both sides
-        are taken less their mean, since a prediction hides a constant.
+      distance: what F is, "prediction" or "logits". Observed logits are the logarithms of the
+        prediction; both sides are taken less their mean, since a prediction hides a constant.
       steps: of the descent.
       learning_rate: of the descent.
       alpha: the norm, 2 for Simonyan et al. and 6 for Mahendran and Vedaldi.
       alpha_weight: λ_α.
       beta: of the total variation.
       tv_weight: λ_V.
-      jitter: pixels by which the image is rolled at random along each axis before the network sees it; 0 does not.
+      jitter: pixels by which the image is rolled at random along each axis before the network sees
+          it; 0 does not.
       blur: the Gaussian's σ in pixels; 0 does not blur.
       blur_every: steps from one blur to the next.
       floor: the least probability that a logarithm is taken of.
 
     Returns:
-      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1].
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
+      float32 in [0,1].
 
     Raises:
       InputError: an argument is none of these.
@@ -65,7 +69,12 @@ def preimage(
     require_count(0, jitter=jitter)
     require_positive(learning_rate=learning_rate, alpha=alpha, beta=beta, floor=floor)
     require_not_negative(alpha_weight=alpha_weight, tv_weight=tv_weight, blur=blur)
-    numbers = {"learning_rate": learning_rate, "alpha_weight": alpha_weight, "tv_weight": tv_weight, "floor": floor}
+    numbers = {
+        "learning_rate": learning_rate,
+        "alpha_weight": alpha_weight,
+        "tv_weight": tv_weight,
+        "floor": floor,
+    }
 
     def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
         start_key, random_key = jax.random.split(key)
@@ -75,20 +84,30 @@ def preimage(
     def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "starts": state["starts"]}
-        program = _program(known.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every)
-        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
+        program = _program(
+            known.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every
+        )
+        return parallel.map_batches(
+            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+        )
 
     return pixels.white_box(fit, predict)
 
 
 def centred_logits(prediction: jax.Array, floor: Array | float) -> jax.Array:
-    """[N,K], the logits behind the probabilities [N,K], of which none is taken below `floor`; their mean is 0."""
+    """[N,K], the logits behind the probabilities [N,K], of which none is taken below `floor`; their
+    mean is 0.
+    """
     logits = jnp.log(jnp.maximum(prediction, floor))
     return logits - logits.mean(1, keepdims=True)
 
 
 def _output(logits: jax.Array, distance: str) -> jax.Array:
-    return jax.nn.softmax(logits) if distance == "prediction" else logits - logits.mean(1, keepdims=True)
+    return (
+        jax.nn.softmax(logits)
+        if distance == "prediction"
+        else logits - logits.mean(1, keepdims=True)
+    )
 
 
 @functools.lru_cache(64)
@@ -104,19 +123,28 @@ def _program(
     every: int,
 ) -> Callable[..., jax.Array]:
     def search(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
-        wanted = prediction if distance == "prediction" else centred_logits(prediction, shared["floor"])
+        wanted = (
+            prediction if distance == "prediction" else centred_logits(prediction, shared["floor"])
+        )
         start_keys, jitter_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
         def loss(images: jax.Array, step: jax.Array) -> jax.Array:
             shifted = shift(images, jitter_keys, step, jitter)
-            error = jnp.square(_output(apply(shared["variables"], shifted), distance) - wanted).sum(1)  # Eq. 4
-            norm, variation = pixels.alpha_norm(images, alpha), pixels.total_variation(images, beta)  # Eq. 5
+            error = jnp.square(_output(apply(shared["variables"], shifted), distance) - wanted).sum(
+                1
+            )  # Eq. 4
+            norm, variation = (
+                pixels.alpha_norm(images, alpha),
+                pixels.total_variation(images, beta),
+            )  # Eq. 5
             return (error + shared["alpha_weight"] * norm + shared["tv_weight"] * variation).sum()
 
         def process(images: jax.Array, step: jax.Array) -> jax.Array:
             if sigma == 0:
                 return images
-            return lax.cond((step + 1) % every == 0, lambda x: pixels.blur(x, sigma), lambda x: x, images)
+            return lax.cond(
+                (step + 1) % every == 0, lambda x: pixels.blur(x, sigma), lambda x: x, images
+            )
 
         images = pixels.started(start, shared["starts"], prediction, start_keys)
         return pixels.descend(jax.grad(loss), images, steps, shared["learning_rate"], process)

@@ -1,4 +1,6 @@
-"""Gradient reconstruction: the image whose prediction is the observed one (Thielen 2024, Sections 3.4 and 5.1)."""
+"""Gradient reconstruction: the image whose prediction is the observed one (Thielen 2024, Sections
+3.4 and 5.1).
+"""
 
 import functools
 from collections.abc import Callable
@@ -36,24 +38,28 @@ def gradient_reconstruction(
     """Clamped gradient descent on cross-entropy + λ_l2 ΣI² + λ_tv Σ|∇I| (Thielen 2024, Eq. 1 to 4).
 
     Args:
-      start: I_0, of the attacker's own images of the predicted class: "class_average", "class_instance", or "random".
-      target: the y of Eq. 2. "prediction" is the observed vector, as it was released; the paper calls y a label, but
-        its Tables 5 and 6 reconstruct from rounded and truncated vectors. "label" is the vector's highest class.
+      start: I_0, of the attacker's own images of the predicted class: "class_average",
+          "class_instance", or "random".
+      target: the y of Eq. 2. "prediction" is the observed vector, as it was released; the paper
+        calls y a label, but its Tables 5 and 6 reconstruct from rounded and truncated vectors.
+        "label" is the vector's highest class.
       steps: of the descent.
-      learning_rate: η, which the paper does not state. Of 0.001 to 1 on MNIST, at an eighth of the channels, this one
-        gives the SSIM nearest to Table 3: class average 0.23 (0.24 there), class instance 0.20 (0.18). Smaller steps
-        stay at the class average, whose own SSIM is 0.30.
+      learning_rate: η, which the paper does not state. Of 0.001 to 1 on MNIST, at an eighth of the
+        channels, this one gives the SSIM nearest to Table 3: class average 0.23 (0.24 there), class
+        instance 0.20 (0.18). Smaller steps stay at the class average, whose own SSIM is 0.30.
       l2: λ_l2; the defaults of both weights are the paper's best.
       tv: λ_tv.
-      search: numbers of coarse and fine trials, (20, 10) in the paper, by which `fit` chooses l2 and tv for the highest
-        mean SSIM on 320 of the attacker's images; None takes those given.
+      search: numbers of coarse and fine trials, (20, 10) in the paper, by which `fit` chooses l2
+        and tv for the highest mean SSIM on 320 of the attacker's images; None takes those given.
 
     Returns:
-      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1]. Its
-      state has l2 and tv, and after a search the "trials" (Figure 8), whose 1 − SSIM are its "history".
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
+      float32 in [0,1]. Its state has l2 and tv, and after a search the "trials" (Figure 8), whose 1
+      − SSIM are its "history".
 
     Raises:
-      InputError: an argument is none of these; or, at `check`, a search on images of less than 11 pixels a side.
+      InputError: an argument is none of these; or, at `check`, a search on images of less than 11
+          pixels a side.
     """
     checks.choice("start", start, pixels.STARTS)
     checks.choice("target", target, TARGETS)
@@ -70,26 +76,33 @@ def gradient_reconstruction(
         state |= {"l2": np.asarray(l2, np.float32), "tv": np.asarray(tv, np.float32)}
         if search is None:
             return state
-        return _searched(search_key, functools.partial(predict, known=known), state, observation, truth, *search)
+        return _searched(
+            search_key, functools.partial(predict, known=known), state, observation, truth, *search
+        )
 
     def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
         shared = {name: state[name] for name in ("starts", "l2", "tv")}
         shared |= {"variables": known.variables, "learning_rate": np.float32(learning_rate)}
         program = _program(known.model.apply, start, target, steps)
-        return parallel.map_batches(program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state))
+        return parallel.map_batches(
+            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+        )
 
     def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
         shape = pixels.check_known(observation, truth, known)
         if search and min(shape[:2]) < _SSIM_WINDOW:
             raise InputError(
-                f"a search by SSIM needs images of at least {_SSIM_WINDOW} pixels a side: these have {shape}"
+                f"a search by SSIM needs images of at least {_SSIM_WINDOW} pixels a side: these"
+                f" have {shape}"
             )
         return shape
 
     return pixels.white_box(fit, predict, check)
 
 
-def total_loss(logits: jax.Array, images: jax.Array, y: jax.Array, l2: Array, tv: Array) -> jax.Array:
+def total_loss(
+    logits: jax.Array, images: jax.Array, y: jax.Array, l2: Array, tv: Array
+) -> jax.Array:
     """[N], L_total of images [N,H,W,C] with logits [N,K] for targets y [N,K] (Thielen Eq. 1)."""
     cross_entropy = -(y * jax.nn.log_softmax(logits)).sum(1)  # Eq. 2
     return cross_entropy + l2 * pixels.squares(images) + tv * pixels.absolute_variation(images)
@@ -107,7 +120,9 @@ def _program(apply: Apply, start: str, target: str, steps: int) -> Callable[...,
 
         images = pixels.started(start, shared["starts"], prediction, keys)
         gradient = jax.grad(loss)
-        return pixels.descend(lambda images, step: gradient(images), images, steps, shared["learning_rate"])
+        return pixels.descend(
+            lambda images, step: gradient(images), images, steps, shared["learning_rate"]
+        )
 
     return reconstruct
 
@@ -121,10 +136,16 @@ def _searched(
     coarse: int,
     fine: int,
 ) -> dict[str, Any]:
-    """`state` with the l2 and tv of the best trial, and all trials. They share one compiled program."""
+    """`state` with the l2 and tv of the best trial, and all trials.
+
+    They share one compiled program.
+    """
     draw_key, search_key = jax.random.split(key)
     chosen = np.sort(np.asarray(jax.random.permutation(draw_key, len(truth)))[:TRIAL_IMAGES])
-    images, seen = as_float(np.asarray(truth[chosen])), Observation(np.asarray(observation.prediction)[chosen])
+    images, seen = (
+        as_float(np.asarray(truth[chosen])),
+        Observation(np.asarray(observation.prediction)[chosen]),
+    )
 
     def score(l2: np.float32, tv: np.float32) -> float:
         guesses = predict(state | {"l2": l2, "tv": tv}, seen)

@@ -1,4 +1,6 @@
-"""Random search on a logarithmic scale: coarse over the whole ranges, then fine around the best (Thielen 2024, 5.1)."""
+"""Random search on a logarithmic scale: coarse over the whole ranges, then fine around the best
+(Thielen 2024, 5.1).
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -37,7 +39,8 @@ def log_uniform_search(
     coarse: int = 20,
     fine: int = 10,
 ) -> Trials:
-    """Tries `coarse` points, log-uniform in the ranges, and `fine` more in 0.5 to 1.5 times the best of them.
+    """Tries `coarse` points, log-uniform in the ranges, and `fine` more in 0.5 to 1.5 times the
+    best of them.
 
     Args:
       key: of the draws.
@@ -51,7 +54,9 @@ def log_uniform_search(
     """
     for low, high in ranges:
         if not 0 < low <= high:
-            raise InputError(f"search range {(low, high)} is not allowed: give 0 < lowest <= highest")
+            raise InputError(
+                f"search range {(low, high)} is not allowed: give 0 < lowest <= highest"
+            )
     check_trials((coarse, fine))
     coarse_key, fine_key = jax.random.split(key)
     first = _try(score, _draw(coarse_key, np.array(ranges), coarse))
@@ -60,10 +65,15 @@ def log_uniform_search(
 
 
 def check_trials(trials: Any) -> None:
-    """Raises InputError unless these are numbers of coarse and fine trials, with at least one coarse."""
+    """Raises InputError unless these are numbers of coarse and fine trials, with at least one
+    coarse.
+    """
     pair = isinstance(trials, tuple) and len(trials) == 2
     if not (pair and is_count(trials[0], 1) and is_count(trials[1], 0)):
-        raise InputError(f"search {trials!r} is not allowed: give numbers of coarse and fine trials, at least (1, 0)")
+        raise InputError(
+            f"search {trials!r} is not allowed: give numbers of coarse and fine trials, at least"
+            " (1, 0)"
+        )
 
 
 def _draw(key: Key, ranges: np.ndarray, count: int) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Attention transfer: explanations that the attacker makes itself, against targets that release none."""
+"""Attention transfer: explanations that the attacker makes itself, against targets that release
+none.
+"""
 
 import functools
 from collections.abc import Mapping
@@ -29,14 +31,15 @@ def attention_transfer(
 ) -> Attack:
     """Inversion by reconstructed surrogate explanations, rs-CAM (Zhao 2021, Section 3.4).
 
-    It is fitted to the target's predictions and a surrogate model's explanations of the attacker's images; of the
-    private images it sees predictions alone. An explanation inverter rebuilds the explanation from the prediction, an
-    image inverter the image from both, and they are trained together on L_r + weight · L_E (Eq. 1 and 2, as means per
-    pixel).
+    It is fitted to the target's predictions and a surrogate model's explanations of the attacker's
+    images; of the private images it sees predictions alone. An explanation inverter rebuilds the
+    explanation from the prediction, an image inverter the image from both, and they are trained
+    together on L_r + weight · L_E (Eq. 1 and 2, as means per pixel).
 
     Args:
       encoder: how the image inverter reads the explanation, any but "none".
-      network: the image inverter, a factory of `xinv.models`; the explanation inverter is Zhao's "decoder".
+      network: the image inverter, a factory of `xinv.models`; the explanation inverter is Zhao's
+          "decoder".
       loss: L_r, "mse" (Eq. 1), "mae" or "dssim".
       weight: of the explanation's mean squared error.
       rescale: as in `decoder`, of both inverters' predictions.
@@ -45,8 +48,8 @@ def attention_transfer(
       recipe: the training configuration.
 
     Returns:
-      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess float32 in [0,1]. Its
-      `predict` ignores explanations.
+      An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
+      float32 in [0,1]. Its `predict` ignores explanations.
 
     Raises:
       InputError: a setting does not exist, or the encoder reads no explanation.
@@ -54,7 +57,9 @@ def attention_transfer(
     checks.choice("loss", loss, LOSSES)
     require_not_negative(weight=weight)
     if encoder == "none":
-        raise InputError("attention transfer reads the explanation that it rebuilds: encoder 'none' would not")
+        raise InputError(
+            "attention transfer reads the explanation that it rebuilds: encoder 'none' would not"
+        )
     settings = Settings(network, encoder, rescale, width, dtype)
     first = settings._replace(network="decoder", encoder="none")
     _cascade(inverter(first, (8, 8, 1)), inverter(settings, (8, 8, 1)))  # rejects bad settings now
@@ -62,22 +67,33 @@ def attention_transfer(
     def cascade(map_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> Model:
         return _cascade(inverter(first, map_shape), inverter(settings, image_shape))
 
-    def fit(key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+    def fit(
+        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+    ) -> Any:  # noqa: B008
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
         shapes = _map_shape(observation), tuple(truth.shape[1:])
         model = cascade(*shapes)
-        data = {"prediction": observation.prediction, "explanation": observation.explanation, "image": truth}
+        data = {
+            "prediction": observation.prediction,
+            "explanation": observation.explanation,
+            "image": truth,
+        }
         init_key, fit_key = jax.random.split(key)
         variables = model.init(init_key, *(jnp.asarray(part[:1]) for part in observation))
         fitted = train.fit(_losses(model, loss, weight), variables, data, fit_key, recipe, session)
-        sizes = {name: np.asarray(shape) for name, shape in zip(("map_shape", "image_shape"), shapes, strict=True)}
+        sizes = {
+            name: np.asarray(shape)
+            for name, shape in zip(("map_shape", "image_shape"), shapes, strict=True)
+        }
         return {"variables": fitted.variables, **sizes, "history": fitted.history}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         checks.finite(observation.prediction)
         model = cascade(*(tuple(map(int, state[name])) for name in ("map_shape", "image_shape")))
-        return parallel.map_batches(_images(model), state["variables"], observation.prediction, recipe.batch_size)
+        return parallel.map_batches(
+            _images(model), state["variables"], observation.prediction, recipe.batch_size
+        )
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
         checks.shapes(observation, truth)
@@ -92,7 +108,10 @@ def attention_transfer(
 
 def _map_shape(observation: Observation) -> tuple[int, ...]:
     if observation.explanation is None:
-        raise InputError("attention transfer learns from a surrogate's explanations, but the observation has none")
+        raise InputError(
+            "attention transfer learns from a surrogate's explanations, but the observation has"
+            " none"
+        )
     return tuple(observation.explanation.shape[1:])
 
 
@@ -103,7 +122,10 @@ def _cascade(explanation: Model, image: Model) -> Model:
     def init(key: Key, prediction: Array, maps: Array) -> Variables:
         keys = jax.random.split(key)
         return join(
-            {"explanation": explanation.init(keys[0], prediction), "image": image.init(keys[1], prediction, maps)}
+            {
+                "explanation": explanation.init(keys[0], prediction),
+                "image": image.init(keys[1], prediction, maps),
+            }
         )
 
     def apply(variables: Variables, prediction: Array) -> tuple[jax.Array, jax.Array]:
@@ -121,7 +143,9 @@ def _cascade(explanation: Model, image: Model) -> Model:
 
 @functools.cache
 def _losses(cascade: Model, loss: str, weight: float) -> train.Loss:
-    def losses(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, Mapping[str, Any]]:
+    def losses(
+        variables: Variables, batch: Batch, key: Key | None
+    ) -> tuple[jax.Array, Mapping[str, Any]]:
         (images, maps), updates = run(cascade, variables, batch["prediction"], key=key)
         reconstruction = LOSSES[loss](as_float(batch["image"]), images)  # Eq. 1
         return reconstruction + weight * LOSSES["mse"](batch["explanation"], maps), updates  # Eq. 2
@@ -131,4 +155,6 @@ def _losses(cascade: Model, loss: str, weight: float) -> train.Loss:
 
 @functools.cache
 def _images(cascade: Model):
-    return lambda variables, prediction, keys: jnp.clip(cascade.apply(variables, prediction)[0], 0, 1)
+    return lambda variables, prediction, keys: jnp.clip(
+        cascade.apply(variables, prediction)[0], 0, 1
+    )

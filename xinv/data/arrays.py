@@ -25,25 +25,32 @@ def arrays(
 
     Args:
       path: the file; object arrays, which need pickle, are refused.
-      image: key of images [N,H,W] or [N,H,W,C], C up to 4, uint8 or float in [0,1]; several keys are concatenated.
-      labels: per label name the key of integers or strings [N], as many keys as `image` has; "key[2]" takes a column
-        of [N,M]. By default {"label": "labels"}.
+      image: key of images [N,H,W] or [N,H,W,C], C up to 4, uint8 or float in [0,1]; several keys
+          are concatenated.
+      labels: per label name the key of integers or strings [N], as many keys as `image` has;
+        "key[2]" takes a column of [N,M]. By default {"label": "labels"}.
       classes: per label name the number of classes or their names; without them integers have a
         class for each number from 0, or from their smallest, to their largest, and strings are
         their own class names. Labels from 1 to that number of classes count from 1.
       title: what to call the data set; the file's name if empty.
 
     Raises:
-      InputError: the file is missing, truncated or no npz, lacks a key, or an array is not as described above.
+      InputError: the file is missing, truncated or no npz, lacks a key, or an array is not as
+          described above.
     """
     labels = {"label": "labels"} if labels is None else labels
     classes = classes or {}
     unknown = sorted(set(classes) - set(labels))
     if unknown:
         raise InputError(f"classes are given for {unknown}, but the labels are {list(labels)}")
-    loaded = _load(Path(path), {key: _several(keys) for key, keys in labels.items()} | {None: _several(image)})
+    loaded = _load(
+        Path(path), {key: _several(keys) for key, keys in labels.items()} | {None: _several(image)}
+    )
     images = _images(path, _several(image), loaded.pop(None))
-    encoded = {key: _labelled(f"{path}: label {key!r}", parts, classes.get(key)) for key, parts in loaded.items()}
+    encoded = {
+        key: _labelled(f"{path}: label {key!r}", parts, classes.get(key))
+        for key, parts in loaded.items()
+    }
     values = {key: value for key, (value, _) in encoded.items()}
     names = {key: name for key, (_, name) in encoded.items()}
     return create(title or Path(path).stem, images, values, names)
@@ -63,7 +70,10 @@ def _column(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
     stem, column = re.fullmatch(r"(.*?)(?:\[(\d+)\])?", key).groups()
     if stem not in file.files:
         raise InputError(f"{path} has no array {stem!r}: choose among {', '.join(file.files)}")
-    if sum(entry.file_size for entry in file.zip.infolist() if entry.filename == f"{stem}.npy") > MAX_BYTES:
+    if (
+        sum(entry.file_size for entry in file.zip.infolist() if entry.filename == f"{stem}.npy")
+        > MAX_BYTES
+    ):
         raise InputError(f"{path}: {stem!r} exceeds the {MAX_BYTES} bytes allowed in memory")
     try:
         array = file[stem]
@@ -79,7 +89,9 @@ def _column(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
 def _images(path: str, keys: Sequence[str], parts: Sequence[np.ndarray]) -> np.ndarray:
     parts = [as_bytes(f"{path}: {key!r}", part) for key, part in zip(keys, parts, strict=True)]
     if len({part.shape[1:] for part in parts}) > 1:
-        raise InputError(f"{path}: images of {list(keys)} have different shapes {[part.shape for part in parts]}")
+        raise InputError(
+            f"{path}: images of {list(keys)} have different shapes {[part.shape for part in parts]}"
+        )
     return np.concatenate(parts)
 
 
@@ -87,13 +99,17 @@ def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
     """uint8 [N,H,W,C] of images with or without channels, uint8 or float in [0,1]."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not 1 <= images.shape[-1] <= 4:
-        raise InputError(f"{what} has shape {images.shape}, not [N,H,W] or [N,H,W,C] with 1 to 4 channels")
+        raise InputError(
+            f"{what} has shape {images.shape}, not [N,H,W] or [N,H,W,C] with 1 to 4 channels"
+        )
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind != "f":
         raise InputError(f"{what} has type {images.dtype}, not uint8 or float")
     if not np.isfinite(images).all():
-        raise InputError(f"{what} holds NaN or infinity in image {np.argwhere(~np.isfinite(images))[0, 0]}")
+        raise InputError(
+            f"{what} holds NaN or infinity in image {np.argwhere(~np.isfinite(images))[0, 0]}"
+        )
     if images.size and not (images.min() >= 0 and images.max() <= 1):
         raise InputError(f"{what} lies in [{images.min():g}, {images.max():g}], not in [0, 1]")
     return np.rint(images * 255).astype(np.uint8)
@@ -103,10 +119,14 @@ def _labelled(
     what: str, parts: Sequence[np.ndarray], classes: int | Sequence[str] | None
 ) -> tuple[np.ndarray, Sequence[str]]:
     """Integer labels [N] and their class names."""
-    values = np.concatenate([part.reshape(len(part)) if part.size == len(part) else part for part in parts])
+    values = np.concatenate(
+        [part.reshape(len(part)) if part.size == len(part) else part for part in parts]
+    )
     if values.dtype.kind in "US":
         if classes is not None:
-            raise InputError(f"{what} holds strings, which are their own classes: leave out `classes`")
+            raise InputError(
+                f"{what} holds strings, which are their own classes: leave out `classes`"
+            )
         return encode(values.astype(str))
     return renumber(values, classes)
 

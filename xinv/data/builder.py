@@ -1,4 +1,6 @@
-"""xinv's own TFDS builder: stores any Dataset as array_record, without TensorFlow, so that large sets stream."""
+"""xinv's own TFDS builder: stores any Dataset as array_record, without TensorFlow, so that large
+sets stream.
+"""
 
 import io
 import re
@@ -19,7 +21,9 @@ CHUNK = 256
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes a Dataset in its order, as one split "train": "image" as PNG and one class label per label set."""
+    """Writes a Dataset in its order, as one split "train": "image" as PNG and one class label per
+    label set.
+    """
 
     code_path = None  # else TFDS seeks download checksums there, by a package (importlib_resources) it does not require
 
@@ -31,7 +35,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=self._dataset.images.shape[1:], encoding_format="png")
-        labels = {key: tfds.features.ClassLabel(names=names) for key, names in self._dataset.classes.items()}
+        labels = {
+            key: tfds.features.ClassLabel(names=names)
+            for key, names in self._dataset.classes.items()
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=description(self._dataset),
@@ -46,14 +53,19 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         images, labels = self._dataset.images, self._dataset.labels
         for start in range(0, len(images), CHUNK):
             for row, image in enumerate(images[start : start + CHUNK], start):
-                yield row, {"image": _png(image)} | {key: int(values[row]) for key, values in labels.items()}
+                yield (
+                    row,
+                    {"image": _png(image)}
+                    | {key: int(values[row]) for key, values in labels.items()},
+                )
 
 
 def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
-    """Stores `dataset` below the TFDS folder `root`, to be read by `data.build("tfds", dataset=name, root=root)`.
+    """Stores `dataset` below the TFDS folder `root`, to be read by `data.build("tfds",
+    dataset=name, root=root)`.
 
-    Images and labels come back equal and in order. A folder that is complete appears at once or not at all; one that
-    holds the same content already is kept.
+    Images and labels come back equal and in order. A folder that is complete appears at once or not
+    at all; one that holds the same content already is kept.
 
     Args:
       dataset: images with 1, 3 or 4 channels, in memory or lazy.
@@ -64,16 +76,21 @@ def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
       The folder that holds the data set.
 
     Raises:
-      InputError: the name or a class name is one TFDS cannot hold, the folder holds other content, or it cannot
-        be written.
+      InputError: the name or a class name is one TFDS cannot hold, the folder holds other content,
+        or it cannot be written.
     """
     name = name or re.sub(r"\W+", "_", dataset.name.lower())
     _check(dataset, name)
     try:
         builder = Builder(dataset, name, Path(root))
         folder = Path(builder.data_dir)
-        if folder.exists() and tfds.builder_from_directory(folder).info.description != description(dataset):
-            raise InputError(f"{folder} holds another data set: give this one another name, or remove that folder")
+        if folder.exists() and tfds.builder_from_directory(folder).info.description != description(
+            dataset
+        ):
+            raise InputError(
+                f"{folder} holds another data set: give this one another name, or remove that"
+                " folder"
+            )
         with tempfile.TemporaryDirectory() as downloads:
             builder.download_and_prepare(download_dir=downloads)
     except OSError as error:
@@ -88,17 +105,32 @@ def description(dataset: Dataset) -> str:
 
 def _check(dataset: Dataset, name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise InputError(f"{name!r} is no TFDS name: use lower-case letters, digits and _, beginning with a letter")
+        raise InputError(
+            f"{name!r} is no TFDS name: use lower-case letters, digits and _, beginning with a"
+            " letter"
+        )
     if dataset.images.shape[-1] not in (1, 3, 4):
-        raise InputError(f"{dataset.name}: images have {dataset.images.shape[-1]} channels, PNG holds 1, 3 or 4")
-    broken = [repr(c) for names in dataset.classes.values() for c in names if c.strip() != c or len(c.splitlines()) > 1]
+        raise InputError(
+            f"{dataset.name}: images have {dataset.images.shape[-1]} channels, PNG holds 1, 3 or 4"
+        )
+    broken = [
+        repr(c)
+        for names in dataset.classes.values()
+        for c in names
+        if c.strip() != c or len(c.splitlines()) > 1
+    ]
     if broken:
-        raise InputError(f"{dataset.name}: class name {broken[0]} has line breaks or outer spaces, TFDS drops those")
+        raise InputError(
+            f"{dataset.name}: class name {broken[0]} has line breaks or outer spaces, TFDS drops"
+            " those"
+        )
     if "image" in dataset.labels:
         raise InputError(f"{dataset.name}: a label set may not be called 'image'")
 
 
 def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "png", compress_level=1)
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
+        file, "png", compress_level=1
+    )
     return file.getvalue()

@@ -46,7 +46,9 @@ class Dataset(NamedTuple):
 
 
 class Lazy:
-    """Images that are read when indexed, as a NumPy array is: by int, slice, or integer or boolean array."""
+    """Images that are read when indexed, as a NumPy array is: by int, slice, or integer or boolean
+    array.
+    """
 
     dtype = np.dtype(np.uint8)
 
@@ -74,13 +76,16 @@ def create(
     classes: Mapping[str, Sequence[str]],
     fingerprint: str | None = None,
 ) -> Dataset:
-    """A validated Dataset, fingerprinted by its content unless `fingerprint` says what determines it.
+    """A validated Dataset, fingerprinted by its content unless `fingerprint` says what determines
+    it.
 
     Raises:
       InputError: see `validate`.
     """
     classes = {key: tuple(map(str, names)) for key, names in classes.items()}
-    dataset = Dataset(images, {key: np.asarray(values) for key, values in labels.items()}, classes, name, "")
+    dataset = Dataset(
+        images, {key: np.asarray(values) for key, values in labels.items()}, classes, name, ""
+    )
     validate(dataset)
     labels = {key: values.astype(np.int32) for key, values in dataset.labels.items()}
     if fingerprint is None:
@@ -90,18 +95,24 @@ def create(
 
 
 def validate(dataset: Dataset) -> None:
-    """Checks the shape and type of the images, and that every label array fits them and its classes.
+    """Checks the shape and type of the images, and that every label array fits them and its
+    classes.
 
     Raises:
       InputError: naming the first thing that is wrong.
     """
     images, name = dataset.images, dataset.name
     if images.dtype != np.uint8 or len(images.shape) != 4:
-        raise InputError(f"{name}: images are {images.dtype} {tuple(images.shape)}, not uint8 [N,H,W,C]")
+        raise InputError(
+            f"{name}: images are {images.dtype} {tuple(images.shape)}, not uint8 [N,H,W,C]"
+        )
     if min(images.shape) < 1:
         raise InputError(f"{name}: images have the empty shape {tuple(images.shape)}")
     if not dataset.labels or set(dataset.labels) != set(dataset.classes):
-        raise InputError(f"{name}: label sets {list(dataset.labels)} and class names {list(dataset.classes)} differ")
+        raise InputError(
+            f"{name}: label sets {list(dataset.labels)} and class names {list(dataset.classes)}"
+            " differ"
+        )
     for key, names in dataset.classes.items():
         if len(set(names)) < len(names) or not all(names):
             raise InputError(f"{name}: class names of label {key!r} are empty or repeated")
@@ -144,7 +155,8 @@ def renumber(
     values: np.ndarray,
     classes: int | Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels from 0 and their class names, of integers `values` [N] that may begin at another number.
+    """Labels from 0 and their class names, of integers `values` [N] that may begin at another
+    number.
 
     Args:
       values: the labels as stored, as 1 to 26 for the letters.
@@ -184,11 +196,14 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
         chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
     labels = {key: values[indices] for key, values in dataset.labels.items()}
     fingerprint = digest([dataset.fingerprint, "take"], indices)
-    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(notes=dataset.notes)
+    return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(
+        notes=dataset.notes
+    )
 
 
 def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
-    """The images of some classes of `label`, renumbered in the order given, or of the first so many.
+    """The images of some classes of `label`, renumbered in the order given, or of the first so
+    many.
 
     Raises:
       InputError: there is no such label or class, or no image of them.
@@ -202,7 +217,9 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
     labels = {**kept.labels, label: values[values >= 0]}
     described = [kept.fingerprint, "keep", label, list(classes)]
     names = {**kept.classes, label: tuple(classes)}
-    return create(dataset.name, kept.images, labels, names, digest(described))._replace(notes=kept.notes)
+    return create(dataset.name, kept.images, labels, names, digest(described))._replace(
+        notes=kept.notes
+    )
 
 
 def _first(dataset: Dataset, label: str, count: int) -> tuple[str, ...]:
@@ -220,13 +237,17 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     """
     if attribute in dataset.labels:
         raise InputError(f"there is a label {attribute!r} already: give the attribute another name")
-    values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(np.int32)
+    values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(
+        np.int32
+    )
     labels, names = (
         {**dataset.labels, attribute: values},
         {**dataset.classes, attribute: ("no", "yes")},
     )
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
-    return create(dataset.name, dataset.images, labels, names, described)._replace(notes=dataset.notes)
+    return create(dataset.name, dataset.images, labels, names, described)._replace(
+        notes=dataset.notes
+    )
 
 
 def _numbers(dataset: Dataset, label: str, classes: Sequence[str]) -> list[int]:
@@ -237,20 +258,25 @@ def _numbers(dataset: Dataset, label: str, classes: Sequence[str]) -> list[int]:
     unknown = [name for name in classes if name not in names]
     if unknown or not classes:
         raise InputError(
-            f"unknown class {unknown[0] if unknown else ''!r} of {label!r}: choose among {', '.join(names)}"
+            f"unknown class {unknown[0] if unknown else ''!r} of {label!r}: choose among"
+            f" {', '.join(names)}"
         )
     return [names.index(name) for name in classes]
 
 
 def concatenate(parts: Sequence[Images]) -> Images:
-    """One array-like of the images [N,H,W,C] of some parts, one after the other; lazy where a part is.
+    """One array-like of the images [N,H,W,C] of some parts, one after the other; lazy where a part
+    is.
 
     Raises:
       InputError: the parts differ in the size of their images.
     """
     shapes = {tuple(part.shape[1:]) for part in parts}
     if len(shapes) > 1:
-        raise InputError(f"images of sizes {sorted(shapes)} cannot be used together: give one data.transform.resize")
+        raise InputError(
+            f"images of sizes {sorted(shapes)} cannot be used together: give one"
+            " data.transform.resize"
+        )
     if len(parts) == 1:
         return parts[0]
     if all(isinstance(part, np.ndarray) for part in parts):

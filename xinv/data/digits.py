@@ -10,4 +10,6 @@ def digits() -> Dataset:
     """Images uint8 [1797,8,8,1], the 17 grey levels spread over 0..255; label set "digit"."""
     source = load_digits()
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)
-    return create("digits", images[..., None], {"digit": source.target}, {"digit": source.target_names})
+    return create(
+        "digits", images[..., None], {"digit": source.target}, {"digit": source.target_names}
+    )

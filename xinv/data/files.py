@@ -1,4 +1,6 @@
-"""Image files, in a folder or in an archive that is never unpacked: which there are, and what they show."""
+"""Image files, in a folder or in an archive that is never unpacked: which there are, and what they
+show.
+"""
 
 import functools
 import io
@@ -26,7 +28,8 @@ BACKGROUNDS = {"white": 255, "grey": 128, "black": 0}
 FAINT = 8
 """An image whose pixels all differ from its background by fewer levels (3 %) shows nothing."""
 UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow names and cannot decode, and PostScript, which would start another program."""
+"""Formats that Pillow names and cannot decode, and PostScript, which would start another program.
+"""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -44,7 +47,8 @@ def read_files(
     select: Callable[[str], bool],
     left_out: list[str] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """The relative path, with slashes, and the content of each selected file of a folder or tar archive.
+    """The relative path, with slashes, and the content of each selected file of a folder or tar
+    archive.
 
     Hidden files and folders are left out. Links to folders are followed; a folder that several
     links lead to is read once, under its own path if it lies below `root`. An archive is read front
@@ -68,13 +72,19 @@ def read_files(
         yield from (_folder if root.is_dir() else _archive)(root, select, left_out)
     except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error) as error:
         if zipfile.is_zipfile(root):
-            raise InputError(f"{root} is a zip archive: unpack it, or pack it as a tar archive") from error
-        raise InputError(f"{root} is truncated or not a tar archive (.tar, .gz, .bz2, .xz): {error}") from error
+            raise InputError(
+                f"{root} is a zip archive: unpack it, or pack it as a tar archive"
+            ) from error
+        raise InputError(
+            f"{root} is truncated or not a tar archive (.tar, .gz, .bz2, .xz): {error}"
+        ) from error
     except OSError as error:
         raise InputError(f"{root} cannot be read: {error}") from error
 
 
-def _folder(root: Path, select: Callable[[str], bool], left_out: list[str]) -> Iterator[tuple[str, bytes]]:
+def _folder(
+    root: Path, select: Callable[[str], bool], left_out: list[str]
+) -> Iterator[tuple[str, bytes]]:
     seen: set[Path] = set()
     folders, links = [root], []
     while folders or links:
@@ -99,14 +109,19 @@ def _folder(root: Path, select: Callable[[str], bool], left_out: list[str]) -> I
                 left_out.append(relative)
 
 
-def _archive(root: Path, select: Callable[[str], bool], left_out: list[str]) -> Iterator[tuple[str, bytes]]:
+def _archive(
+    root: Path, select: Callable[[str], bool], left_out: list[str]
+) -> Iterator[tuple[str, bytes]]:
     with tarfile.open(root, "r|*") as archive:
         for member in archive:
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts:
                 raise InputError(f"{root}: the path {member.name!r} leaves the archive")
             if not (member.isreg() or member.isdir()):
-                raise InputError(f"{root}: {member.name!r} is a link or device, only files and folders are allowed")
+                raise InputError(
+                    f"{root}: {member.name!r} is a link or device, only files and folders are"
+                    " allowed"
+                )
             if member.isdir() or not _visible(str(path)):
                 continue
             if select(str(path)):
@@ -122,7 +137,10 @@ def _visible(path: str) -> bool:
 
 def _check_size(root: Path, path: str, size: int) -> None:
     if size > MAX_FILE_BYTES:
-        raise InputError(f"{root}: {path} has {size} bytes, more than the {MAX_FILE_BYTES} allowed for an image file")
+        raise InputError(
+            f"{root}: {path} has {size} bytes, more than the {MAX_FILE_BYTES} allowed for an image"
+            " file"
+        )
 
 
 def is_image(path: str) -> bool:
@@ -136,8 +154,11 @@ def _extensions() -> frozenset[str]:
     return frozenset(end for end, name in Image.registered_extensions().items() if name in formats)
 
 
-def decode(content: bytes, what: str, channels: int | None = None, background: str = "white") -> np.ndarray:
-    """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its first frame.
+def decode(
+    content: bytes, what: str, channels: int | None = None, background: str = "white"
+) -> np.ndarray:
+    """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its
+    first frame.
 
     It is turned as its EXIF orientation says. Transparent pixels show the `background`: "white",
     "grey" or "black". Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey,
@@ -158,13 +179,17 @@ def decode(content: bytes, what: str, channels: int | None = None, background: s
             image.load()
             image = _upright(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise InputError(f"{what} has more than the {Image.MAX_IMAGE_PIXELS} pixels allowed") from error
+        raise InputError(
+            f"{what} has more than the {Image.MAX_IMAGE_PIXELS} pixels allowed"
+        ) from error
     except UnidentifiedImageError as error:
         raise InputError(f"{what} is not a readable image: Pillow knows no such format") from error
     except Exception as error:  # Pillow's decoders raise a dozen types on corrupt data
         raise InputError(f"{what} is not a readable image: {error}") from error
     if image.mode in DEEP_MODES or image.mode.startswith("I;"):
-        raise InputError(f"{what} has pixels of mode {image.mode}, only 8 bits per channel are allowed")
+        raise InputError(
+            f"{what} has pixels of mode {image.mode}, only 8 bits per channel are allowed"
+        )
     if bits > 8:
         raise InputError(f"{what} has {bits} bits per channel, only 8 are allowed")
     return _pixels(image, what, channels, level)
@@ -177,12 +202,16 @@ def check_background(background: str) -> int:
       InputError: there is no such background.
     """
     if not is_one_of(background, BACKGROUNDS):
-        raise InputError(f"unknown background {background!r}: choose one of {', '.join(BACKGROUNDS)}")
+        raise InputError(
+            f"unknown background {background!r}: choose one of {', '.join(BACKGROUNDS)}"
+        )
     return BACKGROUNDS[background]
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
-    """Bits per channel by the file's header: Pillow reads colour of 16 bits as 8 and keeps no trace of it."""
+    """Bits per channel by the file's header: Pillow reads colour of 16 bits as 8 and keeps no trace
+    of it.
+    """
     if image.format == "PNG":
         return 16 if ";16" in str(image.tile[0].args) else 8
     if image.format == "TIFF":
@@ -205,7 +234,9 @@ def _bits_of_ppm(args: str | tuple[str | int, ...]) -> int:
 
 
 def _bits_of_jpeg2000(content: bytes) -> int:
-    """The largest precision that the SIZ segment states, three bytes per component behind their number."""
+    """The largest precision that the SIZ segment states, three bytes per component behind their
+    number.
+    """
     segment = content[content.index(b"\xff\x4f\xff\x51") :]
     components = int.from_bytes(segment[40:42], "big")
     return max(1 + (value & 0x7F) for value in segment[42 : 42 + 3 * components : 3])
@@ -214,7 +245,9 @@ def _bits_of_jpeg2000(content: bytes) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged metadata beside a whole image, which every viewer shows as it stands
+    except (
+        Exception
+    ):  # damaged metadata beside a whole image, which every viewer shows as it stands
         return image
     return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
@@ -228,7 +261,9 @@ def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> 
     try:
         pixels = np.asarray(image.convert(MODES[channels] if channels else mode))
     except ValueError as error:
-        raise InputError(f"{what} has pixels of mode {image.mode}, neither grey nor RGB: {error}") from error
+        raise InputError(
+            f"{what} has pixels of mode {image.mode}, neither grey nor RGB: {error}"
+        ) from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     grey = channels is None and palette and (pixels == pixels[..., :1]).all()
     return pixels[..., :1] if grey else pixels
@@ -243,8 +278,8 @@ def _composed(image: Image.Image, what: str, level: int) -> Image.Image:
     if alpha.min() < 255 and np.abs(result - level).max() < FAINT:
         others = ", ".join(name for name, other in BACKGROUNDS.items() if other != level)
         raise InputError(
-            f"{what} is transparent and shows nothing on its background of grey level {level}: choose background among"
-            f" {others}, or leave an empty image out"
+            f"{what} is transparent and shows nothing on its background of grey level {level}:"
+            f" choose background among {others}, or leave an empty image out"
         )
     return Image.fromarray(result.astype(np.uint8).squeeze(-1) if grey else result.astype(np.uint8))
 

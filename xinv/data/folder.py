@@ -15,7 +15,9 @@ from xinv.data.transform import Crop, Size, geometry
 from xinv.types import InputError
 
 Labeller = Callable[[str], Mapping[str, str] | None]
-"""Class names per label name of the file at a path relative to the root, or None to leave the file out."""
+"""Class names per label name of the file at a path relative to the root, or None to leave the file
+out.
+"""
 
 
 def folder(
@@ -30,7 +32,8 @@ def folder(
     level: int | None = None,
     background: str = "white",
 ) -> Dataset:
-    """Every selected image file below a folder or in a tar archive (.tar, .gz, .bz2, .xz), ordered by path.
+    """Every selected image file below a folder or in a tar archive (.tar, .gz, .bz2, .xz), ordered
+    by path.
 
     Args:
       root: the folder or archive; an archive is read in memory, never unpacked.
@@ -40,8 +43,8 @@ def folder(
         finds, one label set per group, as in r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
         or a function from the relative path to class names per label name, or None to leave the
         file out.
-      crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may differ; grey
-        images among coloured ones get three equal channels.
+      crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may
+        differ; grey images among coloured ones get three equal channels.
       drop_duplicates: keeps only the first, by path, of images whose files show the same pixels.
       title: what to call the data set; the root's name if empty.
       level: where `labels` is a word, which folder on the way to the file is the class, counted as
@@ -67,17 +70,26 @@ def folder(
         found[path] = np.ascontiguousarray(change(image))
         total += found[path].nbytes
         if total > MAX_BYTES:
-            raise InputError(f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with `tfds`")
+            raise InputError(
+                f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with"
+                " `tfds`"
+            )
     if not found:
         raise InputError(f"{root}: no image file is selected by labels={labels!r}")
-    paths = sorted({identity[path]: path for path in sorted(found, reverse=True)}.values())  # the first of each
+    paths = sorted(
+        {identity[path]: path for path in sorted(found, reverse=True)}.values()
+    )  # the first of each
     if isinstance(labels, str) and labels.isidentifier() and level is None:
         _check_layout(root, paths)
     channels = max(image.shape[-1] for image in found.values())
-    found = {path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths}
+    found = {
+        path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths
+    }
     _check_shapes(root, {path: image.shape for path, image in found.items()})
     names = [labeller(path) for path in paths]
-    dataset = _dataset(title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names)
+    dataset = _dataset(
+        title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names
+    )
     notes = _notes(root, left_out)
     for label, classes in dataset.classes.items():
         if len(classes) == 1:
@@ -85,10 +97,14 @@ def folder(
     return dataset._replace(notes=notes)
 
 
-def _dataset(name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]) -> Dataset:
+def _dataset(
+    name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]
+) -> Dataset:
     for path, row in zip(paths, names, strict=True):
         if list(row) != list(names[0]) or not all(row.values()):
-            raise InputError(f"{root}: {path} has labels {dict(row)}, not one class for each of {list(names[0])}")
+            raise InputError(
+                f"{root}: {path} has labels {dict(row)}, not one class for each of {list(names[0])}"
+            )
     encoded = {key: encode([row[key] for row in names]) for key in names[0]}
     labels = {key: values for key, (values, _) in encoded.items()}
     return create(name, images, labels, {key: classes for key, (_, classes) in encoded.items()})
@@ -100,22 +116,30 @@ def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
     if isinstance(labels, str) and labels.isidentifier():
         return partial(_parent, labels, level)
     if level is not None:
-        raise InputError(f"level {level} chooses a folder where labels is a word, but labels is {labels!r}")
+        raise InputError(
+            f"level {level} chooses a folder where labels is a word, but labels is {labels!r}"
+        )
     if callable(labels):
         return labels
     if not isinstance(labels, str):
-        raise InputError(f"labels {labels!r} is neither a word, a regular expression nor a function")
+        raise InputError(
+            f"labels {labels!r} is neither a word, a regular expression nor a function"
+        )
     try:
         pattern = re.compile(labels)
     except re.error as error:
-        raise InputError(f"labels {labels!r} is neither a word nor a regular expression: {error}") from error
+        raise InputError(
+            f"labels {labels!r} is neither a word nor a regular expression: {error}"
+        ) from error
     if not pattern.groupindex:
         raise InputError(f"labels {labels!r} has no named group: write (?P<identity>…)")
     return partial(_groups, pattern)
 
 
 def _parent(label: str, level: int | None, path: str) -> dict[str, str] | None:
-    """The folder at `level` of an image file's path; the last, or "" if there is none, without a level."""
+    """The folder at `level` of an image file's path; the last, or "" if there is none, without a
+    level.
+    """
     if not is_image(path):
         return None
     folders = _folders(path)
@@ -138,8 +162,8 @@ def _check_layout(root: str, paths: list[str]) -> None:
         return  # an image without a class, which is named where the classes are
     if len(_folders(least)) < len(_folders(most)):
         raise InputError(
-            f"{root}: {least} and {most} lie at different depths: choose the folder that is the class with level=0 (the"
-            " first below the root) to level=-1 (the last)"
+            f"{root}: {least} and {most} lie at different depths: choose the folder that is the"
+            " class with level=0 (the first below the root) to level=-1 (the last)"
         )
     # Several folders above one name, as in class/images: the class is one of those.
     names = [sorted(set(column)) for column in zip(*map(_folders, paths), strict=True)]
@@ -147,26 +171,35 @@ def _check_layout(root: str, paths: list[str]) -> None:
     if several and len(names[-1]) == 1:
         level = several[-1]
         raise InputError(
-            f"{root}: all images lie in folders {names[-1][0]!r}, which makes one class: choose level={level} for the"
-            f" {len(names[level])} classes {', '.join(names[level][:5])}, or level=-1 for the one"
+            f"{root}: all images lie in folders {names[-1][0]!r}, which makes one class: choose"
+            f" level={level} for the {len(names[level])} classes {', '.join(names[level][:5])}, or"
+            " level=-1 for the one"
         )
     if not several and len(names) > 1:
         raise InputError(
-            f"{root}: all images lie in {'/'.join(column[0] for column in names)}, which makes one class: choose its"
-            f" folder with level=0 for {names[0][0]!r} to level=-1 for {names[-1][0]!r}, or labels from the file names"
+            f"{root}: all images lie in {'/'.join(column[0] for column in names)}, which makes one"
+            f" class: choose its folder with level=0 for {names[0][0]!r} to level=-1 for"
+            f" {names[-1][0]!r}, or labels from the file names"
         )
 
 
 def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
-    """Lines that count the files left out, by extension, and name the links to folders that are read already."""
+    """Lines that count the files left out, by extension, and name the links to folders that are
+    read already.
+    """
     lines = []
-    kinds = Counter(PurePosixPath(path).suffix.lower() or "no extension" for path in left_out if path[-1] != "/")
+    kinds = Counter(
+        PurePosixPath(path).suffix.lower() or "no extension" for path in left_out if path[-1] != "/"
+    )
     if kinds:
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
         lines.append(f"{root}: {kinds.total()} files are not in the data set ({counts})")
     links = [path for path in left_out if path[-1] == "/"]
     if links:
-        lines.append(f"{root}: {len(links)} links lead to folders that are read already ({', '.join(links[:5])})")
+        lines.append(
+            f"{root}: {len(links)} links lead to folders that are read already"
+            f" ({', '.join(links[:5])})"
+        )
     return tuple(lines)
 
 

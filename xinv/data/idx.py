@@ -1,4 +1,6 @@
-"""The MNIST family: idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST) or as unpacked by Kaggle."""
+"""The MNIST family: idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST) or as unpacked by
+Kaggle.
+"""
 
 import gzip
 import math
@@ -25,7 +27,9 @@ TYPES = {
 NAME = re.compile(
     r"(?P<prefix>.*?)-?(?P<part>train|t10k|test)-(?P<kind>images|labels)[-.]idx\d-\w+?(?:\.gz)?",
 )
-"""Of a file: `train-images-idx3-ubyte.gz`, `train-images.idx3-ubyte`, `emnist-letters-test-labels-idx1-ubyte.gz`."""
+"""Of a file: `train-images-idx3-ubyte.gz`, `train-images.idx3-ubyte`,
+`emnist-letters-test-labels-idx1-ubyte.gz`.
+"""
 
 
 def idx(
@@ -36,7 +40,8 @@ def idx(
     title: str = "",
     prefix: str | None = None,
 ) -> Dataset:
-    """Images uint8 [N,H,W,1] and one label set, from `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
+    """Images uint8 [N,H,W,1] and one label set, from
+    `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
     The names may have a point before "idx", "test" for "t10k" and a word in front, as in
     `emnist-letters-train-images-idx3-ubyte.gz`; each file may lie in a folder of its own name.
@@ -61,14 +66,18 @@ def idx(
     files = _files(Path(root), prefix)
     images, labels = zip(*(_pair(Path(root), files, part) for part in SPLITS[split]), strict=True)
     values, names = renumber(np.concatenate(labels), classes)
-    return create(title or Path(root).name, np.concatenate(images)[..., None], {label: values}, {label: names})
+    return create(
+        title or Path(root).name, np.concatenate(images)[..., None], {label: values}, {label: names}
+    )
 
 
 def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
     """The files below `root` by ("train" or "t10k", "images" or "labels"); gzipped ones first."""
     found: dict[str, dict[tuple[str, str], Path]] = {}
     # Kaggle puts each file into a folder of its own name.
-    paths = [path / path.name if path.is_dir() else path for path in sorted(root.glob("*"), reverse=True)]
+    paths = [
+        path / path.name if path.is_dir() else path for path in sorted(root.glob("*"), reverse=True)
+    ]
     for path in paths:
         name = NAME.fullmatch(path.name)
         if name and path.is_file():
@@ -83,7 +92,9 @@ def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
     return found[prefix] if prefix is not None else next(iter(found.values()), {})
 
 
-def _pair(root: Path, files: dict[tuple[str, str], Path], part: str) -> tuple[np.ndarray, np.ndarray]:
+def _pair(
+    root: Path, files: dict[tuple[str, str], Path], part: str
+) -> tuple[np.ndarray, np.ndarray]:
     images, labels = (_read(root, files, part, kind) for kind in RANKS)
     if len(images) != len(labels):
         raise InputError(f"{root}: {part} has {len(images)} images but {len(labels)} labels")
@@ -112,11 +123,14 @@ def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:
         raise InputError(f"{path} is gzipped: add .gz to its name")
     if magic[:2] == bytes(2) and magic[2:3] in TYPES:
         raise InputError(
-            f"{path} starts with {magic.hex()}, it holds {TYPES[magic[2:3]]} of rank {magic[3]}, not 000008{rank:02x}"
-            f" (bytes of rank {rank}): store it as such, or as npz for `arrays`"
+            f"{path} starts with {magic.hex()}, it holds {TYPES[magic[2:3]]} of rank {magic[3]},"
+            f" not 000008{rank:02x} (bytes of rank {rank}): store it as such, or as npz for"
+            " `arrays`"
         )
     if magic != bytes([0, 0, 8, rank]):
-        raise InputError(f"{path} starts with {magic.hex()}, not 000008{rank:02x} (idx of bytes, rank {rank})")
+        raise InputError(
+            f"{path} starts with {magic.hex()}, not 000008{rank:02x} (idx of bytes, rank {rank})"
+        )
     header = file.read(4 * rank)
     if len(header) < 4 * rank:
         raise InputError(f"{path} is truncated within its header")
@@ -126,5 +140,8 @@ def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:
         raise InputError(f"{path} claims {size} bytes of data, more than the {MAX_BYTES} allowed")
     content = file.read(size + 1)
     if len(content) != size:
-        raise InputError(f"{path} holds {'more' if len(content) > size else 'fewer'} than the {size} bytes it claims")
+        raise InputError(
+            f"{path} holds {'more' if len(content) > size else 'fewer'} than the {size} bytes it"
+            " claims"
+        )
     return np.frombuffer(content, np.uint8).reshape(shape)

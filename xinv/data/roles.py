@@ -11,7 +11,8 @@ from xinv.types import InputError
 Roles = Mapping[str, float | Sequence[str] | Mapping[str, Any]]
 
 PROTOCOLS: dict[str, Roles] = {
-    # Zhao 2021, Sec. 4.1: half for the target, half for the attack, 80/20; the target is tested on the attack's half.
+    # Zhao 2021, Sec. 4.1: half for the target, half for the attack, 80/20; the target is tested on
+    # the attack's half.
     "zhao": {
         "target_train": 0.5,
         "attack_train": 0.4,
@@ -53,13 +54,15 @@ def split(
         Fractions may sum to less than 1, which leaves images unused. Halves, the training sets
         of shadows in Carlini 2022, are drawn apart: they change no other role.
       seed: the same seed gives the same roles.
-      stratify: a label name. Of a class of n images, a role of fraction f gets n·f, rounded up or down so that the
-        role's total is right too (largest remainder, carried over from class to class).
-      balance: a label name, identity say. First each of its classes is reduced, at random, to the size of the
-        smallest; with `stratify` on the same name every role then holds its classes equally often.
-      group: a label name, or several, whose equal images stay in one role: the frames of one track, or all images
-        of an identity for roles that share none. Fractions then count groups, and the class of a group is its
-        first image's.
+      stratify: a label name. Of a class of n images, a role of fraction f gets n·f, rounded up or
+        down so that the role's total is right too (largest remainder, carried over from class to
+        class).
+      balance: a label name, identity say. First each of its classes is reduced, at random, to the
+        size of the smallest; with `stratify` on the same name every role then holds its classes
+        equally often.
+      group: a label name, or several, whose equal images stay in one role: the frames of one track,
+        or all images of an identity for roles that share none. Fractions then count groups, and the
+        class of a group is its first image's.
 
     Returns:
       int64 indices per role, ascending.
@@ -70,10 +73,14 @@ def split(
     """
     if isinstance(roles, str):
         if roles not in PROTOCOLS:
-            raise InputError(f"unknown role protocol {roles!r}: choose one of {', '.join(PROTOCOLS)}")
+            raise InputError(
+                f"unknown role protocol {roles!r}: choose one of {', '.join(PROTOCOLS)}"
+            )
         roles = PROTOCOLS[roles]
     if not isinstance(roles, Mapping):
-        raise InputError(f"roles {roles!r} is neither a protocol's name nor a fraction for each role")
+        raise InputError(
+            f"roles {roles!r} is neither a protocol's name nor a fraction for each role"
+        )
     fractions, unions, halves = _check(roles)
     random = np.random.default_rng(seed)
     members = _groups(labels, group)
@@ -89,17 +96,28 @@ def split(
 
 def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]], dict[str, Half]]:
     """Returns the fractions, the unions and the halves of a specification, checked."""
-    unions = {role: tuple(parts) for role, parts in roles.items() if isinstance(parts, tuple | list)}
+    unions = {
+        role: tuple(parts) for role, parts in roles.items() if isinstance(parts, tuple | list)
+    }
     stated = {role: fields for role, fields in roles.items() if isinstance(fields, Mapping)}
     fractions = {role: fraction for role, fraction in roles.items() if role not in unions | stated}
     for role, fraction in fractions.items():
-        if isinstance(fraction, bool) or not isinstance(fraction, int | float) or not 0 < fraction <= 1:
+        if (
+            isinstance(fraction, bool)
+            or not isinstance(fraction, int | float)
+            or not 0 < fraction <= 1
+        ):
             raise InputError(f"role {role!r} has the fraction {fraction!r}: it must lie in (0, 1]")
     for role, parts in unions.items():
         if not parts or set(parts) - set(fractions):
-            raise InputError(f"role {role!r} unites {list(parts)}: choose among {', '.join(fractions)}")
+            raise InputError(
+                f"role {role!r} unites {list(parts)}: choose among {', '.join(fractions)}"
+            )
     if not 0 < sum(fractions.values()) <= 1 + 1e-9:
-        raise InputError(f"fractions of roles sum to {sum(fractions.values()):g}: they must not exceed 1, nor be 0")
+        raise InputError(
+            f"fractions of roles sum to {sum(fractions.values()):g}: they must not exceed 1, nor"
+            " be 0"
+        )
     halves = {}
     for role, fields in stated.items():
         halves[role] = _checked_half(role, fields, {role: (role,) for role in fractions} | unions)
@@ -183,8 +201,12 @@ def _column(labels: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     return np.asarray(labels[name])
 
 
-def _groups(labels: Mapping[str, np.ndarray], group: str | Sequence[str] | None) -> list[np.ndarray]:
-    """The image indices of each unit that is dealt: single images, or images that agree in all labels of `group`."""
+def _groups(
+    labels: Mapping[str, np.ndarray], group: str | Sequence[str] | None
+) -> list[np.ndarray]:
+    """The image indices of each unit that is dealt: single images, or images that agree in all
+    labels of `group`.
+    """
     if group is None:
         return list(np.arange(len(next(iter(labels.values()))))[:, None])
     names = list(group) if isinstance(group, list | tuple) and group else [group]
@@ -193,7 +215,9 @@ def _groups(labels: Mapping[str, np.ndarray], group: str | Sequence[str] | None)
     return np.split(np.argsort(unit.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1])
 
 
-def _balanced(members: list[np.ndarray], values: np.ndarray, random: np.random.Generator) -> list[np.ndarray]:
+def _balanced(
+    members: list[np.ndarray], values: np.ndarray, random: np.random.Generator
+) -> list[np.ndarray]:
     """`members` reduced so that every value occurs equally often."""
     keep = np.zeros(len(values), bool)
     size = np.unique_counts(values).counts.min()
@@ -202,7 +226,9 @@ def _balanced(members: list[np.ndarray], values: np.ndarray, random: np.random.G
     return [rows[keep[rows]] for rows in members if keep[rows].any()]
 
 
-def _deal(strata: np.ndarray, fractions: dict[str, float], random: np.random.Generator) -> dict[str, np.ndarray]:
+def _deal(
+    strata: np.ndarray, fractions: dict[str, float], random: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Indices into `strata` per role; each class gives a role its share, rounded up or down."""
     shares = np.array([*fractions.values(), max(0.0, 1 - sum(fractions.values()))])
     carry = np.zeros(len(shares))
@@ -210,7 +236,10 @@ def _deal(strata: np.ndarray, fractions: dict[str, float], random: np.random.Gen
     for value in np.unique(strata):
         members = random.permutation(np.flatnonzero(strata == value))
         if len(members) < len(fractions):
-            raise InputError(f"class {value} has {len(members)} images or groups, fewer than {len(fractions)} roles")
+            raise InputError(
+                f"class {value} has {len(members)} images or groups, fewer than {len(fractions)}"
+                " roles"
+            )
         counts = _round(len(members) * shares, carry)
         carry += len(members) * shares - counts
         for chosen, part in zip(dealt, np.split(members, np.cumsum(counts)[:-1]), strict=True):
@@ -218,12 +247,16 @@ def _deal(strata: np.ndarray, fractions: dict[str, float], random: np.random.Gen
     result = {role: np.concatenate(parts) for role, parts in zip(fractions, dealt, strict=False)}
     empty = [role for role, indices in result.items() if not len(indices)]
     if empty:
-        raise InputError(f"role {empty[0]!r} gets none of {len(strata)} images or groups: raise its fraction")
+        raise InputError(
+            f"role {empty[0]!r} gets none of {len(strata)} images or groups: raise its fraction"
+        )
     return result
 
 
 def _round(quotas: np.ndarray, carry: np.ndarray) -> np.ndarray:
-    """Whole counts with the sum of `quotas`, each rounded up or down, up where remainder plus carry is largest."""
+    """Whole counts with the sum of `quotas`, each rounded up or down, up where remainder plus carry
+    is largest.
+    """
     counts = np.floor(np.round(quotas, 9)).astype(int)
     remainder = np.round(quotas - counts, 9)
     priority = np.where(remainder > 0, remainder + carry, -np.inf)

@@ -34,19 +34,24 @@ def tfds(
       root: TFDS's data folder, which holds a folder per data set.
       split: "train", or TFDS's slicing such as "train[:50%]+test".
       image: name of the image feature.
-      labels: names of the label features, class labels, integers or booleans; "attributes/Smiling" is a nested one.
-        By default all class labels, by alphabet (TFDS keeps no order).
-      crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed sizes need `resize`.
+      labels: names of the label features, class labels, integers or booleans; "attributes/Smiling"
+        is a nested one. By default all class labels, by alphabet (TFDS keeps no order).
+      crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed
+          sizes need `resize`.
 
     Raises:
       InputError: the data set, split or a feature does not exist or cannot be read as above.
     """
     builder = _builder(dataset, root)
     features = builder.info.features
-    labels = list(labels) or sorted(key for key, feature in features.items() if hasattr(feature, "int2str"))
+    labels = list(labels) or sorted(
+        key for key, feature in features.items() if hasattr(feature, "int2str")
+    )
     columns = {key: _label(dataset, features, key) for key in labels}
     if not columns:
-        raise InputError(f"{dataset} has no class labels: choose labels among {', '.join(features)}")
+        raise InputError(
+            f"{dataset} has no class labels: choose labels among {', '.join(features)}"
+        )
     change = geometry(crop, resize, grayscale, method)
     stored, shape = _shapes(dataset, _feature(dataset, features, image), change)
     source = _source(builder, split, features)
@@ -77,9 +82,9 @@ def _builder(name: str, root: str) -> Any:
     stored = {form.value for form in builder.info.available_file_formats()}
     if RECORDS not in stored:
         raise InputError(
-            f"{name} in {root} is prepared as {', '.join(sorted(stored))}, not as {RECORDS}: prepare it again in"
-            f" another folder with `tfds build {name} --file_format={RECORDS} --data_dir=FOLDER`, where TensorFlow is"
-            " installed, and give that folder as root"
+            f"{name} in {root} is prepared as {', '.join(sorted(stored))}, not as {RECORDS}:"
+            f" prepare it again in another folder with `tfds build {name} --file_format={RECORDS}"
+            " --data_dir=FOLDER`, where TensorFlow is installed, and give that folder as root"
         )
     return builder
 
@@ -89,7 +94,9 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
     import tensorflow_datasets
 
     skip = tensorflow_datasets.decode.SkipDecoding()
-    encoded = {key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")}
+    encoded = {
+        key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")
+    }
     try:
         return builder.as_data_source(split, decoders=encoded, file_format=RECORDS)
     except (ValueError, KeyError, OSError) as error:
@@ -123,11 +130,17 @@ class _Reader(NamedTuple):
         return images
 
 
-def _shapes(name: str, image: Any, change: Geometry) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
-    """The shapes of an image feature and of its images after `change`; TFDS may not know the former's size."""
+def _shapes(
+    name: str, image: Any, change: Geometry
+) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
+    """The shapes of an image feature and of its images after `change`; TFDS may not know the
+    former's size.
+    """
     shape = image.shape
     if image.np_dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3, 4):
-        raise InputError(f"{name}: images are {image.np_dtype} {shape}, not uint8 (height, width, 1, 3 or 4)")
+        raise InputError(
+            f"{name}: images are {image.np_dtype} {shape}, not uint8 (height, width, 1, 3 or 4)"
+        )
     if None not in shape:
         return shape, change(np.zeros(shape, np.uint8)).shape
     if change.resize is None:
@@ -139,7 +152,9 @@ def _values(what: str, source: Any, labels: Sequence[str]) -> dict[str, np.ndarr
     """Integer [N] per label name, in one pass over the examples."""
     chunks = np.split(np.arange(len(source)), range(CHUNK, len(source), CHUNK))
     examples = (example for rows in chunks for example in _examples(what, source, rows))
-    columns = np.array([[int(_field(what, example, key)) for key in labels] for example in examples], np.int64)
+    columns = np.array(
+        [[int(_field(what, example, key)) for key in labels] for example in examples], np.int64
+    )
     return dict(zip(labels, columns.T, strict=True))
 
 
@@ -167,13 +182,17 @@ def _feature(name: str, features: Any, path: str) -> Any:
     try:
         return _item(features, path)
     except (KeyError, TypeError) as error:
-        raise InputError(f"{name} has no feature {path!r}: choose among {', '.join(features)}") from error
+        raise InputError(
+            f"{name} has no feature {path!r}: choose among {', '.join(features)}"
+        ) from error
 
 
 def _label(name: str, features: Any, path: str) -> Any:
     feature = _feature(name, features, path)
     if feature.shape != () or np.dtype(feature.np_dtype).kind not in "iub":
-        raise InputError(f"{name}: feature {path!r} is {feature}, not one class, integer or boolean per image")
+        raise InputError(
+            f"{name}: feature {path!r} is {feature}, not one class, integer or boolean per image"
+        )
     return feature
 
 

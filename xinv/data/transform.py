@@ -1,4 +1,6 @@
-"""Choosing classes, cropping, resizing, grey levels: deterministic, declared in a config, part of the fingerprint."""
+"""Choosing classes, cropping, resizing, grey levels: deterministic, declared in a config, part of
+the fingerprint.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -37,11 +39,17 @@ class Geometry(NamedTuple):
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         if self.resize is None or self.resize == image.shape[:2]:
             return image
-        planes = (Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0))
-        return np.stack([plane.resize(self.resize[::-1], METHODS[self.method]) for plane in planes], axis=-1)
+        planes = (
+            Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)
+        )
+        return np.stack(
+            [plane.resize(self.resize[::-1], METHODS[self.method]) for plane in planes], axis=-1
+        )
 
 
-def geometry(crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear") -> Geometry:
+def geometry(
+    crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear"
+) -> Geometry:
     """A checked Geometry; lists, as configs hold them, count as tuples.
 
     Raises:
@@ -69,7 +77,8 @@ def transform(
     classes: tuple[str, Sequence[str] | int] | None = None,
     attributes: Mapping[str, tuple[str, Sequence[str]]] | None = None,
 ) -> Dataset:
-    """A new Dataset with every image cropped, made grey and resized, in this order; lazy images stay lazy.
+    """A new Dataset with every image cropped, made grey and resized, in this order; lazy images
+    stay lazy.
 
     Args:
       dataset: left as it is.
@@ -77,7 +86,8 @@ def transform(
       resize: None or (height, width) in pixels.
       grayscale: three channels become one by ITU-R 601 luma.
       method: how Pillow resizes; all but "nearest" average over the area when shrinking.
-      classes: a label and the names of its classes to keep, renumbered in this order, or how many; None keeps all.
+      classes: a label and the names of its classes to keep, renumbered in this order, or how many;
+          None keeps all.
       attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
     Raises:
@@ -96,12 +106,16 @@ def transform(
     else:
         changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
     fingerprint = digest([dataset.fingerprint, change])
-    return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(notes=dataset.notes)
+    return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(
+        notes=dataset.notes
+    )
 
 
 def _chosen(classes: object) -> tuple[str, Sequence[str] | int]:
     """A label and its classes, checked."""
-    label, kept = classes if isinstance(classes, tuple | list) and len(classes) == 2 else (None, None)
+    label, kept = (
+        classes if isinstance(classes, tuple | list) and len(classes) == 2 else (None, None)
+    )
     counted = isinstance(kept, int) and not isinstance(kept, bool)
     if not isinstance(label, str) or not (counted or isinstance(kept, tuple | list)):
         raise InputError(f"classes {classes!r} is not None, (label, number) or (label, (class, …))")
@@ -123,7 +137,9 @@ def _box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
         side = min(height, width)
         return (height - side) // 2, (width - side) // 2, side, side
     if crop[0] + crop[2] > height or crop[1] + crop[3] > width:
-        raise InputError(f"crop {crop} (top, left, height, width) leaves an image of {height}×{width}")
+        raise InputError(
+            f"crop {crop} (top, left, height, width) leaves an image of {height}×{width}"
+        )
     return crop
 
 

@@ -1,8 +1,9 @@
-"""Defences: what a service does to an observation before it is released. Each factory returns an `xinv.types.Defence`.
+"""Defences: what a service does to an observation before it is released. Each factory returns an
+`xinv.types.Defence`.
 
-`init` fits a defence to the defender's own observations and images; `release` applies it to what is asked for, example
-by example. None of them touches the model, so its accuracy stays (`reverse_sigmoid` and `truncate` keep the label,
-`round_to` can make ties).
+`init` fits a defence to the defender's own observations and images; `release` applies it to what is
+asked for, example by example. None of them touches the model, so its accuracy stays
+(`reverse_sigmoid` and `truncate` keep the label, `round_to` can make ties).
 
 | defence | changes | learns | queries it withstands |
 |---|---|---|---|
@@ -24,11 +25,40 @@ from xinv.defences.gaussian import gaussian
 from xinv.defences.gnime import gnime
 from xinv.defences.pgd import pgd
 from xinv.defences.release import each, release, withstands
-from xinv.defences.transforms import clip, mask, noise, quantise, rescale, reverse_sigmoid, round_to, truncate
+from xinv.defences.transforms import (
+    clip,
+    mask,
+    noise,
+    quantise,
+    rescale,
+    reverse_sigmoid,
+    round_to,
+    truncate,
+)
 from xinv.types import Defence
 
-FACTORIES = (clip, gaussian, gnime, mask, noise, pgd, quantise, rescale, reverse_sigmoid, round_to, truncate)
-__all__ = ["FACTORIES", "build", "chain", "each", "release", "withstands", *(factory.__name__ for factory in FACTORIES)]
+FACTORIES = (
+    clip,
+    gaussian,
+    gnime,
+    mask,
+    noise,
+    pgd,
+    quantise,
+    rescale,
+    reverse_sigmoid,
+    round_to,
+    truncate,
+)
+__all__ = [
+    "FACTORIES",
+    "build",
+    "chain",
+    "each",
+    "release",
+    "withstands",
+    *(factory.__name__ for factory in FACTORIES),
+]
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Defence:

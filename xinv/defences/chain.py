@@ -13,10 +13,12 @@ from xinv.types import Array, Defence, Key, Observation
 
 @functools.cache
 def chain(*defences: Defence) -> Defence:
-    """Applies `defences` in the order given; DeepLeak hardens maps by `chain(clip(…), mask(…), noise(…))`.
+    """Applies `defences` in the order given; DeepLeak hardens maps by `chain(clip(…), mask(…),
+    noise(…))`.
 
-    `init` fits each to what the ones before it release of the defender's data. Its state has theirs as "0", "1", …, and
-    the histories of those that were trained with that number before each name. Random choices are independent.
+    `init` fits each to what the ones before it release of the defender's data. Its state has theirs
+    as "0", "1", …, and the histories of those that were trained with that number before each name.
+    Random choices are independent.
     """
 
     def init(
@@ -29,7 +31,9 @@ def chain(*defences: Defence) -> Defence:
         for number, defence in enumerate(defences):
             init_key, release_key = jax.random.split(jax.random.fold_in(key, number))
             fitted = defence.init(init_key, observation, images, _part(session, number))
-            history |= {f"{number}/{name}": values for name, values in fitted.pop("history", {}).items()}
+            history |= {
+                f"{number}/{name}": values for name, values in fitted.pop("history", {}).items()
+            }
             state[str(number)] = fitted
             if number + 1 < len(defences):
                 observation = release(defence, fitted, observation, release_key)

@@ -1,4 +1,6 @@
-"""GNIME (Jeong et al. 2022): a generator learns to release maps from which an inverter cannot rebuild the image."""
+"""GNIME (Jeong et al. 2022): a generator learns to release maps from which an inverter cannot
+rebuild the image.
+"""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observatio
 UPDATES = ("alternating", "simultaneous")
 PAPER = train.Recipe(batch_size=1024, epochs=500, learning_rate=1e-4, b1=0.5, validation=0.0)
 _CHUNK = 1024  # images read at once
-_FLAT = 1e-12  # variance of a perturbation that is constant but for rounding, in variances of the maps
+_FLAT = (
+    1e-12  # variance of a perturbation that is constant but for rounding, in variances of the maps
+)
 
 
 @functools.cache
@@ -36,53 +40,67 @@ def gnime(
     dtype: str = "float32",
     recipe: train.Recipe = PAPER,
 ) -> Defence:
-    """Generative noise injector for model explanations: Algorithm 1 in `init`, the generator and Eq. 3 in `apply`.
+    """Generative noise injector for model explanations: Algorithm 1 in `init`, the generator and
+    Eq. 3 in `apply`.
 
-    The generator f_NG(e, ŷ) gives a new map, the inverter f_INV(e, ŷ) an image in [0,1]; both read maps standardised by
-    the mean and standard deviation of the defender's. The distortion L_xd is taken in those units (1 is the maps' own
-    variance), before the generated map is clipped to the maps' range (see `maps.calibrate`); the inverter reads it
-    after. The generator of the last epoch is deployed, and the inverter dropped. Nothing is drawn in `apply`, so any
-    number of queries gives the same release.
+    The generator f_NG(e, ŷ) gives a new map, the inverter f_INV(e, ŷ) an image in [0,1]; both read
+    maps standardised by the mean and standard deviation of the defender's. The distortion L_xd is
+    taken in those units (1 is the maps' own variance), before the generated map is clipped to the
+    maps' range (see `maps.calibrate`); the inverter reads it after. The generator of the last epoch
+    is deployed, and the inverter dropped. Nothing is drawn in `apply`, so any number of queries
+    gives the same release.
 
-    The defaults are for a service: releasing a map takes less than a fifth of the time of the Gradient explanation of
-    the MNIST target. At the paper's full width it takes two thirds of that time (BUILD_NOTES.md); a config that is to
-    reproduce a table asks for that.
+    The defaults are for a service: releasing a map takes less than a fifth of the time of the
+    Gradient explanation of the MNIST target. At the paper's full width it takes two thirds of that
+    time (BUILD_NOTES.md); a config that is to reproduce a table asks for that.
 
     Example, deployed apart from the pipeline:
-      defence = gnime(lam=100.0, recipe=Recipe(batch_size=128, epochs=500, learning_rate=1e-4, validation=0))
-      state = defence.init(jax.random.key(0), observation, images)
+      defence = gnime(lam=100.0, recipe=Recipe(batch_size=128, epochs=500, learning_rate=1e-4,
+      validation=0)) state = defence.init(jax.random.key(0), observation, images)
       store.save_tree(path, {name: part for name, part in state.items() if name != "history"})
       released = jax.jit(defence.apply)(store.load_tree(path), observation, jax.random.key(1))
-    Compiled so, it refuses observations of another shape; `xinv.defences.release` also those of another scale.
+    Compiled so, it refuses observations of another shape; `xinv.defences.release` also those of
+    another scale.
 
     Args:
-      lam: λ of Eq. 2; the paper has 100, and 500 for CelebA. To release what is closer to the map, lower it rather than
-        give a gamma: in our measurements 10 protects nearly as well at a quarter of the distortion (BUILD_NOTES.md).
-      gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the squared units of the
-        maps; None releases the generator's map. The state does not depend on it.
-      network: of both players, a factory of `xinv.models`: "gnime_decoder" (of the authors' code, from which the
-        published figures come) or "decoder" (Zhao's, which the paper names, of ten times the operations).
+      lam: λ of Eq. 2; the paper has 100, and 500 for CelebA. To release what is closer to the map,
+        lower it rather than give a gamma: in our measurements 10 protects nearly as well at a
+        quarter of the distortion (BUILD_NOTES.md).
+      gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the
+        squared units of the maps; None releases the generator's map. The state does not depend on
+        it.
+      network: of both players, a factory of `xinv.models`: "gnime_decoder" (of the authors' code,
+        from which the published figures come) or "decoder" (Zhao's, which the paper names, of ten
+        times the operations).
       encoder: how both read maps, see `models.decoder`; not "none".
       width: factor on the generator's channels; the paper's is 1.
-      inverter_width: the same of the inverter, which is there in the training alone: a release costs nothing by it.
-      updates: within a step, "alternating" trains the generator against the inverter just updated (Algorithm 1);
-        "simultaneous" updates both from the same point (the released code), with one backward pass for the two.
-      max_distortion: the mean distortion in the last epoch from which on training has diverged; a map of another image
-        has 2. Early epochs may be beyond: a generator starts far from the maps, and is soon driven farther.
-      max_inverter_error: the inverter's mean squared error on original maps in the last epoch, in units of the mean
-        image's, from which on training has diverged: a generator without an opponent protects from nobody.
+      inverter_width: the same of the inverter, which is there in the training alone: a release
+          costs nothing by it.
+      updates: within a step, "alternating" trains the generator against the inverter just updated
+        (Algorithm 1); "simultaneous" updates both from the same point (the released code), with one
+        backward pass for the two.
+      max_distortion: the mean distortion in the last epoch from which on training has diverged; a
+        map of another image has 2. Early epochs may be beyond: a generator starts far from the
+        maps, and is soon driven farther.
+      max_inverter_error: the inverter's mean squared error on original maps in the last epoch, in
+        units of the mean image's, from which on training has diverged: a generator without an
+        opponent protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
-      recipe: of both players; without validation, since the loss of neither says when to stop. It takes thousands of
-        steps: ended early, the inverter that the generator beats is far weaker than an attacker (BUILD_NOTES.md).
+      recipe: of both players; without validation, since the loss of neither says when to stop. It
+        takes thousands of
+        steps: ended early, the inverter that the generator beats is far weaker than an attacker
+            (BUILD_NOTES.md).
 
     Returns:
-      A defence of maps of any size. Its state has "generator", "calibration" (see `maps.calibrate`), "diverged" (1 if
-      the training did, and the generator is that of the last epoch before) and per epoch in "history" the means of
-      "distortion" L_xd, "inversion" L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
+      A defence of maps of any size. Its state has "generator", "calibration" (see
+      `maps.calibrate`), "diverged" (1 if the training did, and the generator is that of the last
+      epoch before) and per epoch in "history" the means of "distortion" L_xd, "inversion" L_re from
+      the generated map, "clean" L_re from the original, and "loss", Eq. 2.
 
     Raises:
-      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
-        nor within [0,1]; in `apply`, the state is of another network. `train.Diverged` if no epoch kept both limits.
+      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or
+        images neither uint8 nor within [0,1]; in `apply`, the state is of another network.
+        `train.Diverged` if no epoch kept both limits.
     """
     require_positive(lam=lam, max_distortion=max_distortion, max_inverter_error=max_inverter_error)
     if gamma is not None:
@@ -95,7 +113,9 @@ def gnime(
         generator = build(width=width, image_shape=tuple(maps))
         return Players(generator, build(width=inverter_width, image_shape=tuple(images)))
 
-    def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+    def init(
+        key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
+    ) -> Any:  # noqa: B008
         require_releasable({}, observation)
         require_images(images)
         calibration = calibrate(observation)
@@ -108,10 +128,16 @@ def gnime(
             "generator": jax.jit(players.generator.init)(generator_key, *example),
             "inverter": jax.jit(players.inverter.init)(inverter_key, *example),
         }
-        start = train.State(np.int32(0), nets | _scale(calibration), {name: tx.init(net) for name, net in nets.items()})
+        start = train.State(
+            np.int32(0),
+            nets | _scale(calibration),
+            {name: tx.init(net) for name, net in nets.items()},
+        )
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
-        advised = session._replace(advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs")
+        advised = session._replace(
+            advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs"
+        )
         limits = {"distortion": max_distortion, "clean": max_inverter_error * _variance(images)}
         fitted = train.loop(step, start, data, loop_key, recipe, None, advised, limits)
         return {
@@ -131,11 +157,15 @@ def gnime(
         scale = _scale(state["calibration"])
         raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
         released = _released(scale, raw)
-        return observation._replace(explanation=released if gamma is None else _bounded(maps, released, gamma, scale))
+        return observation._replace(
+            explanation=released if gamma is None else _bounded(maps, released, gamma, scale)
+        )
 
     def check(observation: Observation, images: Any) -> None:
         for player in networks(required(observation).shape[1:], images.shape[1:]):
-            jax.eval_shape(player.init, jax.random.key(0), observation.prediction, observation.explanation)
+            jax.eval_shape(
+                player.init, jax.random.key(0), observation.prediction, observation.explanation
+            )
 
     return Defence(init, apply, check, releasing=("gamma",))
 
@@ -146,13 +176,18 @@ def _variance(images: Array) -> float:
     for start in range(0, len(images), _CHUNK):
         part = np.asarray(images[start : start + _CHUNK])
         part = part / (255.0 if part.dtype == np.uint8 else 1.0)
-        total, squares = total + part.sum(axis=0, dtype=np.float64), squares + np.square(part).sum(dtype=np.float64)
+        total, squares = (
+            total + part.sum(axis=0, dtype=np.float64),
+            squares + np.square(part).sum(dtype=np.float64),
+        )
     mean = total / len(images)
     return float(squares / (len(images) * mean.size) - np.square(mean).mean())
 
 
 class Players(NamedTuple):
-    """The two networks of (prediction [N,K], standardised maps [N,h,w,c]): to new maps, and to images."""
+    """The two networks of (prediction [N,K], standardised maps [N,h,w,c]): to new maps, and to
+    images.
+    """
 
     generator: Model
     inverter: Model
@@ -164,11 +199,13 @@ def two_player_step(
 ) -> Callable[[train.State, Batch, Key], tuple[train.State, dict[str, jax.Array]]]:
     """One step of Algorithm 1, for `train.loop`.
 
-    The state's variables are "generator", "inverter", "moments" and "limits"; its optimizer states go by the players'
-    names. The batch is {"prediction", "explanation", "image"}.
+    The state's variables are "generator", "inverter", "moments" and "limits"; its optimizer states
+    go by the players' names. The batch is {"prediction", "explanation", "image"}.
     """
 
-    def step(state: train.State, batch: Batch, key: Key) -> tuple[train.State, dict[str, jax.Array]]:
+    def step(
+        state: train.State, batch: Batch, key: Key
+    ) -> tuple[train.State, dict[str, jax.Array]]:
         del key  # neither player draws
         variables, truth, prediction = state.variables, batch["image"], batch["prediction"]
         clean = _standard(variables, batch["explanation"])
@@ -191,20 +228,30 @@ def two_player_step(
             return jnp.mean((clean - noised) ** 2)
 
         def update(name: str, gradient: Variables) -> tuple[Variables, Any]:
-            change, opt_state = tx.update(parallel.mean(gradient), state.opt_state[name], variables[name])
+            change, opt_state = tx.update(
+                parallel.mean(gradient), state.opt_state[name], variables[name]
+            )
             return optax.apply_updates(variables[name], change), opt_state
 
         noised, to_generator = jax.vjp(
             lambda net: players.generator.apply(net, prediction, clean), variables["generator"]
         )
-        # With the inverter fixed, the clean term of Eq. 1 does not depend on ê: one backward pass serves both players.
-        gradients, both = jax.grad(equation_1, argnums=(0, 1), has_aux=True)(variables["inverter"], noised)
+        # With the inverter fixed, the clean term of Eq. 1 does not depend on ê: one backward pass
+        # serves both players.
+        gradients, both = jax.grad(equation_1, argnums=(0, 1), has_aux=True)(
+            variables["inverter"], noised
+        )
         inverter, inverter_state = update("inverter", gradients[0])
         to_noised = gradients[1] if updates == "simultaneous" else jax.grad(inversion)(noised)
         moved, from_distortion = jax.value_and_grad(distortion)(noised)
         (gradient,) = to_generator(from_distortion - lam * to_noised)  # of Eq. 2
         generator, generator_state = update("generator", gradient)
-        metrics = {"loss": moved - lam * both[1], "distortion": moved, "inversion": both[1], "clean": both[0]}
+        metrics = {
+            "loss": moved - lam * both[1],
+            "distortion": moved,
+            "inversion": both[1],
+            "clean": both[0],
+        }
         nets = {"generator": generator, "inverter": inverter}
         opt_state = {"generator": generator_state, "inverter": inverter_state}
         return train.State(state.step + 1, {**variables, **nets}, opt_state), metrics
@@ -245,4 +292,7 @@ def _check(updates: str, recipe: train.Recipe) -> None:
     if updates not in UPDATES:
         raise InputError(f"updates is {updates!r} but must be one of {', '.join(UPDATES)}")
     if recipe.validation:
-        raise InputError(f"validation is {recipe.validation} but must be 0: gnime deploys the last epoch's generator")
+        raise InputError(
+            f"validation is {recipe.validation} but must be 0: gnime deploys the last epoch's"
+            " generator"
+        )

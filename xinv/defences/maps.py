@@ -1,4 +1,6 @@
-"""Calibration of a defence to the observations that it is fitted to, and checks of others against it."""
+"""Calibration of a defence to the observations that it is fitted to, and checks of others against
+it.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,10 +25,11 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
     """Measures the defender's observations in float32, reading them in chunks.
 
     Returns:
-      "prediction" [K] and "explanation" [h,w,c]: their means; "moments" [2]: mean and standard deviation of all values
-      of the maps (1 where they are constant); "limits" [2]: where they lie, [0,1] if that holds them and they reach a
-      tenth of it, otherwise their smallest and largest value; "peaks" [2]: the smallest and largest of the maps'
-      largest magnitudes, without maps of zeros.
+      "prediction" [K] and "explanation" [h,w,c]: their means; "moments" [2]: mean and standard
+      deviation of all values of the maps (1 where they are constant); "limits" [2]: where they lie,
+      [0,1] if that holds them and they reach a tenth of it, otherwise their smallest and largest
+      value; "peaks" [2]: the smallest and largest of the maps' largest magnitudes, without maps of
+      zeros.
 
     Raises:
       InputError: there are no explanations, or they hold NaN or infinite values.
@@ -41,7 +44,10 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
         low, high = min(low, part.min()), max(high, part.max())
         peaks.append(np.abs(part).max(axis=(1, 2, 3)))
     if not np.isfinite(squares):
-        raise InputError("the defender's explanations hold NaN or infinite values: a defence needs finite numbers")
+        raise InputError(
+            "the defender's explanations hold NaN or infinite values: a defence needs finite"
+            " numbers"
+        )
     mean = totals.sum() / (len(maps) * totals.size)
     deviation = np.sqrt(max(squares / (len(maps) * totals.size) - mean**2, 0.0))
     lit = np.concatenate(peaks)[np.concatenate(peaks) > 0]
@@ -56,14 +62,19 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
 
 
 def required(observation: Observation) -> Array:
-    """The explanations. Raises InputError where there are none, or they are not numbers [N,h,w,c] with fractions."""
+    """The explanations.
+
+    Raises InputError where there are none, or they are not numbers [N,h,w,c] with fractions.
+    """
     maps = observation.explanation
     if maps is None:
         raise InputError("this defence changes explanations, and the observation has none")
     if len(maps.shape) != 4:
         raise InputError(f"explanations of shape {tuple(maps.shape)} are no maps: give [N,h,w,c]")
     if not jnp.issubdtype(maps.dtype, jnp.floating):
-        raise InputError(f"explanations of type {maps.dtype} are no maps: give floating-point numbers")
+        raise InputError(
+            f"explanations of type {maps.dtype} are no maps: give floating-point numbers"
+        )
     return maps
 
 
@@ -82,47 +93,64 @@ def require_images(images: Array) -> None:
         floating = jnp.issubdtype(part.dtype, jnp.floating)
         if not (floating and -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING):
             raise InputError(
-                f"images of type {part.dtype} reach from {part.min()} to {part.max()}: give uint8, or floating-point "
-                "numbers in [0,1]"
+                f"images of type {part.dtype} reach from {part.min()} to {part.max()}: give uint8,"
+                " or floating-point numbers in [0,1]"
             )
 
 
 def require_state(state: Any, *names: str) -> None:
-    """InputError where a state has none of that name: it is of another defence, or `init` was left out."""
+    """InputError where a state has none of that name: it is of another defence, or `init` was left
+    out.
+    """
     missing = [name for name in names if name not in state]
     if missing:
         held = ", ".join(sorted(state)) or "nothing"
-        raise InputError(f"this defence needs the state that its init returned, with {missing[0]}: this one has {held}")
+        raise InputError(
+            f"this defence needs the state that its init returned, with {missing[0]}: this one has"
+            f" {held}"
+        )
 
 
 def require_shape(calibration: Calibration, observation: Observation) -> None:
-    """InputError where examples have another shape than the calibration's; shapes are static, so also under jit."""
+    """InputError where examples have another shape than the calibration's; shapes are static, so
+    also under jit.
+    """
     for name in ("prediction", "explanation"):
         array, fitted = getattr(observation, name), tuple(calibration[name].shape)
         got = None if array is None else tuple(array.shape[1:])
         if got != fitted:
-            raise InputError(f"this defence was fitted to {name}s of shape {fitted}, and is applied to {got}")
+            raise InputError(
+                f"this defence was fitted to {name}s of shape {fitted}, and is applied to {got}"
+            )
 
 
 def require_scale(calibration: Calibration, maps: Array) -> None:
     """InputError where concrete maps have another scale than the calibration's.
 
-    Where all of those had one largest value, each map is to have it too. Otherwise none may peak far above them, and
-    of several maps the highest not far below: one alone may well be dim.
+    Where all of those had one largest value, each map is to have it too. Otherwise none may peak
+    far above them, and of several maps the highest not far below: one alone may well be dim.
     """
     (low, high), (least, most) = np.asarray(calibration["limits"]), np.asarray(calibration["peaks"])
     peaks = [np.zeros(0)]
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
         if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
-            raise InputError(f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to {part.max()}")
+            raise InputError(
+                f"this defence was fitted to maps in [0,1]: these reach from {part.min()} to"
+                f" {part.max()}"
+            )
         peaks.append(np.abs(part).max(axis=(1, 2, 3)))
     judged, factor, several = np.concatenate(peaks), _ALIKE, True
     if most > _ALIKE * least:
         judged, factor, several = judged.max(keepdims=True, initial=0), _FACTOR, len(maps) > 1
-    outside = judged[(judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)]
+    outside = judged[
+        (judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)
+    ]
     if outside.size:
-        raise InputError(f"this defence was fitted to maps with peaks from {least} to {most}: one has {outside[0]:.6g}")
+        raise InputError(
+            f"this defence was fitted to maps with peaks from {least} to {most}: one has"
+            f" {outside[0]:.6g}"
+        )
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:

@@ -1,4 +1,6 @@
-"""The networks that defences train: which of `xinv.models` serve, and whether a state holds the one that is built."""
+"""The networks that defences train: which of `xinv.models` serve, and whether a state holds the one
+that is built.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,9 @@ from xinv.numbers import require_positive
 from xinv.types import InputError, Model, Observation, Variables
 
 NETWORKS = ("decoder", "gnime_decoder")
-"""Factories of `xinv.models` from an observation to an image, without batch statistics or a bound on their output."""
+"""Factories of `xinv.models` from an observation to an image, without batch statistics or a bound
+on their output.
+"""
 
 
 def check_network(network: str, encoder: str, **widths: float) -> None:
@@ -20,17 +24,28 @@ def check_network(network: str, encoder: str, **widths: float) -> None:
 
 
 def require_network(variables: Variables, model: Model, observation: Observation) -> None:
-    """InputError where `variables` are of another network than `model`; shapes are static, so also under jit."""
+    """InputError where `variables` are of another network than `model`; shapes are static, so also
+    under jit.
+    """
     example = observation.prediction[:1], observation.explanation[:1]
-    built, fitted = _shapes(jax.eval_shape(model.init, jax.random.key(0), *example)), _shapes(variables)
-    other = next((name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)), None)
+    built, fitted = (
+        _shapes(jax.eval_shape(model.init, jax.random.key(0), *example)),
+        _shapes(variables),
+    )
+    other = next(
+        (name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)), None
+    )
     if other:
         raise InputError(
-            f"this state was learned by another network, encoder or width than this defence has: {other} is "
-            f"{fitted.get(other, 'missing')} in the state and {built.get(other, 'missing')} here"
+            "this state was learned by another network, encoder or width than this defence has:"
+            f" {other} is {fitted.get(other, 'missing')} in the state and"
+            f" {built.get(other, 'missing')} here"
         )
 
 
 def _shapes(tree: Variables) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf) for path, leaf in leaves}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
+        for path, leaf in leaves
+    }

@@ -32,31 +32,36 @@ def pgd(
 ) -> Defence:
     """Projected gradient ascent on the error of an inverter, within an L2 ball (Madry et al. 2018).
 
-    `init` trains the inverter f_INV on the defender's undefended observations. The image is not there when a map is
-    released, so what stands in for it is its reconstruction: the ascent is on ‖f_INV(e', ŷ) - f_INV(e, ŷ)‖². It starts
-    from one random direction, drawn in `init` (at e the gradient is zero) and the same for all: a start of its own for
-    each release would let an attacker average the perturbations away. So any number of queries gives the same release.
+    `init` trains the inverter f_INV on the defender's undefended observations. The image is not
+    there when a map is released, so what stands in for it is its reconstruction: the ascent is on
+    ‖f_INV(e', ŷ) - f_INV(e, ŷ)‖². It starts from one random direction, drawn in `init` (at e the
+    gradient is zero) and the same for all: a start of its own for each release would let an
+    attacker average the perturbations away. So any number of queries gives the same release.
 
-    After each step and at the end the change is scaled so that every map's, clipped to the maps' range, has a mean
-    square of `mse`; less only where the whole range does not allow that much.
+    After each step and at the end the change is scaled so that every map's, clipped to the maps'
+    range, has a mean square of `mse`; less only where the whole range does not allow that much.
 
     Args:
-      mse: mean squared change of a map's values, in their squared units; another defence's measured distortion.
+      mse: mean squared change of a map's values, in their squared units; another defence's measured
+          distortion.
       steps: of the ascent; unrolled, so that compiling takes as long in proportion.
       step_size: the length of a step, as a fraction of the ball's radius.
-      network: the inverter's factory in `xinv.models`, "decoder" (Zhao) or "gnime_decoder" (GNIME's code).
+      network: the inverter's factory in `xinv.models`, "decoder" (Zhao) or "gnime_decoder" (GNIME's
+          code).
       encoder, width, dtype: of the inverter, see `models.decoder`.
       recipe: how it is trained.
 
     Raises:
-      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or images neither uint8
-        nor within [0,1]; in `apply`, the state is of another network.
+      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or
+        images neither uint8 nor within [0,1]; in `apply`, the state is of another network.
     """
     require_positive(mse=mse, step_size=step_size)
     require_count(steps=steps)
     check_network(network, encoder, width=width)
 
-    def init(key: Key, observation: Observation, images: Array, session: train.Session = train.Session()) -> Any:  # noqa: B008
+    def init(
+        key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
+    ) -> Any:  # noqa: B008
         require_releasable({}, observation)
         require_images(images)
         calibration = calibrate(observation)
@@ -69,7 +74,9 @@ def pgd(
         return {
             "inverter": fitted.variables,
             "start": np.asarray(jax.random.normal(start_key, observation.explanation.shape[1:])),
-            "image": np.zeros(images.shape[1:], np.float32),  # for its shape, which is static under jit
+            "image": np.zeros(
+                images.shape[1:], np.float32
+            ),  # for its shape, which is static under jit
             "calibration": calibration,
             "history": fitted.history,
         }
@@ -80,7 +87,11 @@ def pgd(
         require_shape(state["calibration"], observation)
         model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
         require_network(state["inverter"], model, observation)
-        prediction, maps, limits = observation.prediction, observation.explanation, state["calibration"]["limits"]
+        prediction, maps, limits = (
+            observation.prediction,
+            observation.explanation,
+            state["calibration"]["limits"],
+        )
         original = model.apply(state["inverter"], prediction, maps)
 
         def distance(changed: jax.Array) -> jax.Array:
@@ -95,7 +106,9 @@ def pgd(
     def check(observation: Observation, images: Any) -> None:
         required(observation)
         model, _ = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
-        jax.eval_shape(model.init, jax.random.key(0), observation.prediction, observation.explanation)
+        jax.eval_shape(
+            model.init, jax.random.key(0), observation.prediction, observation.explanation
+        )
 
     return Defence(init, apply, check, releasing=("mse", "steps", "step_size"))
 
@@ -104,9 +117,13 @@ def pgd(
 def _inverter(
     image_shape: tuple[int, ...], network: str, encoder: str, width: float, dtype: str
 ) -> tuple[Model, train.Loss]:
-    model = models.build(network, encoder=encoder, image_shape=image_shape, width=width, dtype=dtype)
+    model = models.build(
+        network, encoder=encoder, image_shape=image_shape, width=width, dtype=dtype
+    )
 
-    def loss(variables: Variables, batch: Batch, key: Key | None) -> tuple[jax.Array, dict[str, Any]]:
+    def loss(
+        variables: Variables, batch: Batch, key: Key | None
+    ) -> tuple[jax.Array, dict[str, Any]]:
         guesses = model.apply(variables, batch["prediction"], batch["explanation"])
         return jnp.mean((as_float(batch["image"]) - guesses) ** 2, axis=(1, 2, 3)), {}
 
@@ -120,7 +137,9 @@ def _unit(maps: jax.Array) -> jax.Array:
 
 
 def _moved(maps: jax.Array, change: jax.Array, mse: float, limits: jax.Array) -> jax.Array:
-    """The maps moved along `change` until each, clipped to the limits, has changed by `mse`; by bisection."""
+    """The maps moved along `change` until each, clipped to the limits, has changed by `mse`; by
+    bisection.
+    """
     change = _unit(change)
 
     def moved(length: jax.Array) -> jax.Array:

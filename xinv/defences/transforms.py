@@ -1,7 +1,8 @@
 """Fixed changes of what is released: nothing is learned, so their state is empty.
 
-Each but `noise` is a function of its input, so that any number of queries gives the same release. What they leave is
-left to every attacker; `noise` is averaged away (see `xinv.defences.withstands`).
+Each but `noise` is a function of its input, so that any number of queries gives the same release.
+What they leave is left to every attacker; `noise` is averaged away (see
+`xinv.defences.withstands`).
 """
 
 import functools
@@ -13,7 +14,14 @@ import jax.numpy as jnp
 
 from xinv import train
 from xinv.defences.maps import normal, require_maps, required
-from xinv.numbers import is_number, require, require_count, require_flag, require_not_negative, require_positive
+from xinv.numbers import (
+    is_number,
+    require,
+    require_count,
+    require_flag,
+    require_not_negative,
+    require_positive,
+)
 from xinv.space import Choice, Fixed, Number, searched
 from xinv.types import Array, Defence, Key, Observation
 
@@ -23,7 +31,8 @@ _BREAK_TIE = 1e-6
 
 @functools.cache
 def truncate(m: int) -> Defence:
-    """Keeps the `m` largest of each prediction and sets the others to 0 (Yang et al. 2019); no rescaling.
+    """Keeps the `m` largest of each prediction and sets the others to 0 (Yang et al. 2019); no
+    rescaling.
 
     Of equal values the first are kept.
 
@@ -49,7 +58,9 @@ def truncate(m: int) -> Defence:
 
 @functools.cache
 def round_to(decimals: int) -> Defence:
-    """Rounds each prediction to that many decimals (Thielen 2024, Table 5); halves go to the even digit."""
+    """Rounds each prediction to that many decimals (Thielen 2024, Table 5); halves go to the even
+    digit.
+    """
     require_count(0, decimals=decimals)
 
     def change(observation: Observation, key: Key) -> Observation:
@@ -60,13 +71,16 @@ def round_to(decimals: int) -> Defence:
 
 @functools.cache
 def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
-    """Reverse sigmoid perturbation of the prediction, against model extraction (Lee et al. 2018, arXiv 1806.00054).
+    """Reverse sigmoid perturbation of the prediction, against model extraction (Lee et al. 2018,
+    arXiv 1806.00054).
 
-    Releases ỹ ∝ max(y - r(y), 0) with r(y) = β(σ(γ logit(y)) - 1/2), normalised to sum 1. Where that would change the
-    predicted class, its value and the largest one change places, so the label is always the service's.
+    Releases ỹ ∝ max(y - r(y), 0) with r(y) = β(σ(γ logit(y)) - 1/2), normalised to sum 1. Where
+    that would change the predicted class, its value and the largest one change places, so the label
+    is always the service's.
 
-    It is made against extraction. Against inversion it may harm: what it adds to small probabilities is in proportion
-    to their logit, and whoever inverts predictions rebuilds more from ỹ than from y (measured in BUILD_NOTES.md).
+    It is made against extraction. Against inversion it may harm: what it adds to small
+    probabilities is in proportion to their logit, and whoever inverts predictions rebuilds more
+    from ỹ than from y (measured in BUILD_NOTES.md).
 
     Args:
       beta: the magnitude β, positive.
@@ -78,7 +92,9 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
         logit = jnp.log(jnp.maximum(y, _TINY)) - jnp.log(jnp.maximum(1 - y, _TINY))
         changed = jnp.maximum(y - beta * (jax.nn.sigmoid(gamma * logit) - 0.5), 0)
         top, largest = jnp.argmax(y), jnp.argmax(changed)
-        changed = changed.at[largest].set(changed[top]).at[top].set(changed[largest] * (1 + _BREAK_TIE))
+        changed = (
+            changed.at[largest].set(changed[top]).at[top].set(changed[largest] * (1 + _BREAK_TIE))
+        )
         return changed / jnp.sum(changed)
 
     def change(observation: Observation, key: Key) -> Observation:
@@ -90,7 +106,9 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
 @searched(low=Number(-5.0, -0.05, scaled=True), high=Number(0.05, 5.0, scaled=True))
 @functools.cache
 def clip(low: float, high: float) -> Defence:
-    """Clips the explanation to [low, high], two finite numbers in the maps' units (DeepLeak, Algorithm 2, line 4)."""
+    """Clips the explanation to [low, high], two finite numbers in the maps' units (DeepLeak,
+    Algorithm 2, line 4).
+    """
     for name, value in (("low", low), ("high", high)):
         require(is_number(value), name, value, "a finite number")
     require(low < high, "low", low, f"below high, which is {high}")
@@ -100,10 +118,12 @@ def clip(low: float, high: float) -> Defence:
 @searched(threshold=Number(0.01, 2.0, log=True, scaled=True))
 @functools.cache
 def mask(threshold: float, relative: bool = False) -> Defence:
-    """Sets the explanation's values of a magnitude below the threshold to 0 (DeepLeak, Algorithm 2, line 5).
+    """Sets the explanation's values of a magnitude below the threshold to 0 (DeepLeak, Algorithm 2,
+    line 5).
 
     Args:
-      threshold: in the units of the maps; with `relative`, a fraction of each map's largest magnitude.
+      threshold: in the units of the maps; with `relative`, a fraction of each map's largest
+          magnitude.
       relative: see there.
     """
     require_not_negative(threshold=threshold)
@@ -123,7 +143,8 @@ def mask(threshold: float, relative: bool = False) -> Defence:
 def noise(stdev: float) -> Defence:
     """Adds Gaussian noise to the explanation, without clipping (DeepLeak, Algorithm 2, line 6).
 
-    The mean of q releases of one image is distorted by stdev²/q: 1/f queries bring that down to a fraction f.
+    The mean of q releases of one image is distorted by stdev²/q: 1/f queries bring that down to a
+    fraction f.
 
     Args:
       stdev: its standard deviation, in the units of the maps.
@@ -135,15 +156,17 @@ def noise(stdev: float) -> Defence:
 @searched(strength=Choice((0.0, 1.0)), deviation=Fixed(1.0))
 @functools.cache
 def rescale(deviation: float, strength: float = 1.0) -> Defence:
-    """Scales each map towards a standard deviation that all maps then share: M·(deviation / std(M))^strength.
+    """Scales each map towards a standard deviation that all maps then share: M·(deviation /
+    std(M))^strength.
 
-    A model that is sure of what it has learned by heart gives members smaller maps of the probability. The size of a
-    map is no part of its message, and the order of its values stays. Constant maps stay as they are.
+    A model that is sure of what it has learned by heart gives members smaller maps of the
+    probability. The size of a map is no part of its message, and the order of its values stays.
+    Constant maps stay as they are.
 
     Args:
       deviation: about the map's mean, in the units of the maps.
-      strength: 0 leaves the map, 1 makes all deviations equal. In between the order of the maps' sizes stays, and so
-        does what it gives away.
+      strength: 0 leaves the map, 1 makes all deviations equal. In between the order of the maps'
+        sizes stays, and so does what it gives away.
     """
     require_positive(deviation=deviation)
     require(is_number(strength) and 0 <= strength <= 1, "strength", strength, "from 0 to 1")
@@ -162,7 +185,8 @@ def rescale(deviation: float, strength: float = 1.0) -> Defence:
 @searched(step=Number(0.01, 1.0, log=True, scaled=True))
 @functools.cache
 def quantise(step: float) -> Defence:
-    """Rounds the explanation to multiples of `step`, in the units of the maps (DeepLeak's code, with a step of 1e-4).
+    """Rounds the explanation to multiples of `step`, in the units of the maps (DeepLeak's code,
+    with a step of 1e-4).
 
     Halves go to the even multiple.
     """
@@ -173,7 +197,9 @@ def quantise(step: float) -> Defence:
 def _of_maps(change: Callable[[Array, Key], jax.Array]) -> Defence:
     """A defence that changes the explanation alone."""
     return _fixed(
-        lambda observation, key: observation._replace(explanation=change(required(observation), key)),
+        lambda observation, key: observation._replace(
+            explanation=change(required(observation), key)
+        ),
         require_maps,
     )
 
@@ -184,8 +210,12 @@ def _fixed(
 ) -> Defence:
     """A defence that learns nothing."""
 
-    def init(key: Key, observation: Observation, images: Any, session: train.Session = train.Session()) -> Any:  # noqa: B008
+    def init(
+        key: Key, observation: Observation, images: Any, session: train.Session = train.Session()
+    ) -> Any:  # noqa: B008
         check(observation, images)
         return {}
 
-    return Defence(init, lambda state, observation, key: change(observation, key), check, learns=False)
+    return Defence(
+        init, lambda state, observation, key: change(observation, key), check, learns=False
+    )

@@ -1,7 +1,9 @@
-"""Explanations of any JAX classifier: `build("gradcam", upsample="bilinear")` gives a `xinv.types.Explainer`.
+"""Explanations of any JAX classifier: `build("gradcam", upsample="bilinear")` gives a
+`xinv.types.Explainer`.
 
-An explainer maps `(apply, variables, image[H,W,C], label[], key)` to a map [h,w,c] of that one image. It is pure, so
-jit and vmap it, or let `batch` do both for a data set; `normalise` puts its maps on a common scale.
+An explainer maps `(apply, variables, image[H,W,C], label[], key)` to a map [h,w,c] of that one
+image. It is pure, so jit and vmap it, or let `batch` do both for a data set; `normalise` puts its
+maps on a common scale.
 
 | method | shows | cost of a map, forward + backward passes |
 |---|---|---|
@@ -24,8 +26,8 @@ jit and vmap it, or let `batch` do both for a data set; `normalise` puts its map
 | protodash | the mean of the most similar reference images of the class | 0, and the reference set once a batch |
 | removal_trajectory | the confidence as any other map's pixels are removed | that map, and steps + 1 |
 
-On which models. Gradients and methods that sample need nothing but a function. Of the others a method that has no
-correct rule for an operation raises an error that names the operation:
+On which models. Gradients and methods that sample need nothing but a function. Of the others a
+method that has no correct rule for an operation raises an error that names the operation:
 
 | model | deeplift | lrp | guided, deconvolution | CAMs |
 |---|---|---|---|---|
@@ -39,11 +41,12 @@ correct rule for an operation raises an error that names the operation:
 | one logit (binary; label 0) | yes | yes | yes | yes |
 | bfloat16, float16 | in float32 | in float32 | in float32 | in float32 |
 
-Anchors and ProtoDash compare classes and need two. `layers` lists the tensors that CAMs can be made of.
+Anchors and ProtoDash compare classes and need two. `layers` lists the tensors that CAMs can be made
+of.
 
-For a first look: gradcam, coarse and cheap. For numbers that add up to the score: deeplift, lrp or, on any smooth
-function, integrated_gradients. The passes of one map go through the model together, as one batch, as far as memory
-allows.
+For a first look: gradcam, coarse and cheap. For numbers that add up to the score: deeplift, lrp or,
+on any smooth function, integrated_gradients. The passes of one map go through the model together,
+as one batch, as far as memory allows.
 """
 
 import sys
@@ -53,7 +56,13 @@ from typing import Any
 from xinv import plugins
 from xinv.explain.anchors import anchors
 from xinv.explain.batch import batch
-from xinv.explain.cam import class_cams, constituent_cams, gradcam, gradcam_plus_plus, guided_gradcam
+from xinv.explain.cam import (
+    class_cams,
+    constituent_cams,
+    gradcam,
+    gradcam_plus_plus,
+    guided_gradcam,
+)
 from xinv.explain.deeplift import deeplift
 from xinv.explain.engine.cut import cut, layers
 from xinv.explain.gradient import gradient, input_x_gradient, integrated_gradients, saliency
@@ -109,7 +118,8 @@ def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Ex
 
     Args:
       name: of the factory.
-      given: what a pipeline offers, such as `{"reference": images}`; a factory receives what it has parameters for.
+      given: what a pipeline offers, such as `{"reference": images}`; a factory receives what it has
+          parameters for.
       hyper: its parameters. A `base` explainer may be given by its name, too, or as a section of
         its name and parameters: `base={"name": "gradcam", "upsample": "bilinear"}`.
     """

@@ -1,10 +1,12 @@
-"""Anchors: the largest-coverage set of superpixels that holds the prediction (Ribeiro 2018), searched under jit.
+"""Anchors: the largest-coverage set of superpixels that holds the prediction (Ribeiro 2018),
+searched under jit.
 
-The search is alibi's beam search with the KL-LUCB bandit (Kaufmann 2013), with one difference that makes it batched:
-where alibi draws copies for two candidates at a time, a round here draws `batch_size` copies around each parent anchor
-A, and they count for every candidate A + f whose superpixel f they happen to keep. Given that it keeps f, such a copy
-is distributed exactly as one drawn for A + f, because superpixels are kept independently. So the draws of each
-candidate are independent and identically distributed as the bounds require; candidates merely share them.
+The search is alibi's beam search with the KL-LUCB bandit (Kaufmann 2013), with one difference that
+makes it batched: where alibi draws copies for two candidates at a time, a round here draws
+`batch_size` copies around each parent anchor A, and they count for every candidate A + f whose
+superpixel f they happen to keep. Given that it keeps f, such a copy is distributed exactly as one
+drawn for A + f, because superpixels are kept independently. So the draws of each candidate are
+independent and identically distributed as the bounds require; candidates merely share them.
 """
 
 import functools
@@ -27,7 +29,9 @@ SLACK = 0.05
 
 
 class _Search(NamedTuple):
-    """Anchors are bool [M]; `beam` [B,M] are the best of the current size, those with `alive` [B] False are empty."""
+    """Anchors are bool [M]; `beam` [B,M] are the best of the current size, those with `alive` [B]
+    False are empty.
+    """
 
     rounds: jax.Array
     size: jax.Array
@@ -77,26 +81,32 @@ def anchors(
     segmentation: str | Labels | Segmenter = "slic",
     sigma: float | None = None,
 ) -> Explainer:
-    """The superpixels that, kept while others are replaced at random, keep the predicted class equal to the label.
+    """The superpixels that, kept while others are replaced at random, keep the predicted class
+    equal to the label.
 
-    Of the anchors A with P(prec(A) >= threshold) >= 1 - delta found by beam search, the one of largest coverage; where
-    there is none, the most precise one met. The empty anchor is tried first: a constant model has an empty map.
+    Of the anchors A with P(prec(A) >= threshold) >= 1 - delta found by beam search, the one of
+    largest coverage; where there is none, the most precise one met. The empty anchor is tried
+    first: a constant model has an empty map.
 
     Args:
       threshold: precision wanted, the share of copies whose predicted class is the label.
       delta: 1 - the confidence of all bounds.
       tau: the bandit stops when the best candidates are within tau of the best there are.
       batch_size: copies per round and beam member.
-      coverage_samples: random coalitions from which coverage, the share that contains the anchor, is estimated.
+      coverage_samples: random coalitions from which coverage, the share that contains the anchor,
+          is estimated.
       beam_size: anchors kept per size.
       p_sample: probability that a superpixel outside the anchor is replaced.
-      segments, compactness, segmentation, sigma: see `segment.superpixels`. DeepLeak's Table VIII: 15, 20, "slic", 0.5.
+      segments, compactness, segmentation, sigma: see `segment.superpixels`. DeepLeak's Table VIII:
+          15, 20, "slic", 0.5.
       max_size: largest anchor; None is all superpixels.
-      max_rounds: bound on the rounds of each bandit and of each check of precision; alibi has none, and may not end.
-      max_samples: bound on the copies of one image, whatever the model; a model that is unsure would else take many
-        times as many as a sure one. The search then ends with what it has found, which holds as well as it says.
-      baseline: what a replaced superpixel becomes: a number, one per channel, an image [H,W,C], or "mean", its own
-        mean colour.
+      max_rounds: bound on the rounds of each bandit and of each check of precision; alibi has none,
+          and may not end.
+      max_samples: bound on the copies of one image, whatever the model; a model that is unsure
+        would else take many times as many as a sure one. The search then ends with what it has
+        found, which holds as well as it says.
+      baseline: what a replaced superpixel becomes: a number, one per channel, an image [H,W,C], or
+        "mean", its own mean colour.
 
     Returns:
       An explainer whose map is [H,W,1]: 1 on the anchor, 0 elsewhere.
@@ -104,32 +114,53 @@ def anchors(
     Raises:
       InputError: an option outside these.
 
-    Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor size tried, and
+    Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor
+        size tried, and
     max_samples in all. Images mapped together take as many rounds as the hardest of them.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma, 15)
     baseline = coalitions.check_baseline(baseline)
-    for name, share in {"threshold": threshold, "delta": delta, "tau": tau, "p_sample": p_sample}.items():
+    for name, share in {
+        "threshold": threshold,
+        "delta": delta,
+        "tau": tau,
+        "p_sample": p_sample,
+    }.items():
         if not is_number(share) or not 0 < share < 1:
             raise InputError(f"anchors' {name} lies between 0 and 1, not {described(share)}")
     sizes = {"batch_size": batch_size, "coverage_samples": coverage_samples, "beam_size": beam_size}
-    for name, size in {**sizes, "max_rounds": max_rounds, "max_size": 1 if max_size is None else max_size}.items():
+    for name, size in {
+        **sizes,
+        "max_rounds": max_rounds,
+        "max_size": 1 if max_size is None else max_size,
+    }.items():
         if not is_count(size, 1):
             raise InputError(f"anchors' {name} is at least 1, not {described(size)}")
     if not is_count(max_samples, batch_size * beam_size):
-        raise InputError(f"anchors' max_samples is at least batch_size x beam_size, not {described(max_samples)}")
-    rules = _Rules(threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size))
+        raise InputError(
+            f"anchors' max_samples is at least batch_size x beam_size, not {described(max_samples)}"
+        )
+    rules = _Rules(
+        threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size)
+    )
 
     @functools.partial(door.checked, least=2, draws=True)
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         coverage_key, key = jax.random.split(key)
         covered = jax.random.bernoulli(coverage_key, 1 - p_sample, (coverage_samples, count))
         visible = jnp.zeros(count, bool).at[game.labels.reshape(-1)].set(True)
 
         def draw(key: Key, parents: jax.Array) -> tuple[jax.Array, jax.Array]:
-            """Coalitions bool [B, batch_size, M] that contain each parent [B, M]; whether the label is predicted."""
-            present = jax.random.bernoulli(key, 1 - p_sample, (len(parents), batch_size, count)) | parents[:, None]
+            """Coalitions bool [B, batch_size, M] that contain each parent [B, M]; whether the label
+            is predicted.
+            """
+            present = (
+                jax.random.bernoulli(key, 1 - p_sample, (len(parents), batch_size, count))
+                | parents[:, None]
+            )
             logits = coalitions.logits(apply, variables, game, present.reshape(-1, count))
             return present, (jnp.argmax(logits, -1) == label).reshape(present.shape[:2])
 
@@ -141,11 +172,17 @@ def anchors(
     return explain
 
 
-def _search(draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: _Rules, key: Key) -> jax.Array:
-    """The best anchor bool [M]; `draw(key, parents[B,M])` samples, `visible` [M] are the superpixels with pixels."""
+def _search(
+    draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: _Rules, key: Key
+) -> jax.Array:
+    """The best anchor bool [M]; `draw(key, parents[B,M])` samples, `visible` [M] are the
+    superpixels with pixels.
+    """
     width, count = rules.beam_size, len(visible)
     empty = jnp.zeros((width, count), bool)
-    rounds, holds = _empty_anchor_holds(draw, empty[:1], _within(rules, 0), jax.random.fold_in(key, 0))
+    rounds, holds = _empty_anchor_holds(
+        draw, empty[:1], _within(rules, 0), jax.random.fold_in(key, 0)
+    )
     start = _Search(
         rounds=rounds,
         size=jnp.array(0),
@@ -167,11 +204,15 @@ def _search(draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: 
     def grow(search: _Search) -> _Search:
         sets, coverage, open_ = open_candidates(search)
         race_key, check_key = jax.random.split(jax.random.fold_in(key, search.size + 1))
-        raced, draws, hits = _race(draw, search.beam, open_, _within(rules, search.rounds), race_key)
+        raced, draws, hits = _race(
+            draw, search.beam, open_, _within(rules, search.rounds), race_key
+        )
         precision, chosen = jax.lax.top_k(jnp.where(open_, hits / jnp.maximum(draws, 1), -1), width)
         sets, coverage, alive = sets[chosen], coverage[chosen], open_[chosen]
         within = _within(rules, search.rounds + raced)
-        checked, precision, low = _check(draw, sets, alive, draws[chosen], hits[chosen], within, check_key)
+        checked, precision, low = _check(
+            draw, sets, alive, draws[chosen], hits[chosen], within, check_key
+        )
         holds = alive & (precision >= rules.threshold) & (low > rules.threshold - SLACK)
         gain = jnp.where(holds & (coverage > search.best_coverage), coverage, -1)
         better, top = gain.max() > search.best_coverage, jnp.argmax(jnp.where(alive, precision, -1))
@@ -196,8 +237,12 @@ def _within(rules: _Rules, rounds: Array) -> _Rules:
     return rules._replace(max_rounds=jnp.minimum(rules.max_rounds, rules.budget - rounds))
 
 
-def _candidates(search: _Search, covered: jax.Array, visible: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Every beam anchor with one more superpixel: sets [B*M, M], coverage [B*M], and whether each is worth trying."""
+def _candidates(
+    search: _Search, covered: jax.Array, visible: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Every beam anchor with one more superpixel: sets [B*M, M], coverage [B*M], and whether each
+    is worth trying.
+    """
     count = len(visible)
     sets = (search.beam[:, None] | jnp.eye(count, dtype=bool)).reshape(-1, count)
     contains = (covered[:, None] | ~search.beam).all(-1).astype(jnp.float32)
@@ -208,13 +253,19 @@ def _candidates(search: _Search, covered: jax.Array, visible: jax.Array) -> tupl
     return sets, coverage, new & ~again & (coverage > search.best_coverage)
 
 
-def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rounds, draws and hits [B*M] of the candidates, sampled until the best B stand out by tau or rounds run out."""
+def _race(
+    draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Rounds, draws and hits [B*M] of the candidates, sampled until the best B stand out by tau or
+    rounds run out.
+    """
 
     def gap(carry: tuple) -> jax.Array:
         rounds, draws, hits = carry
         means = jnp.where(open_, hits / jnp.maximum(draws, 1), -1)
-        leaders = jnp.zeros_like(open_).at[jax.lax.top_k(means, rules.beam_size)[1]].set(True) & open_
+        leaders = (
+            jnp.zeros_like(open_).at[jax.lax.top_k(means, rules.beam_size)[1]].set(True) & open_
+        )
         level = _beta(open_.sum(), rounds, rules.delta) / jnp.maximum(draws, 1e-6)
         rivals = open_ & ~leaders
         best_rival = jnp.where(rivals, upper_bound(means, level), -jnp.inf).max()
@@ -235,9 +286,17 @@ def _race(draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key) -> t
 
 
 def _check(
-    draw, sets: jax.Array, alive: jax.Array, draws: jax.Array, hits: jax.Array, rules: _Rules, key: Key
+    draw,
+    sets: jax.Array,
+    alive: jax.Array,
+    draws: jax.Array,
+    hits: jax.Array,
+    rules: _Rules,
+    key: Key,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Rounds, precision [B] of the anchors `sets` [B,M] and its lower bound, until each is clear of the threshold."""
+    """Rounds, precision [B] of the anchors `sets` [B,M] and its lower bound, until each is clear of
+    the threshold.
+    """
     beta = jnp.log((1 + (rules.beam_size - 1) * sets.shape[1]) / rules.delta)
 
     def unclear(draws: jax.Array, hits: jax.Array) -> jax.Array:
@@ -260,11 +319,18 @@ def _check(
     return rounds, mean, lower_bound(mean, beta / jnp.maximum(draws, 1e-6))
 
 
-def _empty_anchor_holds(draw, empty: jax.Array, rules: _Rules, key: Key) -> tuple[jax.Array, jax.Array]:
-    """Rounds, and whether the label is predicted whatever is replaced: its precision's lower bound is high enough."""
+def _empty_anchor_holds(
+    draw, empty: jax.Array, rules: _Rules, key: Key
+) -> tuple[jax.Array, jax.Array]:
+    """Rounds, and whether the label is predicted whatever is replaced: its precision's lower bound
+    is high enough.
+    """
 
     def low(carry: tuple) -> jax.Array:
-        return lower_bound(carry[2] / jnp.maximum(carry[1], 1), jnp.log(1 / rules.delta) / jnp.maximum(carry[1], 1e-6))
+        return lower_bound(
+            carry[2] / jnp.maximum(carry[1], 1),
+            jnp.log(1 / rules.delta) / jnp.maximum(carry[1], 1e-6),
+        )
 
     def sample(carry: tuple) -> tuple:
         rounds, draws, hits = carry

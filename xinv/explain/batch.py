@@ -33,26 +33,30 @@ def batch(
 ) -> np.ndarray:
     """Explains every image, over all devices; compiled once, with memory bounded by the batch.
 
-    Image i is explained with `fold_in(key, i)`, so the maps depend on neither the batch size nor the devices.
+    Image i is explained with `fold_in(key, i)`, so the maps depend on neither the batch size nor
+    the devices.
 
     Args:
-      explainer, apply: compiled once for each pair of objects and batch shape. An explainer that is a
-        `jax.tree_util.Partial` hands its arrays over with the variables: others of their shapes compile nothing anew.
+      explainer, apply: compiled once for each pair of objects and batch shape. An explainer that is
+        a `jax.tree_util.Partial` hands its arrays over with the variables: others of their shapes
+        compile nothing anew.
       variables: the model's.
-      images: array-like [N,H,W,C] or a list of images: floats, as a rule in [0,1], or whole numbers from 0 to 255.
-      labels: the classes to explain, int [N]; None explains the class that the model predicts, of a model with one
-        logit that logit.
+      images: array-like [N,H,W,C] or a list of images: floats, as a rule in [0,1], or whole numbers
+          from 0 to 255.
+      labels: the classes to explain, int [N]; None explains the class that the model predicts, of a
+        model with one logit that logit.
       key: for explainers that sample.
-      batch_size: images per dispatch; None takes as many as fit in memory, at most `LARGEST` for each device.
+      batch_size: images per dispatch; None takes as many as fit in memory, at most `LARGEST` for
+          each device.
       out: array [N,h,w,c] to write into, such as a memory map.
 
     Returns:
       the maps, float32 [N,h,w,c]; float64 for images of float64, if JAX computes in it.
 
     Raises:
-      InputError: images that are no [N,H,W,C] of finite uint8 or floats; labels that are not one class of the model
-        for each; a model whose output is no finite [N,K]; variables that are no arrays; no explainer; or an `out` of
-        another shape.
+      InputError: images that are no [N,H,W,C] of finite uint8 or floats; labels that are not one
+        class of the model for each; a model whose output is no finite [N,K]; variables that are no
+        arrays; no explainer; or an `out` of another shape.
     """
     door.explainer(explainer)
     door.check_model(apply)
@@ -80,13 +84,16 @@ def batch(
 
 
 def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
-    """Estimates the number of maps that fit into a device's memory at once, from the program traced once per shape."""
+    """Estimates the number of maps that fit into a device's memory at once, from the program traced
+    once per shape.
+    """
     return _traced(explainer, _once(door.hashable(apply)), variables, images, key).fitting()
 
 
 @functools.lru_cache(64)
 def _once(apply: Apply) -> Apply:
-    """The model, whose function is called once for each shape of images, whoever asks for its output and how often.
+    """The model, whose function is called once for each shape of images, whoever asks for its
+    output and how often.
 
     What asks sees its equations, as if it had called the function itself.
     """
@@ -95,22 +102,31 @@ def _once(apply: Apply) -> Apply:
         def logits(images: Array) -> jax.Array:
             return door.logits(apply(variables, images), len(images))
 
-        # In a trace of its own: there Flax refuses a module in training mode, which changes its variables
+        # In a trace of its own: there Flax refuses a module in training mode, which changes its
+        # variables
         return jax.jit(logits, inline=True)(images)
 
     return jax.jit(model, inline=True)
 
 
-def _traced(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> memory.Traced:
+def _traced(
+    explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key
+) -> memory.Traced:
     """The map of one image as a function of `image, label, key, held, variables`."""
     held, tree = _held(explainer)
     label = jax.ShapeDtypeStruct((), jnp.int32)
-    return _trace(tree, apply, _precision(), *_shapes((_single(images), label, key, held, variables)))
+    return _trace(
+        tree, apply, _precision(), *_shapes((_single(images), label, key, held, variables))
+    )
 
 
 @functools.lru_cache(64)
-def _trace(tree: Any, apply: Apply, precision: str | None, treedef: Any, leaves: tuple) -> memory.Traced:
-    def explain(image: jax.Array, label: jax.Array, key: Key, held: list, variables: Variables) -> jax.Array:
+def _trace(
+    tree: Any, apply: Apply, precision: str | None, treedef: Any, leaves: tuple
+) -> memory.Traced:
+    def explain(
+        image: jax.Array, label: jax.Array, key: Key, held: list, variables: Variables
+    ) -> jax.Array:
         return jax.tree.unflatten(tree, held)(apply, variables, image, label, key)
 
     return memory.Traced(explain, *jax.tree.unflatten(treedef, leaves), shared=2)
@@ -123,18 +139,23 @@ def _precision() -> str | None:
 
 def _held(explainer: Explainer) -> tuple[list, Any]:
     """The arrays that an explainer holds, and its structure."""
-    return jax.tree.flatten(explainer if isinstance(explainer, Partial) else Partial(door.hashable(explainer)))
+    return jax.tree.flatten(
+        explainer if isinstance(explainer, Partial) else Partial(door.hashable(explainer))
+    )
 
 
 def _shapes(tree: Any) -> tuple[Any, tuple]:
     """A tree of arrays as its structure and its leaves' shapes, which can be the key of a cache."""
     leaves, treedef = jax.tree.flatten(tree)
-    return treedef, tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    return treedef, tuple(
+        jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves
+    )
 
 
 @functools.lru_cache(64)
 def _explain_batch(one: memory.Traced, forward: memory.Traced) -> Callable[..., jax.Array]:
-    """Makes the function that explains a batch by the traced map and the traced logits of one image.
+    """Makes the function that explains a batch by the traced map and the traced logits of one
+    image.
 
     The arrays that an explainer holds are passed with the variables.
     """
@@ -147,7 +168,9 @@ def _explain_batch(one: memory.Traced, forward: memory.Traced) -> Callable[..., 
             return each(images, examples["label"], keys, held, variables)
         logits = jax.vmap(forward, (0, None))(images, variables)
         maps = each(images, jnp.argmax(logits, -1).astype(jnp.int32), keys, held, variables)
-        return jax.vmap(door.marked)(maps, logits)  # NaN predicts no class: its map is NaN, which `batch` reports
+        return jax.vmap(door.marked)(
+            maps, logits
+        )  # NaN predicts no class: its map is NaN, which `batch` reports
 
     return explain
 
@@ -158,10 +181,14 @@ def _single(images: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(images.shape[1:], dtype)
 
 
-def _check_finite(maps: np.ndarray, apply: Apply, variables: Variables, images: Any, size: int) -> None:
+def _check_finite(
+    maps: np.ndarray, apply: Apply, variables: Variables, images: Any, size: int
+) -> None:
     """Raises InputError where a map is not finite because its image or its logits are not."""
     for start in range(0, len(maps), size):
-        finite = np.isfinite(maps[start : start + size]).reshape(-1, math.prod(maps.shape[1:])).all(1)
+        finite = (
+            np.isfinite(maps[start : start + size]).reshape(-1, math.prod(maps.shape[1:])).all(1)
+        )
         if finite.all():
             continue
         number = start + int(np.argmin(finite))
@@ -176,4 +203,6 @@ def _forward(apply: Apply, precision: str | None, treedef: Any, leaves: tuple) -
     """The logits of one image as a function of `image, variables`."""
     image, variables = jax.tree.unflatten(treedef, leaves)
     model = door.classifier(apply, image.dtype)
-    return memory.Traced(lambda image, variables: model(variables, image[None])[0], image, variables, shared=1)
+    return memory.Traced(
+        lambda image, variables: model(variables, image[None])[0], image, variables, shared=1
+    )

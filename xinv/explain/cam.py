@@ -1,6 +1,7 @@
 """Class activation maps: one tensor of the model, weighted by what it does to the class's logit.
 
-One forward pass, and a backward pass down to the tensor only. `graph.cut` says which tensor `layer` and `of` stand for.
+One forward pass, and a backward pass down to the tensor only. `graph.cut` says which tensor `layer`
+and `of` stand for.
 """
 
 import sys
@@ -21,7 +22,10 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LINEAR, CUBIC = ("linear", "bilinear", "trilinear"), ("cubic", "bicubic", "tricubic")
 UPSAMPLING = ("nearest", "area", *LINEAR, *CUBIC, "lanczos3", "lanczos5")
-"""Methods of `jax.image.resize`, and PyTorch's "area". Names for other numbers of axes mean the same for maps."""
+"""Methods of `jax.image.resize`, and PyTorch's "area".
+
+Names for other numbers of axes mean the same for maps.
+"""
 
 Rest = Callable[[jax.Array], jax.Array]
 """The model from the tensor on: [1,h,w,c] -> logits [K]."""
@@ -36,19 +40,23 @@ def gradcam(
     relu: bool = True,
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """Grad-CAM: the tensor's channels, weighted by their mean gradient and summed (Selvaraju et al. 2017, eq. 1 and 2).
+    """Grad-CAM: the tensor's channels, weighted by their mean gradient and summed (Selvaraju et al.
+    2017, eq. 1 and 2).
 
     The map is [h,w,1], in logit; [H,W,1] if upsampled to the image's size.
 
     Args:
-      layer: a tensor's name, a convolution's index, or None for the model's own choice; see `cut.cut`.
+      layer: a tensor's name, a convolution's index, or None for the model's own choice; see
+          `cut.cut`.
       of: "output" of the layer, or its "input".
       upsample: one of `UPSAMPLING`, or None to leave the map at the tensor's size.
       relu: whether negative evidence is dropped, as in the paper.
-      tokens: rows and columns of a transformer's patches, where its tokens are named or their grid is not found.
+      tokens: rows and columns of a transformer's patches, where its tokens are named or their grid
+          is not found.
 
     Raises:
-      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c] or not of `tokens`.
+      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c] or not
+          of `tokens`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
@@ -67,10 +75,11 @@ def gradcam_plus_plus(
     relu: bool = True,
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """Grad-CAM++: each position's positive gradient has a weight of its own (Chattopadhyay et al. 2018, eq. 5, 7, 19).
+    """Grad-CAM++: each position's positive gradient has a weight of its own (Chattopadhyay et al.
+    2018, eq. 5, 7, 19).
 
-    The score is the exponential of the logit, whose factor exp(logit) common to all weights is left out, as it is in
-    other libraries. The map is [h,w,1]; arguments and errors as for `gradcam`.
+    The score is the exponential of the logit, whose factor exp(logit) common to all weights is left
+    out, as it is in other libraries. The map is [h,w,1]; arguments and errors as for `gradcam`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
@@ -99,7 +108,9 @@ def class_cams(
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         logits, pull = jax.vjp(rest, activation)
         (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
-        return jnp.einsum("kc,hwc->hwk", door.marked(slopes.mean((2, 3))[:, 0], logits), activation[0])
+        return jnp.einsum(
+            "kc,hwc->hwk", door.marked(slopes.mean((2, 3))[:, 0], logits), activation[0]
+        )
 
     return _map(cams, layer, of, upsample, relu, tokens)
 
@@ -112,10 +123,11 @@ def constituent_cams(
     relu: bool = False,
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """∂-CAM: the terms that Grad-CAM sums, one per channel of the tensor (Zhao et al. 2021, section 3.3).
+    """∂-CAM: the terms that Grad-CAM sums, one per channel of the tensor (Zhao et al. 2021, section
+    3.3).
 
-    The map is [h,w,c]; arguments and errors as for `gradcam`. Negative evidence is kept unless `relu`, so that the
-    terms sum to the map of `gradcam(relu=False)`.
+    The map is [h,w,c]; arguments and errors as for `gradcam`. Negative evidence is kept unless
+    `relu`, so that the terms sum to the map of `gradcam(relu=False)`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
@@ -127,19 +139,31 @@ def constituent_cams(
 @searched(of=Choice(SIDES), upsample=Choice(("nearest", "area", "bilinear", "bicubic")))
 @cached
 def guided_gradcam(
-    layer: str | int | None = None, of: str = "output", upsample: str = "bilinear", tokens: Tokens | None = None
+    layer: str | int | None = None,
+    of: str = "output",
+    upsample: str = "bilinear",
+    tokens: Tokens | None = None,
 ) -> Explainer:
-    """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The map is [H,W,C].
+    """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The
+    map is [H,W,C].
 
-    Arguments and errors as for `gradcam` and `guided_backprop`, but that the map is always upsampled.
+    Arguments and errors as for `gradcam` and `guided_backprop`, but that the map is always
+    upsampled.
     """
     if upsample is None:
-        raise InputError(f"guided_gradcam's maps have the image's size: choose upsample among {', '.join(UPSAMPLING)}")
+        raise InputError(
+            "guided_gradcam's maps have the image's size: choose upsample among"
+            f" {', '.join(UPSAMPLING)}"
+        )
     coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        return fine(apply, variables, image, label, key) * coarse(apply, variables, image, label, key)
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
+        return fine(apply, variables, image, label, key) * coarse(
+            apply, variables, image, label, key
+        )
 
     return explain
 
@@ -154,22 +178,30 @@ def _map(
 ) -> Explainer:
     """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
     if upsample is not None and not is_one_of(upsample, UPSAMPLING):
-        raise InputError(f"upsample={described(upsample)} is no method: choose None or one of {', '.join(UPSAMPLING)}")
+        raise InputError(
+            f"upsample={described(upsample)} is no method: choose None or one of"
+            f" {', '.join(UPSAMPLING)}"
+        )
     if not is_one_of(of, SIDES):
-        raise InputError(f"of={described(of)} is no side of a layer: choose one of {', '.join(SIDES)}")
+        raise InputError(
+            f"of={described(of)} is no side of a layer: choose one of {', '.join(SIDES)}"
+        )
     require_flag(relu=relu)
     require_tokens(tokens)
     named = layer is None or isinstance(layer, str) or is_count(layer, -sys.maxsize)
     require(named, "layer", layer, "None, a tensor's name or a convolution's index")
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         activation, rest = cut(one(apply, variables), image, layer, of, tokens)
         if activation.ndim != 4:
             name = "the default layer" if layer is None else f"layer {layer!r}"
             raise InputError(
-                f"a class activation map needs a tensor [1,h,w,c], but {name} is {list(activation.shape)}: of "
-                "tokens [1,T,C] give their rows and columns as tokens=(h, w)"
+                f"a class activation map needs a tensor [1,h,w,c], but {name} is"
+                f" {list(activation.shape)}: of tokens [1,T,C] give their rows and columns as"
+                " tokens=(h, w)"
             )
         cam = cams(activation, rest, label)
         cam = jax.nn.relu(cam) if relu else cam
@@ -182,12 +214,17 @@ def _resize(cam: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
     """A map [h,w,c] as [H,W,c]."""
     if method != "area":
         return jax.image.resize(cam, (*size, cam.shape[-1]), method)
-    rows, columns = (jnp.asarray(_overlaps(*lengths), cam.dtype) for lengths in zip(cam.shape, size, strict=False))
+    rows, columns = (
+        jnp.asarray(_overlaps(*lengths), cam.dtype)
+        for lengths in zip(cam.shape, size, strict=False)
+    )
     return jnp.einsum("Hh,Ww,hwc->HWc", rows, columns, cam, precision="highest")
 
 
 def _overlaps(inputs: int, outputs: int) -> np.ndarray:
-    """Weights [outputs, inputs]: each output is the mean of all inputs that its stretch of the axis touches."""
+    """Weights [outputs, inputs]: each output is the mean of all inputs that its stretch of the axis
+    touches.
+    """
     i, j = np.arange(outputs)[:, None], np.arange(inputs)
     touched = (j * outputs < (i + 1) * inputs) & ((j + 1) * outputs > i * inputs)
     return touched / touched.sum(1, keepdims=True)

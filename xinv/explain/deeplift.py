@@ -1,8 +1,10 @@
-"""DeepLIFT's rescale rule. Two forward passes, on the image and the baseline, and one backward pass per map.
+"""DeepLIFT's rescale rule. Two forward passes, on the image and the baseline, and one backward pass
+per map.
 
-The multiplier of a function of one value is its change over its input's change. Products of two values that depend on
-the image have the multipliers of their midpoint, maxima pass their change to the winners, and a normalisation is taken
-at the smaller of its two scales: with these, whatever the model, the map sums to the change of the logit.
+The multiplier of a function of one value is its change over its input's change. Products of two
+values that depend on the image have the multipliers of their midpoint, maxima pass their change to
+the winners, and a normalisation is taken at the smaller of its two scales: with these, whatever the
+model, the map sums to the change of the logit.
 """
 
 import functools
@@ -37,7 +39,9 @@ SMALLEST = 1e-10
 
 
 @cached
-def deeplift(baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by_inputs: bool = True) -> Explainer:
+def deeplift(
+    baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by_inputs: bool = True
+) -> Explainer:
     """DeepLIFT with the rescale rule (Shrikumar et al. 2017, section 3.5.1).
 
     The map [H,W,C] is in logit and sums to logit(image) - logit(baseline).
@@ -47,21 +51,30 @@ def deeplift(baseline: float | tuple[float, ...] | np.ndarray = 0.0, multiply_by
       multiply_by_inputs: False leaves the multipliers, in logit per unit of intensity.
 
     Raises:
-      InputError: the model has an equation, named in the message, that is neither linear nor treated here.
+      InputError: the model has an equation, named in the message, that is neither linear nor
+          treated here.
     """
     baseline = door.baseline(baseline)
     require_flag(multiply_by_inputs=multiply_by_inputs)
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         start = door.filled(baseline, image)
         graph = compared(
-            fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)))
+            fused(
+                graphs.trace(
+                    one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)
+                )
+            )
         )
         rules = functools.partial(_rules, roles.scales(graph.equations))
         logits, pull = walk(graph, image, rules, start)
         multipliers = pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype))
-        return door.marked(multipliers * (image - start) if multiply_by_inputs else multipliers, logits)
+        return door.marked(
+            multipliers * (image - start) if multiply_by_inputs else multipliers, logits
+        )
 
     return explain
 
@@ -103,7 +116,10 @@ def _rescale(context: EquationContext) -> list[jax.Array | None]:
     (others, (other,)), (output,) = context.reference, context.outputs
     slopes = context.derivative()
     changes = zip(context.inputs, others, slopes, strict=True)
-    return [s if s is None else _ratio(context.signals[0] * (output - other), x - x0, s) for x, x0, s in changes]
+    return [
+        s if s is None else _ratio(context.signals[0] * (output - other), x - x0, s)
+        for x, x0, s in changes
+    ]
 
 
 def _midpoint(context: EquationContext) -> list[jax.Array | None]:
@@ -115,17 +131,22 @@ def _midpoint(context: EquationContext) -> list[jax.Array | None]:
 def _quotient(context: EquationContext) -> list[jax.Array | None]:
     """Δ(x/y) = Δx·(1/y + 1/y0)/2 - Δy·(x + x0)/(2·y·y0)."""
     (x, y), ((x0, y0), _) = context.inputs, context.reference
-    to_x, to_y = context.signals[0] * (1 / y + 1 / y0) / 2, -context.signals[0] * (x + x0) / (2 * y * y0)
+    to_x, to_y = (
+        context.signals[0] * (1 / y + 1 / y0) / 2,
+        -context.signals[0] * (x + x0) / (2 * y * y0),
+    )
     return [to_x if context.equation.inputs[0].carries else None, to_y]
 
 
 def _normalise(place: int, context: EquationContext) -> list[jax.Array | None]:
     """Δ(xs) = Δx·s + Δs·x0 where |s| < |s0|, otherwise Δx·s0 + Δs·x.
 
-    The midpoint of both is exact too, but of a constant baseline, whose variance is 0, s0 is a thousand: terms of that
-    size would have to cancel.
+    The midpoint of both is exact too, but of a constant baseline, whose variance is 0, s0 is a
+    thousand: terms of that size would have to cancel.
     """
-    ((x0, y0), (x, y)) = ((values[place], values[1 - place]) for values in (context.reference[0], context.inputs))
+    ((x0, y0), (x, y)) = (
+        (values[place], values[1 - place]) for values in (context.reference[0], context.inputs)
+    )
     signal, quotient = context.signals[0], context.equation.name == "div"
     s, s0 = (1 / y, 1 / y0) if quotient else (y, y0)
     smaller = jnp.abs(s) < jnp.abs(s0)
@@ -137,16 +158,24 @@ def _normalise(place: int, context: EquationContext) -> list[jax.Array | None]:
 
 
 def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Array | None]:
-    """The multipliers nearest to the mean derivative at both ends that give the change of the output.
+    """The multipliers nearest to the mean derivative at both ends that give the change of the
+    output.
 
-    Of a pointwise function of several values; with `axis`, of a function of the values along an axis, such as a sort.
+    Of a pointwise function of several values; with `axis`, of a function of the values along an
+    axis, such as a sort.
     """
     others, slopes = context.reference[0], context.derivative()
     at_both = zip(slopes, context._replace(inputs=others).derivative(), strict=True)
     back = [None if slope is None else (slope + other) / 2 for slope, other in at_both]
     places = [place for place, slope in enumerate(back) if slope is not None]
     moves = {place: context.inputs[place] - others[place] for place in places}
-    outputs = zip(context.signals, context.outputs, context.reference[1], context.equation.outputs, strict=True)
+    outputs = zip(
+        context.signals,
+        context.outputs,
+        context.reference[1],
+        context.equation.outputs,
+        strict=True,
+    )
     change = sum(signal * (y - y0) for signal, y, y0, value in outputs if value.carries)
     missing, size = change, 0
     if axis is not None:
@@ -156,11 +185,15 @@ def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Arra
         missing -= known if axis is None else known.sum(axis, keepdims=True)
         size += square if axis is None else square.sum(axis, keepdims=True)
     share = _ratio(missing, size, jnp.zeros_like(missing))
-    return [None if slope is None else slope + share * moves[place] for place, slope in enumerate(back)]
+    return [
+        None if slope is None else slope + share * moves[place] for place, slope in enumerate(back)
+    ]
 
 
 def _winners(context: EquationContext) -> list[jax.Array | None]:
-    """Of the change y - y0, max(y, y0) - y0 goes to where the image has its maximum, the rest to the baseline's."""
+    """Of the change y - y0, max(y, y0) - y0 goes to where the image has its maximum, the rest to
+    the baseline's.
+    """
     ((x,), (y,)), ((x0,), (y0,)) = (context.inputs, context.outputs), context.reference
     larger = jnp.maximum(y, y0)
     up = _to_winners(context, x, context.signals[0] * (larger - y0))
@@ -172,12 +205,17 @@ def _to_winners(context: EquationContext, x: jax.Array, signal: jax.Array) -> ja
     """The derivative of a maximum at x, for that signal."""
     if context.equation.name != "reduce_max":
         return context._replace(inputs=[x]).derivative(signal)[0]
-    # XLA may compute x twice, rounded otherwise: then none equals the maximum, and JAX's own derivative is 0/0.
+    # XLA may compute x twice, rounded otherwise: then none equals the maximum, and JAX's own
+    # derivative is 0/0.
     axes = context.equation.params["axes"]
     winners = (x == x.max(axes, keepdims=True)).astype(x.dtype)
     count = winners.sum(axes, keepdims=True)
     last = tuple(range(x.ndim - len(axes), x.ndim))
     rows = jnp.moveaxis(x, axes, last)
-    first = jax.nn.one_hot(rows.reshape(*rows.shape[: last[0]], -1).argmax(-1), math.prod(rows.shape[last[0] :]))
+    first = jax.nn.one_hot(
+        rows.reshape(*rows.shape[: last[0]], -1).argmax(-1), math.prod(rows.shape[last[0] :])
+    )
     first = jnp.moveaxis(first.reshape(rows.shape).astype(x.dtype), last, axes)
-    return jnp.expand_dims(signal, axes) * jnp.where(count > 0, winners / jnp.maximum(count, 1), first)
+    return jnp.expand_dims(signal, axes) * jnp.where(
+        count > 0, winners / jnp.maximum(count, 1), first
+    )

@@ -1,7 +1,8 @@
-"""Checks what enters an explainer, the same for each of them: the image, the label, and what the model returns.
+"""Checks what enters an explainer, the same for each of them: the image, the label, and what the
+model returns.
 
-Shapes and types are checked whenever an explainer is traced; values where they are known, which under `jit` and `vmap`
-they are not.
+Shapes and types are checked whenever an explainer is traced; values where they are known, which
+under `jit` and `vmap` they are not.
 """
 
 import functools
@@ -21,7 +22,8 @@ FLOATS = "images are finite floats, as a rule in [0,1], or uint8"
 
 
 def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explainer:
-    """An explainer whose model, image, label, key and logits are checked, and which computes in float32 at least.
+    """An explainer whose model, image, label, key and logits are checked, and which computes in
+    float32 at least.
 
     A model of float16 or bfloat16 images gets them in that type; noise, sums and fits are float32.
 
@@ -31,8 +33,9 @@ def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explaine
       draws: whether the method reads the key.
 
     Raises:
-      InputError: when called, for an image that is no [H,W,C] of finite floats, a label that is no class, a key that
-        is none where the method draws, or a model that is no function or returns no finite logits [N,K].
+      InputError: when called, for an image that is no [H,W,C] of finite floats, a label that is no
+        class, a key that is none where the method draws, or a model that is no function or returns
+        no finite logits [N,K].
     """
 
     @functools.wraps(explain)
@@ -42,7 +45,9 @@ def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explaine
         if draws:
             check_key(key)
         wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
-        explanation = explain(classifier(apply, image.dtype, label, least), variables, wide, label, key)
+        explanation = explain(
+            classifier(apply, image.dtype, label, least), variables, wide, label, key
+        )
         if is_known(explanation) and not is_finite(explanation):
             logits(apply(variables, image[None]), 1)
         return explanation.astype(wide.dtype)
@@ -51,7 +56,8 @@ def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explaine
 
 
 def logits(output: Any, count: int) -> jax.Array:
-    """The output of a model for `count` images, at least float32, if it is an array [count,K] of finite floats.
+    """The output of a model for `count` images, at least float32, if it is an array [count,K] of
+    finite floats.
 
     Raises:
       InputError: it is anything else.
@@ -61,20 +67,26 @@ def logits(output: Any, count: int) -> jax.Array:
     if not isinstance(output, jax.Array | np.ndarray):
         raise InputError(f"{LOGITS}, not a {type(output).__name__}")
     if output.ndim != 2 or output.shape[0] != count or output.shape[1] < 1:
-        hint = ": give lambda v, x: apply(v, x)[:, None] for one logit an image" if output.shape == (count,) else ""
+        hint = (
+            ": give lambda v, x: apply(v, x)[:, None] for one logit an image"
+            if output.shape == (count,)
+            else ""
+        )
         raise InputError(f"{LOGITS}, not {list(output.shape)} for {count} images{hint}")
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise InputError(f"{LOGITS} of floats, not of {output.dtype}: give logits and no classes")
     if is_known(output) and not is_finite(output):
         raise InputError(
-            f"{LOGITS} of finite numbers: the model gives NaN or infinity; look at its weights and the image"
+            f"{LOGITS} of finite numbers: the model gives NaN or infinity; look at its weights and"
+            " the image"
         )
     output = jnp.asarray(output)
     return output.astype(jnp.promote_types(output.dtype, jnp.float32))
 
 
 def images(given: Any) -> Any:
-    """The images that `batch` was given, an array-like [N,H,W,C] of uint8 or floats; whole numbers become uint8.
+    """The images that `batch` was given, an array-like [N,H,W,C] of uint8 or floats; whole numbers
+    become uint8.
 
     Raises:
       InputError: they are anything else, or an array in memory is not finite.
@@ -107,9 +119,14 @@ def labels(given: Any, count: int, classes: int) -> np.ndarray:
     """
     values = _array(given, "labels")
     if values.shape != (count,):
-        hints = {(count, classes): ": give labels.argmax(1) of one-hot ones", (count, 1): ": give labels[:, 0]"}
+        hints = {
+            (count, classes): ": give labels.argmax(1) of one-hot ones",
+            (count, 1): ": give labels[:, 0]",
+        }
         hint = hints.get(values.shape, "")
-        raise InputError(f"labels are [{count}], one for each image, not {list(values.shape)}{hint}")
+        raise InputError(
+            f"labels are [{count}], one for each image, not {list(values.shape)}{hint}"
+        )
     if not jnp.issubdtype(values.dtype, jnp.integer):
         wrong = next(value for value in values.tolist() if type(value) is not int)
         raise InputError(f"labels are integers, not {values.dtype}: {wrong!r} is no class")
@@ -126,16 +143,22 @@ def explainer(given: Any) -> Explainer:
       InputError: it is a name, a factory that was not called, or no function.
     """
     if isinstance(given, str):
-        raise InputError(f"an explainer is a function, not the name {given!r}: give explain.build({given!r})")
+        raise InputError(
+            f"an explainer is a function, not the name {given!r}: give explain.build({given!r})"
+        )
     if getattr(given, "is_factory", False):
         raise InputError(f"{given.__name__} makes explainers and is none: give {given.__name__}()")
     if not callable(given):
-        raise InputError(f"an explainer is a function, such as explain.gradient(), not {described(given)}")
+        raise InputError(
+            f"an explainer is a function, such as explain.gradient(), not {described(given)}"
+        )
     return given
 
 
 def hashable(function: Callable) -> Callable:
-    """The function as a key of a cache: itself, or the method that calls it, which is equal where the object is."""
+    """The function as a key of a cache: itself, or the method that calls it, which is equal where
+    the object is.
+    """
     try:
         hash(function)
     except TypeError:
@@ -150,7 +173,8 @@ def check_variables(variables: Variables) -> None:
             jnp.result_type(leaf)
         except TypeError as error:
             raise InputError(
-                f"variables hold {described(leaf)}, which is no array: leave it out of them, as equinox.partition does"
+                f"variables hold {described(leaf)}, which is no array: leave it out of them, as"
+                " equinox.partition does"
             ) from error
 
 
@@ -171,12 +195,17 @@ def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
     if isinstance(value, str):
         if value in words:
             return value
-        raise InputError(f"baseline={value!r} is no intensity: give a number, one per channel, an image{allowed}")
+        raise InputError(
+            f"baseline={value!r} is no intensity: give a number, one per channel, an image{allowed}"
+        )
     array = _array(value, "a baseline")
-    is_numeric = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(array.dtype, jnp.integer)
+    is_numeric = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(
+        array.dtype, jnp.integer
+    )
     if not is_numeric or array.ndim not in (0, 1, 3) or array.size == 0 or not is_finite(array):
         raise InputError(
-            f"a baseline is a finite number, one per channel, an image [H,W,C]{allowed}, not {described(value)}"
+            f"a baseline is a finite number, one per channel, an image [H,W,C]{allowed}, not"
+            f" {described(value)}"
         )
     return array.astype(np.float64)
 
@@ -218,7 +247,9 @@ def _image(given: Any) -> jax.Array:
         hint = ": give image / 255" if given.dtype == np.uint8 else ""
         raise InputError(f"an explainer takes an image of floats in [0,1], not {given.dtype}{hint}")
     if is_known(given) and not is_finite(given):
-        raise InputError("an explainer takes an image of finite floats, and this one has NaN or infinity")
+        raise InputError(
+            "an explainer takes an image of finite floats, and this one has NaN or infinity"
+        )
     return jnp.asarray(given)
 
 
@@ -249,7 +280,9 @@ def check_model(apply: Any) -> None:
     """Raises InputError for a model that is no function."""
     if not callable(apply):
         hint = ": give its apply" if callable(getattr(apply, "apply", None)) else ""
-        raise InputError(f"apply is a function of variables and images, not {described(apply)}{hint}")
+        raise InputError(
+            f"apply is a function of variables and images, not {described(apply)}{hint}"
+        )
 
 
 def check_key(key: Any) -> None:
@@ -263,7 +296,8 @@ def check_key(key: Any) -> None:
 
 
 def image_shape(given: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an image that a model is traced for, and its type if that is a float's, otherwise float32.
+    """The shape of an image that a model is traced for, and its type if that is a float's,
+    otherwise float32.
 
     Raises:
       InputError: it is no [H,W,C].
@@ -271,11 +305,15 @@ def image_shape(given: Any) -> jax.ShapeDtypeStruct:
     given = given if _is_array_like(given) else _array(given, "an image")
     _check_shape("a model is listed for", tuple(given.shape))
     is_float = jnp.issubdtype(given.dtype, jnp.floating)
-    return jax.ShapeDtypeStruct(given.shape, jax.dtypes.canonicalize_dtype(given.dtype) if is_float else jnp.float32)
+    return jax.ShapeDtypeStruct(
+        given.shape, jax.dtypes.canonicalize_dtype(given.dtype) if is_float else jnp.float32
+    )
 
 
 def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least: int = 1) -> Apply:
-    """The model on images of that type, with a check of its logits, and of the label where one is given."""
+    """The model on images of that type, with a check of its logits, and of the label where one is
+    given.
+    """
     check_model(apply)
 
     def classify(variables: Variables, images: Array) -> jax.Array:
@@ -288,11 +326,13 @@ def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least:
         classes = output.shape[1]
         if classes < least:
             raise InputError(
-                f"this method compares classes and the model has {classes} output: return two logits, [-z/2, z/2] of "
-                "a binary classifier's z"
+                f"this method compares classes and the model has {classes} output: return two"
+                " logits, [-z/2, z/2] of a binary classifier's z"
             )
         if label is not None and is_known(label) and not 0 <= int(label) < classes:
-            raise InputError(f"label {int(label)} is no class of a model with classes 0 to {classes - 1}")
+            raise InputError(
+                f"label {int(label)} is no class of a model with classes 0 to {classes - 1}"
+            )
         return output
 
     return classify
@@ -300,12 +340,17 @@ def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least:
 
 def _refuse_channels_first(shape: tuple[int, ...], error: Exception) -> None:
     """Raises InputError for images that a model fails on and that look like [N,C,H,W]."""
-    if isinstance(error, InputError) or len(shape) != 4 or shape[1] not in (1, 3) or shape[-1] <= shape[1]:
+    if (
+        isinstance(error, InputError)
+        or len(shape) != 4
+        or shape[1] not in (1, 3)
+        or shape[-1] <= shape[1]
+    ):
         return
     reason = " ".join(str(error).split())[:120]
     raise InputError(
-        f"apply fails on images {list(shape)}, whose channels seem to come first: give images [N,H,W,C], as by "
-        f"np.moveaxis(images, 1, -1), if they do ({reason})"
+        f"apply fails on images {list(shape)}, whose channels seem to come first: give images"
+        f" [N,H,W,C], as by np.moveaxis(images, 1, -1), if they do ({reason})"
     ) from error
 
 
@@ -337,14 +382,18 @@ def _array(given: Any, name: str) -> np.ndarray:
         return np.asarray(given)
     except (TypeError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{name} cannot be made an array of numbers of one shape: {reason}") from error
+        raise InputError(
+            f"{name} cannot be made an array of numbers of one shape: {reason}"
+        ) from error
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     """Whole numbers from 0 to 255 as uint8."""
     low, high = values.min(), values.max()
     if low < 0 or high > 255:
-        raise InputError(f"{FLOATS}, not {values.dtype} from {low} to {high}: divide them by their largest value")
+        raise InputError(
+            f"{FLOATS}, not {values.dtype} from {low} to {high}: divide them by their largest value"
+        )
     return values.astype(np.uint8)
 
 
@@ -356,4 +405,6 @@ def _check_all_finite(given: Any, rows: int = 256) -> None:
         values = np.asarray(given[start : start + rows])
         if not is_finite(values):
             finite = np.isfinite(values).reshape(len(values), -1).all(1)
-            raise InputError(f"image {start + int(np.argmin(finite))} has NaN or infinity: {FLOATS}")
+            raise InputError(
+                f"image {start + int(np.argmin(finite))} has NaN or infinity: {FLOATS}"
+            )

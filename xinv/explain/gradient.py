@@ -1,4 +1,6 @@
-"""The gradient and what is made of it: one forward and one backward pass per point at which it is taken."""
+"""The gradient and what is made of it: one forward and one backward pass per point at which it is
+taken.
+"""
 
 import functools
 
@@ -16,7 +18,9 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 SCORES = {
     "logit": lambda logits: logits,
-    "probability": lambda logits: jax.nn.softmax(logits) if len(logits) > 1 else jax.nn.sigmoid(logits),
+    "probability": lambda logits: (
+        jax.nn.softmax(logits) if len(logits) > 1 else jax.nn.sigmoid(logits)
+    ),
 }
 """Scores of the logits [K] that can be explained; K = 1 is a binary classifier."""
 
@@ -25,20 +29,25 @@ SCORES = {
 def gradient(of: str = "logit") -> Explainer:
     """The derivative of one class's score with respect to the image.
 
-    The map is [H,W,C], in score per unit of intensity (Simonyan et al. 2014; Zhao et al. 2021, section 4.2).
+    The map is [H,W,C], in score per unit of intensity (Simonyan et al. 2014; Zhao et al. 2021,
+    section 4.2).
 
     Args:
-      of: "logit", which other libraries explain, or "probability", the prediction after softmax; after a sigmoid
-        where the model has one logit, whose label is 0.
+      of: "logit", which other libraries explain, or "probability", the prediction after softmax;
+        after a sigmoid where the model has one logit, whose label is 0.
 
     Raises:
       InputError: `of` is neither.
     """
     if not is_one_of(of, SCORES):
-        raise InputError(f"of={described(of)} is no score to explain: choose one of {', '.join(SCORES)}")
+        raise InputError(
+            f"of={described(of)} is no score to explain: choose one of {', '.join(SCORES)}"
+        )
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         def score(image: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = one(apply, variables)(image)
             return SCORES[of](logits)[label], logits
@@ -55,7 +64,9 @@ def saliency(of: str = "logit") -> Explainer:
     base = gradient(of)
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         return jnp.abs(base(apply, variables, image, label, key))
 
     return explain
@@ -63,18 +74,24 @@ def saliency(of: str = "logit") -> Explainer:
 
 @cached
 def input_x_gradient(of: str = "logit") -> Explainer:
-    """The gradient times the image, elementwise; [H,W,C], in score (Shrikumar et al. 2016). See `gradient`."""
+    """The gradient times the image, elementwise; [H,W,C], in score (Shrikumar et al. 2016).
+
+    See `gradient`.
+    """
     base = gradient(of)
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         return image * base(apply, variables, image, label, key)
 
     return explain
 
 
 Baseline = float | tuple[float, ...] | np.ndarray | str
-"""Intensities: one, one per channel or an image [H,W,C]; or a word that says where they come from."""
+"""Intensities: one, one per channel or an image [H,W,C]; or a word that says where they come from.
+"""
 UNIFORM = "uniform"
 """The distribution that a baseline may be drawn from."""
 METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
@@ -90,17 +107,18 @@ def integrated_gradients(
     baseline: Baseline = 0.0,
     of: str = "logit",
 ) -> Explainer:
-    """The gradient's mean on the straight line from a baseline to the image (Sundararajan et al. 2017, eq. 1).
+    """The gradient's mean on the straight line from a baseline to the image (Sundararajan et al.
+    2017, eq. 1).
 
-    Times image minus baseline, the map [H,W,C] is in score and sums to score(image) - score(baseline), but for the
-    quadrature's error.
+    Times image minus baseline, the map [H,W,C] is in score and sums to score(image) -
+    score(baseline), but for the quadrature's error.
 
     Args:
       steps: points at which the gradient is taken.
       method: a quadrature, one of `METHODS`.
       multiply_by_inputs: False leaves the mean gradient, in score per unit of intensity.
-      baseline: an intensity, one per channel or an image [H,W,C]; or "uniform", an image of random intensities in
-        [0,1].
+      baseline: an intensity, one per channel or an image [H,W,C]; or "uniform", an image of random
+        intensities in [0,1].
       of: as for `gradient`.
 
     Raises:
@@ -112,7 +130,9 @@ def integrated_gradients(
     positions, weights = quadrature(method, steps)
 
     @functools.partial(door.checked, draws=isinstance(baseline, str))
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)
         else:
@@ -122,7 +142,9 @@ def integrated_gradients(
             position, weight = row
             return weight * base(apply, variables, start + position * (image - start), label, key)
 
-        mean = memory.total(term, (jnp.asarray(positions, image.dtype), jnp.asarray(weights, image.dtype)))
+        mean = memory.total(
+            term, (jnp.asarray(positions, image.dtype), jnp.asarray(weights, image.dtype))
+        )
         return mean * (image - start) if multiply_by_inputs else mean
 
     return explain
@@ -135,7 +157,9 @@ def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
       InputError: unknown method, or no steps.
     """
     if not is_one_of(method, METHODS):
-        raise InputError(f"method={described(method)} is no quadrature: choose one of {', '.join(METHODS)}")
+        raise InputError(
+            f"method={described(method)} is no quadrature: choose one of {', '.join(METHODS)}"
+        )
     require_count(steps=steps)
     if steps < 1 + (method == "riemann_trapezoid"):
         raise InputError(f"steps={steps} is too few for {method}")

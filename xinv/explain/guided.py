@@ -1,10 +1,11 @@
 """Backward passes that treat ReLUs in their own way. One forward and one backward pass per map.
 
-A ReLU is recognised by what it computes and what for, not by its name: max(x, 0), 0 - min(-x, 0), clamp(x, 0, 6),
-where(x > 0, x, 0) and its relatives, x·(x > 0), and the minimum with a constant next to one of these (ReLU6); written
-by hand or inside `jax.nn.relu` and `jax.nn.relu6`. No ReLUs are the clip of a variance in a normalisation, the clips
-that a larger function of the same value computes with (hard-swish, CELU, PReLU), the two-sided clip of a shifted value
-(hard sigmoid) and that of the image. Other functions, leaky ReLUs among them, keep their own derivative. If a model
+A ReLU is recognised by what it computes and what for, not by its name: max(x, 0), 0 - min(-x, 0),
+clamp(x, 0, 6), where(x > 0, x, 0) and its relatives, x·(x > 0), and the minimum with a constant
+next to one of these (ReLU6); written by hand or inside `jax.nn.relu` and `jax.nn.relu6`. No ReLUs
+are the clip of a variance in a normalisation, the clips that a larger function of the same value
+computes with (hard-swish, CELU, PReLU), the two-sided clip of a shifted value (hard sigmoid) and
+that of the image. Other functions, leaky ReLUs among them, keep their own derivative. If a model
 computes a ReLU in yet another way, it is refused, because its own derivative would pass for a rule.
 """
 
@@ -30,7 +31,16 @@ GREATER, LESS = ("gt", "ge"), ("lt", "le")
 PROBES = np.array([-1000, -2, -0.01, 0.01, 2, 1000])
 """Inputs at which a function of one value is evaluated to recognise a ReLU."""
 EXTREMES = frozenset({"argmax", "argmin", "cummax", "cummin", "reduce_max", "reduce_min", "sort"})
-MOVING = EXTREMES | {"broadcast_in_dim", "concatenate", "cumsum", "expand_dims", "reshape", "slice", "squeeze", "stack"}
+MOVING = EXTREMES | {
+    "broadcast_in_dim",
+    "concatenate",
+    "cumsum",
+    "expand_dims",
+    "reshape",
+    "slice",
+    "squeeze",
+    "stack",
+}
 """Primitives by which a ReLU may be a choice along a new axis: of x and 0, or of cases in order."""
 ENDS = frozenset({"mul", "neg", "reduce_max", "select_n", "slice", "sub"})
 """The last of them."""
@@ -40,7 +50,8 @@ LONGEST = 32
 
 @cached
 def deconvolution() -> Explainer:
-    """The gradient whose signal each ReLU rectifies, whatever its input (Zeiler and Fergus 2014). The map is [H,W,C].
+    """The gradient whose signal each ReLU rectifies, whatever its input (Zeiler and Fergus 2014).
+    The map is [H,W,C].
 
     Raises:
       InputError: the model has no ReLU.
@@ -50,7 +61,8 @@ def deconvolution() -> Explainer:
 
 @cached
 def guided_backprop() -> Explainer:
-    """The gradient whose signal each ReLU rectifies, besides masking it (Springenberg et al. 2015). The map is [H,W,C].
+    """The gradient whose signal each ReLU rectifies, besides masking it (Springenberg et al. 2015).
+    The map is [H,W,C].
 
     Raises:
       InputError: the model has no ReLU.
@@ -59,7 +71,9 @@ def guided_backprop() -> Explainer:
 
 
 class Clip(NamedTuple):
-    """min(max(value, low), high), None being no bound; where `mirrored`, min(value, 0) of a value -x."""
+    """min(max(value, low), high), None being no bound; where `mirrored`, min(value, 0) of a value
+    -x.
+    """
 
     value: Value
     low: Value | None = None
@@ -68,7 +82,9 @@ class Clip(NamedTuple):
 
 
 def rectifiers(equations: Sequence[Equation], image: Value | None = None) -> dict[Value, Clip]:
-    """Every ReLU and every upper half of a ReLU6 among equations in order of evaluation, by its output."""
+    """Every ReLU and every upper half of a ReLU6 among equations in order of evaluation, by its
+    output.
+    """
     made: dict[Value, Equation] = {}
     clips: dict[Value, Clip] = {}
     for equation in equations:
@@ -79,13 +95,27 @@ def rectifiers(equations: Sequence[Equation], image: Value | None = None) -> dic
 
     # Which clips are for something else
     others = roles.spreads(equations) | _within(equations)
-    clips = {output: clip for output, clip in clips.items() if output not in others and clip.value not in others}
-    relus = {output: clip for output, clip in clips.items() if clip.low is not None and clip.low.is_all(0)}
+    clips = {
+        output: clip
+        for output, clip in clips.items()
+        if output not in others and clip.value not in others
+    }
+    relus = {
+        output: clip
+        for output, clip in clips.items()
+        if clip.low is not None and clip.low.is_all(0)
+    }
     rectified = {clip.value for clip in relus.values()}
-    halves = {o: clip for o, clip in clips.items() if clip.low is None and (clip.value in relus or o in rectified)}
+    halves = {
+        o: clip
+        for o, clip in clips.items()
+        if clip.low is None and (clip.value in relus or o in rectified)
+    }
     found = relus | halves
     shifted = {output for output in found if _is_shifted(output, found, made, image)}
-    return {output: clip for output, clip in found.items() if output not in shifted} | _mirrored(equations, clips, made)
+    return {output: clip for output, clip in found.items() if output not in shifted} | _mirrored(
+        equations, clips, made
+    )
 
 
 def _within(equations: Sequence[Equation]) -> set[Value]:
@@ -109,7 +139,14 @@ def _is_shifted(
     if inner is None and outer is None and found[output].high is None:
         return False
     value = found[output].value if inner is None else inner.value
-    while value in made and made[value].name in ("add", "convert_element_type", "div", "mul", "neg", "sub"):
+    while value in made and made[value].name in (
+        "add",
+        "convert_element_type",
+        "div",
+        "mul",
+        "neg",
+        "sub",
+    ):
         equation = made[value]
         numbers = [operand.number for operand in equation.inputs if operand.constant is not None]
         if len(dependent(equation.inputs)) != 1 or None in numbers:
@@ -132,7 +169,10 @@ def _mirrored(
             continue
         readers = [(equation, output) for equation in equations if output in equation.inputs]
         maker = made[clip.value]
-        if all(_turns(*reader) for reader in [*readers, *((maker, value) for value in dependent(maker.inputs))]):
+        if all(
+            _turns(*reader)
+            for reader in [*readers, *((maker, value) for value in dependent(maker.inputs))]
+        ):
             found[output] = clip._replace(mirrored=True)
     return found
 
@@ -150,11 +190,17 @@ def _turns(equation: Equation, value: Value) -> bool:
 
 
 def _clip(equation: Equation, made: Mapping[Value, Equation]) -> Clip | None:
-    """The equation as a clip between constants, if it is one; `made` tells what its inputs come from."""
+    """The equation as a clip between constants, if it is one; `made` tells what its inputs come
+    from.
+    """
     inputs = equation.inputs
     if equation.name == "clamp":
         low, value, high = inputs
-        return Clip(value, low, high) if low.constant is not None and high.constant is not None else None
+        return (
+            Clip(value, low, high)
+            if low.constant is not None and high.constant is not None
+            else None
+        )
     if equation.name in ("max", "min"):
         value, bound = inputs if inputs[1].constant is not None else inputs[::-1]
         return None if bound.constant is None else _one_sided(value, bound, equation.name == "max")
@@ -171,7 +217,9 @@ def _one_sided(value: Value, bound: Value, below: bool) -> Clip:
 
 
 def _compared(test: Equation | None) -> tuple[Value, Value, bool] | None:
-    """A comparison of a value with a constant: both, and whether it asks if the value is the larger."""
+    """A comparison of a value with a constant: both, and whether it asks if the value is the
+    larger.
+    """
     if test is None or test.name not in GREATER + LESS:
         return None
     left, right = test.inputs
@@ -195,14 +243,20 @@ def _chosen(test: Equation | None, cases: Sequence[Value]) -> Clip | None:
 def _gated(value: Value, gate: Value, made: Mapping[Value, Equation]) -> Clip | None:
     """x·(x > 0) is max(x, 0)."""
     cast = made.get(gate)
-    compared = _compared(made.get(cast.inputs[0])) if cast is not None and cast.name == "convert_element_type" else None
+    compared = (
+        _compared(made.get(cast.inputs[0]))
+        if cast is not None and cast.name == "convert_element_type"
+        else None
+    )
     if compared is None or compared[0] is not value or not compared[1].is_all(0) or not compared[2]:
         return None
     return Clip(value, low=compared[1])
 
 
 def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
-    """Eq. in section 3.4: R = (x > 0)·(R > 0)·R, and x < 6 for a ReLU6; strictly, whatever the derivative at ties."""
+    """Eq. in section 3.4: R = (x > 0)·(R > 0)·R, and x < 6 for a ReLU6; strictly, whatever the
+    derivative at ties.
+    """
     if clip.mirrored:
         return jnp.where(value > 0, jax.nn.relu(signal), 0)
     over = True if clip.low is None else value > clip.low.constant
@@ -212,15 +266,19 @@ def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
 
 def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array]) -> Explainer:
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
-        graph = graphs.trace(one(apply, variables), image, lambda equation: _clip(equation, {}) is not None)
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
+        graph = graphs.trace(
+            one(apply, variables), image, lambda equation: _clip(equation, {}) is not None
+        )
         clips = rectifiers(graph.equations, graph.input)
         _refuse_hidden(name, graph)
         _refuse_unknown(name, graph, clips)
         if not clips:
             raise InputError(
-                f"{name} changes the backward pass of ReLUs, and the model has none: choose another method, such as "
-                "gradient or lrp"
+                f"{name} changes the backward pass of ReLUs, and the model has none: choose another"
+                " method, such as gradient or lrp"
             )
 
         def rules(equation: Equation) -> Rule | None:
@@ -251,7 +309,8 @@ def _refuse_hidden(name: str, graph: Graph) -> None:
             hidden = hidden.keys() & set(inner[-1].outputs)
         if hidden:
             raise InputError(
-                f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}: write the ReLU outside it"
+                f"{name} has a rule for ReLUs and cannot apply it inside {equation.name!r}: write"
+                " the ReLU outside it"
             )
 
 
@@ -259,21 +318,28 @@ def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Value, Clip]) -> Non
     """Raises InputError where several equations, none of them a known ReLU, together compute one."""
     position: dict[Value, int] = {}
     for number, equation in enumerate(graph.equations):
-        found = interior(equation, graph.equations, position) or _choosing(equation, graph.equations, position)
+        found = interior(equation, graph.equations, position) or _choosing(
+            equation, graph.equations, position
+        )
         position.update(dict.fromkeys(equation.outputs, number))
         if found is None or (found[0] in clips and clips[found[0]].low is not None):
             continue
         steps = [*found[1], equation]
-        if clips.keys().isdisjoint(step.outputs[0] for step in steps) and _computes_relu(found[0], steps):
+        if clips.keys().isdisjoint(step.outputs[0] for step in steps) and _computes_relu(
+            found[0], steps
+        ):
             raise InputError(
-                f"{name} has no rule for the ReLU that {equation.name!r} computes here: write it as jax.nn.relu"
+                f"{name} has no rule for the ReLU that {equation.name!r} computes here: write it as"
+                " jax.nn.relu"
             )
 
 
 def _choosing(
     equation: Equation, equations: Sequence[Equation], position: Mapping[Value, int]
 ) -> tuple[Value, list[Equation]] | None:
-    """The one value of its size that an equation chooses from, by an extremum over an axis, and the way there."""
+    """The one value of its size that an equation chooses from, by an extremum over an axis, and the
+    way there.
+    """
     if equation.name not in ENDS or not equation.outputs[0].carries:
         return None
     frontier, found = set(dependent(equation.inputs)), set()
@@ -295,9 +361,13 @@ def _choosing(
 
 
 def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
-    """Tells if the last of the steps is a positive multiple of max(root, 0), as far as is known at trace time."""
+    """Tells if the last of the steps is a positive multiple of max(root, 0), as far as is known at
+    trace time.
+    """
     constants = [value for step in steps for value in step.inputs if value.constant is not None]
-    if any(value.number is None for value in constants) or any(step.name in CUSTOM for step in steps):
+    if any(value.number is None for value in constants) or any(
+        step.name in CUSTOM for step in steps
+    ):
         return False
     if all(map(is_pointwise, steps)):
         results = _evaluated(steps, root, PROBES, dict.fromkeys(constants, PROBES.shape))
@@ -308,16 +378,32 @@ def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
             return False
         results = np.array([values.flat[0] for values in each])
     slope = results[-1] / PROBES[-1]
-    return bool(0 < slope < np.inf and np.allclose(results, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0))
+    return bool(
+        0 < slope < np.inf
+        and np.allclose(results, slope * np.maximum(PROBES, 0), rtol=1e-2, atol=0)
+    )
 
 
 def _evaluated(
-    steps: Sequence[Equation], root: Value, array: np.ndarray, constants: Mapping[Value, tuple[int, ...]]
+    steps: Sequence[Equation],
+    root: Value,
+    array: np.ndarray,
+    constants: Mapping[Value, tuple[int, ...]],
 ) -> np.ndarray:
-    """Evaluates the steps for `root` = `array` at trace time; the constants are their numbers in these shapes."""
+    """Evaluates the steps for `root` = `array` at trace time; the constants are their numbers in
+    these shapes.
+    """
     with jax.ensure_compile_time_eval():
-        arrays = {value: jnp.full(shape, value.number, value.dtype) for value, shape in constants.items()}
+        arrays = {
+            value: jnp.full(shape, value.number, value.dtype) for value, shape in constants.items()
+        }
         arrays[root] = jnp.asarray(array, root.dtype)
         for step in steps:
-            arrays.update(zip(step.outputs, step.evaluate(*(arrays[value] for value in step.inputs)), strict=True))
+            arrays.update(
+                zip(
+                    step.outputs,
+                    step.evaluate(*(arrays[value] for value in step.inputs)),
+                    strict=True,
+                )
+            )
         return np.float64(arrays[steps[-1].outputs[0]])

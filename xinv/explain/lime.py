@@ -36,10 +36,11 @@ def lime(
     segmentation: str | Labels | Segmenter = "slic",
     sigma: float | None = None,
 ) -> Explainer:
-    """Coefficients of a weighted linear model of the label's logit on the presence of superpixels, as captum's Lime.
+    """Coefficients of a weighted linear model of the label's logit on the presence of superpixels,
+    as captum's Lime.
 
-    Each of `samples` copies keeps each superpixel with probability 1/2; a copy at distance d from the image weighs
-    exp(-d^2 / 2 kernel_width^2).
+    Each of `samples` copies keeps each superpixel with probability 1/2; a copy at distance d from
+    the image weighs exp(-d^2 / 2 kernel_width^2).
 
     Args:
       samples: forward passes.
@@ -48,8 +49,8 @@ def lime(
       alpha: strength of the penalty, on weights rescaled to mean 1: `linear.lasso`, `linear.ridge`.
       penalty: "lasso" or "ridge".
       distance: between image and copy as vectors, "cosine" or "euclidean".
-      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or "mean", its own
-        mean colour.
+      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or
+        "mean", its own mean colour.
 
     Returns:
       An explainer whose map is [H,W,1], in units of the logit.
@@ -72,7 +73,9 @@ def lime(
         raise InputError(f"lime's alpha is at least 0, not {described(alpha)}")
 
     @functools.partial(door.checked, draws=True)
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))
         logits = coalitions.logits(apply, variables, game, present)
@@ -86,7 +89,9 @@ def lime(
 
 
 def _kernel(squared: jax.Array, width: float) -> jax.Array:
-    """exp(-d^2 / 2 width^2) of squared distances, up to a factor that rescaled weights cancel: never all zero."""
+    """exp(-d^2 / 2 width^2) of squared distances, up to a factor that rescaled weights cancel:
+    never all zero.
+    """
     return jnp.exp((squared.min() - squared) / (2 * width**2))
 
 

@@ -1,7 +1,9 @@
-"""Layer-wise relevance propagation (Bach et al. 2015): the logit, handed back to the pixels in proportion.
+"""Layer-wise relevance propagation (Bach et al. 2015): the logit, handed back to the pixels in
+proportion.
 
-A weighted layer z = Σ x·w + b hands relevance back in proportion to its terms; a rule chooses the terms that count. One
-forward and one backward pass per map, and for each layer the products that its rule needs. What else a model does:
+A weighted layer z = Σ x·w + b hands relevance back in proportion to its terms; a rule chooses the
+terms that count. One forward and one backward pass per map, and for each layer the products that
+its rule needs. What else a model does:
 
 | operation | rule |
 |---|---|
@@ -46,7 +48,15 @@ from xinv.explain.engine.primitives import (
     is_rearranging,
     unruled,
 )
-from xinv.numbers import described, is_number, is_one_of, optional, require, require_flag, require_not_negative
+from xinv.numbers import (
+    described,
+    is_number,
+    is_one_of,
+    optional,
+    require,
+    require_flag,
+    require_not_negative,
+)
 from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
@@ -54,7 +64,8 @@ STARTS = ("class", "logits")
 POOLS = ("winner", "average")
 GATES = ("signal", "uniform")
 SUM_EPSILON = 1e-6
-"""Sums and means of values have no weights to be robust against: their epsilon only keeps 0/0 away."""
+"""Sums and means of values have no weights to be robust against: their epsilon only keeps 0/0 away.
+"""
 
 
 class Composite(NamedTuple):
@@ -85,7 +96,9 @@ COMPOSITES = {
     "epsilon_gamma_box": Composite("gamma", "epsilon", "zbox"),
     "gnime": Composite("zplus", "zplus", "zplus_ones", 1e-9, False, "average", "logits"),
 }
-"""Composites of one rule for all layers, those by depth (named as in zennit), and that of Jeong et al. 2022."""
+"""Composites of one rule for all layers, those by depth (named as in zennit), and that of Jeong et
+al. 2022.
+"""
 
 
 @cached
@@ -104,25 +117,31 @@ def lrp(
     """Layer-wise relevance propagation. The map [H,W,C] is in logit.
 
     Args:
-      rule: one of `COMPOSITES`: "epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox" for all layers;
-        "epsilon_plus", "epsilon_alpha2_beta1" (each also with "_flat") and "epsilon_gamma_box", whose first name is the
-        rule of dense layers, the second of convolutions and the third of the first layer; "gnime".
+      rule: one of `COMPOSITES`: "epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox" for
+        all layers; "epsilon_plus", "epsilon_alpha2_beta1" (each also with "_flat") and
+        "epsilon_gamma_box", whose first name is the rule of dense layers, the second of
+        convolutions and the third of the first layer; "gnime".
       epsilon: added to each layer's denominators, with their sign. None is 1e-6, for "gnime" 1e-9.
       alpha: of "alpha_beta"; beta is alpha - 1. None is 2.
       gamma: of "gamma", how much more positive weights count. None is 0.25.
-      low, high: of "zbox", the range of intensities: a number, or one per channel of the image. None is 0 and 1. They
-        are those of the image as given: where the model standardises or resizes it, so are they.
-      bias: whether biases absorb relevance; by "flat" and "zbox", which give a layer's bias none, those of
-        normalisations and positions do. None is True, for "gnime" False.
-      pool: "winner", or "average" to treat max-pooling as average pooling. None is "winner", for "gnime" "average".
-      start: "class" hands back the label's logit, "logits" all logits. None is "class", for "gnime" "logits".
-      gates: "signal" hands the relevance of a product with a gate to the signal (Arras et al. 2017, section 3.1);
-        "uniform" half to each (AttnLRP). A gate is a sigmoid, a tanh or their clipped forms, or a factor that is
-        repeated over positions; a product of two others is split in either case.
+      low, high: of "zbox", the range of intensities: a number, or one per channel of the image.
+        None is 0 and 1. They are those of the image as given: where the model standardises or
+        resizes it, so are they.
+      bias: whether biases absorb relevance; by "flat" and "zbox", which give a layer's bias none,
+        those of normalisations and positions do. None is True, for "gnime" False.
+      pool: "winner", or "average" to treat max-pooling as average pooling. None is "winner", for
+          "gnime" "average".
+      start: "class" hands back the label's logit, "logits" all logits. None is "class", for "gnime"
+          "logits".
+      gates: "signal" hands the relevance of a product with a gate to the signal (Arras et al. 2017,
+        section 3.1); "uniform" half to each (AttnLRP). A gate is a sigmoid, a tanh or their clipped
+        forms, or a factor that is repeated over positions; a product of two others is split in
+        either case.
 
     Raises:
-      InputError: unknown `rule`, `pool`, `start` or `gates`, a number out of range, or one that `rule` does not read;
-        or the model has an equation, named in the message, that LRP has no correct rule for.
+      InputError: unknown `rule`, `pool`, `start` or `gates`, a number out of range, or one that
+        `rule` does not read; or the model has an equation, named in the message, that LRP has no
+        correct rule for.
     """
     composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start, gates=gates)
     used = {composite.convolution, composite.dense, composite.first}
@@ -136,7 +155,9 @@ def lrp(
     parameters = {"alpha_beta": {"alpha": float(alpha)}, "gamma": {"gamma": float(gamma)}}
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))
         graph = roles.headless(roles.softmaxes(graph))
         held = roles.scales(graph.equations)
@@ -146,7 +167,9 @@ def lrp(
         gates, sums = roles.Gates(graph), roles.partitions(graph.equations)
         rules = _Rules(composite, parameters, held, normalised, gates, bounds, sums)
         logits, pull = walk(graph, image, rules)
-        chosen = logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits))
+        chosen = (
+            logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits))
+        )
         return door.marked(pull(chosen.astype(logits.dtype)), logits)
 
     return explain
@@ -155,13 +178,19 @@ def lrp(
 def _composite(rule: str, **given: float | bool | str | None) -> Composite:
     """The composite of that name, with the fields that were given."""
     if not is_one_of(rule, COMPOSITES):
-        raise InputError(f"rule={described(rule)} is no LRP rule: choose one of {', '.join(COMPOSITES)}")
-    composite = COMPOSITES[rule]._replace(**{name: value for name, value in given.items() if value is not None})
+        raise InputError(
+            f"rule={described(rule)} is no LRP rule: choose one of {', '.join(COMPOSITES)}"
+        )
+    composite = COMPOSITES[rule]._replace(
+        **{name: value for name, value in given.items() if value is not None}
+    )
     require_flag(bias=composite.bias)
     for name, allowed in ("pool", POOLS), ("start", STARTS), ("gates", GATES):
         value = getattr(composite, name)
         if not is_one_of(value, allowed):
-            raise InputError(f"{name}={described(value)} is unknown to lrp: choose one of {', '.join(allowed)}")
+            raise InputError(
+                f"{name}={described(value)} is unknown to lrp: choose one of {', '.join(allowed)}"
+            )
     return composite
 
 
@@ -169,29 +198,42 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
     """The ends of the z-box as arrays [] or [C].
 
     Raises:
-      InputError: they are not finite, or low <= 0 <= high does not hold for a box of all layers, most of whose inputs
-        are 0 somewhere.
+      InputError: they are not finite, or low <= 0 <= high does not hold for a box of all layers,
+        most of whose inputs are 0 somewhere.
     """
     try:
         low, high = (np.asarray(end) for end in ends)
     except ValueError:  # ragged
         low = high = np.asarray(None)
-    numbers = all(end.dtype.kind in "fiu" and end.ndim <= 1 and np.isfinite(end).all() for end in (low, high))
-    given = " and ".join(f"{name}={described(end)}" for name, end in zip(("low", "high"), ends, strict=True))
+    numbers = all(
+        end.dtype.kind in "fiu" and end.ndim <= 1 and np.isfinite(end).all() for end in (low, high)
+    )
+    given = " and ".join(
+        f"{name}={described(end)}" for name, end in zip(("low", "high"), ends, strict=True)
+    )
     if not numbers or (low.ndim and high.ndim and len(low) != len(high)) or (low > high).any():
-        raise InputError(f"{given} are no range: give finite numbers, or one per channel, low <= high")
+        raise InputError(
+            f"{given} are no range: give finite numbers, or one per channel, low <= high"
+        )
     if "zbox" in (composite.convolution, composite.dense):
         if low.ndim + high.ndim:
-            raise InputError("bounds per channel are the image's: choose epsilon_gamma_box, whose zbox treats no other")
+            raise InputError(
+                "bounds per channel are the image's: choose epsilon_gamma_box, whose zbox treats no"
+                " other"
+            )
         if not low <= 0 <= high:
-            raise InputError(f"{given} leave out 0, which layers read: choose epsilon_gamma_box for the image's range")
+            raise InputError(
+                f"{given} leave out 0, which layers read: choose epsilon_gamma_box for the image's"
+                " range"
+            )
     return [np.float32(low), np.float32(high)]
 
 
 def _bounds(
     graph: Graph, held: set[Value], image: Array, low: np.ndarray, high: np.ndarray
 ) -> dict[Value | None, list[Array]]:
-    """The least and largest values of what the first layers read, where the image lies between `low` and `high`.
+    """The least and largest values of what the first layers read, where the image lies between
+    `low` and `high`.
 
     For None, of what other layers read.
     """
@@ -203,20 +245,30 @@ def _bounds(
             needed.update(equation.inputs)
             upstream.append(equation)
     for equation in upstream:
-        if equation.name in {"linear", *SORTING, *POOLING, "reduce_sum"} or roles.is_held(equation, held) is not None:
+        if (
+            equation.name in {"linear", *SORTING, *POOLING, "reduce_sum"}
+            or roles.is_held(equation, held) is not None
+        ):
             raise InputError(
-                "zbox needs the range of what the first layer reads, which this model shifts or scales by statistics "
-                "of each image: choose another rule for the first layer, such as epsilon_plus_flat"
+                "zbox needs the range of what the first layer reads, which this model shifts or"
+                " scales by statistics of each image: choose another rule for the first layer, such"
+                " as epsilon_plus_flat"
             )
-    if low.ndim + high.ndim == 0 and all(equation.name in SHAPING | {"convert_element_type"} for equation in upstream):
+    if low.ndim + high.ndim == 0 and all(
+        equation.name in SHAPING | {"convert_element_type"} for equation in upstream
+    ):
         return {None: [low, high]}
     for end in low, high:
         if end.ndim and len(end) != image.shape[-1]:
-            raise InputError(f"a bound has {len(end)} numbers but the image {image.shape[-1]} channels")
+            raise InputError(
+                f"a bound has {len(end)} numbers but the image {image.shape[-1]} channels"
+            )
     ends = [jnp.broadcast_to(end, image.shape).astype(image.dtype) for end in (low, high)]
     arrays = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
     pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in arrays] for e in first}
-    return {None: [low, high]} | {value: [jnp.minimum(*pair), jnp.maximum(*pair)] for value, pair in pairs.items()}
+    return {None: [low, high]} | {
+        value: [jnp.minimum(*pair), jnp.maximum(*pair)] for value, pair in pairs.items()
+    }
 
 
 class _Rules(NamedTuple):
@@ -259,7 +311,10 @@ class _Rules(NamedTuple):
                 return _pass  # where a constant repeats the value, the engine sums over the repetitions
             if equation.name in SUMMING or (equation.name in WEIGHTED and not is_layer(equation)):
                 return functools.partial(_proportional, small)
-            if is_rearranging(equation) or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING:
+            if (
+                is_rearranging(equation)
+                or equation.name in {"max", "min", "select_n"} | POOLING | SORTING | MOVING
+            ):
                 return EquationContext.derivative
         raise unruled("lrp", equation)
 
@@ -273,14 +328,16 @@ class _Rules(NamedTuple):
             low, high = self.bounds.get(equation.inputs[0], self.bounds[None])
             parameters = {"low": low, "high": high}
         rule = functools.partial(RULES[name], **parameters)
-        return lambda context: [rule(layer, context.inputs[0], context.signals[0], self.composite.epsilon)]
+        return lambda context: [
+            rule(layer, context.inputs[0], context.signals[0], self.composite.epsilon)
+        ]
 
     def _product(self, equation: Equation) -> Rule:
         """Of two values that depend on the image."""
         if self.partitions.intersection(equation.inputs):
             raise InputError(
-                "lrp has no rule for a quotient of exponentials and their sum that is no softmax: if it is meant to be "
-                "one, write it as jax.nn.softmax"
+                "lrp has no rule for a quotient of exponentials and their sum that is no softmax:"
+                " if it is meant to be one, write it as jax.nn.softmax"
             )
         signal = roles.is_held(equation, self.held)
         if signal is None and equation.name == "div":
@@ -299,7 +356,9 @@ MOVING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "s
 
 
 def _absorbs(equation: Equation, normalised: frozenset[Value]) -> bool:
-    """Tells if the equation adds a bias: the shift of a normalisation, or one that varies over positions."""
+    """Tells if the equation adds a bias: the shift of a normalisation, or one that varies over
+    positions.
+    """
     if equation.name not in ("add", "sub") or len(dependent(equation.inputs)) != 1:
         return False
     left, right = equation.inputs
@@ -314,7 +373,10 @@ def _pass(context: EquationContext) -> list[jax.Array | None]:
 def _proportional(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """Each term of a sum receives its share of it."""
     back = context.derivative(context.signals[0] / stabilised(context.outputs[0], epsilon))
-    return [share if share is None else value * share for value, share in zip(context.inputs, back, strict=True)]
+    return [
+        share if share is None else value * share
+        for value, share in zip(context.inputs, back, strict=True)
+    ]
 
 
 def _uniform(epsilon: float, context: EquationContext) -> list[jax.Array | None]:

@@ -15,11 +15,14 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 def minmax(explanation: jax.Array, epsilon: float = 1e-12) -> jax.Array:
     """Scales one map to [0,1] by its smallest and largest value.
 
-    A map whose values differ by less than `epsilon` becomes 0 everywhere: what is left of it is rounding.
+    A map whose values differ by less than `epsilon` becomes 0 everywhere: what is left of it is
+    rounding.
     """
     low, high = explanation.min(), explanation.max()
     spread = high - low
-    return jnp.where(spread < epsilon, 0, (explanation - low) / jnp.where(spread < epsilon, 1, spread))
+    return jnp.where(
+        spread < epsilon, 0, (explanation - low) / jnp.where(spread < epsilon, 1, spread)
+    )
 
 
 SCALES: dict[str, Callable[[jax.Array], jax.Array]] = {
@@ -35,8 +38,8 @@ def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
 
     Args:
       explainer: any explainer.
-      how: "absolute_minmax", which takes absolute values and then scales each map to [0,1] (Jeong et al. 2022);
-        "minmax", "absolute" or "none". A constant map becomes 0, never NaN.
+      how: "absolute_minmax", which takes absolute values and then scales each map to [0,1] (Jeong
+        et al. 2022); "minmax", "absolute" or "none". A constant map becomes 0, never NaN.
 
     Raises:
       InputError: `how` is none of these, or `explainer` no function.
@@ -58,7 +61,12 @@ def _on_scale(explainer: Explainer, how: str) -> Explainer:
 @functools.cache
 def _scaled(how: str) -> Callable[..., jax.Array]:
     def explain(
-        explainer: Explainer, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        explainer: Explainer,
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return SCALES[how](explainer(apply, variables, image, label, key))
 

@@ -1,4 +1,6 @@
-"""Occlusion: how much the score drops when a window of the image is replaced (Zeiler and Fergus 2014)."""
+"""Occlusion: how much the score drops when a window of the image is replaced (Zeiler and Fergus
+2014).
+"""
 
 from itertools import product
 
@@ -24,9 +26,10 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
 
     Args:
       window: n for n x n pixels, (h, w), or (h, w, c) to slide over channels too.
-      stride: step between windows, in the form of `window`; at most the window, so that every pixel is covered. The
-        last window of an axis is cut off at the border.
-      baseline: what a covered pixel becomes: a number, one per channel, or that of an image [H,W,C].
+      stride: step between windows, in the form of `window`; at most the window, so that every pixel
+        is covered. The last window of an axis is cut off at the border.
+      baseline: what a covered pixel becomes: a number, one per channel, or that of an image
+          [H,W,C].
 
     Returns:
       An explainer whose map is [H,W,1], or [H,W,C] with a window (h, w, c), in units of the logit.
@@ -39,14 +42,23 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
     baseline = door.baseline(baseline)
     window, stride = _sizes("window", window), _sizes("stride", stride)
     if len(stride) > len(window):
-        raise InputError(f"occlusion's stride {stride} has a channel step, its window {window} has no channel size")
+        raise InputError(
+            f"occlusion's stride {stride} has a channel step, its window {window} has no channel"
+            " size"
+        )
 
     @door.checked
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         shape = image.shape if len(window) == 3 else (*image.shape[:2], 1)
-        axes = [_covers(*axis) for axis in zip(shape, (*window, 1)[:3], (*stride, 1)[:3], strict=True)]
+        axes = [
+            _covers(*axis) for axis in zip(shape, (*window, 1)[:3], (*stride, 1)[:3], strict=True)
+        ]
         index = np.array([*product(*(range(len(cover)) for cover in axes))], np.int32)
-        rows = np.concatenate([index, np.full((1, 3), -1, np.int32)])  # -1 covers nothing: the image itself
+        rows = np.concatenate(
+            [index, np.full((1, 3), -1, np.int32)]
+        )  # -1 covers nothing: the image itself
 
         def cover(shared: tuple[jax.Array, jax.Array], row: jax.Array) -> jax.Array:
             image, covered = shared
@@ -69,7 +81,10 @@ def _sizes(name: str, size: Size) -> tuple[int, ...]:
         size = tuple(np.asarray(size).ravel().tolist())
     sizes = size if isinstance(size, tuple) else (size, size)
     if len(sizes) not in (2, 3) or not all(is_count(n, 1) for n in sizes):
-        raise InputError(f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not {described(size)}")
+        raise InputError(
+            f"occlusion's {name} is n, (h, w) or (h, w, c) of whole numbers from 1, not"
+            f" {described(size)}"
+        )
     return sizes
 
 

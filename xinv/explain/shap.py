@@ -36,16 +36,18 @@ def kernel_shap(
 ) -> Explainer:
     """KernelSHAP (Lundberg and Lee 2017) of the label's logit, as captum's KernelShap.
 
-    The values always add up to f(image) - f(all absent), by constraint (captum: by weights of 10^6). With fewer
-    coalitions than superpixels the solution of least norm is taken, as captum does.
+    The values always add up to f(image) - f(all absent), by constraint (captum: by weights of
+    10^6). With fewer coalitions than superpixels the solution of least norm is taken, as captum
+    does.
 
     Args:
-      samples: coalitions, the full and the empty one among them; the others have a size k with probability in
-        proportion to 1 / k(M-k), all sets of one size being equally likely. None, or at least 2^M: every coalition
-        once, with its Shapley weight, which gives the exact Shapley values of M superpixels.
+      samples: coalitions, the full and the empty one among them; the others have a size k with
+        probability in proportion to 1 / k(M-k), all sets of one size being equally likely. None, or
+        at least 2^M: every coalition once, with its Shapley weight, which gives the exact Shapley
+        values of M superpixels.
       segments, compactness, segmentation, sigma: see `segment.superpixels`.
-      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or "mean", its own
-        mean colour.
+      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or
+        "mean", its own mean colour.
 
     Returns:
       An explainer whose map is [H,W,1], in units of the logit; a pixel has its superpixel's value.
@@ -61,10 +63,15 @@ def kernel_shap(
         coalitions.check_samples("kernel_shap", samples, 3)
 
     @functools.partial(door.checked, draws=samples is not None)
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
-            raise InputError(f"kernel_shap enumerates at most {MOST_ENUMERATED} superpixels, not {count}: give samples")
+            raise InputError(
+                f"kernel_shap enumerates at most {MOST_ENUMERATED} superpixels, not {count}: give"
+                " samples"
+            )
         if samples is None or samples >= 2**count:
             present, weights = _all_coalitions(count)
         else:
@@ -72,7 +79,9 @@ def kernel_shap(
         logits = coalitions.logits(apply, variables, game, present)
         scores = logits[:, label]
         total, rest = scores[0] - scores[1], scores[2:] - scores[1]
-        values = linear.sum_constrained(jnp.asarray(present[2:], scores.dtype), rest, weights, total)
+        values = linear.sum_constrained(
+            jnp.asarray(present[2:], scores.dtype), rest, weights, total
+        )
         return coalitions.paint(door.marked(values, logits[0]), game)
 
     return explain
@@ -88,10 +97,12 @@ def shapley_sampling(
     segmentation: str | Labels | Segmenter = "slic",
     sigma: float | None = None,
 ) -> Explainer:
-    """Shapley values of the label's logit by random permutations (Castro 2009), as captum's ShapleyValueSampling.
+    """Shapley values of the label's logit by random permutations (Castro 2009), as captum's
+    ShapleyValueSampling.
 
-    Superpixels enter one after another in each of `samples` random orders; a value is the mean change on entering, so
-    that the values always add up to f(image) - f(all absent). Options and map as in `kernel_shap`.
+    Superpixels enter one after another in each of `samples` random orders; a value is the mean
+    change on entering, so that the values always add up to f(image) - f(all absent). Options and
+    map as in `kernel_shap`.
 
     Cost: samples x (M - 1) + 2 forward passes for M superpixels.
     """
@@ -100,7 +111,9 @@ def shapley_sampling(
     coalitions.check_samples("shapley_sampling", samples, 1)
 
     @functools.partial(door.checked, draws=True)
-    def explain(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def explain(
+        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+    ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)
         inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
@@ -121,16 +134,23 @@ def _ranks(key: Key, samples: int, count: int) -> jax.Array:
 
 
 def _sample_coalitions(key: Key, samples: int, count: int) -> jax.Array:
-    """bool [samples, count]: the full and the empty coalition, then random ones as Shapley's kernel weighs them."""
+    """bool [samples, count]: the full and the empty coalition, then random ones as Shapley's kernel
+    weighs them.
+    """
     order_key, size_key = jax.random.split(key)
     sizes = np.arange(1, count)
-    drawn = jax.random.categorical(size_key, -np.log(sizes * (count - sizes)), shape=(samples - 2, 1)) + 1
+    drawn = (
+        jax.random.categorical(size_key, -np.log(sizes * (count - sizes)), shape=(samples - 2, 1))
+        + 1
+    )
     ends = np.array([[True], [False]]) & np.ones(count, bool)
     return jnp.concatenate([ends, _ranks(order_key, samples - 2, count) < drawn])
 
 
 def _all_coalitions(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """All coalitions bool [2^count, count], the full and the empty one first, and the Shapley weights of the others."""
+    """All coalitions bool [2^count, count], the full and the empty one first, and the Shapley
+    weights of the others.
+    """
     present = np.array([*product([True, False], repeat=count)])
     present = np.concatenate([present[:1], present[-1:], present[1:-1]])
     weights = [(count - 1) / (comb(count, k) * k * (count - k)) for k in range(1, count)]

@@ -1,10 +1,12 @@
-"""Utility of a released explanation: its distance from the original, and its faithfulness to the target.
+"""Utility of a released explanation: its distance from the original, and its faithfulness to the
+target.
 
-Each factory returns `fn(truth, guess) -> float32 [N]`. `truth` is what the defender knows, {"image": [N,H,W,C],
-"explanation": the original maps e [N,h,w,c], "label": the classes they explain, int [N]}; `guess` is the maps ê
-[N,h,w,c] that were released, of the same shape as e. A pixel's importance is the mean of its map's channels, signs
-kept. `apply`, `embed` and `variables` are the target's: users put its explanations to use on the target. A function
-that binds a network is a pytree whose leaves are its variables, as in `recognition`.
+Each factory returns `fn(truth, guess) -> float32 [N]`. `truth` is what the defender knows,
+{"image": [N,H,W,C], "explanation": the original maps e [N,h,w,c], "label": the classes they
+explain, int [N]}; `guess` is the maps ê [N,h,w,c] that were released, of the same shape as e. A
+pixel's importance is the mean of its map's channels, signs kept. `apply`, `embed` and `variables`
+are the target's: users put its explanations to use on the target. A function that binds a network
+is a pytree whose leaves are its variables, as in `recognition`.
 """
 
 import functools
@@ -26,18 +28,24 @@ Baseline = float | tuple[float, ...] | str
 """Value of a removed pixel: one number, one per channel, or "blur" for the blurred image."""
 
 Release = Callable[[Array, Array, Key], jax.Array]
-"""`release(images[N,H,W,C] in [0,1], labels[N], keys[N]) -> released maps [N,h,w,c]`; a pytree, such as a Partial."""
+"""`release(images[N,H,W,C] in [0,1], labels[N], keys[N]) -> released maps [N,h,w,c]`; a pytree,
+such as a Partial.
+"""
 
 BLUR_SIGMA, BLUR_WINDOW = 5.0, 11
 """Pixels; the canvas that the released code of Petsiuk 2018 inserts into."""
 
 LARGEST = 2**21
-"""Pixels that pass a network at once, beyond those of the batch itself: 1 GiB for each layer of 128 channels."""
+"""Pixels that pass a network at once, beyond those of the batch itself: 1 GiB for each layer of 128
+channels.
+"""
 
 
 @functools.cache
 def distortion() -> Metric:
-    """Mean squared perturbation of the map, in the square of its unit; 0 for equal maps (Jeong 2022, Table 3)."""
+    """Mean squared perturbation of the map, in the square of its unit; 0 for equal maps (Jeong
+    2022, Table 3).
+    """
 
     def fn(truth: Truth, guess: Array) -> jax.Array:
         e, released = _maps(truth, guess)
@@ -47,18 +55,20 @@ def distortion() -> Metric:
 
 
 def masked_deepsim(embed: Embed, variables: Variables) -> Metric:
-    """DeePSiM of x⊙e against x⊙ê in the target's penultimate features, in [0,1] (Jeong 2022, section 5.3.2).
+    """DeePSiM of x⊙e against x⊙ê in the target's penultimate features, in [0,1] (Jeong 2022,
+    section 5.3.2).
 
-    Meant for maps on a scale of [0,1], which pass through unclipped. A map with the image's channels masks each by
-    itself, any other masks all channels by the mean of its own; smaller maps are resized linearly. DeePSiM is the
-    cosine of `recognition.deepsim`.
+    Meant for maps on a scale of [0,1], which pass through unclipped. A map with the image's
+    channels masks each by itself, any other masks all channels by the mean of its own; smaller maps
+    are resized linearly. DeePSiM is the cosine of `recognition.deepsim`.
     """
     return Partial(_masked_deepsim(embed), variables)
 
 
 @functools.cache
 def spearman() -> Metric:
-    """Spearman's rank correlation of the original's and the released map's values, in [−1,1]; ties share their rank.
+    """Spearman's rank correlation of the original's and the released map's values, in [−1,1]; ties
+    share their rank.
 
     1 for equal maps; 0 where one map alone is constant, which orders nothing.
     """
@@ -75,16 +85,20 @@ def spearman() -> Metric:
 
 @functools.cache
 def top_overlap(share: float = 0.1) -> Metric:
-    """Intersection over union of the original's and the released map's most important pixels, in [0,1].
+    """Intersection over union of the original's and the released map's most important pixels, in
+    [0,1].
 
     Args:
-      share: of the map's pixels, rounded, at least one. Of equally important pixels the upper left ones come first.
+      share: of the map's pixels, rounded, at least one. Of equally important pixels the upper left
+          ones come first.
 
     Raises:
       InputError: `share` is not in (0,1].
     """
     if not 0 < share <= 1:
-        raise InputError(f"top_overlap share {share} is not allowed: give a number above 0, at most 1")
+        raise InputError(
+            f"top_overlap share {share} is not allowed: give a number above 0, at most 1"
+        )
 
     def fn(truth: Truth, guess: Array) -> jax.Array:
         e, released = (_order(_importance(maps)) for maps in _maps(truth, guess))
@@ -95,12 +109,16 @@ def top_overlap(share: float = 0.1) -> Metric:
     return fn
 
 
-def deletion(apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = 0.0) -> Metric:
-    """Area under the label's probability as the released map's most important pixels are removed (Petsiuk 2018).
+def deletion(
+    apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = 0.0
+) -> Metric:
+    """Area under the label's probability as the released map's most important pixels are removed
+    (Petsiuk 2018).
 
-    In [0,1]; a faithful map has a small one. The curve runs from the image to the baseline over the share of pixels
-    removed, by the trapezoidal rule. Maps of another size are resized linearly; of equally important pixels the upper
-    left ones go first. The original map's area is this function's value with `guess` set to it.
+    In [0,1]; a faithful map has a small one. The curve runs from the image to the baseline over the
+    share of pixels removed, by the trapezoidal rule. Maps of another size are resized linearly; of
+    equally important pixels the upper left ones go first. The original map's area is this
+    function's value with `guess` set to it.
 
     Args:
       apply, variables: the target's.
@@ -112,23 +130,34 @@ def deletion(apply: Apply, variables: Variables, steps: int = 16, baseline: Base
 
     Cost: `steps + 1` forward passes per image.
     """
-    return Partial(_area(apply, _at_least_one("deletion", "steps", steps), baseline, False), variables)
+    return Partial(
+        _area(apply, _at_least_one("deletion", "steps", steps), baseline, False), variables
+    )
 
 
-def insertion(apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = "blur") -> Metric:
-    """Area under the label's probability as the released map's most important pixels are put in (Petsiuk 2018).
+def insertion(
+    apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = "blur"
+) -> Metric:
+    """Area under the label's probability as the released map's most important pixels are put in
+    (Petsiuk 2018).
 
-    In [0,1]; a faithful map has a large one. The curve runs from the baseline to the image; otherwise as `deletion`.
+    In [0,1]; a faithful map has a large one. The curve runs from the baseline to the image;
+    otherwise as `deletion`.
     """
-    return Partial(_area(apply, _at_least_one("insertion", "steps", steps), baseline, True), variables)
+    return Partial(
+        _area(apply, _at_least_one("insertion", "steps", steps), baseline, True), variables
+    )
 
 
-def max_sensitivity(release: Release, radius: float = 0.02, samples: int = 10, seed: int = 0) -> Metric:
+def max_sensitivity(
+    release: Release, radius: float = 0.02, samples: int = 10, seed: int = 0
+) -> Metric:
     """max over δ of ‖Φ(x+δ) − ê‖ / ‖ê‖, with ê = Φ(x) the released map; 0 for a map that ignores x.
 
-    Max-sensitivity (Yeh 2019, Eq. 2), relative to the map's size as in captum. Each δ is uniform in [−radius, radius]
-    per value, and x + δ is clipped to images. The same draws serve every image. A release that is random counts its own
-    noise, since Φ(x+δ) draws anew. A zero map is divided by 1.
+    Max-sensitivity (Yeh 2019, Eq. 2), relative to the map's size as in captum. Each δ is uniform in
+    [−radius, radius] per value, and x + δ is clipped to images. The same draws serve every image. A
+    release that is random counts its own noise, since Φ(x+δ) draws anew. A zero map is divided by
+    1.
 
     Args:
       release: Φ, what the service releases for an image and a class; a pytree.
@@ -142,8 +171,13 @@ def max_sensitivity(release: Release, radius: float = 0.02, samples: int = 10, s
     Cost: `samples` releases per image.
     """
     if not radius >= 0:
-        raise InputError(f"max_sensitivity radius {radius} is not allowed: give a number of at least 0")
-    return Partial(_max_sensitivity(radius, _at_least_one("max_sensitivity", "samples", samples), seed), release)
+        raise InputError(
+            f"max_sensitivity radius {radius} is not allowed: give a number of at least 0"
+        )
+    return Partial(
+        _max_sensitivity(radius, _at_least_one("max_sensitivity", "samples", samples), seed),
+        release,
+    )
 
 
 @functools.cache
@@ -182,32 +216,47 @@ def _max_sensitivity(radius: float, samples: int, seed: int) -> Callable[..., ja
 
         def moved(key: Key) -> jax.Array:
             for_noise, for_release = jax.random.split(key)
-            near = jnp.clip(x + jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius), 0, 1)
+            near = jnp.clip(
+                x + jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius), 0, 1
+            )
             again = release(near, labels, jnp.broadcast_to(for_release, labels.shape))
             return jnp.linalg.norm(_flat(again - released), axis=-1)
 
-        largest = _each(moved, jax.random.split(jax.random.key(seed), samples), x, passes=4).max(axis=0)
+        largest = _each(moved, jax.random.split(jax.random.key(seed), samples), x, passes=4).max(
+            axis=0
+        )
         return largest / jnp.where(size == 0, 1, size)
 
     return fn
 
 
 def _each(fn: Callable, items: Array, x: jax.Array, passes: int = 1) -> jax.Array:
-    """`fn` of each item, [S,N], as many at once as `LARGEST` allows; each costs `passes` forward passes of images x."""
+    """`fn` of each item, [S,N], as many at once as `LARGEST` allows; each costs `passes` forward
+    passes of images x.
+    """
     at_once = max(1, LARGEST // (passes * x[..., 0].size))
-    return jax.vmap(fn)(items) if at_once >= len(items) else jax.lax.map(fn, items, batch_size=at_once)
+    return (
+        jax.vmap(fn)(items) if at_once >= len(items) else jax.lax.map(fn, items, batch_size=at_once)
+    )
 
 
 def resize(maps: Array, size: tuple[int, ...]) -> jax.Array:
-    """Maps [N,h,w,c] at the height and width `size`, linearly interpolated; unchanged where they have it."""
+    """Maps [N,h,w,c] at the height and width `size`, linearly interpolated; unchanged where they
+    have it.
+    """
     return jax.image.resize(maps, (len(maps), *size, maps.shape[-1]), "linear")
 
 
 def _maps(truth: Truth, guess: Array) -> tuple[jax.Array, jax.Array]:
-    """Original and released maps, after the check that keeps broadcasting from comparing different shapes."""
+    """Original and released maps, after the check that keeps broadcasting from comparing different
+    shapes.
+    """
     original = truth["explanation"]
     if original.shape != guess.shape or guess.ndim != 4:
-        raise InputError(f"maps of shapes {original.shape} and {guess.shape} are not comparable: give two [N,h,w,c]")
+        raise InputError(
+            f"maps of shapes {original.shape} and {guess.shape} are not comparable: give two"
+            " [N,h,w,c]"
+        )
     return jnp.asarray(original), jnp.asarray(guess)
 
 
@@ -223,7 +272,9 @@ def _importance(maps: jax.Array) -> jax.Array:
 
 
 def _order(importance: jax.Array) -> jax.Array:
-    """int [N,P]: each pixel's place from the most important one, 0; equal ones in the order of their positions."""
+    """int [N,P]: each pixel's place from the most important one, 0; equal ones in the order of
+    their positions.
+    """
     return jnp.argsort(jnp.argsort(-importance, axis=-1, stable=True), axis=-1)
 
 
@@ -236,7 +287,9 @@ def _canvas(x: jax.Array, baseline: Baseline) -> jax.Array:
     if baseline == "blur":
         return dm_pix.gaussian_blur(x, BLUR_SIGMA, BLUR_WINDOW)
     if isinstance(baseline, str) or np.size(baseline) not in (1, x.shape[-1]):
-        raise InputError(f"baseline {baseline!r} is not allowed: give a number, {x.shape[-1]} of them, or 'blur'")
+        raise InputError(
+            f"baseline {baseline!r} is not allowed: give a number, {x.shape[-1]} of them, or 'blur'"
+        )
     return jnp.broadcast_to(jnp.asarray(baseline, x.dtype), x.shape)
 
 

@@ -1,6 +1,8 @@
-"""Factors that may make an example easier to invert (Zhao 2021, section 4.3.5 and Figure 6), one number each.
+"""Factors that may make an example easier to invert (Zhao 2021, section 4.3.5 and Figure 6), one
+number each.
 
-Host statistics of whole arrays, for the trend of a reconstruction's quality against them (`xinv.metrics.trend`).
+Host statistics of whole arrays, for the trend of a reconstruction's quality against them
+(`xinv.metrics.trend`).
 """
 
 import numpy as np
@@ -11,16 +13,18 @@ from xinv.types import Array, InputError
 
 
 def relevance(explanation: Array, mask: Array, threshold: float | None = 0.5) -> np.ndarray:
-    """Explanation relevance: intersection over union of a map and the region that matters, float32 [N] in [0,1].
+    """Explanation relevance: intersection over union of a map and the region that matters, float32
+    [N] in [0,1].
 
-    The paper says "normalized IoU between the CAM and valid face region" and no more. Here each map is averaged over
-    its channels, resized to the mask, scaled to [0,1] by its own range and cut at the threshold.
+    The paper says "normalized IoU between the CAM and valid face region" and no more. Here each map
+    is averaged over its channels, resized to the mask, scaled to [0,1] by its own range and cut at
+    the threshold.
 
     Args:
       explanation: maps [N,h,w,c].
       mask: the region, bool [N,H,W] or [H,W]; see `bright` and `ellipse`.
-      threshold: share of a map's range from which a pixel counts as highlighted; None takes the map itself, and the
-        IoU of grey levels Σ min / Σ max.
+      threshold: share of a map's range from which a pixel counts as highlighted; None takes the map
+        itself, and the IoU of grey levels Σ min / Σ max.
 
     Returns:
       the IoU; 0 for a constant map, and where map and mask are both empty.
@@ -29,11 +33,18 @@ def relevance(explanation: Array, mask: Array, threshold: float | None = 0.5) ->
       InputError: masks that differ in number from the maps, or a threshold outside (0,1].
     """
     if threshold is not None and not 0 < threshold <= 1:
-        raise InputError(f"relevance threshold {threshold} is not allowed: give a number above 0, at most 1, or None")
+        raise InputError(
+            f"relevance threshold {threshold} is not allowed: give a number above 0, at most 1, or"
+            " None"
+        )
     mask = np.asarray(mask)
     if mask.ndim not in (2, 3) or (mask.ndim == 3 and len(mask) != len(explanation)):
-        raise InputError(f"a mask of shape {mask.shape} fits no {len(explanation)} maps: give [N,H,W] or [H,W]")
-    values = np.asarray(resize(np.mean(explanation, axis=-1, keepdims=True), mask.shape[-2:]))[..., 0]
+        raise InputError(
+            f"a mask of shape {mask.shape} fits no {len(explanation)} maps: give [N,H,W] or [H,W]"
+        )
+    values = np.asarray(resize(np.mean(explanation, axis=-1, keepdims=True), mask.shape[-2:]))[
+        ..., 0
+    ]
     low, high = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
     values = (values - low) / np.where(high > low, high - low, 1)
     lit = values if threshold is None else (values >= threshold).astype(np.float32)
@@ -42,7 +53,8 @@ def relevance(explanation: Array, mask: Array, threshold: float | None = 0.5) ->
 
 
 def bright(images: Array, threshold: float = 0.05) -> np.ndarray:
-    """bool [N,H,W]: pixels whose mean over channels exceeds `threshold`, in [0,1]; images [N,H,W,C], uint8 or float.
+    """bool [N,H,W]: pixels whose mean over channels exceeds `threshold`, in [0,1]; images
+    [N,H,W,C], uint8 or float.
 
     The valid region of images whose rest is black, such as digits and the paper's masked faces.
     """
@@ -50,25 +62,32 @@ def bright(images: Array, threshold: float = 0.05) -> np.ndarray:
 
 
 def ellipse(height: int, width: int, share: tuple[float, float] = (0.9, 0.7)) -> np.ndarray:
-    """bool [H,W]: the central ellipse whose axes are `share` of height and width, about where an aligned face is."""
+    """bool [H,W]: the central ellipse whose axes are `share` of height and width, about where an
+    aligned face is.
+    """
     y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
     return ((2 * y - 1) / share[0])[:, None] ** 2 + ((2 * x - 1) / share[1]) ** 2 <= 1
 
 
 def typicalness(explanation: Array, label: Array) -> np.ndarray:
-    """Pearson's correlation of each map [N,h,w,c] with the mean map of its class, float32 [N] in [−1,1].
+    """Pearson's correlation of each map [N,h,w,c] with the mean map of its class, float32 [N] in
+    [−1,1].
 
-    Class means are over the given maps; `label`, int [N], is the class that each explains. 0 for a constant map; a
-    class's only map is its own mean and has 1.
+    Class means are over the given maps; `label`, int [N], is the class that each explains. 0 for a
+    constant map; a class's only map is its own mean and has 1.
 
     Raises:
       InputError: as many labels as maps are needed.
     """
     label = np.asarray(label)
     if label.shape != explanation.shape[:1]:
-        raise InputError(f"labels of shape {label.shape} fit no {len(explanation)} maps: give one for each")
+        raise InputError(
+            f"labels of shape {label.shape} fit no {len(explanation)} maps: give one for each"
+        )
     values = np.empty(len(label), np.float32)
-    for members in (label == one for one in np.unique(label)):  # one class at a time bounds the memory
+    for members in (
+        label == one for one in np.unique(label)
+    ):  # one class at a time bounds the memory
         maps = np.asarray(explanation[members], np.float64).reshape(members.sum(), -1)
         values[members] = _pearson(maps, maps.mean(axis=0))
     return values
@@ -80,7 +99,9 @@ def confidence(prediction: Array) -> np.ndarray:
 
 
 def target_accuracy(prediction: Array, label: Array) -> np.ndarray:
-    """1 where the target predicts the true class, else 0, float32 [N]; from probabilities [N,K] and labels [N]."""
+    """1 where the target predicts the true class, else 0, float32 [N]; from probabilities [N,K] and
+    labels [N].
+    """
     return (np.argmax(prediction, axis=-1) == np.asarray(label)).astype(np.float32)
 
 

@@ -1,4 +1,5 @@
-"""Similarity of pictures: images [N,H,W,C], float32 in [0,1] (uint8 is converted), to one number per example [N].
+"""Similarity of pictures: images [N,H,W,C], float32 in [0,1] (uint8 is converted), to one number
+per example [N].
 
 The factories are cached, so the same arguments give the same function and compile once.
 """
@@ -13,7 +14,8 @@ from xinv.images import as_float
 from xinv.types import Array, InputError, Metric
 
 MAX_PSNR = 100.0
-"""dB given to equal images, whose PSNR is infinite: one exact copy must not make a mean infinite."""
+"""dB given to equal images, whose PSNR is infinite: one exact copy must not make a mean infinite.
+"""
 
 
 @functools.cache
@@ -38,21 +40,26 @@ def psnr() -> Metric:
 def ssim(sigma: float = 1.5, window: int | None = None) -> Metric:
     """Mean structural similarity, in [−1,1]; 1 for equal images (Wang 2004; Zhao 2021, Eq. 3).
 
-    Gaussian weights, population covariance, data range 1; the mean over the pixels whose window lies inside the image
-    and over channels, as in `skimage.metrics.structural_similarity`.
+    Gaussian weights, population covariance, data range 1; the mean over the pixels whose window
+    lies inside the image and over channels, as in `skimage.metrics.structural_similarity`.
 
     Args:
-      sigma: width of the Gaussian in pixels; 1.5 in GNIME and for Zhao's faces and MNIST, 2.5 for their CelebA.
-      window: odd side of the Gaussian in pixels; by default 3.5 sigma to each side, so 11 for 1.5 and 19 for 2.5.
+      sigma: width of the Gaussian in pixels; 1.5 in GNIME and for Zhao's faces and MNIST, 2.5 for
+          their CelebA.
+      window: odd side of the Gaussian in pixels; by default 3.5 sigma to each side, so 11 for 1.5
+          and 19 for 2.5.
 
     Raises:
-      InputError: sigma or window is not allowed, or (at the call) the images are smaller than the window.
+      InputError: sigma or window is not allowed, or (at the call) the images are smaller than the
+          window.
     """
     if not sigma > 0:
         raise InputError(f"SSIM sigma {sigma} is not allowed: give a positive number of pixels")
     side = 2 * int(3.5 * sigma + 0.5) + 1 if window is None else window
     if side < 1 or side % 2 == 0:
-        raise InputError(f"SSIM window {side} is not allowed: give an odd number of pixels, at least 1")
+        raise InputError(
+            f"SSIM window {side} is not allowed: give an odd number of pixels, at least 1"
+        )
 
     def fn(truth: Array, guess: Array) -> jax.Array:
         truth, guess = _pair(truth, guess)
@@ -73,7 +80,12 @@ def _mse(truth: Array, guess: Array) -> jax.Array:
 
 
 def _pair(truth: Array, guess: Array) -> tuple[jax.Array, jax.Array]:
-    """Both as float images, after the check that keeps broadcasting from comparing different shapes."""
+    """Both as float images, after the check that keeps broadcasting from comparing different
+    shapes.
+    """
     if truth.shape != guess.shape or truth.ndim != 4:
-        raise InputError(f"images of shapes {truth.shape} and {guess.shape} are not comparable: give two [N,H,W,C]")
+        raise InputError(
+            f"images of shapes {truth.shape} and {guess.shape} are not comparable: give two"
+            " [N,H,W,C]"
+        )
     return as_float(truth), as_float(guess)

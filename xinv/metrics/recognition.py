@@ -1,8 +1,10 @@
-"""Recognition of reconstructions by an evaluation network, trained on originals, independent of target and attack.
+"""Recognition of reconstructions by an evaluation network, trained on originals, independent of
+target and attack.
 
-Each factory binds the network and its variables and returns `fn(truth, guess) -> float32 [N]`. The function is also a
-pytree whose leaves are the variables: passed into a jitted function as an argument, it compiles once for all seeds.
-`truth` and `guess` are images [N,H,W,C] in [0,1] unless stated; z and z_r are their penultimate features [D].
+Each factory binds the network and its variables and returns `fn(truth, guess) -> float32 [N]`. The
+function is also a pytree whose leaves are the variables: passed into a jitted function as an
+argument, it compiles once for all seeds. `truth` and `guess` are images [N,H,W,C] in [0,1] unless
+stated; z and z_r are their penultimate features [D].
 """
 
 import functools
@@ -20,7 +22,8 @@ Embed = Callable[[Variables, Array], jax.Array]
 
 
 def attack_accuracy(apply: Apply, variables: Variables) -> Metric:
-    """1 where the network gives the reconstruction its true label, else 0; `truth` is the labels, integer [N].
+    """1 where the network gives the reconstruction its true label, else 0; `truth` is the labels,
+    integer [N].
 
     Zhao 2021 (section 4.2) calls the mean attack accuracy, Jeong 2022 (section 5.2) TCA.
     """
@@ -28,20 +31,23 @@ def attack_accuracy(apply: Apply, variables: Variables) -> Metric:
 
 
 def embedding_similarity(embed: Embed, variables: Variables) -> Metric:
-    """exp(−MSE(z, z_r)) with the mean over the D features, in (0,1]; 1 for equal features (Zhao 2021, section 4.2).
+    """exp(−MSE(z, z_r)) with the mean over the D features, in (0,1]; 1 for equal features (Zhao
+    2021, section 4.2).
 
-    The paper names it e^{−MSE_s} and then writes e^{−|z − z_r|²}. The name is followed: the squared norm grows with D
-    and is 0 to float precision for any wide layer.
+    The paper names it e^{−MSE_s} and then writes e^{−|z − z_r|²}. The name is followed: the squared
+    norm grows with D and is 0 to float precision for any wide layer.
     """
     return Partial(_embedding_similarity(embed), variables)
 
 
 def deepsim(embed: Embed, variables: Variables) -> Metric:
-    """DeePSiM as max(0, z·z_r / (|z| |z_r|)), in [0,1]; 1 for equal features (after Jeong 2022, section 5.2).
+    """DeePSiM as max(0, z·z_r / (|z| |z_r|)), in [0,1]; 1 for equal features (after Jeong 2022,
+    section 5.2).
 
-    The paper speaks of a feature distance and gives no formula. Its released code takes exp(−‖Z − Z_r‖_F / N) over a
-    whole test set of N images and the target's own features, which tends to 1 as N grows and is no property of an
-    example. The cosine is; it ignores the scale of the features and is never negative after a ReLU.
+    The paper speaks of a feature distance and gives no formula. Its released code takes exp(−‖Z −
+    Z_r‖_F / N) over a whole test set of N images and the target's own features, which tends to 1 as
+    N grows and is no property of an example. The cosine is; it ignores the scale of the features
+    and is never negative after a ReLU.
     """
     return Partial(_deepsim(embed), variables)
 
@@ -68,7 +74,9 @@ def _deepsim(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
         z, z_r = embed(variables, as_float(truth)), embed(variables, as_float(guess))
         cosine = (_unit(z) * _unit(z_r)).sum(axis=-1)
-        return jnp.where((z == z_r).all(axis=-1), 1.0, cosine.clip(0, 1))  # equal also where every ReLU is off
+        return jnp.where(
+            (z == z_r).all(axis=-1), 1.0, cosine.clip(0, 1)
+        )  # equal also where every ReLU is off
 
     return fn
 

@@ -44,13 +44,17 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
       InputError: there is no value, or `level` is outside (0,1).
     """
     if not 0 < level < 1:
-        raise InputError(f"confidence level {level} is not allowed: give a number between 0 and 1, both excluded")
+        raise InputError(
+            f"confidence level {level} is not allowed: give a number between 0 and 1, both excluded"
+        )
     values = np.asarray(values, np.float64)
     if values.size == 0:
         raise InputError("a mean needs at least one value, got none")
     if values.size == 1:
         return Interval(float(values[0]), math.nan, level, 1)
-    half = student.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+    half = (
+        student.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
+    )
     return Interval(float(values.mean()), float(half), level, values.size)
 
 

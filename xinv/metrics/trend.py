@@ -30,9 +30,10 @@ class Trend(NamedTuple):
 def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int = 12) -> Trend:
     """Cubic smoothing spline of `y` against `x`, as Figure 6 of Zhao 2021 draws.
 
-    The natural cubic spline f that minimises mean (y − f(x))² + λ ∫ f''², with x on a unit range and λ by generalised
-    cross-validation (Wahba 1990). The band is Wahba's (1983): f ± t σ̂ √diag(B (BᵀB + nλΩ)⁻¹ Bᵀ). It takes the points
-    as independent and equally noisy. Two different x, such as right and wrong, give the line through the two means.
+    The natural cubic spline f that minimises mean (y − f(x))² + λ ∫ f''², with x on a unit range
+    and λ by generalised cross-validation (Wahba 1990). The band is Wahba's (1983): f ± t σ̂ √diag(B
+    (BᵀB + nλΩ)⁻¹ Bᵀ). It takes the points as independent and equally noisy. Two different x, such
+    as right and wrong, give the line through the two means.
 
     Args:
       x, y: one number per example, [N].
@@ -41,8 +42,8 @@ def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int =
       knots: equally spaced, or the different x where they are no more than that.
 
     Raises:
-      InputError: arrays that differ in shape or are not finite, fewer than three examples, a constant x, or a level
-        outside (0,1).
+      InputError: arrays that differ in shape or are not finite, fewer than three examples, a
+        constant x, or a level outside (0,1).
     """
     x, y = _checked(x, y, level)
     place, unit = (x - x.min()) / np.ptp(x), np.linspace(0, 1, points)
@@ -59,13 +60,17 @@ def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int =
 
     curve = basis(unit)
     mean = curve @ inverses[best] @ moments
-    deviation = np.sqrt(errors[best] / free[best] * np.einsum("gk,kl,gl->g", curve, inverses[best], curve))
+    deviation = np.sqrt(
+        errors[best] / free[best] * np.einsum("gk,kl,gl->g", curve, inverses[best], curve)
+    )
     half = student.ppf((1 + level) / 2, free[best]) * deviation
     return Trend(x.min() + np.ptp(x) * unit, mean, mean - half, mean + half)
 
 
 def _roughness(basis: CubicSpline, at: np.ndarray) -> np.ndarray:
-    """Ω [K,K] with ∫ f''² = βᵀΩβ: the second derivative is linear between knots, so Simpson's rule is exact."""
+    """Ω [K,K] with ∫ f''² = βᵀΩβ: the second derivative is linear between knots, so Simpson's rule
+    is exact.
+    """
     step = np.diff(at)[:, None, None]
     left, middle, right = (
         np.einsum("ik,il->ikl", bend, bend)
@@ -77,11 +82,16 @@ def _roughness(basis: CubicSpline, at: np.ndarray) -> np.ndarray:
 def _checked(x: Array, y: Array, level: float) -> tuple[np.ndarray, np.ndarray]:
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise InputError(f"a trend of arrays of shapes {x.shape} and {y.shape} is not defined: give two of [N], N ≥ 3")
+        raise InputError(
+            f"a trend of arrays of shapes {x.shape} and {y.shape} is not defined: give two of [N],"
+            " N ≥ 3"
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         raise InputError("a trend needs finite numbers, got NaN or infinity")
     if np.ptp(x) == 0:
         raise InputError(f"a trend against a constant is not defined: every x is {x[0]}")
     if not 0 < level < 1:
-        raise InputError(f"confidence level {level} is not allowed: give a number between 0 and 1, both excluded")
+        raise InputError(
+            f"confidence level {level} is not allowed: give a number between 0 and 1, both excluded"
+        )
     return x, y

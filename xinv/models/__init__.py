@@ -33,7 +33,19 @@ __all__ = [
     "vit",
 ]
 
-FACTORIES = (cnn, convnext, decoder, densenet, detector, dropout_tcnn, gnime_decoder, mobilenet_v2, resnet, tcnn, vit)
+FACTORIES = (
+    cnn,
+    convnext,
+    decoder,
+    densenet,
+    detector,
+    dropout_tcnn,
+    gnime_decoder,
+    mobilenet_v2,
+    resnet,
+    tcnn,
+    vit,
+)
 
 
 def build(name: str, **hyper: Any) -> Model:

@@ -70,7 +70,9 @@ def check_stem(stem: str) -> bool:
     return stem == "large"
 
 
-def conv(x: jax.Array, outputs: int, size: int = 1, stride: int = 1, bias: bool = False) -> jax.Array:
+def conv(
+    x: jax.Array, outputs: int, size: int = 1, stride: int = 1, bias: bool = False
+) -> jax.Array:
     """A convolution, padded by size//2."""
     return _Conv(outputs, size, stride, size // 2, bias)(x)
 
@@ -98,12 +100,16 @@ class _Conv(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         channels = self.outputs or x.shape[-1]
         shape = (self.size, self.size, x.shape[-1] if self.outputs else 1, channels)
-        initialise = nn.initializers.variance_scaling(2.0, "fan_out" if self.outputs else "fan_in", "normal")
+        initialise = nn.initializers.variance_scaling(
+            2.0, "fan_out" if self.outputs else "fan_in", "normal"
+        )
         kernel = self.param("kernel", initialise, shape, jnp.float32).astype(x.dtype)
         y = self._convolve(x, kernel)
         if not self.bias:
             return y
-        return y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32).astype(x.dtype)
+        return y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32).astype(
+            x.dtype
+        )
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         if not self.outputs:
@@ -113,7 +119,11 @@ class _Conv(nn.Module):
         if self.stride == 1:
             return convolve(x, kernel, self.padding)
         return lax.conv_general_dilated(
-            x, kernel, (self.stride,) * 2, [(self.padding,) * 2] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x,
+            kernel,
+            (self.stride,) * 2,
+            [(self.padding,) * 2] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
 

@@ -1,4 +1,6 @@
-"""Target classifiers: Zhao 2021, supplementary Tables 1 to 3; Yang 2019, Figures 13 and 15; Thielen 2024, Figure 25."""
+"""Target classifiers: Zhao 2021, supplementary Tables 1 to 3; Yang 2019, Figures 13 and 15; Thielen
+2024, Figure 25.
+"""
 
 import functools
 
@@ -8,7 +10,17 @@ import jax.numpy as jnp
 
 from xinv.models import regularise
 from xinv.models.module import linen
-from xinv.models.table import Layer, Stack, check_activation, check_dropout, check_dtype, conv, fc, pool, scale
+from xinv.models.table import (
+    Layer,
+    Stack,
+    check_activation,
+    check_dropout,
+    check_dtype,
+    conv,
+    fc,
+    pool,
+    scale,
+)
 from xinv.types import InputError, Model
 
 NORMS = ("none", *regularise.NORMS)
@@ -36,7 +48,8 @@ def cnn(
     | Yang's MNIST (Figure 15, 32×32), Thielen's (Figure 25) | 128, 256, 512 | 50 | batch | none | 0, 0.5 |
     | Yang's FaceScrub (Figure 13, 64×64) | 128, 256, 512, 1024 | 5 · classes | batch | none | 0, 0.5 |
 
-    The last pooled map is marked "cam", since Zhao's Grad-CAM maps are 8×8 (Table 3) and 16×16 (Tables 1, 2).
+    The last pooled map is marked "cam", since Zhao's Grad-CAM maps are 8×8 (Table 3) and 16×16
+    (Tables 1, 2).
 
     Args:
       classes: number of logits.
@@ -44,13 +57,15 @@ def cnn(
       hidden: features of the penultimate layer, which `embed` gives after its activation.
       width: factor on `channels` and `hidden`.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
-      norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool, ReLU;
-        "group" for GroupNorm in its place, which training with differential privacy needs.
-      activation: of the penultimate layer, one of "none", "relu", "tanh", "sigmoid", "gelu", "silu" (Thielen, Table 1).
+      norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool,
+        ReLU; "group" for GroupNorm in its place, which training with differential privacy needs.
+      activation: of the penultimate layer, one of "none", "relu", "tanh", "sigmoid", "gelu", "silu"
+          (Thielen, Table 1).
       dropout: the rates before the penultimate layer and before the last.
 
     Returns:
-      A model of images [N,H,W,C] in [0,1], H and W at least 2^len(channels), that gives logits [N,classes].
+      A model of images [N,H,W,C] in [0,1], H and W at least 2^len(channels), that gives logits
+      [N,classes].
 
     Raises:
       InputError: an argument is not one of those; or, at the call, the images are too small.
@@ -72,13 +87,20 @@ def table(
     if norm not in NORMS:
         raise InputError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
     if len(dropout) != 2:
-        raise InputError(f"dropout {dropout!r} must be two rates, before the penultimate layer and before the last")
+        raise InputError(
+            f"dropout {dropout!r} must be two rates, before the penultimate layer and before the"
+            " last"
+        )
     first, last = map(check_dropout, dropout)
     marks = ("",) * (len(channels) - 1) + ("cam",)
     blocks: list[Layer] = []
     for count, mark in zip(channels, marks, strict=True):
         blocks += _block(scale(count, width), norm, mark)
-    return (*blocks, fc(scale(hidden, width), check_activation(activation), first), fc(classes, "none", last))
+    return (
+        *blocks,
+        fc(scale(hidden, width), check_activation(activation), first),
+        fc(classes, "none", last),
+    )
 
 
 def _block(outputs: int, norm: str, mark: str) -> tuple[Layer, ...]:

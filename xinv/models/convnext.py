@@ -29,7 +29,8 @@ def convnext(
     stem: str = "small",
     dtype: str = "float32",
 ) -> Model:
-    """A ConvNeXt; its last feature map is marked "cam", and `embed` gives that map's mean, normalised.
+    """A ConvNeXt; its last feature map is marked "cam", and `embed` gives that map's mean,
+    normalised.
 
     The defaults are ConvNeXt-Tiny.
 

@@ -38,16 +38,22 @@ ENCODERS = {
 
 @functools.cache
 def decoder(
-    image_shape: tuple[int, int, int], encoder: str = "none", width: float = 1.0, dtype: str = "float32"
+    image_shape: tuple[int, int, int],
+    encoder: str = "none",
+    width: float = 1.0,
+    dtype: str = "float32",
 ) -> Model:
-    """The transposed CNN that rebuilds an image from a prediction and, but for encoder "none", its explanation.
+    """The transposed CNN that rebuilds an image from a prediction and, but for encoder "none", its
+    explanation.
 
-    Encoders "none", "flatten", "cnn", "unet" and "flatten_unet" are Tables 4, 5, 6, 7 and 8. The stage of size s has
-    4096/s channels; that of the image's size has the image's. A map whose size is no power of two from 4 to the image's
-    is resized to the nearest that is, before the convolutions; images that are no such square are built as the next
-    larger one (of at least 8×8) and resized. The tables' "fc" of as many outputs as inputs is read as the concatenated
-    vector itself: as a matrix it would hold 4·10⁹ weights for CelebA. The paper states no activations: here a ReLU
-    follows every layer but those that give the image's channels, since a ReLU on a single channel can die.
+    Encoders "none", "flatten", "cnn", "unet" and "flatten_unet" are Tables 4, 5, 6, 7 and 8. The
+    stage of size s has 4096/s channels; that of the image's size has the image's. A map whose size
+    is no power of two from 4 to the image's is resized to the nearest that is, before the
+    convolutions; images that are no such square are built as the next larger one (of at least 8×8)
+    and resized. The tables' "fc" of as many outputs as inputs is read as the concatenated vector
+    itself: as a matrix it would hold 4·10⁹ weights for CelebA. The paper states no activations:
+    here a ReLU follows every layer but those that give the image's channels, since a ReLU on a
+    single channel can die.
 
     Args:
       image_shape: (H, W, C).
@@ -56,18 +62,21 @@ def decoder(
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
 
     Returns:
-      A model of (prediction [N,K], explanation [N,h,w,c] or None) that gives images [N,H,W,C], around [0,1] but not
-      clipped.
+      A model of (prediction [N,K], explanation [N,h,w,c] or None) that gives images [N,H,W,C],
+      around [0,1] but not clipped.
 
     Raises:
-      InputError: an argument is not one of those; or, at the call, an explanation is missing or no map.
+      InputError: an argument is not one of those; or, at the call, an explanation is missing or no
+          map.
     """
     check_image_shape(image_shape)
     if encoder not in ENCODERS:
         raise InputError(f"unknown encoder {encoder!r}: choose one of {', '.join(ENCODERS)}")
     encoding = encoder_table(image_shape, side(image_shape), width)
     rows = decoder_table(image_shape, width)
-    return linen(InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype)))
+    return linen(
+        InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype))
+    )
 
 
 class InversionNetwork(nn.Module):
@@ -75,8 +84,8 @@ class InversionNetwork(nn.Module):
 
     Attributes:
       encoder: what reaches the decoder.
-      encoding: for a map of the images' size a convolution and a pool per size, and a last row; a smaller map enters at
-        its size.
+      encoding: for a map of the images' size a convolution and a pool per size, and a last row; a
+        smaller map enters at its size.
       decoding: from the vector to the image.
       image_shape, dtype: see `decoder`.
     """
@@ -88,7 +97,9 @@ class InversionNetwork(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, prediction: jax.Array, explanation: jax.Array | None = None, train: bool = False) -> jax.Array:
+    def __call__(
+        self, prediction: jax.Array, explanation: jax.Array | None = None, train: bool = False
+    ) -> jax.Array:
         if any(self.encoder) and explanation is None:
             raise InputError("this decoder's encoder needs an explanation [N,h,w,c], and got None")
         parts, maps = [prediction], {}
@@ -110,15 +121,22 @@ class InversionNetwork(nn.Module):
 
 
 def decoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -> tuple[Layer, ...]:
-    """From the vector to an image; each convolution takes a bypass where the encoder has a map of its size."""
+    """From the vector to an image; each convolution takes a bypass where the encoder has a map of
+    its size.
+    """
     table = []
     for size in powers(side(image_shape)):
         outputs, activation = _stage(size, image_shape, width)
-        table += [upsample(outputs, 1 if size == 4 else 2, activation), conv(outputs, activation, bypass=True)]
+        table += [
+            upsample(outputs, 1 if size == 4 else 2, activation),
+            conv(outputs, activation, bypass=True),
+        ]
     return tuple(table)
 
 
-def encoder_table(image_shape: tuple[int, int, int], map_size: int, width: float = 1.0) -> tuple[Layer, ...]:
+def encoder_table(
+    image_shape: tuple[int, int, int], map_size: int, width: float = 1.0
+) -> tuple[Layer, ...]:
     """From a map of that size, over 2×2, to the embedding."""
     table = []
     for size in reversed(powers(map_size)):
@@ -128,13 +146,20 @@ def encoder_table(image_shape: tuple[int, int, int], map_size: int, width: float
 
 def _stage(size: int, image_shape: tuple[int, int, int], width: float) -> tuple[int, str]:
     """Channels and activation of the stage of that size, in the encoder and the decoder alike."""
-    return (image_shape[2], "none") if size == side(image_shape) else (scale(4096 // size, width), "relu")
+    return (
+        (image_shape[2], "none")
+        if size == side(image_shape)
+        else (scale(4096 // size, width), "relu")
+    )
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> None:
     """InputError if this is no (H, W, C)."""
     if len(image_shape) != 3 or min(image_shape) < 1:
-        raise InputError(f"an inversion network builds images (H, W, C) with at least one pixel: got {image_shape}")
+        raise InputError(
+            "an inversion network builds images (H, W, C) with at least one pixel: got"
+            f" {image_shape}"
+        )
 
 
 def side(image_shape: tuple[int, int, int]) -> int:
@@ -155,7 +180,10 @@ def to_shape(images: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
 
 def _to_power_of_two(maps: jax.Array, largest: int) -> jax.Array:
     if maps.ndim != 4:
-        raise InputError(f"an encoder reads maps [N,h,w,c]: got {maps.shape}, for which there is encoder 'flatten'")
+        raise InputError(
+            f"an encoder reads maps [N,h,w,c]: got {maps.shape}, for which there is encoder"
+            " 'flatten'"
+        )
     extent = max(maps.shape[1:3])
     size = min(powers(largest), key=lambda power: max(power / extent, extent / power))
     return to_shape(maps, (size, size, maps.shape[3]))

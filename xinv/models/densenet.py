@@ -22,20 +22,22 @@ def densenet(
     dtype: str = "float32",
     norm: str = "batch",
 ) -> Model:
-    """DenseNet-BC: each layer sees the maps of all before it in its block; `embed` gives the mean of the last.
+    """DenseNet-BC: each layer sees the maps of all before it in its block; `embed` gives the mean
+    of the last.
 
-    The defaults are DenseNet-121; DenseNet-161 has blocks (6, 12, 36, 24) and growth 48. The last feature map is marked
-    "cam".
+    The defaults are DenseNet-121; DenseNet-161 has blocks (6, 12, 36, 24) and growth 48. The last
+    feature map is marked "cam".
 
     Args:
       classes: number of logits.
       blocks: layers of each block; between blocks the channels and the size are halved.
       growth: channels that each layer adds.
       width: factor on `growth`.
-      stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with strides that divide
-        the size by 4.
+      stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with
+        strides that divide the size by 4.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
-      norm: "batch", or "group" for a network whose examples do not see each other: see `regularise.norm`.
+      norm: "batch", or "group" for a network whose examples do not see each other: see
+          `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
@@ -60,7 +62,9 @@ class DenseNet(nn.Module):
         def unit(x: jax.Array, *convolution: int) -> jax.Array:
             return conv(nn.relu(norm(x, train, self.norm)), *convolution)
 
-        x = nn.relu(norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train, self.norm))
+        x = nn.relu(
+            norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train, self.norm)
+        )
         x = pool_stem(x) if self.large else x
         for index, count in enumerate(self.blocks):
             x = nn.avg_pool(unit(x, x.shape[-1] // 2), (2, 2), (2, 2)) if index else x

@@ -1,4 +1,6 @@
-"""The inversion networks of GNIME's released code (Jeong et al. 2022); its paper names Zhao's, which are `decoder`."""
+"""The inversion networks of GNIME's released code (Jeong et al. 2022); its paper names Zhao's,
+which are `decoder`.
+"""
 
 import functools
 
@@ -13,16 +15,21 @@ CHANNELS = {"none": (1024, 4096), "flatten_unet": (512, 1024)}
 
 @functools.cache
 def gnime_decoder(
-    image_shape: tuple[int, int, int], encoder: str = "none", width: float = 1.0, dtype: str = "float32"
+    image_shape: tuple[int, int, int],
+    encoder: str = "none",
+    width: float = 1.0,
+    dtype: str = "float32",
 ) -> Model:
-    """Dense layers and 3×3 convolutions on upsampled maps, from a prediction and an explanation to an image.
+    """Dense layers and 3×3 convolutions on upsampled maps, from a prediction and an explanation to
+    an image.
 
-    With "flatten_unet" (ExpMI, and the noise generator) the encoder has 2048/s channels at size s, down to 2×2 and 64
-    features; these, the map's pixels and the prediction become 512 numbers, and each of the decoder's convolutions
-    reads the encoder's map beside its own and gives 1024/s channels. At 32×32 it takes a tenth of the operations of
-    `decoder`. With "none" (PredMI) a prediction becomes 1024 numbers, and the convolutions have 4096/s channels. Pixels
-    are upsampled by repeating; the last convolution gives the image. Maps and images of other sizes are treated as by
-    `decoder`.
+    With "flatten_unet" (ExpMI, and the noise generator) the encoder has 2048/s channels at size s,
+    down to 2×2 and 64 features; these, the map's pixels and the prediction become 512 numbers, and
+    each of the decoder's convolutions reads the encoder's map beside its own and gives 1024/s
+    channels. At 32×32 it takes a tenth of the operations of `decoder`. With "none" (PredMI) a
+    prediction becomes 1024 numbers, and the convolutions have 4096/s channels. Pixels are upsampled
+    by repeating; the last convolution gives the image. Maps and images of other sizes are treated
+    as by `decoder`.
 
     Args:
       image_shape: (H, W, C).
@@ -31,25 +38,39 @@ def gnime_decoder(
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
 
     Returns:
-      A model of (prediction [N,K], explanation [N,h,w,c] or None) that gives images [N,H,W,C], around [0,1] but not
-      clipped.
+      A model of (prediction [N,K], explanation [N,h,w,c] or None) that gives images [N,H,W,C],
+      around [0,1] but not clipped.
 
     Raises:
-      InputError: an argument is not one of those; or, at the call, an explanation is missing or no map.
+      InputError: an argument is not one of those; or, at the call, an explanation is missing or no
+          map.
     """
     check_image_shape(image_shape)
     if encoder not in CHANNELS:
-        raise InputError(f"GNIME's network has no encoder {encoder!r}: choose one of {', '.join(CHANNELS)}")
-    encoding, rows = gnime_encoder_table(image_shape, width), gnime_table(image_shape, encoder, width)
-    return linen(InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype)))
+        raise InputError(
+            f"GNIME's network has no encoder {encoder!r}: choose one of {', '.join(CHANNELS)}"
+        )
+    encoding, rows = (
+        gnime_encoder_table(image_shape, width),
+        gnime_table(image_shape, encoder, width),
+    )
+    return linen(
+        InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype))
+    )
 
 
-def gnime_table(image_shape: tuple[int, int, int], encoder: str, width: float = 1.0) -> tuple[Layer, ...]:
-    """From the vector to an image: the dense layer, as a 1×1 convolution, and a convolution per size."""
+def gnime_table(
+    image_shape: tuple[int, int, int], encoder: str, width: float = 1.0
+) -> tuple[Layer, ...]:
+    """From the vector to an image: the dense layer, as a 1×1 convolution, and a convolution per
+    size.
+    """
     (dense, channels), sizes = CHANNELS[encoder], powers(side(image_shape))
     table = [Layer("conv", scale(dense, width), activation="relu")]
     for size in sizes[:-1]:
-        table.append(conv(scale(channels // size, width), bypass=True, repeat=4 if size == 4 else 2))
+        table.append(
+            conv(scale(channels // size, width), bypass=True, repeat=4 if size == 4 else 2)
+        )
     return (*table, conv(image_shape[2], "none", bypass=True, repeat=2))
 
 

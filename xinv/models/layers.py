@@ -1,8 +1,8 @@
 """The exact form of each operation that trains fastest, per backend. Layout is NHWC.
 
-An operation is one plain primitive to whoever reads the program (explain/graph.py); a rearranged form serves training.
-Figures are CPU milliseconds on two Zen cores, batch 64, float32, jax 0.10.2. The rearranged convolutions serve the CPU
-only; accelerators keep XLA's own.
+An operation is one plain primitive to whoever reads the program (explain/graph.py); a rearranged
+form serves training. Figures are CPU milliseconds on two Zen cores, batch 64, float32, jax 0.10.2.
+The rearranged convolutions serve the CPU only; accelerators keep XLA's own.
 """
 
 import functools
@@ -29,20 +29,25 @@ def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return _plain(x, kernel, padding)
 
 
-# 1024 channels at 4×4: forward, input and kernel gradient 99, 101, 155 by taps, 172, 242, 189 by lax.
+# 1024 channels at 4×4: forward, input and kernel gradient 99, 101, 155 by taps, 172, 242, 189 by
+# lax.
 SMALL_MAP = 4
-# 1 to 128 channels at 32×32: input gradient 6 by columns, 27 by lax; kernel gradient 9 by rows of taps, 25 by lax. To
-# one channel, columns are no product: XLA fuses them and computes g anew for each tap. A step of GNIME at an eighth of
-# its width takes 115 so, and 96 by a convolution.
+# 1 to 128 channels at 32×32: input gradient 6 by columns, 27 by lax; kernel gradient 9 by rows of
+# taps, 25 by lax. To one channel, columns are no product: XLA fuses them and computes g anew for
+# each tap. A step of GNIME at an eighth of its width takes 115 so, and 96 by a convolution.
 FEW_CHANNELS = 8
 
 
-def _convolve_forward(x: jax.Array, kernel: jax.Array, padding: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _convolve_forward(
+    x: jax.Array, kernel: jax.Array, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     form = _by_taps if _on_cpu() and max(x.shape[1:3]) <= SMALL_MAP else _plain
     return form(x, kernel, padding), (x, kernel)
 
 
-def _convolve_backward(padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _convolve_backward(
+    padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     few = x.shape[-1] <= FEW_CHANNELS
     if not _on_cpu():
@@ -53,11 +58,13 @@ def _convolve_backward(padding: int, saved: tuple[jax.Array, jax.Array], g: jax.
         (dx,) = jax.vjp(lambda x: _by_columns(x, kernel, padding), x)[1](g)
     else:
         dx = _input_gradient(g, kernel, padding)
-    # 256 to 256 channels at 16×16 and 512 to 512 at 8×8: kernel gradient 204 and 152 by taps, 224 and 199 by lax.
-    # The fewer channels are the cheaper to shift: a step of GNIME at an eighth of its width takes 156 of one core so,
-    # 184 where x is shifted against a g of one channel.
+    # 256 to 256 channels at 16×16 and 512 to 512 at 8×8: kernel gradient 204 and 152 by taps, 224
+    # and 199 by lax. The fewer channels are the cheaper to shift: a step of GNIME at an eighth of
+    # its width takes 156 of one core so, 184 where x is shifted against a g of one channel.
     if g.shape[-1] < min(x.shape[-1], FEW_CHANNELS):
-        return dx, _kernel_gradient(g, x, len(kernel) - 1 - padding, len(kernel))[::-1, ::-1].swapaxes(2, 3)
+        return dx, _kernel_gradient(g, x, len(kernel) - 1 - padding, len(kernel))[
+            ::-1, ::-1
+        ].swapaxes(2, 3)
     return dx, _kernel_gradient(x, g, padding, across=len(kernel) if few else 1)
 
 
@@ -65,17 +72,21 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _input_gradient(g: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The gradient [N,h,w,i] of `convolve` for g [N,H,W,o], as a forward convolution with the turned kernel.
+    """The gradient [N,h,w,i] of `convolve` for g [N,H,W,o], as a forward convolution with the
+    turned kernel.
 
-    XLA (CPU) has a fast library for this layout, and brings others into it in a program's entry only. In a loop, the
-    input gradient of 100 images by a network of 32, 64 and 128 channels takes 28 so, and 60 by lax's derivative.
+    XLA (CPU) has a fast library for this layout, and brings others into it in a program's entry
+    only. In a loop, the input gradient of 100 images by a network of 32, 64 and 128 channels takes
+    28 so, and 60 by lax's derivative.
     """
     turned = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
     return _plain(g, turned, len(kernel) - 1 - padding)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """`convolve` as one matrix product per tap, over only those pixels that the tap does not see padding at."""
+    """`convolve` as one matrix product per tap, over only those pixels that the tap does not see
+    padding at.
+    """
     size = kernel.shape[0]
     height, width = (n + 2 * padding - size + 1 for n in x.shape[1:3])
     rows = [_reach(tap, padding, x.shape[1], height) for tap in range(size)]
@@ -83,12 +94,15 @@ def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     total = jnp.zeros((len(x), height, width, kernel.shape[-1]), x.dtype)
     for a, (row, above) in enumerate(rows):
         for b, (column, left) in enumerate(columns):
-            total += jnp.pad(_product(x[:, row, column], kernel[a, b]), ((0, 0), above, left, (0, 0)))
+            total += jnp.pad(
+                _product(x[:, row, column], kernel[a, b]), ((0, 0), above, left, (0, 0))
+            )
     return total
 
 
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x [...,i] times matrix [i,o], flattened: XLA copies the operands of a product that contracts several axes.
+    """x [...,i] times matrix [i,o], flattened: XLA copies the operands of a product that contracts
+    several axes.
 
     The gradients of 512 to 256 upsampled channels at 8×8 take 403 so, and 753 by `x @ matrix`.
     """
@@ -96,7 +110,9 @@ def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def _reach(tap: int, padding: int, inputs: int, outputs: int) -> tuple[slice, tuple[int, int]]:
-    """The input pixels under a tap along one axis, and how many outputs before and after them see padding."""
+    """The input pixels under a tap along one axis, and how many outputs before and after them see
+    padding.
+    """
     start = min(outputs, max(0, padding - tap))
     stop = max(start, min(outputs, inputs + padding - tap))
     return slice(start + tap - padding, stop + tap - padding), (start, outputs - stop)
@@ -117,9 +133,11 @@ def _patches(x: jax.Array, size: int, padding: int) -> list[list[jax.Array]]:
 
 
 def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> jax.Array:
-    """The gradient [k,k,i,o] of `convolve` for g [N,H,W,o], as a matrix product for each `across` taps of a row.
+    """The gradient [k,k,i,o] of `convolve` for g [N,H,W,o], as a matrix product for each `across`
+    taps of a row.
 
-    g comes first in the product: XLA copies a transposed left side, and g is then copied once for all taps.
+    g comes first in the product: XLA copies a transposed left side, and g is then copied once for
+    all taps.
     """
     size = x.shape[1] + 2 * padding - g.shape[1] + 1
     g = g.reshape(-1, g.shape[-1]).T
@@ -134,7 +152,8 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> j
 
 @functools.partial(jax.jit, static_argnums=2)
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """The convolution of each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by k//2.
+    """The convolution of each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by
+    k//2.
 
     One equation of this name to whoever reads the program, since `jit` keeps it together.
     """
@@ -143,16 +162,22 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     padding = [(len(kernel) // 2,) * 2] * 2
     numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1]
     return lax.conv_general_dilated(
-        x, kernel[:, :, None], (stride, stride), padding, dimension_numbers=numbers, feature_group_count=groups
+        x,
+        kernel[:, :, None],
+        (stride, stride),
+        padding,
+        dimension_numbers=numbers,
+        feature_group_count=groups,
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`depthwise` as a sum of shifted images. Of 144 channels at 32×32 it takes 24 ms of processor time, by lax 240.
+    """`depthwise` as a sum of shifted images. Of 144 channels at 32×32 it takes 24 ms of processor
+    time, by lax 240.
 
-    The input gradient of 144 channels between two pointwise convolutions takes 56, of half the batch; by the derivative
-    of this sum 185, since XLA computes the operands anew for each shift.
+    The input gradient of 144 channels between two pointwise convolutions takes 56, of half the
+    batch; by the derivative of this sum 185, since XLA computes the operands anew for each shift.
     """
     around = len(kernel) // 2
     return _shifts(jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0))), kernel, stride)
@@ -162,22 +187,31 @@ def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     size, x = len(kernel), lax.optimization_barrier(x)
     height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
     return sum(
-        x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b] for a in range(size) for b in range(size)
+        x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b]
+        for a in range(size)
+        for b in range(size)
     )
 
 
-def _by_shifts_forward(x: jax.Array, kernel: jax.Array, stride: int) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def _by_shifts_forward(
+    x: jax.Array, kernel: jax.Array, stride: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _by_shifts(x, kernel, stride), (x, kernel)
 
 
-def _by_shifts_backward(stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _by_shifts_backward(
+    stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     around = len(kernel) // 2
     padded = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)))
     (dkernel,) = jax.vjp(lambda kernel: _shifts(padded, kernel, stride), kernel)[1](g)
     # A stride leaves gaps in g; the far side is padded until every pixel of x is reached.
     sides = zip(x.shape[1:3], g.shape[1:3], strict=True)
-    spread = [(around, inputs + around - (outputs - 1) * stride - 1, stride - 1) for inputs, outputs in sides]
+    spread = [
+        (around, inputs + around - (outputs - 1) * stride - 1, stride - 1)
+        for inputs, outputs in sides
+    ]
     g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
     return _shifts(g, kernel[::-1, ::-1], 1), dkernel
 
@@ -187,7 +221,8 @@ _by_shifts.defvjp(_by_shifts_forward, _by_shifts_backward)
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; of tied inputs the first in reading order has the gradient.
+    """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; of tied inputs the first in reading order
+    has the gradient.
 
     XLA's own backward pass (select-and-scatter) gives the same numbers, 6 (CPU) times slower.
     """
@@ -216,32 +251,39 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 def convolve_repeated(x: jax.Array, kernel: jax.Array, repeat: int, padding: int) -> jax.Array:
-    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes, [N,h·repeat,w·repeat,i].
+    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes,
+    [N,h·repeat,w·repeat,i].
 
-    One matrix product per tap, before pixels are repeated: 9 products of each where a 3×3 convolution of pixels
-    repeated twice has 36. Of one pixel to 4×4, 512 to 256 channels, 16 images take 1 so; as a transposed convolution,
-    whose kernel is summed anew at each call, 70.
+    One matrix product per tap, before pixels are repeated: 9 products of each where a 3×3
+    convolution of pixels repeated twice has 36. Of one pixel to 4×4, 512 to 256 channels, 16 images
+    take 1 so; as a transposed convolution, whose kernel is summed anew at each call, 70.
     """
     more = 2 * padding - len(kernel) + 1
     taps = [[_product(x, tap) for tap in row] for row in kernel]
     columns = zip(*taps, strict=True)
-    rows = [sum(_repeated(tap, 1, repeat, padding - a, more) for a, tap in enumerate(column)) for column in columns]
+    rows = [
+        sum(_repeated(tap, 1, repeat, padding - a, more) for a, tap in enumerate(column))
+        for column in columns
+    ]
     return sum(_repeated(row, 2, repeat, padding - b, more) for b, row in enumerate(rows))
 
 
 def _repeated(x: jax.Array, axis: int, repeat: int, before: int, more: int) -> jax.Array:
-    """Pixels repeated along an axis, after `before` zeros (or cut, where negative), and `more` of them in all."""
+    """Pixels repeated along an axis, after `before` zeros (or cut, where negative), and `more` of
+    them in all.
+    """
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (before, more - before, 0)
     return lax.pad(jnp.repeat(x, repeat, axis), jnp.zeros((), x.dtype), padding)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H = (h-1)·stride + k - 2·padding.
+    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H =
+    (h-1)·stride + k - 2·padding.
 
     Equal to PyTorch's `ConvTranspose2d(i, o, k, stride, padding)` with weight [i,o,k,k], and to
-    `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding, k-1-padding)] * 2)` where `turned` is the kernel as
-    [k,k,i,o], turned by 180°.
+    `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding, k-1-padding)] * 2)` where
+    `turned` is the kernel as [k,k,i,o], turned by 180°.
     """
     if x.shape[1] == x.shape[2] == 1 and padding == 0:  # nothing overlaps
         return jnp.einsum("nhwi,iuvo->nuvo", x, kernel)
@@ -249,10 +291,11 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
 
 
 def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where they overlap.
+    """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where
+    they overlap.
 
-    The form in use: of 1024 to 512 channels, 4×4 to 8×8, both gradients take 240; `sub_pixel`'s kernel
-    gradient alone took 34 s of wall time on an earlier kernel layout.
+    The form in use: of 1024 to 512 channels, 4×4 to 8×8, both gradients take 240; `sub_pixel`'s
+    kernel gradient alone took 34 s of wall time on an earlier kernel layout.
     """
     batch, height, width, _ = x.shape
     taps, blocks = _blocks(kernel, stride)
@@ -260,7 +303,9 @@ def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     pieces = _product(x, taps.reshape(len(taps), -1)).reshape(batch, height, width, *taps.shape[1:])
     last = blocks - 1
     total = sum(
-        jnp.pad(pieces[:, :, :, a, :, b], ((0, 0), (a, last - a), (b, last - b), (0, 0), (0, 0), (0, 0)))
+        jnp.pad(
+            pieces[:, :, :, a, :, b], ((0, 0), (a, last - a), (b, last - b), (0, 0), (0, 0), (0, 0))
+        )
         for a in range(blocks)
         for b in range(blocks)
     )
@@ -287,7 +332,9 @@ def _blocks(kernel: jax.Array, stride: int) -> tuple[jax.Array, int]:
 
 
 def _interleave(y: jax.Array, size: tuple[int, int], kernel: int, padding: int) -> jax.Array:
-    """The pixels of blocks y [N,h,w,stride,stride,o] in place, cropped to the output of an input of `size`."""
+    """The pixels of blocks y [N,h,w,stride,stride,o] in place, cropped to the output of an input of
+    `size`.
+    """
     batch, rows, columns, stride = y.shape[:4]
     y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * stride, columns * stride, -1)
     height, width = ((n - 1) * stride + kernel - 2 * padding for n in size)

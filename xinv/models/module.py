@@ -10,14 +10,16 @@ from xinv.types import Model
 
 
 @functools.cache
-def linen(module: nn.Module, embed: str | Callable | None = None, head: str | Callable | None = None) -> Model:
+def linen(
+    module: nn.Module, embed: str | Callable | None = None, head: str | Callable | None = None
+) -> Model:
     """Any Linen module whose `__call__` takes its inputs and `train: bool`.
 
     Args:
-      module: its variables may hold any collections; "params" are the trained ones. Random numbers in training come
-        from the "dropout" stream.
-      embed: the method, or a function of the bound module and the images, that gives a classifier's penultimate
-        features.
+      module: its variables may hold any collections; "params" are the trained ones. Random numbers
+        in training come from the "dropout" stream.
+      embed: the method, or a function of the bound module and the images, that gives a classifier's
+        penultimate features.
       head: the method, or a function of the bound module and those features, that gives the logits.
     """
 

@@ -1,4 +1,7 @@
-"""Layers that behave differently in training. There they need the axis of `xinv.parallel`, which its functions bind."""
+"""Layers that behave differently in training.
+
+There they need the axis of `xinv.parallel`, which its functions bind.
+"""
 
 import flax.linen as nn
 import jax
@@ -23,9 +26,13 @@ def norm(x: jax.Array, train: bool, kind: str = "batch", name: str | None = None
     if kind == "group":
         groups = x.shape[-1] // _group_size(x.shape[-1])
         # The variance is the mean square of centred values, as in `blocks.layer_norm`
-        return nn.GroupNorm(groups, epsilon=1e-5, dtype=x.dtype, use_fast_variance=False, name=name)(x)
+        return nn.GroupNorm(
+            groups, epsilon=1e-5, dtype=x.dtype, use_fast_variance=False, name=name
+        )(x)
     axis = parallel.AXIS if train else None
-    return nn.BatchNorm(not train, momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis, name=name)(x)
+    return nn.BatchNorm(
+        not train, momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis, name=name
+    )(x)
 
 
 def check_norm(norm: str) -> str:
@@ -43,8 +50,8 @@ def _group_size(channels: int) -> int:
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
     """Drops values of x [N,...] at that rate and scales up the others.
 
-    A mask follows from the first device's key and the example's place in the global batch, so that the number of
-    devices changes nothing.
+    A mask follows from the first device's key and the example's place in the global batch, so that
+    the number of devices changes nothing.
     """
     positions = parallel.batch_positions(len(x))
     keys = jax.vmap(jax.random.fold_in, (None, 0))(parallel.shared(key), positions)

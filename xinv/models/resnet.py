@@ -30,11 +30,12 @@ def resnet(
       classes: number of logits.
       depth: one of DEPTHS.
       width: factor on all channels.
-      stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with strides that divide
-        the size by 4.
+      stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with
+        strides that divide the size by 4.
       version: 2 normalises and rectifies before each convolution, 1 after it.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
-      norm: "batch", or "group" for a network whose examples do not see each other: see `regularise.norm`.
+      norm: "batch", or "group" for a network whose examples do not see each other: see
+          `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
@@ -90,7 +91,11 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        y, outputs, stride = x, self.convolutions[-1][0], max(stride for *_, stride in self.convolutions)
+        y, outputs, stride = (
+            x,
+            self.convolutions[-1][0],
+            max(stride for *_, stride in self.convolutions),
+        )
         for index, convolution in enumerate(self.convolutions):
             y = norm(conv(nn.relu(y) if index else y, *convolution), train, self.norm)
         if stride > 1 or outputs != x.shape[-1]:

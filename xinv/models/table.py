@@ -1,4 +1,7 @@
-"""Networks as tables of layers, read like the supplementary tables of Zhao et al. 2021. Layout is NHWC."""
+"""Networks as tables of layers, read like the supplementary tables of Zhao et al. 2021.
+
+Layout is NHWC.
+"""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -33,10 +36,13 @@ class Layer(NamedTuple):
       outputs: channels (or features) it gives; a pool keeps its input's.
       kernel, stride, padding: as PyTorch counts them, the same for height and width.
       activation: one of ACTIVATIONS, which follows.
-      norm: the normalisation that follows the operation, before the activation: "none", or a kind of `regularise.norm`.
+      norm: the normalisation that follows the operation, before the activation: "none", or a kind
+          of `regularise.norm`.
       dropout: rate at which inputs are dropped in training.
-      repeat: how often a convolution's input pixels are repeated along height and width first (nearest upsampling).
-      bypass: before the operation, the encoder's map of the same size is concatenated, where there is one.
+      repeat: how often a convolution's input pixels are repeated along height and width first
+          (nearest upsampling).
+      bypass: before the operation, the encoder's map of the same size is concatenated, where there
+          is one.
       mark: `checkpoint_name` of the result; "" leaves it unmarked.
     """
 
@@ -53,7 +59,13 @@ class Layer(NamedTuple):
     mark: str = ""
 
 
-def conv(outputs: int, activation: str = "relu", norm: str = "none", bypass: bool = False, repeat: int = 1) -> Layer:
+def conv(
+    outputs: int,
+    activation: str = "relu",
+    norm: str = "none",
+    bypass: bool = False,
+    repeat: int = 1,
+) -> Layer:
     """The tables' 3×3 convolution, which keeps the size (of a repeated input)."""
     return Layer("conv", outputs, 3, 1, 1, activation, norm, repeat=repeat, bypass=bypass)
 
@@ -69,7 +81,11 @@ def fc(outputs: int, activation: str = "relu", dropout: float = 0.0) -> Layer:
 
 
 def upsample(
-    outputs: int, stride: int = 2, activation: str = "relu", norm: str = "none", dropout: float = 0.0
+    outputs: int,
+    stride: int = 2,
+    activation: str = "relu",
+    norm: str = "none",
+    dropout: float = 0.0,
 ) -> Layer:
     """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
     return Layer("upsample", outputs, 4, stride, stride - 1, activation, norm, dropout)
@@ -95,14 +111,18 @@ def check_dtype(dtype: str) -> str:
 def check_activation(activation: str) -> str:
     """`activation` if it is one of ACTIVATIONS; otherwise InputError."""
     if activation not in ACTIVATIONS:
-        raise InputError(f"unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}")
+        raise InputError(
+            f"unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}"
+        )
     return activation
 
 
 def check_dropout(rate: float) -> float:
     """`rate` if it is a share in [0, 1); otherwise InputError."""
     if not 0 <= rate < 1:
-        raise InputError(f"dropout {rate} is not a share of the values: give a number from 0 to below 1")
+        raise InputError(
+            f"dropout {rate} is not a share of the values: give a number from 0 to below 1"
+        )
     return rate
 
 
@@ -136,7 +156,8 @@ class Stack(nn.Module):
                 x = dropout(x, layer.dropout, self.make_rng("dropout"))
             if layer.type == "pool" and min(x.shape[1:3]) < 2:
                 raise InputError(
-                    f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or fewer blocks"
+                    f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or"
+                    " fewer blocks"
                 )
             affine = functools.partial(_Affine, layer, self.dtype, name=f"{layer.type}{index}")
             x = max_pool(x) if layer.type == "pool" else affine()(x, beside)
@@ -167,15 +188,21 @@ class _Affine(nn.Module):
             "upsample": (inputs, side, side, layer.outputs),
         }
         # Of a transposed convolution's taps, pixels in ÷ pixels out fall on an input.
-        spread = (upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
+        spread = (
+            (upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
+        )
         initialise = nn.initializers.variance_scaling(
             (2.0 if layer.activation == "relu" else 1.0) * spread,
             "fan_in",
             "truncated_normal",
             in_axis=0 if layer.type == "upsample" else -2,
         )
-        kernel = self.param("kernel", initialise, shapes[layer.type], jnp.float32).astype(self.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (layer.outputs,), jnp.float32).astype(self.dtype)
+        kernel = self.param("kernel", initialise, shapes[layer.type], jnp.float32).astype(
+            self.dtype
+        )
+        bias = self.param("bias", nn.initializers.zeros, (layer.outputs,), jnp.float32).astype(
+            self.dtype
+        )
         return _apply(layer, parts, kernel) + bias
 
 
@@ -185,7 +212,9 @@ def _apply(layer: Layer, parts: list[jax.Array], kernel: jax.Array) -> jax.Array
         x, *beside = parts
         channels = x.shape[-1]
         total = convolve_repeated(x, kernel[:, :, :channels], layer.repeat, layer.padding)
-        return sum((convolve(part, kernel[:, :, channels:], layer.padding) for part in beside), start=total)
+        return sum(
+            (convolve(part, kernel[:, :, channels:], layer.padding) for part in beside), start=total
+        )
     x = jnp.concatenate(parts, axis=-1)
     if layer.type == "fc":
         return x @ kernel

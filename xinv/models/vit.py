@@ -64,7 +64,9 @@ class ViT(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         del train
         if x.shape[1] % self.patch or x.shape[2] % self.patch:
-            raise InputError(f"images of {x.shape[1]}×{x.shape[2]} do not divide into patches of {self.patch}")
+            raise InputError(
+                f"images of {x.shape[1]}×{x.shape[2]} do not divide into patches of {self.patch}"
+            )
         x = patchify(x, self.width, self.patch)
         grid = x.shape[1:3]
         x = x.reshape(len(x), -1, self.width)
@@ -84,8 +86,8 @@ class ViT(nn.Module):
             known = self.get_variable("params", "position").shape[1]
             if known != tokens:
                 raise InputError(
-                    f"images of {grid[0]}×{grid[1]} patches have {tokens} tokens, but the positions "
-                    f"of {known} were learned: give images of the size that the model was made for"
+                    f"images of {grid[0]}×{grid[1]} patches have {tokens} tokens, but the positions"
+                    f" of {known} were learned: give images of the size that the model was made for"
                 )
         shape = (1, tokens, self.width)
         return self.param("position", nn.initializers.normal(0.02), shape, jnp.float32)

@@ -1,4 +1,6 @@
-"""Rows to a page and a table; built from a workdir's files alone, so a run can be reported anywhere at any time."""
+"""Rows to a page and a table; built from a workdir's files alone, so a run can be reported anywhere
+at any time.
+"""
 
 from pathlib import Path
 
@@ -12,7 +14,8 @@ __all__ = ["hardened", "hardened_table", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
-    """Writes `workdir/report.html`, one self-contained page on a run or on all finished units of a sweep.
+    """Writes `workdir/report.html`, one self-contained page on a run or on all finished units of a
+    sweep.
 
     Args:
       workdir: what launch/run.py or launch/sweep.py wrote.
@@ -30,7 +33,8 @@ def render(workdir: str | Path, level: float = 0.90) -> Path:
 
 
 def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
-    """The same figures for a terminal: one row per attack, predictions alone first, in at most `width` columns.
+    """The same figures for a terminal: one row per attack, predictions alone first, in at most
+    `width` columns.
 
     Raises:
       InputError: as `render`.

@@ -76,7 +76,9 @@ def _cell(rows: Rows, metric: str, level: float) -> Cell | None:
 
 
 def _digits(rows: Rows, metric: str) -> int:
-    """Decimals shown of an explainer's rows; maps have units of their own, so sizes have three significant figures."""
+    """Decimals shown of an explainer's rows; maps have units of their own, so sizes have three
+    significant figures.
+    """
     sizes = [row["value"] for row in rows if row["metric"].startswith("l2_") and row["value"] > 0]
     if not metric.startswith("l2_") or not sizes:
         return measure(metric).digits
@@ -91,7 +93,9 @@ def _correlations(columns: list[str], lines: list[Line]) -> list[str]:
         if set(kinds) <= set(columns):
             first, second = (_means(columns, lines, kind) for kind in kinds)
             if name in _FREE:
-                found += _correlation(_word(name), [(a + b) / 2 for a, b in zip(first, second, strict=True)], lines)
+                found += _correlation(
+                    _word(name), [(a + b) / 2 for a, b in zip(first, second, strict=True)], lines
+                )
             gaps = [a - b for a, b in zip(first, second, strict=True)]
             found += _correlation(f"{_word(name)} of members minus others", gaps, lines)
     return found
@@ -103,7 +107,9 @@ def _means(columns: list[str], lines: list[Line], metric: str) -> list[float]:
 
 
 def _correlation(name: str, values: list[float], lines: list[Line]) -> list[str]:
-    pairs = [(x, line.entry.auc.value) for x, line in zip(values, lines, strict=True) if math.isfinite(x)]
+    pairs = [
+        (x, line.entry.auc.value) for x, line in zip(values, lines, strict=True) if math.isfinite(x)
+    ]
     if len(pairs) < _LEAST or min(len(set(kind)) for kind in zip(*pairs, strict=True)) < 2:
         return []
     rank, p = spearmanr(*zip(*pairs, strict=True))
@@ -117,12 +123,14 @@ def _word(name: str) -> str:
 def _target(rows: Rows, level: float) -> str:
     """How much better the target knows its training images, and what that alone gives away."""
     mine = [row for row in rows if row["stage"] == "target"]
-    trained, gap = (_cell(mine, metric, level) for metric in ("train_accuracy", "generalisation_gap"))
+    trained, gap = (
+        _cell(mine, metric, level) for metric in ("train_accuracy", "generalisation_gap")
+    )
     if trained is None or gap is None:
         return ""
     learned, more = trained.interval.mean, gap.interval.mean
     return (
-        f"The target is right on {100 * learned:.1f}% of its training images and on {100 * (learned - more):.1f}% of "
-        f"others. To take each image that it classifies correctly for a training image has by that alone "
-        f"a balanced accuracy of {0.5 + more / 2:.3f}."
+        f"The target is right on {100 * learned:.1f}% of its training images and on"
+        f" {100 * (learned - more):.1f}% of others. To take each image that it classifies correctly"
+        f" for a training image has by that alone a balanced accuracy of {0.5 + more / 2:.3f}."
     )

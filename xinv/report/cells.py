@@ -16,10 +16,11 @@ class Cell(NamedTuple):
       interval: mean over seeds and its confidence interval.
       values: the seeds' values, by seed.
       digits: decimals shown.
-      leak: 0 for the arm that gives least away in this metric, 1 for the one that gives most; None where unknown.
-      against: "more" or "less" where an arm leaks more or less than the one it is compared with (predictions alone, or
-        the same explanation without a defence) and the intervals are apart, "overlap" where they are not, None where
-        that cannot be said.
+      leak: 0 for the arm that gives least away in this metric, 1 for the one that gives most; None
+          where unknown.
+      against: "more" or "less" where an arm leaks more or less than the one it is compared with
+        (predictions alone, or the same explanation without a defence) and the intervals are apart,
+        "overlap" where they are not, None where that cannot be said.
     """
 
     interval: Interval
@@ -61,7 +62,9 @@ def cell(rows: Rows, digits: int, level: float) -> Cell:
 
 
 def leak_levels(cells: Sequence[Cell], direction: int) -> Callable[[Cell], Cell]:
-    """A function that gives a cell its leak level among `cells`, 0 for the one that leaks least and 1 for the most."""
+    """A function that gives a cell its leak level among `cells`, 0 for the one that leaks least and
+    1 for the most.
+    """
     ranks = [direction * cell.interval.mean for cell in cells if math.isfinite(cell.interval.mean)]
     low, spread = min(ranks, default=0), max(ranks, default=0) - min(ranks, default=0)
 
@@ -73,7 +76,9 @@ def leak_levels(cells: Sequence[Cell], direction: int) -> Callable[[Cell], Cell]
 
 
 def against(cell: Cell, other: Cell, direction: int) -> str | None:
-    """Whether `cell` leaks "more" or "less" than `other`, or the intervals "overlap"; None where that is unknown."""
+    """Whether `cell` leaks "more" or "less" than `other`, or the intervals "overlap"; None where
+    that is unknown.
+    """
     if not direction or not math.isfinite(cell.interval.half_width + other.interval.half_width):
         return None
     if overlap(cell.interval, other.interval):

@@ -40,7 +40,9 @@ class Confusion(NamedTuple):
 def confusions(unit: Unit) -> list[Confusion]:
     """The matrices that the run kept."""
     found = {name: array for name, array in unit.examples.items() if name.startswith("confusion/")}
-    return [_confusion(unit, name.removeprefix("confusion/"), array) for name, array in found.items()]
+    return [
+        _confusion(unit, name.removeprefix("confusion/"), array) for name, array in found.items()
+    ]
 
 
 def _confusion(unit: Unit, classifier: str, counts: np.ndarray) -> Confusion:
@@ -50,21 +52,32 @@ def _confusion(unit: Unit, classifier: str, counts: np.ndarray) -> Confusion:
     sizes, right = truths + counts.sum(axis=0), np.diag(counts)
     f1 = 2 * right / np.maximum(sizes, 1)
     wrong = np.where(np.eye(classes, dtype=bool), 0, counts)
-    worst = [np.unravel_index(place, wrong.shape) for place in np.argsort(-wrong, axis=None, kind="stable")[:3]]
+    worst = [
+        np.unravel_index(place, wrong.shape)
+        for place in np.argsort(-wrong, axis=None, kind="stable")[:3]
+    ]
     return Confusion(
         title=plain(classifier),
         names=names,
         counts=counts.tolist() if classes <= _WRITTEN else None,
         shares=shares.tolist(),
-        picture=None if classes <= _WRITTEN else picture(matplotlib.colormaps["inferno"](shares)[..., :3]),
+        picture=None
+        if classes <= _WRITTEN
+        else picture(matplotlib.colormaps["inferno"](shares)[..., :3]),
         accuracy=float(right.sum() / counts.sum()) if counts.sum() else float("nan"),
         weighted_f1=float((f1 * truths).sum() / max(counts.sum(), 1)),
-        confused=[f"{names[i]} taken for {names[j]} ({wrong[i, j]} times)" for i, j in worst if wrong[i, j]],
+        confused=[
+            f"{names[i]} taken for {names[j]} ({wrong[i, j]} times)"
+            for i, j in worst
+            if wrong[i, j]
+        ],
     )
 
 
 def _names(unit: Unit, classifier: str, classes: int) -> list[str]:
-    """The classes' names of the label that the classifier answers, or their numbers where the config has none."""
+    """The classes' names of the label that the classifier answers, or their numbers where the
+    config has none.
+    """
     places = unit.config, unit.config.get("shadows", {}), unit.config.get("attributes", {})
     section = next((place[classifier] for place in places if classifier in place), {})
     names = unit.dataset["labels"].get(section.get("label"), ())

@@ -1,4 +1,6 @@
-"""What each defence costs the explanation and what it takes from the attacker, by what is explained."""
+"""What each defence costs the explanation and what it takes from the attacker, by what is
+explained.
+"""
 
 import math
 from collections.abc import Sequence
@@ -15,10 +17,12 @@ class Group(NamedTuple):
 
     Attributes:
       title: what they read.
-      arms: the undefended one first, where there is one, then one per defence; their cells are compared with the first.
-      names: for each arm "no defence" or its defence, with more of its label where that does not tell it from the
-        group's others.
-      closed: for each arm the share of the distance from the undefended arm to predictions alone that it closes.
+      arms: the undefended one first, where there is one, then one per defence; their cells are
+          compared with the first.
+      names: for each arm "no defence" or its defence, with more of its label where that does not
+        tell it from the group's others.
+      closed: for each arm the share of the distance from the undefended arm to predictions alone
+          that it closes.
     """
 
     title: str
@@ -34,10 +38,12 @@ def groups(summary: Summary) -> list[Group]:
 
 
 def closed(summary: Summary, undefended: Arm, defended: Arm) -> Cell | None:
-    """How much of the distance from `undefended` to predictions alone `defended` closes, in the main metric.
+    """How much of the distance from `undefended` to predictions alone `defended` closes, in the
+    main metric.
 
-    A ratio per seed, in percent, with the interval of its mean over seeds; None where the explanation is not known to
-    leak more than predictions alone, so that there is no distance to close.
+    A ratio per seed, in percent, with the interval of its mean over seeds; None where the
+    explanation is not known to leak more than predictions alone, so that there is no distance to
+    close.
     """
     arms = undefended, defended, summary.baseline
     if None in arms or not all(summary.main in arm.cells for arm in arms):
@@ -46,7 +52,9 @@ def closed(summary: Summary, undefended: Arm, defended: Arm) -> Cell | None:
     if against(open_, alone, measure(summary.main).leak) != "more":
         return None
     triples = list(zip(open_.values, shut.values, alone.values, strict=False))
-    if not len(open_.values) == len(shut.values) == len(triples) or any(a == c for a, _, c in triples):
+    if not len(open_.values) == len(shut.values) == len(triples) or any(
+        a == c for a, _, c in triples
+    ):
         return None
     shares = tuple(100 * (a - b) / (a - c) for a, b, c in triples)
     return Cell(mean_interval(shares, summary.level), shares, 0)
@@ -77,15 +85,21 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
             name if undefended and names.count(name) == 1 else arm.label.removeprefix(read)
             for name, arm in zip(names, arms, strict=True)
         ),
-        closed=tuple(closed(summary, undefended, arm) if arm.defence and undefended else None for arm in arms),
+        closed=tuple(
+            closed(summary, undefended, arm) if arm.defence and undefended else None for arm in arms
+        ),
     )
 
 
 def _compared(arm: Arm, undefended: Arm | None) -> Arm:
     """`arm` with its cells compared with those of the undefended arm instead of predictions alone."""
     others = undefended.cells if undefended and arm is not undefended else {}
-    verdicts = {m: against(mine, others[m], measure(m).leak) for m, mine in arm.cells.items() if m in others}
-    return arm._replace(cells={m: mine._replace(against=verdicts.get(m)) for m, mine in arm.cells.items()})
+    verdicts = {
+        m: against(mine, others[m], measure(m).leak) for m, mine in arm.cells.items() if m in others
+    }
+    return arm._replace(
+        cells={m: mine._replace(against=verdicts.get(m)) for m, mine in arm.cells.items()}
+    )
 
 
 def share(cell: Cell) -> str:

@@ -72,15 +72,16 @@ class Unit(NamedTuple):
       path: its folder.
       rows: one dict per (seed, stage, arm, metric), in the file's order.
       curves: one dict per (seed, stage, arm, epoch).
-      examples: images uint8 [M,H,W,C], explanation/…, release/…, reconstruction/… and ssim/… of the first test images;
-        and confusion/… [K,K] of classifiers, rows the truth.
-      factors: [N] over all reported images: properties of target and explanation, ssim/… and attack_accuracy/… by arm,
-        distortion/… by defended arm; empty where the run kept none.
-      members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty without one.
+      examples: images uint8 [M,H,W,C], explanation/…, release/…, reconstruction/… and ssim/… of the
+        first test images; and confusion/… [K,K] of classifiers, rows the truth.
+      factors: [N] over all reported images: properties of target and explanation, ssim/… and
+        attack_accuracy/… by arm, distortion/… by defended arm; empty where the run kept none.
+      members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty
+          without one.
       classes: the M examples' class names, of the label that the attacker wants.
       dataset: name, fingerprint, image shape, class names, sizes of the roles.
-      published: figures to compare with, one dict per (source, arm, metric): value, its spread or None, and perhaps
-        band, the upper end of what chance gives.
+      published: figures to compare with, one dict per (source, arm, metric): value, its spread or
+        None, and perhaps band, the upper end of what chance gives.
       config: the complete config.
       environment: versions, devices, date, times.
     """
@@ -110,29 +111,42 @@ def read(workdir: Path) -> Folder:
     """The unit in `workdir`, or a sweep's units in `workdir/units/*/`.
 
     Raises:
-      InputError: nothing finished is there, or a file is missing or damaged; names the file, and the line.
+      InputError: nothing finished is there, or a file is missing or damaged; names the file, and
+          the line.
     """
     if not workdir.is_dir():
-        raise InputError(f"workdir {str(workdir)!r} is not a folder: give one that launch/run.py wrote")
+        raise InputError(
+            f"workdir {str(workdir)!r} is not a folder: give one that launch/run.py wrote"
+        )
     if (workdir / "units").is_dir() and not (workdir / "rows.jsonl").exists():
         return _sweep(workdir)
     if not (workdir / "rows.jsonl").exists():
-        raise InputError(f"workdir {str(workdir)!r} has no rows.jsonl: the run is not finished, start it again first")
+        raise InputError(
+            f"workdir {str(workdir)!r} has no rows.jsonl: the run is not finished, start it again"
+            " first"
+        )
     return Folder((_unit(workdir),))
 
 
 def _sweep(workdir: Path) -> Folder:
-    folders = sorted((p for p in (workdir / "units").iterdir() if p.is_dir()), key=lambda p: (len(p.name), p.name))
+    folders = sorted(
+        (p for p in (workdir / "units").iterdir() if p.is_dir()),
+        key=lambda p: (len(p.name), p.name),
+    )
     finished = [folder for folder in folders if (folder / "rows.jsonl").exists()]
     if not finished:
-        raise InputError(f"no unit of {str(workdir / 'units')!r} has a rows.jsonl: run the sweep first")
+        raise InputError(
+            f"no unit of {str(workdir / 'units')!r} has a rows.jsonl: run the sweep first"
+        )
     return Folder(tuple(map(_unit, finished)), tuple(f.name for f in folders if f not in finished))
 
 
 def _unit(path: Path) -> Unit:
     rows = _json_lines(path / "rows.jsonl", _ROW)
     if not rows:
-        raise InputError(f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first")
+        raise InputError(
+            f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first"
+        )
     _check_unique(path / "rows.jsonl", rows)
     _check_membership(path / "rows.jsonl", rows)
     dataset, config = _json(path / "dataset.json"), _json(path / "config.json")
@@ -157,16 +171,22 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: the run is not finished, start it again first") from None
+        raise InputError(
+            f"{path} is missing: the run is not finished, start it again first"
+        ) from None
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not text in UTF-8: it is damaged, run the audit again") from None
+        raise InputError(
+            f"{path} is not text in UTF-8: it is damaged, run the audit again"
+        ) from None
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} line {error.lineno} is not JSON ({error.msg}): run the audit again") from None
+        raise InputError(
+            f"{path} line {error.lineno} is not JSON ({error.msg}): run the audit again"
+        ) from None
     if not isinstance(value, dict):
         raise InputError(f"{path} does not hold a JSON object: run the audit again")
     return value
@@ -174,19 +194,26 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _json_lines(path: Path, fields: _Fields) -> list[dict[str, Any]]:
     """The file's objects, each with `fields` of the given types."""
-    return [_json_line(path, number, line, fields) for number, line in enumerate(_text(path).splitlines(), 1)]
+    return [
+        _json_line(path, number, line, fields)
+        for number, line in enumerate(_text(path).splitlines(), 1)
+    ]
 
 
 def _json_line(path: Path, number: int, line: str, fields: _Fields) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
-        raise InputError(f"{path} line {number} is cut off or damaged ({error.msg}): run the audit again") from None
+        raise InputError(
+            f"{path} line {number} is cut off or damaged ({error.msg}): run the audit again"
+        ) from None
     return _checked(f"{path} line {number}", value, fields)
 
 
 def _checked(place: str, value: Any, fields: _Fields) -> dict[str, Any]:
-    """`value`, an object with `fields` of the given types and no number that is not finite; errors name `place`."""
+    """`value`, an object with `fields` of the given types and no number that is not finite; errors
+    name `place`.
+    """
     for field, kinds in fields.items():
         if not isinstance(value, dict) or field not in value:
             raise InputError(f"{place} has no {field!r}: it needs {', '.join(fields)}")
@@ -217,7 +244,10 @@ def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
     for number, row in enumerate(rows, 1):
         key = (row["stage"], row["arm"], row["metric"], row["seed"])
         if key in seen:
-            raise InputError(f"{path} line {number} repeats line {seen[key]} ({row['metric']}, seed {row['seed']})")
+            raise InputError(
+                f"{path} line {number} repeats line {seen[key]} ({row['metric']}, seed"
+                f" {row['seed']})"
+            )
         seen[key] = number
 
 
@@ -225,16 +255,23 @@ def _check_membership(path: Path, rows: list[dict[str, Any]]) -> None:
     """Finds an attack that cannot be ranked, or a control of none."""
     found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
     areas = [row for row in found if row["metric"] == "auc"]
-    known = {(row["arm"], row["seed"]) for row in areas if None not in (row["low"], row["high"], row["p"])}
+    known = {
+        (row["arm"], row["seed"])
+        for row in areas
+        if None not in (row["low"], row["high"], row["p"])
+    }
     arms = {row["arm"] for row in found}
     for row in found:
         if (row["arm"], row["seed"]) not in known:
             raise InputError(
-                f"{path} has no auc of arm {row['arm']!r}, seed {row['seed']}, with low, high and p: "
-                "give config.metrics.membership an auc and run the audit again"
+                f"{path} has no auc of arm {row['arm']!r}, seed {row['seed']}, with low, high and"
+                " p: give config.metrics.membership an auc and run the audit again"
             )
         if row["control_of"] is not None and row["control_of"] not in arms:
-            raise InputError(f"{path} has arm {row['arm']!r} as control of {row['control_of']!r}, which is not there")
+            raise InputError(
+                f"{path} has arm {row['arm']!r} as control of {row['control_of']!r}, which is not"
+                " there"
+            )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
@@ -242,7 +279,9 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
-        raise InputError(f"{path} is missing: the run is not finished, start it again first") from None
+        raise InputError(
+            f"{path} is missing: the run is not finished, start it again first"
+        ) from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged ({error}): run the audit again") from None
 
@@ -259,9 +298,13 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         if name not in arrays:
             raise InputError(f"{path} has no array {name!r}: run the audit again")
         if len(arrays[name]) != len(arrays["images"]):
-            raise InputError(f"{path} has {len(arrays[name])} of {name!r} for {len(arrays['images'])} images")
+            raise InputError(
+                f"{path} has {len(arrays[name])} of {name!r} for {len(arrays['images'])} images"
+            )
         if name.startswith("reconstruction/") and arrays[name].shape != arrays["images"].shape:
-            raise InputError(f"{path} has {name!r} of shape {arrays[name].shape} for {arrays['images'].shape}")
+            raise InputError(
+                f"{path} has {name!r} of shape {arrays[name].shape} for {arrays['images'].shape}"
+            )
     for name, array in arrays.items():
         if name.startswith("confusion/") and (array.ndim != 2 or array.shape[0] != array.shape[1]):
             raise InputError(f"{path} has {name!r} of shape {array.shape}: a square is allowed")
@@ -276,12 +319,17 @@ def _factors(path: Path) -> dict[str, np.ndarray]:
     sizes = {name: array.shape for name, array in arrays.items()}
     for name, size in sizes.items():
         if len(size) != 1 or size != next(iter(sizes.values())):
-            raise InputError(f"{path} has {name!r} of shape {size}: all need one dimension and one length")
+            raise InputError(
+                f"{path} has {name!r} of shape {size}: all need one dimension and one length"
+            )
     return arrays
 
 
-def _members(path: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The scores of each membership attack, by seed, who is a member, and the groups of images that come in such.
+def _members(
+    path: Path, rows: list[dict[str, Any]], config: dict[str, Any]
+) -> dict[str, np.ndarray]:
+    """The scores of each membership attack, by seed, who is a member, and the groups of images that
+    come in such.
 
     Empty without an attack.
     """
@@ -305,11 +353,14 @@ def _members(path: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> 
     return needed
 
 
-def _classes(path: Path, labels: np.ndarray, dataset: dict[str, Any], config: dict[str, Any]) -> list[str]:
+def _classes(
+    path: Path, labels: np.ndarray, dataset: dict[str, Any], config: dict[str, Any]
+) -> list[str]:
     try:
         names = dataset["labels"][config["evaluation"]["label"]]
         return [str(names[label]) for label in labels]
     except (KeyError, TypeError, IndexError) as error:
         raise InputError(
-            f"the labels of {path / 'examples.npz'} have no names in dataset.json ({error}): run the audit again"
+            f"the labels of {path / 'examples.npz'} have no names in dataset.json ({error}): run"
+            " the audit again"
         ) from None

@@ -1,4 +1,6 @@
-"""Rows of pictures as in the papers' figures: original, explanation, what was released, what the attacker rebuilt."""
+"""Rows of pictures as in the papers' figures: original, explanation, what was released, what the
+attacker rebuilt.
+"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +20,9 @@ _COLUMNS = 10
 
 
 class Column(NamedTuple):
-    """One kind of picture: its heading, what it shows in words, and one picture and SSIM (or None) per example."""
+    """One kind of picture: its heading, what it shows in words, and one picture and SSIM (or None)
+    per example.
+    """
 
     heading: str
     words: str
@@ -41,7 +45,9 @@ class Strip(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Strips side by side, one row per example; `title` is the explanation that they defend, or empty."""
+    """Strips side by side, one row per example; `title` is the explanation that they defend, or
+    empty.
+    """
 
     title: str
     strips: tuple[Strip, ...]
@@ -73,7 +79,9 @@ class Comparison(NamedTuple):
 
 
 def grids(unit: Unit, summary: Summary) -> list[Grid]:
-    """The run's pictures in grids of a page's width: one per defended explanation, the others side by side."""
+    """The run's pictures in grids of a page's width: one per defended explanation, the others side
+    by side.
+    """
     arms = [arm for arm in summary.arms if f"reconstruction/{arm.name}" in unit.examples]
     defended = list(dict.fromkeys(arm.explainer for arm in arms if arm.defence))
     groups: dict[tuple[str | None, str | None], list[Arm]] = {}
@@ -110,7 +118,9 @@ def side_by_side(units: Sequence[Unit], summaries: Sequence[Summary]) -> Compari
     found = [(unit, _unattacked(unit, summary)) for unit, summary in of]
     found = [(unit, maps) for unit, maps in found if maps]
     images = found[0][0].examples["images"] if found else None
-    found = [(unit, maps) for unit, maps in found if np.array_equal(unit.examples["images"], images)]
+    found = [
+        (unit, maps) for unit, maps in found if np.array_equal(unit.examples["images"], images)
+    ]
     if len(found) < 2:
         return None
     first = found[0][0]
@@ -120,7 +130,9 @@ def side_by_side(units: Sequence[Unit], summaries: Sequence[Summary]) -> Compari
         # One colour scale for a method, so that a sign looks the same in every unit.
         arrays = [maps.get(name) for _, maps in found]
         signed = any(array.mean(axis=-1).min() < 0 for array in arrays if array is not None)
-        shown = [None if array is None else pictures.heatmaps(array[:count], signed) for array in arrays]
+        shown = [
+            None if array is None else pictures.heatmaps(array[:count], signed) for array in arrays
+        ]
         rows.append((plain(name), shown))
     return Comparison(
         units=[unit.name for unit, _ in found],
@@ -140,9 +152,14 @@ def _unattacked(unit: Unit, summary: Summary) -> dict[str, np.ndarray]:
 
 
 def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:
-    """One explanation's maps under one defence, or none, and what `arms` rebuild; `titled` if the grid names it."""
+    """One explanation's maps under one defence, or none, and what `arms` rebuild; `titled` if the
+    grid names it.
+    """
     first = arms[0]
-    explainer, defence = plain(first.explainer or "predictions"), plain(first.defence or "no defence")
+    explainer, defence = (
+        plain(first.explainer or "predictions"),
+        plain(first.defence or "no defence"),
+    )
     maps = _released(unit, arms) if first.defence else _explained(unit, first)
     repeated = len({arm.encoder for arm in arms}) < len(arms)
     headings = [arm.name if repeated else plain(arm.encoder) for arm in arms]
@@ -162,10 +179,14 @@ def _explained(unit: Unit, arm: Arm) -> Iterable[Column]:
 
 
 def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
-    """What the first of `arms` saw, which they share, on its explanation's scale; nothing where the run kept none."""
+    """What the first of `arms` saw, which they share, on its explanation's scale; nothing where the
+    run kept none.
+    """
     name, explainers = f"release/{arms[0].name}", (arms[0].explainer or "").split("+")
     if name in unit.examples:
-        signed = any(unit.examples[f"explanation/{of}"].mean(axis=-1).min() < 0 for of in explainers if of)
+        signed = any(
+            unit.examples[f"explanation/{of}"].mean(axis=-1).min() < 0 for of in explainers if of
+        )
         shown = pictures.heatmaps(unit.examples[name], signed)
         yield Column("released", f"Released: {arms[0].label}", shown, [None] * len(shown))
 
@@ -178,7 +199,9 @@ def _rebuilt(unit: Unit, arm: Arm, heading: str) -> Column:
 
 
 def _packed(strips: Sequence[Strip]) -> list[tuple[Strip, ...]]:
-    """The strips in order, in as few rows of `_COLUMNS` columns as that allows; one that is wider is cut."""
+    """The strips in order, in as few rows of `_COLUMNS` columns as that allows; one that is wider
+    is cut.
+    """
     rows: list[list[Strip]] = []
     room = 0
     for strip in strips:

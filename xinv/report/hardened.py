@@ -128,7 +128,9 @@ def text(workdir: Path) -> str:
     for row in found:
         after = row.after.text if row.after else "-"
         change = f"{row.difference.text} {row.difference.ends}" if row.difference else "-"
-        lines.append(f"{row.name:28s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}")
+        lines.append(
+            f"{row.name:28s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}"
+        )
     return "\n".join(lines)
 
 
@@ -306,11 +308,15 @@ class _Binned(NamedTuple):
 
     @classmethod
     def of(cls, name: str, values: Sequence[Any]) -> "_Binned":
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        numeric = all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in values
+        )
         if numeric and len(set(values)) > len(_INKS):
             edges = np.quantile(np.asarray(values, float), [1 / 3, 2 / 3])
             return cls(name, tuple(float(edge) for edge in edges), ())
-        kinds = sorted(dict.fromkeys(values), key=lambda kind: (str(type(kind)), kind is None, kind))
+        kinds = sorted(
+            dict.fromkeys(values), key=lambda kind: (str(type(kind)), kind is None, kind)
+        )
         return cls(name, (), tuple(kinds))
 
     @property
@@ -320,7 +326,11 @@ class _Binned(NamedTuple):
             return [f"{self.name} < {low}", f"{low} to {high}", f"> {high}"]
         shown = [f"{self.name} {_short(kind)}" for kind in self.names[:2]]
         rest = self.names[2:]
-        return [*shown, "others"] if len(rest) > 1 else [*shown, *(f"{self.name} {_short(kind)}" for kind in rest)]
+        return (
+            [*shown, "others"]
+            if len(rest) > 1
+            else [*shown, *(f"{self.name} {_short(kind)}" for kind in rest)]
+        )
 
     def place(self, value: Any) -> int:
         if self.edges:
@@ -328,7 +338,9 @@ class _Binned(NamedTuple):
         return min(2, self.names.index(value))
 
 
-def _dot(trial: Mapping[str, Any], colour: _Binned, mark: _Binned | None, names: Sequence[str]) -> plots.Dot:
+def _dot(
+    trial: Mapping[str, Any], colour: _Binned, mark: _Binned | None, names: Sequence[str]
+) -> plots.Dot:
     ink, sign = "c0", plots.UNDEFENDED
     if trial["values"]:
         ink = _INKS[colour.place(trial["values"][names[0]])]

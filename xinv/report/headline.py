@@ -21,7 +21,9 @@ def headline(summary: Summary) -> str:
 
 def membership(league: League) -> str:
     """Which attacks find who was in the training set, and whether their controls do so too."""
-    leaks, confounded, uncontrolled = (league.of(verdict) for verdict in (LEAKS, CONFOUNDED, UNCONTROLLED))
+    leaks, confounded, uncontrolled = (
+        league.of(verdict) for verdict in (LEAKS, CONFOUNDED, UNCONTROLLED)
+    )
     count = f"of {_several(league)} {counted(league.entries)}" if len(league.entries) > 1 else ""
     if leaks:
         # Those of explanations count first
@@ -37,8 +39,9 @@ def membership(league: League) -> str:
     if uncontrolled:
         first = uncontrolled[0]
         return (
-            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{_of(count)}), "
-            "but has no control, so nothing tells a leak of the model from a difference of the images."
+            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{_of(count)}), but"
+            " has no control, so nothing tells a leak of the model from a difference of the"
+            " images."
         )
     first, open_ = league.entries[0], len(league.of(UNRESOLVED))
     said = f"No attack is known to {league.verb}: the best, {first.label}, has AUC {first.text}"
@@ -64,8 +67,16 @@ def tally(summary: Summary) -> str:
         "overlap": "cannot be told from predictions alone",
         "less": "leak less than predictions alone, intervals apart",
     }
-    kind = "explanations" if len({arm.explainer for arm in summary.explained}) == len(verdicts) else "attacks on them"
-    parts = [f"{verdicts.count(v)} of {len(verdicts)} {kind} {text}" for v, text in said.items() if v in verdicts]
+    kind = (
+        "explanations"
+        if len({arm.explainer for arm in summary.explained}) == len(verdicts)
+        else "attacks on them"
+    )
+    parts = [
+        f"{verdicts.count(v)} of {len(verdicts)} {kind} {text}"
+        for v, text in said.items()
+        if v in verdicts
+    ]
     return f"By {measure(summary.main).label}, {'; '.join(parts)} (confidence {summary.level:.0%})."
 
 
@@ -85,14 +96,19 @@ def _subject(league: League, leaks: list[Entry]) -> str:
     names = {}
     for entry in leaks:
         if entry.explainer:
-            names[plain(entry.explainer) + (f" with {plain(entry.defence)}" if entry.defence else "")] = None
+            names[
+                plain(entry.explainer) + (f" with {plain(entry.defence)}" if entry.defence else "")
+            ] = None
     if not names:
         explained = any(entry.explainer for entry in league.entries)
         return f"Predictions {league.verb}{', explanations are not known to' if explained else ''}"
     shown = list(names)[:_NAMED]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown)} others")
-    return f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]} {league.verb}"
+    return (
+        f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]}"
+        f" {league.verb}"
+    )
 
 
 def _controls(league: League) -> str:
@@ -116,7 +132,10 @@ def _leak(summary: Summary, first: Arm) -> str:
         case "more":
             return f"Releasing {seen} lets an attacker {first.verb} at {value}, against {alone}."
         case "less":
-            return f"No explanation helped the attacker: the best, {first.label}, reaches {value}, against {alone}."
+            return (
+                f"No explanation helped the attacker: the best, {first.label}, reaches {value},"
+                f" against {alone}."
+            )
         case "overlap":
             return (
                 f"No difference is established: {seen} reach {value}, against {alone}, "
@@ -138,7 +157,8 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
             return f"No defence helps: under the best, {name}, it is {figure.text}."
         case "overlap":
             return (
-                f"No defence is known to help: under the best, {name}, it is {figure.text}, and the intervals overlap."
+                f"No defence is known to help: under the best, {name}, it is {figure.text}, and the"
+                " intervals overlap."
             )
     return f"Under the best defence, {name}, it is {figure.text}."
 
@@ -146,7 +166,11 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
 def _diverged(arm: Arm) -> str:
     """In how many seeds the training of a defence diverged; nothing where none did."""
     values = arm.release["diverged"].values if "diverged" in arm.release else ()
-    return f" (whose training diverged in {sum(values):.0f} of {len(values)} seeds)" if any(values) else ""
+    return (
+        f" (whose training diverged in {sum(values):.0f} of {len(values)} seeds)"
+        if any(values)
+        else ""
+    )
 
 
 def _far(part: Cell | None) -> str:
@@ -159,7 +183,11 @@ def _far(part: Cell | None) -> str:
 
 def _rebuilt(summary: Summary) -> str:
     """What is rebuilt from undefended explanations, or from whatever was attacked."""
-    return _leak(summary, summary.explained[0]) if summary.explained else _without_explanations(summary)
+    return (
+        _leak(summary, summary.explained[0])
+        if summary.explained
+        else _without_explanations(summary)
+    )
 
 
 def _without_explanations(summary: Summary) -> str:
@@ -173,4 +201,6 @@ def _without_explanations(summary: Summary) -> str:
         return f"From {first.label} an attacker can {first.verb} at {value}."
     last = arms[-1]
     least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
-    return f"Of {len(arms)} attacks, {first.label} can {first.verb} best on average: {value}; {least}."
+    return (
+        f"Of {len(arms)} attacks, {first.label} can {first.verb} best on average: {value}; {least}."
+    )

@@ -8,7 +8,8 @@ from xinv.report.measures import plain
 
 
 def labels(rows: Rows, alone: str | None) -> list[str]:
-    """The shortest labels that tell the arms apart: what is seen, how often, by what inputs, or the arm's name.
+    """The shortest labels that tell the arms apart: what is seen, how often, by what inputs, or the
+    arm's name.
 
     Args:
       rows: one per arm.
@@ -21,17 +22,25 @@ def labels(rows: Rows, alone: str | None) -> list[str]:
 
 
 def seen(row: dict[str, Any], alone: str | None = None) -> str:
-    """What an arm sees: explanations or predictions alone and what defends them; an arm without both has its name."""
+    """What an arm sees: explanations or predictions alone and what defends them; an arm without
+    both has its name.
+    """
     if row["explainer"]:
         return plain(row["explainer"]) + _defended(row)
     return f"predictions alone{_defended(row)}" if row["defence"] else _name(row, alone)
 
 
 def shortest(*candidates: list[str]) -> list[str]:
-    """Of each arm's candidates, in order of preference, the first that no other arm has, or the last."""
+    """Of each arm's candidates, in order of preference, the first that no other arm has, or the
+    last.
+    """
     counts = [Counter(labels) for labels in candidates]
     return [
-        next(label for label, count in zip(labels, counts, strict=True) if count[label] == 1 or label == labels[-1])
+        next(
+            label
+            for label, count in zip(labels, counts, strict=True)
+            if count[label] == 1 or label == labels[-1]
+        )
         for labels in zip(*candidates, strict=True)
     ]
 

@@ -1,4 +1,6 @@
-"""The league of membership attacks: what each finds of the training set, and what its controls find without it."""
+"""The league of membership attacks: what each finds of the training set, and what its controls find
+without it.
+"""
 
 import math
 from collections import Counter
@@ -84,7 +86,8 @@ class Entry(NamedTuple):
       verdict: a key of `VERDICTS`.
       p: of the AUC against chance, over seeds, adjusted.
       auc: with the interval within a seed.
-      restarts: the AUC of the single networks that the attack averages, with the lowest and the highest; None for one.
+      restarts: the AUC of the single networks that the attack averages, with the lowest and the
+          highest; None for one.
       spread: the AUC's mean with Student's interval over seeds.
       rates: by name of the metric, such as "tpr_at_0.01".
       figures: the other metrics shown, by name.
@@ -184,7 +187,11 @@ def counted(entries: Sequence[Entry]) -> str:
     """How many entries have each verdict, in words: "3 leak, 10 not found"."""
     counts = Counter(entry.verdict for entry in entries)
     words = {LEAKS: "leak" if counts[LEAKS] > 1 else "leaks", UNCONTROLLED: "without a control"}
-    found = [f"{counts[verdict]} {words.get(verdict, verdict)}" for verdict in VERDICTS if counts[verdict]]
+    found = [
+        f"{counts[verdict]} {words.get(verdict, verdict)}"
+        for verdict in VERDICTS
+        if counts[verdict]
+    ]
     return ", ".join(found)
 
 

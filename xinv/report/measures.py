@@ -9,10 +9,12 @@ class Measure(NamedTuple):
 
     Attributes:
       label: the column's heading.
-      leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0 where unknown.
+      leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0
+          where unknown.
       digits: decimals shown.
       meaning: one sentence.
-      intact: what an explanation released as it is has by definition; None where that must be measured.
+      intact: what an explanation released as it is has by definition; None where that must be
+          measured.
     """
 
     label: str
@@ -23,33 +25,43 @@ class Measure(NamedTuple):
 
 
 _MEASURES = {
-    "ssim": Measure("SSIM", 1, 3, "Structural similarity of original and reconstruction; 1 for equal images."),
-    "mse": Measure("MSE", -1, 4, "Mean squared error per pixel, on a scale of 0 to 1; 0 for equal images."),
+    "ssim": Measure(
+        "SSIM", 1, 3, "Structural similarity of original and reconstruction; 1 for equal images."
+    ),
+    "mse": Measure(
+        "MSE", -1, 4, "Mean squared error per pixel, on a scale of 0 to 1; 0 for equal images."
+    ),
     "one_minus_mse": Measure("1 − MSE", 1, 4, "Pixelwise similarity; 1 for equal images."),
-    "psnr": Measure("PSNR, dB", 1, 2, "Peak signal-to-noise ratio in decibels; 100 stands for equal images."),
+    "psnr": Measure(
+        "PSNR, dB", 1, 2, "Peak signal-to-noise ratio in decibels; 100 stands for equal images."
+    ),
     "attack_accuracy": Measure(
         "Attack accuracy",
         1,
         3,
-        "Share of reconstructions in which an independent evaluation model recognises the true class.",
+        "Share of reconstructions in which an independent evaluation model recognises the true"
+        " class.",
     ),
     "embedding_similarity": Measure(
         "Embedding similarity",
         1,
         3,
-        "exp(−MSE) between the evaluation model's features of original and reconstruction; 1 for equal features.",
+        "exp(−MSE) between the evaluation model's features of original and reconstruction; 1 for"
+        " equal features.",
     ),
     "deepsim": Measure(
         "DeePSiM",
         1,
         3,
-        "Cosine between the evaluation model's features of original and reconstruction; 1 for equal features.",
+        "Cosine between the evaluation model's features of original and reconstruction; 1 for equal"
+        " features.",
     ),
     "auc": Measure(
         "AUC",
         1,
         3,
-        "Probability that a training image gets a higher score than another image; 0.5 for guessing.",
+        "Probability that a training image gets a higher score than another image; 0.5 for"
+        " guessing.",
     ),
     "tpr_at_shadow": Measure(
         "TPR at the shadow's threshold",
@@ -69,7 +81,8 @@ _MEASURES = {
         "AUC of restarts",
         0,
         3,
-        "Mean AUC of the networks that an attack averages, with the lowest and the highest; none is picked.",
+        "Mean AUC of the networks that an attack averages, with the lowest and the highest; none is"
+        " picked.",
     ),
     "balanced_accuracy": Measure(
         "Balanced accuracy",
@@ -77,9 +90,15 @@ _MEASURES = {
         3,
         "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
     ),
-    "noise": Measure("Noise σ", 0, 3, "Standard deviation of the noise in a sum of gradients, in bounds of one."),
-    "epsilon": Measure("ε", 0, 2, "Differential privacy of the training: what one image can change at most."),
-    "epsilon_of_group": Measure("ε of a group", 0, 2, "ε of the largest group of images that are dealt as one."),
+    "noise": Measure(
+        "Noise σ", 0, 3, "Standard deviation of the noise in a sum of gradients, in bounds of one."
+    ),
+    "epsilon": Measure(
+        "ε", 0, 2, "Differential privacy of the training: what one image can change at most."
+    ),
+    "epsilon_of_group": Measure(
+        "ε of a group", 0, 2, "ε of the largest group of images that are dealt as one."
+    ),
     "delta": Measure("δ", 0, 6, "Probability by which the training's ε may fail."),
     "epsilon_lower_bound": Measure(
         "ε at least",
@@ -111,19 +130,37 @@ _MEASURES = {
         3,
         "Share of training images among those told to be, if {} of all images are training images.",
     ),
-    "accuracy": Measure("Accuracy", 0, 3, "Share of test images that the model classifies correctly."),
+    "accuracy": Measure(
+        "Accuracy", 0, 3, "Share of test images that the model classifies correctly."
+    ),
     "train_accuracy": Measure(
-        "Training accuracy", 0, 3, "Share of its training images that the model classifies correctly."
+        "Training accuracy",
+        0,
+        3,
+        "Share of its training images that the model classifies correctly.",
     ),
     "generalisation_gap": Measure(
-        "Generalisation gap", 0, 3, "By how much the model's accuracy on its training images exceeds that on others."
+        "Generalisation gap",
+        0,
+        3,
+        "By how much the model's accuracy on its training images exceeds that on others.",
     ),
-    "gini_members": Measure("Gini, members", meaning="Sparsity of training images' maps; 0 even, 1 a single pixel."),
+    "gini_members": Measure(
+        "Gini, members", meaning="Sparsity of training images' maps; 0 even, 1 a single pixel."
+    ),
     "gini_others": Measure("Gini, others", meaning="Sparsity of other images' maps."),
-    "kurtosis_members": Measure("Kurtosis, members", 0, 2, "Weight of the tails of training images' maps; 3 normal."),
-    "kurtosis_others": Measure("Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."),
-    "l2_members": Measure("L2, members", meaning="Euclidean size of training images' maps, in the map's units."),
-    "l2_others": Measure("L2, others", meaning="Euclidean size of other images' maps, in the map's units."),
+    "kurtosis_members": Measure(
+        "Kurtosis, members", 0, 2, "Weight of the tails of training images' maps; 3 normal."
+    ),
+    "kurtosis_others": Measure(
+        "Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."
+    ),
+    "l2_members": Measure(
+        "L2, members", meaning="Euclidean size of training images' maps, in the map's units."
+    ),
+    "l2_others": Measure(
+        "L2, others", meaning="Euclidean size of other images' maps, in the map's units."
+    ),
     "max_sensitivity_members": Measure(
         "Max sensitivity, members",
         0,
@@ -131,13 +168,17 @@ _MEASURES = {
         "Largest relative change of training images' maps under small changes of these.",
     ),
     "max_sensitivity_others": Measure(
-        "Max sensitivity, others", 0, 3, "Largest relative change of other images' maps under small changes of these."
+        "Max sensitivity, others",
+        0,
+        3,
+        "Largest relative change of other images' maps under small changes of these.",
     ),
     "distortion": Measure(
         "Distortion, MSE",
         0,
         4,
-        "Mean squared difference between an explanation and its defended release; 0 for an unchanged one.",
+        "Mean squared difference between an explanation and its defended release; 0 for an"
+        " unchanged one.",
         0.0,
     ),
     "held_out_distortion": Measure(
@@ -151,7 +192,8 @@ _MEASURES = {
         "Masked DeePSiM",
         0,
         3,
-        "DeePSiM of the image times its explanation against the image times the release; 1 for an unchanged one.",
+        "DeePSiM of the image times its explanation against the image times the release; 1 for an"
+        " unchanged one.",
         1.0,
     ),
     "spearman": Measure(
@@ -165,33 +207,54 @@ _MEASURES = {
         "Top overlap",
         0,
         3,
-        "Intersection over union of the most important pixels of explanation and release; 1 for an unchanged one.",
+        "Intersection over union of the most important pixels of explanation and release; 1 for an"
+        " unchanged one.",
         1.0,
     ),
     "deletion": Measure(
-        "Deletion", 0, 3, "Area under the class's probability as the released map's top pixels go; small if faithful."
+        "Deletion",
+        0,
+        3,
+        "Area under the class's probability as the released map's top pixels go; small if"
+        " faithful.",
     ),
     "insertion": Measure(
         "Insertion",
         0,
         3,
-        "Area under the class's probability as the released map's top pixels come; large if faithful.",
+        "Area under the class's probability as the released map's top pixels come; large if"
+        " faithful.",
     ),
     "max_sensitivity": Measure(
-        "Max sensitivity", 0, 3, "Largest relative change of the release under a small change of the image; 0 for none."
+        "Max sensitivity",
+        0,
+        3,
+        "Largest relative change of the release under a small change of the image; 0 for none.",
     ),
     "prediction_distortion": Measure(
-        "Prediction distortion", 0, 4, "Mean squared change of probabilities, on images that the defender holds back."
+        "Prediction distortion",
+        0,
+        4,
+        "Mean squared change of probabilities, on images that the defender holds back.",
     ),
     "queries_to_halve_distortion": Measure(
-        "Queries withstood", 0, 1, "Releases of one image whose mean has lost half the distortion; none: any number."
+        "Queries withstood",
+        0,
+        1,
+        "Releases of one image whose mean has lost half the distortion; none: any number.",
     ),
     "diverged": Measure(
-        "Diverged", 0, 2, "Share of seeds whose training diverged; there an earlier epoch is deployed."
+        "Diverged",
+        0,
+        2,
+        "Share of seeds whose training diverged; there an earlier epoch is deployed.",
     ),
     "f1": Measure("F1", 0, 3, "A classifier's F1 of an attribute's presence on originals."),
     "weighted_f1": Measure(
-        "Weighted F1", 0, 3, "A classifier's F1 per class on originals, weighted by the classes' sizes."
+        "Weighted F1",
+        0,
+        3,
+        "A classifier's F1 per class on originals, weighted by the classes' sizes.",
     ),
 }
 
@@ -200,7 +263,9 @@ def measure(metric: str) -> Measure:
     """How `metric` is shown; one without an entry gets its own name and no direction."""
     if metric.startswith("f1_"):
         name = plain(metric.removeprefix("f1_"))
-        return Measure(f"F1 of {name}", 1, 3, f"F1 of what a classifier of {name} says of reconstructions.")
+        return Measure(
+            f"F1 of {name}", 1, 3, f"F1 of what a classifier of {name} says of reconstructions."
+        )
     shown = _MEASURES.get(_entry(metric), Measure(plain(metric)))
     if _entry(metric) == metric:
         return shown
@@ -208,11 +273,15 @@ def measure(metric: str) -> Measure:
     rate = float(metric.removeprefix(_entry(metric)))
     text = f"{100 * rate:g}%"
     digits = max(shown.digits, 4) if metric.startswith("tpr_at_") and rate < 0.01 else shown.digits
-    return shown._replace(label=shown.label.format(text), meaning=shown.meaning.format(text), digits=digits)
+    return shown._replace(
+        label=shown.label.format(text), meaning=shown.meaning.format(text), digits=digits
+    )
 
 
 def plain(name: str) -> str:
-    """A plug-in's name as words: `input_x_gradient` is "input x gradient", `gradient+gradcam` "gradient + gradcam"."""
+    """A plug-in's name as words: `input_x_gradient` is "input x gradient", `gradient+gradcam`
+    "gradient + gradcam".
+    """
     return name.replace("_", " ").replace("+", " + ")
 
 

@@ -1,4 +1,6 @@
-"""Lays a workdir's figures out as one HTML page that needs nothing else: no network, no scripts, no files."""
+"""Lays a workdir's figures out as one HTML page that needs nothing else: no network, no scripts, no
+files.
+"""
 
 import json
 import shlex
@@ -99,11 +101,19 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
     changes = sweep.changed([unit.config for unit in folder.units])
     inks = colours(summaries)
     environment = templates()
-    environment.filters |= {"plain": plain, "measure": measure, "json": lambda value: json.dumps(value, indent=2)}
+    environment.filters |= {
+        "plain": plain,
+        "measure": measure,
+        "json": lambda value: json.dumps(value, indent=2),
+    }
     environment.filters |= {"share": defences.share, "number": number, "p_value": p_value}
-    environment.filters["unbroken"] = lambda text: text.replace(" ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}")
+    environment.filters["unbroken"] = lambda text: text.replace(
+        " ± ", "\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}"
+    )
     shown = [metric for summary in summaries for metric in (*summary.metrics, *summary.releases)]
-    shown += [metric for summary in summaries if summary.league for metric in summary.league.metrics]
+    shown += [
+        metric for summary in summaries if summary.league for metric in summary.league.metrics
+    ]
     views = [_view(*of, inks) for of in zip(folder.units, summaries, changes, strict=True)]
     shown += [metric for view in views if view.causes for metric in view.causes.columns]
     several = None
@@ -135,7 +145,9 @@ def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str,
         control=control.sentence(unit, summary),
         roc=curves,
         causes=causes.table(unit, league) if league else None,
-        changed={name: value for name, value in changed.items() if name.partition(".")[0] not in _SHOWN},
+        changed={
+            name: value for name, value in changed.items() if name.partition(".")[0] not in _SHOWN
+        },
         bars=bars,
         scale=scale,
         indented=_indented(groups),
@@ -165,7 +177,12 @@ def _sweep(
 ) -> Sweep:
     alike = sweep.defended_alike(units, changes)
     lines = [
-        (axis.setting, trends.sweep_lines(axis.values, axis.setting, [summaries[place] for place in axis.units], inks))
+        (
+            axis.setting,
+            trends.sweep_lines(
+                axis.values, axis.setting, [summaries[place] for place in axis.units], inks
+            ),
+        )
         for axis in sweep.axes(changes)
     ]
     several = [units[place] for place in alike], [summaries[place] for place in alike]
@@ -181,14 +198,26 @@ def _sweep(
 
 def _indented(groups: list[defences.Group]) -> dict[str, str]:
     """Short labels, by arm, of those that stand below the undefended arm of their group."""
-    below = [zip(group.arms[1:], group.names[1:], strict=True) for group in groups if not group.arms[0].defence]
-    return {arm.name: f"with {name}" if arm.defence else name for group in below for arm, name in group}
+    below = [
+        zip(group.arms[1:], group.names[1:], strict=True)
+        for group in groups
+        if not group.arms[0].defence
+    ]
+    return {
+        arm.name: f"with {name}" if arm.defence else name for group in below for arm, name in group
+    }
 
 
 def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
-    """The main metric's intervals by arm, and the labels of their scale: 0 to 1 where that holds them all."""
+    """The main metric's intervals by arm, and the labels of their scale: 0 to 1 where that holds
+    them all.
+    """
     cells = {arm.name: arm.cells[summary.main] for arm in summary.arms if summary.main in arm.cells}
-    ends = [value for cell in cells.values() for value in (*cell.values, cell.interval.low, cell.interval.high)]
+    ends = [
+        value
+        for cell in cells.values()
+        for value in (*cell.values, cell.interval.low, cell.interval.high)
+    ]
     ends = [value for value in ends if value == value]
     if not ends:
         return {}, ()
@@ -209,7 +238,9 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
 
 
 def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeoffs.Panel]:
-    """One panel per stage, arm and metric, of losses but for games; a stage's arms share their scale."""
+    """One panel per stage, arm and metric, of losses but for games; a stage's arms share their
+    scale.
+    """
     labels = summary.labels
 
     def panel(stage: str, arm: str, metric: str) -> tradeoffs.Panel:
@@ -219,11 +250,20 @@ def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeo
             for line in unit.curves
             if line["stage"] == stage and metric in line
         ]
-        title = f"{plain(stage)}: {labels.get(arm, plain(arm or ''))}" if arm not in (None, stage) else plain(stage)
+        title = (
+            f"{plain(stage)}: {labels.get(arm, plain(arm or ''))}"
+            if arm not in (None, stage)
+            else plain(stage)
+        )
         title += "" if metric == "loss" else f", {plain(metric)}"
         mine: list[dict[str, Any]] = [line for line in lines if line["arm"] == arm]
         return tradeoffs.Panel(title, plots.curves(mine, plots.limits(lines)), inks.get(arm, "c0"))
 
     about = "seed", "stage", "arm", "epoch", "validation_loss"
-    panels = ((line["stage"], line["arm"], name) for line in unit.curves for name in line if name not in about)
+    panels = (
+        (line["stage"], line["arm"], name)
+        for line in unit.curves
+        for name in line
+        if name not in about
+    )
     return [panel(*of) for of in dict.fromkeys(panels)]

@@ -8,7 +8,9 @@ import numpy as np
 from PIL import Image
 
 _THUMBNAIL = 192
-"""Longest side in pixels of a stored picture; larger images are shrunk, smaller ones kept as they are."""
+"""Longest side in pixels of a stored picture; larger images are shrunk, smaller ones kept as they
+are.
+"""
 
 
 def picture(image: np.ndarray) -> str:
@@ -23,9 +25,11 @@ def picture(image: np.ndarray) -> str:
 
 
 def heatmaps(maps: np.ndarray, signed: bool | None = None) -> list[str]:
-    """Explanations [M,h,w,c] as PNG data URIs: the mean over channels, each scaled by its own largest magnitude.
+    """Explanations [M,h,w,c] as PNG data URIs: the mean over channels, each scaled by its own
+    largest magnitude.
 
-    On a diverging scale around 0 where `signed`, else on a sequential one from 0; by default as their values need.
+    On a diverging scale around 0 where `signed`, else on a sequential one from 0; by default as
+    their values need.
     """
     maps = np.nan_to_num(maps.astype(np.float64).mean(axis=-1))
     scaled = maps / np.maximum(abs(maps).max(axis=(1, 2), keepdims=True), 1e-12)

@@ -19,7 +19,9 @@ _INK, _GRID, _LINE = "#010203", "#040506", "#070809"
 """Placeholders that become the page's CSS variables --muted, --line and --arm."""
 _ARMS = {f"c{number}": f"#0a0b{number:02d}" for number in range(8)}
 """Placeholders of the variables --c0 to --c7, by the CSS class that an arm has."""
-_VARIABLES = {_INK: "--muted", _GRID: "--line", _LINE: "--arm"} | {ink: f"--{name}" for name, ink in _ARMS.items()}
+_VARIABLES = {_INK: "--muted", _GRID: "--line", _LINE: "--arm"} | {
+    ink: f"--{name}" for name, ink in _ARMS.items()
+}
 MARKS = {"○": "o", "■": "s", "▲": "^", "◆": "D", "▼": "v", "✚": "P", "✖": "X"}
 """Marks of a trade-off's points, by the character that a legend shows."""
 UNDEFENDED = "○"
@@ -27,14 +29,20 @@ UNDEFENDED = "○"
 
 
 def marks(names: Iterable[Hashable], none: Hashable) -> dict[Hashable, str]:
-    """A mark for no defence, which is called `none`, and one for each of `names`; repeated where they are many."""
+    """A mark for no defence, which is called `none`, and one for each of `names`; repeated where
+    they are many.
+    """
     filled = [mark for mark in MARKS if mark != UNDEFENDED]
     different = [name for name in dict.fromkeys(names) if name != none]
-    return {none: UNDEFENDED} | {name: filled[index % len(filled)] for index, name in enumerate(different)}
+    return {none: UNDEFENDED} | {
+        name: filled[index % len(filled)] for index, name in enumerate(different)
+    }
 
 
 class Point(NamedTuple):
-    """One arm in a trade-off: its colour's CSS class, its mark as a key of `MARKS`, and where it stands."""
+    """One arm in a trade-off: its colour's CSS class, its mark as a key of `MARKS`, and where it
+    stands.
+    """
 
     colour: str
     mark: str
@@ -47,7 +55,8 @@ class Line(NamedTuple):
 
     Attributes:
       colour: CSS class of its colour.
-      mark: a key of `MARKS` for its dots; a line with another mark than that of no defence is dashed.
+      mark: a key of `MARKS` for its dots; a line with another mark than that of no defence is
+          dashed.
       x, y, low, high: the line and the band's ends, [n] each.
       dots: x and y of points drawn beside it, [m] each.
     """
@@ -96,16 +105,28 @@ class Dot(NamedTuple):
 
 
 def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) -> Markup:
-    """Losses by epoch as SVG, 300 x 190 units: one thin line per seed, validation solid, training dotted.
+    """Losses by epoch as SVG, 300 x 190 units: one thin line per seed, validation solid, training
+    dotted.
 
     The scale is logarithmic between `limits`, linear where they are None.
     """
     figure, axes = _axes("epoch")
     for seed in dict.fromkeys(line["seed"] for line in lines):
-        mine = sorted((line for line in lines if line["seed"] == seed), key=lambda line: line["epoch"])
+        mine = sorted(
+            (line for line in lines if line["seed"] == seed), key=lambda line: line["epoch"]
+        )
         epochs = [line["epoch"] for line in mine]
-        validation = [np.nan if line["validation_loss"] is None else line["validation_loss"] for line in mine]
-        axes.plot(epochs, [line["loss"] for line in mine], color=_LINE, lw=0.9, ls=(0, (1.5, 1.5)), alpha=0.75)
+        validation = [
+            np.nan if line["validation_loss"] is None else line["validation_loss"] for line in mine
+        ]
+        axes.plot(
+            epochs,
+            [line["loss"] for line in mine],
+            color=_LINE,
+            lw=0.9,
+            ls=(0, (1.5, 1.5)),
+            alpha=0.75,
+        )
         if not np.isnan(validation).all():
             axes.plot(epochs, validation, color=_LINE, lw=1.2)
     if limits:
@@ -115,15 +136,22 @@ def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) 
 
 
 def limits(lines: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
-    """Limits of a logarithmic axis that holds all losses; None where one is not positive and finite."""
-    values = [line[key] for line in lines for key in ("loss", "validation_loss") if line[key] is not None]
+    """Limits of a logarithmic axis that holds all losses; None where one is not positive and
+    finite.
+    """
+    values = [
+        line[key] for line in lines for key in ("loss", "validation_loss") if line[key] is not None
+    ]
     if not values or not all(0 < value < float("inf") for value in values):
         return None
     return min(values) / 1.15, max(values) * 1.15
 
 
-def tradeoff(series: Iterable[Sequence[Point]], bounds: Iterable[Interval], x: str, y: str) -> Markup:
-    """What the attacker recovers by what the defence costs, with intervals both ways; a series of several is joined.
+def tradeoff(
+    series: Iterable[Sequence[Point]], bounds: Iterable[Interval], x: str, y: str
+) -> Markup:
+    """What the attacker recovers by what the defence costs, with intervals both ways; a series of
+    several is joined.
 
     `bounds` are horizontal lines with bands: predictions alone.
     """
@@ -136,18 +164,33 @@ def tradeoff(series: Iterable[Sequence[Point]], bounds: Iterable[Interval], x: s
         points = sorted(points, key=lambda point: point.x.mean)
         ink = _ARMS[points[0].colour]
         if len(points) > 1:
-            axes.plot([p.x.mean for p in points], [p.y.mean for p in points], color=ink, lw=1, alpha=0.6)
+            axes.plot(
+                [p.x.mean for p in points], [p.y.mean for p in points], color=ink, lw=1, alpha=0.6
+            )
         for point in points:
             mark, face = MARKS[point.mark], "none" if point.mark == UNDEFENDED else ink
-            halves = [0.0 if math.isnan(end.half_width) else end.half_width for end in (point.x, point.y)]
+            halves = [
+                0.0 if math.isnan(end.half_width) else end.half_width for end in (point.x, point.y)
+            ]
             where = point.x.mean, point.y.mean
-            axes.errorbar(*where, halves[1], halves[0], color=ink, marker=mark, ms=4.5, mfc=face, elinewidth=0.9)
+            axes.errorbar(
+                *where,
+                halves[1],
+                halves[0],
+                color=ink,
+                marker=mark,
+                ms=4.5,
+                mfc=face,
+                elinewidth=0.9,
+            )
     axes.margins(0.08, 0.12)
     return _svg(figure, f"{y} by {x}")
 
 
 def pareto(dots: Iterable[Dot], ideal: tuple[float, float]) -> Markup:
-    """Leak by loss of utility of the trials of a search; the chosen one is ringed, the ideal point a cross."""
+    """Leak by loss of utility of the trials of a search; the chosen one is ringed, the ideal point
+    a cross.
+    """
     figure, axes = _axes("1 − rank correlation with the unhardened map")
     axes.axhline(ideal[1], color=_INK, lw=0.8, ls=(0, (3, 2)))
     axes.plot(*ideal, color=_INK, marker="x", ms=5, lw=0)
@@ -168,7 +211,9 @@ def bands(lines: Iterable[Line], x: str, y: str, logarithmic: bool = False) -> M
     for line in lines:
         ink = _ARMS[line.colour]
         axes.fill_between(line.x, line.low, line.high, color=ink, alpha=0.18, lw=0)
-        axes.plot(line.x, line.y, color=ink, lw=1.3, ls="-" if line.mark == UNDEFENDED else (0, (4, 2)))
+        axes.plot(
+            line.x, line.y, color=ink, lw=1.3, ls="-" if line.mark == UNDEFENDED else (0, (4, 2))
+        )
         axes.plot(*line.dots, color=ink, lw=0, marker=MARKS[line.mark], ms=2.8)
     if logarithmic:
         axes.set_xscale("log")
@@ -178,7 +223,9 @@ def bands(lines: Iterable[Line], x: str, y: str, logarithmic: bool = False) -> M
 
 
 def histogram(values: np.ndarray, limit: float, x: str) -> Markup:
-    """How many of `values` [N] fall into each of 40 equal bins from 0 to `limit`, their mean marked."""
+    """How many of `values` [N] fall into each of 40 equal bins from 0 to `limit`, their mean
+    marked.
+    """
     figure, axes = _axes(x)
     axes.hist(values, bins=40, range=(0, limit), color=_LINE, alpha=0.55)
     axes.axvline(values.mean(), color=_LINE, lw=1.4)
@@ -242,7 +289,9 @@ def _axes(
     size: tuple[float, float] = (3.0, 1.9),
     box: tuple[float, float, float, float] = (0.15, 0.18, 0.79, 0.78),
 ) -> tuple[Figure, Axes]:
-    """An empty diagram of 300 x 190 units, or a hundred times `size`; `box` holds the axes, in shares of it."""
+    """An empty diagram of 300 x 190 units, or a hundred times `size`; `box` holds the axes, in
+    shares of it.
+    """
     figure = Figure(figsize=size, dpi=100)
     axes = figure.add_axes(box)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -269,13 +318,20 @@ def _logarithmic(axes: Axes, limits: tuple[float, float]) -> None:
 
 
 def _svg(figure: Figure, label: str) -> Markup:
-    """The figure as inline SVG that scales with its box and takes text, grid and line colours from the page."""
+    """The figure as inline SVG that scales with its box and takes text, grid and line colours from
+    the page.
+    """
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "xinv"}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     svg = file.getvalue()[file.getvalue().index("<svg") :]
     head = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
-    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', lambda found: head.format(found[1], label), svg, count=1)
+    svg = re.sub(
+        r'<svg [^>]*?viewBox="([^"]*)"[^>]*>',
+        lambda found: head.format(found[1], label),
+        svg,
+        count=1,
+    )
     svg = _inline_marks(svg)
     for noise in (
         r"<metadata>.*?</metadata>",
@@ -283,18 +339,24 @@ def _svg(figure: Figure, label: str) -> Markup:
         r' (id|clip-path)="[^"]*"',
         r" font-family: [^;]*;",
     ):
-        svg = re.sub(noise, "", svg, flags=re.DOTALL)  # ids must not clash between the page's figures
+        svg = re.sub(
+            noise, "", svg, flags=re.DOTALL
+        )  # ids must not clash between the page's figures
     for placeholder, variable in _VARIABLES.items():
         svg = svg.replace(placeholder, f"var({variable})")
     return Markup(svg)
 
 
 def _inline_marks(svg: str) -> str:
-    """Matplotlib draws markers by reference to a definition; here each becomes the path itself, moved into place."""
+    """Matplotlib draws markers by reference to a definition; here each becomes the path itself,
+    moved into place.
+    """
     paths = dict(re.findall(r'<path id="(m[0-9a-f]+)" d="([^"]*)"', svg))
 
     def drawn(found: re.Match) -> str:
         name, x, y, style = found.groups()
         return f'<path d="{paths[name]}" transform="translate({x} {y})" style="{style}"/>'
 
-    return re.sub(r'<use xlink:href="#(m[0-9a-f]+)" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>', drawn, svg)
+    return re.sub(
+        r'<use xlink:href="#(m[0-9a-f]+)" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>', drawn, svg
+    )

@@ -60,7 +60,9 @@ def table(units: Sequence[Unit], summaries: Sequence[Summary], level: float) -> 
     # One unit without noise is enough to compare with
     lines = [line for line in lines if not line.private][:1] + private
     kept = [at for at in range(len(_COLUMNS)) if any(line.cells[at] for line in lines)]
-    deltas = {f"{row['value']:g}" for unit in units for row in unit.rows if row["metric"] == "delta"}
+    deltas = {
+        f"{row['value']:g}" for unit in units for row in unit.rows if row["metric"] == "delta"
+    }
     return Table(
         columns=[_COLUMNS[at] for at in kept],
         deltas=sorted(deltas),

@@ -21,13 +21,13 @@ class Line(NamedTuple):
       unit: the unit that measured it.
       arm: label of the attack or the model that it is about.
       metric: the metric's label.
-      published: mean ± standard deviation as shown, without the latter where it is not published; "*" behind a figure
-        that chance gives too.
+      published: mean ± standard deviation as shown, without the latter where it is not published;
+        "*" behind a figure that chance gives too.
       measured: the unit's figure, its mean and interval as shown; None where the unit has none.
       interval: the interval's half width as shown; empty for one seed.
       difference: measured − published, signed; empty where nothing was measured.
-      verdict: "within", the signed difference in percent of the published figure (as it is where that is 0), or "not
-        measured".
+      verdict: "within", the signed difference in percent of the published figure (as it is where
+        that is 0), or "not measured".
     """
 
     unit: str
@@ -65,14 +65,23 @@ class Table(NamedTuple):
 def tables(units: Sequence[Unit], summaries: Sequence[Summary]) -> list[Table]:
     """One table per source that the units' configs name, over all units."""
     entries = [
-        (unit, summary, entry) for unit, summary in zip(units, summaries, strict=True) for entry in unit.published
+        (unit, summary, entry)
+        for unit, summary in zip(units, summaries, strict=True)
+        for entry in unit.published
     ]
     sources = dict.fromkeys(entry["source"] for *_, entry in entries)
-    return [_table(source, [found for found in entries if found[2]["source"] == source]) for source in sources]
+    return [
+        _table(source, [found for found in entries if found[2]["source"] == source])
+        for source in sources
+    ]
 
 
-def within(measured: float, value: float, spread: float | None, tolerance: float = _TOLERANCE) -> bool:
-    """Whether two means agree: to the larger of two published standard deviations and `tolerance` of the published."""
+def within(
+    measured: float, value: float, spread: float | None, tolerance: float = _TOLERANCE
+) -> bool:
+    """Whether two means agree: to the larger of two published standard deviations and `tolerance`
+    of the published.
+    """
     return abs(measured - value) <= max(2 * (spread or 0.0), tolerance * abs(value))
 
 
@@ -85,7 +94,9 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
         line = _line(unit, summary, entry, digits[entry["metric"]])
         groups.setdefault((unit.name, entry["arm"]), []).append(line)
     lines = [line for group in groups.values() for line in group]
-    notes = [(_label(summary, entry), entry["note"]) for _, summary, entry in entries if "note" in entry]
+    notes = [
+        (_label(summary, entry), entry["note"]) for _, summary, entry in entries if "note" in entry
+    ]
     tolerances = sorted({entry.get("tolerance", _TOLERANCE) for *_, entry in entries})
     return Table(
         source,
@@ -136,9 +147,17 @@ def _verdict(found: Cell | None, entry: dict[str, Any], digits: int) -> str:
 
 
 def _measured(unit: Unit, arm: str, metric: str, digits: int, level: float) -> Cell | None:
-    """The unit's figure; that of the attack where the defence of the same arm has one of the same name."""
+    """The unit's figure; that of the attack where the defence of the same arm has one of the same
+    name.
+    """
     rows = [row for row in unit.rows if (row["arm"], row["metric"]) == (arm, metric)]
-    stage = "attack" if any(row["stage"] == "attack" for row in rows) else rows[0]["stage"] if rows else None
+    stage = (
+        "attack"
+        if any(row["stage"] == "attack" for row in rows)
+        else rows[0]["stage"]
+        if rows
+        else None
+    )
     rows = [row for row in rows if row["stage"] == stage]
     return cell(rows, digits, level) if rows else None
 

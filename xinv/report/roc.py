@@ -29,8 +29,8 @@ class Diagram(NamedTuple):
       seed: the first one.
       members, others: number of images of each kind.
       unresolved: false-positive rate below which the diagram is hatched, as shown.
-      independent: the numbers of members and others that the band of chance is of, as shown, if images come in
-        groups; else empty.
+      independent: the numbers of members and others that the band of chance is of, as shown, if
+        images come in groups; else empty.
     """
 
     svg: Markup
@@ -55,7 +55,9 @@ def diagram(unit: Unit, league: League) -> Diagram:
     # Controls lie below, then other seeds, then the first seed
     controls = [control.name for entry in shown for control in entry.controls]
     lines = [_curve(unit, seeds[0], name, _GREY, thin=True) for name in controls]
-    lines += [_curve(unit, seed, name, ink, thin=True) for seed in seeds[1:] for name, ink in inks.items()]
+    lines += [
+        _curve(unit, seed, name, ink, thin=True) for seed in seeds[1:] for name, ink in inks.items()
+    ]
     lines += [_curve(unit, seeds[0], name, ink, thin=False) for name, ink in reversed(inks.items())]
 
     # Near-duplicates count as one
@@ -104,5 +106,7 @@ def _rates(others: int) -> np.ndarray:
 def _unresolved(entries: tuple[Entry, ...], others: int) -> float:
     """The rate that allows ten false positives, or groups; more if the rows do not resolve that."""
     named = {name: rate for entry in entries for name, rate in entry.rates.items()}
-    open_ = [float(name.removeprefix("tpr_at_")) for name, rate in named.items() if not rate.resolved]
+    open_ = [
+        float(name.removeprefix("tpr_at_")) for name, rate in named.items() if not rate.resolved
+    ]
     return min(1.0, max([membership.RESOLVED / others, *open_]))

@@ -13,7 +13,9 @@ from xinv.report.measures import measure, order, plain
 from xinv.report.ranking import league
 
 _COLOURS = 7
-"""Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of predictions alone."""
+"""Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of
+predictions alone.
+"""
 
 
 _NOT_MODELS = "attack", "defence", "cause"
@@ -30,7 +32,8 @@ class Arm(NamedTuple):
       goal: what the attack is after.
       verb: what it does if it succeeds, as people say it after "can".
       encoder: how the attack read it, or the name of its method.
-      attack: stands for what it does, whatever defends the release: arms that share it differ in nothing else.
+      attack: stands for what it does, whatever defends the release: arms that share it differ in
+          nothing else.
       defence: what changed the release, several joined by "+"; None for a release as it is.
       adaptive: whether the attack was trained on releases by the same defences.
       queries: releases of an image whose mean the attack is given.
@@ -58,7 +61,9 @@ class Arm(NamedTuple):
     release: dict[str, Cell]
 
 
-_DESCRIBED = tuple(field for field in Arm._fields if field not in ("name", "label", "cells", "release"))
+_DESCRIBED = tuple(
+    field for field in Arm._fields if field not in ("name", "label", "cells", "release")
+)
 """What each row of an arm says of it."""
 
 
@@ -66,8 +71,8 @@ class Summary(NamedTuple):
     """A unit in figures.
 
     Attributes:
-      arms: attacks that rebuild images: predictions alone first, then by explainer and inputs, arms without a defence
-        before the others.
+      arms: attacks that rebuild images: predictions alone first, then by explainer and inputs, arms
+        without a defence before the others.
       metrics: the metrics of the arms, the most telling first.
       releases: the metrics of what defences do to the release.
       models: label, metric and cell of each figure of the target and the other classifiers.
@@ -104,14 +109,18 @@ class Summary(NamedTuple):
 
     @property
     def explained(self) -> list[Arm]:
-        """The attacks on undefended explanations that the headline can rank, the most successful first."""
+        """The attacks on undefended explanations that the headline can rank, the most successful
+        first.
+        """
         return self.ranked(arm for arm in self.arms if arm.explainer and not arm.defence)
 
     def ranked(self, arms: Iterable[Arm]) -> list[Arm]:
         """Those of `arms` with a figure of the main metric, the most successful attack first."""
         found = [arm for arm in arms if self.main in arm.cells]
         found = [arm for arm in found if not math.isnan(arm.cells[self.main].interval.mean)]
-        return sorted(found, key=lambda arm: -measure(self.main).leak * arm.cells[self.main].interval.mean)
+        return sorted(
+            found, key=lambda arm: -measure(self.main).leak * arm.cells[self.main].interval.mean
+        )
 
 
 def summarise(unit: Unit, level: float = 0.90) -> Summary:
@@ -137,20 +146,28 @@ def summarise(unit: Unit, level: float = 0.90) -> Summary:
 
 
 def colours(summaries: Iterable[Summary]) -> dict[str, str]:
-    """The CSS class of each arm, the same in every unit: one per undefended attack, whose defended versions share it.
+    """The CSS class of each arm, the same in every unit: one per undefended attack, whose defended
+    versions share it.
 
     Grey is for predictions alone. Where the colours do not suffice there is one per explainer.
     """
     arms = [(arm, summary.baseline) for summary in summaries for arm in summary.arms]
     fine = {arm.name: _origin(arm, [other for other, _ in arms]) for arm, _ in arms}
     coarse = {arm.name: arm.explainer or "" for arm, _ in arms}
-    grey = {arm.name for arm, baseline in arms if baseline and arm.attack == baseline.attack and arm.defence}
+    grey = {
+        arm.name
+        for arm, baseline in arms
+        if baseline and arm.attack == baseline.attack and arm.defence
+    }
     grey |= {baseline.name for _, baseline in arms if baseline}
     for keys in (fine, coarse):
         found = _distinct(key for name, key in keys.items() if name not in grey)
         if len(found) <= _COLOURS:
             break
-    return {name: "c0" if name in grey else f"c{found.index(key) % _COLOURS + 1}" for name, key in keys.items()}
+    return {
+        name: "c0" if name in grey else f"c{found.index(key) % _COLOURS + 1}"
+        for name, key in keys.items()
+    }
 
 
 def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
@@ -159,14 +176,19 @@ def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
 
 
 def _origin(arm: Arm, arms: list[Arm]) -> Any:
-    """What an arm's colour stands for: itself, or for a defended one the undefended one, or what they all read."""
+    """What an arm's colour stands for: itself, or for a defended one the undefended one, or what
+    they all read.
+    """
     if not arm.defence:
         return arm.name
     return next((other.name for other in same_attack(arm, arms) if not other.defence), arm.attack)
 
 
 def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> list[Arm]:
-    groups = {name: [row for row in attacks if row["arm"] == name] for name in _distinct(r["arm"] for r in attacks)}
+    groups = {
+        name: [row for row in attacks if row["arm"] == name]
+        for name in _distinct(r["arm"] for r in attacks)
+    }
     heads = _sorted([rows[0] for rows in groups.values()])
     alone = next((row["arm"] for row in heads if row["baseline"]), None)
     columns = {metric: _column(groups, metric, alone, level) for metric in metrics}
@@ -183,7 +205,8 @@ def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> li
 
 
 def _sorted(heads: Rows) -> Rows:
-    """The baseline and the others without an explainer first; then by what they read, undefended ones first.
+    """The baseline and the others without an explainer first; then by what they read, undefended
+    ones first.
 
     Names that differ in numbers alone go by these: a config has "queries_16" before "queries_4".
     """
@@ -194,27 +217,41 @@ def _sorted(heads: Rows) -> Rows:
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
         first = not row["baseline"], row["explainer"] is not None
         kind = explainers.index(row["explainer"]), attacks.index(row["attack"])
-        name = names.index(re.sub(r"\d+", "0", row["arm"])), *map(int, re.findall(r"\d+", row["arm"]))
+        name = (
+            names.index(re.sub(r"\d+", "0", row["arm"])),
+            *map(int, re.findall(r"\d+", row["arm"])),
+        )
         return *first, *kind, row["defence"] is not None, name
 
     return sorted(heads, key=rank)
 
 
-def _column(groups: dict[str, Rows], metric: str, alone: str | None, level: float) -> dict[str, Cell]:
-    """The cells of one metric by arm, each placed between the arm that leaks least and the one that leaks most."""
+def _column(
+    groups: dict[str, Rows], metric: str, alone: str | None, level: float
+) -> dict[str, Cell]:
+    """The cells of one metric by arm, each placed between the arm that leaks least and the one that
+    leaks most.
+    """
     shown = measure(metric)
     found = {arm: [row for row in rows if row["metric"] == metric] for arm, rows in groups.items()}
     cells = {arm: cell(rows, shown.digits, level) for arm, rows in found.items() if rows}
     place, base = leak_levels(list(cells.values()), shown.leak), cells.get(alone)
     return {
-        arm: place(mine)._replace(against=against(mine, base, shown.leak) if base and arm != alone else None)
+        arm: (
+            place(mine)._replace(
+                against=against(mine, base, shown.leak) if base and arm != alone else None
+            )
+        )
         for arm, mine in cells.items()
     }
 
 
 def _release(rows: Rows, level: float) -> dict[str, Cell]:
     metrics = order(_distinct(row["metric"] for row in rows))
-    return {m: cell([row for row in rows if row["metric"] == m], measure(m).digits, level) for m in metrics}
+    return {
+        m: cell([row for row in rows if row["metric"] == m], measure(m).digits, level)
+        for m in metrics
+    }
 
 
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:

@@ -20,7 +20,8 @@ class Comparison(NamedTuple):
       metric: that metric.
       arms: label by arm name, over all units.
       models: labels of the models' figures, over all units.
-      rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None where it has none.
+      rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None
+          where it has none.
     """
 
     headline: str
@@ -47,10 +48,18 @@ def compare(
     shown = measure(metric)
     attacks = [_attacks(summary, metric) for summary in summaries]
     arms = labels([attack for found in attacks for attack, _ in found])
-    models = list(dict.fromkeys(label for summary in summaries for label, of, _ in summary.models if of == "accuracy"))
+    models = list(
+        dict.fromkeys(
+            label for summary in summaries for label, of, _ in summary.models if of == "accuracy"
+        )
+    )
     place = leak_levels([cell for found in attacks for _, cell in found], shown.leak)
     rows = [{attack.name: place(cell) for attack, cell in found} for found in attacks]
-    found = [(cell, name, arms[arm]) for name, row in zip(names, rows, strict=True) for arm, cell in row.items()]
+    found = [
+        (cell, name, arms[arm])
+        for name, row in zip(names, rows, strict=True)
+        for arm, cell in row.items()
+    ]
     found = [entry for entry in found if entry[1] not in controls] or found
     cell, name, label = max(found, key=lambda entry: entry[0].leak or 0)
     figure = f"{shown.label} {cell.text} from {label}"
@@ -75,14 +84,18 @@ def _attacks(summary: Summary, metric: str) -> list[tuple[Arm | Entry, Cell]]:
 
 
 def labels(arms: Sequence[Arm | Entry]) -> dict[str, str]:
-    """Labels of several units' arms by name: a unit's own, or the name where arms of different names share a label."""
+    """Labels of several units' arms by name: a unit's own, or the name where arms of different
+    names share a label.
+    """
     found = {arm.name: arm.label for arm in arms}
     counts = Counter(found.values())
     return {name: label if counts[label] == 1 else plain(name) for name, label in found.items()}
 
 
 def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """For each config, the settings (dotted, as flags take them) in which it differs from another one."""
+    """For each config, the settings (dotted, as flags take them) in which it differs from another
+    one.
+    """
     settings = [dict(flat(config)) for config in configs]
     names = list(dict.fromkeys(name for found in settings for name in found if name != "unit"))
     differing = [name for name in names if len({found.get(name) for found in settings}) > 1]
@@ -99,7 +112,9 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]
 
 
 class Axis(NamedTuple):
-    """Units, by their places in the sweep, that differ in one number: the setting and its value for each."""
+    """Units, by their places in the sweep, that differ in one number: the setting and its value for
+    each.
+    """
 
     setting: str
     units: list[int]
@@ -109,10 +124,13 @@ class Axis(NamedTuple):
 def axes(changes: Sequence[Mapping[str, str]]) -> list[Axis]:
     """Every set of units that differ in one number, by what `changed` gives.
 
-    Settings that take the same value as that number in every unit, such as m in two places, count as the same one.
+    Settings that take the same value as that number in every unit, such as m in two places, count
+    as the same one.
     """
     found = []
-    for name in dict.fromkeys(name for settings in changes for name in settings if not name.startswith("report.")):
+    for name in dict.fromkeys(
+        name for settings in changes for name in settings if not name.startswith("report.")
+    ):
         sets: dict[Any, list[int]] = {}
         for place, settings in enumerate(changes):
             if _number(settings.get(name)) is not None:
@@ -125,21 +143,33 @@ def axes(changes: Sequence[Mapping[str, str]]) -> list[Axis]:
 
 
 def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) -> list[int]:
-    """The largest set of units that differ in nothing but defences and attacks, so that one diagram holds them all.
+    """The largest set of units that differ in nothing but defences and attacks, so that one diagram
+    holds them all.
 
-    Attackers who learn from images of other roles are of another diagram: one out of distribution recovers less.
+    Attackers who learn from images of other roles are of another diagram: one out of distribution
+    recovers less.
     """
     sets: dict[Any, list[int]] = {}
     for place, (unit, settings) in enumerate(zip(units, changes, strict=True)):
-        rest = {n: v for n, v in settings.items() if n.partition(".")[0] not in ("defences", "arms", "report")}
+        rest = {
+            n: v
+            for n, v in settings.items()
+            if n.partition(".")[0] not in ("defences", "arms", "report")
+        }
         roles = frozenset(row["roles"] for row in unit.rows if row["stage"] == "attack")
-        sets.setdefault((unit.dataset["fingerprint"], roles, frozenset(rest.items())), []).append(place)
+        sets.setdefault((unit.dataset["fingerprint"], roles, frozenset(rest.items())), []).append(
+            place
+        )
     return max(sets.values(), key=len, default=[])
 
 
 def _others(settings: Mapping[str, str], value: str) -> frozenset[tuple[str, str]]:
-    """What a unit has beside a number: all settings but those with that value and those of the report."""
-    return frozenset((n, v) for n, v in settings.items() if v != value and not n.startswith("report."))
+    """What a unit has beside a number: all settings but those with that value and those of the
+    report.
+    """
+    return frozenset(
+        (n, v) for n, v in settings.items() if v != value and not n.startswith("report.")
+    )
 
 
 def _number(text: str | None) -> float | None:

@@ -14,7 +14,8 @@ _Columns = list[list[str]]
 
 
 def text(units: Sequence[Unit], level: float, width: int) -> str:
-    """Every unit's headline, tables and footnote, then what is published beside it, in `width` columns.
+    """Every unit's headline, tables and footnote, then what is published beside it, in `width`
+    columns.
 
     A wider table continues in a second one below.
     """
@@ -56,7 +57,9 @@ def _league(found: League) -> _Columns:
     # Rates that are not resolved are marked
     for name in found.rates:
         rates = [entry.rates.get(name) for entry in entries]
-        texts = [f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-" for rate in rates]
+        texts = [
+            f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-" for rate in rates
+        ]
         columns.append([measure(name).label, *texts])
 
     for name in found.figures:
@@ -75,8 +78,14 @@ def _control(entry: Entry, model: str) -> str:
 
 
 def _defences(summary: Summary) -> _Columns:
-    """Labels of the defended arms, what became of the release, and how much of the leak each takes away."""
-    rows = [of for group in defences.groups(summary) for of in zip(group.arms, group.closed, strict=True)]
+    """Labels of the defended arms, what became of the release, and how much of the leak each takes
+    away.
+    """
+    rows = [
+        of
+        for group in defences.groups(summary)
+        for of in zip(group.arms, group.closed, strict=True)
+    ]
     rows = [(arm, closed) for arm, closed in rows if arm.defence]
     if not rows:
         return []
@@ -84,7 +93,10 @@ def _defences(summary: Summary) -> _Columns:
     for metric in summary.releases:
         texts = [arm.release[metric].text if metric in arm.release else "-" for arm, _ in rows]
         columns.append([measure(metric).label, *texts])
-    return [*columns, ["distance closed", *(defences.share(closed) if closed else "-" for _, closed in rows)]]
+    return [
+        *columns,
+        ["distance closed", *(defences.share(closed) if closed else "-" for _, closed in rows)],
+    ]
 
 
 def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) -> list[str]:
@@ -93,8 +105,16 @@ def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) 
     for table in published.tables(units, summaries):
         lines = [line for group in table.groups for line in group]
         where = [f"{line.unit}: {line.arm}" if len(units) > 1 else line.arm for line in lines]
-        measured = [f"{line.measured or '-'}{f' ± {line.interval}' if line.interval else ''}" for line in lines]
-        columns = [[table.source, *(f"{place}, {line.metric}" for place, line in zip(where, lines, strict=True))]]
+        measured = [
+            f"{line.measured or '-'}{f' ± {line.interval}' if line.interval else ''}"
+            for line in lines
+        ]
+        columns = [
+            [
+                table.source,
+                *(f"{place}, {line.metric}" for place, line in zip(where, lines, strict=True)),
+            ]
+        ]
         columns += [["published", *(line.published for line in lines)], ["measured", *measured]]
         columns += [
             ["difference", *(line.difference for line in lines)],
@@ -104,7 +124,10 @@ def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) 
         if table.by_chance:
             parts.append("*: within chance")
         parts += [f"{arm}: {note}" for arm, note in table.notes]
-        parts.append(f"{table.within} of {table.measured} within two published deviations or {table.tolerance}")
+        parts.append(
+            f"{table.within} of {table.measured} within two published deviations or"
+            f" {table.tolerance}"
+        )
     return parts
 
 
@@ -134,9 +157,15 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _footnote(summary: Summary) -> str:
-    spread = f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval" if summary.seeds > 1 else "1 seed"
+    spread = (
+        f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval"
+        if summary.seeds > 1
+        else "1 seed"
+    )
     models = [f"{label} {cell.text}" for label, _, cell in summary.models]
-    return "; ".join([*models, spread, f"{summary.examples} images per seed", *_marks(summary.league)])
+    return "; ".join(
+        [*models, spread, f"{summary.examples} images per seed", *_marks(summary.league)]
+    )
 
 
 def _marks(league: League | None) -> list[str]:

@@ -1,4 +1,6 @@
-"""Diagrams of defences: what the attacker recovers by what the release lost, and how perturbations are distributed."""
+"""Diagrams of defences: what the attacker recovers by what the release lost, and how perturbations
+are distributed.
+"""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,11 +37,12 @@ class Diagrams(NamedTuple):
 
 
 class _Placed(NamedTuple):
-    """An arm in the diagrams, with the title of its group and the factories that defend it, () for none.
+    """An arm in the diagrams, with the title of its group and the factories that defend it, () for
+    none.
 
     Attributes:
-      curve: which curve it belongs to: its unit's, where that has several defences by these factories (as for γ), or
-        else the one through the units (as for λ), None.
+      curve: which curve it belongs to: its unit's, where that has several defences by these
+        factories (as for γ), or else the one through the units (as for λ), None.
     """
 
     arm: Arm
@@ -54,12 +57,22 @@ def leaks(metrics: Iterable[str], count: int = 3) -> list[str]:
     return ([name for name in _PREFERRED if name in known] or known)[:count]
 
 
-def tradeoffs(units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapping[str, str]) -> Diagrams | None:
-    """What attackers recover by what the defences cost, over all units; None where no such cost was measured."""
-    placed = [found for unit, summary in zip(units, summaries, strict=True) for found in _placed(unit, summary)]
+def tradeoffs(
+    units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapping[str, str]
+) -> Diagrams | None:
+    """What attackers recover by what the defences cost, over all units; None where no such cost was
+    measured.
+    """
+    placed = [
+        found
+        for unit, summary in zip(units, summaries, strict=True)
+        for found in _placed(unit, summary)
+    ]
     costs = order(list(dict.fromkeys(name for found in placed for name in found.arm.release)))
     costs = [name for name in ("distortion", "masked_deepsim") if name in costs] or costs[:1]
-    metrics = leaks(order(list(dict.fromkeys(name for summary in summaries for name in summary.metrics))))
+    metrics = leaks(
+        order(list(dict.fromkeys(name for summary in summaries for name in summary.metrics)))
+    )
     if not costs or not metrics:
         return None
     marks = plots.marks((found.factories for found in placed), none=())
@@ -79,12 +92,17 @@ def tradeoffs(units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapp
     return Diagrams(
         panels,
         list(dict.fromkeys((colours[found.arm.name], found.title) for found in placed)),
-        [(mark, plain("+".join(names)) if names else "no defence") for names, mark in marks.items()],
+        [
+            (mark, plain("+".join(names)) if names else "no defence")
+            for names, mark in marks.items()
+        ],
     )
 
 
 def histograms(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> list[Panel]:
-    """How the perturbation is distributed over images, one panel per release whose run kept it; as GNIME's Figure 5."""
+    """How the perturbation is distributed over images, one panel per release whose run kept it; as
+    GNIME's Figure 5.
+    """
     stored = unit.examples | unit.factors
     arms = [arm for arm in summary.arms if arm.defence and f"distortion/{arm.name}" in stored]
     arms = list({(arm.explainer, arm.defence): arm for arm in reversed(arms)}.values())[::-1]
@@ -97,7 +115,10 @@ def histograms(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> list
 
     def panel(arm: Arm) -> Panel:
         mine, digits = values[arm.name], measure("distortion").digits
-        title = f"{arm.label}: mean {mine.mean():.{digits}f}, 95% below {np.quantile(mine, 0.95):.{digits}f}"
+        title = (
+            f"{arm.label}: mean {mine.mean():.{digits}f}, 95% below"
+            f" {np.quantile(mine, 0.95):.{digits}f}"
+        )
         diagram = plots.histogram(mine, limits[arm.explainer], "distortion of one image, MSE")
         return Panel(title, diagram, colours[arm.name])
 
@@ -124,13 +145,21 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
         for arm in strongest(group.arms)
     ]
     counts = Counter((arm.attack, factories) for arm, _, factories in found)
-    return [_Placed(*one, unit.name if counts[one[0].attack, one[2]] > 1 else None) for one in found]
+    return [
+        _Placed(*one, unit.name if counts[one[0].attack, one[2]] > 1 else None) for one in found
+    ]
 
 
 def _series(
-    placed: Iterable[_Placed], cost: str, metric: str, marks: Mapping[Any, str], colours: Mapping[str, str]
+    placed: Iterable[_Placed],
+    cost: str,
+    metric: str,
+    marks: Mapping[Any, str],
+    colours: Mapping[str, str],
 ) -> list[list[plots.Point]]:
-    """Points of one kind of attack, kind of defence and curve each; what several units share is drawn once."""
+    """Points of one kind of attack, kind of defence and curve each; what several units share is
+    drawn once.
+    """
     series: dict[Any, dict[plots.Point, None]] = {}
     for arm, title, factories, curve in placed:
         x = _cost(arm, cost)
@@ -141,7 +170,9 @@ def _series(
 
 
 def _cost(arm: Arm, cost: str) -> Interval | None:
-    """What the release lost: as measured, or of an undefended one by definition; None where neither is known."""
+    """What the release lost: as measured, or of an undefended one by definition; None where neither
+    is known.
+    """
     if cost in arm.release:
         return arm.release[cost].interval
     intact = measure(cost).intact
@@ -150,5 +181,9 @@ def _cost(arm: Arm, cost: str) -> Interval | None:
 
 def _bounds(summaries: Iterable[Summary], metric: str) -> list[Interval]:
     """The different figures of predictions alone."""
-    found = [s.baseline.cells[metric].interval for s in summaries if s.baseline and metric in s.baseline.cells]
+    found = [
+        s.baseline.cells[metric].interval
+        for s in summaries
+        if s.baseline and metric in s.baseline.cells
+    ]
     return list(dict.fromkeys(found))

@@ -84,7 +84,9 @@ class Sweep(NamedTuple):
 
 
 def describe(configs: Sequence[Config], stages: Path | None = None) -> dict[str, Any]:
-    """Returns the manifest of `configs`, JSON values; `stages` is the sweep's store, if not its own."""
+    """Returns the manifest of `configs`, JSON values; `stages` is the sweep's store, if not its
+    own.
+    """
     # Relative, so that a sweep may be moved with its own stages
     place = os.path.abspath(stages) if stages else "stages"
     units = []
@@ -132,8 +134,8 @@ def _load(path: Path) -> dict[str, Any]:
     manifest = store.read_json(path, "start launch/sweep.py again with another --workdir")
     if manifest["version"] != xinv.__version__:
         raise InputError(
-            f"{path} was written by xinv {manifest['version']} and this is {xinv.__version__}, whose "
-            "results may differ: give another --workdir, or use that version"
+            f"{path} was written by xinv {manifest['version']} and this is {xinv.__version__},"
+            " whose results may differ: give another --workdir, or use that version"
         )
     return manifest
 
@@ -150,7 +152,8 @@ def _require_idle(workdir: Path, earlier: dict[str, Any], manifest: dict[str, An
         if leases.looks_held(marker):
             place = f"unit {differing[0]}" if differing else "the store"
             raise InputError(
-                f"workers are at a sweep in {workdir} in which {place} differs: give another --workdir, or stop them"
+                f"workers are at a sweep in {workdir} in which {place} differs: give another"
+                " --workdir, or stop them"
             )
 
 

@@ -49,11 +49,17 @@ def summary(board: Board) -> str:
 def plan(board: Board) -> list[str]:
     """Returns what a sweep would do: its experiments, the stages they share, and the cost."""
     kinds = Counter(board.state(piece).kind for piece in board.sweep.pieces)
-    found = [f"{len(board.sweep.units)} experiments, {len(board.sweep.pieces)} pieces (experiment, seed)"]
+    found = [
+        f"{len(board.sweep.units)} experiments, {len(board.sweep.pieces)} pieces (experiment, seed)"
+    ]
     for unit in board.sweep.units:
         states = Counter(board.state(Piece(unit, seed)).kind for seed in unit.seeds)
-        found.append(f"  {unit.number:4} {unit.name}: " + ", ".join(f"{n} {k}" for k, n in states.items()))
-    found.append(f"stages in {board.sweep.stages}: {len(list(board.sweep.stages.glob('*/spec.json')))}")
+        found.append(
+            f"  {unit.number:4} {unit.name}: " + ", ".join(f"{n} {k}" for k, n in states.items())
+        )
+    found.append(
+        f"stages in {board.sweep.stages}: {len(list(board.sweep.stages.glob('*/spec.json')))}"
+    )
     estimate = seconds_left(board)
     if not kinds[WAITING] and not kinds[RUNNING]:
         found.append("nothing is left to do")
@@ -61,8 +67,9 @@ def plan(board: Board) -> list[str]:
         found.append("cost: unknown until a piece is done")
     else:
         found.append(
-            f"cost: {tqdm.format_interval(estimate.seconds)} of one worker, from equal stages of "
-            f"{estimate.known} pieces: {estimate.stages} stages to do, {estimate.shared} uses shared"
+            f"cost: {tqdm.format_interval(estimate.seconds)} of one worker, from equal stages of"
+            f" {estimate.known} pieces: {estimate.stages} stages to do, {estimate.shared} uses"
+            " shared"
         )
     return found
 

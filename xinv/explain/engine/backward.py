@@ -1,7 +1,8 @@
-"""`vjp` by rules: how signals flow back through a model, one equation or one stretch of equations at a time.
+"""`vjp` by rules: how signals flow back through a model, one equation or one stretch of equations
+at a time.
 
-An equation that has a rule sends its signal back by that rule. Neighbouring equations without rules go back together by
-their own derivative, so that without any rule the engine *is* `jax.vjp`.
+An equation that has a rule sends its signal back by that rule. Neighbouring equations without rules
+go back together by their own derivative, so that without any rule the engine *is* `jax.vjp`.
 """
 
 import itertools
@@ -23,7 +24,8 @@ class EquationContext(NamedTuple):
       equation: the equation.
       inputs, outputs: their arrays.
       signals: one array per output, zeros where nothing flows back.
-      reference: the same equation's `(inputs, outputs)` on the reference input; None where there is none.
+      reference: the same equation's `(inputs, outputs)` on the reference input; None where there is
+          none.
     """
 
     equation: Equation
@@ -33,7 +35,9 @@ class EquationContext(NamedTuple):
     reference: tuple[Sequence[jax.Array], Sequence[jax.Array]] | None = None
 
     def derivative(self, *signals: jax.Array) -> list[jax.Array | None]:
-        """Sends `signals` (by default those of this equation) back by the equation's own derivative."""
+        """Sends `signals` (by default those of this equation) back by the equation's own
+        derivative.
+        """
         known = dict(zip(self.equation.inputs, self.inputs, strict=True))
         _, pull = _linearise([self.equation], known, self.equation.outputs)
         back = dict(pull(dict(zip(self.equation.outputs, signals or self.signals, strict=True))))
@@ -43,7 +47,8 @@ class EquationContext(NamedTuple):
 Rule = Callable[[EquationContext], Sequence[jax.Array | None]]
 """Turns the signals at an equation's outputs into one per input; None where nothing flows back.
 
-Where an equation repeats an input along axes of size 1, a rule may leave the sum over the repetitions to the engine.
+Where an equation repeats an input along axes of size 1, a rule may leave the sum over the
+repetitions to the engine.
 """
 
 Rules = Callable[[Equation], Rule | None]
@@ -76,13 +81,15 @@ def walk(
       graph: of a function of one array that returns one array.
       image: where to evaluate it.
       rules: chooses how each equation sends signals back.
-      reference: a second input of the same shape; rules then see its values beside those of `image`.
+      reference: a second input of the same shape; rules then see its values beside those of
+          `image`.
 
     Returns:
       the output, and the function that turns a signal at the output into the signal at the input.
 
     Raises:
-      InputError: a loop, a branch or a function with its own derivative hides an equation that needs a rule.
+      InputError: a loop, a branch or a function with its own derivative hides an equation that
+          needs a rule.
     """
     arrays = {graph.input: image}
     others = None if reference is None else {graph.input: reference}
@@ -100,7 +107,9 @@ def walk(
 
 
 class _Stretch(NamedTuple):
-    """Neighbouring equations without rules, or one with its rule; `needed` are its outputs that are read after it."""
+    """Neighbouring equations without rules, or one with its rule; `needed` are its outputs that are
+    read after it.
+    """
 
     rule: Rule | None
     equations: Sequence[Equation]
@@ -110,13 +119,17 @@ class _Stretch(NamedTuple):
 def _stretches(graph: Graph, rules: Rules) -> list[_Stretch]:
     chosen = [(rules(equation), equation) for equation in graph.equations]
     for rule, equation in chosen:
-        hidden = next((inner for inner in graphs.inside(equation) if rule is None and rules(inner)), None)
+        hidden = next(
+            (inner for inner in graphs.inside(equation) if rule is None and rules(inner)), None
+        )
         if hidden:
             raise InputError(
-                f"this method has a rule for {hidden.name!r} and cannot apply it inside {equation.name!r}: write that "
-                "part outside it"
+                f"this method has a rule for {hidden.name!r} and cannot apply it inside"
+                f" {equation.name!r}: write that part outside it"
             )
-    numbered = itertools.groupby(enumerate(chosen), lambda item: None if item[1][0] is None else item[0])
+    numbered = itertools.groupby(
+        enumerate(chosen), lambda item: None if item[1][0] is None else item[0]
+    )
     groups = [[pair for _, pair in group] for _, group in numbered]
     stretches, later = [], {graph.output}
     for group in reversed(groups):
@@ -138,15 +151,21 @@ def _forward(stretch: _Stretch, arrays: Signals, others: Signals | None) -> Pull
     graphs.evaluate(stretch.equations, arrays)
     (equation,) = stretch.equations
     inputs, outputs = read(arrays, equation.inputs), read(arrays, equation.outputs)
-    reference = None if others is None else (read(others, equation.inputs), read(others, equation.outputs))
+    reference = (
+        None if others is None else (read(others, equation.inputs), read(others, equation.outputs))
+    )
 
     def by_rule(signals: Signals) -> Iterator[tuple[Value, jax.Array]]:
         if not any(value in signals for value in equation.outputs):
             return
-        arrived = [signals.get(value, jnp.zeros(value.shape, value.dtype)) for value in equation.outputs]
+        arrived = [
+            signals.get(value, jnp.zeros(value.shape, value.dtype)) for value in equation.outputs
+        ]
         back = stretch.rule(EquationContext(equation, inputs, outputs, arrived, reference))
         pairs = zip(equation.inputs, back, strict=True)
-        yield from ((value, _fit(b, value)) for value, b in pairs if b is not None and value.carries)
+        yield from (
+            (value, _fit(b, value)) for value, b in pairs if b is not None and value.carries
+        )
 
     return by_rule
 
@@ -161,10 +180,16 @@ def _fit(signal: jax.Array, value: Value) -> jax.Array:
     return signal.sum(repeated, keepdims=True)
 
 
-def _linearise(equations: Sequence[Equation], known: Signals, needed: Sequence[Value]) -> tuple[Signals, Pull]:
-    """Evaluates equations; returns the needed outputs and how their signals flow back by jax's own derivative."""
+def _linearise(
+    equations: Sequence[Equation], known: Signals, needed: Sequence[Value]
+) -> tuple[Signals, Pull]:
+    """Evaluates equations; returns the needed outputs and how their signals flow back by jax's own
+    derivative.
+    """
     written = {value for equation in equations for value in equation.outputs}
-    arguments = dict.fromkeys(s for e in equations for s in e.inputs if s.carries and s not in written)
+    arguments = dict.fromkeys(
+        s for e in equations for s in e.inputs if s.carries and s not in written
+    )
     carried = [value for value in needed if value.carries]
 
     def run(*arrays: jax.Array) -> tuple[list[jax.Array], Signals]:

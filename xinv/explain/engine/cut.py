@@ -9,7 +9,17 @@ import numpy as np
 
 from xinv.explain import door
 from xinv.explain.engine import layout
-from xinv.explain.engine.graph import CUSTOM, Equation, Graph, Value, evaluate, inside, one, read, trace
+from xinv.explain.engine.graph import (
+    CUSTOM,
+    Equation,
+    Graph,
+    Value,
+    evaluate,
+    inside,
+    one,
+    read,
+    trace,
+)
 from xinv.explain.engine.layers import is_layer
 from xinv.explain.engine.layout import CONVOLVING, Grid
 from xinv.explain.engine.primitives import SHAPING, WEIGHTED, dependent, is_pointwise
@@ -47,23 +57,28 @@ def cut(
     Args:
       function: any JAX function of one array that returns one array.
       image: where to evaluate it, [H,W,C].
-      layer: the name that the model gave a tensor with `jax.ad_checkpoint.checkpoint_name` (the last of that name), or
-        the index of a convolution (negative from the end), which stands for its output after all that follows
-        elementwise: bias, BatchNorm, residual sum, activation, but no pooling. None is the tensor named "cam" or, in a
-        model that names none so, the last feature map: the last value with rows and columns before pooling or
-        flattening that all ways from them to the output lead through. Where the output reads a class token alone, that
-        are the tokens that the last block's attention reads (of a pre-norm block, normalised), without that token.
+      layer: the name that the model gave a tensor with `jax.ad_checkpoint.checkpoint_name` (the
+        last of that name), or the index of a convolution (negative from the end), which stands for
+        its output after all that follows
+        elementwise: bias, BatchNorm, residual sum, activation, but no pooling. None is the tensor
+            named "cam" or, in a
+        model that names none so, the last feature map: the last value with rows and columns before
+        pooling or flattening that all ways from them to the output lead through. Where the output
+        reads a class token alone, that are the tokens that the last block's attention reads (of a
+        pre-norm block, normalised), without that token.
       of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
-      tokens: rows and columns of the patches, where the model's tokens [1,T,C] are to be read as a grid: in a named
-        tensor, and where the default does not find it. Of a grid that is not known otherwise, other tokens come first.
+      tokens: rows and columns of the patches, where the model's tokens [1,T,C] are to be read as a
+        grid: in a named tensor, and where the default does not find it. Of a grid that is not known
+            otherwise, other tokens come first.
 
     Returns:
-      the tensor, and the function from it to the output, in which all that does not depend on it is held fixed. What a
-      convolution gives or takes, the default and tokens are [1,h,w,c], also in a model of another layout; a named
-      tensor is as the model has it.
+      the tensor, and the function from it to the output, in which all that does not depend on it is
+      held fixed. What a convolution gives or takes, the default and tokens are [1,h,w,c], also in a
+      model of another layout; a named tensor is as the model has it.
 
     Raises:
-      InputError: there is no such layer, the output does not depend on it, or its grid is not that of `tokens`.
+      InputError: there is no such layer, the output does not depend on it, or its grid is not that
+          of `tokens`.
     """
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
@@ -73,19 +88,27 @@ def cut(
     value, place = view.find(layer)
     if of == "input":
         value, place = view.source(value, layer)
-    if value not in view.needs.of or not layout.covers(view.needs.of[value], place.grid.pairs if place.grid else ()):
+    if value not in view.needs.of or not layout.covers(
+        view.needs.of[value], place.grid.pairs if place.grid else ()
+    ):
         raise InputError(f"{_called(layer)} has no influence on the logits: choose another")
     below = _downstream(graph, value)
     tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
-    fixed = evaluate((e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image})
+    fixed = evaluate(
+        (e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image}
+    )
 
     def rest(array: jax.Array) -> jax.Array:
-        return read(evaluate(tail, {**fixed, value: place.put(array, fixed[value])}), [graph.output])[0]
+        return read(
+            evaluate(tail, {**fixed, value: place.put(array, fixed[value])}), [graph.output]
+        )[0]
 
     return place.take(fixed[value]), rest
 
 
-def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | None = None) -> list[Named]:
+def layers(
+    apply: Apply, variables: Variables, image: Array, tokens: Tokens | None = None
+) -> list[Named]:
     """Lists the tensors of a model that `layer` can name, in order, and the default last.
 
     Args:
@@ -101,7 +124,11 @@ def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | No
     graph = trace(one(door.classifier(apply, image.dtype), variables), image)
     views = [_View(graph, image.shape, given) for given in ([tokens, None] if tokens else [None])]
     names = [(name, "named") for name in views[0].names]
-    choices = [*((number, "convolution") for number in range(len(views[0].convolutions))), *names, (None, "default")]
+    choices = [
+        *((number, "convolution") for number in range(len(views[0].convolutions))),
+        *names,
+        (None, "default"),
+    ]
     found = []
     for layer, kind in choices:
         for view in views:
@@ -111,13 +138,17 @@ def layers(apply: Apply, variables: Variables, image: Array, tokens: Tokens | No
             except InputError:  # other tokens, or no default
                 continue
     if tokens and not any(named.shape[1:3] == tokens for named in found):
-        raise InputError(f"tokens={tokens} fit no tensor of the model: leave them out to see what it has")
+        raise InputError(
+            f"tokens={tokens} fit no tensor of the model: leave them out to see what it has"
+        )
     return found
 
 
 def require_tokens(tokens: Tokens | None) -> None:
     """Raises InputError unless these are rows and columns of patches, or None."""
-    pair = tokens is None or (isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens))
+    pair = tokens is None or (
+        isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens)
+    )
     require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
 
 
@@ -154,7 +185,9 @@ class Place(NamedTuple):
             return value if self.order is None else jnp.transpose(value, np.argsort(self.order))
         sizes, rank, leading = self._sizes(), self._rank(), self._leading(whole)
         part = value.reshape(*(sizes[axis] for axis in rank), -1)
-        part = part.transpose(*np.argsort(rank), part.ndim - 1).reshape(leading[self._region()].shape)
+        part = part.transpose(*np.argsort(rank), part.ndim - 1).reshape(
+            leading[self._region()].shape
+        )
         if part.shape != leading.shape:
             part = leading.at[self._region()].set(part)  # beside a class token
         return jnp.moveaxis(part, range(len(self.grid.axes)), self.grid.axes)
@@ -186,7 +219,8 @@ class _View:
         self.convolutions = _convolutions(graph.equations)
 
     def grid(self, value: Value) -> Grid | None:
-        """Finds a value's rows and columns: both, or one if the image, or an axis of the value, has the other once.
+        """Finds a value's rows and columns: both, or one if the image, or an axis of the value, has
+        the other once.
 
         Otherwise the model has mixed the missing ones with the channels.
         """
@@ -208,8 +242,8 @@ class _View:
         shape = _shape(value, place)
         if self.tokens and shape[1:3] != self.tokens:
             raise InputError(
-                f"tokens={self.tokens} are not the rows and columns of {_called(layer)}, which is {list(shape)}: leave "
-                "them out"
+                f"tokens={self.tokens} are not the rows and columns of {_called(layer)}, which is"
+                f" {list(shape)}: leave them out"
             )
         return value, place
 
@@ -230,14 +264,17 @@ class _View:
             return value, Place(grid, None if grid else _order(convolution, "out_spec"))
         listed = ", ".join(map(repr, self.names)) or "none"
         raise InputError(
-            f"the model has no layer {layer!r}: it names {listed} and has {count} convolutions, counted from 0"
+            f"the model has no layer {layer!r}: it names {listed} and has {count} convolutions,"
+            " counted from 0"
         )
 
     def source(self, value: Value, layer: str | int | None) -> tuple[Value, Place]:
         """The input of the last convolution that leads to a tensor."""
         above = _convolutions(_upstream(self.graph, value))
         if not above:
-            raise InputError(f"{_called(layer)} has no input to explain: no convolution leads to it")
+            raise InputError(
+                f"{_called(layer)} has no input to explain: no convolution leads to it"
+            )
         value = dependent(above[-1].inputs)[0]
         grid = self.grid(value)
         return value, Place(grid, None if grid else _order(above[-1], "lhs_spec"))
@@ -246,7 +283,9 @@ class _View:
         rows, columns = self.tokens
         extra = value.shape[1] - rows * columns
         if extra < 0:
-            raise InputError(f"tokens={self.tokens} are more than the {value.shape[1]} of {_called(layer)}")
+            raise InputError(
+                f"tokens={self.tokens} are more than the {value.shape[1]} of {_called(layer)}"
+            )
         factors = layout.Factor(layout.ROWS, rows, 1), layout.Factor(layout.COLUMNS, columns, 1)
         return Grid((1,), (layout.Span(extra, factors),), self.tokens)
 
@@ -264,12 +303,15 @@ class _View:
                 return value, Place(self.grid(value))
         count = len(self.convolutions)
         raise InputError(
-            "the model has no feature map with rows and columns: name one with jax.ad_checkpoint.checkpoint_name(x, "
-            f"'cam'), or give tokens=(h, w) for a transformer's; it has {count} convolutions"
+            "the model has no feature map with rows and columns: name one with"
+            " jax.ad_checkpoint.checkpoint_name(x, 'cam'), or give tokens=(h, w) for a"
+            f" transformer's; it has {count} convolutions"
         )
 
     def _narrows(self) -> list[Value]:
-        """Feature maps after which, in order of evaluation, no other value with rows and columns is to be read."""
+        """Feature maps after which, in order of evaluation, no other value with rows and columns is
+        to be read.
+        """
         last: dict[Value, int] = {}
         for (number, place), box in self.needs.by.items():
             value = self.graph.equations[number].inputs[place]
@@ -279,7 +321,9 @@ class _View:
         found, live = [], {self.graph.input} & last.keys()
         learned, pooled = set(), set()
         for number, equation in enumerate(self.graph.equations):
-            live = {value for value in live if last[value] > number} | {s for s in equation.outputs if s in last}
+            live = {value for value in live if last[value] > number} | {
+                s for s in equation.outputs if s in last
+            }
             self._follow(equation, learned, pooled)
             value = equation.outputs[0]
             if live == {value} and value in learned and value not in pooled and value.carries:
@@ -289,22 +333,30 @@ class _View:
         return found
 
     def _follow(self, equation: Equation, learned: set[Value], pooled: set[Value]) -> None:
-        """Adds an equation's outputs to the values after a layer, and to those pooled since the last layer."""
+        """Adds an equation's outputs to the values after a layer, and to those pooled since the
+        last layer.
+        """
         values = dependent(equation.inputs)
         layer = _is_weighing(equation)
         if layer or learned.intersection(values):
             learned.update(equation.outputs)
         gridded = [value for value in values if value in self.layouts]
-        reduced = equation.name.startswith("reduce_") and len(self.layouts.get(equation.outputs[0], ())) > 0
+        reduced = (
+            equation.name.startswith("reduce_")
+            and len(self.layouts.get(equation.outputs[0], ())) > 0
+        )
         fewer = reduced and any(
-            len(_factors(self.layouts[value])) > len(_factors(self.layouts[equation.outputs[0]])) for value in gridded
+            len(_factors(self.layouts[value])) > len(_factors(self.layouts[equation.outputs[0]]))
+            for value in gridded
         )
         pools = equation.name.startswith("reduce_window") or fewer
         if not layer and (pools or (gridded and all(value in pooled for value in gridded))):
             pooled.update(equation.outputs)
 
     def _is_projection(self, value: Value) -> bool:
-        """Tells if an attention multiplies the value by itself, without a layer between: queries and keys in one."""
+        """Tells if an attention multiplies the value by itself, without a layer between: queries
+        and keys in one.
+        """
         reached, products = {value}, set()
         for equation in self.graph.equations:
             values = dependent(equation.inputs)
@@ -318,7 +370,9 @@ class _View:
         return False
 
     def _activated(self, value: Value) -> Value:
-        """The last value that elementwise equations make of `value` before any other equation reads one of them."""
+        """The last value that elementwise equations make of `value` before any other equation reads
+        one of them.
+        """
         reached = {value}
         for equation in self.graph.equations:
             if not reached.intersection(equation.inputs):
@@ -345,7 +399,9 @@ def _is_weighing(equation: Equation) -> bool:
 
 
 def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
-    """The axes of a convolution's "lhs_spec" or "out_spec" as batch, space, channels; None where they are in order."""
+    """The axes of a convolution's "lhs_spec" or "out_spec" as batch, space, channels; None where
+    they are in order.
+    """
     for equation in (convolution, *inside(convolution)):
         if equation.name == "conv_general_dilated":
             batch, channels, *space = getattr(equation.params["dimension_numbers"], side)
@@ -357,7 +413,9 @@ def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
     """Those of the image with a kernel, functions with their own derivative around one among them."""
     found = []
     for equation in equations:
-        names = {equation.name} | {inner.name for inner in inside(equation) if equation.name in CUSTOM}
+        names = {equation.name} | {
+            inner.name for inner in inside(equation) if equation.name in CUSTOM
+        }
         if names & CONVOLVING and dependent(equation.inputs):
             found.append(equation)
     return found

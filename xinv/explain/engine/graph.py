@@ -1,12 +1,14 @@
 """The explanation engine's view of a model: any JAX function as a flat list of equations.
 
-`jax.make_jaxpr` turns a function into equations, each one primitive; calls (jit, checkpoint, closed calls) are inlined,
-loops of a fixed length (`jax.lax.scan` over layers) are unrolled, and whatever does not depend on the input is
-evaluated on the spot. `backward.vjp` walks the list backward by rules,
-`cut.cut` opens it at one tensor. All of that happens at trace time: what is compiled is as quick as a plain gradient.
+`jax.make_jaxpr` turns a function into equations, each one primitive; calls (jit, checkpoint, closed
+calls) are inlined, loops of a fixed length (`jax.lax.scan` over layers) are unrolled, and whatever
+does not depend on the input is evaluated on the spot. `backward.vjp` walks the list backward by
+rules, `cut.cut` opens it at one tensor. All of that happens at trace time: what is compiled is as
+quick as a plain gradient.
 
-A function with a derivative of its own (`jax.custom_jvp` as in `jax.nn.relu`, `jax.custom_vjp`) is one equation with
-that derivative, unless there is a rule for every equation inside it that depends on the input: then it is inlined too.
+A function with a derivative of its own (`jax.custom_jvp` as in `jax.nn.relu`, `jax.custom_vjp`) is
+one equation with that derivative, unless there is a rule for every equation inside it that depends
+on the input: then it is inlined too.
 """
 
 import functools
@@ -21,15 +23,21 @@ import numpy as np
 
 from xinv.types import Apply, Variables
 
-CALLS = frozenset({"jit", "pjit", "closed_call", "core_call", "core_closed_call", "checkpoint", "remat", "remat2"})
+CALLS = frozenset(
+    {"jit", "pjit", "closed_call", "core_call", "core_closed_call", "checkpoint", "remat", "remat2"}
+)
 CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
 CONTROL = frozenset({"scan", "while", "cond"})
 WHOLE = frozenset({"depthwise"})
-"""Jitted functions that are one equation of their name: those of `models.layers` that compute a primitive faster."""
+"""Jitted functions that are one equation of their name: those of `models.layers` that compute a
+primitive faster.
+"""
 LONGEST = 256
 """Loops of more steps stay one equation: unrolled they would take minutes to compile."""
 FOLDED = 1 << 16
-"""Constant expressions up to this many elements are evaluated at trace time, so that rules can look at them."""
+"""Constant expressions up to this many elements are evaluated at trace time, so that rules can look
+at them.
+"""
 
 
 class Value:
@@ -38,7 +46,8 @@ class Value:
     Attributes:
       shape, dtype: of the value.
       constant: its array, if it does not depend on the graph's input; otherwise None.
-      literal: whether the constant is a literal or an expression of literals: nothing of it was learned.
+      literal: whether the constant is a literal or an expression of literals: nothing of it was
+          learned.
       static: whether the constant is known at trace time too.
       number: what it is everywhere, where that is known at trace time; otherwise None.
     """
@@ -53,13 +62,20 @@ class Value:
         number: float | None = None,
         literal: bool = False,
     ):
-        self.shape, self.dtype, self.constant, self.static = aval.shape, aval.dtype, constant, static
+        self.shape, self.dtype, self.constant, self.static = (
+            aval.shape,
+            aval.dtype,
+            constant,
+            static,
+        )
         self.literal = static or literal
         self.number = _everywhere(constant) if static and number is None else number
 
     @property
     def carries(self) -> bool:
-        """Tells if a signal can flow back: the value depends on the input and is no integer, boolean or key."""
+        """Tells if a signal can flow back: the value depends on the input and is no integer,
+        boolean or key.
+        """
         return self.constant is None and jnp.issubdtype(self.dtype, jnp.inexact)
 
     def is_all(self, number: float) -> bool:
@@ -68,7 +84,9 @@ class Value:
 
 
 class Equation(NamedTuple):
-    """One primitive applied to values; `evaluate(*input arrays)` gives the list of its output arrays."""
+    """One primitive applied to values; `evaluate(*input arrays)` gives the list of its output
+    arrays.
+    """
 
     name: str
     params: Mapping[str, Any]
@@ -91,14 +109,17 @@ def one(apply: Apply, variables: Variables) -> Callable[[jax.Array], jax.Array]:
 
 
 def trace(
-    function: Callable[[jax.Array], jax.Array], image: jax.Array, ruled: Callable[[Equation], Any] = lambda _: None
+    function: Callable[[jax.Array], jax.Array],
+    image: jax.Array,
+    ruled: Callable[[Equation], Any] = lambda _: None,
 ) -> Graph:
     """Flattens `function` at `image`'s shape.
 
     Args:
       function: any JAX function of one array that returns one array.
       image: an array of the input's shape.
-      ruled: tells whether there is a rule for an equation; decides which functions with own derivatives are inlined.
+      ruled: tells whether there is a rule for an equation; decides which functions with own
+          derivatives are inlined.
     """
     closed = jax.make_jaxpr(function)(image)
     if _has_halves(closed.jaxpr):
@@ -110,10 +131,14 @@ def trace(
     return Graph(tuple(builder.equations), start, output)
 
 
-def evaluate(equations: Iterable[Equation], arrays: dict[Value, jax.Array]) -> dict[Value, jax.Array]:
+def evaluate(
+    equations: Iterable[Equation], arrays: dict[Value, jax.Array]
+) -> dict[Value, jax.Array]:
     """Adds the arrays of the equations' outputs to `arrays`, and returns it."""
     for equation in equations:
-        arrays.update(zip(equation.outputs, equation.evaluate(*read(arrays, equation.inputs)), strict=True))
+        arrays.update(
+            zip(equation.outputs, equation.evaluate(*read(arrays, equation.inputs)), strict=True)
+        )
     return arrays
 
 
@@ -145,16 +170,24 @@ class _Builder:
         """Adds the equations of a jaxpr, open or closed, and returns its output values."""
         consts = [Value(jax.typeof(array), array) for array in getattr(jaxpr, "consts", ())]
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-        return self.run(jaxpr, dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True)))
+        return self.run(
+            jaxpr, dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+        )
 
     def run(self, jaxpr: Any, values: dict[Any, Value]) -> list[Value]:
         """Adds an open jaxpr's equations, whose inputs are in `values`."""
 
         def value(atom: Any) -> Value:
-            return Value(atom.aval, atom.val, static=True) if isinstance(atom, jex.Literal) else values[atom]
+            return (
+                Value(atom.aval, atom.val, static=True)
+                if isinstance(atom, jex.Literal)
+                else values[atom]
+            )
 
         for eqn in jaxpr.eqns:
-            values.update(zip(eqn.outvars, self.add(eqn, [value(atom) for atom in eqn.invars]), strict=True))
+            values.update(
+                zip(eqn.outvars, self.add(eqn, [value(atom) for atom in eqn.invars]), strict=True)
+            )
         return [value(atom) for atom in jaxpr.outvars]
 
     def add(self, eqn: Any, inputs: Sequence[Value]) -> Sequence[Value]:
@@ -171,8 +204,12 @@ class _Builder:
             return self.inline(_unrolled(eqn), inputs)
         if name == "cond" and inputs[0].static:
             branches = params["branches"]
-            return self.inline(branches[int(np.clip(inputs[0].constant, 0, len(branches) - 1))], inputs[1:])
-        equation = Equation(name, params, tuple(inputs), tuple(Value(a.aval) for a in eqn.outvars), _evaluator(eqn))
+            return self.inline(
+                branches[int(np.clip(inputs[0].constant, 0, len(branches) - 1))], inputs[1:]
+            )
+        equation = Equation(
+            name, params, tuple(inputs), tuple(Value(a.aval) for a in eqn.outvars), _evaluator(eqn)
+        )
         if name in CUSTOM and not self.ruled(equation):
             start = len(self.equations)
             outputs = self.inline(body, inputs)
@@ -186,7 +223,9 @@ class _Builder:
 def _evaluator(eqn: Any) -> Callable[..., Sequence[jax.Array]]:
     """The equation as a function of its operands, literals included."""
     variables = tuple(dict.fromkeys([a for a in eqn.invars if not isinstance(a, jex.Literal)]))
-    debug = jex.DebugInfo("explain", eqn.primitive.name, ("",) * len(variables), ("",) * len(eqn.outvars))
+    debug = jex.DebugInfo(
+        "explain", eqn.primitive.name, ("",) * len(variables), ("",) * len(eqn.outvars)
+    )
     alone = jex.Jaxpr((), variables, eqn.outvars, (eqn,), eqn.effects, debug)
     function = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
 
@@ -199,7 +238,9 @@ def _evaluator(eqn: Any) -> Callable[..., Sequence[jax.Array]]:
 
 
 def _constants(eqn: Any, inputs: Sequence[Value]) -> list[Value]:
-    """Evaluates an equation that does not depend on the graph's input; at trace time where all is known and small."""
+    """Evaluates an equation that does not depend on the graph's input; at trace time where all is
+    known and small.
+    """
     constants = [value.constant for value in inputs]
     small = all(math.prod(getattr(atom.aval, "shape", ())) <= FOLDED for atom in eqn.outvars)
     static = small and not eqn.effects and all(value.static for value in inputs)
@@ -210,13 +251,18 @@ def _constants(eqn: Any, inputs: Sequence[Value]) -> list[Value]:
         outputs = _evaluator(eqn)(*constants)
     number = inputs[0].number if eqn.primitive.name == "broadcast_in_dim" else None
     literal = not eqn.effects and all(value.literal for value in inputs)
-    return [Value(atom.aval, array, static, number, literal) for atom, array in zip(eqn.outvars, outputs, strict=True)]
+    return [
+        Value(atom.aval, array, static, number, literal)
+        for atom, array in zip(eqn.outvars, outputs, strict=True)
+    ]
 
 
 def loop_inputs(eqn: Any) -> tuple[int, int]:
-    """Returns how many inputs of a scan every step reads as they are, and where the carried ones after these end.
+    """Returns how many inputs of a scan every step reads as they are, and where the carried ones
+    after these end.
 
-    By shapes, which all versions of JAX state: what is scanned has an axis more outside the loop than inside.
+    By shapes, which all versions of JAX state: what is scanned has an axis more outside the loop
+    than inside.
     """
     body = eqn.params["jaxpr"].jaxpr
     pairs = zip(eqn.invars, body.invars, strict=True), zip(eqn.outvars, body.outvars, strict=True)
@@ -236,9 +282,14 @@ def _unrolled(eqn: Any) -> Any:
         for step in reversed(steps) if params["reverse"] else steps:
             outputs = body(*arrays[:fixed], *carry, *(rows[step] for rows in arrays[carried:]))
             carry, stacked[step] = outputs[: len(carry)], outputs[len(carry) :]
-        return [*carry, *(jnp.stack(rows) for rows in zip(*(stacked[step] for step in steps), strict=True))]
+        return [
+            *carry,
+            *(jnp.stack(rows) for rows in zip(*(stacked[step] for step in steps), strict=True)),
+        ]
 
-    return jax.make_jaxpr(run)(*(jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars))
+    return jax.make_jaxpr(run)(
+        *(jax.ShapeDtypeStruct(atom.aval.shape, atom.aval.dtype) for atom in eqn.invars)
+    )
 
 
 def _is_half(value: Any) -> bool:
@@ -260,9 +311,13 @@ def _has_halves(jaxpr: Any) -> bool:
 
 
 def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    """Evaluates a jaxpr with float32 in place of half types; what loops and branches compute keeps them."""
+    """Evaluates a jaxpr with float32 in place of half types; what loops and branches compute keeps
+    them.
+    """
     consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
-    arrays = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True))
+    arrays = dict(
+        zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True)
+    )
 
     def read(atom: Any) -> jax.Array:
         return _wide(atom.val) if isinstance(atom, jex.Literal) else arrays[atom]
@@ -276,7 +331,10 @@ def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         elif any(True for _ in jex.jaxprs_in_params(eqn.params)):
             outputs = _at_own_width(eqn, *operands)
         else:
-            params = {key: jnp.dtype(jnp.float32) if _is_half(value) else value for key, value in eqn.params.items()}
+            params = {
+                key: jnp.dtype(jnp.float32) if _is_half(value) else value
+                for key, value in eqn.params.items()
+            }
             outputs = eqn.primitive.bind(*operands, **params)
             outputs = outputs if eqn.primitive.multiple_results else [outputs]
         arrays.update(zip(eqn.outvars, outputs, strict=True))
@@ -284,7 +342,9 @@ def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 def _wide_custom(eqn: Any) -> Callable[..., Any]:
-    """A function with its own derivative, in float32: as accurate as others, and with that derivative."""
+    """A function with its own derivative, in float32: as accurate as others, and with that
+    derivative.
+    """
     body = eqn.params.get("call_jaxpr", eqn.params.get("jaxpr"))
     own = functools.partial(_at_own_width, eqn)
 
@@ -293,11 +353,14 @@ def _wide_custom(eqn: Any) -> Callable[..., Any]:
 
     if eqn.primitive.name == "custom_jvp_call":
         wide = jax.custom_jvp(function)
-        wide.defjvp(lambda operands, tangents: (wide(*operands), jax.jvp(own, operands, tangents)[1]))
+        wide.defjvp(
+            lambda operands, tangents: (wide(*operands), jax.jvp(own, operands, tangents)[1])
+        )
         return wide
     wide = jax.custom_vjp(function)
     wide.defvjp(
-        lambda *operands: (wide(*operands), operands), lambda operands, signal: jax.vjp(own, *operands)[1](signal)
+        lambda *operands: (wide(*operands), operands),
+        lambda operands, signal: jax.vjp(own, *operands)[1](signal),
     )
     return wide
 

@@ -1,6 +1,8 @@
-"""Weighted layers of a graph in one form: a convolution or matrix product with all that scales and shifts its output.
+"""Weighted layers of a graph in one form: a convolution or matrix product with all that scales and
+shifts its output.
 
-Bias and BatchNorm become part of the kernel, so that a rule on weights gives the same whether they were folded or not.
+Bias and BatchNorm become part of the kernel, so that a rule on weights gives the same whether they
+were folded or not.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +26,12 @@ from xinv.explain.engine.primitives import (
 )
 
 NAME = "layer"
-KEEPING = (REARRANGING | SUMMING | POOLING | {"div", "max", "min", "mul"}) - {"gather", "dynamic_slice", "neg", "sub"}
+KEEPING = (REARRANGING | SUMMING | POOLING | {"div", "max", "min", "mul"}) - {
+    "gather",
+    "dynamic_slice",
+    "neg",
+    "sub",
+}
 """Primitives that make values that are nowhere negative of such values."""
 
 
@@ -77,10 +84,12 @@ def is_layer(equation: Equation) -> bool:
 
 
 def layered(graph: Graph, normalised: frozenset[Value] = frozenset()) -> Graph:
-    """Each weighted equation and what shifts and scales it as one equation "layer", with `params["layer"]`.
+    """Each weighted equation and what shifts and scales it as one equation "layer", with
+    `params["layer"]`.
 
-    What follows it channel by channel is part of it, also behind a change of shape; and what comes before it, unless
-    that reaches back to the image (a standardisation) or belongs to one of the `normalised` values.
+    What follows it channel by channel is part of it, also behind a change of shape; and what comes
+    before it, unless that reaches back to the image (a standardisation) or belongs to one of the
+    `normalised` values.
     """
     readers: dict[Value, list[Equation]] = {}
     for equation in graph.equations:
@@ -100,9 +109,14 @@ def layered(graph: Graph, normalised: frozenset[Value] = frozenset()) -> Graph:
 
 
 def _layer(
-    equation: Equation, around: _Surroundings, after: set[Value], replaced: dict[Value, Equation | None]
+    equation: Equation,
+    around: _Surroundings,
+    after: set[Value],
+    replaced: dict[Value, Equation | None],
 ) -> dict[Value, Equation | None]:
-    """Maps equations, by their first output, to the layer in their place: the last becomes it, the others vanish."""
+    """Maps equations, by their first output, to the layer in their place: the last becomes it, the
+    others vanish.
+    """
     number = 0 if equation.inputs[0].constant is None else 1
     value, kernel = equation.inputs[number], equation.inputs[1 - number].constant
     outputs, inputs = _channels(equation, number)
@@ -129,9 +143,18 @@ def _layer(
         kernel = kernel * _along(scale[one_each], axes, kernel.ndim)
 
     dense = equation.name == "dot_general"
-    layer = Layer(lambda x, k: finish(product(move(x), k)), kernel, bias, dense, first, source in around.positive)
+    layer = Layer(
+        lambda x, k: finish(product(move(x), k)),
+        kernel,
+        bias,
+        dense,
+        first,
+        source in around.positive,
+    )
     output = following[-1].outputs[0] if following else equation.outputs[0]
-    whole = Equation(NAME, {"layer": layer}, (source,), (output,), lambda x: [layer.product(x, kernel) + bias])
+    whole = Equation(
+        NAME, {"layer": layer}, (source,), (output,), lambda x: [layer.product(x, kernel) + bias]
+    )
     return {step.outputs[0]: None for step in (equation, *following)} | {output: whole}
 
 
@@ -143,33 +166,46 @@ def _channels(equation: Equation, number: int) -> tuple[Axes, Axes]:
     if equation.name == "conv_general_dilated":
         if number == 1:
             return {}, {}
-        return {dimensions.out_spec[1]: dimensions.rhs_spec[0]}, {dimensions.lhs_spec[1]: dimensions.rhs_spec[1]}
+        return {dimensions.out_spec[1]: dimensions.rhs_spec[0]}, {
+            dimensions.lhs_spec[1]: dimensions.rhs_spec[1]
+        }
     contracted, batched = dimensions
     count, other = len(batched[0]), 1 - number
     shared = dict(zip(batched[number], batched[other], strict=True))
     ranks = [len(value.shape) for value in equation.inputs]
-    free = [sorted({*range(rank)} - {*contracted[side], *batched[side]}) for side, rank in enumerate(ranks)]
+    free = [
+        sorted({*range(rank)} - {*contracted[side], *batched[side]})
+        for side, rank in enumerate(ranks)
+    ]
     start = count + (len(free[0]) if other == 1 else 0)
-    outputs = dict(enumerate(batched[other])) | {start + place: axis for place, axis in enumerate(free[other])}
+    outputs = dict(enumerate(batched[other])) | {
+        start + place: axis for place, axis in enumerate(free[other])
+    }
     return outputs, shared | dict(zip(contracted[number], contracted[other], strict=True))
 
 
 def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equation], Axes]:
-    """The steps after `value` that shift, scale and move its channels and have no other reader between them."""
+    """The steps after `value` that shift, scale and move its channels and have no other reader
+    between them.
+    """
     chain: list[Equation] = []
     length, kept, shifted = 0, axes, False
     unturned, turn = None, 0
     while value is not around.graph.output and len(around.readers.get(value, [])) == 1:
         (step,) = around.readers[value]
         if _shifts_or_scales(step, axes):
-            # A sign that nobody learned may be the start of a function that rises, as 1 / (1 + exp(-x))
-            learned = any(operand.constant is not None and not operand.literal for operand in step.inputs)
+            # A sign that nobody learned may be the start of a function that rises, as 1 / (1 +
+            # exp(-x))
+            learned = any(
+                operand.constant is not None and not operand.literal for operand in step.inputs
+            )
             if learned:
                 unturned = None
             elif unturned is None and _turns(step):
                 unturned, turn = (length, kept), len(chain)
             chain.append(step)
-            # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard sigmoid.
+            # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard
+            # sigmoid.
             shifted = not learned and (shifted or step.name in ("add", "sub"))
             if not shifted:
                 length, kept = len(chain), axes
@@ -186,11 +222,15 @@ def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equati
 
 
 def _rises(steps: list[Equation], around: _Surroundings) -> bool:
-    """Tells if what the steps, and the functions of one value after them, compute rises with their input."""
+    """Tells if what the steps, and the functions of one value after them, compute rises with their
+    input.
+    """
     (start,), (value,) = dependent(steps[0].inputs), steps[-1].outputs
     while len(around.readers.get(value, [])) == 1:
         (step,) = around.readers[value]
-        if not is_unary(step) or not all(operand.static for operand in step.inputs if operand.constant is not None):
+        if not is_unary(step) or not all(
+            operand.static for operand in step.inputs if operand.constant is not None
+        ):
             break
         steps.append(step)
         (value,) = step.outputs
@@ -203,13 +243,17 @@ def _rises(steps: list[Equation], around: _Surroundings) -> bool:
 def _turns(equation: Equation) -> bool:
     """Tells if a scale changes the sign."""
     numbers = [value.number for value in equation.inputs if value.number is not None]
-    return equation.name == "neg" or (equation.name in ("div", "mul") and any(number < 0 for number in numbers))
+    return equation.name == "neg" or (
+        equation.name in ("div", "mul") and any(number < 0 for number in numbers)
+    )
 
 
 def _before(
     value: Value, axes: Axes, around: _Surroundings, replaced: dict[Value, Equation | None]
 ) -> tuple[Value, list[Equation]]:
-    """The value that a layer's input is shifted, scaled and moved from, channel by channel, and the steps."""
+    """The value that a layer's input is shifted, scaled and moved from, channel by channel, and the
+    steps.
+    """
     chain: list[Equation] = []
     read, start, length, varying = value, value, 0, frozenset(axes)
     while value in around.makers and value not in replaced and value not in around.normalised:
@@ -221,7 +265,9 @@ def _before(
         chain.append(step)
         varying, (value,) = moved, dependent(step.inputs)
         # Numbers that nobody learned, as that of a mean, belong to what they scale.
-        if scales and not all(operand.literal for operand in step.inputs if operand.constant is not None):
+        if scales and not all(
+            operand.literal for operand in step.inputs if operand.constant is not None
+        ):
             start, length = value, len(chain)
     return (start, chain[:length][::-1]) if start not in around.normalised else (read, [])
 
@@ -238,7 +284,10 @@ def _shifts_or_scales(equation: Equation, axes: Iterable[int]) -> bool:
     if equation.name == "div" and equation.inputs[1].constant is None:
         return False
     constants = [value for value in equation.inputs if value.constant is not None]
-    return all(_varies(value) <= set(axes) for value in constants) and len(equation.inputs) == len(constants) + 1
+    return (
+        all(_varies(value) <= set(axes) for value in constants)
+        and len(equation.inputs) == len(constants) + 1
+    )
 
 
 def _varies(value: Value) -> set[int]:
@@ -259,13 +308,21 @@ def _moved(equation: Equation, axes: Axes) -> Axes | None:
     if equation.name == "broadcast_in_dim":
         places = equation.params["broadcast_dimensions"]
         same = all(new[place] == size for place, size in zip(places, old, strict=True))
-        return {places[axis]: kernel for axis, kernel in axes.items()} if same and _size(old) == _size(new) else None
+        return (
+            {places[axis]: kernel for axis, kernel in axes.items()}
+            if same and _size(old) == _size(new)
+            else None
+        )
     pairs = {axis: same_axis(old, new, axis) for axis in axes}
-    return None if None in pairs.values() else {pairs[axis]: kernel for axis, kernel in axes.items()}
+    return (
+        None if None in pairs.values() else {pairs[axis]: kernel for axis, kernel in axes.items()}
+    )
 
 
 def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | None:
-    """Finds the axes before an equation that moves values or pads with 0 that run along `axes` after it."""
+    """Finds the axes before an equation that moves values or pads with 0 that run along `axes`
+    after it.
+    """
     if len(dependent(equation.inputs)) != 1:
         return None
     (value,), new = dependent(equation.inputs), equation.outputs[0].shape
@@ -284,8 +341,14 @@ def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | No
 
 
 def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[set[int], set[int]]]:
-    """The axes of two shapes of one reshape, cut where both have a boundary; axes of size 1 are left out."""
-    blocks, place, rest = [], [0, 0], [[axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)]
+    """The axes of two shapes of one reshape, cut where both have a boundary; axes of size 1 are
+    left out.
+    """
+    blocks, place, rest = (
+        [],
+        [0, 0],
+        [[axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)],
+    )
     while place[0] < len(rest[0]):
         groups, sizes = ([], []), [1, 1]
         while not groups[0] or sizes[0] != sizes[1]:
@@ -299,7 +362,9 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[set[int], set[
 
 
 def same_axis(old: Sequence[int], new: Sequence[int], axis: int) -> int | None:
-    """The axis of the shape `new` that a reshape makes of an axis of `old`, where it leaves that one whole."""
+    """The axis of the shape `new` that a reshape makes of an axis of `old`, where it leaves that
+    one whole.
+    """
     before = _size(old[:axis])
     for place, size in enumerate(new):
         if size == old[axis] and _size(new[:place]) == before:
@@ -312,19 +377,25 @@ def _size(shape: Sequence[int]) -> int:
 
 
 def _moves(chain: Sequence[Equation]) -> Callable[[jax.Array], jax.Array]:
-    """Makes the function by which a chain changes shapes, without its shifts and scales, padding with 0."""
+    """Makes the function by which a chain changes shapes, without its shifts and scales, padding
+    with 0.
+    """
     steps = [step for step in chain if step.name not in _AFFINE]
 
     def move(array: jax.Array) -> jax.Array:
         for step in steps:
-            (array,) = step.evaluate(*(array if value.constant is None else value.constant for value in step.inputs))
+            (array,) = step.evaluate(
+                *(array if value.constant is None else value.constant for value in step.inputs)
+            )
         return array
 
     return move
 
 
 def _scale_and_shift(value: Value, chain: Sequence[Equation]) -> tuple[jax.Array, jax.Array]:
-    """Returns the scale and the shift of a chain on `value`, in its output's shape; the scale of padding is 0."""
+    """Returns the scale and the shift of a chain on `value`, in its output's shape; the scale of
+    padding is 0.
+    """
 
     def run(array: jax.Array) -> jax.Array:
         return evaluate(chain, {value: array})[chain[-1].outputs[0]]
@@ -335,16 +406,25 @@ def _scale_and_shift(value: Value, chain: Sequence[Equation]) -> tuple[jax.Array
 
 
 def _along(scale: jax.Array, axes: Axes, rank: int) -> jax.Array:
-    """A scale that varies along `axes` of a value, as it varies along those of a kernel of that rank."""
+    """A scale that varies along `axes` of a value, as it varies along those of a kernel of that
+    rank.
+    """
     order = sorted(axes, key=lambda axis: axes[axis])
-    values = jnp.transpose(scale, [*order, *(axis for axis in range(scale.ndim) if axis not in axes)])
+    values = jnp.transpose(
+        scale, [*order, *(axis for axis in range(scale.ndim) if axis not in axes)]
+    )
     sizes = {axes[axis]: scale.shape[axis] for axis in order}
     return values.reshape([sizes.get(axis, 1) for axis in range(rank)])
 
 
-def _scaled_inputs(equation: Equation, kernel: jax.Array, scale: jax.Array, axes: Axes) -> jax.Array:
+def _scaled_inputs(
+    equation: Equation, kernel: jax.Array, scale: jax.Array, axes: Axes
+) -> jax.Array:
     """The kernel times the scale of each of its inputs."""
-    middle = tuple(slice(None) if axis in axes else slice(n // 2, n // 2 + 1) for axis, n in enumerate(scale.shape))
+    middle = tuple(
+        slice(None) if axis in axes else slice(n // 2, n // 2 + 1)
+        for axis, n in enumerate(scale.shape)
+    )
     scale = scale[middle]  # at the border it may be padding's
     groups = equation.params.get("feature_group_count", 1)
     if groups == 1:
@@ -354,15 +434,21 @@ def _scaled_inputs(equation: Equation, kernel: jax.Array, scale: jax.Array, axes
     of_outputs = jnp.repeat(scale.reshape(groups, -1), kernel.shape[output] // groups, 0)
     order = (output, channel) if output < channel else (channel, output)
     of_outputs = of_outputs if output < channel else of_outputs.T
-    return kernel * jnp.expand_dims(of_outputs, [axis for axis in range(kernel.ndim) if axis not in order])
+    return kernel * jnp.expand_dims(
+        of_outputs, [axis for axis in range(kernel.ndim) if axis not in order]
+    )
 
 
 def _positive(graph: Graph) -> set[Value]:
-    """Values known at trace time to be nowhere negative: ReLUs, and what only moves, pools or adds such values."""
+    """Values known at trace time to be nowhere negative: ReLUs, and what only moves, pools or adds
+    such values.
+    """
     found: set[Value] = set()
     for equation in graph.equations:
         rectified = equation.name == "max" and any(value.is_all(0) for value in equation.inputs)
-        kept = equation.name in KEEPING and all(value in found or _nowhere_negative(value) for value in equation.inputs)
+        kept = equation.name in KEEPING and all(
+            value in found or _nowhere_negative(value) for value in equation.inputs
+        )
         if rectified or kept:
             found.update(equation.outputs)
     return found

@@ -1,7 +1,9 @@
-"""Layouts: the image's rows and columns in each value of a model, and the part of a value that the output reads.
+"""Layouts: the image's rows and columns in each value of a model, and the part of a value that the
+output reads.
 
-Both follow from shapes alone. `layouts` walks forward: convolutions, pooling, reshapes into patches or tokens and
-transposes move rows and columns to other axes. `needs` walks backward: where only a class token is read, no other is.
+Both follow from shapes alone. `layouts` walks forward: convolutions, pooling, reshapes into patches
+or tokens and transposes move rows and columns to other axes. `needs` walks backward: where only a
+class token is read, no other is.
 """
 
 import math
@@ -25,7 +27,9 @@ class Factor(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The positions from `start` on of an axis count rows, columns or both, the last factor fastest."""
+    """The positions from `start` on of an axis count rows, columns or both, the last factor
+    fastest.
+    """
 
     start: int
     factors: tuple[Factor, ...]
@@ -42,15 +46,20 @@ Box = tuple[tuple[int, int], ...]
 """For each axis, the first position and the one after the last."""
 
 
-def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None) -> dict[Value, Layout]:
+def layouts(
+    graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None
+) -> dict[Value, Layout]:
     """The layout of each value that has one, in a graph of an image [H,W,C].
 
     Args:
       graph: of a function of one image.
       shape: the image's.
-      tokens: rows and columns of the patches, which are the last tokens of values [1,T,C] of unknown layout.
+      tokens: rows and columns of the patches, which are the last tokens of values [1,T,C] of
+          unknown layout.
     """
-    rows, columns = (Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False))
+    rows, columns = (
+        Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False)
+    )
     found: dict[Value, Layout] = {graph.input: (rows, columns, None)}
     for equation in graph.equations:
         value = equation.outputs[0]
@@ -58,7 +67,9 @@ def layouts(graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None =
         if tokens and (layout is None or not any(layout)) and len(value.shape) == 3:
             layout = _given(value.shape, tokens)
         if layout is not None and any(layout):
-            found[value] = tuple(span if size > 1 else None for span, size in zip(layout, value.shape, strict=True))
+            found[value] = tuple(
+                span if size > 1 else None for span, size in zip(layout, value.shape, strict=True)
+            )
     return found
 
 
@@ -78,7 +89,11 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
     if convolution is not None:
         return _convolved(convolution, ours[0], output.shape)
     if is_pointwise(equation) or name in ("cumsum", "cummax", "cumprod", "linear", "sort"):
-        same = [layout for layout, value in zip(ours, equation.inputs, strict=True) if value.shape == output.shape]
+        same = [
+            layout
+            for layout, value in zip(ours, equation.inputs, strict=True)
+            if value.shape == output.shape
+        ]
         return tuple(_agreed(spans) for spans in zip(*same, strict=True)) if same else None
     if name == "transpose":
         return tuple(ours[0][axis] for axis in params["permutation"])
@@ -101,7 +116,9 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
     if name == "pad":
         return tuple(
             span if not any(config) else _padded(span, size, config)
-            for span, size, config in zip(ours[0], output.shape, params["padding_config"], strict=True)
+            for span, size, config in zip(
+                ours[0], output.shape, params["padding_config"], strict=True
+            )
         )
     if name == "concatenate":
         return _joined(equation, ours)
@@ -167,7 +184,9 @@ def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
 
 
 def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
-    """The layout of a product; rows or columns that a matrix of literals resizes stay what they are."""
+    """The layout of a product; rows or columns that a matrix of literals resizes stay what they
+    are.
+    """
     contracted, batched = equation.params["dimension_numbers"]
     shared = [_agreed([ours[0][a], ours[1][b]]) for a, b in zip(*batched, strict=True)]
     free = [
@@ -176,7 +195,11 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
         for axis, span in enumerate(ours[side])
         if axis not in contracted[side] and axis not in batched[side]
     ]
-    sides = [side for side in (0, 1) if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal]
+    sides = [
+        side
+        for side in (0, 1)
+        if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal
+    ]
     if sides and not shared and len(contracted[0]) == 1:
         (matrix,), (axis,) = sides[:1], contracted[1 - sides[0]]
         place = len(free) - 1 if matrix else 0
@@ -263,7 +286,9 @@ def spans(layout: Layout | None) -> list[tuple[int, Span]]:
 
 
 def grid(layout: Layout | None) -> Grid | None:
-    """The grid of a value; None where it has none: pooled, cut into windows, or both query and key of an attention."""
+    """The grid of a value; None where it has none: pooled, cut into windows, or both query and key
+    of an attention.
+    """
     pairs = spans(layout)
     factors = [factor for _, span in pairs for factor in span.factors]
     rows, columns = ([factor for factor in factors if factor.of == of] for of in (ROWS, COLUMNS))
@@ -278,7 +303,8 @@ class Needs(NamedTuple):
 
     Attributes:
       of: the part of each value.
-      by: the part of each value that each equation reads, by the equation's number and the operand's.
+      by: the part of each value that each equation reads, by the equation's number and the
+          operand's.
     """
 
     of: dict[Value, Box]
@@ -286,7 +312,9 @@ class Needs(NamedTuple):
 
 
 def needs(graph: Graph) -> Needs:
-    """Finds the parts that the output of a graph may depend on; by shapes, not numbers: others cannot matter."""
+    """Finds the parts that the output of a graph may depend on; by shapes, not numbers: others
+    cannot matter.
+    """
     found = Needs({graph.output: _whole(graph.output)}, {})
     for number, equation in reversed(list(enumerate(graph.equations))):
         boxes = [(value, found.of[value]) for value in equation.outputs if value in found.of]
@@ -302,7 +330,10 @@ def needs(graph: Graph) -> Needs:
 
 def covers(box: Box, pairs: Iterable[tuple[int, Span]]) -> bool:
     """Tells if a part of a value has any of the positions that these axes count."""
-    return all(box[axis][0] < span.start + span.length and span.start < box[axis][1] for axis, span in pairs)
+    return all(
+        box[axis][0] < span.start + span.length and span.start < box[axis][1]
+        for axis, span in pairs
+    )
 
 
 def _whole(value: Value) -> Box:
@@ -314,7 +345,9 @@ def _union(one: Box, other: Box) -> Box:
 
 
 def _backward(equation: Equation, place: int, box: Box) -> Box | None:
-    """Finds the part of an operand that an equation reads for `box` of its output; None for nothing."""
+    """Finds the part of an operand that an equation reads for `box` of its output; None for
+    nothing.
+    """
     name, params, value = equation.name, equation.params, equation.inputs[place]
     old, new = value.shape, equation.outputs[0].shape
     if is_pointwise(equation) and len(old) == len(new):
@@ -327,16 +360,24 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
         return tuple(box[at] if size > 1 else (0, 1) for at, size in zip(places, old, strict=True))
     if name in RESHAPING:
         places = [same_axis(old, new, axis) for axis in range(len(old))]
-        return tuple((0, size) if at is None else box[at] for at, size in zip(places, old, strict=True))
+        return tuple(
+            (0, size) if at is None else box[at] for at, size in zip(places, old, strict=True)
+        )
     if name == "slice":
         steps = params["strides"] or (1,) * len(old)
         return tuple(
             (start + low * step, start + (high - 1) * step + 1)
             for (low, high), start, step in zip(box, params["start_indices"], steps, strict=True)
         )
-    if name == "dynamic_slice" and place == 0 and all(index.number is not None for index in equation.inputs[1:]):
+    if (
+        name == "dynamic_slice"
+        and place == 0
+        and all(index.number is not None for index in equation.inputs[1:])
+    ):
         starts = [int(index.number) for index in equation.inputs[1:]]
-        return tuple((start + low, start + high) for (low, high), start in zip(box, starts, strict=True))
+        return tuple(
+            (start + low, start + high) for (low, high), start in zip(box, starts, strict=True)
+        )
     if name == "concatenate":
         along = params["dimension"]
         start = sum(other.shape[along] for other in equation.inputs[:place])
@@ -344,7 +385,9 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
         return (*box[:along], (low, high), *box[along + 1 :])
     if name.startswith("reduce_") and "axes" in params:
         sides = iter(box)
-        return tuple((0, size) if axis in params["axes"] else next(sides) for axis, size in enumerate(old))
+        return tuple(
+            (0, size) if axis in params["axes"] else next(sides) for axis, size in enumerate(old)
+        )
     if name == "dot_general":
         return _of_product(equation, place, box)
     return _whole(value)
@@ -360,4 +403,6 @@ def _of_product(equation: Equation, place: int, box: Box) -> Box:
     start = len(batched[0]) + (len(free[0]) if place else 0)
     found = dict(zip(batched[place], box, strict=False))
     found |= {axis: box[start + number] for number, axis in enumerate(free[place])}
-    return tuple(found.get(axis, (0, size)) for axis, size in enumerate(equation.inputs[place].shape))
+    return tuple(
+        found.get(axis, (0, size)) for axis, size in enumerate(equation.inputs[place].shape)
+    )

@@ -1,7 +1,9 @@
-"""LRP rules, one function each: how a weighted layer z = Σ x·w + b hands its relevance to its inputs.
+"""LRP rules, one function each: how a weighted layer z = Σ x·w + b hands its relevance to its
+inputs.
 
-Each is `rule(layer, x, relevance at z, epsilon) -> relevance at x`, as defined in Montavon et al. 2019 (table 10.1)
-and in zennit, with which the tests compare them. p⁺ and p⁻ are the positive and negative parts of p.
+Each is `rule(layer, x, relevance at z, epsilon) -> relevance at x`, as defined in Montavon et al.
+2019 (table 10.1) and in zennit, with which the tests compare them. p⁺ and p⁻ are the positive and
+negative parts of p.
 """
 
 from collections.abc import Sequence
@@ -33,34 +35,52 @@ def zplus(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> j
     return _redistribute(layer, relevance, terms, bias, epsilon)
 
 
-def alpha_beta(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, alpha: float = 2.0) -> jax.Array:
+def alpha_beta(
+    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, alpha: float = 2.0
+) -> jax.Array:
     """α (x·w)⁺ / Σ(x·w)⁺ - β (x·w)⁻ / Σ(x·w)⁻, with β = α - 1."""
-    parts = [_redistribute(layer, relevance, *_signed(layer, x, positive), epsilon) for positive in (True, False)]
+    parts = [
+        _redistribute(layer, relevance, *_signed(layer, x, positive), epsilon)
+        for positive in (True, False)
+    ]
     return alpha * parts[0] - (alpha - 1) * parts[1]
 
 
-def gamma(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, gamma: float = 0.25) -> jax.Array:
+def gamma(
+    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, gamma: float = 0.25
+) -> jax.Array:
     """x·(w + γw⁺) / Σ x·(w + γw⁺), with the signs turned for negative x and for negative z."""
     z, result = layer.product(x, layer.kernel) + layer.bias, 0
     for positive, chosen in (True, z > 0), (False, z < 0):
         terms, bias = _signed(layer, x, positive)
         terms = [(1, part, layer.kernel + gamma * kernel) for _, part, kernel in terms]
-        result += _redistribute(layer, jnp.where(chosen, relevance, 0), terms, layer.bias + gamma * bias, epsilon)
+        result += _redistribute(
+            layer, jnp.where(chosen, relevance, 0), terms, layer.bias + gamma * bias, epsilon
+        )
     return result
 
 
 def flat(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """The same for all inputs of an output."""
-    return _redistribute(layer, relevance, [(1, jnp.ones_like(x), jnp.ones_like(layer.kernel))], 0, epsilon)
+    return _redistribute(
+        layer, relevance, [(1, jnp.ones_like(x), jnp.ones_like(layer.kernel))], 0, epsilon
+    )
 
 
 def w2(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """w² / Σ w²."""
-    return _redistribute(layer, relevance, [(1, jnp.ones_like(x), layer.kernel**2)], layer.bias**2, epsilon)
+    return _redistribute(
+        layer, relevance, [(1, jnp.ones_like(x), layer.kernel**2)], layer.bias**2, epsilon
+    )
 
 
 def zbox(
-    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, low: Array = 0.0, high: Array = 1.0
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+    low: Array = 0.0,
+    high: Array = 1.0,
 ) -> jax.Array:
     """(x·w - l·w⁺ - h·w⁻) / Σ(x·w - l·w⁺ - h·w⁻) for x in [l,h]; its bias cancels."""
     ends = (low, jnp.maximum(layer.kernel, 0)), (high, jnp.minimum(layer.kernel, 0))
@@ -73,7 +93,9 @@ def zbox(
 
 def zplus_ones(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
     """w⁺ / Σ w⁺: z⁺ on an input of ones (the first layer of Jeong et al. 2022)."""
-    return _redistribute(layer, relevance, [(1, jnp.ones_like(x), jnp.maximum(layer.kernel, 0))], 0, epsilon)
+    return _redistribute(
+        layer, relevance, [(1, jnp.ones_like(x), jnp.maximum(layer.kernel, 0))], 0, epsilon
+    )
 
 
 def _signed(layer: Layer, x: jax.Array, positive: bool) -> tuple[list[Term], jax.Array]:
@@ -86,13 +108,26 @@ def _signed(layer: Layer, x: jax.Array, positive: bool) -> tuple[list[Term], jax
 
 
 def _redistribute(
-    layer: Layer, relevance: jax.Array, terms: Sequence[Term], bias: jax.Array | float, epsilon: float
+    layer: Layer,
+    relevance: jax.Array,
+    terms: Sequence[Term],
+    bias: jax.Array | float,
+    epsilon: float,
 ) -> jax.Array:
     """Σ over terms of c·x·∂z/∂x·relevance/z, where z = Σ c·x·w + b."""
-    products = [jax.vjp(lambda x, kernel=kernel: layer.product(x, kernel), x) for _, x, kernel in terms]
-    z = bias + sum(factor * product for (factor, _, _), (product, _) in zip(terms, products, strict=True))
+    products = [
+        jax.vjp(lambda x, kernel=kernel: layer.product(x, kernel), x) for _, x, kernel in terms
+    ]
+    z = bias + sum(
+        factor * product for (factor, _, _), (product, _) in zip(terms, products, strict=True)
+    )
     share = relevance / stabilised(z, epsilon)
-    return sum(factor * x * pull(share)[0] for (factor, x, _), (_, pull) in zip(terms, products, strict=True))
+    return sum(
+        factor * x * pull(share)[0]
+        for (factor, x, _), (_, pull) in zip(terms, products, strict=True)
+    )
 
 
-RULES = {rule.__name__: rule for rule in (epsilon, zplus, alpha_beta, gamma, flat, w2, zbox, zplus_ones)}
+RULES = {
+    rule.__name__: rule for rule in (epsilon, zplus, alpha_beta, gamma, flat, w2, zbox, zplus_ones)
+}

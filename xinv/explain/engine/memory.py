@@ -14,12 +14,28 @@ from xinv.explain.engine.graph import loop_inputs
 CPU_BUDGET, ACCELERATOR_BUDGET = 20 * 2**20, 2**33
 """Bytes of intermediate values in flight on one device.
 
-On CPU more falls out of the cache; and a block of over 32 MiB, which XLA may need for this estimate, is given back to
-the system and zeroed anew in every call, which doubles the time of a gradient of MobileNetV2.
+On CPU more falls out of the cache; and a block of over 32 MiB, which XLA may need for this
+estimate, is given back to the system and zeroed anew in every call, which doubles the time of a
+gradient of MobileNetV2.
 """
 
 
-ARITHMETIC = ("abs", "add", "clamp", "div", "exp", "log", "logistic", "max", "min", "mul", "neg", "sign", "sub", "tanh")
+ARITHMETIC = (
+    "abs",
+    "add",
+    "clamp",
+    "div",
+    "exp",
+    "log",
+    "logistic",
+    "max",
+    "min",
+    "mul",
+    "neg",
+    "sign",
+    "sub",
+    "tanh",
+)
 CHOICE = ("and", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "select_n")
 SHAPE = ("convert_element_type", "expand_dims", "reshape", "slice", "squeeze")
 FUSED = frozenset(ARITHMETIC + CHOICE + SHAPE)
@@ -32,7 +48,8 @@ def budget() -> int:
 
 
 class Traced:
-    """A function of one row, traced once: to be called, to be mapped over rows, and to measure what a row needs.
+    """A function of one row, traced once: to be called, to be mapped over rows, and to measure what
+    a row needs.
 
     Args:
       function: of trees of arrays; what it closes over is shared by all rows.
@@ -46,13 +63,16 @@ class Traced:
         self._rows = len(jax.tree.leaves(example[: len(example) - shared]))
 
     def __call__(self, *arguments: Any) -> Any:
-        return jax.tree.unflatten(self._tree, jex.jaxpr_as_fun(self._jaxpr)(*jax.tree.leaves(arguments)))
+        return jax.tree.unflatten(
+            self._tree, jex.jaxpr_as_fun(self._jaxpr)(*jax.tree.leaves(arguments))
+        )
 
     def peak(self) -> int:
-        """Bytes of the intermediate values of a row alive at once, evaluated in order and freed at their last use.
+        """Bytes of the intermediate values of a row alive at once, evaluated in order and freed at
+        their last use.
 
-        An estimate: XLA keeps some values that are taken for fused here, and reorders. What has a batching rule of its
-        own (`jax.custom_batching`) counts by its results: it limits itself.
+        An estimate: XLA keeps some values that are taken for fused here, and reorders. What has a
+        batching rule of its own (`jax.custom_batching`) counts by its results: it limits itself.
         """
         jaxpr = self._jaxpr.jaxpr
         return max(1, _peak(jaxpr, jaxpr.invars[: self._rows]))
@@ -92,8 +112,8 @@ def total(function: Callable, rows: Any) -> Any:
 def variance(function: Callable, rows: Any) -> jax.Array:
     """The variance of the array `function(row)` over the S rows of the tree `rows` [S,...].
 
-    Chunks are joined by their means and squared deviations (Chan, Golub and LeVeque 1979), so that it does not cancel
-    where it is small beside the mean.
+    Chunks are joined by their means and squared deviations (Chan, Golub and LeVeque 1979), so that
+    it does not cancel where it is small beside the mean.
     """
 
     def join(moments: tuple, results: jax.Array, present: jax.Array) -> tuple:
@@ -104,12 +124,15 @@ def variance(function: Callable, rows: Any) -> jax.Array:
         squares += (deviation**2).sum(0) + difference**2 * (count * new / (count + new))
         return count + new, mean + difference * (new / (count + new)), squares
 
-    count, _, squares = _fold(function, rows, join, lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros))
+    count, _, squares = _fold(
+        function, rows, join, lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros)
+    )
     return squares / count
 
 
 def _fold(function: Callable, rows: Any, step: Callable, start: Callable) -> Any:
-    """`step(state, results [s,...], present [s])` over chunks of rows; results of rows that are not present are zeros.
+    """`step(state, results [s,...], present [s])` over chunks of rows; results of rows that are not
+    present are zeros.
 
     The first state is `start(zeros)`, the zeros being those of one result.
     """
@@ -122,7 +145,9 @@ def _fold(function: Callable, rows: Any, step: Callable, start: Callable) -> Any
 
     def run(state: Any, chunk: tuple[Any, jax.Array]) -> tuple[Any, None]:
         rows, present = chunk
-        kept = jax.tree.map(lambda leaf: jnp.where(_beside(present, leaf), leaf, 0), jax.vmap(one)(rows))
+        kept = jax.tree.map(
+            lambda leaf: jnp.where(_beside(present, leaf), leaf, 0), jax.vmap(one)(rows)
+        )
         return step(state, kept, present), None
 
     return jax.lax.scan(run, start(zeros), _chunks(rows, size))[0]
@@ -137,7 +162,9 @@ def _length(rows: Any) -> int:
 
 
 def _chunks(rows: Any, size: int) -> tuple[Any, np.ndarray]:
-    """The rows [S,...] as [chunks, rows, ...], the last one repeated to fill up, and which are none of these."""
+    """The rows [S,...] as [chunks, rows, ...], the last one repeated to fill up, and which are none
+    of these.
+    """
     count = _length(rows)
     chunks = math.ceil(count / size)
     index = np.arange(chunks * size).reshape(chunks, size)
@@ -145,7 +172,9 @@ def _chunks(rows: Any, size: int) -> tuple[Any, np.ndarray]:
 
 
 def _peak(jaxpr: Any, rows: Iterable) -> int:
-    """The most bytes that values which depend on the inputs `rows` of an open jaxpr hold, beside its inputs."""
+    """The most bytes that values which depend on the inputs `rows` of an open jaxpr hold, beside
+    its inputs.
+    """
     depends = set(rows)
     equations = []
     for eqn in _needed(jaxpr):
@@ -176,7 +205,9 @@ def _inside(eqn: Any, depends: set) -> list[int]:
         sub = getattr(sub, "jaxpr", sub)
         pairs = zip(sub.invars[::-1], eqn.invars[::-1], strict=False)
         rows = {inner for inner, atom in pairs if depends.intersection(_variables([atom]))}
-        constants = loop_inputs(eqn)[0] if eqn.primitive.name == "scan" else eqn.params.get("body_nconsts")
+        constants = (
+            loop_inputs(eqn)[0] if eqn.primitive.name == "scan" else eqn.params.get("body_nconsts")
+        )
         if constants is not None:
             rows.update(sub.invars[constants:])  # what a loop carries
         peaks.append(_peak(sub, rows))
@@ -194,7 +225,9 @@ def _needed(jaxpr: Any) -> list:
 
 
 def _sources(equations: list, depends: set) -> dict[Any, Any]:
-    """For values that are fused functions of one other and of smaller ones, that other: it is kept, not they."""
+    """For values that are fused functions of one other and of smaller ones, that other: it is kept,
+    not they.
+    """
     sources = {}
     for eqn in equations:
         if eqn.primitive.name in FUSED:
@@ -212,4 +245,6 @@ def _variables(atoms: Iterable) -> list:
 
 
 def _bytes(aval: Any) -> int:
-    return math.prod(getattr(aval, "shape", ())) * getattr(getattr(aval, "dtype", None), "itemsize", 0)
+    return math.prod(getattr(aval, "shape", ())) * getattr(
+        getattr(aval, "dtype", None), "itemsize", 0
+    )

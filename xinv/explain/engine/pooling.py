@@ -1,6 +1,7 @@
 """Max-pooling with a fast derivative.
 
-XLA's own (select-and-scatter) took two thirds of LRP's time, on a CPU, and more of DeepLIFT's, which takes it thrice.
+XLA's own (select-and-scatter) took two thirds of LRP's time, on a CPU, and more of DeepLIFT's,
+which takes it thrice.
 """
 
 import functools
@@ -17,15 +18,21 @@ Window = tuple[int, ...]
 
 
 def compared(graph: Graph) -> Graph:
-    """A graph whose max-pools of disjoint windows send signals back by comparing; the numbers are XLA's."""
-    return graph._replace(equations=tuple(_quick(e) if _is_disjoint(e) else e for e in graph.equations))
+    """A graph whose max-pools of disjoint windows send signals back by comparing; the numbers are
+    XLA's.
+    """
+    return graph._replace(
+        equations=tuple(_quick(e) if _is_disjoint(e) else e for e in graph.equations)
+    )
 
 
 def _is_disjoint(equation: Equation) -> bool:
     if equation.name != "reduce_window_max":
         return False
     params = equation.params
-    plain = {*params["base_dilation"], *params["window_dilation"]} == {1} and not np.any(params["padding"])
+    plain = {*params["base_dilation"], *params["window_dilation"]} == {1} and not np.any(
+        params["padding"]
+    )
     return plain and tuple(params["window_dimensions"]) == tuple(params["window_strides"])
 
 
@@ -36,7 +43,8 @@ def _quick(equation: Equation) -> Equation:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def max_pool(x: jax.Array, window: Window) -> jax.Array:
-    """The maximum of each window; what fills none is dropped. Of tied values the first in reading order has the signal.
+    """The maximum of each window; what fills none is dropped. Of tied values the first in reading
+    order has the signal.
 
     Args:
       x: any array.
@@ -50,7 +58,9 @@ def _forward(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[jax.Array, 
     return highest, (x, highest)
 
 
-def _backward(window: Window, saved: tuple[jax.Array, jax.Array], signal: jax.Array) -> tuple[jax.Array]:
+def _backward(
+    window: Window, saved: tuple[jax.Array, jax.Array], signal: jax.Array
+) -> tuple[jax.Array]:
     x, highest = saved
     used = [count * size for count, size in zip(highest.shape, window, strict=True)]
     blocks = [size for pair in zip(highest.shape, window, strict=True) for size in pair]

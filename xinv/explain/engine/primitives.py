@@ -1,4 +1,6 @@
-"""Kinds of equations, as functions of the values that depend on the input, and graphs rewritten by kind."""
+"""Kinds of equations, as functions of the values that depend on the input, and graphs rewritten by
+kind.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,19 +16,27 @@ _POINTWISE = """
   sinh sqrt square stop_gradient sub tan tanh xor
 """
 POINTWISE = frozenset(_POINTWISE.split())
-"""Primitives whose output at a position depends on their inputs at that position alone, where shapes are equal."""
+"""Primitives whose output at a position depends on their inputs at that position alone, where
+shapes are equal.
+"""
 
 _REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice expand_dims
   gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze stack stop_gradient transpose"""
 REARRANGING = frozenset(_REARRANGING.split())
-"""Primitives that copy each element to some places, where their other operands do not depend on the input."""
+"""Primitives that copy each element to some places, where their other operands do not depend on the
+input.
+"""
 
 RESHAPING = frozenset({"expand_dims", "reshape", "squeeze"})
-STILL = frozenset({"convert_element_type", "copy", "name", "optimization_barrier", "reduce_precision"})
+STILL = frozenset(
+    {"convert_element_type", "copy", "name", "optimization_barrier", "reduce_precision"}
+)
 """Primitives that change neither values, but for rounding, nor their places."""
 SHAPING = RESHAPING | {"broadcast_in_dim", "transpose"}
 """Primitives that change nothing but the shape, or repeat values."""
-SUMMING = frozenset({"add", "add_any", "cumsum", "linear", "reduce_sum", "reduce_window_sum", "scatter-add", "sub"})
+SUMMING = frozenset(
+    {"add", "add_any", "cumsum", "linear", "reduce_sum", "reduce_window_sum", "scatter-add", "sub"}
+)
 """Primitives that add up values; "linear" is a stretch of them, see `fused`."""
 POOLING = frozenset({"reduce_max", "reduce_window_max"})
 SORTING = frozenset({"cummax", "cummin", "reduce_min", "reduce_window_min", "sort", "top_k"})
@@ -56,11 +66,13 @@ def dependent(values: Iterable[Value]) -> list[Value]:
 
 
 def unruled(method: str, equation: Equation, of: str = "values") -> InputError:
-    """The error of a method that has no rule for an equation of the image, and what its user may do."""
+    """The error of a method that has no rule for an equation of the image, and what its user may
+    do.
+    """
     way = _WAYS.get(equation.name, "compute it by other operations")
     return InputError(
-        f"{method} has no rule for {equation.name!r} of {of} that depend on the image: {way}, or choose a method that "
-        "needs no rules, such as integrated_gradients or occlusion"
+        f"{method} has no rule for {equation.name!r} of {of} that depend on the image: {way}, or"
+        " choose a method that needs no rules, such as integrated_gradients or occlusion"
     )
 
 
@@ -74,11 +86,15 @@ def is_pointwise(equation: Equation) -> bool:
 def is_unary(equation: Equation) -> bool:
     """Tells if the equation is a function of one value, position by position."""
     values = dependent(equation.inputs)
-    return len(values) == 1 and is_pointwise(equation) and values[0].shape == equation.outputs[0].shape
+    return (
+        len(values) == 1 and is_pointwise(equation) and values[0].shape == equation.outputs[0].shape
+    )
 
 
 def is_rearranging(equation: Equation) -> bool:
-    """Tells if each output is plus or minus one element of the inputs, always the same one, or a constant."""
+    """Tells if each output is plus or minus one element of the inputs, always the same one, or a
+    constant.
+    """
     data = equation.inputs[_DATA.get(equation.name, slice(None))]
     return equation.name in REARRANGING and len(dependent(data)) == len(dependent(equation.inputs))
 
@@ -93,24 +109,33 @@ def is_linear(equation: Equation) -> bool:
 
 
 def is_fixed(equation: Equation) -> bool:
-    """Tells if the equation is linear with coefficients that are not learned: a sum, a mean, an interpolation."""
-    learned = [value for value in equation.inputs if value.constant is not None and not value.literal]
+    """Tells if the equation is linear with coefficients that are not learned: a sum, a mean, an
+    interpolation.
+    """
+    learned = [
+        value for value in equation.inputs if value.constant is not None and not value.literal
+    ]
     return is_linear(equation) and not learned
 
 
 def fused(graph: Graph) -> Graph:
     """Stretches between one value and another as single equations.
 
-    A function of one value, position by position, is an "activation": x·sigmoid(x) or where(x > 0, x, x/10) are seen
-    as what they are and not as products or choices of two signals; x·x is a "square". Sums that meet again, as in
-    x - mean(x), are one "linear" equation. Equal equations of equal inputs are one.
+    A function of one value, position by position, is an "activation": x·sigmoid(x) or where(x > 0,
+    x, x/10) are seen as what they are and not as products or choices of two signals; x·x is a
+    "square". Sums that meet again, as in x - mean(x), are one "linear" equation. Equal equations of
+    equal inputs are one.
     """
     graph = _once(graph)
     position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
         steps, name = interior(equation, equations, position), "activation"
-        if steps is not None and equation.name == "mul" and all(step.name in STILL for step in steps[1]):
+        if (
+            steps is not None
+            and equation.name == "mul"
+            and all(step.name in STILL for step in steps[1])
+        ):
             name = "square"
         if steps is None:
             steps, name = joined(equation, equations, position, is_fixed), "linear"
@@ -129,7 +154,10 @@ def _once(graph: Graph) -> Graph:
     for equation in graph.equations:
         inputs = tuple(same.get(value, value) for value in equation.inputs)
         equation = equation._replace(inputs=inputs)
-        values = tuple(value if value.number is None else (value.number, value.shape, value.dtype) for value in inputs)
+        values = tuple(
+            value if value.number is None else (value.number, value.shape, value.dtype)
+            for value in inputs
+        )
         earlier = equation
         if equation.name in POINTWISE | REARRANGING | {"reduce_max", "reduce_sum"}:
             earlier = first.setdefault((equation.name, repr(equation.params), values), equation)
@@ -153,7 +181,9 @@ def pruned(graph: Graph) -> Graph:
 def interior(
     equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
 ) -> tuple[Value, list[Equation]] | None:
-    """The one value that an equation with several dependent operands is a pointwise function of, and the way there."""
+    """The one value that an equation with several dependent operands is a pointwise function of,
+    and the way there.
+    """
     shape = equation.outputs[0].shape
 
     def pointwise(step: Equation) -> bool:
@@ -169,7 +199,8 @@ def joined(
     position: dict[Value, int],
     allowed: Callable[[Equation], bool],
 ) -> tuple[Value, list[Equation]] | None:
-    """The one value that several operands of an equation come from, and the steps there, all of them `allowed`.
+    """The one value that several operands of an equation come from, and the steps there, all of
+    them `allowed`.
 
     Args:
       equation: where the ways from that value meet.

@@ -1,7 +1,7 @@
 """Roles of values, inferred from their equations: the scale of a normalisation, a gate, a softmax.
 
-A primitive does not tell: `max(0, x)` is a ReLU of a signal and a guard of a variance, `exp` an activation or half a
-softmax. Values have roles, and rules ask for them.
+A primitive does not tell: `max(0, x)` is a ReLU of a signal and a guard of a variance, `exp` an
+activation or half a softmax. Values have roles, and rules ask for them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,13 +30,16 @@ _SMALL = 1e-3
 _POINTS = (-40.0, 0.0, 1.0, 40.0)
 _QUOTIENT = frozenset({"add", "div", "integer_pow", "max", "mul", "reduce_sum"}) | REARRANGING
 _SHIFTING = (
-    frozenset({"activation", "is_finite", "max", "reduce_max", "select_n", "stop_gradient", "sub"}) | REARRANGING
+    frozenset({"activation", "is_finite", "max", "reduce_max", "select_n", "stop_gradient", "sub"})
+    | REARRANGING
 )
 _LOGARITHM = frozenset({"abs", "add", "exp", "log", "reduce_sum"}) | _SHIFTING
 
 
 def spreads(equations: Iterable[Equation]) -> set[Value]:
-    """Sums of squares or of absolute values, and what is computed of such alone: variances, norms, energies."""
+    """Sums of squares or of absolute values, and what is computed of such alone: variances, norms,
+    energies.
+    """
     even: set[Value] = set()  # squares, summed or not
     summed: set[Value] = set()
     for equation in equations:
@@ -45,7 +48,11 @@ def spreads(equations: Iterable[Equation]) -> set[Value]:
             even.update(equation.outputs)
             if equation.name in WEIGHTED or summed.intersection(values):
                 summed.update(equation.outputs)
-        elif values and all(value in even for value in values) and (_keeps(equation) or is_fixed(equation)):
+        elif (
+            values
+            and all(value in even for value in values)
+            and (_keeps(equation) or is_fixed(equation))
+        ):
             even.update(equation.outputs)
             if equation.name in REDUCING | WEIGHTED | {"linear"} or summed.intersection(values):
                 summed.update(equation.outputs)
@@ -53,13 +60,19 @@ def spreads(equations: Iterable[Equation]) -> set[Value]:
 
 
 def scales(equations: Iterable[Equation]) -> set[Value]:
-    """Finds the factors and divisors of normalisations: roots of spreads, and values computed of these alone."""
+    """Finds the factors and divisors of normalisations: roots of spreads, and values computed of
+    these alone.
+    """
     equations = list(equations)
     spread, found = spreads(equations), set()
     for equation in equations:
         values = dependent(equation.inputs)
         root = equation.name in ROOTS and all(value in spread for value in values)
-        made = all(value in spread | found for value in values) and found.intersection(values) and _keeps(equation)
+        made = (
+            all(value in spread | found for value in values)
+            and found.intersection(values)
+            and _keeps(equation)
+        )
         if values and (root or made):
             found.update(equation.outputs)
     # Dividing by a spread itself normalises too: x / sum |x|.
@@ -82,19 +95,25 @@ def _keeps(equation: Equation) -> bool:
 
 
 def normalised(equations: Iterable[Equation], held: set[Value]) -> set[Value]:
-    """Finds the results of normalisations before their shift: products with a scale, also scaled or moved."""
+    """Finds the results of normalisations before their shift: products with a scale, also scaled or
+    moved.
+    """
     found: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
         scaled = is_held(equation, held) is not None
         kept = len(values) == 1 and values[0] in found
-        if scaled or (kept and (equation.name in ("mul", "div", "neg") or is_rearranging(equation))):
+        if scaled or (
+            kept and (equation.name in ("mul", "div", "neg") or is_rearranging(equation))
+        ):
             found.update(equation.outputs)
     return found
 
 
 def is_held(equation: Equation, held: set[Value]) -> int | None:
-    """Finds the operand of a product or quotient, a signal that a held scale multiplies; None without one."""
+    """Finds the operand of a product or quotient, a signal that a held scale multiplies; None
+    without one.
+    """
     if equation.name not in ("mul", "div") or len(dependent(equation.inputs)) != 2:
         return None
     left, right = equation.inputs
@@ -104,17 +123,23 @@ def is_held(equation: Equation, held: set[Value]) -> int | None:
 
 
 def softmaxes(graph: Graph) -> Graph:
-    """Each softmax and log_softmax as one equation of that name; the axes it sums over are `params["axes"]`."""
+    """Each softmax and log_softmax as one equation of that name; the axes it sums over are
+    `params["axes"]`.
+    """
     position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
-        found = _softmax(equation, equations, position) or _log_softmax(equation, equations, position)
+        found = _softmax(equation, equations, position) or _log_softmax(
+            equation, equations, position
+        )
         equations.append(found or equation)
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return graph._replace(equations=tuple(equations))
 
 
-def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[Value, int]) -> Equation | None:
+def _softmax(
+    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+) -> Equation | None:
     """exp(x) / Σ exp(x), with or without the maximum subtracted before; or exp(log_softmax(x))."""
     if equation.name == "exp":
         place = position.get(equation.inputs[0])
@@ -137,7 +162,9 @@ def _softmax(equation: Equation, equations: Sequence[Equation], position: dict[V
     known = all(step.outputs[0].shape == root.shape and is_rearranging(step) for step in before)
     known &= all(is_rearranging(step) or _inverts(step) or _guards(step) for step in after)
     numerators = equation.inputs[:1] if equation.name == "div" else equation.inputs
-    known &= bool({root, *(value for step in before for value in step.outputs)}.intersection(numerators))
+    known &= bool(
+        {root, *(value for step in before for value in step.outputs)}.intersection(numerators)
+    )
     if not known or inverted != (equation.name == "mul"):
         return None
     start, shift = _shifted(exponential.inputs[0], equations, position)
@@ -154,7 +181,11 @@ def _exponential(
         step = equations[position[value]]
         if step.name == "exp":
             return step, masks[::-1]
-        if not is_rearranging(step) or step.outputs[0].shape != value.shape or len(dependent(step.inputs)) != 1:
+        if (
+            not is_rearranging(step)
+            or step.outputs[0].shape != value.shape
+            or len(dependent(step.inputs)) != 1
+        ):
             break
         masks.append(step)
         (value,) = dependent(step.inputs)
@@ -187,12 +218,19 @@ def partitions(equations: Iterable[Equation]) -> set[Value]:
                 found.update(equation.outputs)
             elif is_rearranging(equation):
                 exponentials.update(equation.outputs)
-        elif values and all(value in found for value in values) and equation.name != "log" and _keeps(equation):
+        elif (
+            values
+            and all(value in found for value in values)
+            and equation.name != "log"
+            and _keeps(equation)
+        ):
             found.update(equation.outputs)
     return found
 
 
-def _log_softmax(equation: Equation, equations: Sequence[Equation], position: dict[Value, int]) -> Equation | None:
+def _log_softmax(
+    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+) -> Equation | None:
     """x - log Σ exp(x), with or without the maximum subtracted."""
     if equation.name != "sub" or len(dependent(equation.inputs)) != 2:
         return None
@@ -206,24 +244,35 @@ def _log_softmax(equation: Equation, equations: Sequence[Equation], position: di
     return stretch(LOG_SOFTMAX, equation, root, [*before, *way[1]])._replace(params={"axes": axes})
 
 
-def _shifted(value: Value, equations: Sequence[Equation], position: dict[Value, int]) -> tuple[Value, list[Equation]]:
+def _shifted(
+    value: Value, equations: Sequence[Equation], position: dict[Value, int]
+) -> tuple[Value, list[Equation]]:
     """x and the steps to x - max(x), where that is what the value is; otherwise the value itself."""
     if value not in position or equations[position[value]].name != "sub":
         return value, []
     last = equations[position[value]]
     way = joined(last, equations, position, lambda e: e.name in _SHIFTING)
-    if way is None or way[0].shape != value.shape or not any(step.name == "reduce_max" for step in way[1]):
+    if (
+        way is None
+        or way[0].shape != value.shape
+        or not any(step.name == "reduce_max" for step in way[1])
+    ):
         return value, []
     return way[0], [*way[1], last]
 
 
 def headless(graph: Graph) -> Graph:
-    """A graph without the softmax, log_softmax or sigmoid that it ends in: its output are the logits.
+    """A graph without the softmax, log_softmax or sigmoid that it ends in: its output are the
+    logits.
 
     Raises:
       InputError: the model ends in probabilities that are computed together, as of [1 - p, p].
     """
-    position = {value: number for number, equation in enumerate(graph.equations) for value in equation.outputs}
+    position = {
+        value: number
+        for number, equation in enumerate(graph.equations)
+        for value in equation.outputs
+    }
     frontier, passed = {graph.output}, []
     while True:
         latest = max(frontier, key=lambda value: position.get(value, -1))
@@ -234,7 +283,9 @@ def headless(graph: Graph) -> Graph:
         if alone and step.name in HEADS:
             return _beheaded(graph, [*passed, step])
         product = step.name in ("mul", "div") and len(dependent(step.inputs)) == 2
-        whole = joined(step, graph.equations, position, _is_of_shares) if alone and product else None
+        whole = (
+            joined(step, graph.equations, position, _is_of_shares) if alone and product else None
+        )
         if whole is not None:  # as of p / p.sum()
             passed.append(step)
             frontier = {whole[0]}
@@ -255,21 +306,25 @@ def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
     """The graph with those of its last steps that change values left out."""
     if any(step.name == "linear" or len(dependent(step.inputs)) != 1 for step in steps):
         raise InputError(
-            "the model ends in probabilities that it computes from one another: return its logits, whose relevance or "
-            "multipliers are defined"
+            "the model ends in probabilities that it computes from one another: return its logits,"
+            " whose relevance or multipliers are defined"
         )
     changed = {id(step): step for step in steps if not is_rearranging(step) or step.name == "neg"}
     equations = []
     for equation in graph.equations:
         if id(equation) in changed:
-            names = dict(name="name", params={"name": "logits"}, inputs=tuple(dependent(equation.inputs)))
+            names = dict(
+                name="name", params={"name": "logits"}, inputs=tuple(dependent(equation.inputs))
+            )
             equation = equation._replace(**names, evaluate=lambda value: [value])
         equations.append(equation)
     return graph._replace(equations=tuple(equations))
 
 
 def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
-    """The graph without a sigmoid, or its logarithm, that its last steps, functions of one value, amount to."""
+    """The graph without a sigmoid, or its logarithm, that its last steps, functions of one value,
+    amount to.
+    """
     for count in range(1, len(steps) + 1):
         last = steps[:count]
         if not _is_static(last[-1]):
@@ -281,7 +336,9 @@ def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
                 arrays = evaluate(last[::-1], {start: np.full(start.shape, number, start.dtype)})
                 found.append(float(np.ravel(arrays[graph.output])[0]))
         sigmoid = 1 / (1 + np.exp(-np.array(_POINTS)))
-        if np.allclose(found, sigmoid, atol=_SMALL) or np.allclose(found, np.log(sigmoid), atol=_SMALL):
+        if np.allclose(found, sigmoid, atol=_SMALL) or np.allclose(
+            found, np.log(sigmoid), atol=_SMALL
+        ):
             return _beheaded(graph, last)
     return graph
 
@@ -293,17 +350,25 @@ def _is_static(step: Equation) -> bool:
 
 
 class Gates:
-    """Ranks values by how much they look like a gate that lets a signal pass, and not like a signal."""
+    """Ranks values by how much they look like a gate that lets a signal pass, and not like a
+    signal.
+    """
 
     def __init__(self, graph: Graph):
-        self.makers = {value: equation for equation in graph.equations for value in equation.outputs}
+        self.makers = {
+            value: equation for equation in graph.equations for value in equation.outputs
+        }
 
     def rank(self, value: Value, shape: Sequence[int]) -> tuple[bool, bool, bool]:
-        """Tells if a factor of a product of that shape is in [0,1], is repeated, is bounded; the first counts most."""
+        """Tells if a factor of a product of that shape is in [0,1], is repeated, is bounded; the
+        first counts most.
+        """
         repeated = int(np.prod(value.shape)) < int(np.prod(shape))
         scale, shift = 1.0, 0.0  # from the value that is looked at to the factor
         while (equation := self.makers.get(value)) is not None:
-            bounds = (0.0, 1.0) if equation.name in (SOFTMAX, "logistic") else self._bounds(equation)
+            bounds = (
+                (0.0, 1.0) if equation.name in (SOFTMAX, "logistic") else self._bounds(equation)
+            )
             if bounds:
                 numbers = [scale * bound + shift for bound in bounds if bound is not None]
                 unit = len(numbers) == 2 and min(numbers) > -_SMALL and max(numbers) < 1 + _SMALL
@@ -331,17 +396,26 @@ class Gates:
             values = dependent(equation.inputs)
             before = self.makers.get(values[0]) if len(values) == 1 else None
             steps = [step for step in (before, equation) if step is not None]
-        sides = {step.name: value.number for step in steps for value in step.inputs if value.constant is not None}
+        sides = {
+            step.name: value.number
+            for step in steps
+            for value in step.inputs
+            if value.constant is not None
+        }
         return (sides["max"], sides["min"]) if {"max", "min"} <= sides.keys() else ()
 
 
 def _affine(equation: Equation) -> tuple[float, float]:
-    """The scale and shift of an affine function of one value; NaN where they are no numbers known at trace time."""
+    """The scale and shift of an affine function of one value; NaN where they are no numbers known
+    at trace time.
+    """
     if equation.name == "neg":
         return -1.0, 0.0
     if equation.name not in ("mul", "div", "add", "sub"):
         return 1.0, 0.0
-    left, right = (value.number if value.constant is not None else None for value in equation.inputs)
+    left, right = (
+        value.number if value.constant is not None else None for value in equation.inputs
+    )
     number, first = (right, True) if equation.inputs[0].constant is None else (left, False)
     if number is None or (equation.name == "div" and not first):
         return float("nan"), float("nan")

@@ -1,4 +1,5 @@
-"""Tools of the methods that perturb: copies of an image through the model, superpixels, linear fits.
+"""Tools of the methods that perturb: copies of an image through the model, superpixels, linear
+fits.
 
 | file | what |
 |---|---|

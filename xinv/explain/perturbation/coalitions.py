@@ -1,4 +1,6 @@
-"""Games on superpixels: a coalition is the set of superpixels that keep their pixels, its value the label's logit."""
+"""Games on superpixels: a coalition is the set of superpixels that keep their pixels, its value the
+label's logit.
+"""
 
 from typing import NamedTuple
 
@@ -13,7 +15,9 @@ from xinv.numbers import is_count
 from xinv.types import Apply, Array, InputError, Variables
 
 Baseline = float | tuple[float, ...] | np.ndarray | str
-"""Value of an absent superpixel: a number, one per channel, an image [H,W,C] or "mean", its own mean colour."""
+"""Value of an absent superpixel: a number, one per channel, an image [H,W,C] or "mean", its own
+mean colour.
+"""
 
 
 class Game(NamedTuple):
@@ -35,7 +39,9 @@ def game(segmenter: Segmenter, image: Array, baseline: Baseline) -> tuple[Game, 
     count = segmenter.count(*image.shape[:2])
     image, labels = jnp.asarray(image), segmenter.labels(image)
     if isinstance(baseline, str):
-        absent = (_per_segment(image, labels, count) / jnp.maximum(_per_segment(1, labels, count), 1))[labels]
+        absent = (
+            _per_segment(image, labels, count) / jnp.maximum(_per_segment(1, labels, count), 1)
+        )[labels]
     else:
         absent = door.filled(baseline, image)
     return Game(image, absent, labels), count
@@ -56,9 +62,13 @@ def paint(values: jax.Array, game: Game) -> jax.Array:
 
 
 def products(game: Game, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Per superpixel [M]: the inner products image.image, image.absent and absent.absent over its pixels."""
+    """Per superpixel [M]: the inner products image.image, image.absent and absent.absent over its
+    pixels.
+    """
     pairs = (game.image, game.image), (game.image, game.absent), (game.absent, game.absent)
-    return tuple(_per_segment((a * b).sum(-1, keepdims=True), game.labels, count)[:, 0] for a, b in pairs)
+    return tuple(
+        _per_segment((a * b).sum(-1, keepdims=True), game.labels, count)[:, 0] for a, b in pairs
+    )
 
 
 def check_baseline(baseline: Baseline) -> Baseline:
@@ -76,6 +86,7 @@ def _per_segment(values: Array | int, labels: jax.Array, count: int) -> jax.Arra
     """Sums [M, c] of values [H,W,c] over each superpixel."""
     member = jax.nn.one_hot(labels.reshape(-1), count, axis=0)
     flat = jnp.broadcast_to(
-        jnp.asarray(values, member.dtype), (*labels.shape, jnp.shape(values)[-1] if jnp.ndim(values) else 1)
+        jnp.asarray(values, member.dtype),
+        (*labels.shape, jnp.shape(values)[-1] if jnp.ndim(values) else 1),
     )
     return jnp.matmul(member, flat.reshape(labels.size, -1), precision="highest")

@@ -1,6 +1,8 @@
-"""Small weighted regressions, in closed form or by proximal gradient steps: X [S,M], y [S], weights w [S] -> [M].
+"""Small weighted regressions, in closed form or by proximal gradient steps: X [S,M], y [S], weights
+w [S] -> [M].
 
-All have an unpenalised intercept, taken out by centring. Weights are rescaled to mean 1, as scikit-learn's Lasso does.
+All have an unpenalised intercept, taken out by centring. Weights are rescaled to mean 1, as
+scikit-learn's Lasso does.
 """
 
 import functools
@@ -15,7 +17,9 @@ STEPS, TOLERANCE = 5000, 1e-6
 
 
 def _exact(fn: Callable) -> Callable:
-    """Keeps matrix products in full float32: accelerators would round the normal equations to ten bits."""
+    """Keeps matrix products in full float32: accelerators would round the normal equations to ten
+    bits.
+    """
 
     @functools.wraps(fn)
     def wrapped(*args: Array) -> jax.Array:
@@ -34,7 +38,9 @@ def ridge(x: Array, y: Array, w: Array, alpha: float) -> jax.Array:
 
 @_exact
 def lasso(x: Array, y: Array, w: Array, alpha: float) -> jax.Array:
-    """argmin_b sum_i w_i (y_i - x_i b)^2 / 2S + alpha |b|_1 (scikit-learn's Lasso with sample weights)."""
+    """argmin_b sum_i w_i (y_i - x_i b)^2 / 2S + alpha |b|_1 (scikit-learn's Lasso with sample
+    weights).
+    """
     gram, moment = _normal_equations(x, y, w)
     shrink = lambda b, step: jnp.sign(b) * jnp.maximum(jnp.abs(b) - step * alpha, 0)  # noqa: E731
     return _proximal_gradient(gram / len(y), moment / len(y), shrink)
@@ -42,15 +48,19 @@ def lasso(x: Array, y: Array, w: Array, alpha: float) -> jax.Array:
 
 @_exact
 def nonnegative(gram: Array, moment: Array) -> jax.Array:
-    """argmin_{b >= 0} b' gram b / 2 - moment' b, for a positive semi-definite gram [M,M] and moment [M]."""
+    """argmin_{b >= 0} b' gram b / 2 - moment' b, for a positive semi-definite gram [M,M] and moment
+    [M].
+    """
     return _proximal_gradient(gram, moment, lambda b, step: jnp.maximum(b, 0))
 
 
 @_exact
 def sum_constrained(x: Array, y: Array, w: Array, total: Array) -> jax.Array:
-    """argmin_b sum_i w_i (y_i - x_i b)^2 subject to sum(b) = total: the one of least norm where several are.
+    """argmin_b sum_i w_i (y_i - x_i b)^2 subject to sum(b) = total: the one of least norm where
+    several are.
 
-    No intercept. The constraint is met by writing b = total/M + c with c orthogonal to the vector of ones.
+    No intercept. The constraint is met by writing b = total/M + c with c orthogonal to the vector
+    of ones.
     """
     root = jnp.sqrt(w)[:, None]
     centred = root * (x - x.mean(1, keepdims=True))
@@ -65,13 +75,17 @@ def _normal_equations(x: Array, y: Array, w: Array) -> tuple[jax.Array, jax.Arra
 
 
 def _proximal_gradient(gram: jax.Array, moment: jax.Array, shrink: Callable) -> jax.Array:
-    """Minimises b' gram b / 2 - moment' b + penalty(b), by accelerated steps that start over when they overshoot.
+    """Minimises b' gram b / 2 - moment' b + penalty(b), by accelerated steps that start over when
+    they overshoot.
 
-    `shrink(b, step)` is the penalty's proximal map (Beck and Teboulle 2009; restarts of O'Donoghue and Candes 2015).
-    All coordinates move at once: under vmap fifty times faster than one after another. Stops once a step's gradient is
-    below TOLERANCE times the largest entry of `moment`, or after STEPS steps.
+    `shrink(b, step)` is the penalty's proximal map (Beck and Teboulle 2009; restarts of O'Donoghue
+    and Candes 2015). All coordinates move at once: under vmap fifty times faster than one after
+    another. Stops once a step's gradient is below TOLERANCE times the largest entry of `moment`, or
+    after STEPS steps.
     """
-    bound = jnp.maximum(jnp.abs(gram).sum(0).max(), jnp.finfo(gram.dtype).tiny)  # of the largest eigenvalue
+    bound = jnp.maximum(
+        jnp.abs(gram).sum(0).max(), jnp.finfo(gram.dtype).tiny
+    )  # of the largest eigenvalue
     limit = TOLERANCE * jnp.abs(moment).max() / bound
 
     def step(carry: tuple) -> tuple:

@@ -1,8 +1,9 @@
-"""Runs a model on many perturbed copies of an image: the one place where sampling explainers call it.
+"""Runs a model on many perturbed copies of an image: the one place where sampling explainers call
+it.
 
-All copies go through `apply` in its batch axis. `jax.vmap` over examples does not nest: the copies of all examples are
-laid end to end and cut into chunks that fit a memory budget, so that neither the samples per map nor the examples per
-batch bound the size of what can be explained.
+All copies go through `apply` in its batch axis. `jax.vmap` over examples does not nest: the copies
+of all examples are laid end to end and cut into chunks that fit a memory budget, so that neither
+the samples per map nor the examples per batch bound the size of what can be explained.
 """
 
 from collections.abc import Callable
@@ -18,11 +19,15 @@ from xinv.explain.perturbation import winograd
 from xinv.types import Apply, Variables
 
 
-def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, rows: Any) -> jax.Array:
-    """Logits [S, K] of the S images `perturb(shared, row)` [H,W,C], one for each row of the tree `rows` [S,...].
+def predict(
+    apply: Apply, variables: Variables, perturb: Callable, shared: Any, rows: Any
+) -> jax.Array:
+    """Logits [S, K] of the S images `perturb(shared, row)` [H,W,C], one for each row of the tree
+    `rows` [S,...].
 
-    `shared` (a tree of arrays) holds what the copies of one example have in common, such as the image. The copies are
-    made chunk by chunk and never all stored. Not differentiable in reverse mode unless vmapped.
+    `shared` (a tree of arrays) holds what the copies of one example have in common, such as the
+    image. The copies are made chunk by chunk and never all stored. Not differentiable in reverse
+    mode unless vmapped.
     """
     leaves, treedef = jax.tree.flatten(variables)
     dynamic = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
@@ -37,14 +42,19 @@ def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, 
     flat = custom_vmap(run)
 
     @flat.def_vmap
-    def _(examples: int, batched: tuple, arrays: list, shared: Any, owner: jax.Array, rows: Any) -> tuple:
+    def _(
+        examples: int, batched: tuple, arrays: list, shared: Any, owner: jax.Array, rows: Any
+    ) -> tuple:
         if any(batched[0]):  # several models: nothing to share
             axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
             return jax.vmap(run, in_axes=axes)(arrays, shared, owner, rows), True
-        spread = lambda x, is_batched: x if is_batched else jnp.broadcast_to(x, (examples, *x.shape))  # noqa: E731
+        spread = lambda x, is_batched: (
+            x if is_batched else jnp.broadcast_to(x, (examples, *x.shape))
+        )  # noqa: E731
         shared, owner, rows = jax.tree.map(spread, (shared, owner, rows), tuple(batched[1:]))
         owner += (
-            owner.dtype.type(jax.tree.leaves(shared)[0].shape[1]) * jnp.arange(examples, dtype=owner.dtype)[:, None]
+            owner.dtype.type(jax.tree.leaves(shared)[0].shape[1])
+            * jnp.arange(examples, dtype=owner.dtype)[:, None]
         )
         join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
         logits = flat(arrays, jax.tree.map(join, shared), join(owner), jax.tree.map(join, rows))
@@ -58,7 +68,9 @@ def predict(apply: Apply, variables: Variables, perturb: Callable, shared: Any, 
 def _in_chunks(apply: Apply, variables: Variables, copies: Callable, rows: tuple) -> jax.Array:
     """The logits of `copies(*rows)`, as many rows at a time as fit into memory."""
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), rows)
-    size = memory.chunk(len(rows[0]), memory.Traced(lambda rows: apply(variables, copies(*rows)), first).fitting())
+    size = memory.chunk(
+        len(rows[0]), memory.Traced(lambda rows: apply(variables, copies(*rows)), first).fitting()
+    )
     images = jax.eval_shape(copies, *jax.tree.map(lambda x: x[:size], rows))
     model = winograd.predictor(apply, variables, images)
     return memory.mapped(lambda rows: model(copies(*rows)), rows, size)

@@ -1,7 +1,7 @@
 """Superpixels: an image [H,W,C] float in [0,1] as label map int32 [H,W], under jit and vmap.
 
-The number of labels is static, because an array's shape must be: `count(height, width)` bounds it from above. A label
-that no pixel carries is a feature without effect.
+The number of labels is static, because an array's shape must be: `count(height, width)` bounds it
+from above. A label that no pixel carries is a feature without effect.
 """
 
 from collections.abc import Callable
@@ -39,30 +39,43 @@ def superpixels(
     sigma: float | None,
     default: int = 50,
 ) -> Segmenter:
-    """The segmenter an explainer's options name: "slic", "felzenszwalb", "quickshift", a label map or a Segmenter.
+    """The segmenter an explainer's options name: "slic", "felzenszwalb", "quickshift", a label map
+    or a Segmenter.
 
-    `compactness` belongs to SLIC alone (None is 10) and `segments` to the three algorithms (None is `default`); `sigma`
-    is the width in pixels of the Gaussian that smooths the image first (None is the algorithm's own default).
+    `compactness` belongs to SLIC alone (None is 10) and `segments` to the three algorithms (None is
+    `default`); `sigma` is the width in pixels of the Gaussian that smooths the image first (None is
+    the algorithm's own default).
 
     Raises:
       InputError: an unknown name, or an option that the choice does not have.
     """
     if not isinstance(segmentation, str):
-        for name, value in {"segments": segments, "compactness": compactness, "sigma": sigma}.items():
+        for name, value in {
+            "segments": segments,
+            "compactness": compactness,
+            "sigma": sigma,
+        }.items():
             if value is not None:
-                raise InputError(f"{name} is {value!r} but a given segmentation takes none: leave it out")
+                raise InputError(
+                    f"{name} is {value!r} but a given segmentation takes none: leave it out"
+                )
         return segmentation if isinstance(segmentation, Segmenter) else fixed(segmentation)
     segments = default if segments is None else segments
     options = {} if sigma is None else {"sigma": sigma}
     if segmentation == "slic":
         return slic(segments, 10.0 if compactness is None else compactness, **options)
     if compactness is not None:
-        raise InputError(f"compactness {compactness!r} belongs to segmentation 'slic', not {segmentation!r}")
+        raise InputError(
+            f"compactness {compactness!r} belongs to segmentation 'slic', not {segmentation!r}"
+        )
     if segmentation == "felzenszwalb":
         return felzenszwalb(segments, **options)
     if segmentation == "quickshift":
         return quickshift(segments, **options)
-    raise InputError(f"unknown segmentation {segmentation!r}: choose slic, felzenszwalb, quickshift or a label map")
+    raise InputError(
+        f"unknown segmentation {segmentation!r}: choose slic, felzenszwalb, quickshift or a"
+        " label map"
+    )
 
 
 @cached
@@ -73,7 +86,9 @@ def fixed(labels: Labels) -> Segmenter:
     except ValueError as error:
         raise InputError("a label map is [H,W], but its rows differ in length") from error
     if array.ndim != 2 or array.dtype.kind not in "iu" or array.size == 0 or array.min() < 0:
-        raise InputError(f"a label map is [H,W] of integers from 0, not {array.dtype} {list(array.shape)}")
+        raise InputError(
+            f"a label map is [H,W] of integers from 0, not {array.dtype} {list(array.shape)}"
+        )
     array = array.astype(np.int32)
 
     def given(image: Array) -> jax.Array:
@@ -85,8 +100,12 @@ def fixed(labels: Labels) -> Segmenter:
 
 
 @cached
-def felzenszwalb(segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min_size: int = 20) -> Segmenter:
-    """scikit-image's felzenszwalb, on the host; `scale` doubles until there are at most `segments` superpixels."""
+def felzenszwalb(
+    segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min_size: int = 20
+) -> Segmenter:
+    """scikit-image's felzenszwalb, on the host; `scale` doubles until there are at most `segments`
+    superpixels.
+    """
 
     def cut(image: np.ndarray, doubling: int) -> np.ndarray:
         return skimage.segmentation.felzenszwalb(image, scale * 2.0**doubling, sigma, min_size)
@@ -96,14 +115,25 @@ def felzenszwalb(segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min
 
 
 @cached
-def quickshift(segments: int = 50, kernel_size: float = 5.0, max_dist: float = 10.0, sigma: float = 0.0) -> Segmenter:
-    """scikit-image's quickshift, on the host; both lengths double until there are at most `segments` superpixels."""
+def quickshift(
+    segments: int = 50, kernel_size: float = 5.0, max_dist: float = 10.0, sigma: float = 0.0
+) -> Segmenter:
+    """scikit-image's quickshift, on the host; both lengths double until there are at most
+    `segments` superpixels.
+    """
 
     def cut(image: np.ndarray, doubling: int) -> np.ndarray:
         lengths = {"kernel_size": kernel_size * 2.0**doubling, "max_dist": max_dist * 2.0**doubling}
-        return skimage.segmentation.quickshift(image, convert2lab=image.shape[-1] == 3, sigma=sigma, **lengths)
+        return skimage.segmentation.quickshift(
+            image, convert2lab=image.shape[-1] == 3, sigma=sigma, **lengths
+        )
 
-    _check("quickshift", {"segments": segments}, {"kernel_size": kernel_size, "max_dist": max_dist}, sigma)
+    _check(
+        "quickshift",
+        {"segments": segments},
+        {"kernel_size": kernel_size, "max_dist": max_dist},
+        sigma,
+    )
     return _on_host("quickshift", cut, segments)
 
 
@@ -128,13 +158,22 @@ def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: 
 
 
 @cached
-def slic(segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iterations: int = 10) -> Segmenter:
-    """SLIC (Achanta 2012) compiled, as scikit-image has it: grid, Lab colours of RGB images, rescaling, window.
+def slic(
+    segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iterations: int = 10
+) -> Segmenter:
+    """SLIC (Achanta 2012) compiled, as scikit-image has it: grid, Lab colours of RGB images,
+    rescaling, window.
 
-    As there, `segments` is approximate: it fixes the grid of initial centres. Every superpixel is connected and at
-    least half the average size; unlike there, one centre never gives several superpixels, so the grid bounds `count`.
+    As there, `segments` is approximate: it fixes the grid of initial centres. Every superpixel is
+    connected and at least half the average size; unlike there, one centre never gives several
+    superpixels, so the grid bounds `count`.
     """
-    _check("slic", {"segments": segments, "iterations": iterations}, {"compactness": compactness}, sigma)
+    _check(
+        "slic",
+        {"segments": segments, "iterations": iterations},
+        {"compactness": compactness},
+        sigma,
+    )
 
     def labels(image: Array) -> jax.Array:
         height, width, _ = image.shape
@@ -175,7 +214,13 @@ def _colours(image: Array) -> jax.Array:
 
 def _lab(rgb: jax.Array) -> jax.Array:
     linear = jnp.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
-    to_xyz = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
+    to_xyz = np.array(
+        [
+            [0.412453, 0.357580, 0.180423],
+            [0.212671, 0.715160, 0.072169],
+            [0.019334, 0.119193, 0.950227],
+        ]
+    )
     white = np.array([0.95047, 1.0, 1.08883])
     xyz = jnp.matmul(linear, (to_xyz / white[:, None]).T.astype(np.float32), precision="highest")
     f = jnp.where(xyz > 0.008856, jnp.cbrt(xyz), 7.787 * xyz + 16 / 116)
@@ -191,28 +236,40 @@ def smooth(image: jax.Array, sigma: float) -> jax.Array:
     kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
-        padded = jnp.pad(image, [(radius, radius) if i == axis else (0, 0) for i in range(3)], mode="symmetric")
+        padded = jnp.pad(
+            image, [(radius, radius) if i == axis else (0, 0) for i in range(3)], mode="symmetric"
+        )
         size = image.shape[axis]
-        image = sum(k * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, k in enumerate(kernel))
+        image = sum(
+            k * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, k in enumerate(kernel)
+        )
     return image
 
 
-def _cluster(colours: jax.Array, centres: np.ndarray, steps: np.ndarray, iterations: int) -> jax.Array:
-    """k-means in space and colour, each centre reaching two steps far; the first pass goes by distance alone."""
+def _cluster(
+    colours: jax.Array, centres: np.ndarray, steps: np.ndarray, iterations: int
+) -> jax.Array:
+    """k-means in space and colour, each centre reaching two steps far; the first pass goes by
+    distance alone.
+    """
     height, width, channels = colours.shape
     places = np.stack(np.mgrid[:height, :width], -1).reshape(-1, 2).astype(np.float32)
     points = jnp.concatenate([places / steps.max(), colours.reshape(-1, channels)], -1)
     numbers = np.arange(len(centres))[:, None]
 
     def assign(means: jax.Array) -> jax.Array:
-        """The nearest centre of each pixel; reduced over the leading axis, which is several times faster on CPU."""
+        """The nearest centre of each pixel; reduced over the leading axis, which is several times
+        faster on CPU.
+        """
         distance = sum((means[:, None, i] - points[:, i]) ** 2 for i in range(points.shape[1]))
         for i in (0, 1):
             middle = means[:, None, i] * steps.max()
             low, high = jnp.floor(middle - 2 * steps[i]), jnp.floor(middle + 2 * steps[i] + 1)
             near = (places[:, i] >= jnp.maximum(low, 0)) & (places[:, i] < high)
             distance = jnp.where(near, distance, jnp.inf)
-        nearest = distance <= distance.min(0) * (1 + 1e-6) + 1e-12  # the first of several within rounding
+        nearest = (
+            distance <= distance.min(0) * (1 + 1e-6) + 1e-12
+        )  # the first of several within rounding
         return jnp.where(nearest, numbers, len(centres)).min(0)
 
     def update(_: int, means: jax.Array) -> jax.Array:
@@ -220,15 +277,19 @@ def _cluster(colours: jax.Array, centres: np.ndarray, steps: np.ndarray, iterati
         sums, sizes = jnp.matmul(member, points, precision="highest"), member.sum(1)[:, None]
         return jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), means)
 
-    start = jnp.concatenate([jnp.asarray(centres) / steps.max(), jnp.zeros((len(centres), channels))], -1)
+    start = jnp.concatenate(
+        [jnp.asarray(centres) / steps.max(), jnp.zeros((len(centres), channels))], -1
+    )
     means = jax.lax.fori_loop(0, iterations - 1, update, start)
     return assign(means).reshape(height, width)
 
 
 def _connect(labels: jax.Array, count: int, min_size: int) -> jax.Array:
-    """Keeps the largest connected part of each label if it has `min_size` pixels; other parts join a neighbour.
+    """Keeps the largest connected part of each label if it has `min_size` pixels; other parts join
+    a neighbour.
 
-    As in scikit-image a part joins the one, among those that begin earlier, that its last pixels touch.
+    As in scikit-image a part joins the one, among those that begin earlier, that its last pixels
+    touch.
     """
     names, pixels = _components(labels), labels.size
     parts, flat = names.reshape(-1), labels.reshape(-1)
@@ -237,8 +298,14 @@ def _connect(labels: jax.Array, count: int, min_size: int) -> jax.Array:
     first = jax.ops.segment_min(jnp.where(sizes == largest, parts, pixels), flat, count)[flat]
     kept = (parts == first) & (sizes >= min_size) | (parts == parts[jnp.argmax(sizes)])
 
-    touched = jnp.stack([jnp.where(n < names, n, -1) for n in _neighbours(names, pixels)]).max(0).reshape(-1)
-    last = jax.ops.segment_max(jnp.where(touched >= 0, jnp.arange(pixels), -1), parts, pixels)[parts]
+    touched = (
+        jnp.stack([jnp.where(n < names, n, -1) for n in _neighbours(names, pixels)])
+        .max(0)
+        .reshape(-1)
+    )
+    last = jax.ops.segment_max(jnp.where(touched >= 0, jnp.arange(pixels), -1), parts, pixels)[
+        parts
+    ]
     root = jnp.where(kept | (last < 0), parts, touched[last])
     root = jax.lax.fori_loop(0, int(pixels).bit_length(), lambda _, root: root[root], root)
     return _grow(jnp.where(kept[root], flat[root], -1).reshape(labels.shape)).astype(jnp.int32)
@@ -265,7 +332,9 @@ def _components(labels: jax.Array) -> jax.Array:
         new = names
         for joined, neighbour in zip(same, _neighbours(names, pixels), strict=True):
             new = jnp.where(joined, jnp.minimum(new, neighbour), new)
-        new = new.reshape(-1)[new]  # a pixel may take its representative's name: few passes even for long components
+        new = new.reshape(-1)[
+            new
+        ]  # a pixel may take its representative's name: few passes even for long components
         return new, (new != names).any()
 
     start = jnp.arange(pixels, dtype=jnp.int32).reshape(labels.shape)

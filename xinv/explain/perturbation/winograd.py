@@ -1,9 +1,11 @@
-"""3×3 convolutions of forward passes by Winograd's minimal filtering, F(4×4, 3×3) of Lavin and Gray 2016.
+"""3×3 convolutions of forward passes by Winograd's minimal filtering, F(4×4, 3×3) of Lavin and Gray
+2016.
 
-A tile of 4×4 outputs takes 36 products per pair of channels instead of 144. On CPU, where a convolution runs at the
-rate of a matrix product, that halves its time: 25 maps of 128 to 256 channels at 16×16 take 5 ms, by lax 10 (two Zen
-cores, float32, jax 0.10.2). The results differ from lax's by 1e-5 of their maximum: good enough to sample scores with,
-and therefore kept to the forward passes that nobody differentiates.
+A tile of 4×4 outputs takes 36 products per pair of channels instead of 144. On CPU, where a
+convolution runs at the rate of a matrix product, that halves its time: 25 maps of 128 to 256
+channels at 16×16 take 5 ms, by lax 10 (two Zen cores, float32, jax 0.10.2). The results differ from
+lax's by 1e-5 of their maximum: good enough to sample scores with, and therefore kept to the forward
+passes that nobody differentiates.
 """
 
 import functools
@@ -20,7 +22,9 @@ from xinv.types import Apply, Variables
 
 LEAST_CHANNELS = 64
 MOST_PRODUCTS = 0.5
-"""Of the products of the plain convolution, beyond which tiles that stick out of the map are not worth it."""
+"""Of the products of the plain convolution, beyond which tiles that stick out of the map are not
+worth it.
+"""
 
 TILE, TAPS = 4, 3
 SIDE = TILE + TAPS - 1
@@ -40,10 +44,14 @@ OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -
 Arrays = list[jax.Array]
 
 
-def predictor(apply: Apply, variables: Variables, images: jax.ShapeDtypeStruct) -> Callable[[jax.Array], jax.Array]:
-    """The model as a function of images [N,H,W,C] of that shape, on CPU by faster convolutions where it has such.
+def predictor(
+    apply: Apply, variables: Variables, images: jax.ShapeDtypeStruct
+) -> Callable[[jax.Array], jax.Array]:
+    """The model as a function of images [N,H,W,C] of that shape, on CPU by faster convolutions
+    where it has such.
 
-    The kernels are transformed here, so that a loop over batches does it once. Not meant to be differentiated.
+    The kernels are transformed here, so that a loop over batches does it once. Not meant to be
+    differentiated.
     """
 
     def model(images: jax.Array) -> jax.Array:
@@ -59,12 +67,16 @@ def predictor(apply: Apply, variables: Variables, images: jax.ShapeDtypeStruct) 
 
 
 def _pays(equation: Equation) -> bool:
-    """Tells if the equation is a plain 3×3 convolution in float32 with a fixed kernel, large enough to be faster."""
+    """Tells if the equation is a plain 3×3 convolution in float32 with a fixed kernel, large enough
+    to be faster.
+    """
     if equation.name != "conv_general_dilated" or equation.inputs[1].constant is None:
         return False
     p, numbers, kernel = equation.params, equation.params["dimension_numbers"], equation.inputs[1]
     shape = [kernel.shape[axis] for axis in numbers.rhs_spec]
-    plain = all(n == 1 for name in ("window_strides", "lhs_dilation", "rhs_dilation") for n in p[name])
+    plain = all(
+        n == 1 for name in ("window_strides", "lhs_dilation", "rhs_dilation") for n in p[name]
+    )
     plain &= p["feature_group_count"] == p["batch_group_count"] == 1 and p["precision"] is None
     plain &= all(value.dtype == jnp.float32 for value in (*equation.inputs, *equation.outputs))
     if not plain or shape[2:] != [TAPS, TAPS] or min(shape[:2]) < LEAST_CHANNELS:
@@ -79,7 +91,9 @@ def _faster(equation: Equation) -> Equation:
     numbers, padding = equation.params["dimension_numbers"], tuple(equation.params["padding"])
     to_nhwc = [numbers.lhs_spec[axis] for axis in (0, 2, 3, 1)]
     from_nhwc = np.argsort([numbers.out_spec[axis] for axis in (0, 2, 3, 1)])
-    kernel = equation.inputs[1].constant.transpose([numbers.rhs_spec[axis] for axis in (2, 3, 1, 0)])
+    kernel = equation.inputs[1].constant.transpose(
+        [numbers.rhs_spec[axis] for axis in (2, 3, 1, 0)]
+    )
     half = [_combine(KERNEL, row) for row in kernel]
     whole = [_combine(KERNEL, column) for column in zip(*half, strict=True)]
     kernels = lax.optimization_barrier([list(row) for row in zip(*whole, strict=True)])
@@ -92,7 +106,8 @@ def _faster(equation: Equation) -> Equation:
 
 @functools.partial(jax.jit, static_argnums=2)
 def convolve(x: jax.Array, kernels: list[Arrays], padding: Sequence[tuple[int, int]]) -> jax.Array:
-    """The stride-1 convolution of x [N,h,w,i] with a kernel in transformed form, 6×6 matrices [i,o].
+    """The stride-1 convolution of x [N,h,w,i] with a kernel in transformed form, 6×6 matrices
+    [i,o].
 
     Each stage ends in a barrier: fused into the next, XLA would compute it once for every reader.
     """
@@ -106,10 +121,15 @@ def convolve(x: jax.Array, kernels: list[Arrays], padding: Sequence[tuple[int, i
     strips = lax.optimization_barrier(_combine(INPUT, _every(x, 1, rows)))
     tiles = [_combine(INPUT, _every(strip, 2, columns)) for strip in strips]
     products = [
-        [lax.optimization_barrier(tile.reshape(-1, x.shape[-1])) @ kernel for tile, kernel in zip(*pair, strict=True)]
+        [
+            lax.optimization_barrier(tile.reshape(-1, x.shape[-1])) @ kernel
+            for tile, kernel in zip(*pair, strict=True)
+        ]
         for pair in zip(tiles, kernels, strict=True)
     ]
-    half = lax.optimization_barrier([_combine(OUTPUT, column) for column in zip(*products, strict=True)])
+    half = lax.optimization_barrier(
+        [_combine(OUTPUT, column) for column in zip(*products, strict=True)]
+    )
     whole = [_combine(OUTPUT, row) for row in zip(*half, strict=True)]
     shape = len(x), rows, columns, whole[0][0].shape[-1]
     y = jnp.stack([jnp.stack([part.reshape(shape) for part in row], 3) for row in whole], 2)
@@ -123,4 +143,7 @@ def _every(x: jax.Array, axis: int, tiles: int) -> Arrays:
 
 def _combine(matrix: Sequence[Sequence[float]], parts: Sequence[jax.Array]) -> Arrays:
     """The matrix times the column of parts."""
-    return [sum(number * part for number, part in zip(row, parts, strict=True) if number) for row in matrix]
+    return [
+        sum(number * part for number, part in zip(row, parts, strict=True) if number)
+        for row in matrix
+    ]
