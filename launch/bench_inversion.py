@@ -84,7 +84,7 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
     device = "cuda" if torch.cuda.is_available() else "cpu"
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     network = _network(variables).to(device, memory_format=layout).eval().requires_grad_(False)
-    place = lambda x: torch.from_numpy(x.copy()).to(device)  # noqa: E731
+    place = lambda x: torch.from_numpy(x.copy()).to(device)
     begin, wanted = place(np.moveaxis(starts, -1, 1)), place(prediction)
     print(f"torch {torch.__version__} on {device}, {torch.get_num_threads()} threads, eager")
 
@@ -120,7 +120,7 @@ def _network(variables: Variables) -> "torch.nn.Module":
     from torch import nn
 
     weights, averages = variables["params"]["layers"], variables["batch_stats"]["layers"]
-    tensor = lambda x: torch.from_numpy(np.array(x))  # noqa: E731
+    tensor = lambda x: torch.from_numpy(np.array(x))
     rows, size = [], SHAPE[0]
     for row in range(0, 2 * len(CHANNELS), 2):
         kernel, statistics = weights[f"conv{row}"]["kernel"], averages[f"norm{row}"]

@@ -46,7 +46,7 @@ class Residual(nn.Module):
     @nn.compact
     def __call__(self, x):
         norm = partial(nn.BatchNorm, use_running_average=True)
-        relu6 = lambda x: jnp.minimum(jnp.maximum(x, 0), 6.0)  # noqa: E731
+        relu6 = lambda x: jnp.minimum(jnp.maximum(x, 0), 6.0)
         x = relu6(norm()(nn.Conv(6, (3, 3), use_bias=False)(x)))
         for features, stride in (6, 1), (8, 2):
             y = nn.relu(norm()(nn.Conv(features, (3, 3), stride, use_bias=False)(x)))

@@ -242,12 +242,12 @@ class Slow:
         total = np.where(
             total == 0, 1, total
         )  # a channel that is 0 everywhere has nothing to share
-        spread = lambda relevance: x.array / total * np.expand_dims(relevance, axes)  # noqa: E731
+        spread = lambda relevance: x.array / total * np.expand_dims(relevance, axes)
         return self.keep(x.array.mean(axes), [x], lambda relevance: [spread(relevance)])
 
     def gate(self, x, gate):
         part = 1 if self.gates == "signal" else 0.5
-        back = lambda relevance: [part * relevance, (1 - part) * relevance.sum((0, 1))]  # noqa: E731
+        back = lambda relevance: [part * relevance, (1 - part) * relevance.sum((0, 1))]
         return self.keep(x.array * gate.array, [x, gate], back)
 
     def join(self, *parts):

@@ -85,7 +85,7 @@ class Efficient(nn.Module):
     @nn.compact
     def __call__(self, x):
         act, gate = (nn.hard_swish, nn.hard_sigmoid) if self.hard else (nn.swish, nn.sigmoid)
-        norm = lambda x: nn.BatchNorm(use_running_average=True)(x)  # noqa: E731
+        norm = lambda x: nn.BatchNorm(use_running_average=True)(x)
         x = act(norm(nn.Conv(8, (3, 3), 2, use_bias=False)(x)))
         y = act(norm(nn.Conv(16, (3, 3), use_bias=False)(x)))
         y = y * gate(
@@ -125,7 +125,7 @@ class Preactivated(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        norm = lambda x: nn.BatchNorm(use_running_average=True)(x)  # noqa: E731
+        norm = lambda x: nn.BatchNorm(use_running_average=True)(x)
         x = nn.Conv(8, (3, 3))(x)
         x = x + nn.Conv(8, (3, 3))(nn.relu(norm(x)))
         x = jnp.concatenate([x, nn.Conv(4, (3, 3))(nn.relu(norm(x)))], -1)

@@ -62,12 +62,12 @@ def test_mixed_rows_are_no_rows():
 
 def test_one_row():
     """An image of one row has maps of one row; one whose rows are tokens has none."""
-    line = lambda v, x: jax.nn.relu(x @ v["kernel"][0, 0]).mean((1, 2)) @ v["head"]  # noqa: E731
+    line = lambda v, x: jax.nn.relu(x @ v["kernel"][0, 0]).mean((1, 2)) @ v["head"]
     assert default(line, IMAGE[:1]) == (1, 1, SIDE, WIDTH)
     rows = lambda v, x: (
         jax.nn.relu(x.reshape(len(x), SIDE, -1) @ v["kernel"].reshape(-1, WIDTH)).mean(1)
         @ v["head"]
-    )  # noqa: E731
+    )
     assert explain.layers(rows, VARIABLES, IMAGE) == []
 
 
@@ -98,7 +98,7 @@ def test_tokens_agree_with_the_grid(layer):
     image = jnp.asarray(IMAGE)
     call = lambda found, tokens: explain.gradcam(layer, tokens=tokens)(
         transformer(found), VARIABLES, image, 1, KEY
-    )  # noqa: E731
+    )
     for found in (True, False):
         assert call(found, GRID).shape == (*GRID, 1)
     for tokens in ((8, 2), (3, 3), (5, 5)):
@@ -112,7 +112,7 @@ def test_tokens_that_nothing_reads():
     for layer in (None, 0):
         call = lambda tokens, layer=layer: explain.gradcam(layer, tokens=tokens)(
             apply, VARIABLES, IMAGE, 1, KEY
-        )  # noqa: E731
+        )
         assert call(GRID).shape == (*GRID, 1)
         assert "tokens=(2, 3)" in sentence(lambda call=call: call((2, 3)))
     assert "tokens=(2, 3) fit no tensor" in sentence(

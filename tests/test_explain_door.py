@@ -92,7 +92,7 @@ def test_logits_of_fewer_images():
 
 def test_constant_logits_have_no_slope():
     """A NumPy array that does not depend on the image is a model, too."""
-    constant = lambda v, x: np.zeros((len(x), 2), np.float32)  # noqa: E731
+    constant = lambda v, x: np.zeros((len(x), 2), np.float32)
     assert not explain.batch(explain.gradient(), constant, None, IMAGES, None, KEY).any()
 
 
@@ -371,12 +371,12 @@ def test_one_logit(name):
     """One logit is a binary classifier: label 0 is that logit, and methods that compare classes ask
     for two.
     """
-    single = lambda v, x: network(v, x)[:, :1]  # noqa: E731
+    single = lambda v, x: network(v, x)[:, :1]
     if name in COMPARE_CLASSES:
         assert "[-z/2, z/2]" in sentence(lambda: direct(name, single, label=0))
         return
     found = direct(name, single, label=0)
-    pair = lambda v, x: jnp.pad(single(v, x), ((0, 0), (0, 1)))  # noqa: E731
+    pair = lambda v, x: jnp.pad(single(v, x), ((0, 0), (0, 1)))
     alike = pair if name in OF_CONFIDENCE else network
     want = direct(name, alike, label=0)[..., : found.shape[-1]]
     np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-6)
@@ -385,7 +385,7 @@ def test_one_logit(name):
 
 def test_one_logit_is_predicted():
     """Without labels the only class is explained, whatever the sign of its logit."""
-    single = lambda v, x: linear(v, x)[:, :1]  # noqa: E731
+    single = lambda v, x: linear(v, x)[:, :1]
     for sign in (1, -1):
         found = explain.batch(explain.gradient(), single, sign * WEIGHTS, IMAGES, None, KEY)
         np.testing.assert_allclose(found, sign * np.stack([WEIGHTS[..., 0]] * 3), rtol=1e-6)
@@ -393,7 +393,7 @@ def test_one_logit_is_predicted():
 
 def test_probability_of_one_logit():
     """The probability of a binary classifier is the sigmoid s, whose slope is s(1-s)w."""
-    single = lambda v, x: linear(v, x)[:, :1]  # noqa: E731
+    single = lambda v, x: linear(v, x)[:, :1]
     found = np.asarray(explain.gradient("probability")(single, WEIGHTS / 9, IMAGE, 0, KEY))
     sigmoid = 1 / (1 + np.exp(-np.sum(IMAGE * WEIGHTS[..., 0] / 9, dtype=np.float64)))
     np.testing.assert_allclose(found, sigmoid * (1 - sigmoid) * WEIGHTS[..., 0] / 9, rtol=1e-5)
@@ -403,7 +403,7 @@ def test_keys_and_batch_sizes():
     """A key is JAX's, and a batch holds at least one image."""
     call = lambda key, size=None: explain.batch(
         explain.gradient(), linear, WEIGHTS, IMAGES, None, key, size
-    )  # noqa: E731
+    )
     for key in (0, None, "0", np.zeros(2)):
         assert "jax.random.key(0)" in sentence(lambda key=key: call(key))
     for size in (0, -1, 2.5, "3", True):

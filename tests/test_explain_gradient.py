@@ -24,7 +24,7 @@ def test_gradient_is_a_central_difference(of):
     """On a smooth function in float64; truncation error is of the order of the step squared, 1e-8."""
     with jax.enable_x64(True):
         a = jnp.asarray(np.random.default_rng(0).normal(size=(12, CLASSES)))
-        apply = lambda variables, x: jnp.tanh(x.reshape(len(x), -1) @ variables)  # noqa: E731
+        apply = lambda variables, x: jnp.tanh(x.reshape(len(x), -1) @ variables)
         image = jnp.asarray(np.random.default_rng(1).uniform(size=(2, 2, 3)))
         found = explain.gradient(of)(apply, a, image, 2, KEY)
 
@@ -87,7 +87,7 @@ def test_gradcam_layers_sizes_and_upsampling():
 
 
 def test_a_cut_without_spatial_axes_is_named():
-    apply = lambda variables, x: jax.ad_checkpoint.checkpoint_name(x.reshape(len(x), -1), "cam")  # noqa: E731
+    apply = lambda variables, x: jax.ad_checkpoint.checkpoint_name(x.reshape(len(x), -1), "cam")
     with pytest.raises(
         InputError, match=r"needs a tensor \[1,h,w,c\], but the default layer is \[1, 432\]"
     ):
@@ -130,7 +130,7 @@ def test_scales():
 
 
 def test_a_constant_map_is_scaled_to_zero():
-    apply = lambda variables, x: jnp.stack([x.sum((1, 2, 3))] * CLASSES, -1)  # noqa: E731
+    apply = lambda variables, x: jnp.stack([x.sum((1, 2, 3))] * CLASSES, -1)
     scaled = explain.normalise(explain.gradient())(apply, {}, images(1)[0], 0, KEY)
     np.testing.assert_array_equal(scaled, np.zeros(SHAPE))
 

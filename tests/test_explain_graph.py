@@ -55,7 +55,7 @@ def test_equation_by_equation_equals_grad(name):
 @pytest.mark.parametrize("rules", [no_rules, one_by_one], ids=["no rules", "one by one"])
 def test_ties_keep_the_derivative_that_the_model_declares(rules):
     """jax.nn.relu declares 0 at 0 where `maximum` gives 0.5."""
-    declared = lambda x: jax.nn.relu(x) + 10 * jax.nn.relu6(x) + 100 * jnp.maximum(x, 0)  # noqa: E731
+    declared = lambda x: jax.nn.relu(x) + 10 * jax.nn.relu6(x) + 100 * jnp.maximum(x, 0)
     _, pull = vjp(declared, jnp.array([0.0, 6.0, 1.0]), rules)
     np.testing.assert_array_equal(pull(jnp.ones(3)), [50, 101, 111])
 
@@ -119,10 +119,10 @@ def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
         return jnp.exp(jnp.maximum(x, 0))
 
     declared.defjvp(lambda x, t: (declared(*x), 5 * t[0]))
-    exps = lambda e: one_by_one(e) if e.name == "exp" else None  # noqa: E731
+    exps = lambda e: one_by_one(e) if e.name == "exp" else None
     with pytest.raises(InputError, match="'exp' and cannot apply it inside 'custom_jvp_call'"):
         vjp(declared, jnp.ones(2), exps)
-    tanhs = lambda e: one_by_one(e) if e.name == "tanh" else None  # noqa: E731
+    tanhs = lambda e: one_by_one(e) if e.name == "tanh" else None
     np.testing.assert_array_equal(vjp(declared, jnp.ones(2), tanhs)[1](jnp.ones(2)), [5, 5])
     assert [
         e.name for e in trace(declared, jnp.ones(2), lambda e: e.name in ("exp", "max")).equations
@@ -173,7 +173,7 @@ def test_rules_see_the_reference_beside_the_image():
             / (context.inputs[0] - reference_inputs[0])
         ]
 
-    function = lambda x: jnp.tanh(2 * x)  # noqa: E731
+    function = lambda x: jnp.tanh(2 * x)
     _, pull = vjp(
         function,
         jnp.array([1.0, 2.0]),
@@ -240,7 +240,7 @@ def test_convolutions_with_a_derivative_of_their_own_count():
         )
 
     conv.defvjp(lambda x, kernel: jax.vjp(conv.fun, x, kernel), lambda pull, signal: pull(signal))
-    function = lambda x: jax.nn.relu(conv(x[None] * 2, jnp.ones((3, 3, 3, 5))) + 1).sum((0, 1, 2))  # noqa: E731
+    function = lambda x: jax.nn.relu(conv(x[None] * 2, jnp.ones((3, 3, 3, 5))) + 1).sum((0, 1, 2))
     image = images(1)[0]
     assert cut(function, image)[0].shape == (1, 12, 12, 5)
     np.testing.assert_array_equal(cut(function, image, -1, "input")[0][0], image * 2)

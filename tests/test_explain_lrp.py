@@ -129,7 +129,7 @@ def test_lrp_reads_as_its_definition(rule, weights):
             x = np.asarray(values[number]).ravel()
             flat = lambda x, stage=stage, shape=values[number].shape: stage(
                 x.reshape(shape)
-            ).ravel()  # noqa: E731
+            ).ravel()
             jacobian = np.asarray(jax.jit(jax.jacobian(flat))(x))
             if number == 4:
                 relevance = jacobian.T @ relevance
@@ -147,9 +147,9 @@ def test_gnime_reads_as_its_released_code():
     kernel, dense = random.normal(size=(3, 3, 1, 4)), random.normal(size=(16, 3))
     image = random.uniform(size=(4, 4, 1))
     with jax.enable_x64(True):
-        conv_ = lambda x: conv(kernel, x, window_strides=(1, 1), padding="SAME")  # noqa: E731
-        pool = lambda x: x.reshape(1, 2, 2, 2, 2, 4).max((2, 4))  # noqa: E731
-        apply = lambda v, x: pool(jax.nn.relu(conv_(x) + 0.1)).reshape(1, -1) @ dense + 0.3  # noqa: E731
+        conv_ = lambda x: conv(kernel, x, window_strides=(1, 1), padding="SAME")
+        pool = lambda x: x.reshape(1, 2, 2, 2, 2, 4).max((2, 4))
+        apply = lambda v, x: pool(jax.nn.relu(conv_(x) + 0.1)).reshape(1, -1) @ dense + 0.3
         found = call(explain.lrp("gnime"), apply, {}, jnp.asarray(image))
         activation = jax.nn.relu(conv_(image[None]) + 0.1)
         relevance = np.asarray(apply({}, image[None]))[0]

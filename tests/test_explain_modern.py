@@ -162,7 +162,7 @@ def test_batch_norm_before_a_convolution(rule, padding):
     )
     kernel, head = RANDOM.normal(size=(3, 3, 2, 6)), RANDOM.normal(size=(6, CLASSES))
     numbers = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "feature_group_count": 2}
-    grouped = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **numbers)  # noqa: E731
+    grouped = lambda x, kernel: jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, **numbers)
     folded = kernel * s.reshape(2, 2).T[None, None, :, [0, 0, 0, 1, 1, 1]]
 
     def plain(v, x):
@@ -200,7 +200,7 @@ def batched(v, x):
 
 def single(v, image):
     """[H,W,C] -> [K], channels first, as Equinox writes it."""
-    column = lambda name: v[name][:, None, None]  # noqa: E731
+    column = lambda name: v[name][:, None, None]
     x = conv(jnp.moveaxis(image, -1, 0)[None], v["a"], layout="NCHW")[0] + column("bias")
     x = jax.nn.relu(x * column("scale") - 0.1)
     x = jax.nn.relu(conv(x[None], v["b"], layout="NCHW")[0] + column("bias"))
@@ -211,7 +211,7 @@ def ported(v, x):
     """Convolutions in NCHW between transposes."""
     turned = lambda x, kernel: conv(x.transpose(0, 3, 1, 2), kernel, layout="NCHW").transpose(
         0, 2, 3, 1
-    )  # noqa: E731
+    )
     x = jax.nn.relu((turned(x, v["a"]) + v["bias"]) * v["scale"] - 0.1)
     return jax.nn.relu(turned(x, v["b"]) + v["bias"]).mean((1, 2)) @ v["head"] + v["last"]
 
@@ -308,7 +308,7 @@ def test_gradcam_of_a_transformer(name):
     apply, variables = modern(name)
     module, image = MODULES[name], images(1)[0]
     past, tokens = quick(functools.partial(module.apply, method="before"))(variables, image[None])
-    after = lambda tokens: module.apply(variables, past, tokens, method="after")[0, 1]  # noqa: E731
+    after = lambda tokens: module.apply(variables, past, tokens, method="after")[0, 1]
     slope = quick(jax.grad(after))(tokens)[0, 1:]
     expected = np.maximum((slope.mean(0) * tokens[0, 1:]).sum(-1), 0).reshape(*PATCHES, 1)
     found = call(explain.gradcam(), apply, variables, image)
@@ -378,8 +378,8 @@ def test_clips_that_are_no_relu(function):
 
 def test_a_mirrored_relu_is_one():
     image = images(1)[0]
-    mirrored = lambda v, x: (-jnp.minimum(-conv(x, v), 0)).mean((1, 2))  # noqa: E731
-    plain = lambda v, x: jax.nn.relu(conv(x, v)).mean((1, 2))  # noqa: E731
+    mirrored = lambda v, x: (-jnp.minimum(-conv(x, v), 0)).mean((1, 2))
+    plain = lambda v, x: jax.nn.relu(conv(x, v)).mean((1, 2))
     for explainer in explain.guided_backprop(), explain.deconvolution():
         maps = [call(explainer, apply, WEIGHTS["a"], image) for apply in (mirrored, plain)]
         np.testing.assert_allclose(*maps, rtol=1e-6)
@@ -421,12 +421,12 @@ def test_the_box_is_that_of_the_image():
     kernel = WEIGHTS["a"]
     inside = lambda v, x: (
         jax.nn.relu(conv((x - mean) / deviation, kernel, "VALID")).mean((1, 2)) @ v
-    )  # noqa: E731
+    )
     folded, shift = (
         kernel / deviation[:, None],
         (kernel * (mean / deviation)[:, None]).sum((0, 1, 2)),
     )
-    merged = lambda v, x: jax.nn.relu(conv(x, folded, "VALID") - shift).mean((1, 2)) @ v  # noqa: E731
+    merged = lambda v, x: jax.nn.relu(conv(x, folded, "VALID") - shift).mean((1, 2)) @ v
     maps = [
         call(explain.lrp("epsilon_gamma_box"), apply, WEIGHTS["head"], images(1)[0])
         for apply in (inside, merged)

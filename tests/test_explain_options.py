@@ -261,7 +261,7 @@ def test_boxes(case):
 @pytest.mark.parametrize("rule", ["flat", "zbox"])
 def test_bias_of_rules_without(rule):
     """These rules read no layer's bias, but a position embedding is one for them, too."""
-    placed = lambda v, x: linear(v, jax.nn.relu(x + v[..., 0]))  # noqa: E731
+    placed = lambda v, x: linear(v, jax.nn.relu(x + v[..., 0]))
     maps = [
         np.asarray(explain.lrp(rule, bias=bias)(placed, WEIGHTS, IMAGE, 1, KEY))
         for bias in (True, False)
@@ -288,7 +288,7 @@ def test_zero_is_no_count():
 
 def test_explainers_that_are_none():
     """A name, or a factory that was not called, is named."""
-    call = lambda explainer: explain.batch(explainer, linear, WEIGHTS, IMAGES, None, KEY)  # noqa: E731
+    call = lambda explainer: explain.batch(explainer, linear, WEIGHTS, IMAGES, None, KEY)
     assert "explain.build('lrp')" in sentence(lambda: call("lrp"))
     assert "give lrp()" in sentence(lambda: call(explain.lrp))
     assert "give lrp()" in sentence(lambda: explain.normalise(explain.lrp))

@@ -44,7 +44,7 @@ def test_deeplift_and_integrated_gradients_sum_to_the_change(name):
 )
 def test_deeplift_is_complete_on_functions_of_several_values(function):
     with jax.enable_x64(True):
-        apply = lambda v, x: function(x.reshape(len(x), -1)) @ v  # noqa: E731
+        apply = lambda v, x: function(x.reshape(len(x), -1)) @ v
         matrix = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
         image, start = (
             jnp.array([0.9, -0.4, 0.2, 1.3]).reshape(2, 2, 1),
@@ -77,7 +77,7 @@ def test_guided_and_deconvolution_see_every_kind_of_relu():
         "gate": (lambda x: x * (x > 0), np.inf),
     }
     for name, (relu, bound) in relus.items():
-        apply = lambda v, x, relu=relu: relu(relu(x.reshape(len(x), -1) @ v) @ v) @ v  # noqa: E731
+        apply = lambda v, x, relu=relu: relu(relu(x.reshape(len(x), -1) @ v) @ v) @ v
         first = image.ravel() @ matrix
         second = np.clip(first, 0, bound) @ matrix
         for explainer, masked in (
@@ -103,7 +103,7 @@ def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
         lambda x: jnp.where(x > 0, x, 0),
         lambda x: jnp.maximum(x, jnp.zeros_like(x)),
     ):
-        apply = lambda v, x, relu=relu: (jax.nn.relu(relu(x) - 0.3) @ v).sum((1, 2))  # noqa: E731
+        apply = lambda v, x, relu=relu: (jax.nn.relu(relu(x) - 0.3) @ v).sum((1, 2))
         maps.append(call(explain.guided_backprop(), apply, jnp.array([[1.0, 2.0]]), image))
     assert (maps[0] > 0).any()
     np.testing.assert_array_equal(maps[1], maps[0])
@@ -121,9 +121,9 @@ def test_guided_leaves_other_functions_their_derivative():
         lambda x: jnp.minimum(x, 0.3),
         jnp.abs,
     ):
-        apply = lambda v, x, f=function: jax.nn.relu((f(x) * f(-x)).reshape(1, -1, 1) @ v).sum(1)  # noqa: E731
+        apply = lambda v, x, f=function: jax.nn.relu((f(x) * f(-x)).reshape(1, -1, 1) @ v).sum(1)
         found = call(explain.guided_backprop(), apply, matrix, x.reshape(2, 2, 1), 0)
-        inner = lambda x, f=function: f(x) * f(-x)  # noqa: E731
+        inner = lambda x, f=function: f(x) * f(-x)
         expected = (inner(x) > 0) * jax.vmap(jax.grad(inner))(x)
         np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5, atol=1e-7)
 

@@ -74,7 +74,7 @@ def test_softmax(name):
 
 def test_softmax_unknown():
     """Exponentials over their sum with something between are refused, not taken for products."""
-    strange = lambda a: jnp.exp(a) / jnp.sqrt(jnp.exp(a).sum(-1, keepdims=True))  # noqa: E731
+    strange = lambda a: jnp.exp(a) / jnp.sqrt(jnp.exp(a).sum(-1, keepdims=True))
     with pytest.raises(InputError, match=r"write it as jax\.nn\.softmax"):
         quick(explain.lrp("epsilon"), attention(strange))
 

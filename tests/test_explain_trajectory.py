@@ -122,7 +122,7 @@ def test_ends():
 
 def test_ties_go_from_the_upper_left():
     """A constant map removes row after row."""
-    flat = lambda apply, variables, image, label, key: jnp.ones((*SHAPE[:2], 1))  # noqa: E731
+    flat = lambda apply, variables, image, label, key: jnp.ones((*SHAPE[:2], 1))
     ours = found(explain.removal_trajectory(flat, SHAPE[0], 0.0))
     expected = []
     for rows in range(SHAPE[0] + 1):
@@ -133,7 +133,7 @@ def test_ties_go_from_the_upper_left():
 
 def test_no_order_no_trajectory():
     """A base whose map is NaN gives NaN, though every confidence is finite."""
-    broken = lambda apply, variables, image, label, key: jnp.full((2, 2, 1), jnp.nan)  # noqa: E731
+    broken = lambda apply, variables, image, label, key: jnp.full((2, 2, 1), jnp.nan)
     assert np.isnan(found(explain.removal_trajectory(broken))).all()
 
 

@@ -118,7 +118,7 @@ def test_a_step_descends_equations_1_and_2(updates):
         lambda value, gradient: value - rate * gradient, VARIABLES["generator"], slope
     )
     assert any(np.abs(leaf).max() > 0.1 for leaf in jax.tree.leaves(slope))
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     jax.tree.map(close, state.variables["inverter"], inverter)
     jax.tree.map(close, state.variables["generator"], generator)
     distortion, inversion, clean = _literal(VARIABLES, batch)
@@ -257,7 +257,7 @@ def scripted(values):
     return step
 
 
-def run(values, limits, session=Session()):  # noqa: B008
+def run(values, limits, session=Session()):
     """Two steps an epoch."""
     recipe = Recipe(batch_size=4, epochs=len(values) // 2, validation=0)
     state, data = State(np.int32(0), jnp.float32(0), ()), {"x": np.zeros((8, 1))}

@@ -87,7 +87,7 @@ def test_small_maps_are_interpolated_to_the_image():
     released[:, 1] = 1
     truth |= {"image": np.ones((COUNT, SIZE, SIZE, 1), np.float32), "explanation": e}
     ramp = np.clip((np.arange(SIZE) + 0.5 - SIZE / 4) / (SIZE / 2), 0, 1)
-    identity = lambda variables, images: images.reshape(len(images), -1)  # noqa: E731
+    identity = lambda variables, images: images.reshape(len(images), -1)
     across, down = np.tile(ramp, (SIZE, 1)).ravel(), np.tile(ramp[:, None], SIZE).ravel()
     value = metrics.masked_deepsim(identity, {})(truth, released)
     np.testing.assert_allclose(value, across @ down / (across @ across), rtol=1e-5)

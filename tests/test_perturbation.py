@@ -197,7 +197,7 @@ def test_shapley_axioms_on_an_additive_game(explainer):
     equal values.
     """
     terms = jnp.array([[0.5, -1, 2, 2, 0, 3, -0.25]]).T
-    additive = lambda variables, images: images[:, 0, :, 0] @ variables + 1  # noqa: E731
+    additive = lambda variables, images: images[:, 0, :, 0] @ variables + 1
     values = compiled(explainer)(additive, terms, jnp.ones((1, 7, 1)), 0, KEY)
     np.testing.assert_allclose(values[0], terms, atol=1e-5)
 
@@ -228,7 +228,7 @@ def test_occlusion_is_a_loop_over_windows():
     variables, image = small_problem(3, (6, 8, 2))
     scores = lambda x: (
         np.tanh(x.reshape(-1).astype(np.float64) @ variables)[2] + x.astype(np.float64).prod()
-    )  # noqa: E731
+    )
     total, times = np.zeros((6, 8)), np.zeros((6, 8))
     for y in (0, 2, 4):
         for x in (0, 3, 6):

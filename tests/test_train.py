@@ -93,7 +93,7 @@ def test_classifier_loss_is_cross_entropy():
 
 def test_fit_learns_variables_of_any_shape_and_spares_the_initial_ones():
     zero = jnp.zeros(3)
-    loss = lambda w, batch, key: ((batch["x"] @ w - batch["y"]) ** 2, {})  # noqa: E731
+    loss = lambda w, batch, key: ((batch["x"] @ w - batch["y"]) ** 2, {})
     fitted = train.fit(
         loss, zero, line(), jax.random.key(0), Recipe(batch_size=9, epochs=60, learning_rate=0.05)
     )

@@ -64,7 +64,7 @@ def initial():
     return jax.jit(SMALL.init)(jax.random.key(4), jnp.zeros((1, 6, 6, 1)))
 
 
-def fit_small(session: Session = Session(), data: dict | None = None, **changes) -> train.Fitted:  # noqa: B008
+def fit_small(session: Session = Session(), data: dict | None = None, **changes) -> train.Fitted:
     """Three epochs of four steps with all that a resume must restore: Adam, batch statistics, the
     best epoch.
     """

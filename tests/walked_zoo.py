@@ -34,7 +34,7 @@ def vit(o, w, x, patches="conv", fused=False):
         y = o.layer_norm(x, w.norm(8))
         if fused:
             y = o.dense(y, w.kernel(8, 24), w.shift(24))
-            cut = lambda a, number: a.reshape(10, 3, 2, 4)[:, number]  # noqa: E731
+            cut = lambda a, number: a.reshape(10, 3, 2, 4)[:, number]
             heads = [o.move(y, functools.partial(cut, number=number)) for number in range(3)]
         else:
             heads = [o.dense(y, w.kernel(8, 8).reshape(8, 2, 4), w.shift(2, 4)) for _ in range(3)]

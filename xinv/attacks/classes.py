@@ -22,7 +22,7 @@ def class_inference(
     rescale: str = "none",
     width: float = 1.0,
     dtype: str = "float32",
-    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+    recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
     """One image for each class, from a service that tells the largest class and its confidence (m =
     1).
@@ -45,7 +45,7 @@ def class_inference(
 
     def fit(
         key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
         classes = np.unique(_largest(observation)).astype(np.int32)

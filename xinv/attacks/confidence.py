@@ -31,7 +31,7 @@ def gap() -> Attack:
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
         label: Array | None = None,
     ) -> dict[str, Any]:
         del key, truth, session
@@ -69,7 +69,7 @@ def confidence() -> Attack:
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
         label: Array | None = None,
     ) -> dict[str, Any]:
         del key, session

@@ -31,7 +31,7 @@ def decoder(
     rescale: str = "none",
     width: float = 1.0,
     dtype: str = "float32",
-    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+    recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
     """An inversion network trained on the attacker's own images (Yang 2019; Zhao 2021, Section 3.2
     and Eq. 1).
@@ -66,7 +66,7 @@ def decoder(
 
     def fit(
         key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         checks.releases(observation, several=True)
         single = first_release(observation)
         checks.shapes(single, truth)

@@ -110,7 +110,7 @@ def _program(
             return 1 - jnp.take_along_axis(confidence, classes[:, None], axis=1)[:, 0]
 
         def process(images: jax.Array, step: jax.Array) -> jax.Array:
-            filtered = lambda x: jnp.clip(sharpen(median(x), sharpening, sigma), 0, 1)  # noqa: E731
+            filtered = lambda x: jnp.clip(sharpen(median(x), sharpening, sigma), 0, 1)
             return lax.cond((step + 1) % every == 0, filtered, lambda x: x, images)
 
         def body(at: _Descent) -> _Descent:

@@ -40,8 +40,8 @@ def fit_jointly(
     dtype: str = "float32",
     truncation: int = 0,
     weight: float = 1.0,
-    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
-    session: train.Session = train.Session(),  # noqa: B008
+    recipe: train.Recipe = train.Recipe(),
+    session: train.Session = train.Session(),
 ) -> tuple[Variables, dict[str, Any]]:
     """Trains a classifier and the inverter of its predictions together, on the classifier's own
     data.

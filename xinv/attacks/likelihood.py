@@ -87,7 +87,7 @@ def likelihood_ratio(
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
         label: Array | None = None,
     ) -> dict[str, np.ndarray]:
         del key, session

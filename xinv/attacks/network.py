@@ -22,7 +22,7 @@ def membership_network(
     dropout: float = 0.5,
     restarts: int = 5,
     dtype: str = "float32",
-    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+    recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
     """Tells members of a training set by a network that is trained on the maps of a shadow model.
 
@@ -71,7 +71,7 @@ def membership_network(
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
         label: Array | None = None,
         image: Array | None = None,
     ) -> dict[str, Any]:

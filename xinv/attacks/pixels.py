@@ -177,7 +177,7 @@ def white_box(
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
         *,
         known: Known,
     ) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
         label: Array | None = None,
         population: Population | None = None,
     ) -> dict[str, Any]:

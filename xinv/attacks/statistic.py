@@ -42,7 +42,7 @@ def map_statistic(statistic: str = BEST) -> Attack:
         key: Key,
         observation: Observation,
         truth: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
     ) -> dict[str, Any]:
         del key, session
         check(observation, truth)

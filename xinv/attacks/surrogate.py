@@ -27,7 +27,7 @@ def attention_transfer(
     rescale: str = "none",
     width: float = 1.0,
     dtype: str = "float32",
-    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+    recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
     """Inversion by reconstructed surrogate explanations, rs-CAM (Zhao 2021, Section 3.4).
 
@@ -69,7 +69,7 @@ def attention_transfer(
 
     def fit(
         key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
         shapes = _map_shape(observation), tuple(truth.shape[1:])

@@ -25,7 +25,7 @@ def chain(*defences: Defence) -> Defence:
         key: Key,
         observation: Observation,
         images: Array,
-        session: train.Session = train.Session(),  # noqa: B008 (immutable)
+        session: train.Session = train.Session(),
     ) -> dict[str, Any]:
         state, history, original = {}, {}, observation
         for number, defence in enumerate(defences):

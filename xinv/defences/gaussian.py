@@ -43,7 +43,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
 
     def init(
         key: Key, observation: Observation, images: Any, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         calibration = calibrate(observation)
         stdev = (
             _calibrated(observation.explanation, *calibration["limits"], mse)

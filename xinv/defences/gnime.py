@@ -115,7 +115,7 @@ def gnime(
 
     def init(
         key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         require_releasable({}, observation)
         require_images(images)
         calibration = calibrate(observation)

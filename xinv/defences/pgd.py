@@ -28,7 +28,7 @@ def pgd(
     encoder: str = "flatten_unet",
     width: float = 1.0,
     dtype: str = "float32",
-    recipe: train.Recipe = train.Recipe(),  # noqa: B008 (immutable)
+    recipe: train.Recipe = train.Recipe(),
 ) -> Defence:
     """Projected gradient ascent on the error of an inverter, within an L2 ball (Madry et al. 2018).
 
@@ -61,7 +61,7 @@ def pgd(
 
     def init(
         key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         require_releasable({}, observation)
         require_images(images)
         calibration = calibrate(observation)

@@ -212,7 +212,7 @@ def _fixed(
 
     def init(
         key: Key, observation: Observation, images: Any, session: train.Session = train.Session()
-    ) -> Any:  # noqa: B008
+    ) -> Any:
         check(observation, images)
         return {}
 

@@ -83,7 +83,7 @@ def fit(
     data: Batch,
     key: Key,
     recipe: Recipe,
-    session: Session = Session(),  # noqa: B008
+    session: Session = Session(),
 ) -> Fitted:
     """Minimises the mean of `loss` over `data` by the recipe; see `loop`.
 
@@ -123,7 +123,7 @@ def loop(
     key: Key,
     recipe: Recipe,
     evaluate: Evaluate | None = None,
-    session: Session = Session(),  # noqa: B008 (immutable)
+    session: Session = Session(),
     limits: Mapping[str, float] | None = None,
 ) -> Fitted:
     """Runs `step` over `data` for the recipe's epochs.

@@ -42,7 +42,7 @@ def lasso(x: Array, y: Array, w: Array, alpha: float) -> jax.Array:
     weights).
     """
     gram, moment = _normal_equations(x, y, w)
-    shrink = lambda b, step: jnp.sign(b) * jnp.maximum(jnp.abs(b) - step * alpha, 0)  # noqa: E731
+    shrink = lambda b, step: jnp.sign(b) * jnp.maximum(jnp.abs(b) - step * alpha, 0)
     return _proximal_gradient(gram / len(y), moment / len(y), shrink)
 
 

@@ -36,7 +36,7 @@ def predict(
         """`shared` [G,...] holds the examples, `owner` [T] says which of them each row belongs to."""
         given = iter(arrays)
         full = [next(given) if moves else leaf for leaf, moves in zip(leaves, dynamic, strict=True)]
-        copy = lambda owner, row: perturb(jax.tree.map(lambda x: x[owner], shared), row)  # noqa: E731
+        copy = lambda owner, row: perturb(jax.tree.map(lambda x: x[owner], shared), row)
         return _in_chunks(apply, jax.tree.unflatten(treedef, full), jax.vmap(copy), (owner, rows))
 
     flat = custom_vmap(run)
@@ -50,13 +50,13 @@ def predict(
             return jax.vmap(run, in_axes=axes)(arrays, shared, owner, rows), True
         spread = lambda x, is_batched: (
             x if is_batched else jnp.broadcast_to(x, (examples, *x.shape))
-        )  # noqa: E731
+        )
         shared, owner, rows = jax.tree.map(spread, (shared, owner, rows), tuple(batched[1:]))
         owner += (
             owner.dtype.type(jax.tree.leaves(shared)[0].shape[1])
             * jnp.arange(examples, dtype=owner.dtype)[:, None]
         )
-        join = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
+        join = lambda x: x.reshape(-1, *x.shape[2:])
         logits = flat(arrays, jax.tree.map(join, shared), join(owner), jax.tree.map(join, rows))
         return logits.reshape(examples, -1, *logits.shape[1:]), True
 
