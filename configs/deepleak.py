@@ -1,9 +1,9 @@
-"""DeepLeak (2026): which explanations give away who was in the training set. The page is
-configs/deepleak.md.
+"""DeepLeak (2026): which explanations give away who was in the training set.
 
-    python launch/run.py --config=configs/deepleak.py:runlocal-cifar10
-    --workdir=runs/deepleak-cifar10 python launch/sweep.py
-    --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/deepleak-cifar10-tables
+    python launch/run.py --config=configs/deepleak.py:SIZE --workdir=runs/deepleak
+    python launch/sweep.py --config=configs/deepleak.py:SIZE --workdir=runs/deepleak-tables
+
+The page is configs/deepleak.md.
 
 | size | images | members, others | resolves | cost of one seed |
 |---|---|---|---|---|

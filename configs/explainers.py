@@ -3,7 +3,6 @@ No attack.
 
     python launch/run.py --config=configs/explainers.py --workdir=runs/gallery              embedded digits
     python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB
-    traffic signs
     python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks   also a ViT and a ConvNeXt
 
 The sweep explains the same images on three networks, and its page sets them side by side.

@@ -1,12 +1,14 @@
 """Audit of a model that you have, or of what your service released: the walk-through is
 configs/own.md.
 
-    python launch/run.py --config=configs/own.py:function --config.target.function=my_model:load
-    --workdir=runs/function python launch/run.py --config=configs/own.py:recorded
-    --config.target.recorded=release.npz --workdir=runs/recorded python launch/run.py
-    --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/who
-    python launch/harden.py --config=configs/own.py:membership
-    --config.target.function=my_model:load --workdir=runs/out
+    python launch/run.py --config=configs/own.py:function --workdir=runs/function \\
+        --config.target.function=my_model:load
+    python launch/run.py --config=configs/own.py:recorded --workdir=runs/recorded \\
+        --config.target.recorded=release.npz
+    python launch/run.py --config=configs/own.py:membership --workdir=runs/who \\
+        --config.target.function=my_model:load
+    python launch/harden.py --config=configs/own.py:membership --workdir=runs/out \\
+        --config.target.function=my_model:load
 
 `function` explains the model with xinv's explainers. `recorded` needs no model: predictions and
 explanation maps come from any library, in a file. Both read images that the model was not trained
