@@ -171,3 +171,7 @@ class WhiteBox(NamedTuple):
 
     model: Model
     variables: Variables
+
+
+# The earlier name of `WhiteBox`, which public scripts import (shared/cases/case45.py)
+Known = WhiteBox
