@@ -56,7 +56,8 @@ def finished(tmp_path_factory):
     return workdir, run(tiny(), workdir)
 
 
-def test_rows_name_every_arm_and_metric_once(finished):
+def test_rows_name_everything_once(finished):
+    """Rows name every arm and metric once."""
     workdir, rows = finished
     assert [json.loads(line) for line in (workdir / "rows.jsonl").read_text().splitlines()] == rows
     arms = {row["arm"] for row in rows if row["stage"] == "attack"}
@@ -82,7 +83,7 @@ def _stage(workdir, name):
     return next((workdir / "stages").glob(f"{name}-*"))
 
 
-def test_rows_agree_with_the_images_that_the_attack_made(finished):
+def test_rows_agree_with_reconstructions(finished):
     """mse of the rows = the mean over reported images recomputed from the stored reconstructions in
     float64.
     """
@@ -100,7 +101,8 @@ def test_rows_agree_with_the_images_that_the_attack_made(finished):
         assert any(np.allclose(values[shown], wanted, rtol=1e-5) for values in per_image)
 
 
-def test_the_same_config_again_computes_nothing(finished):
+def test_same_config_computes_nothing(finished):
+    """The same config again computes nothing."""
     workdir, rows = finished
     before = {path: path.stat().st_mtime_ns for path in (workdir / "stages").iterdir()}
     assert run(tiny(), workdir) == rows
@@ -110,7 +112,8 @@ def test_the_same_config_again_computes_nothing(finished):
     }
 
 
-def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(finished):
+def test_another_attack_reuses_stages(finished):
+    """Another attack reuses target and explanations, and keeps the old rows."""
     workdir, rows = finished
     before = stage_names(workdir)
     changed = run(tiny(**{"attack.train.learning_rate": 1e-3}), workdir)
@@ -147,7 +150,8 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"defneces": {}}, "the config has 'defneces', which is ignored: it needs unit, seed"),
     ],
 )
-def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
+def test_wrong_config_in_one_sentence(finished, change, sentence):
+    """A wrong config is named in one sentence."""
     workdir, _ = finished
     with pytest.raises(InputError) as error:
         run(tiny(**change), workdir)
@@ -155,11 +159,11 @@ def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
     assert "\n" not in str(error.value)
 
 
-def test_a_run_killed_at_several_points_ends_with_the_same_rows(finished, tmp_path):
-    """SIGKILL while the target trains, between stages, and while an attack trains; then the same
-    command again.
+def test_killed_run_same_rows(finished, tmp_path):
+    """A run that is killed at several points ends with the same rows.
 
-    The rows are also those of an audit in another process.
+    SIGKILL while the target trains, between stages, and while an attack trains; then the same
+    command again. The rows are also those of an audit in another process.
     """
     _, rows = finished
     killed = tmp_path / "killed"

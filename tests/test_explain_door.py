@@ -111,16 +111,17 @@ def broken(variables, images):
 
 
 @every
-def test_nan_of_another_class_is_named(name):
+def test_nan_of_another_class(name):
     """A model that gives NaN for any class has no map of the others."""
     assert "NaN" in sentence(lambda: direct(name, broken))
 
 
 @pytest.mark.parametrize("labels", [None, [0, 1, 1]])
 @pytest.mark.parametrize("name", ["gradient", "gradcam", "guided_backprop", "lime", "protodash"])
-def test_nan_of_another_class_in_batch(name, labels):
-    """`batch` names it as a direct call does; given labels or none, where NaN predicts no class to
-    explain.
+def test_nan_in_batch(name, labels):
+    """`batch` names NaN of another class as a direct call does.
+
+    Given labels or none, where NaN predicts no class to explain.
     """
     assert "NaN" in sentence(
         lambda: explain.batch(made(name), broken, (KERNEL, HEAD), IMAGES, labels, KEY)

@@ -327,7 +327,9 @@ def test_named_tokens_need_a_grid():
     np.testing.assert_allclose(named, call(explain.gradcam(), apply, matrix, image), rtol=1e-5)
 
 
-def test_a_tensor_without_influence_is_refused():
+def test_uninfluential_tensor_refused():
+    """A tensor without influence is refused."""
+
     def apply(v, x):
         checkpoint_name(jnp.sin(x), "aside")
         return (x.reshape(1, -1) @ v)[:, :2]
@@ -413,7 +415,7 @@ def test_sorted_pooling(pool):
     )
 
 
-def test_the_box_is_that_of_the_image():
+def test_box_of_the_image():
     """Standardised inside: the map of the same model with the standardisation in its weights, whose
     box is [0,1].
     """

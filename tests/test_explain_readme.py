@@ -8,14 +8,16 @@ from xinv import explain
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_the_readme_explains_a_model_of_ones_own(capsys):
+def test_readmes_example(capsys):
+    """The README's example explains a model of one's own."""
     text = (ROOT / "README.md").read_text().split("## Explain your own model")[1]
     code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
     exec(compile(code, "README.md", "exec"), {})
     assert capsys.readouterr().out.strip() == "(100, 32, 32, 1)"
 
 
-def test_the_page_of_methods_lists_each_with_its_cost():
+def test_page_lists_methods():
+    """The page of methods lists each with its cost."""
     page, models = explain.__doc__.split("On which models.")
     rows = [line.split("|")[1:-1] for line in page.splitlines() if line.startswith("| ")]
     named = [name.strip() for row in rows[1:] for name in row[0].split(",")]

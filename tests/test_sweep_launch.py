@@ -85,7 +85,7 @@ def lines(workdir):
     return re.findall(r"^(\w+ .*, seed \d) +[\d.]+ s$", text, flags=re.MULTILINE)
 
 
-def test_killed_workers_end_with_rows_of_one(experiment):
+def test_killed_workers_same_rows(experiment):
     """A worker is killed while another trains, then the sweep; again, the rows are those of one
     worker on one core.
     """
