@@ -12,6 +12,8 @@ from arm_zoo import ARMS, TRAIN, base, run, stages, unit, values
 from xinv import store
 from xinv.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

@@ -64,6 +64,7 @@ def mean_square(attack, state, observed):
 # Inputs and networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["decoder", "dropout_tcnn"])
 def test_explanations_alone_suffice(network):
     """A decoder learns from explanations alone, and reads no prediction."""
@@ -80,6 +81,7 @@ def test_explanations_alone_suffice(network):
     np.testing.assert_array_equal(attack.predict(state, observed), attack.predict(state, blind))
 
 
+@pytest.mark.slow
 def test_equal_releases_count_as_one():
     """Training on several equal releases gives what training on one gives."""
     attack, known = attacks.build("decoder", encoder="flatten", **TINY), observe(maps(4, 4, 2))
@@ -229,6 +231,7 @@ def test_truncation_keeps_the_largest():
 # Attention transfer: Zhao 2021, Section 3.4
 
 
+@pytest.mark.slow
 def test_attention_transfer_from_predictions():
     """Attention transfer sees predictions alone when it attacks, and learns."""
     attack = attacks.build("attention_transfer", given={"inputs": ("prediction",)}, **TINY)
@@ -242,6 +245,7 @@ def test_attention_transfer_from_predictions():
     )
 
 
+@pytest.mark.slow
 def test_attention_transfer_loss():
     """Attention transfer's loss is the sum of Eq. 1 and 2.
 

@@ -56,6 +56,7 @@ def finished(tmp_path_factory):
     return workdir, run(tiny(), workdir)
 
 
+@pytest.mark.slow
 def test_rows_name_everything_once(finished):
     """Rows name every arm and metric once."""
     workdir, rows = finished
@@ -83,6 +84,7 @@ def _stage(workdir, name):
     return next((workdir / "stages").glob(f"{name}-*"))
 
 
+@pytest.mark.slow
 def test_rows_agree_with_reconstructions(finished):
     """mse of the rows = the mean over reported images recomputed from the stored reconstructions in
     float64.
@@ -101,6 +103,7 @@ def test_rows_agree_with_reconstructions(finished):
         assert any(np.allclose(values[shown], wanted, rtol=1e-5) for values in per_image)
 
 
+@pytest.mark.slow
 def test_same_config_computes_nothing(finished):
     """The same config again computes nothing."""
     workdir, rows = finished
@@ -112,6 +115,7 @@ def test_same_config_computes_nothing(finished):
     }
 
 
+@pytest.mark.slow
 def test_another_attack_reuses_stages(finished):
     """Another attack reuses target and explanations, and keeps the old rows."""
     workdir, rows = finished
@@ -150,15 +154,15 @@ def test_another_attack_reuses_stages(finished):
         ({"defneces": {}}, "the config has 'defneces', which is ignored: it needs unit, seed"),
     ],
 )
-def test_wrong_config_in_one_sentence(finished, change, sentence):
+def test_wrong_config_in_one_sentence(tmp_path, change, sentence):
     """A wrong config is named in one sentence."""
-    workdir, _ = finished
     with pytest.raises(InputError) as error:
-        run(tiny(**change), workdir)
+        run(tiny(**change), tmp_path)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_killed_run_same_rows(finished, tmp_path):
     """A run that is killed at several points ends with the same rows.
 

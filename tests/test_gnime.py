@@ -146,6 +146,7 @@ def trained():
     return defence, defence.init(jax.random.key(0), observation, images)
 
 
+@pytest.mark.slow
 def test_the_state_and_its_history(trained):
     _, state = trained
     maps = observed()[0].explanation
@@ -159,6 +160,7 @@ def test_the_state_and_its_history(trained):
     assert "inverter" not in state
 
 
+@pytest.mark.slow
 def test_network_of_authors_code():
     """The network of the authors' code is trained and applied."""
     observation, images = observed(8)
@@ -185,6 +187,7 @@ def test_network_of_authors_code():
         assert np.any(released != observation.explanation)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded(trained, tmp_path):
     """A saved state is loaded, and applied in one compiled call."""
     defence, state = trained
@@ -199,6 +202,7 @@ def test_saved_and_loaded(trained, tmp_path):
     assert defences.withstands(defence, state, observation, jax.random.key(0), releases=2) == np.inf
 
 
+@pytest.mark.slow
 def test_equation_3(trained):
     defence, state = trained
     observation, _ = observed()
@@ -214,6 +218,7 @@ def test_equation_3(trained):
     assert 0 <= clipped.min() <= clipped.max() <= 1
 
 
+@pytest.mark.slow
 def test_killed_training_continues(trained, tmp_path):
     """A killed training continues to the same generator."""
 

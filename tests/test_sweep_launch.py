@@ -15,6 +15,8 @@ from test_audit import tiny
 
 from xinv import sweep
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 CORES = [str(core) for core in sorted(os.sched_getaffinity(0))[:2]]
 
