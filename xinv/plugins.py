@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import math
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.numbers import described, is_count
 from xinv.types import InputError
 
 
@@ -51,8 +54,18 @@ def build(
     ]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
-    _require_values(factory, f"{kind} {name!r}", hyper)
-    return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
+
+    # A factory knows more of its parameters than their types: its own error comes first
+    what = f"{kind} {name!r}"
+    try:
+        made = factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        _require_values(factory, what, hyper)
+        raise
+    _require_values(factory, what, hyper)
+    return made
 
 
 def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,20 +163,77 @@ def _require_values(
     what: str,
     hyper: Mapping[str, Any],
 ) -> None:
-    """InputError if a parameter is None whose annotation does not allow that."""
-    empty = [key for key, value in hyper.items() if value is None]
-    if not empty:
-        return
+    """InputError if a parameter has a value that its annotation does not allow."""
     annotated = typing.get_type_hints(factory)
-    for key in empty:
-        if key in annotated and not _allows_none(annotated[key]):
+    for key, value in hyper.items():
+        if key not in annotated or _fits(value, annotated[key]):
+            continue
+        if value is None:
             raise InputError(f"{what} has None for {key}, which it does not allow")
+        raise InputError(
+            f"{what} has {described(value)} for {key}, which must be {_words(annotated[key])}"
+        )
 
 
-def _allows_none(annotation: Any) -> bool:
-    return annotation in (Any, None, type(None), object) or type(None) in typing.get_args(
-        annotation
-    )
+_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Tells if a value is of an annotated type, as far as such a type can be written in a config."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is bool:
+        return isinstance(value, bool | np.bool_)
+    if annotation is int:
+        return is_count(value, -math.inf)
+    if annotation is float:
+        return _is_float(value)
+    if annotation is str:
+        return isinstance(value, str)
+    if origin in (tuple, list, Sequence):
+        return _fits_each(value, arguments)
+    # Sections, arrays and functions are looked into by their factories
+    return value is not None or annotation in (Any, object)
+
+
+def _fits_each(values: Any, annotations: Sequence[Any]) -> bool:
+    if not isinstance(values, list | tuple):
+        return False
+    if len(annotations) == 1 or annotations[1:] == (...,):
+        return all(_fits(value, annotations[0]) for value in values)
+    if len(values) != len(annotations):
+        return False
+    return all(_fits(value, one) for value, one in zip(values, annotations, strict=True))
+
+
+def _is_float(value: Any) -> bool:
+    """Tells if it is a number; an infinite one is for its factory to judge."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return not math.isnan(value)
+
+
+def _words(annotation: Any) -> str:
+    """Returns an annotated type in words."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_words, arguments)))
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if annotation in (None, type(None)):
+        return "None"
+    if origin in (tuple, list, Sequence):
+        if arguments[1:] in ((), (...,)):
+            return f"a list, each of it {_words(arguments[0])}"
+        return f"a list of {len(arguments)}: {', '.join(map(_words, arguments))}"
+    return _PLAIN.get(annotation, f"a {getattr(annotation, '__name__', annotation)}")
 
 
 def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:

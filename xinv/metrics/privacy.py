@@ -60,6 +60,7 @@ def epsilon(noise: float, epochs: int, delta: float, count: int = 1) -> float:
 def noise(epsilon: float, epochs: int, delta: float, count: int = 1) -> float:
     """Returns the smallest multiplier σ with (ε, δ); arguments are those of `delta`."""
     require_not_negative(epsilon=epsilon)
+    require_count(epochs=epochs, count=count)
     _require_delta(delta)
     most = 1.0
     while _delta(epsilon, most) <= delta:

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xinv.models.layers import conv_transpose, convolve, convolve_repeated, max_pool
 from xinv.models.regularise import dropout, norm
-from xinv.numbers import require_positive
+from xinv.numbers import require_count, require_positive
 from xinv.types import InputError
 
 DTYPES = ("float32", "bfloat16")
@@ -114,8 +114,9 @@ def scale(channels: int, width: float) -> int:
     """`channels` times `width`, rounded, at least 4.
 
     Raises:
-      InputError: `width` is not positive and finite.
+      InputError: `channels` is no positive whole number, or `width` not positive and finite.
     """
+    require_count(channels=channels)
     require_positive(width=width)
     return max(4, round(channels * width))
 
