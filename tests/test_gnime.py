@@ -355,9 +355,7 @@ def test_a_lambda_that_is_too_large_is_named():
 
 
 def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
-    """By XLA's count of operations, at the defaults, for the paper's MNIST target; BUILD_NOTES.md
-    has the times.
-    """
+    """By XLA's count of operations, at the defaults, for the paper's MNIST target."""
     target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
     observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
     generator = models.build(

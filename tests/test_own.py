@@ -39,7 +39,8 @@ LINEAR = """
     def load():
         return apply, {{"w": W}}
     def train(images, labels, key):
-        assert images.dtype == np.float32 and 0.5 < images.max() <= 1 and labels.shape == (len(images),)
+        assert images.dtype == np.float32 and 0.5 < images.max() <= 1
+        assert labels.shape == (len(images),)
         return {{"w": W + len(images)}}
 """
 PAGE = (ROOT / "configs" / "own.md").read_text()
@@ -64,7 +65,8 @@ def train(images, labels, key):
 
     @nnx.jit
     def step(net, optimizer, images, labels):
-        loss = lambda net: optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
+        entropy = optax.softmax_cross_entropy_with_integer_labels
+        loss = lambda net: entropy(net(images), labels).mean()
         optimizer.update(net, nnx.grad(loss)(net))
 
     step(net, optimizer, images, labels)

@@ -37,7 +37,7 @@ spare.
 
 
 class Stage(NamedTuple):
-    """A complete result: its folder, and the hash that stands for it in the specs of later stages."""
+    """A complete result: its folder, and its hash, which specs of later stages hold."""
 
     path: Path
     digest: str
@@ -72,7 +72,7 @@ class Store(NamedTuple):
 
         Raises:
           InputError: the stored result was made from another spec (a folder was copied or edited by
-              hand).
+            hand).
         """
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
         if not stage.path.is_dir():

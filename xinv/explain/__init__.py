@@ -119,7 +119,7 @@ def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Ex
     Args:
       name: of the factory.
       given: what a pipeline offers, such as `{"reference": images}`; a factory receives what it has
-          parameters for.
+        parameters for.
       hyper: its parameters. A `base` explainer may be given by its name, too, or as a section of
         its name and parameters: `base={"name": "gradcam", "upsample": "bilinear"}`.
     """

@@ -169,7 +169,7 @@ def record(path: Path, attempt: Try) -> None:
 
 
 def place(folder: Path) -> str:
-    """Returns how far a stage that is built in `folder` has come: its name and newest checkpoint."""
+    """Returns how far a stage being built in `folder` has come: its name, newest checkpoint."""
     name, _, _ = folder.name.partition(".")
     steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
     return f"{name} {max(steps, default=0)}"
