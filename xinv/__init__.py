@@ -1,19 +1,22 @@
 """xinv measures what a model's explanations give away, and hardens them.
 
-| module | what |
+| module | contents |
 |---|---|
-| `xinv.data` | images with label sets from idx files, folders, archives, npz or TFDS; disjoint roles |
+| `xinv.data` | labelled images from idx files, folders, archives, npz or TFDS; disjoint roles |
 | `xinv.models` | target classifiers and inversion networks as pure functions |
-| `xinv.explain` | explanations of any JAX function: `build`, `batch`, `normalise` and a factory per method |
-| `xinv.attacks` | what an adversary rebuilds from predictions and explanations |
-| `xinv.defences` | what a service does to an observation before it is released |
-| `xinv.metrics` | how close a reconstruction comes, per image; intervals over seeds |
+| `xinv.explain` | explanations of any JAX function |
+| `xinv.attacks` | inversion and membership attacks on predictions and explanations |
+| `xinv.defences` | changes of an observation before its release |
+| `xinv.metrics` | success of attacks, fidelity of released maps; intervals over seeds |
 | `xinv.train` | the one training loop |
 | `xinv.store` | results of stages, computed once under a hash of all that determines them |
-| `xinv.harden` | the search for a release that leaks less; release policies |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
+| `xinv.harden` | the search for a release that leaks less; release policies |
 | `xinv.sweep` | many audits, by any number of processes |
 | `xinv.types` | the protocols that plug-ins follow, and `InputError` |
+
+Each package opens with an example that runs. Those of `data`, `explain`, `attacks`, `defences` and
+`metrics` end with "How to extend": a complete plug-in.
 """
 
 import importlib
