@@ -1,16 +1,18 @@
-"""Rows to a page and a table; built from a workdir's files alone, so a run can be reported anywhere
-at any time.
+"""Reports: rows become a page, a table and Markdown, from a workdir's files alone.
+
+So a run can be reported anywhere, at any time.
 """
 
 from pathlib import Path
 
 from xinv.report import hardened as hardening
+from xinv.report import markdown as marked
 from xinv.report import page
 from xinv.report.folder import read
 from xinv.report.terminal import text
 from xinv.store import write_text
 
-__all__ = ["hardened", "hardened_table", "render", "table"]
+__all__ = ["hardened", "hardened_table", "markdown", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
@@ -40,6 +42,15 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
       InputError: as `render`.
     """
     return text(read(Path(workdir)).units, level, width)
+
+
+def markdown(workdir: str | Path, level: float = 0.90) -> str:
+    """Returns the same figures as Markdown: tables per unit, and measured beside published.
+
+    Raises:
+      InputError: as `render`.
+    """
+    return marked.text(read(Path(workdir)).units, level)
 
 
 def hardened(workdir: str | Path) -> Path:
