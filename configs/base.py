@@ -52,7 +52,7 @@ def arm(
     test_view: dict | None = None,
     known: str = "",
     population: str = "",
-    scored: bool = True,
+    evaluate: bool = True,
     control_of: str = "",
     **attack: object,
 ) -> ConfigDict:
@@ -77,7 +77,7 @@ def arm(
             test_view=service | (test_view or {}),
             known=known,
             population=population,
-            scored=scored,
+            evaluate=evaluate,
             control_of=control_of,
         )
     )

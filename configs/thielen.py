@@ -139,7 +139,7 @@ def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
     """The arms of each table; X and A are arms too, whose guesses the inversion networks read."""
     derived = {
         "pixels": _pixels(steps),
-        "activations": _shadowed("prediction", scored=False, name="activations"),
+        "activations": _shadowed("prediction", evaluate=False, name="activations"),
     }
     starts = {start: _pixels(steps, start) for start in STARTS}
     sets = [part for count in (1, 2, 3) for part in itertools.combinations("OAX", count)]
@@ -161,7 +161,7 @@ def _shadowed(
     *inputs: str,
     by: tuple[str, ...] = (),
     answers: str = "target",
-    scored: bool = True,
+    evaluate: bool = True,
     **attack: object,
 ) -> ConfigDict:
     """Learns from the shadow, whose weights it has, and sees what the model `answers` says of the
@@ -172,7 +172,12 @@ def _shadowed(
         dict(prediction=answers, defences=by),
     )
     return base.arm(
-        *inputs, train_view=train_view, test_view=test_view, known="shadow", scored=scored, **attack
+        *inputs,
+        train_view=train_view,
+        test_view=test_view,
+        known="shadow",
+        evaluate=evaluate,
+        **attack,
     )
 
 
@@ -188,7 +193,7 @@ def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
 def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:
     """O and X where the service releases less of its predictions, and the attacker knows."""
     return {
-        f"pixels_{defence}": _pixels(steps, by=(defence,), scored=False),
+        f"pixels_{defence}": _pixels(steps, by=(defence,), evaluate=False),
         f"O_{defence}": _inverter("prediction", by=(defence,)),
         f"X_{defence}": _inverter(f"pixels_{defence}", by=(defence,)),
     }

@@ -68,7 +68,7 @@ How to extend. Write `xinv/attacks/entropy.py`:
         def check(observation: Observation, truth: Any) -> tuple[int, ...]:
             return ()  # the shape of one guess: a number
 
-        return Attack(fit, predict, check, goal="membership", reads=("prediction",))
+        return Attack(fit, predict, check, goal="membership", inputs=("prediction",))
 
 
     def negative_entropy(observation: Observation) -> np.ndarray:

@@ -46,7 +46,7 @@ def gap() -> Attack:
         return np.where(correct, 1, -1).astype(np.float32)
 
     return Attack(
-        fit, predict, _check("gap"), needs=("label",), goal="membership", reads=("prediction",)
+        fit, predict, _check("gap"), needs=("label",), goal="membership", inputs=("prediction",)
     )
 
 
@@ -88,7 +88,7 @@ def confidence() -> Attack:
         _check("confidence"),
         needs=("label",),
         goal="membership",
-        reads=("prediction",),
+        inputs=("prediction",),
     )
 
 

@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
 
 
 @functools.cache
@@ -55,7 +55,7 @@ def fredrikson(
     require_positive(learning_rate=learning_rate, sigma=sigma)
     require_not_negative(threshold=threshold, sharpening=sharpening)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: WhiteBox) -> dict[str, Any]:
         del key
         program = _program(
             known.model.apply,
@@ -71,7 +71,7 @@ def fredrikson(
         classes = np.arange(observation.prediction.shape[1], dtype=np.int32)
         return parallel.map_batches(program, shared, classes, pixels.batch_size())
 
-    def predict(state: Any, observation: Observation, known: Known | None) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: WhiteBox | None) -> np.ndarray:
         del known
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 

@@ -133,9 +133,9 @@ def likelihood_ratio(
         return ()
 
     needs = () if of_maps else ("label",)
-    reads = ("explanation",) if of_maps else ("prediction",)
+    inputs = ("explanation",) if of_maps else ("prediction",)
     return Attack(
-        fit, predict, check, needs, "membership", paired=True, summary=summary, reads=reads
+        fit, predict, check, needs, "membership", paired=True, summary=summary, inputs=inputs
     )
 
 

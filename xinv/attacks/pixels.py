@@ -1,7 +1,7 @@
 """Parts of the optimised inversions: starts, priors, filters, the loop of a descent, and the
 attack's form.
 
-An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on
+An optimised inversion has the model itself, a `WhiteBox`. Its whole descent is one compiled program on
 every backend: a batch goes in, the images come out. Each example's loss is a sum over its own
 pixels, so the step of one example depends neither on its neighbours nor on the batch size.
 """
@@ -17,7 +17,7 @@ from jax import lax
 from xinv import train
 from xinv.attacks import checks
 from xinv.images import as_float
-from xinv.types import Array, Attack, InputError, Key, Known, Observation
+from xinv.types import Array, Attack, InputError, Key, Observation, WhiteBox
 
 STARTS = ("class_average", "class_instance", "random")
 _ROWS = 4096  # images read at once for the class averages
@@ -143,7 +143,7 @@ def started(start: str, starts: jax.Array, prediction: jax.Array, keys: Key) -> 
     return starts[prediction.argmax(1)]
 
 
-def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int, ...]:
+def check_known(observation: Observation, truth: Any, known: WhiteBox) -> tuple[int, ...]:
     """The shape of an image of `truth`; InputError where the known model's classes are not the
     observed ones.
     """
@@ -162,12 +162,12 @@ def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int
 
 
 def white_box(
-    fit: Callable[[Key, Observation, Array, Known], dict[str, Any]],
-    predict: Callable[[Any, Observation, Known | None], np.ndarray],
+    fit: Callable[[Key, Observation, Array, WhiteBox], dict[str, Any]],
+    predict: Callable[[Any, Observation, WhiteBox | None], np.ndarray],
     check: Callable[..., tuple[int, ...]] = check_known,
     asks: bool = True,
 ) -> Attack:
-    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown
+    """The attack that has a `WhiteBox` model and trains no network; `fit` and `predict` are shown
     checked inputs.
 
     Not `asks`: `predict` does without the model.
@@ -179,14 +179,14 @@ def white_box(
         truth: Array,
         session: train.Session = train.Session(),
         *,
-        known: Known,
+        known: WhiteBox,
     ) -> dict[str, Any]:
         del session
         check(observation, truth, known=known)
         checks.finite(observation.prediction)
         return fit(key, observation, truth, known)
 
-    def guess(state: Any, observation: Observation, *, known: Known | None = None) -> np.ndarray:
+    def guess(state: Any, observation: Observation, *, known: WhiteBox | None = None) -> np.ndarray:
         checks.finite(observation.prediction)
         if asks and known is None:
             raise InputError("predict asks the model that the attack was fitted to: give known")

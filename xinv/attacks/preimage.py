@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
 
 DISTANCES = ("prediction", "logits")
 
@@ -76,12 +76,12 @@ def preimage(
         "floor": floor,
     }
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: WhiteBox) -> dict[str, Any]:
         start_key, random_key = jax.random.split(key)
         starts = pixels.class_starts(start_key, start, observation, truth)
         return {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: WhiteBox) -> np.ndarray:
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "starts": state["starts"]}
         program = _program(

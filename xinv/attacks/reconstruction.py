@@ -15,7 +15,7 @@ from xinv.attacks import checks, pixels
 from xinv.attacks.search import check_trials, log_uniform_search
 from xinv.images import as_float
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, InputError, Key, Observation, WhiteBox
 
 TARGETS = ("prediction", "label")
 L2_RANGE, TV_RANGE = (1e-5, 3e-2), (1e-6, 3e-2)
@@ -69,7 +69,7 @@ def gradient_reconstruction(
     if search is not None:
         check_trials(search)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(key: Key, observation: Observation, truth: Array, known: WhiteBox) -> dict[str, Any]:
         start_key, random_key, search_key = jax.random.split(key, 3)
         starts = pixels.class_starts(start_key, start, observation, truth)
         state = {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
@@ -80,7 +80,7 @@ def gradient_reconstruction(
             search_key, functools.partial(predict, known=known), state, observation, truth, *search
         )
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(state: Any, observation: Observation, known: WhiteBox) -> np.ndarray:
         shared = {name: state[name] for name in ("starts", "l2", "tv")}
         shared |= {"variables": known.variables, "learning_rate": np.float32(learning_rate)}
         program = _program(known.model.apply, start, target, steps)
@@ -88,7 +88,7 @@ def gradient_reconstruction(
             program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
         )
 
-    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+    def check(observation: Observation, truth: Any, *, known: WhiteBox) -> tuple[int, ...]:
         shape = pixels.check_known(observation, truth, known)
         if search and min(shape[:2]) < _SSIM_WINDOW:
             raise InputError(

@@ -106,7 +106,7 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         check,
         needs=("label", "population"),
         goal="membership",
-        reads=("prediction",),
+        inputs=("prediction",),
         paired=True,
     )
 

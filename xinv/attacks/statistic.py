@@ -71,7 +71,7 @@ def map_statistic(statistic: str = BEST) -> Attack:
         checks.explanations("map_statistic", observation)
         return ()
 
-    return Attack(fit, predict, check, goal="membership", reads=("explanation",))
+    return Attack(fit, predict, check, goal="membership", inputs=("explanation",))
 
 
 def _area(member: np.ndarray, score: np.ndarray) -> float:

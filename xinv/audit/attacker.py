@@ -1,9 +1,9 @@
 """Attacks on the releases of a service: one arm per attack of the comparison.
 
-    release (train_view) -> attack -> guesses of what is released (test_view) -> metrics
+    release (train_view) -> attack -> guesses about releases (test_view) -> metrics
 
-An **arm** is one attack of a config: its method, its inputs, the view that it is trained on, and
-the view that it is tested on. Every arm is trained by the one recipe of `config.attack.train`, and
+An **arm** is one attack of a config: its method, its inputs, and the views of its training and of
+its test. Every arm is trained by the one recipe of `config.attack.train`, and
 may read the guesses of another arm.
 """
 
@@ -45,7 +45,8 @@ class Arm(NamedTuple):
     @property
     def others(self) -> tuple["Arm", ...]:
         """The arms whose guesses are among its inputs."""
-        known, own = self.service.config["arms"], (PREDICTION, *HELD, *self.explanations)
+        known = self.service.config["arms"]
+        own = (PREDICTION, *HELD, *self.explanations)
         names = [name for name in self.settings["inputs"] if name not in own]
         for name in names:
             if name not in known:
@@ -68,8 +69,8 @@ class Arm(NamedTuple):
 
     @property
     def rebuilds(self) -> bool:
-        """Tells if its guesses are images that are scored."""
-        return self.settings["scored"] and self.goal is RECONSTRUCTION
+        """Tells if its guesses are images that are evaluated."""
+        return self.settings["evaluate"] and self.goal is RECONSTRUCTION
 
     def view(self, name: str) -> View:
         """Returns what it is trained on, or tested on."""
@@ -82,8 +83,11 @@ class Arm(NamedTuple):
 
     def learned(self, seed: int) -> Stage:
         """Returns the state of the attack, from what the attacker holds."""
-        settings, service, view = self.settings[TRAIN_VIEW], self.service, self.view(TRAIN_VIEW)
-        attack, known = self.method.build(), self.settings["known"]
+        settings = self.settings[TRAIN_VIEW]
+        service = self.service
+        view = self.view(TRAIN_VIEW)
+        attack = self.method.build()
+        known = self.settings["known"]
         # Many shadow models are asked about the very examples that are reported
         roles = [self.evaluated] if attack.paired else settings["roles"]
         # A model that is trained jointly with its inversion has the attack's state
@@ -95,7 +99,7 @@ class Arm(NamedTuple):
         spec = service.roles.spec(seed, roles) | {
             "settings": self.method.complete(),
             "train": service.config["attack"]["train"],
-            "reads": self.method.kinds,
+            "inputs": self.method.kinds,
             "sources": sources,
             "known": service.classifiers.identity(known, seed) if known else None,
         }
@@ -117,8 +121,9 @@ class Arm(NamedTuple):
         learned = self.learned(seed)
         observed, sources = self.view(view).observation(role, seed)
         spec = {"attack": learned.digest, "settings": self.method.complete(), "sources": sources}
-        spec["reads"] = self.method.kinds
+        spec["inputs"] = self.method.kinds
         spec |= holdings.spec(self, view, seed)
+        # What is kept is part of the stage's identity
         attack = self.method.build()
         if attack.parts is not None:
             spec["kept"] = ("guess", "parts")
@@ -129,6 +134,7 @@ class Arm(NamedTuple):
             held = holdings.held(self, view, [role], seed)
             if attack.parts is None:
                 return {"guess": attack.predict(state, observed, **held)}
+            # The parts tell the spread over restarts; their mean is the guess
             parts = attack.parts(state, observed, **held)
             return {"guess": parts.mean(axis=0), "parts": parts}
 
@@ -165,7 +171,8 @@ def arms(service: Service) -> list[Arm]:
 
 def parts(service: Service) -> tuple[str, ...]:
     """Returns the names of the classifiers of a run: those that attacks and metrics need."""
-    found, config = ["target"], service.config
+    found = ["target"]
+    config = service.config
     if any(arm.rebuilds for arm in arms(service)):
         found.append("evaluation")
     if config["arms"]:

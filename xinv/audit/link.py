@@ -101,7 +101,8 @@ class Link(NamedTuple):
     def learned(self, seed: int) -> Stage | None:
         """Returns the state learned from the defender's images; None if it learns nothing."""
         # The state of another defence is applied as it is
-        settings, service = self.settings(), self.source.service
+        settings = self.settings()
+        service = self.source.service
         if "reuse_state_of" in settings:
             return self.instead(settings["reuse_state_of"]).learned(seed)
         defence = self.build(seed)
@@ -146,7 +147,8 @@ class Link(NamedTuple):
             circle = " to ".join((*path, self.name))
             raise InputError(f"defences refer to each other in a circle: {circle}")
         # Depth first, with the path to here: a name met again closes a circle
-        found, settings = {self.name: self}, self.settings()
+        found = {self.name: self}
+        settings = self.settings()
         for kind in REFERENCES:
             if kind in settings:
                 found |= self.instead(settings[kind]).referred((*path, self.name))

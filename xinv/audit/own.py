@@ -89,7 +89,8 @@ def release(
         maps[name] = _array(f"explanation {name!r}", array)
 
     # Audit them as a recorded target
-    folder, started = Path(workdir), time.monotonic()
+    folder = Path(workdir)
+    started = time.monotonic()
     recipe = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
     config = _config(list(maps), recipe, seeds=seeds, test=test, width=width, title=title)
     with leases.locked(folder), store.opened(folder / "stages") as stages:
@@ -106,7 +107,8 @@ def release(
 
 def _dataset(images: Any, prediction: Any, labels: Any, title: str) -> dataset.Dataset:
     """Returns the images with their labels; images are read and converted on use."""
-    shape, classes = images.shape, prediction.shape
+    shape = images.shape
+    classes = prediction.shape
     if len(shape) != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
         raise InputError(
             f"the images are {images.dtype} {list(shape)}: give uint8 or float [N,H,W,C]"
@@ -245,7 +247,7 @@ def _arms(names: list[str]) -> dict[str, Any]:
             test_view=view,
             known="",
             population="",
-            scored=True,
+            evaluate=True,
             control_of="",
         )
 

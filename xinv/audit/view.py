@@ -56,7 +56,8 @@ class View(NamedTuple):
     def observation(self, role: str, seed: int, releases: int = 1) -> tuple[Observation, list[str]]:
         """Returns all that it shows of a role's images, and the digests of its sources."""
         # Releases of the service, one per shadow model
-        observations, sources = [], []
+        observations = []
+        sources = []
         for release in self._releases():
             observed, digests = release._replace(releases=releases).observation(role, seed)
             observations.append(observed)
@@ -106,7 +107,9 @@ class View(NamedTuple):
         return jax.tree.map(repeated, seen)
 
     def _releases(self) -> list[Release]:
-        predictions, explanations = self.settings["prediction"], self.settings["explanation"]
+        predictions = self.settings["prediction"]
+        explanations = self.settings["explanation"]
+        # Shadow models are named in lists, one release each
         if not self.several:
             predictions, explanations = [predictions], [explanations]
         return [

@@ -89,9 +89,9 @@ def ranked(member: Array, score: Array, group: Array | None = None) -> Ranked:
     for name, values in (("scores", score), ("groups", group)):
         if len(values) != len(member):
             raise InputError(f"there are {len(values)} {name} for {len(member)} members and others")
-    odd = member[~np.isin(member, (0, 1))]
-    if odd.size:
-        raise InputError(f"member holds {odd[0]} but must be 0 or 1 for each example")
+    invalid = member[~np.isin(member, (0, 1))]
+    if invalid.size:
+        raise InputError(f"member holds {invalid[0]} but must be 0 or 1 for each example")
     member = member.astype(bool)
     counts = f"{int(member.sum())} and {int((~member).sum())}"
     if member.all() or not member.any():
