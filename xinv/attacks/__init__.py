@@ -80,9 +80,9 @@ Import it below and name it in `FACTORIES`. From outside of xinv one line regist
 
     attacks.FACTORIES += (entropy,)
 
-Configs then have it as `config.arms["entropy"] = base.arm("prediction", name="entropy")`, or with
-its controls by `base.controlled`. The contract tests of `tests/test_attacks_membership.py` run it
-unasked.
+A config with controls has it by
+`config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests of
+`tests/test_attacks_membership.py` run it unasked.
 """
 
 import sys

@@ -68,8 +68,9 @@ Import it below and name it in `FACTORIES`. From outside of xinv one line regist
 
     defences.FACTORIES += (binarise,)
 
-Configs then have it as `config.defences["binary"] = dict(name="binarise")`, and arms meet it by
-`base.adaptive`. The contract tests of `tests/test_defences_contract.py` run it unasked.
+Configs then have it as `config.defences["binary"] = dict(name="binarise")`, and an arm meets it by
+`base.defended("prediction", "gradcam", by=("binary",))`. The contract tests of
+`tests/test_defences_contract.py` run it unasked.
 """
 
 import sys
