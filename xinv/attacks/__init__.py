@@ -81,8 +81,8 @@ Import it below and name it in `FACTORIES`. From outside of xinv one line regist
     attacks.FACTORIES += (entropy,)
 
 A config with controls has it by
-`config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests of
-`tests/test_attacks_membership.py` run it unasked.
+`config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests
+of `tests/test_attacks_membership.py` run it unasked.
 """
 
 import sys
