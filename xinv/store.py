@@ -4,7 +4,8 @@ is never lost.
 A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its
 checkpoints, so that a killed run continues) and renamed when complete, so a folder without that
 ending is always whole. Any number of processes may share a store: each stage is built by the holder
-of its lease.
+of its lease. Arrays are single `.npy` files, which may be written batch by batch and read lazily;
+never pickle.
 """
 
 import contextlib
