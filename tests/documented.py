@@ -1,8 +1,18 @@
-"""Examples of docstrings, run as a stranger would."""
+"""Examples of docstrings and pages, to run as a stranger would."""
 
 import doctest
+import re
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def block(page: str, heading: str) -> str:
+    """The first Python code below a heading of a page, as it is written."""
+    text = (ROOT / page).read_text().split(f"\n## {heading}\n")[1]
+    return re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
 
 
 def example(module: ModuleType) -> dict[str, Any]:

@@ -1,17 +1,12 @@
-"""The README's example of a model of one's own, and the page of methods."""
+"""The README's example of an explanation, and the page of methods."""
 
-import re
-from pathlib import Path
+from documented import block
 
 from xinv import explain
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def test_the_readme_explains_a_model_of_ones_own(capsys):
-    text = (ROOT / "README.md").read_text().split("## Explain your own model")[1]
-    code = re.search(r"```python\n(.*?)```", text, re.DOTALL).group(1)
-    exec(compile(code, "README.md", "exec"), {})
+    exec(block("README.md", "Explain your own model"), {})
     assert capsys.readouterr().out.strip() == "(100, 32, 32, 1)"
 
 
