@@ -100,7 +100,8 @@ one line registers it:
     explain.FACTORIES += (margin,)
 
 Configs then have it as `dict(name="margin", normalise="absolute_minmax")` among
-`config.explanations`. The contract tests of `tests/test_explain_contract.py` run it unasked.
+`config.explanations`. The contract tests of `tests/test_explain_contract.py` run it unasked, and
+`tests/test_explain_parameters.py` asks for a row on its parameters.
 """
 
 import sys
