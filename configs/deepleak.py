@@ -15,7 +15,8 @@ The page is configs/deepleak.md: the claim, what was measured, what was never ru
 | quick | 359, 539 digits | AUC | two cores, 3 min (beside other work) |
 
 `cifar10` and `cifar100` are read by TFDS, `gtsrb` from $XINV_DATA/gtsrb/gtsrb_train.npz.
-`runlocal-cifar10` has 5,000 lossless images, `runlocal-gtsrb` signs at 32x32.
+`runlocal-cifar10` has 5,000 lossless images, `runlocal-gtsrb` signs at 32x32, three
+frames of each track.
 
 Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose
 training set the attacker knows, and is tested on the target. Each has two controls that must score
@@ -52,7 +53,11 @@ EXPLAINERS = {
 """Table III of the paper, in its order, and what its released code calls GradCAM++, with the code's
 numbers of samples and steps.
 """
-LOCAL = EXPLAINERS | {"integrated_gradients": dict(steps=16)}
+LOCAL = EXPLAINERS | {
+    "integrated_gradients": dict(steps=16),
+    "anchors": dict(max_samples=500),
+}
+"""The same with fewer steps, and a search for anchors of at most five rounds."""
 QUICK = {name: LOCAL[name] for name in ("integrated_gradients", "gradcam", "saliency")}
 GRADIENTS = (
     "smoothgrad",
@@ -131,11 +136,15 @@ def _digits() -> dict:
     return datasets.section(dict(name="digits"), "digit", SHARES, resize=(32, 32))
 
 
-def _signs(file: str) -> dict:
-    """Frames of one track are near-duplicates: tracks are dealt, counted and resampled as one."""
-    labels = {"sign": "y", "track": "track_frame[0]"}
+def _signs(file: str, frames: tuple[str, ...] = ()) -> dict:
+    """Frames of one track are near-duplicates: tracks are dealt, counted and resampled as one.
+
+    `frames` keeps these of each track; none keeps all.
+    """
+    labels = {"sign": "y", "track": "track_frame[0]", "frame": "track_frame[1]"}
     source = dict(name="arrays", path=base.data_root(file), image="x", labels=labels, title="GTSRB")
-    data = datasets.section(source, "sign", SHARES)
+    kept = ("frame", frames) if frames else None
+    data = datasets.section(source, "sign", SHARES, classes=kept)
     data["roles"]["group"] = ("sign", "track")
     return data
 
@@ -165,7 +174,7 @@ def _sizes() -> dict[str, Size]:
         batch_size=128, epochs=100, augment=("crop",), **sgd
     )  # a flipped sign is another one
     short = dict(batch_size=50, epochs=30, learning_rate=1e-3)
-    network = dict(trunk="cnn", width=0.25, restarts=5)
+    network = dict(trunk="cnn", width=0.125, restarts=5)
     paper = Size(
         data=_paper("cifar10"),
         label="label",
@@ -197,7 +206,7 @@ def _sizes() -> dict[str, Size]:
             train=_recipe(batch_size=25, epochs=25, learning_rate=2e-3),
             halves=4,
             published="",
-            attack=network | dict(width=0.125, restarts=2),
+            attack=network | dict(restarts=2),
             epochs=8,
             explainers=QUICK,
             trials=4,
@@ -208,7 +217,7 @@ def _sizes() -> dict[str, Size]:
         ),
         "runlocal-cifar10": local,
         "runlocal-gtsrb": local._replace(
-            data=_signs("gtsrb32/gtsrb32_train_every3rd.npz"),
+            data=_signs("gtsrb32/gtsrb32_train_every3rd.npz", frames=("11", "20", "29")),
             label="sign",
             train=_recipe(**short, augment=("crop",)),
             published="gtsrb",

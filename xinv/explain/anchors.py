@@ -115,8 +115,8 @@ def anchors(
       InputError: an option outside these.
 
     Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor
-    size tried, and max_samples in all. Images mapped together take as many rounds as the
-    hardest of them.
+    size tried, and max_samples in all. Images mapped together take as many rounds as the hardest of
+    them.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma, 15)
     baseline = coalitions.check_baseline(baseline)

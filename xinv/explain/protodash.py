@@ -49,7 +49,7 @@ def protodash(
       InputError: an option outside these, or images of another shape than the reference's.
 
     Cost: R forward passes per batch of maps, none per map; R x prototypes kernel evaluations per
-        map.
+    map.
     """
     reference = np.asarray(as_float(door.images(reference)))
     if not is_count(prototypes, 1) or prototypes > len(reference):
