@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from documented import example
 
-from xinv import attacks, data, defences, explain, harden, metrics, train
+from xinv import attacks, data, defences, explain, harden, metrics, models, train
 from xinv.types import InputError, Observation
 
 KEY = jax.random.key(0)
@@ -43,7 +43,7 @@ def extended(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "package",
-    [explain, attacks, defences, metrics, train, data, harden],
+    [explain, attacks, defences, metrics, models, train, data, harden],
     ids=lambda package: package.__name__,
 )
 def test_opening_example(package, tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""xinv measures what a model's explanations give away, and hardens them.
+"""xinv measures the leak of a model's explanations, and hardens them.
 
 | module | contents |
 |---|---|
@@ -9,13 +9,13 @@
 | `xinv.defences` | changes of an observation before its release |
 | `xinv.metrics` | success of attacks, fidelity of released maps; intervals over seeds |
 | `xinv.train` | the one training loop |
-| `xinv.store` | results of stages, computed once under a hash of all that determines them |
+| `xinv.store` | results of stages, computed once under a hash of their inputs |
 | `xinv.audit` | a config becomes results in a folder; `xinv.report` shows them |
-| `xinv.harden` | the search for a release that leaks less; release policies |
+| `xinv.harden` | the search for a release with a smaller leak; release policies |
 | `xinv.sweep` | many audits, by any number of processes |
-| `xinv.types` | the protocols that plug-ins follow, and `InputError` |
+| `xinv.types` | the protocols of plug-ins, and `InputError` |
 
-Each package opens with an example that runs. Those of `data`, `explain`, `attacks`, `defences` and
+Each package opens with a tested example. Those of `data`, `explain`, `attacks`, `defences` and
 `metrics` end with "How to extend": a complete plug-in.
 """
 
@@ -41,7 +41,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """Imports a module of the table when it is first used, so that the others cost nothing."""
+    """Imports a module of the table at its first use, so the others cost nothing."""
     if name not in __all__:
         raise AttributeError(f"module 'xinv' has no attribute {name!r}")
     return importlib.import_module(f"xinv.{name}")

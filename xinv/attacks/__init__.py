@@ -131,9 +131,17 @@ __all__ = [
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Attack:
-    """The attack `name`; `given` is what it may take of the pipeline, as in `plugins.build`.
+    """Builds an attack by its name, for example `build("map_statistic", statistic="variance")`.
+
+    Args:
+      name: of the factory.
+      given: the pipeline's offers, see `plugins.build`: a training's "recipe".
+      hyper: the factory's parameters.
+
+    Returns:
+      The attack.
 
     Raises:
-      InputError: an unknown name or parameter; lists what exists.
+      InputError: an unknown name or parameter; lists those that exist.
     """
     return plugins.build(sys.modules[__name__], "attack", name, hyper, given)

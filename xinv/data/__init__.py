@@ -86,7 +86,14 @@ __all__ = [
 
 
 def build(name: str, **options: Any) -> Dataset:
-    """The data set of the source `name` with the options of that source.
+    """Reads a data set from a source, for example `build("idx", root="mnist")`.
+
+    Args:
+      name: of the source.
+      options: its parameters.
+
+    Returns:
+      The data set.
 
     Raises:
       InputError: unknown source or option, or bad data.

@@ -120,8 +120,17 @@ __all__ = [
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Defence:
-    """The defence `name`; InputError, listing what exists, for an unknown name or parameter.
+    """Builds a defence by its name, for example `build("quantise", step=0.1)`.
 
-    `given` is what the pipeline offers to those that have parameters for it: a training's "recipe".
+    Args:
+      name: of the factory.
+      given: the pipeline's offers, see `plugins.build`: a training's "recipe".
+      hyper: the factory's parameters.
+
+    Returns:
+      The defence.
+
+    Raises:
+      InputError: an unknown name or parameter; lists those that exist.
     """
     return plugins.build(sys.modules[__name__], "defence", name, hyper, given)

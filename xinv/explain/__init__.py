@@ -19,11 +19,11 @@ maps on a common scale.
 |---|---|---|
 | gradient, saliency | where the class's score reacts to the intensity | 1 + 1 |
 | input_x_gradient | the same, times the intensity | 1 + 1 |
-| integrated_gradients | what each pixel adds to the score, from a baseline on | steps + steps |
+| integrated_gradients | each pixel's part of the score, from a baseline on | steps + steps |
 | deeplift | the same, without the integral | 2 + 1 |
 | lrp | the score, handed back layer by layer | 1 + 1, and up to 4 products more per layer |
 | smoothgrad, vargrad | any other map, less noisy; or how noisy it is | samples × that map |
-| deconvolution, guided_backprop | patterns that excite the class, hardly its own | 1 + 1 |
+| deconvolution, guided_backprop | sharp patterns, little dependent on the class | 1 + 1 |
 | gradcam, gradcam_plus_plus | regions of the last feature map for the class | 1 + a small part |
 | guided_gradcam | those patterns in those regions | 2 + 1 and a small part |
 | class_cams | one Grad-CAM per class | 1 + a small part per class |
@@ -32,11 +32,11 @@ maps on a common scale.
 | lime | a sparse linear model of the score on superpixels | samples + 0 |
 | kernel_shap | Shapley values of superpixels, by regression | samples + 0 |
 | shapley_sampling | the same without bias, by random orders | samples × superpixels + 0 |
-| anchors | the superpixels that suffice for the prediction | hundreds to thousands + 0 |
+| anchors | the superpixels sufficient for the prediction | hundreds to thousands + 0 |
 | protodash | the mean of the most similar reference images | 0; the reference once a batch |
 | removal_trajectory | the confidence as a map's pixels are removed | that map, and steps + 1 |
 
-On which models. Gradients and methods that sample need nothing but a function. If another method
+On which models. Gradients and sampling methods need nothing but a function. If another method
 has no correct rule for an operation, it raises an error that names the operation:
 
 | model | deeplift | lrp | guided, deconvolution | CAMs |
@@ -169,14 +169,20 @@ __all__ = [
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Explainer:
-    """Calls the factory of that name; InputError lists the names and the parameters there are.
+    """Builds an explainer by its name, for example `build("gradcam", upsample="bilinear")`.
 
     Args:
       name: of the factory.
-      given: what a pipeline offers, such as `{"reference": images}`; a factory receives what it has
-        parameters for.
-      hyper: its parameters. A `base` explainer may be given by its name, too, or as a section of
-        its name and parameters: `base={"name": "gradcam", "upsample": "bilinear"}`.
+      given: the pipeline's offers, such as `{"reference": images}`; a factory receives those among
+        its parameters.
+      hyper: the factory's parameters. A `base` explainer may be its name, too, or a section of its
+        name and parameters: `base={"name": "gradcam", "upsample": "bilinear"}`.
+
+    Returns:
+      The explainer.
+
+    Raises:
+      InputError: an unknown name or parameter; lists those that exist.
     """
     base = hyper.get("base")
     if isinstance(base, str):

@@ -9,8 +9,8 @@
 
 Every metric is a factory that returns a pure `fn(truth[N,...], guess[N,...]) -> float32 [N]`, clean
 under jit and vmap. Image metrics compare pictures. Recognition metrics ask an independent
-evaluation network, bound in the factory, what it sees in them. Explanation metrics compare released
-maps with the original ones and ask the target what they explain.
+evaluation network, bound in the factory, to recognise them. Explanation metrics compare released
+maps with the original ones, and with the target's answers.
 
 | module | contents |
 |---|---|
@@ -18,7 +18,7 @@ maps with the original ones and ask the target what they explain.
 | `paired` | the comparison of two attacks on the same examples |
 | `classification` | labels of a whole data set |
 | `privacy` | the ε of a private training |
-| `factors`, `trend` | what an explanation is like against how well images are rebuilt |
+| `factors`, `trend` | properties of an explanation against the quality of reconstructions |
 | `stats` | intervals of per-seed means; p-values adjusted for many tests |
 
 How to extend. Write `xinv/metrics/absolute.py`:
@@ -116,5 +116,16 @@ __all__ = [
 
 
 def build(name: str, **hyper: Any) -> Metric:
-    """The metric `name` with its hyper-parameters bound, for example `build("ssim", sigma=2.5)`."""
+    """Builds a metric by its name, for example `build("ssim", sigma=2.5)`.
+
+    Args:
+      name: of the factory.
+      hyper: the factory's parameters.
+
+    Returns:
+      `fn(truth[N,...], guess[N,...]) -> float32 [N]`.
+
+    Raises:
+      InputError: an unknown name or parameter; lists those that exist.
+    """
     return plugins.build(sys.modules[__name__], "metric", name, hyper)
