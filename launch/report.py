@@ -12,8 +12,16 @@ import cli
 from absl import flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or of a sweep.")
-MARKDOWN = flags.DEFINE_bool("markdown", False, "Print the tables as Markdown, and no more.")
-LEVEL = flags.DEFINE_float("level", 0.90, "Confidence level of the intervals, between 0 and 1.")
+MARKDOWN = flags.DEFINE_bool(
+    "markdown",
+    False,
+    "Print the tables as Markdown, and no more.",
+)
+LEVEL = flags.DEFINE_float(
+    "level",
+    0.90,
+    "Confidence level of the intervals, between 0 and 1.",
+)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -87,7 +87,12 @@ class Store(NamedTuple):
             )
         return stage, True
 
-    def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    def compute(
+        self,
+        stage: Stage,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+    ) -> None:
         """Calls `build(folder)`, which saves the result there, and makes it the stage's in one
         atomic step.
 
@@ -234,7 +239,11 @@ def save_tree(path: Path | str, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
     path = Path(path)
     with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
+        checkpointer.save(
+            path.absolute(),
+            jax.tree.map(np.asarray, tree),
+            force=True,
+        )
 
 
 def load_tree(path: Path | str) -> Any:

@@ -41,7 +41,12 @@ class Explainer(Protocol):
     """Explains one example; callers vmap."""
 
     def __call__(
-        self, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        self,
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         """Returns the map [h,w,c] of `image` [H,W,C] for class `label` []."""
 
@@ -171,3 +176,7 @@ class WhiteBox(NamedTuple):
 
     model: Model
     variables: Variables
+
+
+# The earlier name of `WhiteBox`, which public scripts import (shared/cases/case45.py)
+Known = WhiteBox

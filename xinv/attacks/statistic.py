@@ -76,7 +76,8 @@ def map_statistic(statistic: str = BEST) -> Attack:
 
 def _area(member: np.ndarray, score: np.ndarray) -> float:
     """Returns the area under the ROC curve, ties counted half; 1/2 without members or others."""
-    members, others = int(member.sum()), int((~member).sum())
+    members = int(member.sum())
+    others = int((~member).sum())
     if not members or not others:
         return 0.5
     ranks = rankdata(score)[member].sum()

@@ -59,7 +59,9 @@ class Arm(NamedTuple):
     def method(self) -> Method:
         """The attack with its parameters."""
         return Method(
-            self.service.config["attack"], self.settings["attack"], tuple(self.settings["inputs"])
+            self.service.config["attack"],
+            self.settings["attack"],
+            tuple(self.settings["inputs"]),
         )
 
     @property
@@ -111,10 +113,21 @@ class Arm(NamedTuple):
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
             truth = np.stack(truths, axis=1) if attack.paired else truths[0]
             held = holdings.held(self, TRAIN_VIEW, roles, seed)
-            return attack.fit(key(seed, "attack"), _join(observed), truth, session=session, **held)
+            return attack.fit(
+                key(seed, "attack"),
+                _join(observed),
+                truth,
+                session=session,
+                **held,
+            )
 
         # Kept under the hash of all that the attacker learned from
-        return service.stages.trained("attack", f"{self.name}, seed {seed}", spec, fit)
+        return service.stages.trained(
+            "attack",
+            f"{self.name}, seed {seed}",
+            spec,
+            fit,
+        )
 
     def guess(self, view: str, role: str, seed: int) -> Stage:
         """Returns what the attack makes of a role's images."""
@@ -139,14 +152,21 @@ class Arm(NamedTuple):
             return {"guess": parts.mean(axis=0), "parts": parts}
 
         return self.service.stages.computed(
-            "guess", f"{self.name} on {role}, seed {seed}", spec, compute
+            "guess",
+            f"{self.name} on {role}, seed {seed}",
+            spec,
+            compute,
         )
 
     def guessed(self, seed: int) -> Stage:
         """Returns the guesses of the examples that its goal reports."""
         return self.guess(TEST_VIEW, self.evaluated, seed)
 
-    def check(self, image: Sequence[int], above: tuple[str, ...] = ()) -> tuple[int, ...]:
+    def check(
+        self,
+        image: Sequence[int],
+        above: tuple[str, ...] = (),
+    ) -> tuple[int, ...]:
         """Returns the shape of one guess, of images [H,W,C], without computing anything.
 
         Raises:

@@ -63,9 +63,18 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
                 "variables": classifiers.variables(part, seed),
                 "release": released_maps(release, seed),
             }
-        return measure.judged(settings, given, {"truth": truth, "guess": observed.explanation})
+        return measure.judged(
+            settings,
+            given,
+            {"truth": truth, "guess": observed.explanation},
+        )
 
-    stage = service.stages.computed("function", f"{release.label}, seed {seed}", spec, compute)
+    stage = service.stages.computed(
+        "function",
+        f"{release.label}, seed {seed}",
+        spec,
+        compute,
+    )
     return {name: stage.array(name) for name in settings}
 
 

@@ -31,7 +31,15 @@ def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
     """Returns each metric of one arm's guesses, judged by a goal."""
     part = arm.view(TEST_VIEW).members[0]
     guess = arm.guessed(seed)
-    found = dict(goal.scores(arm.service, part, guess, f"{arm.name}, seed {seed}", seed))
+    found = dict(
+        goal.scores(
+            arm.service,
+            part,
+            guess,
+            f"{arm.name}, seed {seed}",
+            seed,
+        )
+    )
     if goal is MEMBERSHIP and arm.method.build().parts is not None:
         found |= restarts(arm.service, part, guess, seed)
     return found

@@ -52,7 +52,11 @@ def scores(service: Service) -> dict[str, np.ndarray]:
     return found
 
 
-def overfitting(service: Service, part: str, seed: int) -> tuple[dict[str, Value], int]:
+def overfitting(
+    service: Service,
+    part: str,
+    seed: int,
+) -> tuple[dict[str, Value], int]:
     """Returns the accuracy on a training set, how much lower it is elsewhere, and the examples."""
     # The classifiers that an attack asks about, and on what
     audited = []
@@ -99,10 +103,21 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
     def compute() -> dict[str, np.ndarray]:
         statistics = parallel.map_batches(_statistics, {}, maps, _CHUNK)
         found = dict(
-            zip(_SHAPE, np.moveaxis(np.asarray(statistics, np.float64), -1, 0), strict=True)
+            zip(
+                _SHAPE,
+                np.moveaxis(np.asarray(statistics, np.float64), -1, 0),
+                strict=True,
+            )
         )
         if not service.classifiers.is_recorded(part):
-            found["max_sensitivity"] = _sensitivity(service, name, part, role, maps, seed)
+            found["max_sensitivity"] = _sensitivity(
+                service,
+                name,
+                part,
+                role,
+                maps,
+                seed,
+            )
         return found
 
     # Kept per image, since the same statistics serve members and others
@@ -138,7 +153,12 @@ def _sample(count: int) -> np.ndarray:
 
 
 def _sensitivity(
-    service: Service, name: str, part: str, role: str, maps: Array, seed: int
+    service: Service,
+    name: str,
+    part: str,
+    role: str,
+    maps: Array,
+    seed: int,
 ) -> np.ndarray:
     """Max-sensitivity of the sample of a role."""
     # A sample: each image is explained as often as the metric draws

@@ -125,7 +125,12 @@ class Link(NamedTuple):
             images = service.roles.images([role], seed)
             return defence.init(key(seed, "defence"), observed, images, session)
 
-        return service.stages.trained("defence", f"{self.label}, seed {seed}", spec, fit)
+        return service.stages.trained(
+            "defence",
+            f"{self.label}, seed {seed}",
+            spec,
+            fit,
+        )
 
     def check(self) -> Defence:
         """Returns the defence as the config states it, with nothing measured.
@@ -135,7 +140,11 @@ class Link(NamedTuple):
         """
         # First the settings alone, since building needs them to fit
         settings = self.settings()
-        _check_settings(self.name, settings, self.source.service.config["defences"][self.name])
+        _check_settings(
+            self.name,
+            settings,
+            self.source.service.config["defences"][self.name],
+        )
         defence = self.build(None)
         if "reuse_state_of" in settings:
             self._check_reused(defence)
@@ -166,7 +175,11 @@ class Link(NamedTuple):
             )
 
 
-def _check_settings(name: str, settings: dict[str, Any], own: dict[str, Any]) -> None:
+def _check_settings(
+    name: str,
+    settings: dict[str, Any],
+    own: dict[str, Any],
+) -> None:
     """Checks that the settings of a defence fit each other; `own` are those of its section."""
     if "match_distortion_of" in settings and "mse" in settings:
         raise InputError(

@@ -12,7 +12,11 @@ _METRIC = "epsilon"
 """The metric of membership attacks whose δ is that of the ε, so that both figures compare."""
 
 
-def require_private(service: Service, part: str, images: jax.ShapeDtypeStruct) -> None:
+def require_private(
+    service: Service,
+    part: str,
+    images: jax.ShapeDtypeStruct,
+) -> None:
     """Raises InputError if a classifier is to be trained with noise and cannot be."""
     if not _recipe(service, part).noise:
         return
@@ -34,7 +38,11 @@ def require_private(service: Service, part: str, images: jax.ShapeDtypeStruct) -
         )
 
 
-def guarantee(service: Service, part: str, seed: int) -> tuple[dict[str, float], int]:
+def guarantee(
+    service: Service,
+    part: str,
+    seed: int,
+) -> tuple[dict[str, float], int]:
     """Returns the ε of a classifier trained with noise, and the size of its training set.
 
     Returns:

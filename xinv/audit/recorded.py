@@ -177,7 +177,12 @@ def are_probabilities(rows: np.ndarray) -> bool:
     return bool(inside and error <= 10 * _ROUNDING)
 
 
-def prediction(target: Recorded, roles: Roles, role: str, seed: int) -> tuple[Array, list[str]]:
+def prediction(
+    target: Recorded,
+    roles: Roles,
+    role: str,
+    seed: int,
+) -> tuple[Array, list[str]]:
     """Returns the probabilities [N,K] of a role's images, and their digest."""
     # Given, not computed: the digest is of the recording and the role
     rows = _indices(roles, role, seed)

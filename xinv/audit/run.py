@@ -70,7 +70,9 @@ def run(
 
 
 def opened(
-    config: Config, stages: Stages, load: Callable[..., data.Dataset] | None = None
+    config: Config,
+    stages: Stages,
+    load: Callable[..., data.Dataset] | None = None,
 ) -> Service:
     """Returns the service that `config` describes, with its data loaded and nothing computed.
 
@@ -151,7 +153,12 @@ def computed(service: Service, seed: int) -> Found:
     return Found(*_audit(service, seed))
 
 
-def write(service: Service, workdir: Path, found: Mapping[int, Found], seconds: float) -> Rows:
+def write(
+    service: Service,
+    workdir: Path,
+    found: Mapping[int, Found],
+    seconds: float,
+) -> Rows:
     """Writes the results of all seeds, which took so many seconds, and returns the rows.
 
     Raises:
@@ -203,7 +210,12 @@ def _target(config: Config, roles: Roles) -> targets.Own | recorded.Recorded | N
     if "recorded" in settings:
         return recorded.read(settings["recorded"], roles.dataset, settings["label"])
     own = targets.load(settings["function"])
-    targets.require_classifier(own, settings["function"], roles.dataset.images[:4], classes)
+    targets.require_classifier(
+        own,
+        settings["function"],
+        roles.dataset.images[:4],
+        classes,
+    )
     return own
 
 

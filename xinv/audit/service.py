@@ -154,12 +154,27 @@ class Service(NamedTuple):
             return {"logits": outputs.logits(apply, variables, images, FORWARD)}
 
         spec = self._spec(part, role, seed)
-        return self.stages.computed("logits", f"{part} on {role}, seed {seed}", spec, compute)
+        return self.stages.computed(
+            "logits",
+            f"{part} on {role}, seed {seed}",
+            spec,
+            compute,
+        )
 
-    def prediction(self, part: str, role: str, seed: int) -> tuple[Array, list[str]]:
+    def prediction(
+        self,
+        part: str,
+        role: str,
+        seed: int,
+    ) -> tuple[Array, list[str]]:
         """Returns a classifier's probabilities [N,K] on a role, and their digests."""
         if self.classifiers.is_recorded(part):
-            return recorded.prediction(self.classifiers.target, self.roles, role, seed)
+            return recorded.prediction(
+                self.classifiers.target,
+                self.roles,
+                role,
+                seed,
+            )
         # Logits are stored, from which explained classes and probabilities follow
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
@@ -179,7 +194,14 @@ class Service(NamedTuple):
         settings = self.config["explanations"][name]
         target = self.classifiers.target
         if self.classifiers.is_recorded(part):
-            return recorded.explanation(target, self.roles, self.stages, settings, role, seed)
+            return recorded.explanation(
+                target,
+                self.roles,
+                self.stages,
+                settings,
+                role,
+                seed,
+            )
         # The predicted classes are explained: an attacker does not know the true ones
         logits = self.logits(part, role, seed)
         public = outputs.public_reference(settings)

@@ -42,7 +42,14 @@ def classifier(service: "Service", part: str, seed: int) -> Stage:
     def trained(session: train.Session) -> dict[str, Any]:
         batch = data(roles, settings, labels, seed)
         if own is None:
-            return fit(settings, part, classifiers.model(part), batch, seed, session)
+            return fit(
+                settings,
+                part,
+                classifiers.model(part),
+                batch,
+                seed,
+                session,
+            )
         fit_key = key(seed, part, "fit")
         return {"classifier": own.train(batch["image"], batch["label"], fit_key)}
 
@@ -109,7 +116,14 @@ def fit(
       seed: of the random numbers.
       session: of the training.
     """
-    start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
+    start = jax.jit(model.init)(
+        key(
+            seed,
+            part,
+            "init",
+        ),
+        as_float(batch["image"][:1]),
+    )
     # An untrained target is the control of a membership attack
     if not settings["train"]:
         return {"classifier": start}

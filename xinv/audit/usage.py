@@ -102,7 +102,12 @@ def require_separate(release: Release, attacker: Sequence[str]) -> None:
             recipe = None
             if kind == "role":
                 recipe = link.settings().get("train")
-            require_training(service, f"defender.{kind} of {link.name!r}", recipe, [role])
+            require_training(
+                service,
+                f"defender.{kind} of {link.name!r}",
+                recipe,
+                [role],
+            )
             if attacker and service.roles.shared([role], attacker, seed):
                 raise InputError(
                     f"defender.{kind} {role!r} has images of the attacker, "

@@ -20,7 +20,11 @@ def require_views(arm: Arm) -> None:
     """Raises InputError unless the views of an arm are complete, without settings of no effect."""
     what = f"arm {arm.name!r}"
     require_keys(what, arm.settings, _ARM)
-    require_keys(f"{TRAIN_VIEW} of {what}", arm.settings[TRAIN_VIEW], ("roles", "releases", *_VIEW))
+    require_keys(
+        f"{TRAIN_VIEW} of {what}",
+        arm.settings[TRAIN_VIEW],
+        ("roles", "releases", *_VIEW),
+    )
     require_keys(f"{TEST_VIEW} of {what}", arm.settings[TEST_VIEW], _VIEW)
     for view in (TRAIN_VIEW, TEST_VIEW):
         _require_counts(f"{view} of {what}", arm.settings[view])

@@ -130,7 +130,9 @@ def allowed(fpr: float, others: int) -> int:
     """Returns floor(fpr · others): the largest count whose rate is at most `fpr` below 1."""
     # The product itself may round below a whole number, as 0.29 · 100 does
     near = round(float(fpr) * others)
-    return near if near / others <= fpr else near - 1
+    if near / others <= fpr:
+        return near
+    return near - 1
 
 
 def point(found: Ranked, fpr: float) -> Point:
@@ -153,7 +155,11 @@ def above(found: Ranked, threshold: float) -> tuple[int, int]:
     return true, len(called) - true
 
 
-def proportion(count: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
+def proportion(
+    count: float,
+    trials: float,
+    level: float = LEVEL,
+) -> tuple[float, float]:
     """Returns Clopper-Pearson's interval of a rate with `count` of `trials`; exact for a binomial.
 
     Counts need not be whole: of grouped examples they are rates times an effective number.
@@ -164,7 +170,11 @@ def proportion(count: float, trials: float, level: float = LEVEL) -> tuple[float
     return float(low), float(high)
 
 
-def true_fpr(at: Point, others: int, trials: float | None = None) -> tuple[float, float]:
+def true_fpr(
+    at: Point,
+    others: int,
+    trials: float | None = None,
+) -> tuple[float, float]:
     """Returns the interval of the true false-positive rate above an order statistic.
 
     The true rate beyond the (k+1)-th largest of N continuous scores is Beta(k+1, N−k), whatever
@@ -225,4 +235,6 @@ def epsilon_bound(
     """
     tpr, _ = proportion(true, members, level)
     _, fpr = proportion(most, others, level)
-    return math.log((tpr - delta) / fpr) if tpr - delta > fpr else 0.0
+    if tpr - delta > fpr:
+        return math.log((tpr - delta) / fpr)
+    return 0.0

@@ -1,8 +1,11 @@
 """A unit's tables as columns of text, each under its heading: for a terminal and for Markdown."""
 
+from collections.abc import Mapping, Sequence
+
 from xinv.report import defences
 from xinv.report import published as papers
-from xinv.report.league import Entry, League
+from xinv.report.cells import Cell
+from xinv.report.league import Entry, Figure, League, Rate
 from xinv.report.measures import measure, plain
 from xinv.report.summary import Summary
 
@@ -59,8 +62,7 @@ def _attacks(summary: Summary) -> Columns:
     """Labels of the attacks that rebuild images, then one column per metric."""
     columns = [["attacker sees", *(arm.label for arm in summary.arms)]]
     for metric in summary.metrics:
-        texts = [arm.cells[metric].text if metric in arm.cells else "-" for arm in summary.arms]
-        columns.append([measure(metric).label, *texts])
+        columns.append(_column(metric, [arm.cells for arm in summary.arms]))
     return columns
 
 
@@ -77,21 +79,30 @@ def _league(found: League) -> Columns:
         texts = [_control(entry, model) for entry in entries]
         columns.append([f"AUC, {plain(model)}", *texts])
 
-    # Rates that are not resolved are marked
     for name in found.rates:
         rates = [entry.rates.get(name) for entry in entries]
-        texts = [
-            f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-" for rate in rates
-        ]
-        columns.append([measure(name).label, *texts])
+        columns.append([measure(name).label, *map(_rate, rates)])
 
     for name in found.figures:
-        texts = [entry.figures[name].text if name in entry.figures else "-" for entry in entries]
-        columns.append([measure(name).label, *texts])
+        columns.append(_column(name, [entry.figures for entry in entries]))
     for name in found.releases:
-        texts = [entry.release[name].text if name in entry.release else "-" for entry in entries]
-        columns.append([measure(name).label, *texts])
+        columns.append(_column(name, [entry.release for entry in entries]))
     return columns
+
+
+def _column(metric: str, rows: Sequence[Mapping[str, Cell | Figure]]) -> list[str]:
+    """The metric's label, and its figure in each row; "-" if a row has none."""
+    texts = []
+    for figures in rows:
+        texts.append(figures[metric].text if metric in figures else "-")
+    return [measure(metric).label, *texts]
+
+
+def _rate(rate: Rate | None) -> str:
+    """The true-positive rate; one that is not resolved is marked."""
+    if rate is None:
+        return "-"
+    return rate.tpr.text if rate.resolved else f"{rate.tpr.text}?"
 
 
 def _control(entry: Entry, model: str) -> str:
@@ -104,18 +115,15 @@ def _defences(summary: Summary) -> Columns:
     """Labels of the defended arms, the figures of their releases, and the share of the leak that
     each takes away; empty without a defence.
     """
-    rows = [
-        of
-        for group in defences.groups(summary)
-        for of in zip(group.arms, group.closed, strict=True)
-    ]
-    rows = [(arm, closed) for arm, closed in rows if arm.defence]
+    rows = []
+    for group in defences.groups(summary):
+        pairs = zip(group.arms, group.closed, strict=True)
+        rows += [(arm, closed) for arm, closed in pairs if arm.defence]
     if not rows:
         return []
     columns = [["released", *(arm.label for arm, _ in rows)]]
     for metric in summary.releases:
-        texts = [arm.release[metric].text if metric in arm.release else "-" for arm, _ in rows]
-        columns.append([measure(metric).label, *texts])
+        columns.append(_column(metric, [arm.release for arm, _ in rows]))
     shares = [defences.share(closed) if closed else "-" for _, closed in rows]
     return [*columns, ["distance closed", *shares]]
 

@@ -21,7 +21,12 @@ from xinv.types import Estimate, InputError
 GROUP = "membership"
 
 
-def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
+def _secret(
+    service: Service,
+    part: str,
+    roles: Sequence[str],
+    seed: int,
+) -> np.ndarray:
     """1 for images that the classifier was trained on, 0 for others, int32 [N].
 
     Of images in groups, all are members if one of their group is.
@@ -101,7 +106,11 @@ def groups(service: Service, roles: Sequence[str], seed: int) -> np.ndarray | No
 
 
 def _scores(
-    service: Service, part: str, guess: Stage, label: str, seed: int
+    service: Service,
+    part: str,
+    guess: Stage,
+    label: str,
+    seed: int,
 ) -> dict[str, Estimate]:
     package = metrics.membership
     role = _evaluated(service, part)
@@ -129,7 +138,12 @@ def _scores(
     return {name: _estimate(row) for name, row in zip(names, rows, strict=True)}
 
 
-def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, Estimate]:
+def restarts(
+    service: Service,
+    part: str,
+    guess: Stage,
+    seed: int,
+) -> dict[str, Estimate]:
     """Returns the mean AUC of the single models of an attack, with the lowest and the highest."""
     role = _evaluated(service, part)
     member = _secret(service, part, [role], seed)
@@ -138,7 +152,13 @@ def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, 
     for score in guess.array("parts"):
         area, _ = metrics.area.area(metrics.roc.ranked(member, score, group))
         areas.append(area)
-    return {"auc_of_restarts": Estimate(float(np.mean(areas)), min(areas), max(areas))}
+    return {
+        "auc_of_restarts": Estimate(
+            float(np.mean(areas)),
+            min(areas),
+            max(areas),
+        )
+    }
 
 
 def _estimate(row: list[float]) -> Estimate:
