@@ -35,7 +35,7 @@ def build(
 
     Raises:
       InputError: no factory has that name, or its parameters are others; the message lists what
-          exists.
+        exists.
     """
     factory = find(package, kind, name)
     parameters = inspect.signature(factory).parameters

@@ -4,7 +4,8 @@ is never lost.
 A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its
 checkpoints, so that a killed run continues) and renamed when complete, so a folder without that
 ending is always whole. Any number of processes may share a store: each stage is built by the holder
-of its lease.
+of its lease. Arrays are single `.npy` files, which may be written batch by batch and read lazily;
+never pickle.
 """
 
 import contextlib
@@ -37,7 +38,7 @@ spare.
 
 
 class Stage(NamedTuple):
-    """A complete result: its folder, and the hash that stands for it in the specs of later stages."""
+    """A complete result: its folder, and its hash, which specs of later stages hold."""
 
     path: Path
     digest: str
@@ -72,7 +73,7 @@ class Store(NamedTuple):
 
         Raises:
           InputError: the stored result was made from another spec (a folder was copied or edited by
-              hand).
+            hand).
         """
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
         if not stage.path.is_dir():

@@ -59,17 +59,17 @@ class Attack(NamedTuple):
         what an attacker may hold. The state is a dict of trees of arrays, with the losses per epoch
         as "history" where a network is trained.
       predict: `(state, Observation, **holdings) -> guess[N,...]`, from observations and what an
-          attacker may hold.
+        attacker may hold.
       check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where
         the attack cannot treat these shapes, before anything is computed. Returns the shape of one
         guess.
       goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership"
-          of examples.
-      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `WhiteBox`; of
-        a membership attack also "label", the candidates' true classes int32 [N], "image", the
+        of examples.
+      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `WhiteBox`;
+        of a membership attack also "label", the candidates' true classes int32 [N], "image", the
         candidates uint8 or float [N,H,W,C], and "population", a `Population`.
-      inputs: of "prediction" and "explanation", what it needs of an observation; () if the
-        arm's own inputs say it.
+      inputs: of "prediction" and "explanation", what it needs of an observation; () if the arm's
+        own inputs say it.
       paired: whether `fit` takes observations of the very examples that `predict` is given, by S
         shadow models: prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state
         per example.
@@ -111,13 +111,13 @@ class Defence(NamedTuple):
       init: `(key, Observation, images[N,H,W,C], session=train.Session()) -> state`, a dict of trees
         of arrays, with the losses per epoch as "history" where a network is trained.
       apply: `(state, Observation, key) -> Observation`, clean under jit and vmap; no example sees
-          its neighbours.
+        its neighbours.
       check: `(Observation, images)` of `jax.ShapeDtypeStruct`s; raises InputError where the defence
         cannot treat these shapes, before anything is computed.
       learns: whether `init` reads what it is given; where it does not, the state is {}, and nothing
-          need be prepared.
+        need be prepared.
       releasing: the factory's parameters that act in `apply` alone, so that what `init` learned
-          serves any of them.
+        serves any of them.
     """
 
     init: Callable[..., Any]
@@ -153,12 +153,12 @@ class Model(NamedTuple):
     Attributes:
       init: `(key, *inputs) -> variables`; the inputs give shapes only.
       apply: `(variables, *inputs) -> outputs`, for inference; for a classifier this is the `Apply`
-          protocol.
+        protocol.
       train: `(variables, *inputs, key=key) -> (outputs, updates)`, with dropout and batch
         statistics on; `updates` is a dict of the collections that changed (empty without
         BatchNorm), to be merged into `variables`.
       embed: `(variables, images) -> features[N, D]`, the penultimate layer of a classifier; None
-          for other networks.
+        for other networks.
       head: `(variables, features[N, D]) -> logits[N, K]`, what a classifier does after `embed`.
     """
 

@@ -39,7 +39,7 @@ def activations(
     Args:
       threshold: τ.
       steps: at most so many; with fewer activations than classes there may be none whose loss is
-          below τ.
+        below τ.
       learning_rate: η, which the paper does not state.
       start: A_0, "zeros" or "normal"; the paper does not state it.
       floor: the least probability that a logarithm is taken of; a truncated prediction has zeros.
@@ -50,7 +50,7 @@ def activations(
 
     Raises:
       InputError: an argument is out of its range; or, at `check`, the known model has no `embed`
-          and `head`.
+        and `head`.
     """
     checks.choice("start", start, STARTS)
     numbers = {"threshold": threshold, "learning_rate": learning_rate, "floor": floor}

@@ -46,7 +46,7 @@ def decoder(
         explanations by "flatten" alone.
       loss: "mse" (Zhao's Eq. 1), "mae", or "dssim" (1 - SSIM, Thielen 2024).
       rescale: "none", or "logits" for the logarithm of predictions and a learned constant (Yang's
-          Eq. 12).
+        Eq. 12).
       width: factor on the paper's channel counts.
       dtype: of the computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.

@@ -189,7 +189,7 @@ def draw_release(observation: Observation, key: Key | None) -> tuple[Observation
 
 @functools.cache
 def reconstruct(network: Model) -> Callable[..., jax.Array]:
-    """A function for `parallel.map_batches`: images in [0,1] from {"prediction"[, "explanation"]}."""
+    """A function for `parallel.map_batches`: {"prediction"[, "explanation"]} to images in [0,1]."""
 
     def images(variables: Variables, batch: Batch, keys: None) -> jax.Array:
         del keys

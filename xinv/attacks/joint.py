@@ -51,11 +51,11 @@ def fit_jointly(
       images: [N,H,W,C], uint8 or float32 in [0,1].
       labels: int [N].
       classifier: whose variables are a dict of collections with "params", such as any of
-          `xinv.models`.
+        `xinv.models`.
       network, loss, rescale, width, dtype: the inverter, as in `attacks.decoder`.
       truncation: classes that the inverter sees of a prediction, 0 for all.
       weight: of the reconstruction loss, a mean per pixel; Eq. 11's sum over pixels has weight
-          H·W·C.
+        H·W·C.
       recipe: the training configuration of both.
       session: where it may leave traces.
 

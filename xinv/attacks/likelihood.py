@@ -49,8 +49,7 @@ def likelihood_ratio(
 
         own     s², or the shared one if d = 0
         shared  s0², the mean of s² over examples, weighted by d
-        shrunk  (ν0 s0² + d s²) / (ν0 + d), with ν0 by the method of moments, see
-        `moments.prior_freedom`
+        shrunk  (ν0 s0² + d s²) / (ν0 + d), ν0 by the method of moments (`moments.prior_freedom`)
 
     If no example has two models of a kind, s0² is the variance over all examples. "shrunk" is in
     the spirit of BaVarIA (arXiv 2603.11799), which shrinks by a Bayesian prior.

@@ -1,8 +1,8 @@
 """Parts of the optimised inversions: starts, priors, filters, the loop of a descent, and the
 attack's form.
 
-An optimised inversion has the model itself, a `WhiteBox`. Its whole descent is one compiled program on
-every backend: a batch goes in, the images come out. Each example's loss is a sum over its own
+An optimised inversion has the model itself, a `WhiteBox`. Its whole descent is one compiled program
+on every backend: a batch goes in, the images come out. Each example's loss is a sum over its own
 pixels, so the step of one example depends neither on its neighbours nor on the batch size.
 """
 

@@ -51,7 +51,7 @@ def preimage(
       beta: of the total variation.
       tv_weight: λ_V.
       jitter: pixels by which the image is rolled at random along each axis before the network sees
-          it; 0 does not.
+        it; 0 does not.
       blur: the Gaussian's σ in pixels; 0 does not blur.
       blur_every: steps from one blur to the next.
       floor: the least probability that a logarithm is taken of.

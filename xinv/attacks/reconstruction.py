@@ -39,7 +39,7 @@ def gradient_reconstruction(
 
     Args:
       start: I_0, of the attacker's own images of the predicted class: "class_average",
-          "class_instance", or "random".
+        "class_instance", or "random".
       target: the y of Eq. 2. "prediction" is the observed vector, as it was released; the paper
         calls y a label, but its Tables 5 and 6 reconstruct from rounded and truncated vectors.
         "label" is the vector's highest class.
@@ -59,7 +59,7 @@ def gradient_reconstruction(
 
     Raises:
       InputError: an argument is none of these; or, at `check`, a search on images of less than 11
-          pixels a side.
+        pixels a side.
     """
     checks.choice("start", start, pixels.STARTS)
     checks.choice("target", target, TARGETS)

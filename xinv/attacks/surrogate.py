@@ -39,7 +39,7 @@ def attention_transfer(
     Args:
       encoder: how the image inverter reads the explanation, any but "none".
       network: the image inverter, a factory of `xinv.models`; the explanation inverter is Zhao's
-          "decoder".
+        "decoder".
       loss: L_r, "mse" (Eq. 1), "mae" or "dssim".
       weight: of the explanation's mean squared error.
       rescale: as in `decoder`, of both inverters' predictions.

@@ -88,7 +88,7 @@ def transform(
       grayscale: three channels become one by ITU-R 601 luma.
       method: how Pillow resizes; all but "nearest" average over the area when shrinking.
       classes: a label and the names of its classes to keep, renumbered in this order, or how many;
-          None keeps all.
+        None keeps all.
       attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
     Raises:

@@ -27,7 +27,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
 
     Args:
       mse: mean squared change of a map's values, in their squared units; another defence's measured
-          distortion.
+        distortion.
       clipped: whether maps in [0,1] are released in [0,1], and others within the smallest and
         largest value of the calibration. That clips some of the noise off, about half of its
         variance where most values lie on a limit, as after min–max scaling; so `init` solves for
@@ -36,7 +36,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
 
     Raises:
       InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is that
-          large.
+        large.
     """
     require_positive(mse=mse)
     require_flag(clipped=clipped)

@@ -58,11 +58,12 @@ def gnime(
 
     The defaults are for a service: releasing a map takes less than a fifth of the time of the
     Gradient explanation of the MNIST target. At the paper's full width it takes two thirds of that
-    time (BUILD_NOTES.md); a config that is to reproduce a table asks for that.
+    time (configs/gnime.md); a config that is to reproduce a table asks for that.
 
     Example, deployed apart from the pipeline:
-      defence = gnime(lam=100.0, recipe=Recipe(batch_size=128, epochs=500, learning_rate=1e-4,
-      validation=0)) state = defence.init(jax.random.key(0), observation, images)
+      recipe = Recipe(batch_size=128, epochs=500, learning_rate=1e-4, validation=0)
+      defence = gnime(lam=100.0, recipe=recipe)
+      state = defence.init(jax.random.key(0), observation, images)
       store.save_tree(path, {name: part for name, part in state.items() if name != "history"})
       released = jax.jit(defence.apply)(store.load_tree(path), observation, jax.random.key(1))
     Compiled so, it refuses observations of another shape; `xinv.defences.release` also those of
@@ -71,7 +72,7 @@ def gnime(
     Args:
       lam: λ of Eq. 2; the paper has 100, and 500 for CelebA. To release what is closer to the map,
         lower it rather than give a gamma: in our measurements 10 protects nearly as well at a
-        quarter of the distortion (BUILD_NOTES.md).
+        quarter of the distortion (configs/gnime.md).
       gamma: γ of Eq. 3, the variance that each map's perturbation is scaled to, down or up, in the
         squared units of the maps; None releases the generator's map. The state does not depend on
         it.
@@ -81,7 +82,7 @@ def gnime(
       encoder: how both read maps, see `models.decoder`; not "none".
       width: factor on the generator's channels; the paper's is 1.
       inverter_width: the same of the inverter, which is there in the training alone: a release
-          costs nothing by it.
+        costs nothing by it.
       updates: within a step, "alternating" trains the generator against the inverter just updated
         (Algorithm 1); "simultaneous" updates both from the same point (the released code), with one
         backward pass for the two.
@@ -93,9 +94,8 @@ def gnime(
         opponent protects from nobody.
       dtype: of the networks' computation, "float32" or "bfloat16".
       recipe: of both players; without validation, since the loss of neither says when to stop. It
-        takes thousands of
-        steps: ended early, the inverter that the generator beats is far weaker than an attacker
-            (BUILD_NOTES.md).
+        takes thousands of steps: ended early, the inverter that the generator beats is far weaker
+        than an attacker (configs/gnime.md).
 
     Returns:
       A defence of maps of any size. Its state has "generator", "calibration" (see
@@ -334,7 +334,7 @@ def _bounded(
     gamma: float,
     scale: Any,
 ) -> jax.Array:
-    """Eq. 3 per map, kept within the maps' range; a perturbation without variance stays as it is."""
+    """Eq. 3 per map, within the maps' range; a perturbation without variance stays as it is."""
     n = released - maps
     variance = jnp.var(n, axis=(1, 2, 3), keepdims=True)
     flat = variance <= _FLAT * scale["moments"][1] ** 2

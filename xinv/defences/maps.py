@@ -13,7 +13,7 @@ from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
 _FACTOR = 10.0  # by which the largest value of a map may leave the range in the calibration
-_ALIKE = 1.01  # the same, where all maps of the calibration have one largest value, as after min–max scaling
+_ALIKE = 1.01  # the same, if all maps of the calibration share a largest value, as after min–max
 _ROUNDING = 1e-5
 _SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
 
@@ -163,6 +163,6 @@ def require_scale(calibration: Calibration, maps: Array) -> None:
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:
-    """Standard normal values in the shape of `maps` [N,h,w,c]; map i's come from `fold_in(key, i)`."""
+    """Standard normal values shaped as `maps` [N,h,w,c]; map i's come from `fold_in(key, i)`."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(maps)))
     return jax.vmap(lambda key: jax.random.normal(key, maps.shape[1:], maps.dtype))(keys)

@@ -43,11 +43,11 @@ def pgd(
 
     Args:
       mse: mean squared change of a map's values, in their squared units; another defence's measured
-          distortion.
+        distortion.
       steps: of the ascent; unrolled, so that compiling takes as long in proportion.
       step_size: the length of a step, as a fraction of the ball's radius.
       network: the inverter's factory in `xinv.models`, "decoder" (Zhao) or "gnime_decoder" (GNIME's
-          code).
+        code).
       encoder, width, dtype: of the inverter, see `models.decoder`.
       recipe: how it is trained.
 

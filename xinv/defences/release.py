@@ -144,7 +144,7 @@ def withstands(
       key: for the releases.
       fraction: f, from 0 to 1, of the distortion that must remain.
       releases: how many releases of each example b² and v are estimated from (without bias), at
-          least 2.
+        least 2.
 
     Returns:
       The number of queries, at least 1, or infinity. Judged on the explanation, or on the

@@ -80,7 +80,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
 
     It is made against extraction. Against inversion it may harm: what it adds to small
     probabilities is in proportion to their logit, and whoever inverts predictions rebuilds more
-    from ỹ than from y (measured in BUILD_NOTES.md).
+    from ỹ than from y (measured in configs/gnime.md).
 
     Args:
       beta: the magnitude β, positive.
@@ -124,7 +124,7 @@ def mask(threshold: float, relative: bool = False) -> Defence:
 
     Args:
       threshold: in the units of the maps; with `relative`, a fraction of each map's largest
-          magnitude.
+        magnitude.
       relative: see there.
     """
     require_not_negative(threshold=threshold)

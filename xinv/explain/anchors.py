@@ -94,14 +94,14 @@ def anchors(
       tau: the bandit stops when the best candidates are within tau of the best there are.
       batch_size: copies per round and beam member.
       coverage_samples: random coalitions from which coverage, the share that contains the anchor,
-          is estimated.
+        is estimated.
       beam_size: anchors kept per size.
       p_sample: probability that a superpixel outside the anchor is replaced.
       segments, compactness, segmentation, sigma: see `segment.superpixels`. DeepLeak's Table VIII:
-          15, 20, "slic", 0.5.
+        15, 20, "slic", 0.5.
       max_size: largest anchor; None is all superpixels.
       max_rounds: bound on the rounds of each bandit and of each check of precision; alibi has none,
-          and may not end.
+        and may not end.
       max_samples: bound on the copies of one image, whatever the model; a model that is unsure
         would else take many times as many as a sure one. The search then ends with what it has
         found, which holds as well as it says.

@@ -42,12 +42,12 @@ def batch(
         compile nothing anew.
       variables: the model's.
       images: array-like [N,H,W,C] or a list of images: floats, as a rule in [0,1], or whole numbers
-          from 0 to 255.
+        from 0 to 255.
       labels: the classes to explain, int [N]; None explains the class that the model predicts, of a
         model with one logit that logit.
       key: for explainers that sample.
       batch_size: images per dispatch; None takes as many as fit in memory, at most `LARGEST` for
-          each device.
+        each device.
       out: array [N,h,w,c] to write into, such as a memory map.
 
     Returns:

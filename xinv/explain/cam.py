@@ -47,16 +47,16 @@ def gradcam(
 
     Args:
       layer: a tensor's name, a convolution's index, or None for the model's own choice; see
-          `cut.cut`.
+        `cut.cut`.
       of: "output" of the layer, or its "input".
       upsample: one of `UPSAMPLING`, or None to leave the map at the tensor's size.
       relu: whether negative evidence is dropped, as in the paper.
       tokens: rows and columns of a transformer's patches, where its tokens are named or their grid
-          is not found.
+        is not found.
 
     Raises:
       InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c] or not
-          of `tokens`.
+        of `tokens`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:

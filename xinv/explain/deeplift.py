@@ -52,7 +52,7 @@ def deeplift(
 
     Raises:
       InputError: the model has an equation, named in the message, that is neither linear nor
-          treated here.
+        treated here.
     """
     baseline = door.baseline(baseline)
     require_flag(multiply_by_inputs=multiply_by_inputs)

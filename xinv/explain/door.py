@@ -233,7 +233,7 @@ def filled(value: Array, image: Array) -> jax.Array:
 
 
 def marked(values: Array, logits: jax.Array) -> jax.Array:
-    """Replaces `values` by NaN, which `checked` reports, if the logit of any class is not finite."""
+    """Replaces `values` by NaN, which `checked` reports, if a class's logit is not finite."""
     return jnp.where(jnp.isfinite(logits).all(), values, jnp.nan)
 
 

@@ -136,7 +136,7 @@ def _is_shifted(
     made: Mapping[Value, Equation],
     image: Value | None,
 ) -> bool:
-    """Tells if the clip is one of two sides of the image, or of a value that a number was added to."""
+    """Tells if the clip is one of two sides of the image, or of a value plus a number."""
     inner = found.get(found[output].value)
     outer = next((clip for clip in found.values() if clip.value is output), None)
     if inner is None and outer is None and found[output].high is None:
@@ -351,7 +351,7 @@ def _refuse_hidden(name: str, graph: Graph) -> None:
 
 
 def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Value, Clip]) -> None:
-    """Raises InputError where several equations, none of them a known ReLU, together compute one."""
+    """Raises InputError if several equations, none a known ReLU, together compute one."""
     position: dict[Value, int] = {}
     for number, equation in enumerate(graph.equations):
         found = interior(equation, graph.equations, position) or _choosing(

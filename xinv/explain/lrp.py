@@ -7,18 +7,18 @@ its rule needs. What else a model does:
 
 | operation | rule |
 |---|---|
-| convolution, matrix product with weights | the composite's; BatchNorm before or after it is folded into it |
+| convolution, matrix product with weights | the composite's; an adjacent BatchNorm is folded in |
 | function of one value (ReLU, GELU, swish) | passes relevance on |
 | sum (residual, mean, interpolation), difference | in proportion to the terms |
 | max-pooling, sorting, top_k, choice | all to the element that was taken |
-| normalisation (Layer, Group, Instance, RMS, LRN) | scale held constant (Ali et al. 2022), shift a bias |
+| norm (Layer, Group, Instance, RMS, LRN) | scale constant (Ali et al. 2022), shift a bias |
 | BatchNorm that no layer can take in | passes relevance on |
 | position embedding | a term of a sum, which absorbs its share |
 | softmax | x·(R - p ΣR) (AttnLRP, Achtibat et al. 2024, eq. 13) |
-| product of two signals (attention, bilinear) | half to each, in proportion to the terms (AttnLRP, eq. 15) |
-| product with a gate (squeeze-excite, GLU) | all to the signal (Arras et al. 2017), or half to each |
+| product of two signals (attention, bilinear) | half to each, by terms (AttnLRP, eq. 15) |
+| product with a gate (squeeze-excite, GLU) | all to the signal (Arras et al. 2017), or halves |
 | quotient of two signals | all to the dividend |
-| softmax, log_softmax or sigmoid at the end | none: the logits below it are explained, or it is refused |
+| softmax, log_softmax or sigmoid at the end | none: explains the logits below it, or is refused |
 """
 
 import functools
@@ -138,9 +138,9 @@ def lrp(
       bias: whether biases absorb relevance; by "flat" and "zbox", which give a layer's bias none,
         those of normalisations and positions do. None is True, for "gnime" False.
       pool: "winner", or "average" to treat max-pooling as average pooling. None is "winner", for
-          "gnime" "average".
+        "gnime" "average".
       start: "class" hands back the label's logit, "logits" all logits. None is "class", for "gnime"
-          "logits".
+        "logits".
       gates: "signal" hands the relevance of a product with a gate to the signal (Arras et al. 2017,
         section 3.1); "uniform" half to each (AttnLRP). A gate is a sigmoid, a tanh or their clipped
         forms, or a factor that is repeated over positions; a product of two others is split in
@@ -346,7 +346,7 @@ class _Rules(NamedTuple):
             if self.composite.bias and _absorbs(equation, self.normalised):
                 return functools.partial(_proportional, self.composite.epsilon)
             if is_pointwise(equation) and len(dependent(equation.inputs)) == 1:
-                return _pass  # where a constant repeats the value, the engine sums over the repetitions
+                return _pass  # if a constant repeats the value, the engine sums the repetitions
             if equation.name in SUMMING or (equation.name in WEIGHTED and not is_layer(equation)):
                 return functools.partial(_proportional, small)
             if (
@@ -431,7 +431,7 @@ def _uniform(epsilon: float, context: EquationContext) -> list[jax.Array | None]
 
 
 def _softmax(axes: tuple[int, ...], context: EquationContext) -> list[jax.Array | None]:
-    """x·(R - p ΣR): the first term of a Taylor series at x, whose constant term absorbs the rest."""
+    """x·(R - p ΣR): the first term of a Taylor series at x; its constant absorbs the rest."""
     (value,), (share,), (relevance,) = context.inputs, context.outputs, context.signals
     return [value * (relevance - share * relevance.sum(axes, keepdims=True))]
 

@@ -33,7 +33,7 @@ def occlusion(
       stride: step between windows, in the form of `window`; at most the window, so that every pixel
         is covered. The last window of an axis is cut off at the border.
       baseline: what a covered pixel becomes: a number, one per channel, or that of an image
-          [H,W,C].
+        [H,W,C].
 
     Returns:
       An explainer whose map is [H,W,1], or [H,W,C] with a window (h, w, c), in units of the logit.

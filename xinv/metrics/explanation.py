@@ -90,7 +90,7 @@ def top_overlap(share: float = 0.1) -> Metric:
 
     Args:
       share: of the map's pixels, rounded, at least one. Of equally important pixels the upper left
-          ones come first.
+        ones come first.
 
     Raises:
       InputError: `share` is not in (0,1].

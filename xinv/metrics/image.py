@@ -45,13 +45,13 @@ def ssim(sigma: float = 1.5, window: int | None = None) -> Metric:
 
     Args:
       sigma: width of the Gaussian in pixels; 1.5 in GNIME and for Zhao's faces and MNIST, 2.5 for
-          their CelebA.
+        their CelebA.
       window: odd side of the Gaussian in pixels; by default 3.5 sigma to each side, so 11 for 1.5
-          and 19 for 2.5.
+        and 19 for 2.5.
 
     Raises:
       InputError: sigma or window is not allowed, or (at the call) the images are smaller than the
-          window.
+        window.
     """
     if not sigma > 0:
         raise InputError(f"SSIM sigma {sigma} is not allowed: give a positive number of pixels")

@@ -59,7 +59,7 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
 
 
 def overlap(a: Interval, b: Interval) -> bool:
-    """Tells if two intervals overlap; an unknown interval (one seed) may lie anywhere, so it does."""
+    """Tells if two intervals overlap; an unknown one (one seed) may lie anywhere, so it does."""
     return not (a.low > b.high or b.low > a.high)
 
 

@@ -45,8 +45,9 @@ def cnn(
     | Zhao's iCV-MEFED (Table 1, 128×128) | 128, 256, 512 | 512 | none | relu | 0, 0 |
     | Zhao's CelebA (Table 2, 256×256) | 128, 256, 512, 1024 | 1024 | none | relu | 0, 0 |
     | GNIME's CelebA (Jeong 2022) | 128, 256, 512 | 512 | none | relu | 0.5, 0.5 |
-    | Yang's MNIST (Figure 15, 32×32), Thielen's (Figure 25) | 128, 256, 512 | 50 | batch | none | 0, 0.5 |
-    | Yang's FaceScrub (Figure 13, 64×64) | 128, 256, 512, 1024 | 5 · classes | batch | none | 0, 0.5 |
+    | Yang's MNIST (Figure 15, 32×32) | 128, 256, 512 | 50 | batch | none | 0, 0.5 |
+    | Thielen's MNIST (Figure 25) | 128, 256, 512 | 50 | batch | none | 0, 0.5 |
+    | Yang's FaceScrub (Figure 13, 64×64) | 128, …, 1024 | 5 · classes | batch | none | 0, 0.5 |
 
     The last pooled map is marked "cam", since Zhao's Grad-CAM maps are 8×8 (Table 3) and 16×16
     (Tables 1, 2).
@@ -60,7 +61,7 @@ def cnn(
       norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool,
         ReLU; "group" for GroupNorm in its place, which training with differential privacy needs.
       activation: of the penultimate layer, one of "none", "relu", "tanh", "sigmoid", "gelu", "silu"
-          (Thielen, Table 1).
+        (Thielen, Table 1).
       dropout: the rates before the penultimate layer and before the last.
 
     Returns:

@@ -67,7 +67,7 @@ def decoder(
 
     Raises:
       InputError: an argument is not one of those; or, at the call, an explanation is missing or no
-          map.
+        map.
     """
     check_image_shape(image_shape)
     if encoder not in ENCODERS:

@@ -37,7 +37,7 @@ def densenet(
         strides that divide the size by 4.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
       norm: "batch", or "group" for a network whose examples do not see each other: see
-          `regularise.norm`.
+        `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].

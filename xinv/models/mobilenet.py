@@ -36,12 +36,12 @@ def mobilenet_v2(
     Args:
       classes: number of logits.
       width: factor on all channels, the last 1280 too; unlike in the paper's code they stay no
-          multiples of 8.
+        multiples of 8.
       stem: "large" has the paper's strides, which divide the size by 32; "small", for images of
         some 32×32, leaves out the first two and divides it by 8.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
       norm: "batch", or "group" for a network whose examples do not see each other: see
-          `regularise.norm`.
+        `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
@@ -53,7 +53,7 @@ def mobilenet_v2(
 
 
 def features(width: float, stem: str, norm: str = "batch") -> "MobileNetV2":
-    """The feature maps of `mobilenet_v2`, as a module; InputError if there is no such stem or norm."""
+    """The feature maps of `mobilenet_v2`, a module; InputError on an unknown stem or norm."""
     large, (first, *others) = check_stem(stem), STAGES
     if not large:
         others[0] = (*others[0][:3], 1)

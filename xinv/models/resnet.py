@@ -35,7 +35,7 @@ def resnet(
       version: 2 normalises and rectifies before each convolution, 1 after it.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
       norm: "batch", or "group" for a network whose examples do not see each other: see
-          `regularise.norm`.
+        `regularise.norm`.
 
     Returns:
       A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].

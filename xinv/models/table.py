@@ -37,12 +37,12 @@ class Layer(NamedTuple):
       kernel, stride, padding: as PyTorch counts them, the same for height and width.
       activation: one of ACTIVATIONS, which follows.
       norm: the normalisation that follows the operation, before the activation: "none", or a kind
-          of `regularise.norm`.
+        of `regularise.norm`.
       dropout: rate at which inputs are dropped in training.
       repeat: how often a convolution's input pixels are repeated along height and width first
-          (nearest upsampling).
+        (nearest upsampling).
       bypass: before the operation, the encoder's map of the same size is concatenated, where there
-          is one.
+        is one.
       mark: `checkpoint_name` of the result; "" leaves it unmarked.
     """
 
@@ -97,7 +97,7 @@ def upsample(
     norm: str = "none",
     dropout: float = 0.0,
 ) -> Layer:
-    """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
+    """The tables' 4×4 transposed convolution: stride 2 doubles the size, 1 takes 1×1 to 4×4."""
     return Layer(
         "upsample",
         outputs,

@@ -156,7 +156,7 @@ def _dense(outputs: int, dtype: jnp.dtype) -> nn.Dense:
 
 
 def _marked(tokens: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """The tokens [N,1+h·w,c]; those of the patches go through a map [N,h,w,c] that is named "cam"."""
+    """The tokens [N,1+h·w,c]; those of patches go through a map [N,h,w,c] named "cam"."""
     maps = tokens[:, 1:].reshape(len(tokens), *grid, tokens.shape[-1])
     patches = checkpoint_name(maps, "cam").reshape(
         len(tokens),

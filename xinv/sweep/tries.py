@@ -175,7 +175,7 @@ def record(path: Path, attempt: Try) -> None:
 
 
 def place(folder: Path) -> str:
-    """Returns how far a stage that is built in `folder` has come: its name and newest checkpoint."""
+    """Returns how far a stage being built in `folder` has come: its name, newest checkpoint."""
     name, _, _ = folder.name.partition(".")
     steps = []
     for path in folder.glob("checkpoints/*"):

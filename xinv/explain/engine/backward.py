@@ -25,7 +25,7 @@ class EquationContext(NamedTuple):
       inputs, outputs: their arrays.
       signals: one array per output, zeros where nothing flows back.
       reference: the same equation's `(inputs, outputs)` on the reference input; None where there is
-          none.
+        none.
     """
 
     equation: Equation
@@ -95,14 +95,14 @@ def walk(
       image: where to evaluate it.
       rules: chooses how each equation sends signals back.
       reference: a second input of the same shape; rules then see its values beside those of
-          `image`.
+        `image`.
 
     Returns:
       the output, and the function that turns a signal at the output into the signal at the input.
 
     Raises:
       InputError: a loop, a branch or a function with its own derivative hides an equation that
-          needs a rule.
+        needs a rule.
     """
     arrays = {graph.input: image}
     others = None if reference is None else {graph.input: reference}

@@ -1,4 +1,4 @@
-"""Opens a model at one tensor: the tensor's value, and the rest of the model as a function of it."""
+"""Opens a model at one tensor: its value, and the rest of the model as a function of it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -59,13 +59,12 @@ def cut(
       image: where to evaluate it, [H,W,C].
       layer: the name that the model gave a tensor with `jax.ad_checkpoint.checkpoint_name` (the
         last of that name), or the index of a convolution (negative from the end), which stands for
-        its output after all that follows
-        elementwise: bias, BatchNorm, residual sum, activation, but no pooling. None is the tensor
-            named "cam" or, in a
-        model that names none so, the last feature map: the last value with rows and columns before
-        pooling or flattening that all ways from them to the output lead through. Where the output
-        reads a class token alone, that are the tokens that the last block's attention reads (of a
-        pre-norm block, normalised), without that token.
+        its output after all that follows elementwise: bias, BatchNorm, residual sum, activation,
+        but no pooling. None is the tensor named "cam" or, in a model that names none so, the last
+        feature map: the last value with rows and columns before pooling or flattening that all ways
+        from them to the output lead through. Where the output reads a class token alone, that are
+        the tokens that the last block's attention reads (of a pre-norm block, normalised), without
+        that token.
       of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
       tokens: rows and columns of the patches, where the model's tokens [1,T,C] are to be read as a
         grid: in a named tensor, and where the default does not find it. Of a grid that is not known
@@ -78,7 +77,7 @@ def cut(
 
     Raises:
       InputError: there is no such layer, the output does not depend on it, or its grid is not that
-          of `tokens`.
+        of `tokens`.
     """
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
@@ -462,7 +461,7 @@ def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
 
 
 def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
-    """Those of the image with a kernel, functions with their own derivative around one among them."""
+    """Those of the image with a kernel, also inside functions with their own derivative."""
     found = []
     for equation in equations:
         names = {equation.name} | {

@@ -47,7 +47,7 @@ class Value:
       shape, dtype: of the value.
       constant: its array, if it does not depend on the graph's input; otherwise None.
       literal: whether the constant is a literal or an expression of literals: nothing of it was
-          learned.
+        learned.
       static: whether the constant is known at trace time too.
       number: what it is everywhere, where that is known at trace time; otherwise None.
     """
@@ -94,7 +94,7 @@ class Equation(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """A function of one array; `equations` are those that depend on it, in the order of evaluation."""
+    """A function of one array; `equations` depend on it, in the order of evaluation."""
 
     equations: tuple[Equation, ...]
     input: Value
@@ -117,7 +117,7 @@ def trace(
       function: any JAX function of one array that returns one array.
       image: an array of the input's shape.
       ruled: tells whether there is a rule for an equation; decides which functions with own
-          derivatives are inlined.
+        derivatives are inlined.
     """
     closed = jax.make_jaxpr(function)(image)
     if _has_halves(closed.jaxpr):

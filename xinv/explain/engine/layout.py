@@ -57,7 +57,7 @@ def layouts(
       graph: of a function of one image.
       shape: the image's.
       tokens: rows and columns of the patches, which are the last tokens of values [1,T,C] of
-          unknown layout.
+        unknown layout.
     """
     rows, columns = (
         Span(
@@ -344,7 +344,7 @@ class Needs(NamedTuple):
     Attributes:
       of: the part of each value.
       by: the part of each value that each equation reads, by the equation's number and the
-          operand's.
+        operand's.
     """
 
     of: dict[Value, Box]

@@ -91,7 +91,7 @@ def chunk(count: int, most: int) -> int:
 
 
 def mapped(function: Callable, rows: Any, size: int) -> Any:
-    """`function(rows)`, a tree of arrays [S,...], of S independent rows, at most `size` at a time."""
+    """Applies `function` to S independent rows, at most `size` at a time; a tree of [S,...]."""
     count = _length(rows)
     if count <= size:
         return function(rows)

@@ -10,18 +10,22 @@ from xinv.explain.engine.graph import CUSTOM, LONGEST, Equation, Graph, Value, e
 from xinv.types import InputError
 
 _POINTWISE = """
-  abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos
-  cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt
-  max min mul name ne neg nextafter not optimization_barrier or pow reduce_precision rem round rsqrt select_n sign sin
-  sinh sqrt square stop_gradient sub tan tanh xor
+  abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+  convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
+  integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not
+  optimization_barrier or pow reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
+  stop_gradient sub tan tanh xor
 """
 POINTWISE = frozenset(_POINTWISE.split())
 """Primitives whose output at a position depends on their inputs at that position alone, where
 shapes are equal.
 """
 
-_REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice expand_dims
-  gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze stack stop_gradient transpose"""
+_REARRANGING = """
+  broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice
+  expand_dims gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze
+  stack stop_gradient transpose
+"""
 REARRANGING = frozenset(_REARRANGING.split())
 """Primitives that copy each element to some places, where their other operands do not depend on the
 input.

@@ -265,7 +265,7 @@ def _shifted(
     equations: Sequence[Equation],
     position: dict[Value, int],
 ) -> tuple[Value, list[Equation]]:
-    """x and the steps to x - max(x), where that is what the value is; otherwise the value itself."""
+    """x and the steps to x - max(x), if that is what the value is; otherwise the value itself."""
     if value not in position or equations[position[value]].name != "sub":
         return value, []
     last = equations[position[value]]

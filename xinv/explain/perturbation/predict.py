@@ -37,7 +37,7 @@ def predict(
     dynamic = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
 
     def run(arrays: list, shared: Any, owner: jax.Array, rows: Any) -> jax.Array:
-        """`shared` [G,...] holds the examples, `owner` [T] says which of them each row belongs to."""
+        """`shared` [G,...] holds the examples, `owner` [T] the place of each row's example."""
         given = iter(arrays)
         full = []
         for leaf, moves in zip(leaves, dynamic, strict=True):
