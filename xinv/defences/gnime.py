@@ -25,9 +25,8 @@ PAPER = train.Recipe(
     validation=0.0,
 )
 _CHUNK = 1024  # images read at once
-_FLAT = (
-    1e-12  # variance of a perturbation that is constant but for rounding, in variances of the maps
-)
+# Variance of a perturbation constant but for rounding, in variances of the maps
+_FLAT = 1e-12
 
 
 @functools.cache
@@ -220,7 +219,7 @@ def _variance(images: Array) -> float:
 
 
 class Players(NamedTuple):
-    """Two networks of (prediction [N,K], standardised maps [N,h,w,c]): to new maps, and to images."""
+    """Networks from (prediction [N,K], standardised maps [N,h,w,c]) to new maps, and to images."""
 
     generator: Model
     inverter: Model
@@ -341,7 +340,7 @@ def _bounded(
     gamma: float,
     scale: Any,
 ) -> jax.Array:
-    """Applies Eq. 3 to each map, within the maps' range; leaves a constant perturbation as it is."""
+    """Applies Eq. 3 to each map, within the maps' range; leaves a constant perturbation alone."""
     n = released - maps
     variance = jnp.var(n, axis=(1, 2, 3), keepdims=True)
     flat = variance <= _FLAT * scale["moments"][1] ** 2

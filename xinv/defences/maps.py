@@ -10,10 +10,12 @@ import numpy as np
 from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
-_FACTOR = 10.0  # by which the largest value of a map may leave the range in the calibration
-_ALIKE = 1.01  # the same, where all maps of the calibration have one largest value, as after min–max scaling
+# How far the largest value of a map may leave the range in the calibration
+_FACTOR = 10.0
+# The same, if all maps of the calibration have one largest value, as after min–max scaling
+_ALIKE = 1.01
 _ROUNDING = 1e-5
-_SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
+_SHARE = 0.1  # least part of [0,1] reached by maps with this range
 
 Calibration = Mapping[str, Array]
 """Statistics of a defence's observations at `init`, see `calibrate`."""

@@ -1,4 +1,4 @@
-"""Networks trained by defences: the allowed ones, and the check of a state against the built one."""
+"""Networks of defences: the allowed ones, and the check of a state against the built one."""
 
 import jax
 import jax.numpy as jnp

@@ -66,7 +66,7 @@ def each(
     observation: Observation,
     keys: Key,
 ) -> Observation:
-    """Releases every example by itself, with its own of `keys` [N]; the jitted part of `release`."""
+    """Releases each example by itself, with its own of `keys` [N]; the jitted part of `release`."""
 
     def one(example: Observation, key: Key) -> Observation:
         # A batch of one: a defence cannot see an example's neighbours
@@ -105,7 +105,7 @@ def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
 
 
 def require_releasable(state: Mapping[str, Any], observation: Observation) -> None:
-    """Raises InputError for an observation outside the domain of a defence's state; see `release`."""
+    """Raises InputError if a defence of this state cannot release the data; see `release`."""
     # One NaN or infinity shows in the sum
     for name, array in zip(observation._fields, observation, strict=True):
         if array is not None and not np.isfinite(np.sum(array, dtype=np.float64)):
