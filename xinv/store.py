@@ -103,7 +103,7 @@ class Store(NamedTuple):
             if stage.path.is_dir():
                 return
             partial = _taken(stage)
-            # Remember the folder's identity: a usurper would rename it away
+            # Remember the folder's identity: a process that takes over renames it
             held = os.stat(partial)
             write_json(partial / "spec.json", json.loads(canonical(spec)))
             build(partial)

@@ -1,4 +1,4 @@
-"""The manifest of a sweep: its experiments, written once, from which any worker takes pieces."""
+"""The manifest of a sweep: its experiments, written once, for any worker to take pieces from."""
 
 import os
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Its name for people."""
         return f"{self.unit.name}, seed {self.seed}"
 
 
@@ -75,19 +75,22 @@ class Sweep(NamedTuple):
         return found
 
     def lease(self, worker: str) -> Path:
-        """The marker of a worker's life."""
+        """Returns the marker of a worker's life."""
         return self.workdir / WORKERS / f"{worker}.lease"
 
     def log(self, number: int) -> Path:
-        """The output of the worker of that number."""
+        """Returns the path of the output of the worker with this number."""
         return self.workdir / WORKERS / f"{number:03d}.log"
 
 
 def describe(configs: Sequence[Config], stages: Path | None = None) -> dict[str, Any]:
-    """Returns the manifest of `configs`, JSON values; `stages` is the sweep's store, if not its
-    own.
+    """Returns the manifest of `configs`, as JSON values.
+
+    Args:
+      configs: complete.
+      stages: the sweep's store; None for its own.
     """
-    # Relative, so that a sweep may be moved with its own stages
+    # The own store is relative, so that a sweep may be moved with it
     place = os.path.abspath(stages) if stages else "stages"
     units = []
     for number, config in enumerate(configs):
@@ -99,8 +102,7 @@ def write(workdir: Path, manifest: dict[str, Any]) -> None:
     """Writes a manifest.
 
     Raises:
-      InputError: the manifest there is of another version, or of other configs at which workers
-        are.
+      InputError: the manifest there is of another version, or workers are at one of other configs.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / MANIFEST
@@ -111,6 +113,7 @@ def write(workdir: Path, manifest: dict[str, Any]) -> None:
 
 def planned(workdir: Path, manifest: dict[str, Any]) -> Sweep:
     """Returns the sweep of a manifest in `workdir`."""
+    # A config's tuples are lists in JSON
     units = []
     for entry in manifest["units"]:
         folder = workdir / "units" / f"{entry['number']:04d}"
@@ -152,7 +155,8 @@ def _require_idle(
     earlier: dict[str, Any],
     manifest: dict[str, Any],
 ) -> None:
-    """Raises InputError if workers are at a manifest that differs from the new one."""
+    """Raises InputError if workers are at a different manifest."""
+    # Equal manifests may be written again, and so may others without workers
     old = {entry["number"]: entry["digest"] for entry in earlier["units"]}
     new = {entry["number"]: entry["digest"] for entry in manifest["units"]}
     differing = [number for number in old | new if old.get(number) != new.get(number)]
@@ -169,7 +173,7 @@ def _require_idle(
 
 
 def _tuples(value: Any) -> Any:
-    """JSON values with tuples for lists, as configs have them."""
+    """Returns JSON values with tuples for lists, as in configs."""
     if isinstance(value, dict):
         return {name: _tuples(each) for name, each in value.items()}
     if isinstance(value, list):
