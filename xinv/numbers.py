@@ -11,6 +11,7 @@ from xinv.types import InputError
 
 def described(value: Any) -> str:
     """Returns a short form of a bad value: an array's type and shape, or its first characters."""
+    # An array's values would fill the screen
     if getattr(value, "shape", ()) and hasattr(value, "dtype"):
         return f"{value.dtype} {list(value.shape)}"
     text = " ".join(repr(value).split())

@@ -54,6 +54,7 @@ def searched(
         unknown = set(space) - set(inspect.signature(factory).parameters)
         if unknown:
             raise TypeError(f"{factory.__name__} has no parameter {sorted(unknown)[0]!r} to search")
+        # The space is an attribute of the factory: there is no registry
         factory.space = space
         return factory
 

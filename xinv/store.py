@@ -114,7 +114,7 @@ class Store(NamedTuple):
         # A look at a lease removes the marker of a dead holder
         for marker in self.root.glob("*.lease"):
             self.leases.is_held(marker)
-        # A partial folder beside a complete stage serves nobody
+        # A partial folder beside a complete stage is of no use
         for partial in self.root.glob("*.partial"):
             if (self.root / partial.name.partition(".")[0]).is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
@@ -139,7 +139,7 @@ def _taken(stage: Stage) -> Path:
     for older in begun:
         shutil.rmtree(older, ignore_errors=True)
     partial.mkdir(exist_ok=True)
-    # Only checkpoints are written atomically; other files may be half a result
+    # Keep the checkpoints alone: other files may be incomplete
     for path in partial.iterdir():
         if path.name != "checkpoints":
             shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+# Arrays and the functions of models
 Array = jax.Array | np.ndarray
 Key = jax.Array
 Variables = Any

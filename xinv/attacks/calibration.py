@@ -16,7 +16,7 @@ def threshold(member: np.ndarray, score: np.ndarray) -> float:
 
     Returns:
       A number midway between two neighbouring scores. If no threshold is better than chance, it is
-      the highest score: nobody is called a member.
+      the highest score: no example is called a member.
 
     Raises:
       InputError: there are only members, or only others.

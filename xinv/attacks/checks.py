@@ -82,6 +82,7 @@ def finite(prediction: Array) -> None:
 
 def members(truth: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Returns membership as bool; raises InputError unless `truth` is 0 and 1 in this shape."""
+    # A wrong shape would broadcast, a wrong value count as a member
     member = np.asarray(truth)
     if member.shape != shape:
         given = list(member.shape)
@@ -152,6 +153,7 @@ def shadow_statistics(
 
 def outside(member: np.ndarray) -> None:
     """Raises InputError if every shadow model trained on some example; bool [N,S]."""
+    # Without an outside model an example has no reference
     always = np.flatnonzero(member.all(axis=1))
     if len(always):
         name = f"example {always[0]}"
@@ -171,6 +173,7 @@ def _explained(attack: str, observation: Observation) -> None:
 
 
 def _classes(attack: str, shape: tuple[int, ...], label: Any, wanted: str) -> None:
+    # The labels are a holding: a config may lack them
     if label is None:
         raise InputError(f"{attack} needs the true classes of the candidates: give label [N]")
     if len(shape) != wanted.count(",") + 1 or tuple(label.shape) != (shape[0],):

@@ -68,7 +68,7 @@ def confidence() -> Attack:
     Members have the higher one. The threshold is learned on a shadow.
 
     Returns:
-      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float64 [N],
+      An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float64 [N],
       positive for members. Its state has the "threshold" of φ. It needs "label".
 
     Raises:
@@ -84,6 +84,7 @@ def confidence() -> Attack:
     ) -> dict[str, Any]:
         del key, session
         checks.predictions("confidence", observation, label)
+        # The threshold is learned on the shadow, whose members the attacker knows
         score = log_odds(observation.prediction, label)
         member = checks.members(truth, score.shape)
         return {"threshold": np.float64(calibration.threshold(member, score))}
@@ -119,6 +120,7 @@ def log_odds(prediction: Array, label: Array) -> np.ndarray:
     Raises:
       InputError: a label is no class, or a probability not finite.
     """
+    # Eq. 5 of Carlini 2022, with 1 − p_y as a sum
     own, others = true_class(prediction, label)
     return np.log(own) - np.log(others)
 
@@ -152,6 +154,7 @@ def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]
 
 def _labels(label: Array, classes: int) -> np.ndarray:
     """Returns labels as int [N]; raises InputError unless all are classes."""
+    # A label outside the classes would have a confidence of 0, silently
     label = np.asarray(label)
     if not np.issubdtype(label.dtype, np.integer):
         raise InputError(f"labels are {label.dtype} but must be whole numbers")

@@ -64,6 +64,7 @@ def logit_input(network: Model) -> Model:
         )
 
     def init(key: Key, prediction: Array, *rest: Any) -> Variables:
+        # The constant c lies beside the network's parameters and is trained with them
         variables = join({"network": network.init(key, prediction, *rest)})
         return {
             **variables,

@@ -63,7 +63,7 @@ def likelihood_ratio(
       variance: "shrunk", "shared" or "own".
 
     Returns:
-      A paired attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score
+      A paired attack. Its truth is 0 or 1 [N,S], 1 for members, its guess a score
       float64 [N], positive for members. Of maps it reads the statistics alone, explanation
       [N,S,1,1,T] in `fit` and [N,1,1,T] in `predict`; of confidences it needs "label". Its state
       has arrays [N,T] in the order of the examples: "out_mean" and "out_variance"; online also

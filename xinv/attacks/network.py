@@ -49,7 +49,7 @@ def membership_network(
       recipe: the training configuration.
 
     Returns:
-      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float32 [N]:
+      An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float32 [N]:
       the mean logit less a threshold, so positive for members. The threshold has the best balanced
       accuracy on the recipe's held-out part, and is 0 without one. `parts` are the scores of the
       single networks. `fit` also takes several releases of each example, as `decoder` does. The
@@ -135,6 +135,7 @@ def membership_network(
         ensemble.require_readable(network, observation.prediction.shape[-1], data)
         return ()
 
+    # The attacker holds what it reads besides the release
     needs = tuple(kind for kind in HELD if kind in inputs)
     several = parts if restarts > 1 else None
     return Attack(

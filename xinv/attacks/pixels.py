@@ -28,6 +28,7 @@ def batch_size() -> int:
     On two cores the descent of `launch/bench.py inversion` makes 4,100 image-steps per second in
     batches of 16 or 32, 3,800 of 64 and 3,200 of 250.
     """
+    # Measured, see above; an accelerator needs more images to be busy
     if jax.default_backend() == "cpu":
         return 32
     return 1024
@@ -100,12 +101,14 @@ def total_variation(images: jax.Array, beta: float) -> jax.Array:
 
 def blur(images: jax.Array, sigma: float) -> jax.Array:
     """Blurs images [N,H,W,C] by a Gaussian of `sigma` > 0 pixels; its weights inside sum to 1."""
+    # A Gaussian is separable: blur rows and columns in turn
     down, right = (_gaussian(side, sigma) for side in images.shape[1:3])
     return jnp.einsum("yi,xj,nijc->nyxc", down, right, images)
 
 
 def _gaussian(side: int, sigma: float) -> np.ndarray:
     """Returns the blur along an axis as a matrix [side, side] of unit row sums."""
+    # A row holds the weights of one output pixel, cut at the border
     distance = np.subtract.outer(np.arange(side), np.arange(side))
     weights = np.exp(-(distance**2) / (2 * sigma**2))
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
@@ -199,6 +202,7 @@ def white_box(
       asks: False if `predict` needs no model.
     """
 
+    # `fit` and `predict` of every optimised inversion check the same inputs, here
     def prepare(
         key: Key,
         observation: Observation,

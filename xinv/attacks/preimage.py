@@ -85,6 +85,7 @@ def preimage(
         truth: Array,
         known: WhiteBox,
     ) -> dict[str, Any]:
+        # Starts by class are learned; random ones are drawn in `predict`
         start_key, random_key = jax.random.split(key)
         starts = pixels.class_starts(start_key, start, observation, truth)
         return {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
@@ -156,6 +157,7 @@ def _program(
         start_keys, jitter_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
         def loss(images: jax.Array, step: jax.Array) -> jax.Array:
+            # The network sees the rolled image, the priors the image itself
             shifted = shift(images, jitter_keys, step, jitter)
             # The observed distance of Eq. 4, and the priors of Eq. 5
             error = jnp.square(_output(apply(shared["variables"], shifted), distance) - wanted).sum(
@@ -168,6 +170,7 @@ def _program(
             return (error + shared["alpha_weight"] * norm + shared["tv_weight"] * variation).sum()
 
         def process(images: jax.Array, step: jax.Array) -> jax.Array:
+            # A regular blur removes the high frequencies that gradients add
             if sigma == 0:
                 return images
             return lax.cond(

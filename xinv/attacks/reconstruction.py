@@ -78,6 +78,7 @@ def gradient_reconstruction(
         starts = pixels.class_starts(start_key, start, observation, truth)
         state = {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
         state |= {"l2": np.asarray(l2, np.float32), "tv": np.asarray(tv, np.float32)}
+        # Without a search the weights are the given ones
         if search is None:
             return state
         return _searched(

@@ -33,7 +33,7 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
       a: in [0,1], the trust in the references; p(x) is p_out(x) for 1, its mean with 1 for 0.
 
     Returns:
-      An attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score float64 [N],
+      An attack. Its truth is 0 or 1 [N,S], 1 for members, its guess a score float64 [N],
       positive for members. Its state has the "reference" p(x) [N] of each example in order, the
       "population" p(z) [P], and the "threshold". It is paired and needs "label" and "population".
 
@@ -88,6 +88,7 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         checks.population("relative", population, observation.prediction.shape[1:])
         probability, _ = true_class(observation.prediction, label)
         public, _ = true_class(*population)
+        # References are per example: the order must be that of `fit`
         checks.same(len(state["reference"]), len(probability))
         checks.same(len(state["population"]), len(public), "public examples")
         # LR(x,z) as the quotient of two ratios

@@ -78,6 +78,7 @@ def check_trials(trials: Any) -> None:
 
 def _draw(key: Key, ranges: np.ndarray, count: int) -> np.ndarray:
     """Draws float32 [count, P], log-uniform in the ranges [P, 2]."""
+    # Uniform in the logarithm, in float64 until the end
     low, high = np.log(ranges).T
     share = np.asarray(jax.random.uniform(key, (count, len(ranges))), np.float64)
     return np.exp(low + share * (high - low)).astype(np.float32)

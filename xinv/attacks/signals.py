@@ -150,6 +150,7 @@ def logarithms(names: Sequence[str], values: Array) -> np.ndarray:
     It is the logarithm, of at least `FLOOR`, except for those of `SCALE_FREE`.
     """
     values = np.asarray(values, np.float64)
+    # Sizes of maps scatter by factors, so their logarithms are closer to normal
     logarithmic = np.log(np.maximum(values, FLOOR))
     return np.where(np.isin(names, SCALE_FREE), values, logarithmic)
 

@@ -27,7 +27,7 @@ def map_statistic(statistic: str = BEST) -> Attack:
       statistic: one of `signals.SIGNALS`, or "best", with the largest area on the shadow.
 
     Returns:
-      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float64 [N],
+      An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float64 [N],
       positive for members. Its state has the "statistic", a place in `SIGNALS`, the "sign" and the
       "threshold", of the logarithm unless the statistic is free of scale.
 
@@ -62,6 +62,7 @@ def map_statistic(statistic: str = BEST) -> Attack:
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         check(observation, None)
+        # Measure the learned statistic alone
         chosen = (_NAMES[int(state["statistic"])],)
         value = logarithms(chosen, measured(chosen, observation.explanation))[:, 0]
         return state["sign"] * (value - state["threshold"])

@@ -143,6 +143,7 @@ def _cascade(explanation: Model, image: Model) -> Model:
         )
 
     def apply(variables: Variables, prediction: Array) -> tuple[jax.Array, jax.Array]:
+        # In the attack the rebuilt map takes the place of a released one
         maps = explanation.apply(part(variables, "explanation"), prediction)
         return image.apply(part(variables, "image"), prediction, maps), maps
 

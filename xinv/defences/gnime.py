@@ -92,7 +92,7 @@ def gnime(
         maps, and is soon driven farther.
       max_inverter_error: the inverter's mean squared error on original maps in the last epoch, in
         units of the mean image's, from which on training has diverged: a generator without an
-        opponent protects from nobody.
+        opponent does not protect.
       dtype: of the networks' computation, "float32" or "bfloat16".
       recipe: of both players; without validation, since neither player's loss tells when to stop.
         It takes thousands of steps: after a short training the inverter is far weaker than an
@@ -101,8 +101,8 @@ def gnime(
     Returns:
       A defence of maps of any size. Its state has "generator", "calibration" (see
       `maps.calibrate`), "diverged" (1 if the training did, with the generator of the last epoch
-      before) and per epoch in "history" the means of "distortion" L_xd, "inversion" L_re from the
-      generated map, "clean" L_re from the original, and "loss", Eq. 2.
+      before) and "history". The latter has the means per epoch of "distortion" L_xd, "inversion"
+      L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
 
     Raises:
       InputError: an argument is not one of those; in `init`, predictions are no probabilities, or
@@ -206,6 +206,7 @@ def gnime(
 
 def _variance(images: Array) -> float:
     """Returns the mean squared error of the mean image as a guess, in [0,1]; reads in chunks."""
+    # E[x²] − E[x]², per pixel, from sums
     total, squares = 0.0, 0.0
     for start in range(0, len(images), _CHUNK):
         part = np.asarray(images[start : start + _CHUNK])
@@ -252,6 +253,7 @@ def two_player_step(
 
         def errors(inverter: Variables, maps: jax.Array) -> jax.Array:
             """Returns L_re of maps [B,…] or [2B,…], per batch of B."""
+            # Several maps of an image pass the inverter as one batch
             copies = len(maps) // len(truth)
             guesses = players.inverter.apply(
                 inverter,
@@ -341,6 +343,7 @@ def _bounded(
     scale: Any,
 ) -> jax.Array:
     """Applies Eq. 3 to each map, within the maps' range; leaves a constant perturbation alone."""
+    # n is the perturbation of Eq. 3; its variance is brought to γ
     n = released - maps
     variance = jnp.var(n, axis=(1, 2, 3), keepdims=True)
     flat = variance <= _FLAT * scale["moments"][1] ** 2
@@ -351,6 +354,7 @@ def _bounded(
 def _check(updates: str, recipe: train.Recipe) -> None:
     if updates not in UPDATES:
         raise InputError(f"updates is {updates!r} but must be one of {', '.join(UPDATES)}")
+    # Neither player's loss tells when to stop, so no part is held out
     if recipe.validation:
         raise InputError(
             f"validation is {recipe.validation} but must be 0: gnime deploys the last epoch's"

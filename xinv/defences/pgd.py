@@ -117,6 +117,7 @@ def pgd(
         return observation._replace(explanation=_moved(maps, change, mse, limits))
 
     def check(observation: Observation, images: Any) -> None:
+        # Trace the inverter on shapes alone
         required(observation)
         model, _ = _inverter(
             tuple(images.shape[1:]),
@@ -143,6 +144,7 @@ def _inverter(
     width: float,
     dtype: str,
 ) -> tuple[Model, train.Loss]:
+    # Cached with its loss, so that every call of `apply` finds the same network
     model = models.build(
         network,
         encoder=encoder,

@@ -47,10 +47,12 @@ def truncate(m: int) -> Defence:
     require_count(m=m)
 
     def one(prediction: jax.Array) -> jax.Array:
+        # top_k takes the first of equal values
         _, kept = jax.lax.top_k(prediction, m)
         return jnp.zeros_like(prediction).at[kept].set(prediction[kept])
 
     def check(observation: Observation, images: Any) -> None:
+        # The factory does not know the number of classes
         classes = observation.prediction.shape[1]
         require(m <= classes, "m", m, f"at most {classes}, the classes")
 
@@ -158,6 +160,7 @@ def mask(threshold: float, relative: bool = False) -> Defence:
     )
 
     def change(maps: jax.Array, key: Key) -> jax.Array:
+        # A relative threshold differs from map to map
         magnitude = jnp.abs(maps)
         least = threshold * (jnp.max(magnitude, axis=(1, 2, 3), keepdims=True) if relative else 1.0)
         return jnp.where(magnitude < least, 0, maps)
@@ -215,6 +218,7 @@ def rescale(deviation: float, strength: float = 1.0) -> Defence:
             axis=(1, 2, 3),
             keepdims=True,
         )
+        # A constant map has no deviation to scale
         flat = spread < _TINY
         size = jnp.where(flat, deviation, spread * largest)
         return jnp.where(flat, maps, maps * (deviation / size) ** strength)

@@ -70,6 +70,7 @@ def check(service: Service) -> None:
 
 
 def _numbers(settings: Mapping[str, Any]) -> None:
+    # Counts and flags, then levels, then names
     for name in ("trials", "startup", "generation", "sample", "queries"):
         require_count(**{name: settings[name]})
     require_flag(transform_all=settings["transform_all"])

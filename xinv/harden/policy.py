@@ -1,5 +1,6 @@
 """Release policies: how to release an explanation, its measured leak and its cost, in one file.
 
+Example:
     policy = load_policy("policies/saliency.json")
     maps = policy.release(apply, variables, images)
 """
@@ -282,6 +283,7 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def _policy(path: Path, found: Mapping[str, Any]) -> Policy:
+    # A secret is the data of a threefry key
     secret = np.array(found["secret"], np.uint32)
     if secret.shape != (2,):
         raise InputError(f"{path} has a secret of {secret.size} words: it must have 2")

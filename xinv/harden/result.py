@@ -208,6 +208,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
             shadow,
             lambda one, part, role: mean(part, role),
         )
+        # Score the target's averaged maps as the shadow's
         role = roles["report"]
         observed = subject.seen(
             method,
@@ -227,6 +228,7 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
     model = subject.service.classifiers.model(subject.target)
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     labels = subject.labels(subject.target, role)[:4]
+    # A deterministic release gives the same maps under every secret
     maps = []
     for secret in (subject.secret, subject.secret + np.uint32(1)):
         release = subject.release(candidate, subject.target, secret)

@@ -105,6 +105,7 @@ def _line(subject: Subject, found: Search) -> dict[str, Any]:
 
 
 def _trials(subject: Subject, found: Search) -> list[dict[str, Any]]:
+    # The unhardened explanation is trial 0
     def line(one: Trial) -> dict[str, Any]:
         return {
             "unit": subject.service.config["unit"],
@@ -122,6 +123,7 @@ def _trials(subject: Subject, found: Search) -> list[dict[str, Any]]:
 
 
 def _tell(line: Mapping[str, Any]) -> None:
+    # One line for people, on stderr as all progress
     leak = line["leak"]["auc"]
     figures = f"AUC {leak['before']['value']:.3f}"
     if "after" in leak:

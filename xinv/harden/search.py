@@ -84,6 +84,7 @@ def losses(one: Trial, settings: Mapping[str, Any]) -> tuple[float, float]:
     A leak below chance is no better than chance. The loss of utility is 1 - Spearman's correlation
     with the unhardened map, or, as in the paper, the max-sensitivity.
     """
+    # Chance differs by metric: 1/2 for the area, about the rate itself for a rate
     leak = max(one.leak.value - one.chance, 0.0)
     if settings["utility"] == "max_sensitivity":
         return leak, one.utility["max_sensitivity"]
@@ -122,6 +123,7 @@ def keeps(one: Trial, unhardened: Trial, floors: Mapping[str, float]) -> bool:
     Floors are of the fidelity "spearman", and of the remaining faithfulness: the share of the
     unhardened "insertion" area, and the unhardened "deletion" area over the candidate's.
     """
+    # Faithfulness is relative to the unhardened map's; 1e-9 keeps the shares finite
     shares = {
         "spearman": one.utility["spearman"],
         "insertion": one.utility["insertion"] / max(unhardened.utility["insertion"], 1e-9),
@@ -150,6 +152,7 @@ def _generations(settings: Mapping[str, Any]) -> list[int]:
 def _deviation(subject: Subject) -> float:
     """Returns the standard deviation of the unhardened maps of the shadow's images, or 1."""
     settings = subject.settings
+    # The shadow's images, so that scaled parameters do not depend on audited ones
     maps = subject.maps(
         subject.unhardened,
         settings["shadow"],

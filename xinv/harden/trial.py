@@ -81,6 +81,7 @@ def leaked(
     """Returns a figure of membership, "auc" or "tpr_at_<rate>", and its value by chance."""
     if metric == "auc":
         return metrics.membership.auc()(member, score, group)["auc"], 0.5
+    # The metric names its rate
     rate = float(metric.removeprefix("tpr_at_"))
     found = metrics.membership.tpr_at_fpr(rate)(member, score, group)
     return found[f"tpr_at_{rate}"], found[f"chance_at_{rate}"].value

@@ -38,6 +38,7 @@ def chance_band(
     Raises:
       InputError: a rate is not in [0,1).
     """
+    # At a rate of 1 there is no (k+1)-th non-member
     rates = np.asarray(fpr, np.float64)
     for rate in rates.ravel():
         require(

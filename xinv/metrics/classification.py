@@ -56,6 +56,7 @@ def binary_f1(truth: Array, guess: Array) -> float:
       InputError: labels differ in number, there are none, or a label is neither 0 nor 1.
     """
     truth, guess = _labels(truth, guess)
+    # scikit-learn would count another label as absence
     outside = np.setdiff1d(np.concatenate([truth, guess]), [0, 1])
     if outside.size:
         raise InputError(

@@ -151,6 +151,14 @@ def insertion(
 
     It is in [0,1]; a faithful map has a large one. The curve runs from the baseline to the image;
     all else is as in `deletion`.
+
+    Args:
+      apply, variables: the target's.
+      steps: insertions of equally many pixels.
+      baseline: value of a pixel before its insertion.
+
+    Raises:
+      InputError: fewer than one step, or a baseline that does not fit these images.
     """
     return Partial(
         _area(
@@ -187,6 +195,7 @@ def max_sensitivity(
 
     Cost: `samples` releases per image.
     """
+    # A radius of 0 measures the noise of a random release alone
     if not radius >= 0:
         raise InputError(
             f"max_sensitivity radius {radius} is not allowed: give a number of at least 0"
@@ -224,6 +233,7 @@ def _area(
         start, end = (_canvas(x, baseline), x) if inserts else (x, _canvas(x, baseline))
         order = _order(_importance(resize(released, x.shape[1:3]))).reshape(x.shape[:3])
         pixels = x.shape[1] * x.shape[2]
+        # Both ends belong to the curve
         counts = np.linspace(0, pixels, steps + 1).round()
 
         # One forward pass per point of the curve
@@ -284,6 +294,7 @@ def _each(fn: Callable, items: Array, x: jax.Array, passes: int = 1) -> jax.Arra
       x: the images of the batch.
       passes: cost of an item, in forward passes of x.
     """
+    # Bound the memory: a vmap over all items holds all their activations
     at_once = max(1, LARGEST // (passes * x[..., 0].size))
     if at_once >= len(items):
         return jax.vmap(fn)(items)
@@ -311,6 +322,7 @@ def _maps(truth: Truth, guess: Array) -> tuple[jax.Array, jax.Array]:
 
 def _mask(maps: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns maps [N,h,w,c] as factors of images of `shape` [N,H,W,C]."""
+    # Without the image's channels, one factor serves all of them
     maps = maps if maps.shape[-1] == shape[-1] else maps.mean(axis=-1, keepdims=True)
     return resize(maps, shape[1:3])
 
@@ -334,6 +346,7 @@ def _canvas(x: jax.Array, baseline: Baseline) -> jax.Array:
     """Returns the images [N,H,W,C] with every pixel removed."""
     if baseline == "blur":
         return dm_pix.gaussian_blur(x, BLUR_SIGMA, BLUR_WINDOW)
+    # One value for all channels, or one for each
     if isinstance(baseline, str) or np.size(baseline) not in (1, x.shape[-1]):
         raise InputError(
             f"baseline {baseline!r} is not allowed: give a number, {x.shape[-1]} of them, or 'blur'"

@@ -46,6 +46,7 @@ def auc() -> SetMetric:
         group: Array | None = None,
     ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
+        # One ranking serves the area, its interval and its test
         value, variance = area.area(found)
         interval = area.area_interval(found, value, variance)
         return {
@@ -285,6 +286,7 @@ def _rates(
     allowed: str,
 ) -> tuple[float, ...]:
     """Returns the rates of a parameter; raises InputError if one is not allowed or repeated."""
+    # A repeated rate would overwrite its figures
     several = given if isinstance(given, list | tuple | np.ndarray) else (given,)
     for rate in several:
         require(is_number(rate) and allows(rate), name, rate, allowed)
@@ -353,7 +355,7 @@ def _gain(found: roc.Ranked) -> float:
 
 
 def _precision(tpr: float, fpr: float, prior: float) -> float:
-    # Bayes' rule; nobody called a member leaves the prior
+    # Bayes' rule; without a positive answer the prior stays
     called = prior * tpr + (1 - prior) * fpr
     if called:
         return prior * tpr / called

@@ -65,6 +65,7 @@ def deepsim(embed: Embed, variables: Variables) -> Metric:
 @functools.cache
 def _correct(apply: Apply) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
+        # `truth` holds labels, so no original passes the network
         return (apply(variables, as_float(guess)).argmax(axis=-1) == truth).astype(jnp.float32)
 
     return fn
@@ -75,6 +76,7 @@ def _embedding_similarity(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
         z = embed(variables, as_float(truth))
         z_r = embed(variables, as_float(guess))
+        # A mean over features, by the paper's name, not the norm of its formula
         return jnp.exp(-jnp.square(z - z_r).mean(axis=-1))
 
     return fn
@@ -85,6 +87,7 @@ def _deepsim(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
         z = embed(variables, as_float(truth))
         z_r = embed(variables, as_float(guess))
+        # The cosine, clipped where rounding exceeds 1
         cosine = (_unit(z) * _unit(z_r)).sum(axis=-1)
         # Equal features have 1, also if every ReLU is off
         return jnp.where(

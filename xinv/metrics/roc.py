@@ -115,6 +115,7 @@ def effective(found: Ranked) -> tuple[float, float]:
 
     Kish's effective sample size; the number of groups if these are equally large.
     """
+    # Groups of the other kind count 0 in both sums
     sizes = [np.bincount(found.group[kind]) for kind in (found.member, ~found.member)]
     members, others = (float(size.sum() ** 2 / np.square(size).sum()) for size in sizes)
     return members, others

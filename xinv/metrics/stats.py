@@ -54,6 +54,7 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
     values = np.asarray(values, np.float64)
     if values.size == 0:
         raise InputError("a mean needs at least one value, got none")
+    # One seed has a mean, but no known spread
     if values.size == 1:
         return Interval(float(values[0]), math.nan, level, 1)
     # s has n − 1 degrees of freedom

@@ -94,6 +94,7 @@ def describe(configs: Sequence[Config], stages: Path | None = None) -> dict[str,
     place = os.path.abspath(stages) if stages else "stages"
     units = []
     for number, config in enumerate(configs):
+        # The digest names the files of a unit's pieces, so a changed config begins anew
         units.append({"number": number, "digest": store.digest(config), "config": config})
     return {"version": xinv.__version__, "stages": place, "units": units}
 
@@ -142,6 +143,7 @@ def read(workdir: Path) -> Sweep:
 
 def _load(path: Path) -> dict[str, Any]:
     manifest = store.read_json(path, "start launch/sweep.py again with another --workdir")
+    # Another version may compute other results, and would mix them
     if manifest["version"] != xinv.__version__:
         raise InputError(
             f"{path} was written by xinv {manifest['version']} and this is {xinv.__version__},"
@@ -162,6 +164,7 @@ def _require_idle(
     differing = [number for number in old | new if old.get(number) != new.get(number)]
     if not differing and earlier["stages"] == manifest["stages"]:
         return
+    # Living workers would go on by the old manifest
     leases = Leases()
     for marker in (workdir / WORKERS).glob("*.lease"):
         if leases.looks_held(marker):

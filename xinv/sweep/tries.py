@@ -1,8 +1,7 @@
 """Attempts at pieces, and the resulting states.
 
 A try is written before its piece begins, and removed at a good end. A try left behind by a dead
-worker has failed. So a piece that ends its worker's life is known, though nobody was left to report
-it.
+worker has failed. So a piece is known to fail even if it ends its worker's process.
 """
 
 import json
@@ -134,6 +133,7 @@ class Board:
 
     def begin(self, piece: Piece, worker: str, number: int) -> tuple[Path, Try]:
         """Records a try, and returns its file."""
+        # A file of its own for each try: workers never write to one file
         path = _folder(piece.unit) / f"{piece.key}-{uuid.uuid4().hex[:8]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         attempt = Try(
