@@ -2,7 +2,7 @@
 
 A lease is a marker file, touched by its holder while it lives. Others take it over at once if the
 holder is a dead process of this host. A lease of another host ends after `SECONDS` without a touch,
-by the observer's own clock. A suspended holder loses it too: see `Leases.lost`.
+by the observer's own clock. A suspended holder loses it too: see `lost` of `Leases`.
 """
 
 import contextlib
