@@ -27,20 +27,25 @@ def build(
     """Calls the factory `name` of `package.FACTORIES` with `hyper`.
 
     Args:
-      package: its `FACTORIES` is the tuple of its public factory functions.
-      kind: what an error calls a plug-in of this package, for example "explainer".
-      name: of the factory.
+      package: a package with `FACTORIES`, the tuple of its public factory functions.
+      kind: the word of an error message for a plug-in of this package, for example "explainer".
+      name: the factory.
       hyper: its parameters; lists become tuples, so that factories may be cached on them.
-      given: what the pipeline offers; a factory receives those that it has parameters for.
+      given: values of the pipeline; a factory receives those named by its parameters.
+
+    Returns:
+      The plug-in.
 
     Raises:
-      InputError: no factory has that name, or its parameters are others; the message lists what
-        exists.
+      InputError: no factory has this name, or its parameters are others; the message lists the
+        allowed ones.
     """
+    # The pipeline's own values come first: a config cannot override them
     factory = find(package, kind, name)
     parameters = inspect.signature(factory).parameters
     given = {key: value for key, value in (given or {}).items() if key in parameters}
     allowed = [key for key in parameters if key not in given]
+    # Compare names here: the TypeError of a wrong call would not list the allowed ones
     unknown = sorted(set(hyper) - set(allowed))
     if unknown:
         raise InputError(
@@ -54,30 +59,23 @@ def build(
     ]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
-
-    # A factory knows more of its parameters than their types: its own error comes first
-    what = f"{kind} {name!r}"
-    try:
-        made = factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
-    except InputError:
-        raise
-    except (TypeError, ValueError, OverflowError, AttributeError):
-        _require_values(factory, what, hyper)
-        raise
-    _require_values(factory, what, hyper)
-    return made
+    # Check values against annotations, then build
+    _require_values(factory, f"{kind} {name!r}", hyper)
+    return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
 def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """A factory that gives the same object for the same arguments, however they are spelled.
+    """Makes a factory return the same object for the same arguments, however they are spelled.
 
-    Lists become tuples and NumPy's numbers Python's; arrays are compared by their values.
+    The identity of a plug-in is the cache key of `jit`: a second object would compile again. Lists
+    become tuples and NumPy's numbers Python's; arrays are compared by their values.
     """
     made: dict[Any, Any] = {}
     signature = inspect.signature(factory)
 
     @functools.wraps(factory)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        # Positional, keyword and default arguments of one call share one key
         bound = signature.bind(
             *map(_hashable, arguments), **{key: _hashable(x) for key, x in keywords.items()}
         )
@@ -92,19 +90,19 @@ def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(value: Any) -> Any:
-    """What two arguments have in common if and only if they are the same; 1, 1.0 and True are
-    three.
-    """
+    """Returns a hashable key of an argument; 1, 1.0 and True have three different ones."""
     if isinstance(value, jax.core.Tracer):
         raise InputError(
             "an argument of a factory is fixed when it is called, and cannot be traced by jit or"
             " vmap"
         )
+    # Arrays count by content: type, shape and bytes
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return "array", array.dtype.str, array.shape, array.tobytes()
     if isinstance(value, tuple):
         return type(value), tuple(map(_key, value))
+    # A value without a hash counts by its contents
     try:
         hash(value)
     except TypeError:
@@ -113,33 +111,36 @@ def _key(value: Any) -> Any:
 
 
 def _contents(value: Any) -> Any:
-    """What tells a value without a hash from others of its type."""
+    """Returns a key of a value without a hash: its elements, or else its text."""
     return _key(np.asarray(value)) if hasattr(value, "__array__") else repr(value)
 
 
 def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
-    """Whether the factory `name` of `package.FACTORIES` has that parameter.
+    """Tests if the factory `name` of `package.FACTORIES` has this parameter.
 
-    Raises InputError as `build` does.
+    Raises:
+      InputError: no factory has this name.
     """
     return parameter in inspect.signature(find(package, kind, name)).parameters
 
 
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """`hyper`, with the name of its factory, and the defaults of that factory that can be written
-    down as JSON.
+    """Returns `hyper` with the defaults of its factory, as far as JSON can hold them.
 
-    What a stage's hash must hold: a changed default is another result. A section within `hyper`
-    that names a factory itself is completed too.
+    The hash of a stage is made from this: a changed default gives another result. A section of
+    `hyper` with a name of its own is completed too.
     """
+    # An unknown name is reported by `build`; here it has no defaults
     factories = _factories(package)
     name = hyper["name"]
     known = isinstance(name, str) and name in factories
     parameters = inspect.signature(factories[name]).parameters if known else {}
+    # Functions and arrays have no JSON form
     plain = (str, int, float, bool, tuple, type(None))
     defaults = {
         key: value.default for key, value in parameters.items() if isinstance(value.default, plain)
     }
+    # A factory may take another factory's section
     inner = {}
     for key, value in hyper.items():
         if isinstance(value, Mapping) and "name" in value:
@@ -148,9 +149,10 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
-    """The factory `name` of `package.FACTORIES`.
+    """Returns the factory `name` of `package.FACTORIES`.
 
-    Raises InputError, listing what exists, for another name.
+    Raises:
+      InputError: no factory has this name; the message lists all names.
     """
     factories = _factories(package)
     if not isinstance(name, str) or name not in factories:
@@ -163,7 +165,10 @@ def _require_values(
     what: str,
     hyper: Mapping[str, Any],
 ) -> None:
-    """InputError if a parameter has a value that its annotation does not allow."""
+    """Raises InputError for a parameter of None with an annotation against it."""
+    empty = [key for key, value in hyper.items() if value is None]
+    if not empty:
+        return
     annotated = typing.get_type_hints(factory)
     for key, value in hyper.items():
         if key not in annotated or _fits(value, annotated[key]):
@@ -249,7 +254,8 @@ def _hashable(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is an array without axes that holds one known number."""
+    """Tests if a value is an array without axes whose number is known."""
+    # A tracer has no value yet
     if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, jax.core.Tracer):
         return False
     return value.ndim == 0 and (jnp.issubdtype(value.dtype, np.number) or value.dtype == bool)
