@@ -3,9 +3,6 @@
 import copy
 import math
 
-import pytest
-from test_audit import tiny
-
 from xinv import store
 from xinv.audit.run import opened
 from xinv.audit.stage import Stages
