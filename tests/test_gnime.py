@@ -3,13 +3,13 @@
 import dataclasses
 import importlib
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from documented import block
 from trainings import equal
 
 from xinv import defences, explain, models, parallel, store, train
@@ -427,9 +427,9 @@ def test_too_distorting_generator():
     assert equal(state["generator"], expected["generator"])
 
 
-def test_the_readmes_example(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "README.md").read_text().split("## Defend with GNIME")[1]
-    code = text.split("```python")[1].split("```")[0].replace("epochs=160", "epochs=2")
+def test_deployment(tmp_path, monkeypatch):
+    """The example of the page runs as it is written, but with small networks and few epochs."""
+    code = block("configs/gnime.md", "Deploy it").replace("epochs=160", "epochs=2")
     code = code.replace(
         "lam=100.0",
         "lam=100.0, width=1 / 64, inverter_width=1 / 64, max_distortion=1e6,"
@@ -439,6 +439,6 @@ def test_the_readmes_example(tmp_path, monkeypatch):
     names = dict(predictions=observation.prediction, maps=observation.explanation, images=images)
     names["new_observation"] = jax.tree.map(lambda part: part[:5], observation)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), names)
+    exec(code, names)
     assert names["released"].explanation.shape == (5, *SHAPE)
     assert (tmp_path / "gnime").is_dir()
