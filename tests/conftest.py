@@ -9,14 +9,14 @@ import pytest
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 15_000
-_PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own"
+_PIPELINE = "test_audit", "test_audit_deepleak", "test_audit_membership", "test_audit_own"
 _LONGEST = (
     *_PIPELINE,
     "test_attacks_trained",
     "test_explain_modern",
     "test_explain_walked",
-    "test_gnime",
-    "test_rows",
+    "test_defences_gnime",
+    "test_audit_rows",
 )
 """Files that take over a minute, which a worker that starts them last would take alone."""
 
@@ -56,8 +56,8 @@ def _programs(request):
 
     Files of the pipeline test what is computed from what, what is kept and what is refused; most of
     their time is XLA's. What a program computes is tested elsewhere, as it is optimised for users;
-    `test_rows` audits so from end to end. One level within a file: a program of the other would
-    round otherwise.
+    `test_audit_rows` audits so from end to end. One level within a file: a program of the other
+    would round otherwise.
 
     A program holds three or four maps, and XLA dies of more than the 65,530 that a process may
     have. Programs that are freed after every file are compiled again in the next, small ones of

@@ -5,7 +5,7 @@ look at the images.
 import collections
 
 import pytest
-from test_arms import run, stages, unit
+from test_audit_arms import run, stages, unit
 
 from configs import base, gnime
 from xinv.audit.roles import REPORTED, Roles

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from explain_zoo import quick
-from test_perturbation import KEY, as_tuples, compiled, small_problem, smooth
+from test_explain_perturbation import KEY, as_tuples, compiled, small_problem, smooth
 
 from xinv.explain import batch, build, gradient, normalise
 from xinv.explain.anchors import anchors
