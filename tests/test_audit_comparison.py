@@ -48,6 +48,7 @@ def test_gnimes_arms_differ_as_stated(size):
             )
 
 
+@pytest.mark.slow
 def test_unlearned_defence_explains_no_half(
     tmp_path,
 ):

@@ -125,6 +125,7 @@ def test_too_large_noise():
         defences.gaussian(0.7).init(jax.random.key(0), observed(), images())
 
 
+@pytest.mark.slow
 def test_pgd_magnitude_and_effect():
     """PGD changes every map by its magnitude, and harms its inverter more than noise does."""
     defence, state, _ = fitted("pgd")
@@ -150,6 +151,7 @@ def test_pgd_magnitude_and_effect():
 # Repeated queries
 
 
+@pytest.mark.slow
 def test_queries_average_independent_releases():
     maps, defence = observed(200), defences.noise(0.2)
     for queries in (1, 4, 16):

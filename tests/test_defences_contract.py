@@ -13,7 +13,18 @@ from xinv import defences, store
 from xinv.train import Recipe
 from xinv.types import InputError, Observation
 
-every = pytest.mark.parametrize("name", [factory.__name__ for factory in defences.FACTORIES])
+LEARNED = "gnime", "pgd"
+"""Defences that train networks."""
+
+
+def parameter(name):
+    """The name as a parameter of a test, slow where the defence trains."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name in LEARNED else [])
+
+
+every = pytest.mark.parametrize(
+    "name", [parameter(factory.__name__) for factory in defences.FACTORIES]
+)
 
 
 def assert_equal(left: Observation, right: Observation) -> None:
@@ -81,7 +92,7 @@ def test_batch_and_store_change_nothing(name, tmp_path):
 # Bad input
 
 
-@pytest.mark.parametrize("name", ["gnime", "pgd", "gaussian"])
+@pytest.mark.parametrize("name", map(parameter, (*LEARNED, "gaussian")))
 def test_other_shape_or_scale(name):
     """Another shape or scale is an error."""
     defence, state, _ = fitted(name)
@@ -104,6 +115,7 @@ def test_other_shape_or_scale(name):
             defences.release(defence, state, scaled, jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part"), [("gnime", "generator"), ("pgd", "inverter"), ("gaussian", "stdev")]
 )
@@ -117,6 +129,7 @@ def test_state_of_another_defence(name, part):
             defences.release(defence, state, observed(), jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gnime", "pgd"])
 def test_unservable_observations_refused(name):
     """Observations that no service would release are not learned from."""
@@ -144,6 +157,7 @@ def test_shared_peak():
         defences.release(defence, state, observed()._replace(explanation=maps), jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_images_moved_by_rounding():
     """Images that rounding has moved are learned from."""
     for kind in (np.float32, jnp.bfloat16):
@@ -192,6 +206,7 @@ def test_nobody_defends_without_images():
         defences.gaussian(0.01).init(jax.random.key(0), none, images(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter")])
 def test_state_of_another_network(name, part):
     """A state of another network is an error."""
@@ -217,6 +232,7 @@ def test_integer_maps():
             fitted(name)[0].init(jax.random.key(0), maps, images())
 
 
+@pytest.mark.slow
 def test_small_maps():
     """Small maps are treated as large ones.
 
@@ -317,6 +333,7 @@ def test_bad_parameters_are_named(name, hyper, message):
         defences.build(name, **hyper)
 
 
+@pytest.mark.slow
 def test_checks_name_the_unfit():
     """Checks name what a defence cannot treat."""
     bare = Observation(observed().prediction)
