@@ -9,6 +9,18 @@ import pytest
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 15_000
+_STRICT = (
+    "test_attacks",
+    "test_defences",
+    "test_metrics",
+    "test_models",
+    "test_parallel",
+    "test_train",
+)
+"""Files, by how their names begin, in which no dtype and no rank is promoted implicitly.
+
+Explainers are tested on functions as users write them, and audits run explainers.
+"""
 _PIPELINE = "test_audit", "test_audit_deepleak", "test_audit_membership", "test_audit_own"
 _LONGEST = (
     *_PIPELINE,
@@ -42,6 +54,16 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     config.programs.cleanup()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _promotion(request):
+    """Refuses implicit promotion, which hides wrong dtypes and axes that line up by chance."""
+    if not request.path.stem.startswith(_STRICT):
+        yield
+        return
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -40,7 +40,7 @@ def release(variables, images, labels, keys):
     noise = jax.vmap(lambda key: jax.random.normal(key, (16, 16, 1)))(keys)
     return (
         images.mean(-1, keepdims=True) * variables.mean()
-        + labels[:, None, None, None]
+        + jnp.float32(labels)[:, None, None, None]
         + 0.01 * noise
     )
 

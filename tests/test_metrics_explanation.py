@@ -205,7 +205,7 @@ def test_linear_contributions_are_most_faithful():
     w = RNG.normal(0, 0.3, (SIZE, SIZE, 1)).astype(np.float32)
 
     def score(w, images):
-        return jnp.pad((images * w).sum((1, 2)), ((0, 0), (0, 1)))
+        return jnp.pad((images * w[None]).sum((1, 2)), ((0, 0), (0, 1)))
 
     faithful, truth = truth["image"] * w, truth | {"label": np.zeros(COUNT, np.int32)}
     for other in (noise, -faithful):
