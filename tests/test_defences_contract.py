@@ -92,7 +92,7 @@ def test_batch_and_store_change_nothing(name, tmp_path):
 # Bad input
 
 
-@pytest.mark.parametrize("name", map(parameter, (*LEARNED, "gaussian")))
+@pytest.mark.parametrize("name", [*map(parameter, LEARNED), "gaussian"])
 def test_other_shape_or_scale(name):
     """Another shape or scale is an error."""
     defence, state, _ = fitted(name)
