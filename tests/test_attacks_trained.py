@@ -209,6 +209,7 @@ def test_logits_recovered_up_to_constant():
     np.testing.assert_allclose(slope, np.where(kept, 1 / prediction, 0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_constant_is_learned():
     attack = attacks.build(
         "decoder", inputs=["prediction"], encoder="none", network="tcnn", rescale="logits", **TINY
@@ -307,6 +308,7 @@ def classifier():
     return models.cnn(10, (8,), 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truncation", "weight"), [(0, 1.0), (3, 64.0)])
 def test_joint_loss_is_equation_11(truncation, weight):
     """The joint loss is Eq. 11."""
@@ -326,6 +328,7 @@ def test_joint_loss_is_equation_11(truncation, weight):
     assert not jax.tree.leaves(updates)
 
 
+@pytest.mark.slow
 def test_both_networks_learn_from_reconstruction():
     """The classifier's gradient is the sum's, and the inverter's BatchNorm follows the batch."""
     images, labels = digits()[0][:16] / np.float32(255), digits()[1][:16]
@@ -352,6 +355,7 @@ def test_both_networks_learn_from_reconstruction():
     assert list(updates["batch_stats"]) == ["inverter"]
 
 
+@pytest.mark.slow
 def test_joint_training_classifies_and_inverts():
     """The decoder attack reads the state; a classifier's answers are inverted to well below the
     images' variance.

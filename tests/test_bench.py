@@ -9,6 +9,7 @@ from launched import launch
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 
+@pytest.mark.slow
 def test_a_row_per_method(monkeypatch, capsys):
     monkeypatch.syspath_prepend(LAUNCH)
     import bench_explainers

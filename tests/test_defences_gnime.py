@@ -241,6 +241,7 @@ def test_killed_training_continues(trained, tmp_path):
     assert equal(state, expected)
 
 
+@pytest.mark.slow
 def test_generator_misleads_the_inverter():
     """Maps that are the image: with λ the inverter does worse on the generated map than on the
     original, at once.
@@ -427,6 +428,7 @@ def test_too_distorting_generator():
     assert equal(state["generator"], expected["generator"])
 
 
+@pytest.mark.slow
 def test_deployment(tmp_path, monkeypatch):
     """The example of the page runs as it is written, but with small networks and few epochs."""
     code = block("configs/gnime.md", "Deploy it").replace("epochs=160", "epochs=2")

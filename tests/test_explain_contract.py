@@ -115,6 +115,7 @@ def test_neighbours_change_nothing(factory, hyper):
     np.testing.assert_array_equal(explain_all(others, LABELS.at[1:].set(1))[0], first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", explain.FACTORIES)
 def test_eager_equals_compiled(factory):
     """An image alone and eager equals one of a batch, mapped and compiled."""
@@ -142,6 +143,7 @@ def test_constant_images_give_no_nan(factory, hyper, value):
     assert np.isfinite(mapped(factory(**hyper))(jnp.full_like(images(), value), LABELS)).all()
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("name", ["residual", "depthwise"])
 def test_other_models_are_accepted(factory, hyper, name):

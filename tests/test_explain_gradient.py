@@ -39,6 +39,7 @@ def test_gradient_is_a_central_difference(of):
         np.testing.assert_allclose(product.ravel(), image.ravel() * np.array(expected), atol=1e-7)
 
 
+@pytest.mark.slow
 def test_baselines_of_copies():
     """Copies share one baseline or draw their own.
 

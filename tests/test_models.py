@@ -190,6 +190,7 @@ def assert_same_function(form, reference, *inputs):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((2, 3, 4, 5), (1, 2, 3))))
 def test_transposed_convolutions_equal_lax(kernel, stride):
     x, weights, padding = normal(2, 4, 5, 3), normal(3, kernel, kernel, 2, seed=1), kernel // 3
@@ -204,6 +205,7 @@ def test_transposed_convolutions_equal_lax(kernel, stride):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride", "padding", "size"), [(1, 0, 1), (2, 1, 4), (2, 1, 5)])
 def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
     torch = pytest.importorskip("torch")
@@ -222,6 +224,7 @@ def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "channels", "kernel", "padding"),
     [
@@ -251,6 +254,7 @@ def test_convolutions_equal_lax(height, width, channels, kernel, padding):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "padding", "repeat", "size"),
     [(3, 1, 2, 3), (3, 1, 4, 1), (3, 0, 3, 2), (5, 2, 2, 3)],
@@ -307,6 +311,7 @@ def classifier(**hyper):
     return model, drawn(model, images), (images,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [small, classifier])
 def test_examples_are_independent(build):
     """Examples are independent, and jit changes nothing."""
@@ -360,6 +365,7 @@ def test_width():
     )  # 1024 · 0.01; the image's 3 stay
 
 
+@pytest.mark.slow
 def test_signals_keep_their_scale():
     """He initialisation through transposed convolutions: outputs neither vanish nor explode over
     ten layers.
@@ -369,6 +375,7 @@ def test_signals_keep_their_scale():
     assert 0.05 < jax.jit(model.apply)(jax.jit(model.init)(KEY, *inputs), *inputs).std() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 16, 1), (5, 3, 3), (28, 28, 1), (20, 40, 3)])
 @pytest.mark.parametrize("size", [(3, 3), (7, 7), (8, 8), (40, 40), (4, 9)])
 def test_any_size_fits(shape, size):
