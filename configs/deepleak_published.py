@@ -131,7 +131,9 @@ TABLE_X = {"cifar10": (0.998, 0.771), "cifar100": (1.0, 0.454), "gtsrb": (0.997,
 
 
 def published(dataset: str) -> tuple[dict, ...]:
-    """The rows of a data set, for the arms of configs/deepleak.py."""
+    """Returns the rows of a data set, for the arms of configs/deepleak.py; "" has none."""
+    if not dataset:
+        return ()
     place = DATASETS.index(dataset)
     rate, *_ = METRICS
     rest = {name: values[place] for name, values in TABLE_III.items()}

@@ -5,8 +5,8 @@
     # The papers' widths, for an accelerator
     python launch/run.py --config=configs/digits.py:full --workdir=runs/full
 
-Expected: SSIM of each of the three explanations above that of predictions alone, with 90 %
-intervals that do not overlap (figures in README.md).
+Expected: SSIM .59 from predictions alone, .76 with Gradient and with Grad-CAM, .85 with
+Gradient x Input; their 90 % intervals do not overlap that of predictions alone.
 Data: scikit-learn's 1,797 handwritten digits (8x8), resized to 32x32; no download.
 """
 

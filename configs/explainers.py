@@ -7,7 +7,8 @@
     # The digits on a CNN, a ViT and a ConvNeXt, side by side on one page
     python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks
 
-No attack; some minutes on two cores. Every parameter of a method can be set:
+Some minutes on two cores. It attacks nothing: a page of maps is expected, and no figure but the
+target's accuracy. Every parameter of a method can be set:
 --config.explanations.smoothgrad.samples=100.
 Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or
 --config.data.source.path=FILE.

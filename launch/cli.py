@@ -24,7 +24,7 @@ sys.path.insert(
 from xinv.types import InputError
 
 _HARDEN = "harden"  # the section of launch/harden.py
-_SHARED = ("base", "datasets")  # of configs/, what its experiments share
+_TEMPLATE = "base"  # the config that no experiment is, but all are made from
 AGAIN = 75
 """Exit status of a process that is to be started again (EX_TEMPFAIL)."""
 _PR_SET_PDEATHSIG = 1
@@ -105,18 +105,24 @@ def config_file(value: str) -> tuple[ModuleType, str]:
     """
     path, _, arg = value.partition(":")
     if not Path(path).is_file():
-        known = sorted(
-            str(file) for file in Path("configs").glob("*.py") if file.stem not in _SHARED
-        )
-        raise InputError(
-            f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}"
-        )
+        known = ", ".join(_experiments()) or "none"
+        raise InputError(f"there is no config file {path!r}: known here are {known}")
     spec = importlib.util.spec_from_file_location("xinv_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} is no config file: it defines no get_config(arg)")
     return module, arg
+
+
+def _experiments() -> list[str]:
+    """Returns the files of configs/ that define an experiment."""
+    found = []
+    for file in sorted(Path("configs").glob("*.py")):
+        # Data sets and published figures are in files of their own there
+        if file.stem != _TEMPLATE and "\ndef get_config(" in file.read_text():
+            found.append(str(file))
+    return found
 
 
 def config(flag: flags.FlagHolder) -> dict:
@@ -265,7 +271,7 @@ def _check_overrides(value: str, argv: Sequence[str]) -> None:
     try:
         config = module.get_config(arg)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"--config={value}: {error}") from None
     for path in overridden(argv):
         node, seen = config, "config"
         for key in path.split("."):

@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from configs import deepleak, gnime, thielen, yang, zhao
 
 SIZES = {
-    "yang": tuple(yang._sizes()),
-    "thielen": tuple(thielen._SIZES),
-    "zhao": tuple(zhao._sizes()),
-    "gnime": tuple(gnime._sizes()),
-    "deepleak": tuple(deepleak._sizes()),
+    "yang": tuple(yang.sizes()),
+    "thielen": tuple(thielen.sizes()),
+    "zhao": tuple(zhao.sizes()),
+    "gnime": tuple(gnime.sizes()),
+    "deepleak": tuple(deepleak.sizes()),
 }
 CONFIGS = [
     path
@@ -239,7 +239,7 @@ def test_gnimes_bound_is_none_or_a_number():
 
 def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
     for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):
-        section = yang._sizes()[size].data("generic")
+        section = yang.sizes()[size].images("generic")
         own, others = (
             section["transform"]["classes"][1],
             section["auxiliary"]["transform"]["classes"][1],
