@@ -1,10 +1,10 @@
 """Shared by the experiments: the complete config, its parts, and the sizes of an experiment.
 
 `get_config` shows every key of a config with a comment, in the order of the pipeline. An experiment
-is that config with some sections replaced. It defines
+replaces some sections of it. It defines
 
-    sizes() -> {name: Size}            the sections that differ between its sizes
-    get_config(arg) -> ConfigDict      audit(size(sizes(), arg), …), with the sections that do not
+    sizes() -> {name: Size}            the sections in which its sizes differ
+    get_config(arg) -> ConfigDict      audit(size(sizes(), arg), …), with the other sections
     sweep(arg, config) -> list         optional: changes of the config, one entry per unit
 
 A section is a dict; `recipe`, `explanations`, `arm` and `metrics` below make the common ones.
@@ -23,15 +23,15 @@ _Size = TypeVar("_Size", bound="Size")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-    """One size of an experiment: the sections that all experiments state, in pipeline order.
+    """One size of an experiment: the sections of every experiment, in pipeline order.
 
     An experiment with further differences adds fields in a subclass.
 
     Attributes:
       unit: name of the experiment in rows and reports.
       data: section of the images; configs/datasets.py has those of the papers.
-      target_label: label that the target predicts.
-      attack_label: label by which reconstructions are recognised.
+      target_label: the target predicts this label.
+      attack_label: reconstructions are recognised by this label.
       model: network of the target and of the evaluation model.
       train: recipe of both.
       attack_width: factor on the channels of the attack's networks.
@@ -98,9 +98,9 @@ def get_config(arg: str = "") -> ConfigDict:
             ),
             roles=dict(
                 roles="zhao",  # a protocol, or per role its fraction of the images
-                stratify="digit",  # label whose classes are equally frequent in every role
-                balance=None,  # label whose classes are cut to the size of the smallest
-                group=None,  # label whose equal images stay in one role
+                stratify="digit",  # label of the classes that are equally frequent in every role
+                balance=None,  # label of the classes that are cut to the size of the smallest
+                group=None,  # images of one value of this label stay in one role
             ),
             auxiliary={},  # images of another distribution: source, transform, roles
         ),
@@ -164,29 +164,32 @@ def inversion(
     sigma: float = 1.5,
     **sections: object,
 ) -> ConfigDict:
-    """Returns an inversion audit: what each explanation adds to predictions alone.
+    """Returns an inversion audit: the gain of each explanation over predictions alone.
 
     The target is trained for `target_label`. Recognition is judged for `attack_label` by an
     evaluation model of the same architecture, initialised independently and trained on originals
-    that the reported role does not contain.
+    outside the reported role.
 
     Args:
       unit: name of the experiment.
       data: the images.
-      target_label: label that the target predicts.
+      target_label: label of the target.
       attack_label: label of the evaluation model.
       model: network of both.
       train: recipe of both.
       attack_width: factor on the attack's channels.
       attack_train: recipe of the attacks.
       sigma: standard deviation of SSIM's window, in pixels.
-      **sections: whole sections of the config that replace those of `get_config`.
+      **sections: whole sections of the config, instead of those of `get_config`.
 
     Returns:
-      A config in which no two places are one object.
+      A complete config without shared objects, see `unshared`.
     """
+    # Targets and evaluation models share architecture and recipe, but no weights
     complete = get_config().to_dict()
     trained = dict(model=model, train=train)
+
+    # Without images held back, explanations cannot be defended
     held_out = _HELD_OUT if _HELD_OUT in data["roles"]["roles"] else ""
     changed = dict(
         unit=unit,
@@ -201,7 +204,7 @@ def inversion(
 
 
 def data_root(folder: str) -> str:
-    """Returns the place of a data set: below $XINV_DATA, or below ./data if that is unset."""
+    """Returns the place of a data set, below $XINV_DATA (default: ./data)."""
     return os.path.join(os.environ.get("XINV_DATA", "data"), folder)
 
 
@@ -230,7 +233,7 @@ def recipe(**changes: object) -> ConfigDict:
 
 
 def explanations(**changes: object) -> ConfigDict:
-    """Returns the explanations of Zhao 2021 that every target has, scaled to [0,1] per example.
+    """Returns the explanations of Zhao 2021 for any target, scaled to [0,1] per example.
 
     The scaling is GNIME's.
     """
@@ -259,12 +262,12 @@ def arm(
     Args:
       *inputs: "prediction", names of explanations, of other arms, and "label" or "image" of a
         membership attack's candidates.
-      train_view: changes of the view that the attack learns from.
+      train_view: changes of the view of the attacker's own images.
       test_view: changes of the view of the reported images.
-      known: a classifier whose weights the attacker has.
-      population: a role of public images, for attacks that compare with answers about these.
-      evaluate: False for an arm that only other arms read.
-      control_of: the arm that this one is a control of.
+      known: a classifier of known weights (white-box).
+      population: a role of public images, for attacks relative to the answers about these.
+      evaluate: False for an arm without figures, read by other arms.
+      control_of: the attack of a control.
       **attack: changes of the attack section's parameters; with a `name` they replace these.
     """
     service = dict(
@@ -317,7 +320,7 @@ def defended(*inputs: str, by: tuple[str, ...], **changes: object) -> ConfigDict
 def membership(
     *inputs: str, shadow: str = "shadow", train_view: dict | None = None, **changes: object
 ) -> ConfigDict:
-    """Returns an arm that separates members of the target's training set from others.
+    """Returns an arm to separate members of the target's training set from others.
 
     It learns on `shadow`, a classifier whose training set the attacker knows.
     """
@@ -333,9 +336,9 @@ def view_of(model: str, members: str = "") -> dict[str, str]:
 def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigDict]:
     """Returns a membership attack and its two controls, alike but for the models.
 
-    `untrained`: the attack learns on an untrained model and is tested on another one. All that it
-    finds is in the images.
-    `stranger`: the same attack, tested on a model that was trained on none of the images.
+    `untrained`: the attack learns on an untrained model and is tested on another one. Any leak is
+    then one of the images.
+    `stranger`: the same attack, tested on a model trained on none of the images.
     """
     untrained = view_of("untrained", "target")
     stranger = view_of("stranger", "target")
@@ -443,7 +446,7 @@ def harden(
     DeepLeak, Section IV-B. The data must have the roles of `searched`.
 
     Args:
-      explanations: names of those that are hardened.
+      explanations: names.
       attack: the membership attack of the report.
       search_attack: a cheaper one, for the trials.
       **changes: other values of keys.
@@ -486,10 +489,11 @@ def harden(
 
 
 def unshared(config: ConfigDict | dict) -> ConfigDict:
-    """Returns a copy in which no two places are one object.
+    """Returns a copy without shared objects.
 
-    A command line that changes one place then leaves the others.
+    A change of one place on the command line then leaves the others.
     """
+    # ml_collections keeps it if two places are one object
     found = {}
     for name, value in config.items():
         nested = isinstance(value, dict | ConfigDict)

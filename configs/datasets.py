@@ -25,9 +25,9 @@ def section(source: dict, label: str, roles: dict, share: float = 1.0, **transfo
 
     Args:
       source: a factory of `xinv.data` with its parameters.
-      label: label whose classes are equally frequent in every role.
+      label: its classes are equally frequent in every role.
       roles: the specification of each role, as in `xinv.data.roles.split`.
-      share: fraction of the images that is used.
+      share: fraction of the images in use.
       **transform: changes of the geometry: crop, resize, grayscale, classes.
     """
     geometry = dict(crop=None, resize=None, grayscale=False, classes=None)
@@ -126,8 +126,8 @@ def faces(
 
     Args:
       archive: a folder or archive of images below $XINV_DATA.
-      labels: a regular expression of paths, whose named groups are labels; or the label of folders.
-      stratify: label whose classes are equally frequent in every role.
+      labels: a regular expression of paths with labels as named groups; or the label of folders.
+      stratify: its classes are equally frequent in every role.
       roles: fraction of the images per role.
       side: height and width in pixels.
       title: name in reports.
@@ -225,6 +225,7 @@ def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> d
 
     For example crops of CelebA, FaceScrub or iCV-MEFED.
     """
+    # Files may be coloured or grey, and transparent
     data = faces(folder, "identity", "identity", roles, side, folder)
     data["source"] |= dict(grayscale=grayscale, level=None, background="white")
     return data

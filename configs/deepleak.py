@@ -1,6 +1,6 @@
-"""DeepLeak (2026): which explanations give away who was in the training set.
+"""DeepLeak (2026): explanations that leak the members of the training set.
 
-The page is configs/deepleak.md: the claim, what was measured, what was never run.
+The page, configs/deepleak.md, has the claim, the measured figures and the open runs.
 
     python launch/run.py --config=configs/deepleak.py:SIZE --workdir=runs/deepleak
     # Each further experiment too
@@ -18,9 +18,9 @@ The page is configs/deepleak.md: the claim, what was measured, what was never ru
 `runlocal-cifar10` has 5,000 lossless images, `runlocal-gtsrb` signs at 32x32, three
 frames of each track.
 
-Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose
-training set the attacker knows, and is tested on the target. Each has two controls that must score
-chance: an untrained pair of models, and a stranger that was trained on none of the audited images.
+Every explainer is attacked by a network on its maps. An attack learns on a shadow model with a
+known training set, and is tested on the target. Each has two controls, which must score chance: an
+untrained pair of models, and a stranger trained on none of the audited images.
 
 Expected at `runlocal-cifar10`: AUC .64 from confidences, at most .53 from explanations.
 """
@@ -50,8 +50,8 @@ EXPLAINERS = {
     "anchors": {},
     "guided_gradcam": {},
 }
-"""Table III of the paper, in its order, and Guided Grad-CAM, which its released code calls
-GradCAM++; with the code's numbers of samples and steps.
+"""Table III of the paper, in its order, and Guided Grad-CAM, the "GradCAM++" of its released code;
+with the code's numbers of samples and steps.
 """
 LOCAL = EXPLAINERS | {
     "integrated_gradients": dict(steps=16),
@@ -67,7 +67,7 @@ GRADIENTS = (
     "deconvolution",
     "gradcam",
 )
-"""The gradient family, which leaks in a positive control."""
+"""The gradient family; it must leak in the positive control."""
 TRAJECTORIES = ("saliency", "integrated_gradients", "gradcam")
 """Explainers in whose order pixels are removed."""
 SHARES = dict(
@@ -80,9 +80,9 @@ SHARES = dict(
 POOL = ("target_train", "attack_test")
 """Roles of the audited images."""
 NOISES = (0.05, 0.2, 0.5, 1.0, 4.0)
-"""Noise multipliers of DP-SGD, from the end that keeps the accuracy (Aerni 2024) on."""
+"""Noise multipliers of DP-SGD; the smallest keep the accuracy (Aerni 2024)."""
 PRIVATE = ("integrated_gradients", "saliency")
-"""Explainers that are audited under DP-SGD."""
+"""Explainers under DP-SGD."""
 OTHERS = {
     "densenet": dict(
         name="densenet",
@@ -101,7 +101,7 @@ OTHERS = {
         version=1,
     ),
 }
-"""Architectures of a shadow that differs from the target."""
+"""Architectures of a shadow unlike the target."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class Size(base.Size):
       halves: shadow models of the likelihood ratio, each trained on a random half of the audited
         images.
       private: changes of the recipe under DP-SGD.
-      grouped: changes of the model there, whose examples must not see each other.
+      grouped: changes of the model there, without statistics of the batch.
       trials: of the search for a release.
       search_restarts: restarts of the attack's network in these trials.
       published: a data set of deepleak_published.py, or "".
@@ -266,7 +266,7 @@ def _signs(file: str, frames: tuple[str, ...] = ()) -> dict:
 
 
 def _cifar(dataset: str) -> dict:
-    """Returns 10,000 members of 60,000 images; the others are all that no model is trained on."""
+    """Returns 10,000 members of 60,000 images; the others are all images without another use."""
     source = dict(
         name="tfds",
         dataset=dataset,
@@ -380,24 +380,27 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | unit | paper | question |
     |---|---|---|
     | audit | Tables I to III | which explanations leak |
-    | overfitted | | does a target leak that memorised its images: the positive control |
+    | overfitted | | does a target leak after memorising its images: the positive control |
     | likelihood | | how much more do many shadow models find |
     | trajectory | Table II, Liu 2024 | do confidences, as pixels go, leak more than the map |
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
-    | dp-0.05 to dp-4 | Table III | the cost of DP-SGD, and the leak that it leaves |
+    | dp-0.05 to dp-4 | Table III | the cost of DP-SGD, and the remaining leak |
 
-    Table V's "disjoint" shadow is that of "audit"; its "subset" one shares images with the target
-    and has no unit.
+    Table V's "disjoint" shadow is in "audit"; its "subset" one shares images with the target and
+    has no unit.
     """
     size = base.size(sizes(), arg)
     config = config or get_config(arg)
+    # Experiments on the audit's models, or with other training
     units = [
         {"unit": "audit"},
         {"unit": "overfitted"} | _overfitted(size, config),
         {"unit": "likelihood"} | _likelihood(size, config),
         {"unit": "trajectory"} | _trajectory(size, config),
     ]
+
+    # Tables of the paper
     for name, model in OTHERS.items():
         units.append({"unit": f"table-6-{name}"} | _table_6(size, config, name, model))
     units.append({"unit": "table-7"} | _table_7(size, config))
@@ -426,10 +429,13 @@ def _table_7(size: Size, config: ConfigDict) -> dict:
 def _overfitted(size: Size, config: ConfigDict) -> dict:
     """Returns models trained twice as long without regularisation, and the gradient family.
 
-    It is also of probabilities, which saturate on memorised images (Shokri 2021).
+    Probabilities are explained too: they saturate on memorised images (Shokri 2021).
     """
+    # Without regularisation
     train = config.target.train.to_dict()
     plain = train | dict(augment=(), weight_decay=0.0, epochs=2 * train["epochs"])
+
+    # Of the logit, and of the probability
     explanations = {}
     for name in GRADIENTS:
         if name in size.explainers:
@@ -449,6 +455,7 @@ def _overfitted(size: Size, config: ConfigDict) -> dict:
 def _trained(config: ConfigDict, recipe: dict, **model: object) -> dict:
     """Returns each trained model with another recipe, and each model's network with changes."""
     parts = dict(target=config.target.to_dict()) | config.shadows.to_dict()
+    # Untrained controls have no recipe
     for part in parts.values():
         part["model"] |= model
         if part["train"]:
@@ -487,11 +494,14 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
 
     They learn from models of random halves of the audited images.
     """
+    # Each audited image is in half of the training sets
     target = config.target.to_dict()
     halves = {}
     for number in range(size.halves):
         halves[f"half_{number}"] = target | dict(roles=(f"half_{number}",))
     shadows = dict(prediction=tuple(halves), explanation=tuple(halves), roles=())
+
+    # Attacks on maps, and on predictions for reference
     held = ("prediction", "label")
     ratio = "likelihood_ratio"
     arms = references(config)
@@ -507,7 +517,7 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
 
 
 def _paired(called: str, *inputs: str, shadows: dict, **settings: object) -> dict[str, ConfigDict]:
-    """Returns an attack that learns from many shadow models, and the same on a stranger."""
+    """Returns an attack learnt from many shadow models, and the same on a stranger."""
     control = base.arm(
         *inputs,
         train_view=shadows,

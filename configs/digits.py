@@ -6,7 +6,7 @@
     python launch/run.py --config=configs/digits.py:full --workdir=runs/full
 
 Expected: SSIM .59 from predictions alone, .76 with Gradient and with Grad-CAM, .85 with
-Gradient x Input; their 90 % intervals do not overlap that of predictions alone.
+Gradient x Input; 90 % intervals do not overlap with predictions alone.
 Data: scikit-learn's 1,797 handwritten digits (8x8), resized to 32x32; no download.
 """
 
@@ -17,11 +17,11 @@ from ml_collections import ConfigDict
 from configs import base, datasets
 
 WIDTHS = (0.0625, 0.125, 0.25)
-"""Factors on the target's channels that the sweep compares."""
+"""Factors on the target's channels in the sweep."""
 
 
 def sizes() -> dict[str, base.Size]:
-    """Returns "" for widths and epochs that fit the quickstart, "full" for the papers'."""
+    """Returns "" for the quickstart's widths and epochs, "full" for the papers'."""
     small = base.Size(
         unit="digits",
         data=datasets.digits("zhao"),

@@ -69,12 +69,12 @@ NETWORKS = {
         stem="small",
     ),
 }
-"""Networks that the sweep explains, each small enough to be trained in minutes on CPU."""
+"""Networks of the sweep, each small enough to be trained in minutes on CPU."""
 WITH_RELUS = ("cnn",)
 RECTIFIED = ("deconvolution", "guided_backprop", "guided_gradcam")
-"""Methods that change the derivative of ReLUs, for networks that have any."""
+"""Methods with another derivative of ReLUs, for networks that have any."""
 LEARNING_RATES = {"vit": 1e-3, "convnext": 1e-3}
-"""Networks that learn nothing at the CNN's rate."""
+"""Rates of transformers and the like: at the CNN's they learn nothing."""
 
 
 def sizes() -> dict[str, base.Size]:
@@ -141,7 +141,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """Returns one unit per network, on the same images, with the methods that it has ReLUs for."""
+    """Returns one unit per network, on the same images, with the methods it allows."""
     config = config or get_config(arg)
     units = []
     for name, model in NETWORKS.items():

@@ -1,4 +1,4 @@
-"""Inversion audit of faces: what explanations of an emotion classifier give away about identity.
+"""Inversion audit of faces: identity in the explanations of an emotion classifier.
 
     # Yale, emotion -> identity; minutes on two cores (estimate)
     python launch/run.py --config=configs/faces.py:runlocal --workdir=runs/faces
@@ -7,10 +7,10 @@
     # Yale at the paper's widths, 128x128; an accelerator
     python launch/run.py --config=configs/faces.py --workdir=runs/faces
 
-The first is the case of Zhao 2021 (Figures 1, 4, 5), whose iCV-MEFED is not freely available, on
-Yale: 15 people with six emotions, 90 images less exact duplicates: read its intervals. Each person
-shows an emotion once, so that the target cannot learn emotions that carry over; its predictions
-still give away who is shown. Published for iCV-MEFED: identity is recognised from Flatten+U-Net
+The first is the case of Zhao 2021 (Figures 1, 4, 5) on Yale, since iCV-MEFED is not freely
+available: 15 people with six emotions, 90 images less exact duplicates: read its intervals. Each
+person shows an emotion once, so the target learns no emotions of other people; its predictions
+still reveal the person. Published for iCV-MEFED: identity is recognised from Flatten+U-Net
 reconstructions far more often than from those of predictions alone.
 Expected: at `runlocal` identity is recognised in .20 of the reconstructions from predictions alone,
 and in .77 with Gradient x Input; at `runlocal-orl` in .63 and .58 (configs/zhao.md).

@@ -1,6 +1,6 @@
 """Jeong 2022 (GNIME): defended explanations, adaptive attackers; Tables 1 to 3, Figures 4 to 6.
 
-The page is configs/gnime.md: the claim, what was measured, what was never run.
+The page, configs/gnime.md, has the claim, the measured figures and the open runs.
 
     # Tables 1 and 3, Figures 4 and 5
     python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime
@@ -22,7 +22,7 @@ The page is configs/gnime.md: the claim, what was measured, what was never run.
 | imagenet100 | imagenet100/CLASS, 256x256 | an accelerator, a day (estimate) |
 | imagenet100-tfds | 100 classes of TFDS's imagenet2012 | an accelerator, a day (estimate) |
 
-Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. What is released is
+Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. Releases are
 stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
 
 | unit of the sweep | experiment |
@@ -38,14 +38,14 @@ stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it r
 | deployed | a generator of a quarter of the width, as a service would have it |
 
 An arm "…_rnd_16" learns from 16 releases of each of its images, not from one: noise drawn once for
-each is learned by heart. So do all that attack noise in "gamma", "queries" and "lambda-…"; of large
+each would be memorised. So do all attacks on noise in "gamma", "queries" and "lambda-…"; on large
 maps, from 4. Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped
-early, every defence looks better than it is. GNIME's game takes thousands of steps: stopped early,
-it looks worse (configs/gnime.md).
+early, every defence looks better than it is. GNIME's own training takes thousands of steps: stopped
+early, it looks worse (configs/gnime.md).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code,
 "gnime_decoder", since the published figures come from these; the paper's text names Zhao's,
-"decoder", which takes ten times the operations. At `runlocal` they have an eighth of the channels:
+"decoder", with ten times the operations. At `runlocal` they have an eighth of the channels:
 8 at 32×32, doubling to 64 at 4×4.
 
 Expected at `runlocal-gradcam`: SSIM .31 from predictions alone, .72 with Grad-CAM, .48 with GNIME.
@@ -86,18 +86,18 @@ class Size(base.Size):
     Attributes:
       explanations: names; the experiments beyond Table 1 take the first.
       lam: GNIME's trade-off (Eq. 2).
-      game: recipe of GNIME's two players.
-      releases: of an image that an attacker on noise learns from; fewer of large maps.
+      gnime_train: recipe of GNIME's two networks.
+      releases: of each image for an attacker on noise; fewer of large maps.
       faithfulness: whether insertion, deletion and max-sensitivity are measured.
       neighbours: of an image, for max-sensitivity.
       attributes: labels of the unit "attributes" (Figure 6).
-      attribute_model: network that recognises these.
+      attribute_model: their network.
       published: tables of gnime_published.py, or "".
     """
 
     explanations: tuple[str, ...] = gnime_published.EXPLANATIONS
     lam: float = 100.0
-    game: ConfigDict
+    gnime_train: ConfigDict
     releases: int = 16
     faithfulness: bool = True
     neighbours: int
@@ -124,7 +124,7 @@ def _papers() -> dict[str, Size]:
         attack_width=1.0,
         attack_train=train,
         seeds=5,
-        game=_game(batch_size=1024, epochs=500),
+        gnime_train=_gnime_recipe(batch_size=1024, epochs=500),
         neighbours=10,
         published="mnist",
     )
@@ -144,7 +144,7 @@ def _papers() -> dict[str, Size]:
         model=_network(128, 256, 512, dropout=0.5),
         train=crops_train,
         attack_train=crops_train,
-        game=_game(batch_size=128, epochs=500),
+        gnime_train=_gnime_recipe(batch_size=128, epochs=500),
         lam=500.0,
         releases=4,
         published="celeba",
@@ -203,7 +203,7 @@ def _local() -> dict[str, Size]:
         train=base.recipe(learning_rate=2e-3, epochs=8),
         attack_width=0.125,
         attack_train=base.recipe(learning_rate=2e-3, epochs=30),
-        game=_game(learning_rate=1e-3, epochs=160, schedule="cosine"),
+        gnime_train=_gnime_recipe(learning_rate=1e-3, epochs=160, schedule="cosine"),
         neighbours=2,
         published="mnist",
     )
@@ -221,7 +221,7 @@ def _local() -> dict[str, Size]:
         model=_network(128, 256, width=0.25),
         train=base.recipe(learning_rate=2e-3, epochs=12),
         attack_train=base.recipe(learning_rate=2e-3, epochs=20),
-        game=_game(learning_rate=1e-3, epochs=40),
+        gnime_train=_gnime_recipe(learning_rate=1e-3, epochs=40),
         published="cifar10",
     )
     celeba = dataclasses.replace(
@@ -253,7 +253,7 @@ def _local() -> dict[str, Size]:
         model=_network(128, 256, 512, dropout=0.5, width=0.125),
         train=few_images(learning_rate=2e-3, epochs=40),
         attack_train=few_images(learning_rate=2e-3, epochs=400),
-        game=few_images(learning_rate=1e-3, epochs=2400, schedule="cosine"),
+        gnime_train=few_images(learning_rate=1e-3, epochs=2400, schedule="cosine"),
         attributes=("glasses", "side_light"),
         attribute_model=_resnet(depth=18, width=0.125, stem="small"),
         published="",
@@ -283,8 +283,8 @@ def _resnet(depth: int, width: float, stem: str) -> dict:
     return dict(name="resnet", depth=depth, version=2, width=width, stem=stem)
 
 
-def _game(**changes: object) -> ConfigDict:
-    """Returns a recipe of a game, which has no validation loss to end it early."""
+def _gnime_recipe(**changes: object) -> ConfigDict:
+    """Returns a recipe without early end: two players have no common validation loss."""
     return base.recipe(patience=0, validation=0.0, **changes)
 
 
@@ -312,9 +312,9 @@ def _imagenet100(side: int, share: float = 1.0) -> dict:
 
 
 def _yale(side: int) -> dict:
-    """Returns Yale faces with two attributes, which the names of the pictures tell.
+    """Returns Yale faces with two attributes, by the names of the pictures.
 
-    Three people also wear glasses in pictures whose names do not mention them.
+    Three people also wear glasses in further pictures.
     """
     lights = ("centerlight", "leftlight", "rightlight")
     expressions = ("happy", "sad", "sleepy", "surprised", "wink")
@@ -381,7 +381,7 @@ def explanations(names: tuple[str, ...]) -> ConfigDict:
 def defences(size: Size) -> ConfigDict:
     """Returns GNIME, and random and optimised noise of GNIME's magnitude.
 
-    The magnitude is measured on images that the defender holds back. Random noise leaves the maps'
+    The magnitude is measured on the defender's held-out images. Random noise leaves the maps'
     range, as in GNIME's code.
     """
     network = dict(
@@ -396,7 +396,7 @@ def defences(size: Size) -> ConfigDict:
         gamma=None,
         inverter_width=size.attack_width,
         updates="alternating",
-        train=size.game,
+        train=size.gnime_train,
         max_distortion=2.0,
         max_inverter_error=1.0,
     )
@@ -414,7 +414,7 @@ def defences(size: Size) -> ConfigDict:
 def table_1(size: Size) -> ConfigDict:
     """Returns predictions alone, and each explanation without and with each defence.
 
-    Attackers adapt. Noise is also attacked by one that learns from several releases of each of its
+    Attackers adapt. Noise is also attacked by one who learns from several releases of each of its
     images, and so to see through it.
     """
     arms = {"prediction": base.arm("prediction", encoder="none")}
@@ -427,15 +427,18 @@ def table_1(size: Size) -> ConfigDict:
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """Returns Table 1, then each further experiment; units share what they have in common."""
+    """Returns Table 1, then each further experiment; units share common stages."""
     size = base.size(sizes(), arg)
     config = config or get_config(arg)
     name = size.explanations[0]
     defences = config.defences.to_dict()
+    # The arms of several units
     undefended = dict(
         prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name)
     )
     with_gnime = undefended | dict(gnime=_by(name, "gnime"))
+
+    # Experiments on the first explanation
     bounded = {}
     for gamma in GAMMAS:
         bounded |= _bounded(gamma, defences)
@@ -449,6 +452,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         _unit("queries", undefended | _averaged(name, size.releases)),
         _reverse_sigmoid(name, undefended, config, size),
     ]
+
+    # Experiments of some data sets
     if config.data.auxiliary:
         units += [
             _unit(
@@ -478,7 +483,7 @@ def _unit(name: str, arms: dict, **changes: object) -> dict:
 
 
 def _bounded(gamma: float, defences: dict) -> dict:
-    """Returns GNIME within Eq. 3's bound, and both kinds of noise of the magnitude that it has."""
+    """Returns GNIME within Eq. 3's bound, and both kinds of noise of its magnitude."""
     written = f"{gamma * 1e4:02.0f}e-4"  # so that names are in the order of numbers
     bound = f"gamma_{written}"
     return {
@@ -555,7 +560,7 @@ def _reverse_sigmoid(name: str, undefended: dict, config: ConfigDict, size: Size
 
 
 def _surrogates(config: ConfigDict) -> dict:
-    """Returns models that an attacker trains on the target's answers, plain or perturbed."""
+    """Returns an attacker's models of the target's answers, plain or perturbed."""
     own = config.target.to_dict() | dict(roles=("attack_train",))
     teachers = {"surrogate": (), "surrogate_sigmoid": ("sigmoid",)}
     found = {}
@@ -565,7 +570,7 @@ def _surrogates(config: ConfigDict) -> dict:
 
 
 def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
-    """Returns an attack on predictions alone that learns from a surrogate's explanations.
+    """Returns an attack on predictions alone, learnt from a surrogate's explanations.
 
     Zhao's rs-CAM.
     """
@@ -601,7 +606,7 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
 
 
 def _attributes(config: ConfigDict, size: Size) -> dict:
-    """Returns classifiers of attributes, trained on images that no attack learns from.
+    """Returns classifiers of attributes, trained on the target's images.
 
     Those of Figure 6 are ResNet-50 V2.
     """

@@ -32,7 +32,7 @@ def _row(
 ) -> tuple[dict, ...]:
     """Returns a row of a table: predictions alone, then each explanation with each defence.
 
-    None is a figure that the paper's text at hand has lost, or does not assign clearly.
+    None is a figure lost in the paper's text at hand, or not clearly assigned there.
     """
     arms = ["prediction"]
     for name in EXPLANATIONS:

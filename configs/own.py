@@ -1,4 +1,4 @@
-"""Audit of a model that you have, or of what your service released.
+"""Audit of your own model, or of your service's releases.
 
 The page is configs/own.md, a walk-through.
 
@@ -16,11 +16,12 @@ The page is configs/own.md, a walk-through.
         --config.target.function=my_model:load --workdir=runs/harden
 
 `function` explains the model with xinv's explainers. `recorded` needs no model: predictions and
-explanation maps come from any library, in a file. Both read images that the model was not trained
-on, and their labels, from `my_data.npz` (--config.data.source.path). `membership` asks whether
-explanations of models that are trained as yours tell training images from others: `train` beside
-`load` trains the model that is attacked, the attacker's shadow, and a stranger that saw none of the
-audited images, each on images of its own. Three minutes each on two cores for 900 images of 32x32.
+explanation maps come from any library, in a file. Both read images outside the model's training
+set, and their labels, from `my_data.npz` (--config.data.source.path). `membership` asks if
+explanations of a model like yours separate its training images from others: `train` beside `load`
+trains the attacked model, the attacker's shadow, and a stranger to the audited images, each on
+images of its own.
+Expected: three minutes each on two cores for 900 images of 32x32; an AUC near .5 of the stranger.
 """
 
 import dataclasses
@@ -36,12 +37,12 @@ RECORDED = ("saliency", "gradcam")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size(base.Size):
-    """A size, and the model that is audited.
+    """A size, and the audited model.
 
     Attributes:
       target: the function or the recording, as a field of the target section.
       explanations: names of explainers, or of recorded maps.
-      membership: whether training images are told from others, not rebuilt.
+      membership: whether training images are separated from others, and none rebuilt.
     """
 
     target: dict

@@ -3,9 +3,9 @@
     # Digits, three minutes on two cores
     python launch/run.py --config=configs/shokri.py --workdir=runs/shokri
 
-Explanations are of the probability, as in the paper: a model that is sure of an image hardly reacts
-to it. A threshold on their variance is learned on a shadow model, whose training set the attacker
-knows, and tested on the target's. The control learns and tests the same on two untrained networks:
+Explanations are of the probability, as in the paper: a model sure of an image hardly reacts to it.
+A threshold on their variance is learned on a shadow model with a known training set, and tested on
+the target's. The control learns and tests the same on two untrained networks:
 they know no members, and its AUC must be near 0.5. Members and others are random parts of one data
 set.
 Expected: an AUC of .54 from the gradient, .49 of its control (configs/deepleak.md).
@@ -19,7 +19,7 @@ EXPLANATIONS = ("gradient", "input_x_gradient")
 
 
 def sizes() -> dict[str, base.Size]:
-    """Returns "": digits at 32x32, and a target that overfits its 350 images."""
+    """Returns "": digits at 32x32, and a target overfitted to its 350 images."""
     train = base.recipe(
         batch_size=32,
         epochs=60,

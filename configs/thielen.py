@@ -1,6 +1,6 @@
 """Thielen 2024: reconstructions by a shadow model's gradient, and networks that read them.
 
-The page is configs/thielen.md: the claim, what was measured, what was never run.
+The page, configs/thielen.md, has the claim, the measured figures and the open runs.
 
     # Tables 2 to 6
     python launch/run.py --config=configs/thielen.py:SIZE --workdir=runs/thielen
@@ -28,7 +28,7 @@ The attacker holds a shadow of the target, trained on images of its own (attack_
 from the shadow's answers; of the private images it sees the target's. X is a gradient
 reconstruction, A the shadow's last activations. The paper's output vectors are logits (Figure 25
 ends in a linear layer, Eq. 16 takes its softmax). A service releases probabilities; the networks
-read their logarithm, which is the logits up to the constant that is hidden.
+read their logarithm, the logits up to a hidden constant.
 
 Expected at `runlocal`: SSIM .37 from O, .41 from X, .45 from O, A and X together.
 """
@@ -41,7 +41,7 @@ from ml_collections import ConfigDict
 from configs import base, datasets, thielen_published
 
 READS = {"O": ("prediction",), "A": ("activations",), "X": ("pixels",)}
-"""The arms whose guesses an inversion network reads, by the paper's letters."""
+"""Inputs of an inversion network, by the paper's letters."""
 STARTS = ("random", "class_instance", "class_average")
 ACTIVATIONS = ("none", "relu", "sigmoid", "gelu", "silu")
 DROPOUTS = (0.0, 0.5)
@@ -161,10 +161,13 @@ def get_config(arg: str = "") -> ConfigDict:
         defences=defences,
     )
     config.shadows.shadow = config.target.to_dict() | dict(roles=("attack_train",))
+
+    # The paper's inversion network
     config.attack.encoder = "flatten"
     config.attack.network = "dropout_tcnn"
     config.attack.loss = "dssim"
     config.attack.rescale = "logits"
+    # The arms of all tables; equal names are equal arms
     arms = {}
     for of_table in tables(size.steps).values():
         arms |= of_table
@@ -178,7 +181,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
     """Returns the arms of each table, at so many steps of descent.
 
-    X and A are arms too, whose guesses the inversion networks read.
+    X and A are arms too: the inversion networks read their guesses.
     """
     starts = {start: _pixels(steps, start) for start in STARTS}
 
@@ -213,7 +216,7 @@ def _shadowed(
     evaluate: bool = True,
     **attack: object,
 ) -> ConfigDict:
-    """Returns an arm that learns from the shadow, whose weights it has.
+    """Returns an arm that learns from the shadow and knows its weights.
 
     Of the private images it sees the predictions of the model `answers`.
     """
@@ -259,6 +262,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Returns Table 1, a unit per activation and dropout, then a unit per table and Figure 8."""
     del config
     size = base.size(sizes(), arg)
+    # Table 1: other targets, without attacks
     units = []
     for activation, dropout in itertools.product(ACTIVATIONS, DROPOUTS):
         published = base.published(

@@ -1,6 +1,6 @@
 """Yang 2019: truncated predictions, auxiliary sets, class inference, joint training, pre-images.
 
-The page is configs/yang.md: the claim, what was measured, what was never run.
+The page, configs/yang.md, has the claim, the measured figures and the open runs.
 
     # Every figure and Table II
     python launch/sweep.py --config=configs/yang.py:SIZE --workdir=runs/yang
@@ -83,9 +83,9 @@ class Size(base.Size):
     """A size, and its auxiliary sets and experiments.
 
     Attributes:
-      images: `(auxiliary set, classes kept, roles) -> data section`, of which `data` is one.
+      images: `(auxiliary set, classes kept, roles) -> data section`, as `data`.
       outside: roles if the attacker's images are of another set.
-      auxiliary: the set of a unit that states none; "" is the target's own.
+      auxiliary: the default set of a unit; "" is the target's own.
       kept: the classes of the units "size-…", by name or by number.
       cuts: the m of the unit "truncation".
       steps: of an optimised inversion.
@@ -257,7 +257,7 @@ def _accuracy(value: float) -> tuple[dict, ...]:
 
 
 def _accuracy_outside(value: float) -> tuple[dict, ...]:
-    """Returns that of a target trained on 80 % of the images."""
+    """Returns the published accuracy of a target trained on 80 % of the images."""
     return base.published("Section V-A", "accuracy", dict(target=value))
 
 
@@ -326,7 +326,11 @@ def get_config(arg: str = "") -> ConfigDict:
         defences=defences,
         arms=_truncation(size),
     )
+
+    # No image of the evaluation model is reported
     config.evaluation.roles = _images(size, size.auxiliary)["evaluation.roles"]
+
+    # The paper's inverter reads the logarithm of predictions (Eq. 12)
     config.attack.encoder = "none"
     config.attack.network = "tcnn"
     config.attack.rescale = "logits"
@@ -345,7 +349,7 @@ def _images(
     auxiliary: str,
     kept: tuple[str, ...] | int | None = None,
 ) -> dict:
-    """Returns the images of a unit, and those that its evaluation model is trained on."""
+    """Returns the images of a unit, and the training roles of its evaluation model."""
     roles = size.outside if auxiliary else HALVES
     unreported = tuple(role for role in roles if role != "attack_test")
     return {"data": size.images(auxiliary, kept, roles), "evaluation.roles": unreported}
@@ -365,9 +369,11 @@ def _truncation(size: Size) -> ConfigDict:
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """Returns every figure and Table II; units share the stages that they have in common."""
+    """Returns every figure and Table II; units share common stages."""
     size = base.size(sizes(), arg)
     units = [{"unit": "truncation"}]
+
+    # Figures 4 and 5: the attacker's images
     for name, auxiliary in AUXILIARY.items():
         unit = {
             "unit": f"auxiliary-{name}",
@@ -377,6 +383,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         if auxiliary != size.auxiliary:
             unit |= _images(size, auxiliary)
         units.append(unit)
+
+    # Figures 8 and 9: the number of classes
     for kept in size.kept:
         count = kept if isinstance(kept, int) else len(kept)
         unit = {
@@ -385,6 +393,8 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
             "report.published": (),
         }
         units.append(unit | _images(size, size.auxiliary, kept))
+
+    # Figures 10 to 12, and Section II-B
     units.append({"unit": "classes", "arms": _inference(size)})
     units.append(_joint(config or get_config(arg), size))
     units.append({"unit": "optimised", "arms": _optimised(size)})
@@ -392,7 +402,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
 
 
 def _inference(size: Size) -> dict:
-    """Returns attacks that infer the image of a class (Figure 10)."""
+    """Returns attacks on the image of a class (Figure 10)."""
     only_class = dict(defences=("top1",))
     return _only(
         mi_face=_arm(size.auxiliary, known="target", name="fredrikson"),

@@ -1,6 +1,6 @@
 """Zhao 2021: every input method, explanation and attack, on one target per data set.
 
-The page is configs/zhao.md: the claim, what was measured, what was never run.
+The page, configs/zhao.md, has the claim, the measured figures and the open runs.
 
     # All arms on one data set
     python launch/run.py --config=configs/zhao.py:SIZE --workdir=runs/zhao
@@ -19,7 +19,7 @@ The page is configs/zhao.md: the claim, what was measured, what was never run.
 | celeba-facescrub | facescrub out of distribution (S5a) | an accelerator, 14 hours (estimate) |
 
 Folders are those of $XINV_DATA. MNIST has Fashion-MNIST as its set out of distribution. The target
-of icv-mefed tells emotions (Figures 1, 4), that of icv-mefed-identity people (Figures 3, 5). An
+of icv-mefed predicts emotions (Figures 1, 4), of icv-mefed-identity people (Figures 3, 5). An
 estimate counts operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. The sweep's
 unit "figure-4b-inputs" reads each type of explanation by each input method.
 
@@ -38,10 +38,10 @@ TYPES = ("lrp", "gradient", "gradcam", "input_x_gradient")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size(base.Size):
-    """A size, and what Zhao's metrics take from the images.
+    """A size, and parameters of metrics by its kind of images.
 
     Attributes:
-      region: where relevance is expected (Figure 6): "bright" pixels of an object, or the "ellipse"
+      region: of expected relevance (Figure 6): "bright" pixels of an object, or the "ellipse"
         of a face.
       sigma: of SSIM's window, in pixels.
     """
@@ -197,6 +197,8 @@ def get_config(arg: str = "") -> ConfigDict:
         explanations=explanations(),
         analysis=dict(explanation="gradcam", region=size.region),
     )
+
+    # Surrogates of attackers in and out of distribution
     target = config.target.to_dict()
     shadows = dict(surrogate=target | dict(roles=("attack_train",)))
     if config.data.auxiliary:
@@ -204,6 +206,8 @@ def get_config(arg: str = "") -> ConfigDict:
         teacher = dict(prediction="target", defences=())
         shadows["ood_surrogate"] = target | dict(roles=("auxiliary",), teacher=teacher)
     config.shadows = ConfigDict(shadows)
+
+    # The arms of all figures; equal names are equal arms
     arms = {}
     for of_figure in figures(config).values():
         arms |= of_figure
@@ -214,7 +218,7 @@ def get_config(arg: str = "") -> ConfigDict:
 def explanations() -> ConfigDict:
     """Returns the explanations of Section 4.1.
 
-    The paper states no rule for LRP: it is that of Jeong 2022.
+    The paper states no rule for LRP; this one is of Jeong 2022.
     """
     found = {}
     for name in ("gradient", "input_x_gradient", "gradcam", "class_cams", "constituent_cams"):
