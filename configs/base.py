@@ -94,7 +94,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 crop=None,  # or "centre", or (top, left, height, width)
                 resize=(32, 32),  # height, width
                 grayscale=False,
-                classes=None,  # or (label, its classes that are kept or their number)
+                classes=None,  # or (label, the classes to keep, or how many)
             ),
             roles=dict(
                 roles="zhao",  # a protocol, or per role its fraction of the images
@@ -106,7 +106,7 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         # The attacked classifier
         target=dict(
-            label="digit",  # what it predicts
+            label="digit",
             roles=("target_train",),  # its training images
             model=network,  # or function="module:load", or recorded="FILE.npz"
             train=recipe(),  # {}: no training, the initial weights
@@ -340,6 +340,7 @@ def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigD
     then one of the images.
     `stranger`: the same attack, tested on a model trained on none of the images.
     """
+    # Controls keep the truth of the attack: members of the target, and of its shadow
     untrained = view_of("untrained", "target")
     stranger = view_of("stranger", "target")
     learned = dict(members="shadow")
@@ -370,6 +371,7 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
     """
     return ConfigDict(
         dict(
+            # Reconstructions: the image, and its label by the evaluation model
             image=dict(
                 mse={},
                 one_minus_mse={},
@@ -379,7 +381,9 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
                 deepsim={},
             ),
             label=dict(attack_accuracy={}),
+            # The cost of a defence
             explanation=dict(distortion={}),
+            # Scores of candidates, of the whole set at once
             membership=dict(
                 auc={},
                 tpr_at_fpr={},
@@ -408,6 +412,7 @@ def published(
       values: a mean per arm, or a mean and a standard deviation.
       tolerance: a fraction of the published mean.
     """
+    # A figure without a standard deviation is compared by `tolerance` alone
     rows = []
     for arm, value in values.items():
         mean, spread = value if isinstance(value, tuple) else (value, None)

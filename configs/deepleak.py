@@ -274,6 +274,7 @@ def _cifar(dataset: str) -> dict:
         split="train+test",
         labels=("label",),
     )
+    # The paper's 10,000 each; 1,200 public images, for ProtoDash and RMIA
     roles = dict(
         target_train=1 / 6,
         attack_test=0.48,
@@ -365,6 +366,7 @@ def _attacked(name: str, size: Size) -> dict[str, ConfigDict]:
         name="membership_network",
         **size.attack,
     )
+    # A threshold, learned on the same shadow
     variance = base.controlled(
         f"variance({name})",
         name,
@@ -542,6 +544,7 @@ def references(config: ConfigDict) -> dict[str, ConfigDict]:
 
 def _trajectory(size: Size, config: ConfigDict) -> dict:
     """Returns attacks on the target's confidence while pixels go in the order of a map."""
+    # A few confidences are no image: a perceptron reads them
     attack = dict(name="membership_network", trunk="mlp", width=1.0, restarts=5)
     explanations = {}
     arms = references(config)

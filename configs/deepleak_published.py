@@ -141,6 +141,7 @@ def published(dataset: str) -> tuple[dict, ...]:
         *_table_2("Shokri 2021, in DeepLeak's Table II", "variance({})", TABLE_II_SHOKRI, place),
         *_table_2("Liu 2024, in DeepLeak's Table II", "network(removal({}))", TABLE_II_LIU, place),
     )
+    # Tables of this data set alone
     if dataset == "cifar10":
         source = "DeepLeak, Table I: shadow of the target's distribution, data set not stated"
         first = _rows(source, rate, "network({})", TABLE_I)

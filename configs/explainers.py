@@ -85,6 +85,7 @@ def sizes() -> dict[str, base.Size]:
         data=_data(
             source=dict(name="digits"),
             roles=dict(
+                # Few images are shown, all others are trained on
                 roles=dict(
                     target_train=0.9,
                     attack_train=0.02,
@@ -116,6 +117,7 @@ def sizes() -> dict[str, base.Size]:
             roles=dict(
                 roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05),
                 stratify="sign",
+                # Frames of one track are near-duplicates
                 group=("sign", "track"),
             ),
         ),

@@ -44,6 +44,8 @@ def sizes() -> dict[str, base.Size]:
         attack_width=1.0,
         attack_train=paper_train,
     )
+
+    # A higher rate for narrow networks
     yale_train = _recipe(epochs=300, learning_rate=2e-3)
     yale = dataclasses.replace(
         paper,

@@ -134,6 +134,8 @@ def _papers() -> dict[str, Size]:
         data=datasets.cifar10(datasets.DEFENDED),
         published="cifar10",
     )
+
+    # Larger images: smaller batches, and fewer releases for attackers on noise
     crops_train = base.recipe(batch_size=128)
     celeba = dataclasses.replace(
         mnist,
@@ -156,6 +158,8 @@ def _papers() -> dict[str, Size]:
         data=celeba.data | dict(auxiliary=datasets.auxiliary(facescrub)),
         published="celeba-facescrub",
     )
+
+    # TFDS has no identities: an attribute is the target's label
     celeba_attributes = dataclasses.replace(
         celeba,
         unit="gnime-celeba-attributes",
@@ -207,6 +211,8 @@ def _local() -> dict[str, Size]:
         neighbours=2,
         published="mnist",
     )
+
+    # One explanation, without the metrics that take most of the time
     gradcam = dataclasses.replace(
         mnist,
         unit="gnime-runlocal-gradcam",
@@ -242,6 +248,7 @@ def _local() -> dict[str, Size]:
         lam=100.0,
         published="imagenet100",
     )
+
     # 150 images: small batches, many epochs, and none held out
     few_images = functools.partial(base.recipe, batch_size=16, patience=0, validation=0.0)
     yale = dataclasses.replace(
@@ -390,6 +397,7 @@ def defences(size: Size) -> ConfigDict:
         width=size.attack_width,
         dtype="float32",
     )
+    # Two players, of which the generator is released (Eq. 2)
     gnime = dict(
         name="gnime",
         lam=size.lam,
@@ -400,6 +408,8 @@ def defences(size: Size) -> ConfigDict:
         max_distortion=2.0,
         max_inverter_error=1.0,
     )
+
+    # Noise of GNIME's magnitude
     optimised = dict(
         name="pgd",
         match_distortion_of="gnime",
@@ -534,6 +544,7 @@ def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> Confi
 
 def _reverse_sigmoid(name: str, undefended: dict, config: ConfigDict, size: Size) -> dict:
     """Returns ExpMI-3: perturbed predictions, and attackers who explain a surrogate."""
+    # Each attacker with full and with perturbed predictions
     sigmoid = dict(name="reverse_sigmoid", beta=1.0, gamma=0.1)
     arms = dict(
         prediction_sigmoid=base.defended(
@@ -591,6 +602,7 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
 
     Attackers have images of another kind.
     """
+    # The attacker learns on its own images, also of defended releases
     roles = dict(roles=("auxiliary",))
     seen = dict(defences=("gnime",))
     arms = dict(prediction=base.arm("prediction", train_view=roles, encoder="none"))

@@ -37,6 +37,8 @@ def sizes() -> dict[str, base.Size]:
         attack_width=1.0,
         attack_train=base.recipe(),
     )
+
+    # Fewer epochs at a higher rate
     local = dataclasses.replace(
         paper,
         data=datasets.idx("mnist", datasets.HALVES, share=0.1),

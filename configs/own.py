@@ -104,6 +104,7 @@ def sizes() -> dict[str, Size]:
 
 def _data(**roles: object) -> dict:
     """Returns images and labels of my_data.npz."""
+    # Names of the arrays in the file
     source = dict(
         name="arrays",
         path="my_data.npz",

@@ -20,6 +20,7 @@ EXPLANATIONS = ("gradient", "input_x_gradient")
 
 def sizes() -> dict[str, base.Size]:
     """Returns "": digits at 32x32, and a target overfitted to its 350 images."""
+    # Overfitting is wanted: no images held out, no early end
     train = base.recipe(
         batch_size=32,
         epochs=60,

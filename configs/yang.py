@@ -131,6 +131,8 @@ def sizes() -> dict[str, Size]:
         accuracy={"": _accuracy(0.994), "distinct": _accuracy_outside(0.996)},
         table_ii=TABLE_II,
     )
+
+    # Not in the paper
     cifar10_images = _ten_classes(
         functools.partial(datasets.cifar10, grayscale=True),
         CIFAR10,
@@ -145,6 +147,8 @@ def sizes() -> dict[str, Size]:
         accuracy={},
         table_ii=(),
     )
+
+    # The attacker has other people's faces (Table I)
     facescrub_images = _people(_crops("facescrub"), generic=_crops("celeba"))
     facescrub = Size(
         unit="yang-facescrub",
@@ -280,6 +284,7 @@ def _ten_classes(
         kept: tuple[str, ...] | None = None,
         roles: dict = HALVES,
     ) -> dict:
+        # Both parties have halves of the classes, or the attacker has another set
         if auxiliary == "generic":
             own = read(roles, classes=("label", names[:5]))
             others = read(HALVES, classes=("label", names[5:]))
@@ -435,6 +440,7 @@ observed class, and of its prediction to a mean squared distance below 0.003.
 
 def _optimised(size: Size) -> dict:
     """Returns white-box searches for an image of the observed prediction, and an inverter."""
+    # Longer searches take smaller steps
     search = dict(
         name="preimage",
         known="target",

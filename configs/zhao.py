@@ -52,6 +52,7 @@ class Size(base.Size):
 
 def sizes() -> dict[str, Size]:
     """Returns the sizes of the table above, the paper's MNIST first."""
+    # Recipes and widths of the attack
     paper = dict(
         train=base.recipe(),
         attack_width=1.0,
@@ -75,6 +76,8 @@ def sizes() -> dict[str, Size]:
         attack_width=0.0625,
         attack_train=faces_train,
     )
+
+    # Labels of the target and of recognition
     objects = dict(target_label="label", attack_label="label", region="bright")
     emotions = dict(target_label="emotion", attack_label="identity")
     people = dict(target_label="identity", attack_label="identity")
