@@ -24,7 +24,7 @@ sys.path.insert(
 from xinv.types import InputError
 
 _HARDEN = "harden"  # the section of launch/harden.py
-_TEMPLATE = "base"  # the config that no experiment is, but all are made from
+_TEMPLATE = "base"  # of configs/, the file that shows every key and is no experiment
 AGAIN = 75
 """Exit status of a process that is to be started again (EX_TEMPFAIL)."""
 _PR_SET_PDEATHSIG = 1
