@@ -3,6 +3,8 @@
 import copy
 import math
 
+from test_audit import tiny
+
 from xinv import store
 from xinv.audit.run import opened
 from xinv.audit.stage import Stages
