@@ -213,10 +213,11 @@ def _shadowed(
     *inputs: str,
     by: tuple[str, ...] = (),
     answers: str = "target",
+    known: str = "shadow",
     evaluate: bool = True,
     **attack: object,
 ) -> ConfigDict:
-    """Returns an arm that learns from the shadow and knows its weights.
+    """Returns an arm that learns from the shadow, and may use its weights (`known`).
 
     Of the private images it sees the predictions of the model `answers`.
     """
@@ -226,7 +227,7 @@ def _shadowed(
         *inputs,
         train_view=train_view,
         test_view=test_view,
-        known="shadow",
+        known=known,
         evaluate=evaluate,
         **attack,
     )
@@ -246,7 +247,7 @@ def _pixels(steps: int, start: str = "class_average", **views: object) -> Config
 
 def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
     encoder = "none" if inputs == ("prediction",) else "flatten"
-    return _shadowed(*inputs, by=by, encoder=encoder)
+    return _shadowed(*inputs, by=by, known="", encoder=encoder)
 
 
 def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:

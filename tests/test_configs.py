@@ -90,6 +90,9 @@ def _load(text):
     if "track" in labels:  # ten images each
         classes["track"] = tuple(map(str, range(len(images) // 10)))
         labels["track"] = np.arange(len(images)) // 100 * 10 + labels["track"]
+    if "frame" in labels:  # every third of the track's frames
+        classes["frame"] = tuple(map(str, range(2, 30, 3)))
+        labels["frame"] = np.arange(len(images)) // 10 % 10
     drawn = data.create(
         source.get("title", ""), images, labels, classes, data.dataset.digest([text])
     )
