@@ -52,9 +52,8 @@ def _measured(subject: Subject, rounds: int) -> None:
     transforms = searched_transforms(settings, explainer)
     values = propose(space_of(explainer, transforms), [], subject.name, rounds + 1, rounds + 1)
     role, shadow = settings["roles"]["search"], settings["shadow"]
-    searched(
-        subject, subject.unhardened, subject.target, role
-    )  # the kept maps that transforms change
+    # The kept maps that transforms change
+    searched(subject, subject.unhardened, subject.target, role)
     searched(subject, subject.unhardened, shadow, settings["roles"]["shadow"])
     spent: dict[str, list[float]] = {"maps": [], "attack": [], "utility": []}
     for one in values:
