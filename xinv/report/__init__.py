@@ -1,6 +1,4 @@
-"""Rows to a page and a table; built from a workdir's files alone, so a run can be reported anywhere
-at any time.
-"""
+"""Pages and tables of a run, built from the files of its workdir alone."""
 
 from pathlib import Path
 
@@ -14,11 +12,10 @@ __all__ = ["hardened", "hardened_table", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
-    """Writes `workdir/report.html`, one self-contained page on a run or on all finished units of a
-    sweep.
+    """Writes `workdir/report.html`, a self-contained page on a run or a sweep's finished units.
 
     Args:
-      workdir: what launch/run.py or launch/sweep.py wrote.
+      workdir: folder that launch/run.py or launch/sweep.py wrote.
       level: confidence level of the intervals, in (0,1).
 
     Returns:
@@ -33,8 +30,15 @@ def render(workdir: str | Path, level: float = 0.90) -> Path:
 
 
 def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
-    """The same figures for a terminal: one row per attack, predictions alone first, in at most
-    `width` columns.
+    """Returns the same figures for a terminal: one row per attack, predictions alone first.
+
+    Args:
+      workdir: as in `render`.
+      level: as in `render`.
+      width: columns of the terminal.
+
+    Returns:
+      The text; a table that is too wide continues below.
 
     Raises:
       InputError: as `render`.
@@ -43,7 +47,13 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
 
 
 def hardened(workdir: str | Path) -> Path:
-    """Writes `workdir/harden.html`, one self-contained page on what launch/harden.py found.
+    """Writes `workdir/harden.html`, a self-contained page on a hardening.
+
+    Args:
+      workdir: folder that launch/harden.py wrote.
+
+    Returns:
+      The page's path.
 
     Raises:
       InputError: the hardening is not finished, or a file is damaged.
@@ -54,5 +64,12 @@ def hardened(workdir: str | Path) -> Path:
 
 
 def hardened_table(workdir: str | Path) -> str:
-    """The same figures for a terminal: one line per explanation."""
+    """Returns the same figures for a terminal: one line per explanation.
+
+    Args:
+      workdir: as in `hardened`.
+
+    Raises:
+      InputError: as `hardened`.
+    """
     return hardening.text(Path(workdir))

@@ -1,20 +1,18 @@
-"""How a metric is shown: its label, its decimals, and which way the leak grows."""
+"""Labels, decimals, directions and meanings of metrics."""
 
 import re
 from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """What a reader needs to know of a metric.
+    """A metric as a reader sees it.
 
     Attributes:
       label: the column's heading.
-      leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0
-          where unknown.
+      leak: +1 where a higher value is a larger leak, −1 where it is a smaller one, 0 where unknown.
       digits: decimals shown.
       meaning: one sentence.
-      intact: what an explanation released as it is has by definition; None where that must be
-          measured.
+      intact: value of an explanation released as it is, by definition; None if it must be measured.
     """
 
     label: str
@@ -297,7 +295,8 @@ _MEASURES = {
 
 
 def measure(metric: str) -> Measure:
-    """How `metric` is shown; one without an entry gets its own name and no direction."""
+    """The entry of `metric`; a metric without one has its name as label and no direction."""
+    # Attributes of the config have an F1 each, so these have no entry of their own.
     if metric.startswith("f1_"):
         name = plain(metric.removeprefix("f1_"))
         return Measure(
@@ -309,13 +308,12 @@ def measure(metric: str) -> Measure:
     shown = _MEASURES.get(_entry(metric), Measure(plain(metric)))
     if _entry(metric) == metric:
         return shown
-    # One of a family: its name ends in a rate
+    # One of a family, such as "tpr_at_0.01": its name ends in a rate.
     rate = float(metric.removeprefix(_entry(metric)))
     text = f"{100 * rate:g}%"
+    digits = shown.digits
     if metric.startswith("tpr_at_") and rate < 0.01:
-        digits = max(shown.digits, 4)
-    else:
-        digits = shown.digits
+        digits = max(digits, 4)
     return shown._replace(
         label=shown.label.format(text),
         meaning=shown.meaning.format(text),
@@ -324,20 +322,25 @@ def measure(metric: str) -> Measure:
 
 
 def plain(name: str) -> str:
-    """A plug-in's name as words: `input_x_gradient` is "input x gradient", `gradient+gradcam`
-    "gradient + gradcam".
-    """
+    """A plug-in's name as words: "input x gradient" for `input_x_gradient`."""
     return name.replace("_", " ").replace("+", " + ")
 
 
 def order(metrics: list[str]) -> list[str]:
-    """The metrics that have an entry in its order, then the others in theirs."""
-    places = {name: place for place, name in enumerate(_MEASURES)}
-    return sorted(metrics, key=lambda metric: places.get(_entry(metric), len(places)))
+    """`metrics` with an entry in the order of the entries, then the others as they come."""
+    places = list(_MEASURES)
+
+    def place(metric: str) -> int:
+        name = _entry(metric)
+        if name in _MEASURES:
+            return places.index(name)
+        return len(places)
+
+    return sorted(metrics, key=place)
 
 
 def _entry(metric: str) -> str:
-    """Returns the entry of `metric`; if its name ends in a rate, that of its family: "tpr_at_"."""
+    """Returns the key of `metric` in `_MEASURES`; of "tpr_at_0.01" it is "tpr_at_"."""
     found = re.fullmatch(r"(\w+_)\d[\d.e-]*", metric)
     if found and found[1] in _MEASURES:
         return found[1]

@@ -1,12 +1,14 @@
 """A workdir's figures as plain text."""
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 
 from xinv.report import control, defences, published
+from xinv.report.cells import Cell
 from xinv.report.folder import Unit
 from xinv.report.headline import defended, headline
-from xinv.report.league import Entry, League
+from xinv.report.league import Entry, Figure, League, Rate
 from xinv.report.measures import measure, plain
 from xinv.report.summary import Summary, summarise
 
@@ -14,36 +16,48 @@ _Columns = list[list[str]]
 
 
 def text(units: Sequence[Unit], level: float, width: int) -> str:
-    """Every unit's headline, tables and footnote, then what is published beside it, in `width`
-    columns.
+    """The figures of units: headline, tables and footnote of each, then published figures.
 
-    A wider table continues in a second one below.
+    Args:
+      units: of the workdir.
+      level: confidence level of the intervals, in (0,1).
+      width: columns of the terminal; a wider table continues in a second one below.
     """
     summaries = [summarise(unit, level) for unit in units]
-    parts = [_unit(*of, width) for of in zip(units, summaries, strict=True)]
+    parts = []
+    for unit, summary in zip(units, summaries, strict=True):
+        parts.append(_unit(unit, summary, width))
     return "\n\n".join([*parts, *_published(units, summaries, width)])
 
 
 def _unit(unit: Unit, summary: Summary, width: int) -> str:
+    """One unit: headline, tables and footnote."""
     said = f"{unit.name}: {headline(summary)} {defended(summary)} {control.sentence(unit, summary)}"
-    first, last = (textwrap.fill(t, width) for t in (said, _footnote(summary)))
-    if summary.league and not summary.arms:
-        tables = []
-    else:
-        tables = _tables(_attacks(summary), width)
-    tables += _tables(_league(summary.league), width) if summary.league else []
-    return "\n\n".join([first, *tables, *_tables(_defences(summary), width), last])
+    parts = [textwrap.fill(said, width)]
+    # A unit of membership attacks alone has no table of reconstructions.
+    if summary.arms or not summary.league:
+        parts += _tables(_attacks(summary), width)
+    if summary.league:
+        parts += _tables(_league(summary.league), width)
+    parts += _tables(_defences(summary), width)
+    parts.append(textwrap.fill(_footnote(summary), width))
+    return "\n\n".join(parts)
 
 
 def _attacks(summary: Summary) -> _Columns:
     """The table by columns: labels, then one per metric."""
     columns = [["attacker sees", *(arm.label for arm in summary.arms)]]
     for metric in summary.metrics:
-        texts = []
-        for arm in summary.arms:
-            texts.append(arm.cells[metric].text if metric in arm.cells else "-")
+        texts = [_shown(arm.cells.get(metric)) for arm in summary.arms]
         columns.append([measure(metric).label, *texts])
     return columns
+
+
+def _shown(found: Cell | Figure | None) -> str:
+    """A figure in a table."""
+    if found is None:
+        return "-"
+    return found.text
 
 
 def _league(found: League) -> _Columns:
@@ -53,61 +67,61 @@ def _league(found: League) -> _Columns:
     columns += [["verdict", *(entry.verdict for entry in entries)]]
     columns += [["AUC", *(entry.text for entry in entries)]]
     if any(entry.restarts for entry in entries):
-        texts = [entry.restarts.ends if entry.restarts else "-" for entry in entries]
-        columns.append(["single networks", *texts])
+        ranges = [entry.restarts.ends if entry.restarts else "-" for entry in entries]
+        columns.append(["single networks", *ranges])
+
+    # The controls' AUC are next to the attack's: if both are high, the leak is not of the model.
     for model in found.models:
         texts = [_control(entry, model) for entry in entries]
         columns.append([f"AUC, {plain(model)}", *texts])
 
-    # Rates that are not resolved are marked
     for name in found.rates:
-        rates = [entry.rates.get(name) for entry in entries]
-        texts = []
-        for rate in rates:
-            texts.append(f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-")
+        texts = [_rate(entry.rates.get(name)) for entry in entries]
         columns.append([measure(name).label, *texts])
-
     for name in found.figures:
-        texts = []
-        for entry in entries:
-            texts.append(entry.figures[name].text if name in entry.figures else "-")
+        texts = [_shown(entry.figures.get(name)) for entry in entries]
         columns.append([measure(name).label, *texts])
     for name in found.releases:
-        texts = []
-        for entry in entries:
-            texts.append(entry.release[name].text if name in entry.release else "-")
+        texts = [_shown(entry.release.get(name)) for entry in entries]
         columns.append([measure(name).label, *texts])
     return columns
 
 
 def _control(entry: Entry, model: str) -> str:
-    """The AUC of the controls by a model; one that leaks is marked."""
-    mine = [control for control in entry.controls if control.model == model]
-    return ", ".join(f"{control.auc.text}{'!' if control.leaks else ''}" for control in mine) or "-"
+    """The AUC of the controls by a model; one with a leak is marked."""
+    texts = []
+    for found in entry.controls:
+        if found.model == model:
+            mark = "!" if found.leaks else ""
+            texts.append(f"{found.auc.text}{mark}")
+    return ", ".join(texts) or "-"
+
+
+def _rate(found: Rate | None) -> str:
+    """A true-positive rate; an unresolved one is marked."""
+    if found is None:
+        return "-"
+    mark = "" if found.resolved else "?"
+    return f"{found.tpr.text}{mark}"
 
 
 def _defences(summary: Summary) -> _Columns:
-    """Labels of the defended arms, what became of the release, and how much of the leak each takes
-    away.
-    """
-    rows = [
-        of
-        for group in defences.groups(summary)
-        for of in zip(group.arms, group.closed, strict=True)
-    ]
-    rows = [(arm, closed) for arm, closed in rows if arm.defence]
-    if not rows:
+    """The table by columns: labels, costs of the release, and the share of the leak closed."""
+    arms = []
+    shares = []
+    for group in defences.groups(summary):
+        for arm, closed in zip(group.arms, group.closed, strict=True):
+            if arm.defence:
+                arms.append(arm)
+                shares.append(defences.share(closed) if closed else "-")
+    if not arms:
         return []
-    columns = [["released", *(arm.label for arm, _ in rows)]]
+    columns = [["released", *(arm.label for arm in arms)]]
     for metric in summary.releases:
-        texts = []
-        for arm, _ in rows:
-            texts.append(arm.release[metric].text if metric in arm.release else "-")
+        texts = [_shown(arm.release.get(metric)) for arm in arms]
         columns.append([measure(metric).label, *texts])
-    return [
-        *columns,
-        ["distance closed", *(defences.share(closed) if closed else "-" for _, closed in rows)],
-    ]
+    columns.append(["distance closed", *shares])
+    return columns
 
 
 def _published(
@@ -118,27 +132,28 @@ def _published(
     """One table per source, under its name."""
     parts = []
     for table in published.tables(units, summaries):
-        lines = [line for group in table.groups for line in group]
-        where = []
-        for line in lines:
-            where.append(f"{line.unit}: {line.arm}" if len(units) > 1 else line.arm)
+        lines = list(itertools.chain(*table.groups))
+        labels = []
         measured = []
         for line in lines:
-            measured.append(
-                f"{line.measured or '-'}{f' ± {line.interval}' if line.interval else ''}"
-            )
+            label = f"{line.arm}, {line.metric}"
+            if len(units) > 1:
+                label = f"{line.unit}: {label}"
+            labels.append(label)
+            value = line.measured or "-"
+            if line.interval:
+                value = f"{value} ± {line.interval}"
+            measured.append(value)
         columns = [
-            [
-                table.source,
-                *(f"{place}, {line.metric}" for place, line in zip(where, lines, strict=True)),
-            ]
-        ]
-        columns += [["published", *(line.published for line in lines)], ["measured", *measured]]
-        columns += [
+            [table.source, *labels],
+            ["published", *(line.published for line in lines)],
+            ["measured", *measured],
             ["difference", *(line.difference for line in lines)],
             ["verdict", *(line.verdict for line in lines)],
         ]
         parts += _tables(columns, width)
+
+        # Notes explain the marks and the verdicts of the table above them.
         if table.by_chance:
             parts.append("*: within chance")
         parts += [f"{arm}: {note}" for arm, note in table.notes]
@@ -150,10 +165,11 @@ def _published(
 
 
 def _tables(columns: _Columns, width: int) -> list[str]:
-    """The columns as text; those that do not fit beside the first one stand in further tables."""
+    """The columns as text, in several tables where `width` is too small for one."""
     blocks: list[_Columns] = []
     used = width + 1
     for column in columns[1:]:
+        # Each further table begins with the labels again.
         wide = max(map(len, column))
         if used + 2 + wide > width:
             blocks.append([columns[0]])
@@ -164,6 +180,7 @@ def _tables(columns: _Columns, width: int) -> list[str]:
 
 
 def _lines(columns: _Columns) -> list[str]:
+    """The lines of a table, with a rule below its head."""
     widths = [max(map(len, column)) for column in columns]
     head, *body = (_line(row, widths) for row in zip(*columns, strict=True))
     return [head, "-" * len(head), *body]
@@ -175,18 +192,18 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _footnote(summary: Summary) -> str:
+    """Figures of the models, numbers of seeds and images, and the meaning of marks."""
+    parts = [f"{label} {cell.text}" for label, _, cell in summary.models]
     if summary.seeds > 1:
-        spread = f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval"
+        parts.append(f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval")
     else:
-        spread = "1 seed"
-    models = [f"{label} {cell.text}" for label, _, cell in summary.models]
-    return "; ".join(
-        [*models, spread, f"{summary.examples} images per seed", *_marks(summary.league)]
-    )
+        parts.append("1 seed")
+    parts.append(f"{summary.examples} images per seed")
+    return "; ".join([*parts, *_marks(summary.league)])
 
 
 def _marks(league: League | None) -> list[str]:
-    """What the marks of a league's table mean, as far as it has them."""
+    """The meaning of the marks in a league's table; [] without marks."""
     if league is None:
         return []
     marks = []
