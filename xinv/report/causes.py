@@ -58,6 +58,7 @@ def table(unit: Unit, league: League) -> Table | None:
         if entry.explainer and not entry.defence:
             entries.setdefault(entry.explainer, entry)
 
+    # One line per attacked explainer with measured properties
     target = _target(unit.rows, league.level)
     columns = _columns(rows)
     lines = []
@@ -68,6 +69,7 @@ def table(unit: Unit, league: League) -> Table | None:
             lines.append(Line(plain(name), entry, cells))
     if lines:
         return Table(columns, lines, _correlations(columns, lines), target)
+    # The target's gap alone explains much of what a membership attack finds.
     if target:
         return Table([], [], [], target)
     return None

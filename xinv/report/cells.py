@@ -80,6 +80,7 @@ def leak_levels(cells: Sequence[Cell], direction: int) -> Callable[[Cell], Cell]
 
     def place(cell: Cell) -> Cell:
         rank = direction * cell.interval.mean
+        # Equal figures, or a metric without a direction, have no place.
         if not spread or not math.isfinite(rank):
             return cell._replace(leak=None)
         return cell._replace(leak=(rank - low) / spread)
@@ -119,6 +120,7 @@ def number(value: float, digits: int) -> str:
 def signed(value: float, digits: int) -> str:
     """As `number`, with a plus sign where `value` is positive; 0 has none."""
     text = number(value, digits)
+    # As shown: a value that rounds to 0 has no sign.
     if float(text.replace("−", "-")) > 0:
         return f"+{text}"
     return text

@@ -33,6 +33,7 @@ def sentence(unit: Unit, summary: Summary) -> str:
             f"The positive control {unit.name} leaks: {_named(explained)}; "
             f"{_share(summary.league, explained)}. So such a leak is found where there is one."
         )
+    # A leak of predictions alone leaves open if the attacks on explanations work.
     if leaks:
         return (
             f"The positive control {unit.name} leaks by predictions alone: {_named(leaks)}. "

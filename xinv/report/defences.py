@@ -31,6 +31,7 @@ class Group(NamedTuple):
 
 def groups(summary: Summary) -> list[Group]:
     """One group per attack with a defended arm."""
+    # Arms of one attack differ in their defences alone.
     kinds = {arm.attack: arm for arm in summary.arms if arm.defence}
     found = []
     for arm in kinds.values():
@@ -110,7 +111,9 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
         title = plain(first.explainer)
 
     # A defence names its arm unless several arms share it.
-    defences = [plain(arm.defence) if arm.defence else "no defence" for arm in arms]
+    defences = []
+    for arm in arms:
+        defences.append(plain(arm.defence) if arm.defence else "no defence")
     read = f"{undefended.label} with " if undefended else ""
     names = []
     for arm, defence in zip(arms, defences, strict=True):
@@ -119,6 +122,7 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
         else:
             names.append(arm.label.removeprefix(read))
 
+    # The closed share of the distance that each defence covers
     shares = []
     for arm in arms:
         if undefended and arm.defence:
@@ -135,6 +139,7 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
 
 def _compared(arm: Arm, undefended: Arm | None) -> Arm:
     """`arm` with its cells compared with those of the undefended arm; with none for that arm."""
+    # In a table of defences the first row is the one to compare with, not predictions alone.
     cells = {}
     for metric, mine in arm.cells.items():
         verdict = None

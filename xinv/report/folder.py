@@ -118,6 +118,7 @@ def read(workdir: Path) -> Folder:
         raise InputError(
             f"workdir {str(workdir)!r} is not a folder: give one that launch/run.py wrote"
         )
+    # A sweep has its rows in the folders of its units.
     if (workdir / "units").is_dir() and not (workdir / "rows.jsonl").exists():
         return _sweep(workdir)
     if not (workdir / "rows.jsonl").exists():
@@ -225,6 +226,7 @@ def _json_line(
 
 def _checked(place: str, value: Any, fields: _Fields) -> dict[str, Any]:
     """`value` if it has `fields` of the given types and finite numbers; errors name `place`."""
+    # JSON of Python may hold NaN and Infinity, so numbers are tested too.
     for field, kinds in fields.items():
         if not isinstance(value, dict) or field not in value:
             raise InputError(f"{place} has no {field!r}: it needs {', '.join(fields)}")
@@ -244,6 +246,7 @@ def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
     entries = report.get("published", [])
     if not isinstance(entries, list):
         raise InputError(f"{path} has report.published = {entries!r}: a list of objects is allowed")
+    # These figures are typed by people, so each field is checked.
     for number, entry in enumerate(entries):
         place = f"{path} report.published[{number}]"
         _checked(place, entry, _PUBLISHED)
@@ -254,6 +257,7 @@ def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
     """Rejects a repeated row, which would count one run twice and make its interval too narrow."""
+    # Lines by key, so that the error names both
     seen = {}
     for number, row in enumerate(rows, 1):
         key = (row["stage"], row["arm"], row["metric"], row["seed"])
@@ -274,6 +278,8 @@ def _check_membership(path: Path, rows: list[dict[str, Any]]) -> None:
         if row["metric"] == "auc" and None not in (row["low"], row["high"], row["p"]):
             known.add((row["arm"], row["seed"]))
     arms = {row["arm"] for row in found}
+
+    # Each attack needs its AUC, and each control its attack.
     for row in found:
         if (row["arm"], row["seed"]) not in known:
             raise InputError(
@@ -297,6 +303,7 @@ def _membership(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    # Without pickle, as a workdir may come from elsewhere
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -312,6 +319,7 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The arrays of `path`, with all that the rows' attacks need."""
     arrays = _arrays(path)
     needed = _shown(rows)
+    # Releases are kept of some arms alone, and are checked where they are.
     needed.update(name for name in arrays if name.startswith("release/"))
     for name in sorted(needed):
         if name not in arrays:
@@ -324,6 +332,7 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             raise InputError(
                 f"{path} has {name!r} of shape {arrays[name].shape} for {arrays['images'].shape}"
             )
+    # Confusion matrices are per class, not per image.
     for name, array in arrays.items():
         if name.startswith("confusion/") and (array.ndim != 2 or array.shape[0] != array.shape[1]):
             raise InputError(f"{path} has {name!r} of shape {array.shape}: a square is allowed")
@@ -365,6 +374,7 @@ def _members(
     config: dict[str, Any],
 ) -> dict[str, np.ndarray]:
     """Scores, members and, where the data have them, groups of each membership attack and seed."""
+    # A run without membership attacks writes no such file.
     names = dict.fromkeys(f"{row['seed']}/{row['arm']}" for row in _membership(rows))
     if not names:
         return {}

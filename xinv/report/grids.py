@@ -98,6 +98,7 @@ def grids(unit: Unit, summary: Summary) -> list[Grid]:
         place = strips[explainer] if titled else others
         place.append(_strip(unit, arms, titled))
 
+    # Undefended explanations first, then the grids of each defended one
     found = [Grid("", part) for part in _packed(others)]
     for explainer, mine in strips.items():
         title = plain(explainer or "predictions alone")
@@ -135,9 +136,12 @@ def side_by_side(units: Sequence[Unit], summaries: Sequence[Summary]) -> Compari
     if len(found) < 2:
         return None
 
+    # As many images as a row has room for, at least two
     first = found[0][0]
     images = first.examples["images"]
     count = min(len(images), max(2, _TOGETHER // len(found)))
+
+    # A row per method of any unit, in the order of the first one with it
     names: dict[str, None] = {}
     for _, maps in found:
         names |= dict.fromkeys(maps)
@@ -161,10 +165,13 @@ def _same_images(unit: Unit, other: Unit) -> bool:
 def _alike(arrays: Sequence[np.ndarray | None], count: int) -> list[list[str] | None]:
     """The first `count` maps of each of `arrays` as pictures on one kind of colour scale."""
     # The same scale for all, so that a sign looks the same in every unit
-    signed = any(array is not None and _signed(array) for array in arrays)
-    shown = []
+    signed = any(_signed(array) for array in arrays if array is not None)
+    shown: list[list[str] | None] = []
     for array in arrays:
-        shown.append(None if array is None else pictures.heatmaps(array[:count], signed))
+        if array is None:
+            shown.append(None)
+        else:
+            shown.append(pictures.heatmaps(array[:count], signed))
     return shown
 
 
@@ -175,6 +182,7 @@ def _signed(maps: np.ndarray) -> bool:
 
 def _unattacked(unit: Unit, summary: Summary) -> dict[str, np.ndarray]:
     """The maps of the explanations without an attack, by name."""
+    # An attack may read several explanations
     attacked = set()
     for arm in summary.arms:
         if arm.explainer:
@@ -200,7 +208,7 @@ def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:
     defence = plain(first.defence or "no defence")
     maps = _released(unit, arms) if first.defence else _explained(unit, first)
 
-    # The shortest heading that tells the attacks apart
+    # The shortest distinct heading of each reconstruction
     encoders = {arm.encoder for arm in arms}
     rebuilt = []
     for arm in arms:
@@ -215,6 +223,7 @@ def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:
 
 
 def _explained(unit: Unit, arm: Arm) -> Iterable[Column]:
+    """The explanations that an arm reads, one column each."""
     names = arm.explainer.split("+") if arm.explainer else []
     for name in names:
         heading = plain(name) if len(names) > 1 else "explanation"
@@ -228,7 +237,7 @@ def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
     release = unit.examples.get(f"release/{first.name}")
     if release is None:
         return
-    # The scale of the explanation shows where noise gives a map signs that it did not have.
+    # The explanation decides the scale: noise may add signs without a meaning.
     explainers = first.explainer.split("+") if first.explainer else []
     signed = any(_signed(unit.examples[f"explanation/{name}"]) for name in explainers)
     shown = pictures.heatmaps(release, signed)
@@ -236,6 +245,7 @@ def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
 
 
 def _rebuilt(unit: Unit, arm: Arm, heading: str) -> Column:
+    """The reconstructions of an arm, with their SSIM where it is stored."""
     shown = [pictures.picture(image) for image in unit.examples[f"reconstruction/{arm.name}"]]
     scores = unit.examples.get(f"ssim/{arm.name}")
     texts: list[str | None] = [None] * len(shown)
@@ -251,6 +261,7 @@ def _packed(strips: Sequence[Strip]) -> list[tuple[Strip, ...]]:
     for strip in strips:
         for start in range(0, len(strip.columns), _COLUMNS):
             part = strip._replace(columns=strip.columns[start : start + _COLUMNS])
+            # A strip that does not fit into the rest of a row begins the next one.
             if len(part.columns) > room:
                 rows.append([])
                 room = _COLUMNS

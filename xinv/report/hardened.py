@@ -96,13 +96,17 @@ def rows(workdir: Path) -> list[Row]:
     # One test per explanation, over its seeds; Holm's correction covers all explanations.
     values = {}
     for name, lines in groups.items():
-        changes = [_p(line) for line in lines]
-        measured = [p for p in changes if p is not None]
+        measured = []
+        for line in lines:
+            difference = line["leak"]["auc"].get("difference")
+            if difference:
+                measured.append(difference["p"])
         if measured:
             values[name] = combined(measured)
     corrected = holm(list(values.values())).tolist()
     adjusted = dict(zip(values, corrected, strict=True))
 
+    # One row per explanation, in the order of the file
     found = []
     for name, lines in groups.items():
         own = [trial for trial in trials if trial["explanation"] == name]
@@ -133,11 +137,13 @@ def text(workdir: Path) -> str:
     head = f"{'explanation':28s} {'AUC before':>16s} {'after':>16s} {'difference':>26s}  verdict"
     lines += [head, "-" * len(head)]
     for row in found:
-        after = row.after.text if row.after else "-"
+        # An explanation that stays as it is has neither an AUC after nor a difference.
+        after = "-"
+        change = "-"
+        if row.after:
+            after = row.after.text
         if row.difference:
             change = f"{row.difference.text} {row.difference.ends}"
-        else:
-            change = "-"
         lines.append(
             f"{row.name:28s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}"
         )
@@ -151,6 +157,7 @@ def headline(found: Sequence[Row]) -> str:
     less = [row for row in hardened if row.verdict.startswith("leaks less")]
     if not hardened:
         return f"No leak was lowered in {len(found)} explanations: see each verdict."
+    # The search chose the policies on one half of the images, so the claim is of the other half.
     count = f"{len(less)} of {len(hardened)} hardened explanations leak less"
     rest = len(found) - len(hardened)
     if not rest:
@@ -163,6 +170,7 @@ def inversion(found: Sequence[Row]) -> str:
     both = [row for row in found if row.rebuilt]
     if not both:
         return ""
+    # A policy against membership attacks may help inversion attacks.
     opened = [row.name for row in both if row.opens]
     if not opened:
         return "No hardened explanation is shown to help an inversion attack more than before."
@@ -174,8 +182,16 @@ def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
     # Before and after are of the same seeds: those with a chosen policy, if any.
     hardened = [line for line in lines if "after" in line["leak"]["auc"]]
     shown = hardened or lines
-    auc = [line["leak"]["auc"] for line in shown]
-    queries = [line["queries"] for line in hardened if line["queries"]]
+    before = []
+    after = []
+    differences = []
+    for line in shown:
+        auc = line["leak"]["auc"]
+        before.append(auc["before"])
+        if "after" in auc:
+            after.append(auc["after"])
+        if "difference" in auc:
+            differences.append(auc["difference"])
 
     # The difference of inversion is an estimate of its own, beside the SSIM of each release.
     changes = []
@@ -187,13 +203,14 @@ def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
                 changes.append(part.pop("difference"))
             rebuilt.append(part)
 
+    queries = [line["queries"] for line in hardened if line["queries"]]
     pareto, legend = _pareto(trials)
     return Row(
         name=name,
         verdict=_verdict(lines, hardened, p),
-        before=_figure([one["before"] for one in auc]),
-        after=_figure([one["after"] for one in auc if "after" in one]),
-        difference=_figure([one["difference"] for one in auc if "difference" in one]),
+        before=_figure(before),
+        after=_figure(after),
+        difference=_figure(differences),
         p=p,
         controls=_nested([line["controls"] for line in shown]),
         utility=_nested([line["utility"] for line in shown]),
@@ -223,6 +240,8 @@ def _verdict(lines: Lines, hardened: Lines, p: float | None) -> str:
         return CONFOUNDED
     if not hardened or p is None:
         return _untouched(lines)
+
+    # Reservations follow the verdict: no control, or a policy in some seeds alone.
     verdict = _lowered(hardened, p)
     if not controls:
         verdict += ", without a control"
@@ -247,10 +266,11 @@ def _lowered(hardened: Lines, p: float) -> str:
     """The verdict on a difference with the adjusted p-value `p`."""
     if p > _ALPHA:
         return NOT_SHOWN
+    # Less than before is not nothing: the AUC after is tested against chance.
     left = [line["leak"]["auc"]["after"]["p"] for line in hardened]
     if combined(left) <= _ALPHA:
         return STILL
-    # Noise may average out over queries
+    # A policy with noise may withstand one query and not the mean of several.
     asked = [line["queries"]["p"] for line in hardened if line["queries"]]
     if asked and combined(asked) <= _ALPHA:
         return AGAIN
@@ -262,28 +282,26 @@ def _controls(lines: Lines) -> list[float]:
     found = []
     for control in lines[0]["controls"]:
         for when in ("before", "after"):
-            parts = [line["controls"][control] for line in lines]
-            measured = [part[when] for part in parts if when in part]
-            ps = [estimate["p"] for estimate in measured]
-            if ps:
-                found.append(combined(ps))
+            values = []
+            for line in lines:
+                part = line["controls"][control]
+                if when in part:
+                    values.append(part[when]["p"])
+            # One test over the seeds, as for the attack itself
+            if values:
+                found.append(combined(values))
     return holm(found).tolist()
-
-
-def _p(line: Mapping[str, Any]) -> float | None:
-    """The p-value of a seed's difference; None without one."""
-    difference = line["leak"]["auc"].get("difference")
-    if difference:
-        return difference["p"]
-    return None
 
 
 def _figure(estimates: Sequence[Mapping[str, float]]) -> Figure | None:
     """The figure of one estimate per seed; None without any."""
     if not estimates:
         return None
-    values = [one["value"] for one in estimates]
-    ends = [f"[{number(one['low'], 3)}, {number(one['high'], 3)}]" for one in estimates]
+    values = []
+    ends = []
+    for one in estimates:
+        values.append(one["value"])
+        ends.append(f"[{number(one['low'], 3)}, {number(one['high'], 3)}]")
     return Figure(mean_interval(values, _LEVEL), " ".join(ends))
 
 
@@ -301,6 +319,7 @@ def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     for part in parts:
         for name, value in part.items():
             groups.setdefault(name, []).append(value)
+    # Utilities are means over images without an interval of their own.
     found = {}
     for name, values in groups.items():
         if isinstance(values[0], Mapping):
@@ -347,10 +366,12 @@ def _pareto(trials: Lines) -> tuple[list[Markup], list[tuple[str, str, str]]]:
         seeds.setdefault(trial["seed"], []).append(trial)
     diagrams = []
     for own in seeds.values():
+        # The explanation as it is, a trial without values, makes no diagram alone.
         if any(trial["values"] for trial in own):
             dots = [_dot(trial, colour, mark, names) for trial in own]
             diagrams.append(plots.pareto(dots, (0.0, own[0]["chance"])))
 
+    # The legend: colours of the first parameter, then marks of the second in grey
     legend = []
     for ink, label in zip(_INKS, colour.labels, strict=False):
         legend.append(("■", ink, label))
@@ -382,6 +403,7 @@ class _Binned(NamedTuple):
         if numeric and len(kinds) > len(_INKS):
             edges = np.quantile(np.asarray(values, float), [1 / 3, 2 / 3])
             return cls(name, tuple(edges.tolist()), ())
+        # By type first: values of one parameter may not be comparable.
         ordered = sorted(kinds, key=lambda kind: (str(type(kind)), kind))
         return cls(name, (), tuple(ordered))
 
@@ -418,6 +440,7 @@ def _dot(
         sign = _MARKS[0]
     if values and mark:
         sign = _MARKS[mark.place(values[names[1]])]
+    # The interval of the chosen trial alone, as those of all would cover the dots
     leak = trial["leak"]
     ends = (leak["low"], leak["high"]) if trial["chosen"] else None
     return plots.Dot(

@@ -76,6 +76,7 @@ def defended(summary: Summary) -> str:
 
 def tally(summary: Summary) -> str:
     """The number of explanations apart from predictions alone; empty if the headline says it."""
+    # One attack is in the headline; without intervals there is no verdict.
     verdicts = [arm.cells[summary.main].against for arm in summary.explained]
     if len(verdicts) < 2 or None in verdicts:
         return ""
@@ -121,6 +122,7 @@ def _subject(league: League, leaks: list[Entry]) -> str:
             return f"Predictions {league.verb}, explanations are not known to"
         return f"Predictions {league.verb}"
 
+    # The first ones by AUC, then the number of the others
     shown = names[:_NAMED]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown)} others")
@@ -138,6 +140,7 @@ def _controls(league: League) -> str:
     if leaking:
         others = "others" if leaking > 1 else "other"
         return f"a control of {leaking} {others} does so too"
+    # The wording depends on the number of control models: untrained, or of other images.
     several = {1: "their control does not", 2: "neither control does"}
     return several.get(len(league.models), "no control does")
 
@@ -149,6 +152,8 @@ def _leak(summary: Summary, first: Arm) -> str:
     seen = f"{plain(first.explainer)} explanations"
     if first.label != plain(first.explainer):
         seen += f" ({first.label})"
+
+    # The claim goes as far as the intervals: a difference, none established, or unknown.
     value = f"{shown.label} {figure.text}"
     if summary.baseline is None or summary.main not in summary.baseline.cells:
         return f"From {seen} an attacker can {first.verb} at {value}."
@@ -175,6 +180,7 @@ def _leak(summary: Summary, first: Arm) -> str:
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
     """The effect of a defence: `arm` is the attack `first` under it."""
     figure = arm.cells[summary.main]
+    # Compared with the undefended attack, in whose terms the headline is
     name = plain(arm.defence) + _diverged(arm)
     match against(figure, first.cells[summary.main], measure(summary.main).leak):
         case "less":
@@ -203,6 +209,7 @@ def _far(part: Cell | None) -> str:
     """The closed share of the distance to predictions alone; empty if unknown."""
     if part is None:
         return ""
+    # Predictions alone are the bound, so a share above 100 % is not shown as such.
     if part.interval.mean >= 100:
         return ", which leaves the attacker no better off than predictions alone do"
     return f", {share(part)} of the way to predictions alone"
@@ -225,6 +232,7 @@ def _without_explanations(summary: Summary) -> str:
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
         return f"From {first.label} an attacker can {first.verb} at {value}."
+    # Without predictions alone to compare with, the extremes say most.
     last = arms[-1]
     least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
     return (

@@ -18,10 +18,16 @@ def labels(rows: Rows, alone: str | None) -> list[str]:
       One per arm: the release; with the number of releases; with the attack's inputs; or else the
       arm's name.
     """
-    short = [seen(row, alone) for row in rows]
-    looks = [label + _looks(row) for label, row in zip(short, rows, strict=True)]
-    long = [_read(row, alone) for row in rows]
-    return shortest(short, looks, long, [row["arm"] for row in rows])
+    short = []
+    looks = []
+    long = []
+    names = []
+    for row in rows:
+        short.append(seen(row, alone))
+        looks.append(seen(row, alone) + _looks(row))
+        long.append(_read(row, alone))
+        names.append(row["arm"])
+    return shortest(short, looks, long, names)
 
 
 def seen(row: dict[str, Any], alone: str | None = None) -> str:
@@ -42,6 +48,7 @@ def shortest(*candidates: list[str]) -> list[str]:
     Returns:
       Of each arm's candidates the first without a double in its list, or else the last.
     """
+    # A label must be distinct within its own list of candidates.
     counts = [Counter(labels) for labels in candidates]
     found = []
     for mine in zip(*candidates, strict=True):
@@ -75,6 +82,7 @@ def _defended(row: dict[str, Any]) -> str:
 
 def _looks(row: dict[str, Any]) -> str:
     """The number of releases of an image that an attack has; empty for one."""
+    # Releases of training and of attack differ: an attack may learn from many and see one.
     parts = []
     if row["releases"] > 1:
         parts.append(f"learns from {row['releases']} releases")

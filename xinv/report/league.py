@@ -33,6 +33,7 @@ class Figure(NamedTuple):
     @property
     def ends(self) -> str:
         """The interval as shown; empty without one."""
+        # NaN if either end is
         if math.isnan(self.low + self.high):
             return ""
         return f"{number(self.low, self.digits)}–{number(self.high, self.digits)}"
@@ -117,6 +118,7 @@ class Entry(NamedTuple):
     @property
     def text(self) -> str:
         """The AUC with its interval over seeds, or within the seed if there is one seed."""
+        # Over seeds the interval is wider, as it covers other trainings.
         if self.spread.half:
             return self.spread.text
         return f"{self.auc.text} [{self.auc.ends}]"
@@ -167,6 +169,7 @@ class League(NamedTuple):
         """Each unresolved rate, with the interval of the true false-positive rate."""
         found = []
         for name in self.rates:
+            # The widest interval over the attacks
             lows = []
             highs = []
             for entry in self.entries:
@@ -191,6 +194,7 @@ def percent(metric: str) -> str:
 
 def counted(entries: Sequence[Entry]) -> str:
     """The number of entries with each verdict, in words: "3 leak, 10 not found"."""
+    # Verdicts are adjectives but for these
     counts = Counter(entry.verdict for entry in entries)
     words = {LEAKS: "leak" if counts[LEAKS] > 1 else "leaks", UNCONTROLLED: "without a control"}
     found = []

@@ -23,6 +23,7 @@ class Measure(NamedTuple):
 
 
 _MEASURES = {
+    # Of reconstructions
     "ssim": Measure(
         "SSIM",
         1,
@@ -68,6 +69,7 @@ _MEASURES = {
         "Cosine between the evaluation model's features of original and reconstruction; 1 for equal"
         " features.",
     ),
+    # Of membership attacks; a name that ends in "_" is of a family, and {} its rate
     "auc": Measure(
         "AUC",
         1,
@@ -102,6 +104,7 @@ _MEASURES = {
         3,
         "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
     ),
+    # Of a training with differential privacy
     "noise": Measure(
         "Noise σ",
         0,
@@ -121,6 +124,7 @@ _MEASURES = {
         "ε of the largest group of images that are dealt as one.",
     ),
     "delta": Measure("δ", 0, 6, "Probability by which the training's ε may fail."),
+    # Of membership attacks again, in the order of a table
     "epsilon_lower_bound": Measure(
         "ε at least",
         1,
@@ -151,6 +155,7 @@ _MEASURES = {
         3,
         "Share of training images among those told to be, if {} of all images are training images.",
     ),
+    # Of classifiers
     "accuracy": Measure(
         "Accuracy",
         0,
@@ -169,6 +174,7 @@ _MEASURES = {
         3,
         "By how much the model's accuracy on its training images exceeds that on others.",
     ),
+    # Of maps, for members and for others
     "gini_members": Measure(
         "Gini, members", meaning="Sparsity of training images' maps; 0 even, 1 a single pixel."
     ),
@@ -203,6 +209,7 @@ _MEASURES = {
         3,
         "Largest relative change of other images' maps under small changes of these.",
     ),
+    # Of releases: the cost of a defence
     "distortion": Measure(
         "Distortion, MSE",
         0,
@@ -279,6 +286,7 @@ _MEASURES = {
         2,
         "Share of seeds whose training diverged; there an earlier epoch is deployed.",
     ),
+    # Of classifiers of attributes
     "f1": Measure(
         "F1",
         0,

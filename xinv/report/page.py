@@ -154,6 +154,7 @@ def _unbroken(text: str) -> str:
 
 def _metrics(views: list[View], several: Sweep | None) -> list[str]:
     """The metrics of the page's tables, for its glossary."""
+    # In the order of the tables, so that metrics without an entry keep theirs
     shown: list[str] = []
     for view in views:
         shown += [*view.summary.metrics, *view.summary.releases]
@@ -177,11 +178,6 @@ def _view(
     """One unit: the contents of each section of its page."""
     bars, scale = _bars(summary)
     groups = defences.groups(summary)
-    settings = {}
-    for name, value in changed.items():
-        section = name.partition(".")[0]
-        if section not in _SHOWN:
-            settings[name] = value
 
     # Attacks on membership are drawn in the colours of their ROC curves.
     league = summary.league
@@ -201,7 +197,7 @@ def _view(
         control=control.sentence(unit, summary),
         roc=curves,
         causes=found,
-        changed=settings,
+        changed=_settings(changed),
         bars=bars,
         scale=scale,
         indented=_indented(groups),
@@ -222,6 +218,16 @@ def _view(
     )
 
 
+def _settings(changed: dict[str, str]) -> dict[str, str]:
+    """The changed settings of a unit in words: all but those with tables of their own."""
+    shown = {}
+    for name, value in changed.items():
+        section = name.partition(".")[0]
+        if section not in _SHOWN:
+            shown[name] = value
+    return shown
+
+
 def _sweep(
     units: tuple[Unit, ...],
     summaries: list[Summary],
@@ -238,7 +244,7 @@ def _sweep(
         if drawn:
             lines.append((axis.setting, drawn))
 
-    # One trade-off of the units whose figures it may compare
+    # One trade-off of the units with comparable figures
     alike = sweep.defended_alike(units, changes)
     together = None
     if len(alike) > 1:
@@ -260,6 +266,7 @@ def _sweep(
 
 def _indented(groups: list[defences.Group]) -> dict[str, str]:
     """Short labels by arm of the arms below the undefended one of their group."""
+    # A group without an undefended arm has no row above the others.
     labels = {}
     for group in groups:
         if group.arms[0].defence:
@@ -287,6 +294,7 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
     high = max(known)
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
+    # Equal ends still have a place, at the left end
     span = (high - low) or 1.0
 
     def percent(value: float) -> float:
@@ -297,6 +305,7 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
         mean = cell.interval.mean
         if math.isnan(mean):
             continue
+        # One seed has a point without a band.
         half = cell.interval.half_width if cell.half else 0.0
         bars[name] = Bar(
             left=percent(mean - half),

@@ -15,6 +15,7 @@ def picture(image: np.ndarray) -> str:
     """An image [H,W,1 or 3], uint8 or float in [0,1], as a PNG data URI."""
     if image.dtype != np.uint8:
         image = np.round(255 * np.nan_to_num(image).clip(0, 1)).astype(np.uint8)
+    # PNG in grey where one channel suffices
     if image.shape[-1] == 1:
         image = image[..., 0]
     else:
@@ -40,6 +41,7 @@ def heatmaps(maps: np.ndarray, signed: bool | None = None) -> list[str]:
     maps = np.nan_to_num(maps.astype(np.float64).mean(axis=-1))
     # Each map by its own magnitude: methods and images differ by orders of magnitude.
     scaled = maps / np.maximum(abs(maps).max(axis=(1, 2), keepdims=True), 1e-12)
+    # Negative evidence needs a scale with a middle.
     if signed is None:
         signed = maps.min(initial=0) < 0
     if signed:

@@ -126,6 +126,7 @@ def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) 
     Returns:
       SVG of 300 x 190 units.
     """
+    # One line per seed, its epochs in order
     figure, axes = _axes("epoch")
     seeds: dict[int, list[dict[str, Any]]] = {}
     for line in lines:
@@ -181,11 +182,14 @@ def tradeoff(
     Returns:
       SVG of 300 x 190 units.
     """
+    # Predictions alone, the bound that no defence of an explanation passes
     figure, axes = _axes(x)
     for bound in bounds:
         axes.axhline(bound.mean, color=_ARMS["c0"], lw=1.1)
         if bound.count > 1:
             axes.axhspan(bound.low, bound.high, color=_ARMS["c0"], alpha=0.2, lw=0)
+
+    # Each series in the order of its cost
     for points in series:
         points = sorted(points, key=lambda point: point.x.mean)
         ink = _ARMS[points[0].colour]
@@ -225,6 +229,7 @@ def pareto(dots: Iterable[Dot], ideal: tuple[float, float]) -> Markup:
     Returns:
       SVG of 300 x 190 units.
     """
+    # The ideal: no leak beyond chance, the map as it was
     figure, axes = _axes("1 − rank correlation with the unhardened map")
     axes.axhline(ideal[1], color=_INK, lw=0.8, ls=(0, (3, 2)))
     axes.plot(*ideal, color=_INK, marker="x", ms=5, lw=0)
@@ -241,6 +246,7 @@ def pareto(dots: Iterable[Dot], ideal: tuple[float, float]) -> Markup:
             mfc=_face(dot.mark, ink),
             lw=0,
         )
+        # A ring around the chosen trial
         if dot.chosen:
             axes.plot(dot.x, dot.y, color=_INK, marker="o", ms=9, mfc="none", lw=0)
     axes.margins(0.08, 0.12)
@@ -260,6 +266,7 @@ def bands(
         style = "-" if line.mark == UNDEFENDED else (0, (4, 2))
         axes.fill_between(line.x, line.low, line.high, color=ink, alpha=0.18, lw=0)
         axes.plot(line.x, line.y, color=ink, lw=1.3, ls=style)
+        # Points above their line and band
         axes.plot(*line.dots, color=ink, lw=0, marker=MARKS[line.mark], ms=2.8)
     if logarithmic:
         axes.set_xscale("log")
@@ -301,6 +308,8 @@ def operating(
         (0.125, 0.11, 0.825, 0.865),
     )
     axes.set_ylabel("true-positive rate", fontsize=8, color=_INK, labelpad=1)
+
+    # Logarithmic both ways: an attack with few false positives is the threat (Carlini 2022).
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(least, 1)
@@ -344,6 +353,7 @@ def _face(mark: str, ink: str) -> str:
 
 def _hatch(axes: Axes, share: float) -> None:
     """Hatches the left `share` of a diagram by lines, as a pattern would need an id."""
+    # Lines at 45 degrees, cut at both edges and separated by NaN
     share = min(max(share, 0.0), 1.0)
     x = []
     y = []
@@ -432,6 +442,7 @@ def _svg(figure: Figure, label: str) -> Markup:
 
 def _inline_marks(svg: str) -> str:
     """Replaces each reference to a marker's definition by the marker's path, moved into place."""
+    # Paths by id, then each use of one
     paths = dict(re.findall(r'<path id="(m[0-9a-f]+)" d="([^"]*)"', svg))
 
     def drawn(found: re.Match) -> str:

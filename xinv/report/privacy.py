@@ -53,6 +53,7 @@ def table(
     level: float,
 ) -> Table | None:
     """The table of units with membership attacks; None if no target is trained with noise."""
+    # Accuracy costs are read beside attacks, so units without these are left out.
     private = []
     plain = []
     for place, (unit, summary) in enumerate(zip(units, summaries, strict=True), start=1):

@@ -89,13 +89,14 @@ def within(
 
 def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> Table:
     """The table of one source."""
-    # A column has the decimals of its most precise published figure.
+    # A metric has the decimals of its most precise published figure.
     digits: dict[str, int] = {}
     for *_, entry in entries:
         metric = entry["metric"]
         known = digits.get(metric, measure(metric).digits)
         digits[metric] = max(known, _decimals(entry["value"]))
 
+    # Lines of one unit and arm are a group; a note of several lines is given once.
     lines = []
     groups: dict[tuple[str, str], list[Line]] = {}
     notes = {}
@@ -135,6 +136,7 @@ def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> L
         difference="",
         verdict="not measured",
     )
+    # A published arm may not be in this run.
     found = _measured(unit, entry["arm"], entry["metric"], digits, summary.level)
     if found is None:
         return line
@@ -161,6 +163,7 @@ def _verdict(mean: float, entry: dict[str, Any], digits: int) -> str:
     value = entry["value"]
     if within(mean, value, entry["spread"], entry.get("tolerance", _TOLERANCE)):
         return "within"
+    # A published 0 has no percentage
     if value:
         return f"{signed(100 * (mean - value) / abs(value), 1)}%"
     return signed(mean, digits)
@@ -179,4 +182,5 @@ def _measured(unit: Unit, arm: str, metric: str, digits: int, level: float) -> C
 
 def _decimals(value: float) -> int:
     """Decimals of a figure as stated, at most 4."""
+    # repr is the shortest text that gives the value back, so it is as in the config.
     return min(4, max(0, -Decimal(repr(value)).as_tuple().exponent))

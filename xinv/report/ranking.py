@@ -25,6 +25,7 @@ def league(rows: Rows, level: float) -> League | None:
     Returns:
       The league; None without an attack on the target.
     """
+    # Attacks on the target, and controls: the same attacks on models without a leak
     attacks = []
     arms: dict[str, Rows] = {}
     for row in rows:
@@ -50,8 +51,13 @@ def league(rows: Rows, level: float) -> League | None:
         mine = tuple(controls.get(name, ()))
         lost = [row for row in costs if row["arm"] == name]
         entries.append(_entry(found, label, values[name], mine, lost, level))
+    # The highest AUC first
     entries.sort(key=lambda entry: -entry.auc.value)
+    return _league(entries, attacks, level)
 
+
+def _league(entries: list[Entry], attacks: Rows, level: float) -> League:
+    """The league of ranked entries; `attacks` are the rows of all attacks and controls."""
     # The columns of the table are those of any entry.
     rates: dict[str, Rate] = {}
     figures: dict[str, Figure] = {}
@@ -93,6 +99,7 @@ def _controls(arms: dict[str, Rows]) -> dict[str, list[Control]]:
         groups.setdefault(rows[0]["control_of"], {})[name] = rows
     found: dict[str, list[Control]] = {}
     for real, group in groups.items():
+        # Among themselves alone: over all attacks, more of them would pass.
         values = adjusted(group)
         found[real] = []
         for name, rows in group.items():
@@ -138,6 +145,7 @@ def _entry(
         elif name == _RESTARTS:
             restarts = _figure(rows, name)
 
+    # The cost of the defence, over seeds
     release = {}
     for name in dict.fromkeys(row["metric"] for row in costs):
         release[name] = cell(of_metric(costs, name), measure(name).digits, level)
@@ -162,6 +170,7 @@ def _entry(
 def _operating(rows: Rows, name: str) -> Rate:
     """The figures of one operating point, resolved if it is so in every seed."""
     at = name.removeprefix(TPR)
+    # Realised rate and chance are rows of their own under names with the same rate.
     resolved = of_metric(rows, RESOLVED + at)
     return Rate(
         tpr=_figure(rows, name),

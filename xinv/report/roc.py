@@ -50,6 +50,7 @@ def diagram(unit: Unit, league: League) -> Diagram:
     shown = league.entries[:_SHOWN]
     inks = {entry.name: f"c{place}" for place, entry in enumerate(shown, 1)}
     seeds = list(dict.fromkeys(int(name.partition("/")[0]) for name in unit.members))
+    # All attacks of a seed score the same images, so the first one gives their numbers.
     first = _ranked(unit, f"{seeds[0]}/{shown[0].name}")
 
     # From the bottom up: controls, other seeds, the first seed with the best attack on top
@@ -70,6 +71,7 @@ def diagram(unit: Unit, league: League) -> Diagram:
     rates = _rates(others)
     _, low, high = chance.chance_band(members, others, rates)
     unresolved = _unresolved(league.entries, roc.counted(first)[1])
+    # The axes begin at half of one image
     least = 0.5 / max(first.members, first.others)
     return Diagram(
         svg=plots.operating(lines, (rates, low, high), unresolved, least),
@@ -110,12 +112,14 @@ def _curve(unit: Unit, seed: int, name: str, ink: str, thin: bool) -> plots.Roc:
 
 def _rates(others: int) -> np.ndarray:
     """Rates of whole counts from 0 to below 1, evenly spaced on a logarithmic scale."""
+    # Rounding makes the small counts coincide, so each of them is drawn once.
     counts = np.unique(np.round(np.geomspace(1, others, _POINTS)).astype(int))
     return np.append(0, counts[counts < others]) / others
 
 
 def _unresolved(entries: tuple[Entry, ...], others: int) -> float:
     """The rate that allows ten false positives, or groups; more if the rows do not resolve that."""
+    # Rates with an unresolved row are hatched too, whatever their count.
     named: dict[str, Rate] = {}
     for entry in entries:
         named |= entry.rates

@@ -114,6 +114,7 @@ class Summary(NamedTuple):
 
     def ranked(self, arms: Iterable[Arm]) -> list[Arm]:
         """Those of `arms` with a figure of the main metric, the most successful attack first."""
+        # NaN has no rank
         main = self.main
         found = []
         for arm in arms:
@@ -181,6 +182,8 @@ def colours(summaries: Iterable[Summary]) -> dict[str, str]:
     keys = fine
     if len(_coloured(fine, grey)) > _COLOURS:
         keys = coarse
+
+    # Colours repeat where even the explainers are too many.
     found = _coloured(keys, grey)
     classes = {}
     for name, key in keys.items():
@@ -200,6 +203,7 @@ def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
 
 def _origin(arm: Arm, arms: list[Arm]) -> Any:
     """The key of an arm's colour: the name of the undefended arm, or the attack without one."""
+    # A defended attack has the colour of the undefended one.
     if not arm.defence:
         return arm.name
     for other in same_attack(arm, arms):
@@ -215,6 +219,7 @@ def _arms(
     level: float,
 ) -> list[Arm]:
     """The arms of attack rows, in the order of a table."""
+    # All rows of an arm describe it alike, so the first one stands for them.
     groups: dict[str, Rows] = {}
     for row in attacks:
         groups.setdefault(row["arm"], []).append(row)
@@ -277,11 +282,14 @@ def _column(
 ) -> dict[str, Cell]:
     """The cells of one metric by arm, with their leak in the column and against the arm `alone`."""
     shown = measure(metric)
+    # An attack may lack a metric, such as one that its classifier judges
     cells = {}
     for arm, rows in groups.items():
         mine = of_metric(rows, metric)
         if mine:
             cells[arm] = cell(mine, shown.digits, level)
+
+    # Its place among all arms, and its difference from predictions alone
     place = leak_levels(list(cells.values()), shown.leak)
     base = cells.get(alone)
     column = {}
@@ -303,6 +311,7 @@ def _release(rows: Rows, level: float) -> dict[str, Cell]:
 
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:
     """Label, metric and figure of each stage of a classifier."""
+    # In the order of the rows: target, evaluation, shadows, attributes
     groups: dict[tuple[str, str], Rows] = {}
     for row in rows:
         if row["stage"] not in _NOT_MODELS:

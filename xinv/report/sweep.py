@@ -49,6 +49,7 @@ def compare(
     metric = _main(summaries)
     if metric is None:
         return None
+    # Labels and leak levels are over the whole table.
     shown = measure(metric)
     attacks = [_attacks(summary, metric) for summary in summaries]
     together: list[tuple[Arm | Entry, Cell]] = []
@@ -127,6 +128,7 @@ def labels(arms: Sequence[Arm | Entry]) -> dict[str, str]:
 
 def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The settings of each config in which the configs differ, under dotted names as in flags."""
+    # A unit's name differs by definition
     settings = [dict(flat(config)) for config in configs]
     names: dict[str, None] = {}
     for found in settings:
@@ -134,6 +136,7 @@ def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     names.pop("unit", None)
 
     changes: list[dict[str, str]] = [{} for _ in settings]
+    # A setting that a config lacks differs from any value of it.
     for name in names:
         values = {found.get(name) for found in settings}
         if len(values) == 1:
@@ -146,6 +149,7 @@ def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     """The leaves of nested settings, under dotted names."""
+    # An empty section is a leaf, so that it can differ.
     for name, item in value.items():
         if isinstance(item, Mapping) and item:
             yield from flat(item, f"{prefix}{name}.")
@@ -191,6 +195,7 @@ def axes(changes: Sequence[Mapping[str, str]]) -> list[Axis]:
                 sets.setdefault(_others(settings, settings[name]), []).append(place)
         for units in sets.values():
             values = [_number(changes[place][name]) for place in units]
+            # Each unit needs a value of its own; an equal set of units is the same axis.
             known = [axis.units for axis in found]
             if len(set(values)) == len(units) > 1 and units not in known:
                 found.append(Axis(name, units, values))
@@ -223,6 +228,7 @@ def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) 
 
 def _others(settings: Mapping[str, str], value: str) -> frozenset[tuple[str, str]]:
     """A unit's settings without those of `value` and those of the report."""
+    # By value, so that settings that move together count as one.
     found = []
     for name, other in settings.items():
         if other != value and not name.startswith("report."):

@@ -63,18 +63,25 @@ def _shown(found: Cell | Figure | None) -> str:
 def _league(found: League) -> _Columns:
     """The membership attacks by columns: labels, verdicts, figures, and the AUC of each control."""
     entries = found.entries
-    columns = [["attacker sees", *(entry.label for entry in entries)]]
-    columns += [["verdict", *(entry.verdict for entry in entries)]]
-    columns += [["AUC", *(entry.text for entry in entries)]]
+    labels = ["attacker sees"]
+    verdicts = ["verdict"]
+    areas = ["AUC"]
+    ranges = ["single networks"]
+    for entry in entries:
+        labels.append(entry.label)
+        verdicts.append(entry.verdict)
+        areas.append(entry.text)
+        ranges.append(entry.restarts.ends if entry.restarts else "-")
+    columns = [labels, verdicts, areas]
     if any(entry.restarts for entry in entries):
-        ranges = [entry.restarts.ends if entry.restarts else "-" for entry in entries]
-        columns.append(["single networks", *ranges])
+        columns.append(ranges)
 
     # The controls' AUC are next to the attack's: if both are high, the leak is not of the model.
     for model in found.models:
         texts = [_control(entry, model) for entry in entries]
         columns.append([f"AUC, {plain(model)}", *texts])
 
+    # Rates, other metrics, and costs of the release
     for name in found.rates:
         texts = [_rate(entry.rates.get(name)) for entry in entries]
         columns.append([measure(name).label, *texts])
@@ -107,6 +114,7 @@ def _rate(found: Rate | None) -> str:
 
 def _defences(summary: Summary) -> _Columns:
     """The table by columns: labels, costs of the release, and the share of the leak closed."""
+    # Undefended arms are in the table of attacks already.
     arms = []
     shares = []
     for group in defences.groups(summary):
@@ -133,24 +141,17 @@ def _published(
     parts = []
     for table in published.tables(units, summaries):
         lines = list(itertools.chain(*table.groups))
-        labels = []
-        measured = []
+        columns = [[table.source], ["published"], ["measured"], ["difference"], ["verdict"]]
         for line in lines:
             label = f"{line.arm}, {line.metric}"
             if len(units) > 1:
                 label = f"{line.unit}: {label}"
-            labels.append(label)
             value = line.measured or "-"
             if line.interval:
                 value = f"{value} ± {line.interval}"
-            measured.append(value)
-        columns = [
-            [table.source, *labels],
-            ["published", *(line.published for line in lines)],
-            ["measured", *measured],
-            ["difference", *(line.difference for line in lines)],
-            ["verdict", *(line.verdict for line in lines)],
-        ]
+            texts = (label, line.published, value, line.difference, line.verdict)
+            for column, text in zip(columns, texts, strict=True):
+                column.append(text)
         parts += _tables(columns, width)
 
         # Notes explain the marks and the verdicts of the table above them.
@@ -181,6 +182,7 @@ def _tables(columns: _Columns, width: int) -> list[str]:
 
 def _lines(columns: _Columns) -> list[str]:
     """The lines of a table, with a rule below its head."""
+    # Labels are to the left, figures to the right.
     widths = [max(map(len, column)) for column in columns]
     head, *body = (_line(row, widths) for row in zip(*columns, strict=True))
     return [head, "-" * len(head), *body]
@@ -194,6 +196,7 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 def _footnote(summary: Summary) -> str:
     """Figures of the models, numbers of seeds and images, and the meaning of marks."""
     parts = [f"{label} {cell.text}" for label, _, cell in summary.models]
+    # One seed has no interval
     if summary.seeds > 1:
         parts.append(f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval")
     else:

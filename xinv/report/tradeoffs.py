@@ -80,6 +80,7 @@ def tradeoffs(
     if not costs or not metrics:
         return None
 
+    # Colours are of attacks, marks of the kinds of defences.
     marks = plots.marks((found.factories for found in placed), none=())
     panels = []
     for cost in costs:
@@ -90,6 +91,7 @@ def tradeoffs(
             diagram = plots.tradeoff(series, _bounds(summaries, metric), x, y)
             panels.append(Panel(f"{y} by {x}", diagram))
 
+    # The legend: attacks by colour, defences by mark
     labels = dict.fromkeys((colours[found.arm.name], found.title) for found in placed)
     signs = []
     for names, mark in marks.items():
@@ -183,6 +185,7 @@ def _placed(unit: Unit, summary: Summary) -> list[_Placed]:
 
 def _strongest(arms: Iterable[Arm]) -> Iterable[Arm]:
     """Of the attacks with one query on each defence, the one trained on the most releases."""
+    # The mean of several queries is another threat than one release.
     single = [arm for arm in arms if arm.queries == 1]
     kept = {}
     for arm in sorted(single, key=lambda arm: arm.releases):
@@ -200,6 +203,7 @@ def _series(
     """Points of each kind of attack, kind of defence and curve; units share equal points."""
     series: dict[Any, dict[plots.Point, None]] = {}
     for arm, title, factories, curve in placed:
+        # A dict, as units with one undefended attack repeat its point.
         x = _cost(arm, cost)
         if x and metric in arm.cells:
             point = plots.Point(
@@ -214,6 +218,7 @@ def _series(
 
 def _cost(arm: Arm, cost: str) -> Interval | None:
     """The cost of a release: measured, or of an undefended one by definition; None if unknown."""
+    # An undefended release has no rows of its cost, but by definition no distortion.
     if cost in arm.release:
         return arm.release[cost].interval
     intact = measure(cost).intact
@@ -224,6 +229,7 @@ def _cost(arm: Arm, cost: str) -> Interval | None:
 
 def _bounds(summaries: Iterable[Summary], metric: str) -> list[Interval]:
     """The different figures of predictions alone."""
+    # Units that differ in defences alone share it
     found = {}
     for summary in summaries:
         baseline = summary.baseline

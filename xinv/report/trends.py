@@ -35,6 +35,7 @@ def factors(
       A panel per factor and metric, with a smoothed line per undefended arm, or per arm where all
       are defended; None without factors that vary.
     """
+    # Arms with metrics per example, as many as a reader can distinguish
     arms = []
     for arm in summary.arms:
         if any(name.endswith(f"/{arm.name}") for name in unit.factors):
@@ -70,6 +71,7 @@ def binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       The means of x and of y in each bin, [n] each.
     """
+    # A factor with few values, such as a class, has one bin per value.
     values = np.unique(x)
     if len(values) > _BINS:
         parts = np.array_split(np.argsort(x, kind="stable"), _BINS)
@@ -97,30 +99,33 @@ def sweep_lines(
     Returns:
       A panel per metric with a line per arm, and one per model; None without a line.
     """
+    # The legend covers the arms of all units.
     runs = sorted(zip(x, summaries, strict=True), key=lambda run: run[0])
     arms: dict[str, Arm] = {}
     for summary in summaries:
         arms |= {arm.name: arm for arm in summary.arms}
     marks = plots.marks((arm.defence for arm in arms.values()), none=None)
 
-    # Lines by title: leaks of the arms, then accuracies of the models
-    lines: dict[str, list[plots.Line]] = {}
+    # A number over more than a decade and a half is read on a logarithmic axis.
+    wide = min(x) > 0 and max(x) / min(x) >= 30
+
+    # A panel per leak with a line per arm
+    panels = []
     for metric in leaks(measured(summaries)):
         title = measure(metric).label
-        lines[title] = []
+        lines = []
         for arm in arms.values():
             cells = _attack_cells(runs, arm.name, metric)
             if len(cells) > 1:
-                lines[title].append(_line(cells, colours[arm.name], marks[arm.defence]))
+                lines.append(_line(cells, colours[arm.name], marks[arm.defence]))
+        if lines:
+            panels.append(Panel(title, plots.bands(lines, name, title, wide)))
+
+    # A panel per model, in grey
     for title, cells in _model_cells(runs).items():
         if len(cells) > 1:
-            lines[title] = [_line(cells, "c0", plots.UNDEFENDED)]
-
-    wide = min(x) > 0 and max(x) / min(x) >= 30
-    panels = []
-    for title, mine in lines.items():
-        if mine:
-            panels.append(Panel(title, plots.bands(mine, name, title, wide)))
+            line = _line(cells, "c0", plots.UNDEFENDED)
+            panels.append(Panel(title, plots.bands([line], name, title, wide)))
     if not panels:
         return None
 
@@ -175,6 +180,7 @@ def _trends(
         x = x[kept]
         y = y[kept]
         if len(x) > 2 and np.ptp(x) > 0:
+            # A line with its band, and binned means that show how well it fits
             fitted = trend.fit(x, y, level)
             dots = binned(x, y)
             lines.append(plots.Line(colours[arm.name], plots.UNDEFENDED, *fitted, dots))

@@ -44,6 +44,7 @@ TPR, RESOLVED = "tpr_at_", "resolved_at_"
 
 def combined(p: Sequence[float]) -> float:
     """Returns one p-value of several seeds' ones, valid under any dependence; see rule 1."""
+    # One value needs no combination.
     if len(p) == 1:
         return float(p[0])
     return min(1.0, 2 * float(np.median(p)))
@@ -57,10 +58,12 @@ def judged(p: float, high: float, controls: Sequence[float]) -> str:
       high: upper end of the AUC's interval.
       controls: adjusted p-values of its controls.
     """
+    # Rule 4: absence needs an interval that excludes a small leak.
     if p >= SIGNIFICANT:
         if high < SMALL:
             return NOT_FOUND
         return UNRESOLVED
+    # Rule 3
     if not controls:
         return UNCONTROLLED
     if min(controls) < SIGNIFICANT:
@@ -79,6 +82,7 @@ def adjusted(arms: dict[str, Rows]) -> dict[str, float]:
     """The p-value of each arm over seeds, by Holm's correction over all of them."""
     if not arms:
         return {}
+    # Rule 1 within an arm, rule 2 over arms
     values = [combined(_by_seed(rows)) for rows in arms.values()]
     return dict(zip(arms, holm(values).tolist(), strict=True))
 
