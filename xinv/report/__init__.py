@@ -1,21 +1,22 @@
-"""Pages and tables of a run, built from the files of its workdir alone."""
+"""Pages, tables and Markdown of a run, built from the files of its workdir alone."""
 
 from pathlib import Path
 
 from xinv.report import hardened as hardening
+from xinv.report import markdown as marked
 from xinv.report import page
 from xinv.report.folder import read
 from xinv.report.terminal import text
 from xinv.store import write_text
 
-__all__ = ["hardened", "hardened_table", "render", "table"]
+__all__ = ["hardened", "hardened_table", "markdown", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
     """Writes `workdir/report.html`, a self-contained page on a run or a sweep's finished units.
 
     Args:
-      workdir: folder that launch/run.py or launch/sweep.py wrote.
+      workdir: a folder of launch/run.py or launch/sweep.py.
       level: confidence level of the intervals, in (0,1).
 
     Returns:
@@ -35,10 +36,7 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
     Args:
       workdir: as in `render`.
       level: as in `render`.
-      width: columns of the terminal.
-
-    Returns:
-      The text; a table that is too wide continues below.
+      width: columns of the terminal; a wider table continues below.
 
     Raises:
       InputError: as `render`.
@@ -46,11 +44,24 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
     return text(read(Path(workdir)).units, level, width)
 
 
+def markdown(workdir: str | Path, level: float = 0.90) -> str:
+    """Returns the same figures as Markdown: tables per unit, and measured beside published.
+
+    Args:
+      workdir: as in `render`.
+      level: as in `render`.
+
+    Raises:
+      InputError: as `render`.
+    """
+    return marked.text(read(Path(workdir)).units, level)
+
+
 def hardened(workdir: str | Path) -> Path:
     """Writes `workdir/harden.html`, a self-contained page on a hardening.
 
     Args:
-      workdir: folder that launch/harden.py wrote.
+      workdir: a folder of launch/harden.py.
 
     Returns:
       The page's path.

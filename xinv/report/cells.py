@@ -17,9 +17,9 @@ class Cell(NamedTuple):
       values: the seeds' values, by seed.
       digits: decimals shown.
       leak: 0 for the arm that leaks least by this metric, 1 for the one with the largest leak; None
-          where unknown.
+        where unknown.
       against: comparison with predictions alone, or with the same explanation undefended: "more" or
-          "less" where the intervals are apart, "overlap" where they are not, None where unknown.
+        "less" where the intervals are apart, "overlap" where they are not, None where unknown.
     """
 
     interval: Interval

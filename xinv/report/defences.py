@@ -16,11 +16,11 @@ class Group(NamedTuple):
     Attributes:
       title: the explanation.
       arms: the undefended one first, where there is one, then one per defence; their cells are
-          compared with the first.
+        compared with the first.
       names: for each arm "no defence" or its defence, with more of its label where several arms
-          share that.
+        share that.
       closed: for each arm the closed share of the distance from the undefended arm to predictions
-          alone; see `closed`.
+        alone; see `closed`.
     """
 
     title: str

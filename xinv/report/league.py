@@ -86,7 +86,7 @@ class Entry(NamedTuple):
       p: of the AUC against chance, over seeds, adjusted.
       auc: with the interval within a seed.
       restarts: the mean AUC of the single networks of an ensemble, with the lowest and the highest;
-          None for one network.
+        None for one network.
       spread: the AUC's mean with Student's interval over seeds.
       rates: by name of the metric, such as "tpr_at_0.01".
       figures: the other metrics shown, by name.

@@ -33,7 +33,7 @@ def heatmaps(maps: np.ndarray, signed: bool | None = None) -> list[str]:
     Args:
       maps: [M,h,w,c].
       signed: True for a diverging colour scale around 0, False for a sequential one from 0; None
-          chooses by the sign of the values.
+        chooses by the sign of the values.
 
     Returns:
       A PNG data URI per explanation.

@@ -21,12 +21,12 @@ class Line(NamedTuple):
       arm: label of the attack or the model.
       metric: the metric's label.
       published: mean ± standard deviation as shown, the latter where it is published; with "*"
-          where chance gives the figure too.
+        where chance gives the figure too.
       measured: the unit's mean as shown; None where the unit has none.
       interval: half width of its interval as shown; empty for one seed.
       difference: measured − published, signed; empty where nothing was measured.
       verdict: "within", the signed difference in percent of the published figure (the difference
-          itself where that figure is 0), or "not measured".
+        itself where that figure is 0), or "not measured".
     """
 
     unit: str

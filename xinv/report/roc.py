@@ -30,7 +30,7 @@ class Diagram(NamedTuple):
       members, others: number of images of each kind.
       unresolved: end of the hatched false-positive rates, as shown.
       independent: effective numbers of members and others in the band of chance, as shown, if
-          images come in groups; else empty.
+        images come in groups; else empty.
     """
 
     svg: Markup

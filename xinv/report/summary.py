@@ -29,7 +29,7 @@ class Arm(NamedTuple):
       verb: the aim in words after "can".
       encoder: the attack's encoder, or the name of its method.
       attack: identifies the attack without the defence: arms with the same one differ in their
-          defences alone.
+        defences alone.
       defence: defences of the release, joined by "+"; None for a release as it is.
       adaptive: True if the attack was trained on releases under the same defences.
       queries: number of releases of an image in the attack's input, their mean.
@@ -67,7 +67,7 @@ class Summary(NamedTuple):
 
     Attributes:
       arms: attacks on the images: predictions alone first, then by explainer and inputs, arms
-          without a defence before the others.
+        without a defence before the others.
       metrics: the metrics of the arms, the main ones first.
       releases: the metrics of the defences' cost.
       models: label, metric and cell of each figure of the target and the other classifiers.

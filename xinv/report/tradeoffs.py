@@ -42,7 +42,7 @@ class _Placed(NamedTuple):
       title: of its group.
       factories: of its defences; () for none.
       curve: the unit, if it has several defences by these factories (as for γ), which it joins;
-          None for the curve through the units (as for λ).
+        None for the curve through the units (as for λ).
     """
 
     arm: Arm
