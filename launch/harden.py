@@ -1,4 +1,4 @@
-"""Searches how to release explanations so that they leak less, and writes release policies.
+"""Searches for ways to release explanations with less leak, and writes release policies.
 
 Example:
   python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
@@ -50,6 +50,7 @@ def run(argv: Sequence[str]) -> None:
     from xinv import harden, report, store
     from xinv.audit.stage import Watch
 
+    # The stages may be those of an audit, so that no target is trained twice.
     config = cli.unit(CONFIG, UNIT.value) if UNIT.value else cli.config(CONFIG)
     workdir = Path(WORKDIR.value)
     programs.keep()

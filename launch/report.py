@@ -1,4 +1,4 @@
-"""Writes report.html from what a run or a sweep left in its folder, and prints its table.
+"""Writes report.html from the folder of a run or a sweep, and prints its table.
 
 Example:
   python launch/report.py --workdir=runs/digits

@@ -1,4 +1,4 @@
-"""Any TFDS data set that was prepared as array_record, streamed from disk without TensorFlow."""
+"""Streams a TFDS data set, prepared as array_record, from disk without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from xinv.data.transform import Crop, Geometry, Size, geometry
 from xinv.types import InputError
 
 CHUNK = 1024
-"""Examples read at a time when collecting labels."""
+"""Examples per read of the labels."""
 RECORDS = "array_record"
-"""The format that is read without TensorFlow."""
+"""The format for reading without TensorFlow."""
 
 
 def tfds(
@@ -27,11 +27,11 @@ def tfds(
     grayscale: bool = False,
     method: str = "bilinear",
 ) -> Dataset:
-    """Images that are read and decoded when indexed, with labels in memory.
+    """Streams images, which are read and decoded when indexed, with labels in memory.
 
     Args:
       dataset: as TFDS spells it: "mnist", "celeb_a", "my_set/config:1.0.0".
-      root: TFDS's data folder, which holds a folder per data set.
+      root: TFDS's data folder, with a folder per data set.
       split: "train", or TFDS's slicing such as "train[:50%]+test".
       image: name of the image feature.
       labels: names of the label features, class labels, integers or booleans; "attributes/Smiling"
@@ -52,6 +52,8 @@ def tfds(
         raise InputError(
             f"{dataset} has no class labels: choose labels among {', '.join(features)}"
         )
+
+    # The shape of an image after its changes, without reading one
     change = geometry(crop, resize, grayscale, method)
     stored, shape = _shapes(dataset, _feature(dataset, features, image), change)
     source = _source(builder, split, features)
@@ -60,6 +62,7 @@ def tfds(
     values, names = _values(what, source, labels), {}
     for key, feature in columns.items():
         values[key], names[key] = _named(feature, values[key])
+    # Labels are hashed, images are not read: what determines them stands for them.
     identity = [
         builder.info.full_name,
         builder.info.description,
@@ -133,9 +136,7 @@ class _Reader(NamedTuple):
 def _shapes(
     name: str, image: Any, change: Geometry
 ) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
-    """The shapes of an image feature and of its images after `change`; TFDS may not know the
-    former's size.
-    """
+    """The shapes of an image feature, None where sizes vary, and of an image after `change`."""
     shape = image.shape
     if image.np_dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3, 4):
         raise InputError(
