@@ -163,7 +163,7 @@ def unit(flag: flags.FlagHolder, name: str) -> dict:
 
 
 def _changed(base: dict, change: dict) -> dict:
-    # A dict replaces its section, which a locked config would refuse to change in shape.
+    # A dict replaces its whole section, any other value a field.
     config = ConfigDict(base).lock()
     sections = {name: value for name, value in change.items() if isinstance(value, dict)}
     try:
@@ -251,6 +251,7 @@ def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _clear(path: str) -> None:
     """Sets a field of the config to None."""
+    # A section may not be cleared: the audit reads its fields.
     *parents, field = path.split(".")
     node = flags.FLAGS["config"].value
     for parent in parents:
@@ -264,11 +265,13 @@ def _clear(path: str) -> None:
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:
     """Names the first `--config.a.b=…` whose key the config lacks, and the keys that it has."""
+    # The flags are not parsed yet, so the config is made here once more.
     module, arg = config_file(value)
     try:
         config = module.get_config(arg)
     except ValueError as error:
         raise InputError(str(error)) from None
+    # Key by key, so that the error names the section and its keys.
     for path in overridden(argv):
         node, seen = config, "config"
         for key in path.split("."):

@@ -57,6 +57,7 @@ def run(argv: Sequence[str]) -> None:
     root = Path(STORE.value) if STORE.value else workdir / "stages"
     with here.leaving() as stop, store.opened(root, here.leave) as stages:
         harden.run(config, workdir, stages, CHECKPOINT_SECONDS.value, Watch(stop))
+    # From the files alone, as launch/report.py does for an audit
     page = report.hardened(workdir)
     print(report.hardened_table(workdir))
     print(f"\nReport: {page.absolute()}")

@@ -55,6 +55,7 @@ def heal(folder: Path) -> None:
     for entry in folder.glob("*-cache"):
         try:
             written = entry.stat().st_mtime
+            # By default JAX removes nothing.
             old = now - written > _DAYS * 24 * 3600
             if old or (written >= checked and not _is_whole(entry.read_bytes())):
                 entry.unlink()
@@ -90,6 +91,7 @@ def _is_whole(content: bytes) -> bool:
 
 def _processor() -> str:
     """Hashes the kind of processor: XLA compiles for its instructions alone."""
+    # Linux lists the instructions of the processor; elsewhere its name must do.
     described = [platform.machine()]
     table = Path("/proc/cpuinfo")
     if table.exists():

@@ -34,6 +34,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(
             "--workdir is missing: name the folder that launch/run.py or launch/sweep.py wrote"
         )
+    # Markdown goes to a file of its own, so nothing else is printed.
     if MARKDOWN.value:
         print(report.markdown(Path(WORKDIR.value), LEVEL.value))
         return

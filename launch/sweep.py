@@ -128,6 +128,7 @@ def run(argv: Sequence[str]) -> None:
         return
     # Configs are checked whole before a worker starts.
     manifest = sweep.describe(_configs(), Path(STORE.value) if STORE.value else None)
+    # A manifest is rendered before anything is written, as its options may be wrong.
     if LAUNCHER.value == "k8s":
         text = _rendered(workdir)
         if not DRY_RUN.value:
@@ -206,6 +207,7 @@ def _configs() -> list[dict]:
     """Returns the complete configs of the sweep, with the names and sections of each checked."""
     from xinv.audit.sections import sections
 
+    # Overrides without an effect are named first: a check may end the program.
     configs = [cli.audited(config) for config in cli.units(CONFIG)]
     _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
     if not configs:
@@ -230,6 +232,7 @@ def _end(found: "Sweep", outcome: "Outcome") -> None:
     """Leaves with the sentences on pieces without a result."""
     if outcome.rejected:
         raise InputError("; ".join(outcome.rejected))
+    # Other pieces are done, so the page above is of these.
     if outcome.failed:
         listed = "\n".join(f"  {sentence}" for sentence in outcome.failed)
         count = f"{len(outcome.failed)} of {len(found.pieces)} pieces"

@@ -57,7 +57,7 @@ CORES = flags.DEFINE_list(
 def run(argv: Sequence[str]) -> None:
     """Works on --workdir."""
     del argv
-    # Before the imports, which take seconds in which the parent may die and cores count
+    # Before the slow imports: the parent may die meanwhile, and libraries count the cores.
     if PARENT.value:
         cli.die_with(PARENT.value)
     if CORES.value:
@@ -77,6 +77,7 @@ def run(argv: Sequence[str]) -> None:
         CHECKPOINT_SECONDS.value,
         _say,
     )
+    # Failures come last, so that they end the log
     for sentence in outcome.failed:
         _say(f"failed: {sentence}")
     if outcome.rejected:

@@ -51,6 +51,7 @@ def work(
     Returns:
       The pieces without a result.
     """
+    # A lost lease ends the process, so that two never write to one stage.
     with leaving() as stop, store.opened(found.stages, leave) as stages:
         worker = sweep.Worker(
             found,

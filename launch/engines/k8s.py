@@ -92,6 +92,7 @@ def _parse(options: Sequence[str]) -> dict[str, str]:
             known = "; ".join(f"{each} ({what})" for each, what in _OPTIONS.items())
             raise InputError(f"--k8s={option} is unknown: give name=value of {known}")
         found[name] = value
+    # Without an image and a claim there is nothing to run and nowhere to write.
     for name in _REQUIRED:
         if name not in found:
             raise InputError(f"--k8s has no {name}: give --k8s={name}=…, {_OPTIONS[name]}")
@@ -133,6 +134,7 @@ def _job(pod: dict[str, Any], jobs: int, tries: int) -> dict[str, Any]:
             "onExitCodes": {"containerName": "worker", "operator": "In", "values": [_BAD_INPUT]},
         },
     ]
+    # One worker may fail for good without ending the others.
     return {
         "completionMode": "Indexed",
         "completions": jobs,
@@ -180,6 +182,7 @@ def _job_set(
     spec["containers"][0]["command"] = [
         part.replace("JOB_COMPLETION_INDEX", "XINV_NUMBER") for part in command
     ]
+    # JobSet writes the number of a job into a label, which the pod reads as a variable.
     index = {"fieldRef": {"fieldPath": "metadata.labels['jobset.sigs.k8s.io/job-index']"}}
     spec["containers"][0]["env"].append({"name": "XINV_NUMBER", "valueFrom": index})
     _require_length(f"{metadata['name']}-worker-{jobs - 1}-0-xxxxx")

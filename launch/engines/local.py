@@ -105,6 +105,8 @@ class Crew:
         self._sweep = found
         self._places = places
         self._arguments = arguments
+        # By worker: its process or exit status, deaths in a row without a piece, and the size of
+        # its log before this run
         self._running: dict[int, subprocess.Popen] = {}
         self._ended: dict[int, int] = {}
         self._futile = dict.fromkeys(range(len(places)), 0)
@@ -123,6 +125,7 @@ class Crew:
         (self._sweep.workdir / WORKERS).mkdir(parents=True, exist_ok=True)
         for number in range(len(self._places)):
             self._start(number)
+        # A dead worker is started again before the table is drawn.
         while self._running:
             time.sleep(_LOOK)
             for number, process in list(self._running.items()):
@@ -176,6 +179,7 @@ class Crew:
             return log.read().decode(errors="replace").splitlines()
 
     def _start(self, number: int) -> None:
+        # The worker ends with this process, and keeps to its own device and cores.
         place = self._places[number]
         command = [
             sys.executable,
@@ -242,6 +246,7 @@ def run(
     board = sweep.Board(found, tries)
     # The death of an earlier sweep was no fault of its pieces
     board.forget()
+
     crew = Crew(found, slots(jobs), arguments)
     shown = live.Table(board)
     # A signal becomes an exception here: the workers save first.

@@ -116,7 +116,7 @@ def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
         return images
     if images.dtype.kind != "f":
         raise InputError(f"{what} has type {images.dtype}, not uint8 or float")
-    # Floats must be shares of white: a range such as [-1, 1] would be wrong without a sign of it.
+    # Another range, such as [-1, 1], would give wrong pixels without an error.
     if not np.isfinite(images).all():
         raise InputError(
             f"{what} holds NaN or infinity in image {np.argwhere(~np.isfinite(images))[0, 0]}"

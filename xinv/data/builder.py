@@ -36,6 +36,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             key: tfds.features.ClassLabel(names=names)
             for key, names in self._dataset.classes.items()
         }
+        # Without shuffling, so that indices stay those of the Dataset
         return tfds.core.DatasetInfo(
             builder=self,
             description=description(self._dataset),

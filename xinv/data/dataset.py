@@ -107,6 +107,7 @@ def validate(dataset: Dataset) -> None:
     Raises:
       InputError: it names the first fault.
     """
+    # By shape alone, so that lazy images are not read.
     images, name = dataset.images, dataset.name
     if images.dtype != np.uint8 or len(images.shape) != 4:
         raise InputError(
@@ -255,6 +256,7 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
         {**dataset.labels, attribute: values},
         {**dataset.classes, attribute: ("no", "yes")},
     )
+    # The images are the same, so the old fingerprint and the change stand for all.
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
     return create(dataset.name, dataset.images, labels, names, described)._replace(
         notes=dataset.notes

@@ -61,6 +61,7 @@ def read_files(
         truncated or has a member that leaves it (an absolute path, "..", a link or device), or a
         selected file exceeds MAX_FILE_BYTES.
     """
+    # Errors of the archive's library and of the disk become one sentence.
     root, left_out = Path(root), [] if left_out is None else left_out
     if not root.exists():
         raise InputError(f"no image folder or tar archive at {root}")
@@ -114,6 +115,7 @@ def _archive(
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts:
                 raise InputError(f"{root}: the path {member.name!r} leaves the archive")
+            # Links and devices could read files outside of the archive.
             if not (member.isreg() or member.isdir()):
                 raise InputError(
                     f"{root}: {member.name!r} is a link or device, only files and folders are"

@@ -86,7 +86,7 @@ def folder(
         path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths
     }
     _check_shapes(root, {path: image.shape for path, image in found.items()})
-    # Popped, so that the images are not held twice
+    # Popped, so that single images are freed once they are stacked
     names = [labeller(path) for path in paths]
     dataset = _dataset(
         title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names
@@ -101,6 +101,7 @@ def folder(
 def _dataset(
     name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]
 ) -> Dataset:
+    # Every image needs a class of every label
     for path, row in zip(paths, names, strict=True):
         if list(row) != list(names[0]) or not all(row.values()):
             raise InputError(
@@ -114,6 +115,7 @@ def _dataset(
 def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
     if level is not None and (isinstance(level, bool) or not isinstance(level, int)):
         raise InputError(f"level {level!r} is not None or a whole number")
+    # A word names the label, a regular expression its groups; an identifier has no groups.
     if isinstance(labels, str) and labels.isidentifier():
         return partial(_parent, labels, level)
     if level is not None:
@@ -164,6 +166,7 @@ def _check_layout(root: str, paths: list[str]) -> None:
             f"{root}: {least} and {most} lie at different depths: choose the folder that is the"
             " class with level=0 (the first below the root) to level=-1 (the last)"
         )
+
     # Several folders above one name, as in class/images: the class is one of those.
     names = [sorted(set(column)) for column in zip(*map(_folders, paths), strict=True)]
     several = [level for level, found in enumerate(names) if len(found) > 1]
@@ -185,6 +188,7 @@ def _check_layout(root: str, paths: list[str]) -> None:
 def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
     """Counts the files left out, by extension, and names links to folders read already."""
     lines = []
+    # Links end in a slash, files do not
     kinds = Counter(
         PurePosixPath(path).suffix.lower() or "no extension" for path in left_out if path[-1] != "/"
     )

@@ -83,6 +83,7 @@ def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
         if name and path.is_file():
             part = "train" if name["part"] == "train" else "t10k"
             found.setdefault(name["prefix"], {}).setdefault((part, name["kind"]), path)
+    # EMNIST has six sets in one folder: a guess could take the wrong one.
     if prefix is None and len(found) > 1:
         choices = ", ".join(map(repr, sorted(found)))
         raise InputError(f"{root} holds several sets of idx files: choose prefix among {choices}")
@@ -103,6 +104,7 @@ def _pair(
 
 def _read(root: Path, files: dict[tuple[str, str], Path], part: str, kind: str) -> np.ndarray:
     """The uint8 array of the images or the labels of a part."""
+    # Kaggle's copies are not compressed.
     rank = RANKS[kind]
     path = files.get((part, kind))
     if path is None:

@@ -146,6 +146,7 @@ def _checked_half(role: str, fields: Mapping[str, Any], known: Mapping[str, Sequ
         raise InputError(f"role {role!r} is one of {described(of)} halves: give an even number")
     if not is_count(number, 0) or number >= of:
         raise InputError(f"role {role!r} is half number {described(number)}: choose 0 to {of - 1}")
+    # Two names of one pool are one pool: a union counts as its parts.
     leaves = {leaf for part in pool for leaf in known[part]}
     return Half(tuple(sorted(leaves)), int(number), int(of))
 
@@ -172,6 +173,7 @@ def _halves(
     pools: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
     result = {}
     for role, (half, number, of) in halves.items():
+        # Halves of one pool are drawn together, so that each unit is in half of them.
         if half not in pools:
             units = np.unique(np.concatenate([dealt[part] for part in half]))
             pools[half] = units, _inside(count, of, seed)[units]
@@ -212,6 +214,7 @@ def _groups(
     if group is None:
         return list(np.arange(len(next(iter(labels.values()))))[:, None])
     names = list(group) if isinstance(group, list | tuple) and group else [group]
+    # Images equal in all columns are a unit; units are in the order of their labels.
     columns = np.stack([_column(labels, name) for name in names], axis=1)
     _, unit, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
     return np.split(np.argsort(unit.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1])
@@ -237,6 +240,7 @@ def _deal(
     carry = np.zeros(len(shares))
     dealt: list[list[np.ndarray]] = [[] for _ in shares]
     for value in np.unique(strata):
+        # A random order within the class, cut at the roles' counts
         members = random.permutation(np.flatnonzero(strata == value))
         if len(members) < len(fractions):
             raise InputError(

@@ -82,6 +82,7 @@ def _builder(name: str, root: str) -> Any:
         builder = tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=root)
     except (tensorflow_datasets.core.DatasetNotFoundError, TypeError, ValueError, OSError) as error:
         raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
+    # Only this format is read without TensorFlow.
     stored = {form.value for form in builder.info.available_file_formats()}
     if RECORDS not in stored:
         raise InputError(
@@ -96,6 +97,7 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
     """The examples as a sequence, with encoded images left as they are."""
     import tensorflow_datasets
 
+    # TFDS would decode images by libraries of its own; `decode` is the same for every source.
     skip = tensorflow_datasets.decode.SkipDecoding()
     encoded = {
         key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")
@@ -120,6 +122,7 @@ class _Reader(NamedTuple):
     change: Geometry
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
+        # Into one array, so that a batch is in memory once
         images = np.empty((len(rows), *self.shape), np.uint8)
         for place, example in enumerate(_examples(self.what, self.source, rows)):
             value = _field(self.what, example, self.image)
@@ -142,6 +145,7 @@ def _shapes(
         raise InputError(
             f"{name}: images are {image.np_dtype} {shape}, not uint8 (height, width, 1, 3 or 4)"
         )
+    # A fixed size is changed by the same code as an image.
     if None not in shape:
         return shape, change(np.zeros(shape, np.uint8)).shape
     if change.resize is None:

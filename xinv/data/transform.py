@@ -136,6 +136,7 @@ def _box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a crop in an image of this size."""
     if crop is None:
         return 0, 0, height, width
+    # The largest square in the middle
     if crop == "centre":
         side = min(height, width)
         return (height - side) // 2, (width - side) // 2, side, side

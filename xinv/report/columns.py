@@ -30,6 +30,7 @@ def tables(summary: Summary) -> list[Columns]:
 
 def published(table: papers.Table, several: bool) -> Columns:
     """Returns one source's figures beside the measured ones; labels name the unit if `several`."""
+    # The source is the heading of the labels.
     columns = [[table.source], ["published"], ["measured"], ["difference"], ["verdict"]]
     for line in itertools.chain(*table.groups):
         label = f"{line.arm}, {line.metric}"

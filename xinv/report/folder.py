@@ -215,6 +215,8 @@ def _json_line(
     line: str,
     fields: _Fields,
 ) -> dict[str, Any]:
+    """The object of one line; errors name the file and the line."""
+    # A copied folder may end within a line.
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -341,6 +343,7 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
 
 def _shown(rows: list[dict[str, Any]]) -> set[str]:
     """Names of the example arrays of the rows' attacks."""
+    # Explanations of membership attacks are shown too; only reconstructions have an SSIM.
     needed = {"images", "labels"}
     for row in rows:
         if row["stage"] != "attack":
@@ -409,6 +412,7 @@ def _classes(
     config: dict[str, Any],
 ) -> list[str]:
     """The class names of `labels` [M]."""
+    # The label is the one of the config; its names are in the description of the data.
     try:
         names = dataset["labels"][config["evaluation"]["label"]]
         return [str(names[label]) for label in labels]

@@ -116,6 +116,7 @@ def rows(workdir: Path) -> list[Row]:
 
 def html(workdir: Path) -> str:
     """Returns the page of a folder that launch/harden.py wrote."""
+    # The config names the unit, the sizes of the search and the seeds.
     environment = templates()
     environment.filters["p_value"] = p_value
     found = rows(workdir)
@@ -134,6 +135,7 @@ def text(workdir: Path) -> str:
     """Returns the figures of a folder for a terminal, one line per explanation."""
     found = rows(workdir)
     lines = [headline(found), ""]
+    # The table, one line per explanation under a rule
     head = f"{'explanation':28s} {'AUC before':>16s} {'after':>16s} {'difference':>26s}  verdict"
     lines += [head, "-" * len(head)]
     for row in found:
@@ -319,7 +321,7 @@ def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     for part in parts:
         for name, value in part.items():
             groups.setdefault(name, []).append(value)
-    # Utilities are means over images without an interval of their own.
+    # A plain number is a mean over images, without an interval of its own.
     found = {}
     for name, values in groups.items():
         if isinstance(values[0], Mapping):

@@ -180,7 +180,7 @@ def _leak(summary: Summary, first: Arm) -> str:
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
     """The effect of a defence: `arm` is the attack `first` under it."""
     figure = arm.cells[summary.main]
-    # Compared with the undefended attack, in whose terms the headline is
+    # Compared with the undefended attack of the headline
     name = plain(arm.defence) + _diverged(arm)
     match against(figure, first.cells[summary.main], measure(summary.main).leak):
         case "less":

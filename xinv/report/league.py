@@ -194,7 +194,7 @@ def percent(metric: str) -> str:
 
 def counted(entries: Sequence[Entry]) -> str:
     """The number of entries with each verdict, in words: "3 leak, 10 not found"."""
-    # Verdicts are adjectives but for these
+    # Two verdicts need other words in a list.
     counts = Counter(entry.verdict for entry in entries)
     words = {LEAKS: "leak" if counts[LEAKS] > 1 else "leaks", UNCONTROLLED: "without a control"}
     found = []

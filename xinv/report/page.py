@@ -134,6 +134,7 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
 
 def _environment() -> jinja2.Environment:
     """The templates with their filters."""
+    # Figures are formatted by the modules that compute them.
     environment = templates()
     environment.filters |= {
         "plain": plain,

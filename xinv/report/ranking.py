@@ -25,7 +25,7 @@ def league(rows: Rows, level: float) -> League | None:
     Returns:
       The league; None without an attack on the target.
     """
-    # Attacks on the target, and controls: the same attacks on models without a leak
+    # Attacks on the target, and controls: the same on models trained without the members
     attacks = []
     arms: dict[str, Rows] = {}
     for row in rows:

@@ -282,7 +282,7 @@ def _column(
 ) -> dict[str, Cell]:
     """The cells of one metric by arm, with their leak in the column and against the arm `alone`."""
     shown = measure(metric)
-    # An attack may lack a metric, such as one that its classifier judges
+    # An attack may lack a metric.
     cells = {}
     for arm, rows in groups.items():
         mine = of_metric(rows, metric)
@@ -311,7 +311,7 @@ def _release(rows: Rows, level: float) -> dict[str, Cell]:
 
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:
     """Label, metric and figure of each stage of a classifier."""
-    # In the order of the rows: target, evaluation, shadows, attributes
+    # In the order of the rows
     groups: dict[tuple[str, str], Rows] = {}
     for row in rows:
         if row["stage"] not in _NOT_MODELS:
