@@ -1,4 +1,4 @@
-"""Workers on this machine: a process per device, started again when it dies."""
+"""Runs workers on this machine: a process per device, started again when it dies."""
 
 import contextlib
 import os
@@ -18,7 +18,7 @@ from xinv.types import InputError
 
 _WORKER = Path(__file__).resolve().parent.parent / "worker.py"
 _FUTILE = 5  # deaths in a row before which a worker did not take a piece
-_GRACE = 60.0  # seconds in which a worker may save its training when it is told to leave
+_GRACE = 60.0  # seconds for a worker to save its training and leave
 _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LEFT, _FAILED, _BAD_INPUT, _AGAIN = 0, 1, 2, 75
 
@@ -31,13 +31,15 @@ class Slot(NamedTuple):
 
 
 def slots(jobs: int | None) -> list[Slot]:
-    """Returns a place per worker: as many as there are accelerators, without any one per four
-    cores.
+    """Returns a place per worker.
+
+    Args:
+      jobs: number of workers; None for one per accelerator, or without any one per four cores.
 
     Raises:
       InputError: there are fewer accelerators than `jobs`.
     """
-    # JAX takes most of an accelerator's memory, so that two workers on one would die
+    # JAX takes most of an accelerator's memory, so two workers on one would die.
     for variables in (_gpus(), _tpus()):
         if variables:
             jobs = jobs or len(variables)
@@ -103,19 +105,27 @@ class Crew:
         self._sweep = found
         self._places = places
         self._arguments = arguments
+        # By worker: its process or exit status, deaths in a row without a piece, and the size of
+        # its log before this run
         self._running: dict[int, subprocess.Popen] = {}
         self._ended: dict[int, int] = {}
         self._futile = dict.fromkeys(range(len(places)), 0)
         self._logged = {number: _size(found.log(number)) for number in range(len(places))}
 
     def run(self, board: sweep.Board, show: Callable[[], None]) -> dict[int, int]:
-        """Keeps the workers alive until all have ended, and returns their exit statuses by number.
+        """Keeps the workers alive until all have ended.
 
-        `show()` is called about twice a second.
+        Args:
+          board: the state of the sweep.
+          show: called about twice a second.
+
+        Returns:
+          Exit statuses by number.
         """
         (self._sweep.workdir / WORKERS).mkdir(parents=True, exist_ok=True)
         for number in range(len(self._places)):
             self._start(number)
+        # A dead worker is started again before the table is drawn.
         while self._running:
             time.sleep(_LOOK)
             for number, process in list(self._running.items()):
@@ -126,10 +136,11 @@ class Crew:
         return self._ended
 
     def stop(self) -> None:
-        """Lets the workers save their trainings and leave; ends those that do not within a minute.
+        """Lets the workers save their trainings and leave.
 
-        A second Ctrl-C ends them at once.
+        After a minute, or a second Ctrl-C, it ends the others.
         """
+        # One deadline for all: they save at the same time.
         deadline = time.monotonic() + _GRACE
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
@@ -141,7 +152,8 @@ class Crew:
             process.wait()
 
     def errors(self) -> list[str]:
-        """Returns what the workers have found wrong in their input, one sentence each."""
+        """Returns the workers' errors of input, one sentence each."""
+        # Every worker finds the same error, so each sentence counts once.
         found: dict[str, None] = {}
         for number, start in self._logged.items():
             for line in self._tail(number, start):
@@ -150,7 +162,7 @@ class Crew:
         return list(found)
 
     def deaths(self) -> list[str]:
-        """Returns one sentence on each worker that could not be kept alive."""
+        """Returns one sentence on each worker that died again and again."""
         found = []
         for number, status in self._ended.items():
             if self._futile[number] >= _FUTILE:
@@ -167,6 +179,7 @@ class Crew:
             return log.read().decode(errors="replace").splitlines()
 
     def _start(self, number: int) -> None:
+        # The worker ends with this process, and keeps to its own device and cores.
         place = self._places[number]
         command = [
             sys.executable,
@@ -194,9 +207,11 @@ class Crew:
         process: subprocess.Popen,
         board: sweep.Board,
     ) -> None:
-        """Starts a worker again, unless it has left for good or dies before it takes a piece."""
+        """Starts a worker again, unless it left for good or keeps dying before it takes a piece."""
+        # A worker that failed a piece starts again while other pieces wait.
         status = process.returncode
         left = status in (_NOTHING_LEFT, _BAD_INPUT) or (status == _FAILED and not board.waiting())
+        # A death with a piece in hand is the fault of the piece.
         if status == _AGAIN or board.left_by(process.pid):
             self._futile[number] = 0
         else:
@@ -217,12 +232,24 @@ def run(
     tries: int,
     arguments: list[str],
 ) -> sweep.Outcome:
-    """Works on a sweep by processes of this machine, and shows a table of its state."""
+    """Works on a sweep by processes of this machine, and shows a table of its state.
+
+    Args:
+      found: the sweep.
+      jobs: as in `slots`.
+      tries: failed tries of a piece before it is given up.
+      arguments: flags of launch/worker.py.
+
+    Returns:
+      The pieces without a result.
+    """
     board = sweep.Board(found, tries)
     # The death of an earlier sweep was no fault of its pieces
     board.forget()
+
     crew = Crew(found, slots(jobs), arguments)
     shown = live.Table(board)
+    # A signal becomes an exception here: the workers save first.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

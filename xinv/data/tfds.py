@@ -1,4 +1,4 @@
-"""Any TFDS data set that was prepared as array_record, streamed from disk without TensorFlow."""
+"""Streams a TFDS data set, prepared as array_record, from disk without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,9 +11,9 @@ from xinv.data.transform import Crop, Geometry, Size, geometry
 from xinv.types import InputError
 
 CHUNK = 1024
-"""Examples read at a time when collecting labels."""
+"""Examples per read of the labels."""
 RECORDS = "array_record"
-"""The format that is read without TensorFlow."""
+"""The format for reading without TensorFlow."""
 
 
 def tfds(
@@ -27,11 +27,11 @@ def tfds(
     grayscale: bool = False,
     method: str = "bilinear",
 ) -> Dataset:
-    """Images that are read and decoded when indexed, with labels in memory.
+    """Streams images, which are read and decoded when indexed, with labels in memory.
 
     Args:
       dataset: as TFDS spells it: "mnist", "celeb_a", "my_set/config:1.0.0".
-      root: TFDS's data folder, which holds a folder per data set.
+      root: TFDS's data folder, with a folder per data set.
       split: "train", or TFDS's slicing such as "train[:50%]+test".
       image: name of the image feature.
       labels: names of the label features, class labels, integers or booleans; "attributes/Smiling"
@@ -52,6 +52,8 @@ def tfds(
         raise InputError(
             f"{dataset} has no class labels: choose labels among {', '.join(features)}"
         )
+
+    # The shape of an image after its changes, without reading one
     change = geometry(crop, resize, grayscale, method)
     stored, shape = _shapes(dataset, _feature(dataset, features, image), change)
     source = _source(builder, split, features)
@@ -60,6 +62,7 @@ def tfds(
     values, names = _values(what, source, labels), {}
     for key, feature in columns.items():
         values[key], names[key] = _named(feature, values[key])
+    # Labels are hashed, images are not read: what determines them stands for them.
     identity = [
         builder.info.full_name,
         builder.info.description,
@@ -79,6 +82,7 @@ def _builder(name: str, root: str) -> Any:
         builder = tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=root)
     except (tensorflow_datasets.core.DatasetNotFoundError, TypeError, ValueError, OSError) as error:
         raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
+    # Only this format is read without TensorFlow.
     stored = {form.value for form in builder.info.available_file_formats()}
     if RECORDS not in stored:
         raise InputError(
@@ -93,6 +97,7 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
     """The examples as a sequence, with encoded images left as they are."""
     import tensorflow_datasets
 
+    # TFDS would decode images by libraries of its own; `decode` is the same for every source.
     skip = tensorflow_datasets.decode.SkipDecoding()
     encoded = {
         key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")
@@ -117,6 +122,7 @@ class _Reader(NamedTuple):
     change: Geometry
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
+        # Into one array, so that a batch is in memory once
         images = np.empty((len(rows), *self.shape), np.uint8)
         for place, example in enumerate(_examples(self.what, self.source, rows)):
             value = _field(self.what, example, self.image)
@@ -133,14 +139,13 @@ class _Reader(NamedTuple):
 def _shapes(
     name: str, image: Any, change: Geometry
 ) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
-    """The shapes of an image feature and of its images after `change`; TFDS may not know the
-    former's size.
-    """
+    """The shapes of an image feature, None where sizes vary, and of an image after `change`."""
     shape = image.shape
     if image.np_dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3, 4):
         raise InputError(
             f"{name}: images are {image.np_dtype} {shape}, not uint8 (height, width, 1, 3 or 4)"
         )
+    # A fixed size is changed by the same code as an image.
     if None not in shape:
         return shape, change(np.zeros(shape, np.uint8)).shape
     if change.resize is None:
