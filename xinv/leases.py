@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import LeaseCompromise, SoftFileLease, Timeout
 
+from xinv import processes
 from xinv.types import InputError
 
 SECONDS = 60.0
@@ -95,18 +96,25 @@ class Leases:
 
 @contextlib.contextmanager
 def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
-    """Holds `folder` for this process; leaves no empty folder that was not there before.
+    """Holds `folder` for this run; leaves no empty folder that was not there before.
 
     Raises:
       InputError: another run holds it, or the file system cannot be shared.
     """
+    with contextlib.ExitStack() as stack:
+        processes.led(lambda: stack.enter_context(_locked(folder, leases or Leases())))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, leases: Leases) -> Iterator[None]:
     require_exclusive(folder)
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context((leases or Leases()).hold(folder / ".lease"))
+                stack.enter_context(leases.hold(folder / ".lease"))
             except Busy:
                 raise InputError(
                     f"another run is using {folder}, or was killed on another host less than a"

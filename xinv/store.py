@@ -3,8 +3,9 @@ is never lost.
 
 A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its
 checkpoints, so that a killed run continues) and renamed when complete, so a folder without that
-ending is always whole. Any number of processes may share a store: each stage is built by the holder
-of its lease.
+ending is always whole. Any number of runs may share a store: each stage is built by the holder of
+its lease. Of the processes of one run the first alone looks for a stage, holds its lease and
+writes; the others are told, and read.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from xinv.leases import Leases, require_exclusive
+from xinv import processes
+from xinv.leases import Busy, Leases, require_exclusive
 from xinv.types import InputError
 
 _FORMAT = 3
@@ -75,16 +77,13 @@ class Store(NamedTuple):
               hand).
         """
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
-        if not stage.path.is_dir():
-            return stage, False
-        if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(
-            canonical(spec)
-        ):
+        asked, done = processes.led(lambda: (stage.path.name, _is_there(stage, spec)))
+        if asked != stage.path.name:
             raise InputError(
-                f"{stage.path} holds the result of another config than its name says: delete that"
-                " folder"
+                f"this process asks for {stage.path.name} and the first one of the run for {asked}:"
+                " all of them need the same config and the same data"
             )
-        return stage, True
+        return stage, done
 
     def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
         """Calls `build(folder)`, which saves the result there, and makes it the stage's in one
@@ -97,24 +96,51 @@ class Store(NamedTuple):
           Busy: another process builds it.
           Lost: another process has taken it over, since this one was suspended.
         """
+        with contextlib.ExitStack() as stack:
+            folder = processes.led(lambda: stack.enter_context(self._begun(stage, spec)), Busy)
+            if folder is not None:
+                build(Path(folder))
+            # The others may read the result once the first process has left the context
+            processes.led(stack.close, Lost)
+
+    @contextlib.contextmanager
+    def _begun(self, stage: Stage, spec: Mapping[str, Any]) -> Iterator[str | None]:
+        """Yields a folder to build `stage` in, under its lease; None if it is there.
+
+        The folder becomes the stage's if the context ends well.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with self.leases.hold(_marker(stage.path)):
             # Only this look counts: an earlier one may be of before another's completion
             if stage.path.is_dir():
+                yield None
                 return
             partial = _taken(stage)
             held = os.stat(partial)
             write_json(partial / "spec.json", json.loads(canonical(spec)))
-            build(partial)
+            yield str(partial)
             _publish(partial, held, stage)
 
     def tidy(self) -> None:
         """Removes what killed processes have left of stages that are complete."""
+        if not processes.leads():
+            return
         for marker in self.root.glob("*.lease"):
             self.leases.is_held(marker)
         for partial in self.root.glob("*.partial"):
             if (self.root / partial.name.partition(".")[0]).is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_there(stage: Stage, spec: Mapping[str, Any]) -> bool:
+    if not stage.path.is_dir():
+        return False
+    if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(canonical(spec)):
+        raise InputError(
+            f"{stage.path} holds the result of another config than its name says: delete that"
+            " folder"
+        )
+    return True
 
 
 def _marker(path: Path) -> Path:
@@ -198,21 +224,29 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` atomically: readers see the old content or the new one, never a part."""
+    if not processes.leads():
+        return
     with atomic(path) as temporary:
         temporary.write_text(text)
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Saves one array as .npy, atomically."""
+    if not processes.leads():
+        return
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.asarray(array), allow_pickle=False)
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """A .npy file to be filled in place; complete only once its stage is.
 
+    All processes of a run may fill it, and what others than the first write is dropped.
     Raises OSError where the disk is full.
     """
+    if not processes.leads():
+        # All elements are one, so that the array takes no memory
+        return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     with open(
         path, "r+b"
@@ -231,8 +265,10 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
 
 def save_tree(path: Path | str, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
+    if not processes.leads():
+        return
     path = Path(path)
-    with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
+    with writing(path, tree), _checkpointer() as checkpointer:
         checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
 
 
@@ -240,11 +276,15 @@ def load_tree(path: Path | str) -> Any:
     """A pytree of NumPy arrays. Raises InputError where it is damaged."""
     path = Path(path)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
     except (ValueError, KeyError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): {_recompute(path.parent)}") from None
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    return ocp.StandardCheckpointer(multiprocessing_options=processes.alone())
 
 
 @contextlib.contextmanager

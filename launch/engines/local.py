@@ -38,7 +38,7 @@ def slots(jobs: int | None) -> list[Slot]:
       InputError: there are fewer accelerators than `jobs`.
     """
     # JAX takes most of an accelerator's memory, so that two workers on one would die
-    for variables in (_gpus(), _tpus()):
+    for variables in (gpus(), tpus()):
         if variables:
             jobs = jobs or len(variables)
             if jobs > len(variables):
@@ -52,7 +52,7 @@ def slots(jobs: int | None) -> list[Slot]:
     return [Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
 
 
-def _gpus() -> list[dict[str, str]]:
+def gpus() -> list[dict[str, str]]:
     """The variables that show a process one GPU each, without a client of JAX, which would hold
     all.
     """
@@ -73,7 +73,7 @@ def _gpus() -> list[dict[str, str]]:
     ]
 
 
-def _tpus() -> list[dict[str, str]]:
+def tpus() -> list[dict[str, str]]:
     """The variables that show a process one chip of a TPU host each."""
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
