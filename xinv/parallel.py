@@ -60,10 +60,11 @@ def places() -> np.ndarray:
             f"the processes of a run need equally many devices: they have {counts.tolist()}"
         )
 
-    def place(_: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.lax.axis_index(AXIS), total(1)
+    def place(one: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # XLA would compute the sum of a constant without a connection
+        return jax.lax.axis_index(AXIS), total(one)
 
-    found, _ = jax.pmap(place, axis_name=AXIS, out_axes=(0, None))(np.zeros(local))
+    found, _ = jax.pmap(place, axis_name=AXIS, out_axes=(0, None))(np.ones(local, np.float32))
     return np.asarray(found)
 
 
@@ -77,7 +78,7 @@ def broadcast(tree: Tree) -> Tree:
     if processes.count() == 1:
         return tree
     # As bytes, since a sum of numbers would lose the sign of a zero
-    leaves = [np.ascontiguousarray(leaf) for leaf in jax.tree.leaves(tree)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
     raw = [np.frombuffer(leaf.tobytes(), np.uint8) for leaf in leaves]
     given = np.zeros((jax.local_device_count(), sum(map(len, raw))), np.uint8)
     if processes.leads():
@@ -134,7 +135,7 @@ def batch_positions(local_size: int) -> jax.Array:
 
 
 def replicate(tree: Tree) -> Tree:
-    """A copy of `tree` on every device of this process; never an alias, so that the copy may be donated."""
+    """A copy of `tree` on every device of this process; never an alias, so that it may be donated."""
     return jax.device_put(tree, _sharding(PartitionSpec()), may_alias=False)
 
 
@@ -323,7 +324,7 @@ def map_batches(
     for start in range(0, count, batch_size):
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
         mine = own(positions)
-        result = program(shared, shard((take(arrays, mine), mine)), key)
+        result, _ = program(shared, shard((take(arrays, mine), mine)), key)
         out = _write(out, pending, count)
         pending = start, result
     return _write(out, pending, count)
@@ -336,7 +337,8 @@ def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         (shared, _), (examples, positions) = shared, batch
         keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
-        found = fn(shared, examples, keys)
+        # Not the results alone: pmap over several processes fails without any leaf
+        found = fn(shared, examples, keys), positions
         # A process sees the results of its own devices alone, unless they are exchanged
         return jax.lax.all_gather(found, AXIS) if exchanged else found
 

@@ -1,7 +1,9 @@
 """Several processes of one run: started on this machine, or by an engine."""
 
 import contextlib
+import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from typing import IO
 
 import cli
+import jax
 
 from engines import local
 from xinv import parallel, processes
@@ -21,6 +24,8 @@ from xinv.types import InputError
 
 _GRACE = 10.0  # seconds in which the others may end after one has; all find the same mistake
 _LOOK = 0.1  # seconds between two looks at the processes
+_CONNECTION = re.compile("Gloo|NCCL|UNAVAILABLE|coordination service", re.IGNORECASE)
+"""In the errors by which JAX tells that another process is gone."""
 _DETECTED = "SLURM (in srun), Open MPI, Cloud TPU or Kubernetes"
 
 
@@ -47,16 +52,28 @@ def joined(place: Place | None) -> Iterator[None]:
         yield
     except Exception as error:
         # The others may wait for this process, and at a usual exit JAX would wait for them
-        sentence = cli.sentence(error)
-        if sentence is None:
-            traceback.print_exc()
-        else:
-            print(f"error: {sentence}", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(1 if sentence is None else 2)
+        _fail(error)
     finally:
         # Here all come: at the end, and when they were told to leave
         processes.leave()
+
+
+def _fail(error: Exception) -> None:
+    """Ends this process at once with a sentence, or with the traceback of a fault of the program."""
+    sentence, status = cli.sentence(error), 2
+    if isinstance(error, jax.errors.JaxRuntimeError) and _CONNECTION.search(str(error)):
+        # A parent knows more, and ends this process meanwhile
+        time.sleep(_GRACE)
+        first = str(error).partition("\n")[0]
+        sentence = f"lost another process, and the same command continues the run: {first}"
+        status = cli.AGAIN
+    if sentence is None:
+        traceback.print_exception(error)
+        status = 1
+    else:
+        print(f"error: {sentence}", file=sys.stderr)
+    sys.stderr.flush()
+    os._exit(status)
 
 
 @contextlib.contextmanager
@@ -68,6 +85,8 @@ def _without_stdout() -> Iterator[None]:
     try:
         yield
     finally:
+        # C keeps lines of its own back
+        ctypes.CDLL(None).fflush(None)
         os.dup2(kept, 1)
         os.close(kept)
         os.close(nowhere)
@@ -160,50 +179,41 @@ class _Group:
             if None not in self._statuses():
                 return 0
             time.sleep(_LOOK)
-        self._linger()
-        statuses = self._statuses()
+        # Often all fail alike; JAX aborts a process if the first one is gone, which is no cause
+        deadline = time.monotonic() + _GRACE
+        while not (self._killed() or self._statuses()[0]) and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        killed, statuses = self._killed(), self._statuses()
         for process in self._members:
             process.kill()
             process.wait()
+        if killed:
+            return self._lost(*killed[0])
         # The first one has said why it ended
-        if (statuses[0] or 0) > 0:
-            return statuses[0]
-        return self._explain(statuses)
+        if statuses[0]:
+            return statuses[0] if statuses[0] > 0 else self._lost(0, statuses[0])
+        number = next(number for number, status in enumerate(statuses) if status)
+        self._printed[number].seek(0)
+        sys.stderr.write(self._printed[number].read().decode(errors="replace"))
+        return statuses[number] if statuses[number] > 0 else self._lost(number, statuses[number])
 
-    def _linger(self) -> None:
-        """Lets the first process end by itself too, unless another was killed.
-
-        JAX aborts a process if the first one is gone, so an abort is no cause.
-        """
-        deadline = time.monotonic() + _GRACE
-        while not self._statuses()[0] and time.monotonic() < deadline:
-            if any(status < 0 for status in self._causes(self._statuses()).values()):
-                return
-            time.sleep(_LOOK)
-
-    def _explain(self, statuses: Sequence[int | None]) -> int:
-        """Says which process was lost, or failed alone, and returns the status to leave with."""
-        failed = {n: status for n, status in enumerate(statuses) if status}
-        number, status = next(iter((self._causes(statuses) or failed).items()))
-        killed = status in (-signal.SIGKILL, -signal.SIGTERM)
-        if number and not killed:
-            self._printed[number].seek(0)
-            sys.stderr.write(self._printed[number].read().decode(errors="replace"))
-        if status > 0:
-            return status
-        name = signal.Signals(-status).name
+    def _lost(self, number: int, status: int) -> int:
+        """Says that a process was killed, and returns the status to leave with."""
         print(
-            f"lost process {number} of {len(statuses)} to {name}: the same command continues"
-            " where this one stopped",
+            f"lost process {number} of {len(self._members)} to {signal.Signals(-status).name}: the"
+            " same command continues where this one stopped",
             file=sys.stderr,
             flush=True,
         )
         return cli.AGAIN
 
-    def _causes(self, statuses: Sequence[int | None]) -> dict[int, int]:
-        """Returns the statuses of processes that failed and were not aborted, by number."""
-        aborted = -signal.SIGABRT
-        return {n: status for n, status in enumerate(statuses) if status not in (None, 0, aborted)}
+    def _killed(self) -> list[tuple[int, int]]:
+        """Returns the numbers and statuses of processes that a signal has ended, but for aborts."""
+        found = []
+        for number, status in enumerate(self._statuses()):
+            if status is not None and status < 0 and status != -signal.SIGABRT:
+                found.append((number, status))
+        return found
 
     def _statuses(self) -> list[int | None]:
         return [process.poll() for process in self._members]

@@ -1,6 +1,6 @@
 """Checkpoints of one training, by Orbax: the two newest states, readable after any kill.
 
-Of several processes the first alone writes and reads them, and hands what it has read to the others.
+Of several processes the first alone writes and reads them, and tells the others what it has read.
 """
 
 from pathlib import Path
@@ -60,7 +60,7 @@ class Checkpoints:
         return Saved(tree, record)
 
     def _found(self, template: Any, read: list[Saved]) -> dict[str, Any] | None:
-        """Returns the record of the newest checkpoint, which is added to `read`, if there is one."""
+        """Returns the record of the newest checkpoint and adds it to `read`; None if there is none."""
         if self._directory is None or not self._directory.exists():
             return None
         # The newest that can be read: a kill may have left damaged ones
