@@ -129,17 +129,18 @@ def run(count: int, command: Sequence[str]) -> int:
     Raises:
       InputError: see `shares`.
     """
-    coordinator = f"localhost:{_free_port()}"
-    group = _Group()
+    places, coordinator = shares(count), f"localhost:{_free_port()}"
     # Children have their parent's cores
     cores = os.sched_getaffinity(0)
-    for number, share in enumerate(shares(count)):
-        place = [f"--coordinator_address={coordinator}", f"--process_id={number}"]
-        if share.cores:
-            os.sched_setaffinity(0, share.cores)
-        group.start([*command, *place, f"--parent={os.getpid()}"], share.environment)
-    os.sched_setaffinity(0, cores)
-    return group.wait()
+    with contextlib.ExitStack() as files:
+        group = _Group(files)
+        for number, share in enumerate(places):
+            place = [f"--coordinator_address={coordinator}", f"--process_id={number}"]
+            if share.cores:
+                os.sched_setaffinity(0, share.cores)
+            group.start([*command, *place, f"--parent={os.getpid()}"], share.environment)
+        os.sched_setaffinity(0, cores)
+        return group.wait()
 
 
 def _free_port() -> int:
@@ -149,9 +150,10 @@ def _free_port() -> int:
 
 
 class _Group:
-    """The processes of one run, the first of which leads."""
+    """The processes of one run, the first of which leads; `files` are closed after their end."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: contextlib.ExitStack):
+        self._files = files
         self._members: list[subprocess.Popen] = []
         self._printed: list[IO[bytes]] = []
         # The first one tells the others
@@ -160,7 +162,7 @@ class _Group:
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
         """Starts the next process."""
-        printed = tempfile.TemporaryFile()
+        printed = self._files.enter_context(tempfile.TemporaryFile())
         quiet = {"stdout": subprocess.DEVNULL, "stderr": printed} if self._members else {}
         # A session of its own: Ctrl-C reaches the parent, with which all end
         process = subprocess.Popen(
