@@ -22,6 +22,7 @@ with status 75, and the same command continues it, also with another number of p
 """
 
 import datetime
+import re
 import sys
 import uuid
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def run(argv: Sequence[str]) -> None:
     if MULTIPROCESS.value or COORDINATOR.value:
         _join(config)
     elif PROCESSES.value > 1:
-        from engines import peers  # after the flags: this takes seconds
+        from engines import peers
 
         sys.exit(peers.run(PROCESSES.value, [sys.executable, *sys.argv]))
     else:
@@ -92,6 +93,10 @@ def _check_flags() -> None:
             "--coordinator_address=HOST:PORT and --process_id=K belong together: give both, or"
             " neither and --processes=N starts all processes here"
         )
+    if COORDINATOR.value and not re.fullmatch(r".+:\d+", COORDINATOR.value):
+        raise InputError(
+            f"--coordinator_address={COORDINATOR.value} is no HOST:PORT: give it as node1:1234"
+        )
     if COORDINATOR.value and NUMBER.value >= PROCESSES.value:
         raise InputError(
             f"--process_id={NUMBER.value} is none of --processes={PROCESSES.value}: they count"
@@ -101,14 +106,14 @@ def _check_flags() -> None:
 
 def _join(config: dict) -> None:
     """Runs the audit as one of several processes."""
-    from engines import peers
+    from engines import member
 
     from xinv.processes import Place
 
     place = None
     if COORDINATOR.value:
         place = Place(COORDINATOR.value, PROCESSES.value, NUMBER.value)
-    with peers.joined(place):
+    with member.joined(place):
         _audit(config)
 
 

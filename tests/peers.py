@@ -15,7 +15,6 @@ from trainings import SMALL, initial, pictures
 from xinv import parallel, processes, store, train
 from xinv.leases import Busy
 from xinv.models.regularise import dropout
-from xinv.store import Lost
 from xinv.train import Recipe
 from xinv.types import InputError
 
@@ -72,7 +71,10 @@ def mapped(found):
 
 def placed(found):
     """Adds the sums of two steps on data that lives on the devices."""
-    step = lambda state, batch, key: (state + parallel.total(batch.sum()), {"n": jnp.float32(1)})  # noqa: E731
+
+    def step(state, batch, key):
+        return state + parallel.total(batch.sum()), {"n": jnp.float32(1)}
+
     run = parallel.runner(step, np.arange(40, dtype=np.float32), resident=True)
     state, key = parallel.replicate(np.float32(0)), parallel.per_device(jax.random.key(0))
     order = np.random.default_rng(0).permutation(40)[:16].astype(np.int32).reshape(2, 8)
@@ -120,7 +122,6 @@ def stored(found, folder):
             opened.find("a", {"b": jax.process_index()})
         except InputError as error:
             found["another config"] = str(error)
-        processes.led(lambda: None, Lost)
 
 
 def _raiser(kind):

@@ -20,6 +20,7 @@ import pytest
 from launched import Launched, launch
 from ml_collections import ConfigDict
 
+from xinv import processes
 from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,20 +99,20 @@ def test_first_process_tells(results):
 
 def test_shares_divide(monkeypatch):
     """GPUs are divided in order, or else cores; what cannot be divided is refused."""
-    monkeypatch.setattr(peers.local, "tpus", list)
+    monkeypatch.setattr(peers.devices, "tpus", list)
     monkeypatch.setattr(
-        peers.local, "gpus", lambda: [{"CUDA_VISIBLE_DEVICES": name} for name in "0123"]
+        peers.devices, "gpus", lambda: [{"CUDA_VISIBLE_DEVICES": name} for name in "0123"]
     )
     named = [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in peers.shares(2)]
     assert named == ["0,1", "2,3"]
     with pytest.raises(InputError, match="--processes=3 do not divide the 4 GPUs"):
         peers.shares(3)
-    monkeypatch.setattr(peers.local, "gpus", list)
+    monkeypatch.setattr(peers.devices, "gpus", list)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 2, 5, 7, 9})
     assert [slot.cores for slot in peers.shares(2)] == [(1, 2), (5, 7)]
     with pytest.raises(InputError, match="--processes=6 are more than the 5 cores"):
         peers.shares(6)
-    monkeypatch.setattr(peers.local, "tpus", lambda: [{}])
+    monkeypatch.setattr(peers.devices, "tpus", lambda: [{}])
     with pytest.raises(InputError, match="on a TPU host one process"):
         peers.shares(2)
 
@@ -126,6 +127,10 @@ def test_shares_divide(monkeypatch):
             ["--processes=2", "--process_id=2", "--coordinator_address=localhost:1"],
             "--process_id=2 is none of --processes=2",
         ),
+        (
+            ["--processes=2", "--process_id=1", "--coordinator_address=here"],
+            "--coordinator_address=here is no HOST:PORT",
+        ),
         (["--multiprocess"], "--multiprocess is for processes that SLURM (in srun)"),
         (["--processes=999"], "--processes=999 are more than the"),
     ],
@@ -139,6 +144,15 @@ def test_mistake_named(tmp_path, arguments, sentence):
     assert line.startswith("error: ")
     assert sentence in line
     assert not (tmp_path / "w").exists()
+
+
+def test_coordinator_missing(monkeypatch):
+    """A process whose coordinator does not answer ends with a sentence."""
+    monkeypatch.setattr(processes, "PATIENCE_SECONDS", 0.0)
+    where = f"localhost:{free_port()}"
+    with pytest.raises(InputError, match=f"process 0 does not answer at {where}"):
+        processes.initialise(processes.Place(where, 2, 1))
+    assert processes.count() == 1
 
 
 GROUP = """
@@ -167,7 +181,7 @@ time.sleep(60)
 @TWO_CORES
 def test_group_judged(tmp_path, capfd, monkeypatch, what, status, sentence):
     """A killed process is named; one that fails alone is quoted, and the rest is ended."""
-    monkeypatch.setattr(peers, "_GRACE", 1.0)
+    monkeypatch.setattr(peers, "GRACE", 1.0)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     (tmp_path / "group.py").write_text(GROUP)
     started = time.monotonic()

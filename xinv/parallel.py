@@ -135,7 +135,7 @@ def batch_positions(local_size: int) -> jax.Array:
 
 
 def replicate(tree: Tree) -> Tree:
-    """A copy of `tree` on every device of this process; never an alias, so that it may be donated."""
+    """A copy of `tree` on each device of this process; never an alias, so it may be donated."""
     return jax.device_put(tree, _sharding(PartitionSpec()), may_alias=False)
 
 

@@ -7,7 +7,9 @@ A process is one of several only after `initialise`: nothing is detected.
 
 import itertools
 import json
+import socket
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -18,6 +20,8 @@ from xinv.types import InputError
 
 HEARTBEAT_SECONDS = 60
 """A process that does not answer for this long is lost, as a lease is, and JAX ends the others."""
+PATIENCE_SECONDS = 300.0
+"""Processes of one run start within this time of each other."""
 _FOREVER = 2**31 - 1  # milliseconds: a process that waits for a dead one is ended by JAX
 _KEPT = 1000  # answers of process 0 that are kept, for those that are behind
 
@@ -48,23 +52,44 @@ def initialise(place: Place | None) -> None:
       InputError: JAX finds no place, or the others do not come.
     """
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    given: dict[str, Any] = {}
+    if place is not None:
+        _require_answer(place)
+        given = {
+            "coordinator_address": place.coordinator,
+            "num_processes": place.count,
+            "process_id": place.number,
+            "cluster_detection_method": "deactivate",
+        }
     try:
-        if place is None:
-            jax.distributed.initialize(
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=HEARTBEAT_SECONDS,
-            )
-        else:
-            jax.distributed.initialize(
-                *place,
-                cluster_detection_method="deactivate",
-                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                shutdown_timeout_seconds=HEARTBEAT_SECONDS,
-            )
+        jax.distributed.initialize(
+            **given,
+            initialization_timeout=int(PATIENCE_SECONDS),
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=HEARTBEAT_SECONDS,
+        )
+        # All look for devices together, since each waits for those of the others
         jax.devices()
     except (ImportError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"this process cannot join the others of its run: {reason}") from None
+
+
+def _require_answer(place: Place) -> None:
+    """Waits until process 0 listens; JAX would end a process without a word in the end."""
+    host, _, port = place.coordinator.rpartition(":")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while place.number:
+        try:
+            socket.create_connection((host, int(port)), timeout=5.0).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise InputError(
+                    f"process 0 does not answer at {place.coordinator} ({error}): start it there,"
+                    " with the same number of processes"
+                ) from None
+            time.sleep(0.2)
 
 
 def leave() -> None:

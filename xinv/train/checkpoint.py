@@ -60,7 +60,7 @@ class Checkpoints:
         return Saved(tree, record)
 
     def _found(self, template: Any, read: list[Saved]) -> dict[str, Any] | None:
-        """Returns the record of the newest checkpoint and adds it to `read`; None if there is none."""
+        """Adds the newest checkpoint to `read` and returns its record; None if there is none."""
         if self._directory is None or not self._directory.exists():
             return None
         # The newest that can be read: a kill may have left damaged ones
