@@ -32,18 +32,26 @@ def get_config(arg: str = "") -> ConfigDict:
         target_label="digit",
         attack_label="digit",
         model=dict(
-            name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=target_width
+            name="cnn",
+            dtype="float32",
+            channels=(128, 256),
+            hidden=512,
+            width=target_width,
         ),
         train=base.recipe(epochs=target_epochs, learning_rate=rate, batch_size=32),
         attack_width=attack_width,
-        attack_train=base.recipe(epochs=attack_epochs, learning_rate=rate, batch_size=32),
+        attack_train=base.recipe(
+            epochs=attack_epochs,
+            learning_rate=rate,
+            batch_size=32,
+        ),
     )
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """The target's width against what its explanations give away."""
     del arg, config
-    return [
-        {"unit": f"digits-width-{width}", "target.model.width": width}
-        for width in (0.0625, 0.125, 0.25)
-    ]
+    found = []
+    for width in (0.0625, 0.125, 0.25):
+        found.append({"unit": f"digits-width-{width}", "target.model.width": width})
+    return found

@@ -37,7 +37,11 @@ def get_config(arg: str = "") -> ConfigDict:
     name, target, epochs, width, side = _SIZES[arg]
     rate = 2e-3 if width < 1 else 1e-4
     train = base.recipe(
-        batch_size=16, epochs=epochs, patience=0, validation=0.0, learning_rate=rate
+        batch_size=16,
+        epochs=epochs,
+        patience=0,
+        validation=0.0,
+        learning_rate=rate,
     )
     return base.inversion(
         unit=f"faces-{name}",

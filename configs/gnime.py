@@ -75,7 +75,13 @@ CELEBA_ATTRIBUTES = tuple(
         "Young",
     )
 )
-_CNN = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, dropout=(0.0, 0.0))
+_CNN = dict(
+    name="cnn",
+    dtype="float32",
+    channels=(128, 256),
+    hidden=512,
+    dropout=(0.0, 0.0),
+)
 _DEEP = _CNN | dict(channels=(128, 256, 512), dropout=(0.5, 0.5))
 _HUGE = _CNN | dict(channels=(128, 256, 512, 1024), dropout=(0.5, 0.5))
 
@@ -85,7 +91,8 @@ def _sizes() -> dict:
     GNIME, lambda.
     """
     endless = dict(patience=0, validation=0.0)
-    digits, crops = base.recipe(batch_size=256), base.recipe(batch_size=128)
+    digits = base.recipe(batch_size=256)
+    crops = base.recipe(batch_size=128)
     paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
     crops = crops, crops, base.recipe(batch_size=128, epochs=500, **endless)
     game = base.recipe(learning_rate=1e-3, epochs=40, **endless)
@@ -93,7 +100,13 @@ def _sizes() -> dict:
     local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
     quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
     gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
-    slow = base.recipe(learning_rate=1e-3, epochs=2400, batch_size=16, schedule="cosine", **endless)
+    slow = base.recipe(
+        learning_rate=1e-3,
+        epochs=2400,
+        batch_size=16,
+        schedule="cosine",
+        **endless,
+    )
     few = (
         *(
             base.recipe(learning_rate=2e-3, epochs=epochs, batch_size=16, **endless)
@@ -101,14 +114,19 @@ def _sizes() -> dict:
         ),
         slow,
     )
-    subset, some = (
-        datasets.cifar10_subset(datasets.DEFENDED),
-        {r: 0.05 * part for r, part in datasets.DEFENDED.items()},
-    )
+    subset = datasets.cifar10_subset(datasets.DEFENDED)
+    some = {r: 0.05 * part for r, part in datasets.DEFENDED.items()}
     objects = functools.partial(datasets.identities, "imagenet100", grayscale=False)
     celeba = _celeba(1000, 128)
     outside = dict(
-        auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 128, False))
+        auxiliary=datasets.auxiliary(
+            datasets.identities(
+                "facescrub",
+                datasets.HALVES,
+                128,
+                False,
+            )
+        )
     )
     marked = datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES)
     return {
@@ -156,7 +174,13 @@ def _sizes() -> dict:
 
 
 def _mnist(share: float) -> dict:
-    outside = datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4))
+    outside = datasets.auxiliary(
+        datasets.idx(
+            "fashion_mnist",
+            datasets.HALVES,
+            share * 0.4,
+        )
+    )
     return datasets.idx("mnist", datasets.DEFENDED, share) | dict(auxiliary=outside)
 
 
@@ -173,11 +197,14 @@ def _yale(side: int) -> dict:
     so.
     """
     labels = r"(?P<picture>(?P<identity>subject\d+)\.(?P<condition>\w+))"
-    roles = dict(target_train=0.3, defence_test=0.1, attack_train=0.4, attack_test=0.2)
-    lights, faces = (
-        ("centerlight", "leftlight", "rightlight"),
-        ("happy", "sad", "sleepy", "surprised", "wink"),
+    roles = dict(
+        target_train=0.3,
+        defence_test=0.1,
+        attack_train=0.4,
+        attack_test=0.2,
     )
+    lights = ("centerlight", "leftlight", "rightlight")
+    faces = ("happy", "sad", "sleepy", "surprised", "wink")
     worn = [f"subject{number:02d}.glasses" for number in range(1, 16)]
     worn += [
         f"{who}.{condition}" for who in ("subject08", "subject13") for condition in lights + faces
@@ -224,7 +251,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.attack.network = NETWORK
     samples = 2 if arg.startswith("runlocal") else 10
     faithfulness = dict(
-        deletion={}, insertion={}, max_sensitivity=dict(radius=0.02, samples=samples)
+        deletion={},
+        insertion={},
+        max_sensitivity=dict(radius=0.02, samples=samples),
     )
     utility = dict(distortion={}, masked_deepsim={}) | (
         faithfulness if len(_names(arg)) > 1 else {}
@@ -243,12 +272,16 @@ def _releases(arg: str) -> int:
     """From how many releases of an image an attacker learns what noise hides; fewer where maps are
     large.
     """
-    return 4 if arg.startswith(("celeba", "imagenet100")) else 16
+    if arg.startswith(("celeba", "imagenet100")):
+        return 4
+    return 16
 
 
 def _names(arg: str) -> tuple[str, ...]:
     """The explanations of a size; the experiments beyond Table 1 take the first."""
-    return ("gradcam",) if arg == "runlocal-gradcam" else gnime_published.EXPLANATIONS
+    if arg == "runlocal-gradcam":
+        return ("gradcam",)
+    return gnime_published.EXPLANATIONS
 
 
 def explanations(names: tuple[str, ...]) -> ConfigDict:
@@ -259,13 +292,23 @@ def explanations(names: tuple[str, ...]) -> ConfigDict:
     )
 
 
-def defences(width: float, attack: ConfigDict, game: ConfigDict, lam: float) -> ConfigDict:
+def defences(
+    width: float,
+    attack: ConfigDict,
+    game: ConfigDict,
+    lam: float,
+) -> ConfigDict:
     """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the
     defender holds back.
 
     Random noise leaves the maps' range, as in GNIME's code.
     """
-    network = dict(network=NETWORK, encoder="flatten_unet", width=width, dtype="float32")
+    network = dict(
+        network=NETWORK,
+        encoder="flatten_unet",
+        width=width,
+        dtype="float32",
+    )
     limits = dict(max_distortion=2.0, max_inverter_error=1.0)
     player = (
         dict(
@@ -304,31 +347,50 @@ def table_1(names: tuple[str, ...], releases: int) -> ConfigDict:
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Table 1, then each further experiment; units share what they have in common."""
     arg = arg or PAPER
-    config, name = config or get_config(arg), _names(arg)[0]
+    config = config or get_config(arg)
+    name = _names(arg)[0]
     known = config.defences.to_dict()
     shared = dict(
         prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name)
     )
     with_gnime = shared | dict(gnime=_by(name, "gnime"))
     bounded = {by: defence for gamma in GAMMAS for by, defence in _bounded(gamma, known).items()}
-    asked = {
-        f"rnd_queries_{count}": _by(name, "rnd", queries=count, releases=_releases(arg))
-        for count in QUERIES
-    }
+    asked = {}
+    for count in QUERIES:
+        asked[f"rnd_queries_{count}"] = _by(
+            name,
+            "rnd",
+            queries=count,
+            releases=_releases(arg),
+        )
     asked |= {
         f"gnime_queries_{count}": _by(name, "gnime", queries=count)
         for count in (QUERIES[0], QUERIES[-1])
     }
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
-    third = {"prediction_sigmoid": base.defended("prediction", by=("sigmoid",), encoder="none")}
+    third = {
+        "prediction_sigmoid": base.defended(
+            "prediction",
+            by=("sigmoid",),
+            encoder="none",
+        )
+    }
     third |= {"surrogate": _transferred(name, "surrogate")}
-    third |= {"surrogate_sigmoid": _transferred(name, "surrogate_sigmoid", "sigmoid")}
+    third |= {
+        "surrogate_sigmoid": _transferred(
+            name,
+            "surrogate_sigmoid",
+            "sigmoid",
+        )
+    }
     extracted = {"report.published": gnime_published.section_6(arg)}
     third |= {"_".join(by): _by(name, *by) for by in (("gnime",), ("gnime", "sigmoid"))}
     units = [
         {"unit": "defences"},
         _unit(
-            "gamma", with_gnime | _limited(name, bounded, _releases(arg)), defences=known | bounded
+            "gamma",
+            with_gnime | _limited(name, bounded, _releases(arg)),
+            defences=known | bounded,
         ),
         _unit("queries", shared | asked),
         _unit(
@@ -353,10 +415,19 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
     units += [
         _unit(
-            "deployed", with_gnime, **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]}
+            "deployed",
+            with_gnime,
+            **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]},
         )
     ]
-    alike = with_gnime | dict(ond=_by(name, "ond"), rnd=_by(name, "rnd", releases=_releases(arg)))
+    alike = with_gnime | dict(
+        ond=_by(name, "ond"),
+        rnd=_by(
+            name,
+            "rnd",
+            releases=_releases(arg),
+        ),
+    )
     return units + [
         _unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS
     ]
@@ -382,10 +453,14 @@ def _limited(name: str, bounded: dict, releases: int) -> dict:
     releases.
     """
     noise = dict(releases=releases)
-    return {
-        by: _by(name, by, **(noise if known.get("name") == "gaussian" else {}))
-        for by, known in bounded.items()
-    }
+    found = {}
+    for by, known in bounded.items():
+        found[by] = _by(
+            name,
+            by,
+            **(noise if known.get("name") == "gaussian" else {}),
+        )
+    return found
 
 
 def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> ConfigDict:
@@ -395,7 +470,12 @@ def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> Confi
     own.
     """
     view = dict(defences=defences, queries=queries)
-    return base.arm("prediction", name, train_view=view | dict(releases=releases), test_view=view)
+    return base.arm(
+        "prediction",
+        name,
+        train_view=view | dict(releases=releases),
+        test_view=view,
+    )
 
 
 def _surrogates(config: ConfigDict) -> dict:
@@ -404,20 +484,18 @@ def _surrogates(config: ConfigDict) -> dict:
     """
     own = config.target.to_dict() | dict(roles=("attack_train",))
     teachers = {"surrogate": (), "surrogate_sigmoid": ("sigmoid",)}
-    return {
-        name: own | dict(teacher=dict(prediction="target", defences=by))
-        for name, by in teachers.items()
-    }
+    found = {}
+    for name, by in teachers.items():
+        found[name] = own | dict(teacher=dict(prediction="target", defences=by))
+    return found
 
 
 def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
     """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead
     (Zhao's rs-CAM).
     """
-    train_view, test_view = (
-        dict(explanation=surrogate, defences=defences),
-        dict(explanation="none", defences=defences),
-    )
+    train_view = dict(explanation=surrogate, defences=defences)
+    test_view = dict(explanation="none", defences=defences)
     return base.arm(
         "prediction",
         name,
@@ -432,12 +510,16 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
     """Predictions alone, and explanations without and with GNIME, against attackers who have images
     of another kind.
     """
-    roles, seen = dict(roles=("auxiliary",)), dict(defences=("gnime",))
+    roles = dict(roles=("auxiliary",))
+    seen = dict(defences=("gnime",))
     arms = dict(prediction=base.arm("prediction", train_view=roles, encoder="none"))
     for name in names:
         arms[name] = base.arm("prediction", name, train_view=roles)
         arms[f"{name}_gnime"] = base.arm(
-            "prediction", name, train_view=roles | seen, test_view=seen
+            "prediction",
+            name,
+            train_view=roles | seen,
+            test_view=seen,
         )
     return arms
 

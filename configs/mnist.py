@@ -21,13 +21,22 @@ def get_config(arg: str = "") -> ConfigDict:
         raise ValueError(f"configs/mnist.py has no size {arg!r}: choose one of '', 'runlocal'")
     local = arg == "runlocal"
     width, attack_width, share = (0.125, 0.0625, 0.1) if local else (1.0, 1.0, 1.0)
-    rate = dict(learning_rate=2e-3, epochs=12) if local else dict(learning_rate=1e-4, epochs=100)
+    if local:
+        rate = dict(learning_rate=2e-3, epochs=12)
+    else:
+        rate = dict(learning_rate=1e-4, epochs=100)
     return base.inversion(
         unit="mnist",
         data=datasets.idx("mnist", datasets.HALVES, share),
         target_label="label",
         attack_label="label",
-        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=width),
+        model=dict(
+            name="cnn",
+            dtype="float32",
+            channels=(128, 256),
+            hidden=512,
+            width=width,
+        ),
         train=base.recipe(**rate),
         attack_width=attack_width,
         attack_train=base.recipe(**rate),

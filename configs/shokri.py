@@ -21,8 +21,19 @@ def get_config(arg: str = "") -> ConfigDict:
     """`arg` is "": digits at 32x32, a target that learns 350 images by heart."""
     if arg:
         raise ValueError(f"configs/shokri.py has no size {arg!r}: choose ''")
-    train = base.recipe(batch_size=32, epochs=60, patience=0, validation=0.0, learning_rate=2e-3)
-    shares = dict(target_train=0.2, attack_test=0.2, shadow_train=0.2, shadow_test=0.2)
+    train = base.recipe(
+        batch_size=32,
+        epochs=60,
+        patience=0,
+        validation=0.0,
+        learning_rate=2e-3,
+    )
+    shares = dict(
+        target_train=0.2,
+        attack_test=0.2,
+        shadow_train=0.2,
+        shadow_test=0.2,
+    )
     config = base.inversion(
         unit="shokri",
         data=dict(
@@ -33,7 +44,13 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         target_label="digit",
         attack_label="digit",
-        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.125),
+        model=dict(
+            name="cnn",
+            dtype="float32",
+            channels=(128, 256),
+            hidden=512,
+            width=0.125,
+        ),
         train=train,
         attack_width=1.0,
         attack_train=train,
@@ -60,6 +77,9 @@ def get_config(arg: str = "") -> ConfigDict:
     for name in EXPLANATIONS:
         config.arms[f"variance({name})"] = base.membership(name, **attack)
         config.arms[f"control({name})"] = base.membership(
-            name, control_of=f"variance({name})", **untrained, **attack
+            name,
+            control_of=f"variance({name})",
+            **untrained,
+            **attack,
         )
     return base.unshared(config)

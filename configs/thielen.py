@@ -75,7 +75,12 @@ _FULL = dict(widths=(1.0, 1.0), epochs=20, seeds=5, steps=400, trials=(20, 10))
 _MNIST = functools.partial(datasets.idx, "mnist")
 _SIZES = {
     "runlocal": Size(functools.partial(_MNIST, share=0.2), 70_000, **_LOCAL),
-    "runlocal-cifar10": Size(datasets.cifar10_subset, 25_000, **_LOCAL, published=False),
+    "runlocal-cifar10": Size(
+        datasets.cifar10_subset,
+        25_000,
+        **_LOCAL,
+        published=False,
+    ),
     "mnist": Size(_MNIST, 70_000, **_FULL),
     "cifar10": Size(datasets.cifar10, 60_000, **_FULL, published=False),
 }
@@ -92,11 +97,20 @@ def get_config(arg: str = "") -> ConfigDict:
     width, attack_width = size.widths
     # 10,000 to train on and 1,333 to validate, each of two; 1,333 are reported (Section 3.3.1)
     used = 11_333 / size.images
-    roles = dict(target_train=used, attack_train=used, attack_test=1_333 / size.images)
+    roles = dict(
+        target_train=used,
+        attack_train=used,
+        attack_test=1_333 / size.images,
+    )
     layers = dict(channels=(128, 256, 512), hidden=round(50 / width))  # 50 activations at any width
     network = layers | dict(norm="batch", activation="none", dropout=(0.0, 0.5))
     train = base.recipe(
-        batch_size=64, epochs=size.epochs, learning_rate=1e-3, b1=0.9, patience=0, validation=0.1176
+        batch_size=64,
+        epochs=size.epochs,
+        learning_rate=1e-3,
+        b1=0.9,
+        patience=0,
+        validation=0.1176,
     )
     config = base.inversion(
         unit=f"thielen-{arg}",
@@ -135,13 +149,13 @@ def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
     """The arms of each table; X and A are arms too, whose guesses the inversion networks read."""
     derived = {
         "pixels": _pixels(steps),
-        "activations": _shadowed("prediction", scored=False, name="activations"),
+        "activations": _shadowed("prediction", evaluate=False, name="activations"),
     }
     starts = {start: _pixels(steps, start) for start in STARTS}
     sets = [part for count in (1, 2, 3) for part in itertools.combinations("OAX", count)]
-    combined = {
-        "+".join(part): _inverter(*(name for one in part for name in READS[one])) for part in sets
-    }
+    combined = {}
+    for part in sets:
+        combined["+".join(part)] = _inverter(*(name for one in part for name in READS[one]))
     rounded = _defended("rounded", steps)
     truncated = {name: arm for k in (5, 3, 1) for name, arm in _defended(f"top{k}", steps).items()}
     basis = {name: combined[name] for name in ("O", "X")}
@@ -157,34 +171,47 @@ def _shadowed(
     *inputs: str,
     by: tuple[str, ...] = (),
     answers: str = "target",
-    scored: bool = True,
+    evaluate: bool = True,
     **attack: object,
 ) -> ConfigDict:
     """Learns from the shadow, whose weights it has, and sees what the model `answers` says of the
     private images.
     """
-    train_view, test_view = (
-        dict(prediction="shadow", defences=by),
-        dict(prediction=answers, defences=by),
-    )
+    train_view = dict(prediction="shadow", defences=by)
+    test_view = dict(prediction=answers, defences=by)
     return base.arm(
-        *inputs, train_view=train_view, test_view=test_view, known="shadow", scored=scored, **attack
+        *inputs,
+        train_view=train_view,
+        test_view=test_view,
+        known="shadow",
+        evaluate=evaluate,
+        **attack,
     )
 
 
 def _pixels(steps: int, start: str = "class_average", **views: object) -> ConfigDict:
-    descent = dict(name="gradient_reconstruction", start=start, steps=steps, l2=4.43e-5, tv=9.49e-3)
+    descent = dict(
+        name="gradient_reconstruction",
+        start=start,
+        steps=steps,
+        l2=4.43e-5,
+        tv=9.49e-3,
+    )
     return _shadowed("prediction", **views, **descent)
 
 
 def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
-    return _shadowed(*inputs, by=by, encoder="none" if inputs == ("prediction",) else "flatten")
+    return _shadowed(
+        *inputs,
+        by=by,
+        encoder="none" if inputs == ("prediction",) else "flatten",
+    )
 
 
 def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:
     """O and X where the service releases less of its predictions, and the attacker knows."""
     return {
-        f"pixels_{defence}": _pixels(steps, by=(defence,), scored=False),
+        f"pixels_{defence}": _pixels(steps, by=(defence,), evaluate=False),
         f"O_{defence}": _inverter("prediction", by=(defence,)),
         f"X_{defence}": _inverter(f"pixels_{defence}", by=(defence,)),
     }
@@ -199,10 +226,14 @@ PUBLISHED = (
     + _table(
         "Table 3",
         dict(
-            random=(0.0417, 0.0065), class_instance=(0.1846, 0.0141), class_average=(0.2409, 0.0068)
+            random=(0.0417, 0.0065),
+            class_instance=(0.1846, 0.0141),
+            class_average=(0.2409, 0.0068),
         ),
         dict(
-            random=(0.1136, 0.0047), class_instance=(0.0778, 0.0084), class_average=(0.0672, 0.0021)
+            random=(0.1136, 0.0047),
+            class_instance=(0.0778, 0.0084),
+            class_average=(0.0672, 0.0021),
         ),
     )
     + _table(
@@ -284,10 +315,13 @@ TABLE_1 = {
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Table 1, a unit per activation and dropout, then a unit per table of reconstructions."""
     del config
-    size, units = _SIZES[arg or PAPER], []
+    size = _SIZES[arg or PAPER]
+    units = []
     for activation, dropout in itertools.product(ACTIVATIONS, (0.0, 0.5)):
         published = base.published(
-            "Table 1", "weighted_f1", dict(target=TABLE_1[activation, dropout])
+            "Table 1",
+            "weighted_f1",
+            dict(target=TABLE_1[activation, dropout]),
         )
         units.append(
             {
@@ -299,7 +333,10 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
             }
         )
     searched = _shadowed(
-        "prediction", name="gradient_reconstruction", steps=size.steps, search=size.trials
+        "prediction",
+        name="gradient_reconstruction",
+        steps=size.steps,
+        search=size.trials,
     )
     further = {
         "table-3-shadow": {start: _pixels(size.steps, start, answers="shadow") for start in STARTS},
@@ -323,6 +360,14 @@ _PUBLISHED_IN["figure-8"] = tuple(
 )
 _PUBLISHED_IN["table-3-shadow"] = _PUBLISHED_IN["table-2"] + _table(
     "Table 3, shadow validation set",
-    dict(random=(0.0536, 0.0081), class_instance=(0.2476, 0.0138), class_average=(0.3014, 0.0079)),
-    dict(random=(0.1032, 0.0042), class_instance=(0.0687, 0.0078), class_average=(0.0601, 0.0037)),
+    dict(
+        random=(0.0536, 0.0081),
+        class_instance=(0.2476, 0.0138),
+        class_average=(0.3014, 0.0079),
+    ),
+    dict(
+        random=(0.1032, 0.0042),
+        class_instance=(0.0687, 0.0078),
+        class_average=(0.0601, 0.0037),
+    ),
 )

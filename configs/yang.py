@@ -47,7 +47,13 @@ OUTSIDE = dict(target_train=0.8, attack_test=0.2)
 """Who has which images where the attacker's are of another set (Table I)."""
 HIDDEN = {"label": 50, "identity": 2650}
 """Features before the last layer (Figures 13 and 15)."""
-_NETWORK = dict(name="cnn", dtype="float32", norm="batch", activation="none", dropout=(0.0, 0.5))
+_NETWORK = dict(
+    name="cnn",
+    dtype="float32",
+    norm="batch",
+    activation="none",
+    dropout=(0.0, 0.5),
+)
 _SMALL = _NETWORK | dict(channels=(128, 256, 512))
 _LARGE = _NETWORK | dict(channels=(128, 256, 512, 1024))
 _DIGITS = tuple("0123456789")
@@ -106,12 +112,24 @@ def _sizes() -> dict[str, Size]:
     subset, cifar10 = (
         functools.partial(f, grayscale=True) for f in (datasets.cifar10_subset, datasets.cifar10)
     )
-    objects, small, full = _objects(32), ((0.125, 0.0625), local), ((1.0, 1.0), paper)
-    ten, named = _first(_DIGITS), _first(_CIFAR10)
-    people = dict(cuts=(10, 50, 100, 530), auxiliary="generic", accuracy=(0.783, 0.857))
+    objects = _objects(32)
+    small = ((0.125, 0.0625), local)
+    full = ((1.0, 1.0), paper)
+    ten = _first(_DIGITS)
+    named = _first(_CIFAR10)
+    people = dict(
+        cuts=(10, 50, 100, 530),
+        auxiliary="generic",
+        accuracy=(0.783, 0.857),
+    )
     return {
         "runlocal": Size(
-            "label", _ten(few_digits, _DIGITS, objects), _SMALL, *small, ten, steps=100
+            "label",
+            _ten(few_digits, _DIGITS, objects),
+            _SMALL,
+            *small,
+            ten,
+            steps=100,
         ),
         "runlocal-cifar10": Size(
             "label",
@@ -141,7 +159,12 @@ def _sizes() -> dict[str, Size]:
             accuracy=(0.994, 0.996),
         ),
         "cifar10": Size(
-            "label", _ten(cifar10, _CIFAR10, digits(HALVES)), _SMALL, *full, named, outside=OUTSIDE
+            "label",
+            _ten(cifar10, _CIFAR10, digits(HALVES)),
+            _SMALL,
+            *full,
+            named,
+            outside=OUTSIDE,
         ),
         "facescrub": Size(
             "identity",
@@ -159,10 +182,18 @@ def _first(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(names[:count] for count in (3, 5, 10))
 
 
-def _ten(read: Callable[..., dict], names: tuple[str, ...], distinct: dict) -> Callable[..., dict]:
+def _ten(
+    read: Callable[..., dict],
+    names: tuple[str, ...],
+    distinct: dict,
+) -> Callable[..., dict]:
     """Ten classes; the generic auxiliary set are five of them, the target's the other five."""
 
-    def data(auxiliary: str = "", kept: tuple[str, ...] = (), roles: dict = HALVES) -> dict:
+    def data(
+        auxiliary: str = "",
+        kept: tuple[str, ...] = (),
+        roles: dict = HALVES,
+    ) -> dict:
         if auxiliary == "generic":
             others = read(HALVES, classes=("label", names[5:]))
             return read(roles, classes=("label", names[:5])) | dict(
@@ -232,7 +263,11 @@ def _arm(auxiliary: str, train_view: dict | None = None, **rest: object) -> Conf
     return base.arm("prediction", train_view=roles | (train_view or {}), **rest)
 
 
-def _images(size: Size, auxiliary: str, kept: tuple[str, ...] | int | None = None) -> dict:
+def _images(
+    size: Size,
+    auxiliary: str,
+    kept: tuple[str, ...] | int | None = None,
+) -> dict:
     """The images of a unit, and those that its judge is trained on."""
     roles = size.outside if auxiliary else HALVES
     judge = tuple(role for role in roles if role != "attack_test")
@@ -244,7 +279,11 @@ def _accuracy(size: Size, auxiliary: str) -> tuple[dict, ...]:
     if not size.accuracy:
         return ()
     source = "Section V-A" if auxiliary else "Table II"
-    return base.published(source, "accuracy", dict(target=size.accuracy[bool(auxiliary)]))
+    return base.published(
+        source,
+        "accuracy",
+        dict(target=size.accuracy[bool(auxiliary)]),
+    )
 
 
 def _truncation(size: Size) -> ConfigDict:
@@ -254,7 +293,13 @@ def _truncation(size: Size) -> ConfigDict:
     arms = {}
     for m in size.cuts:
         seen = dict(defences=(f"top{m}",))
-        arms |= {f"aligned_{m}": _arm(size.auxiliary, train_view=seen, test_view=seen)}
+        arms |= {
+            f"aligned_{m}": _arm(
+                size.auxiliary,
+                train_view=seen,
+                test_view=seen,
+            )
+        }
         arms |= {f"baseline_{m}": _arm(size.auxiliary, test_view=seen)}
     return ConfigDict(arms)
 
@@ -265,9 +310,10 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     units = [{"unit": "truncation"}]
     for name, auxiliary in {"same": "", "distinct": "distinct", "generic": "generic"}.items():
         images = _images(size, auxiliary) if auxiliary != size.auxiliary else {}
-        published = (
-            () if name == "generic" and size.label == "label" else _accuracy(size, auxiliary)
-        )
+        if name == "generic" and size.label == "label":
+            published = ()
+        else:
+            published = _accuracy(size, auxiliary)
         arms = {"arms": _only(**{name: _arm(auxiliary)})}
         units.append({"unit": f"auxiliary-{name}", "report.published": published} | arms | images)
     for kept in size.kept:
@@ -288,7 +334,12 @@ def _inference(size: Size) -> dict:
     return _only(
         mi_face=_arm(size.auxiliary, known="target", name="fredrikson"),
         training_based=_arm(size.auxiliary, test_view=one),
-        class_inference=_arm(size.auxiliary, test_view=one, name="class_inference", rescale="none"),
+        class_inference=_arm(
+            size.auxiliary,
+            test_view=one,
+            name="class_inference",
+            rescale="none",
+        ),
     )
 
 
@@ -320,8 +371,14 @@ def _optimised(size: Size) -> dict:
         steps=size.steps,
         learning_rate=0.3 / size.steps,
     )
-    found = {name: _arm(size.auxiliary, **search, **prior) for name, prior in PRIORS.items()}
-    return _only(**found, mi_face=_inference(size)["mi_face"], training_based=_arm(size.auxiliary))
+    found = {}
+    for name, prior in PRIORS.items():
+        found[name] = _arm(size.auxiliary, **search, **prior)
+    return _only(
+        **found,
+        mi_face=_inference(size)["mi_face"],
+        training_based=_arm(size.auxiliary),
+    )
 
 
 def _joint(config: ConfigDict, arg: str, size: Size) -> dict:
@@ -331,16 +388,18 @@ def _joint(config: ConfigDict, arg: str, size: Size) -> dict:
     faces = size.label == "identity"
     own = {name: value for name, value in config.attack.to_dict().items() if name in _INVERTER}
     pixels = 64.0**2 if faces else 32.0**2  # Eq. 11 sums over them
-    shadows, arms = (
-        {},
-        {"black_box": base.arm("prediction", train_view=dict(roles=("target_train",)))},
-    )
+    shadows = {}
+    arms = {"black_box": base.arm("prediction", train_view=dict(roles=("target_train",)))}
     for name, weight in {"joint_10": 10.0, "joint_100": 100.0, "joint": pixels}.items():
         shadows[name] = config.target.to_dict() | dict(
             joint=own | dict(weight=weight, truncation=0)
         )
         trained = dict(roles=(), prediction=name)
-        arms[name] = base.arm("prediction", train_view=trained, test_view=dict(prediction=name))
+        arms[name] = base.arm(
+            "prediction",
+            train_view=trained,
+            test_view=dict(prediction=name),
+        )
     images = {}
     if faces:
         arms["augmented"] = base.arm(
@@ -360,7 +419,15 @@ TABLE_II = {
         + base.published("Table II", "accuracy", dict(target=0.994, joint=0.992))
     ),
     "identity": (
-        base.published("Table II", "mse", dict(black_box=0.1072, joint=0.0085, augmented=0.0083))
+        base.published(
+            "Table II",
+            "mse",
+            dict(
+                black_box=0.1072,
+                joint=0.0085,
+                augmented=0.0083,
+            ),
+        )
         + base.published("Table II", "accuracy", dict(target=0.783, joint=0.768))
     ),
 }

@@ -45,7 +45,13 @@ def _sizes() -> dict:
     training.
     """
     local = base.recipe(learning_rate=2e-3, epochs=12)
-    faces = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0, validation=0.0)
+    faces = base.recipe(
+        learning_rate=2e-3,
+        epochs=60,
+        batch_size=16,
+        patience=0,
+        validation=0.0,
+    )
     return {
         "runlocal": (_mnist(0.1), "label", "label", _SMALL, 0.125, 0.0625, local),
         "runlocal-cifar10": (
@@ -95,13 +101,26 @@ def _sizes() -> dict:
 def _mnist(share: float) -> dict:
     data = datasets.idx("mnist", datasets.HALVES, share)
     return data | dict(
-        auxiliary=datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4))
+        auxiliary=datasets.auxiliary(
+            datasets.idx(
+                "fashion_mnist",
+                datasets.HALVES,
+                share * 0.4,
+            )
+        )
     )
 
 
 def _emotions(side: int) -> dict:
     labels = r"(?P<identity>[^/]+)/(?P<emotion>[^/]+)/[^/]+$"
-    return datasets.faces("faces", labels, "identity", datasets.HALVES, side, "iCV-MEFED")
+    return datasets.faces(
+        "faces",
+        labels,
+        "identity",
+        datasets.HALVES,
+        side,
+        "iCV-MEFED",
+    )
 
 
 def _celeba() -> dict:
@@ -113,7 +132,14 @@ def _celeba() -> dict:
 
 def _facescrub() -> dict:
     return dict(
-        auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 256, False))
+        auxiliary=datasets.auxiliary(
+            datasets.identities(
+                "facescrub",
+                datasets.HALVES,
+                256,
+                False,
+            )
+        )
     )
 
 
@@ -172,12 +198,17 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     alone = {"prediction": base.arm("prediction", encoder="none")}
     several = {name: _read(name) for name in ("class_cams", "constituent_cams")}
     several["several"] = _read("gradient", "gradcam", "lrp")
-    surrogate, unexplained = dict(explanation="surrogate"), dict(explanation="none")
+    surrogate = dict(explanation="surrogate")
+    unexplained = dict(explanation="none")
     transfer = dict(name="attention_transfer", weight=1.0)
     others = {
         "fredrikson": base.arm("prediction", known="target", name="fredrikson"),
         "rs_cam": base.arm(
-            "prediction", "gradcam", train_view=surrogate, test_view=unexplained, **transfer
+            "prediction",
+            "gradcam",
+            train_view=surrogate,
+            test_view=unexplained,
+            **transfer,
         ),
         "s_cam": _read("gradcam", train_view=surrogate, test_view=surrogate),
     }
@@ -189,7 +220,11 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
     if config.data.auxiliary:
         outside = dict(roles=("auxiliary",))
         result["S5a"] = {
-            "ood_prediction": base.arm("prediction", train_view=outside, encoder="none"),
+            "ood_prediction": base.arm(
+                "prediction",
+                train_view=outside,
+                encoder="none",
+            ),
             "ood_cam": _read("gradcam", train_view=outside),
             "ood_rs_cam": base.arm(
                 "prediction",
@@ -210,7 +245,7 @@ def _read(*names: str, **views: dict) -> ConfigDict:
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """One unit per figure; Figures 6 and S3 are drawn from the same reconstructions as 4a and 4b."""
     units = figures(config or get_config(arg)) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
-    return [
-        {"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()}
-        for name, arms in units.items()
-    ]
+    found = []
+    for name, arms in units.items():
+        found.append({"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()})
+    return found

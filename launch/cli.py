@@ -180,7 +180,13 @@ def _changed(base: dict, change: dict) -> dict:
 def overridden(argv: Sequence[str]) -> list[str]:
     """The paths of the config's fields that arguments set, to None too, in order and each once."""
     return list(
-        dict.fromkeys(re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE))
+        dict.fromkeys(
+            re.findall(
+                r"^--?config\.([\w.]+)",
+                "\n".join(argv),
+                flags=re.MULTILINE,
+            )
+        )
     )
 
 

@@ -11,7 +11,11 @@ import cli
 from absl import flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or of a sweep.")
-LEVEL = flags.DEFINE_float("level", 0.90, "Confidence level of the intervals, between 0 and 1.")
+LEVEL = flags.DEFINE_float(
+    "level",
+    0.90,
+    "Confidence level of the intervals, between 0 and 1.",
+)
 
 
 def run(argv: Sequence[str]) -> None:

@@ -35,7 +35,11 @@ class Leases:
       seconds: see `SECONDS`.
     """
 
-    def __init__(self, lost: Callable[[Path], None] | None = None, seconds: float = SECONDS):
+    def __init__(
+        self,
+        lost: Callable[[Path], None] | None = None,
+        seconds: float = SECONDS,
+    ):
         self._lost = lost
         self._seconds = seconds
         # The age of a lease is known to the object that has observed it

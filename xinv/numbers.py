@@ -34,7 +34,13 @@ def is_one_of(value: Any, names: Collection[str]) -> bool:
     return isinstance(value, str) and value in names
 
 
-def optional(name: str, value: Any, default: Any, reader: str, is_read: bool) -> Any:
+def optional(
+    name: str,
+    value: Any,
+    default: Any,
+    reader: str,
+    is_read: bool,
+) -> Any:
     """The value of an option that `reader` alone reads; None is its default.
 
     Raises:
@@ -62,13 +68,23 @@ def require_positive(**values: float) -> None:
 def require_not_negative(**values: float) -> None:
     """InputError for the first value that is not a finite number of at least 0."""
     for name, value in values.items():
-        require(is_number(value) and value >= 0, name, value, "finite and at least 0")
+        require(
+            is_number(value) and value >= 0,
+            name,
+            value,
+            "finite and at least 0",
+        )
 
 
 def require_count(least: int = 1, **values: int) -> None:
     """InputError for the first value that is not a whole number of at least `least`."""
     for name, value in values.items():
-        require(is_count(value, least), name, value, f"a whole number of at least {least}")
+        require(
+            is_count(value, least),
+            name,
+            value,
+            f"a whole number of at least {least}",
+        )
 
 
 def require_flag(**values: bool) -> None:

@@ -145,7 +145,11 @@ def find(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
     return factories[name]
 
 
-def _require_values(factory: Callable[..., Any], what: str, hyper: Mapping[str, Any]) -> None:
+def _require_values(
+    factory: Callable[..., Any],
+    what: str,
+    hyper: Mapping[str, Any],
+) -> None:
     """InputError if a parameter is None whose annotation does not allow that."""
     empty = [key for key, value in hyper.items() if value is None]
     if not empty:

@@ -85,7 +85,12 @@ class Store(NamedTuple):
             )
         return stage, done
 
-    def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
+    def compute(
+        self,
+        stage: Stage,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+    ) -> None:
         """Calls `build(folder)`, which saves the result there, and makes it the stage's in one
         atomic step.
 
@@ -269,7 +274,11 @@ def save_tree(path: Path | str, tree: Any) -> None:
         return
     path = Path(path)
     with writing(path, tree), _checkpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
+        checkpointer.save(
+            path.absolute(),
+            jax.tree.map(np.asarray, tree),
+            force=True,
+        )
 
 
 def load_tree(path: Path | str) -> Any:

@@ -41,7 +41,12 @@ class Explainer(Protocol):
     """Explains one example; callers vmap."""
 
     def __call__(
-        self, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        self,
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         """Returns the map [h,w,c] of `image` [H,W,C] for class `label` []."""
 
@@ -60,11 +65,11 @@ class Attack(NamedTuple):
         guess.
       goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership"
           of examples.
-      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`; of
+      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `WhiteBox`; of
         a membership attack also "label", the candidates' true classes int32 [N], "image", the
         candidates uint8 or float [N,H,W,C], and "population", a `Population`.
-      reads: of "prediction" and "explanation", what it reads of an observation; () if its inputs
-          say so.
+      inputs: of "prediction" and "explanation", what it needs of an observation; () if the
+        arm's own inputs say it.
       paired: whether `fit` takes observations of the very examples that `predict` is given, by S
         shadow models: prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state
         per example.
@@ -82,7 +87,7 @@ class Attack(NamedTuple):
     goal: str = "reconstruction"
     paired: bool = False
     summary: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     parts: Callable[..., Array] | None = None
 
 
@@ -164,10 +169,14 @@ class Model(NamedTuple):
     head: Callable[[Variables, Array], jax.Array] | None = None
 
 
-class Known(NamedTuple):
+class WhiteBox(NamedTuple):
     """A model that an attacker can differentiate: a shadow of its own, or the target in a white-box
     attack.
     """
 
     model: Model
     variables: Variables
+
+
+# The earlier name of `WhiteBox`, which public scripts import (shared/cases/case45.py)
+Known = WhiteBox

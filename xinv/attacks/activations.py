@@ -15,7 +15,7 @@ from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.attacks.preimage import centred_logits
 from xinv.numbers import require_count, require_positive
-from xinv.types import Array, Attack, InputError, Key, Known, Observation, Variables
+from xinv.types import Array, Attack, InputError, Key, Observation, Variables, WhiteBox
 
 STARTS = ("zeros", "normal")
 Head = Callable[[Variables, jax.Array], jax.Array]
@@ -57,20 +57,38 @@ def activations(
     require_positive(**numbers)
     require_count(steps=steps)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        known: WhiteBox,
+    ) -> dict[str, Any]:
         del observation
         first = np.zeros((1, _width(truth, known)), np.float32)
         return {"first": first, "key": np.asarray(jax.random.key_data(key))}
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        known: WhiteBox,
+    ) -> np.ndarray:
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "first": state["first"]}
         program = _program(known.model.head, steps, start)
         return parallel.map_batches(
-            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+            program,
+            shared,
+            observation.prediction,
+            pixels.batch_size(),
+            pixels.drawn(state),
         )
 
-    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        *,
+        known: WhiteBox,
+    ) -> tuple[int, ...]:
         if known.model.embed is None or known.model.head is None:
             raise InputError(
                 "the known model has no embed and head: activations need a classifier that has both"
@@ -81,14 +99,18 @@ def activations(
     return pixels.white_box(fit, predict, check)
 
 
-def _width(truth: Any, known: Known) -> int:
+def _width(truth: Any, known: WhiteBox) -> int:
     image = jax.ShapeDtypeStruct((1, *truth.shape[1:]), np.float32)
     return jax.eval_shape(known.model.embed, known.variables, image).shape[1]
 
 
 @functools.lru_cache(64)
 def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
-    def recover(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
+    def recover(
+        shared: dict[str, Any],
+        prediction: jax.Array,
+        keys: Key,
+    ) -> jax.Array:
         logits = centred_logits(prediction, shared["floor"])
 
         def losses(A: jax.Array) -> jax.Array:
@@ -98,7 +120,9 @@ def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
             step, A, loss = at
             gradient = jax.grad(lambda A: losses(A).sum())(A)
             A = jnp.where(
-                (loss > shared["threshold"])[:, None], A - shared["learning_rate"] * gradient, A
+                (loss > shared["threshold"])[:, None],
+                A - shared["learning_rate"] * gradient,
+                A,
             )
             return step + 1, A, losses(A)
 
@@ -107,7 +131,9 @@ def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
             A = jax.vmap(lambda key: jax.random.normal(key, A.shape[1:]))(keys)
         at = jnp.int32(0), A, losses(A)
         _, A, _ = lax.while_loop(
-            lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(), body, at
+            lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(),
+            body,
+            at,
         )
         return A[:, None, None]
 

@@ -22,7 +22,8 @@ def threshold(member: np.ndarray, score: np.ndarray) -> float:
       InputError: there are only members, or only others.
     """
     member, score = np.ravel(member), np.ravel(score).astype(np.float64)
-    members, others = int(member.sum()), int((~member).sum())
+    members = int(member.sum())
+    others = int((~member).sum())
     if not members or not others:
         given = f"there are {members} and {others}"
         raise InputError(f"a threshold is learned from members and others, but {given}")
@@ -56,7 +57,8 @@ def leave_one_out(truth: np.ndarray, score: Callable[[int, np.ndarray], np.ndarr
     Raises:
       InputError: no member, or no other example, has a reference.
     """
-    scores, members = [], []
+    scores = []
+    members = []
     for number in range(truth.shape[1]):
         references = ~truth
         references[:, number] = False

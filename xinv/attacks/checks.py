@@ -18,7 +18,10 @@ def shapes(observation: Observation, truth: Any) -> None:
     """InputError unless there are predictions [N,K], and explanations [N,h,w,c] or none, of truth
     [N,H,W,C].
     """
-    explanation = () if observation.explanation is None else observation.explanation.shape
+    if observation.explanation is None:
+        explanation = ()
+    else:
+        explanation = observation.explanation.shape
     known = {"predictions": (observation.prediction.shape, 2), "images": (truth.shape, 4)}
     known |= {"explanations": (explanation, 4)} if explanation else {}
     for name, (shape, axes) in known.items():
@@ -35,7 +38,10 @@ def releases(observation: Observation, several: bool) -> None:
     both, [N,R,K] first.
     """
     prediction = observation.prediction.shape
-    explanation = prediction if observation.explanation is None else observation.explanation.shape
+    if observation.explanation is None:
+        explanation = prediction
+    else:
+        explanation = observation.explanation.shape
     if len(prediction) < 3 and len(explanation) < 5:
         return
     if (
@@ -44,11 +50,10 @@ def releases(observation: Observation, several: bool) -> None:
         or prediction[1:2] != explanation[1:2]
         or not prediction[1]
     ):
-        allowed = (
-            "as many of explanations as of predictions, at least one, [N,R,…]"
-            if several
-            else "one of each image"
-        )
+        if several:
+            allowed = "as many of explanations as of predictions, at least one, [N,R,…]"
+        else:
+            allowed = "one of each image"
         raise InputError(
             f"releases {list(prediction)} and {list(explanation)} are not allowed: give {allowed}"
         )
@@ -59,7 +64,9 @@ def finite(prediction: Array) -> None:
     values = np.asarray(prediction)
     broken = np.argwhere(~np.isfinite(values))
     if len(broken):
-        row, column, wrong = broken[0][0], broken[0][-1], values[tuple(broken[0])]
+        row = broken[0][0]
+        column = broken[0][-1]
+        wrong = values[tuple(broken[0])]
         raise InputError(
             f"prediction {row} of class {column} is {wrong}: probabilities must be finite"
         )
@@ -85,7 +92,8 @@ def population(attack: str, given: Any, shape: tuple[int, ...]) -> None:
     """InputError unless public examples have predictions [P,...] of this shape, and labels [P]."""
     if given is None:
         raise InputError(f"{attack} compares with public examples: give a population")
-    public, labels = tuple(given.prediction.shape), tuple(given.label.shape)
+    public = tuple(given.prediction.shape)
+    labels = tuple(given.label.shape)
     if public[1:] != tuple(shape) or labels != public[:1] or not public[0]:
         wanted = f"[P,{','.join(map(str, shape))}] and labels [P]"
         raise InputError(
@@ -102,14 +110,24 @@ def explanations(attack: str, observation: Observation) -> None:
         raise InputError(f"{attack} reads explanations [N,h,w,c], and not {list(shape)}")
 
 
-def shadow_predictions(attack: str, observation: Observation, label: Any, least: int) -> None:
+def shadow_predictions(
+    attack: str,
+    observation: Observation,
+    label: Any,
+    least: int,
+) -> None:
     """InputError unless there are predictions [N,S,K] of S models, and labels [N]."""
     shape = observation.prediction.shape
     _classes(attack, shape, label, "[N,S,K]")
     _shadows(attack, shape[1], least)
 
 
-def shadow_statistics(attack: str, observation: Observation, count: int, least: int) -> None:
+def shadow_statistics(
+    attack: str,
+    observation: Observation,
+    count: int,
+    least: int,
+) -> None:
     """InputError unless there are `count` statistics of maps [N,S,1,1,T] of S models."""
     _explained(attack, observation)
     shape = observation.explanation.shape

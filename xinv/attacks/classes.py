@@ -41,10 +41,22 @@ def class_inference(
     Raises:
       InputError: a setting does not exist.
     """
-    inversion = decoder(("prediction",), "none", network, loss, rescale, width, dtype, recipe)
+    inversion = decoder(
+        ("prediction",),
+        "none",
+        network,
+        loss,
+        rescale,
+        width,
+        dtype,
+        recipe,
+    )
 
     def fit(
-        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)

@@ -38,7 +38,11 @@ def gap() -> Attack:
         checks.predictions("gap", observation, label)
         return {}
 
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        label: Array | None = None,
+    ) -> np.ndarray:
         del state
         checks.predictions("gap", observation, label)
         checks.finite(observation.prediction)
@@ -46,7 +50,12 @@ def gap() -> Attack:
         return np.where(correct, 1, -1).astype(np.float32)
 
     return Attack(
-        fit, predict, _check("gap"), needs=("label",), goal="membership", reads=("prediction",)
+        fit,
+        predict,
+        _check("gap"),
+        needs=("label",),
+        goal="membership",
+        inputs=("prediction",),
     )
 
 
@@ -78,7 +87,11 @@ def confidence() -> Attack:
         member = checks.members(truth, score.shape)
         return {"threshold": np.float64(calibration.threshold(member, score))}
 
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        label: Array | None = None,
+    ) -> np.ndarray:
         checks.predictions("confidence", observation, label)
         return log_odds(observation.prediction, label) - state["threshold"]
 
@@ -88,7 +101,7 @@ def confidence() -> Attack:
         _check("confidence"),
         needs=("label",),
         goal="membership",
-        reads=("prediction",),
+        inputs=("prediction",),
     )
 
 
@@ -148,7 +161,11 @@ def _labels(label: Array, classes: int) -> np.ndarray:
 
 
 def _check(attack: str) -> Any:
-    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        label: Any = None,
+    ) -> tuple[int, ...]:
         del truth
         checks.predictions(attack, observation, label)
         return ()

@@ -65,7 +65,10 @@ def decoder(
     inverter(settings, (8, 8, 1))  # rejects bad settings now, not at the first call
 
     def fit(
-        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         checks.releases(observation, several=True)
         single = first_release(observation)
@@ -74,9 +77,22 @@ def decoder(
         data = {**select(inputs, observation), "image": truth}
         model = inverter(settings, tuple(truth.shape[1:]))
         init_key, fit_key = jax.random.split(key)
-        first = {name: jnp.asarray(array[:1]) for name, array in select(inputs, single).items()}
-        variables = model.init(init_key, first["prediction"], first.get("explanation"))
-        fitted = train.fit(objective(model, loss), variables, data, fit_key, recipe, session)
+        first = {}
+        for name, array in select(inputs, single).items():
+            first[name] = jnp.asarray(array[:1])
+        variables = model.init(
+            init_key,
+            first["prediction"],
+            first.get("explanation"),
+        )
+        fitted = train.fit(
+            objective(model, loss),
+            variables,
+            data,
+            fit_key,
+            recipe,
+            session,
+        )
         return {
             "variables": fitted.variables,
             "image_shape": np.asarray(truth.shape[1:]),
@@ -88,7 +104,12 @@ def decoder(
         model = inverter(settings, tuple(int(side) for side in state["image_shape"]))
         checks.finite(observation.prediction)
         data = select(inputs, observation)
-        return parallel.map_batches(reconstruct(model), state["variables"], data, recipe.batch_size)
+        return parallel.map_batches(
+            reconstruct(model),
+            state["variables"],
+            data,
+            recipe.batch_size,
+        )
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
         checks.releases(observation, several=True)
@@ -99,7 +120,10 @@ def decoder(
         released = jax.eval_shape(functools.partial(select, inputs), single)
         model = inverter(settings, shape)
         jax.eval_shape(
-            model.init, jax.random.key(0), released["prediction"], released.get("explanation")
+            model.init,
+            jax.random.key(0),
+            released["prediction"],
+            released.get("explanation"),
         )
         return shape
 

@@ -52,7 +52,8 @@ def objective(network: Model, classes: int, numbers: tuple[int, ...]) -> train.L
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         logits, updates = together(variables, batch, key)
         losses = optax.sigmoid_binary_cross_entropy(logits, batch["member"])
-        total, mean = losses.sum(0), losses.mean(0)
+        total = losses.sum(0)
+        mean = losses.mean(0)
         return total + jax.lax.stop_gradient(mean - total), updates
 
     return loss
@@ -60,7 +61,11 @@ def objective(network: Model, classes: int, numbers: tuple[int, ...]) -> train.L
 
 def require_readable(network: Model, classes: int, data: Batch) -> None:
     """InputError if the shapes of `data` do not fit the network."""
-    jax.eval_shape(functools.partial(_initial, network, classes), jax.random.key(0), data)
+    jax.eval_shape(
+        functools.partial(_initial, network, classes),
+        jax.random.key(0),
+        data,
+    )
 
 
 def logits(
@@ -85,7 +90,10 @@ def _together(network: Model, classes: int, numbers: tuple[int, ...]) -> Any:
     """A function `(variables, batch, key) -> (logits [R,B], updates)` of R networks."""
 
     def together(variables: Variables, batch: Batch, key: Key | None) -> Any:
-        networks = {name: part for name, part in variables.items() if name != "deviation"}
+        networks = {}
+        for name, part in variables.items():
+            if name != "deviation":
+                networks[name] = part
         batch = scaled(batch, variables["deviation"])
 
         def one(own: tuple[Variables, jax.Array]) -> Any:
@@ -93,12 +101,19 @@ def _together(network: Model, classes: int, numbers: tuple[int, ...]) -> Any:
             drawn = None if key is None else jax.random.fold_in(key, number)
             observed = Observation(batch["prediction"], batch.get("explanation"))
             observed, drawn = draw_release(observed, drawn)
-            return run(network, parameters, *read(observed, batch, classes), key=drawn)
+            return run(
+                network,
+                parameters,
+                *read(observed, batch, classes),
+                key=drawn,
+            )
 
         # On CPU networks side by side are grouped convolutions: a step of five CNNs (32×32,
         # batch 128) takes 5.1 s so and 2.6 s one after the other
         each = (networks, jnp.asarray(numbers))
-        return jax.lax.map(one, each) if jax.default_backend() == "cpu" else jax.vmap(one)(each)
+        if jax.default_backend() == "cpu":
+            return jax.lax.map(one, each)
+        return jax.vmap(one)(each)
 
     return together
 
@@ -106,7 +121,16 @@ def _together(network: Model, classes: int, numbers: tuple[int, ...]) -> Any:
 @functools.cache
 def _initialise(network: Model, classes: int) -> Any:
     # Compiled once for all fits of a network
-    return jax.jit(jax.vmap(functools.partial(_initial, network, classes), (0, None)))
+    return jax.jit(
+        jax.vmap(
+            functools.partial(
+                _initial,
+                network,
+                classes,
+            ),
+            (0, None),
+        )
+    )
 
 
 def _initial(network: Model, classes: int, key: Key, data: Batch) -> Variables:

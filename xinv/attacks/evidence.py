@@ -52,7 +52,11 @@ def scaled(batch: Batch, deviation: jax.Array) -> Batch:
     return {**batch, "explanation": batch["explanation"].astype(jnp.float32) / deviation}
 
 
-def read(observed: Observation, batch: Batch, classes: int) -> tuple[jax.Array | None, jax.Array]:
+def read(
+    observed: Observation,
+    batch: Batch,
+    classes: int,
+) -> tuple[jax.Array | None, jax.Array]:
     """Returns what a network reads: maps [B,h,w,c] or None, and a vector [B,D] of the rest."""
     maps = observed.explanation
     if "image" in batch:
@@ -77,12 +81,15 @@ def deviation(maps: Array | None) -> np.float32:
     """Returns the standard deviation of all values of maps [N,...]; 1 if none differ."""
     count, mean, squares = 0, 0.0, 0.0
     for values in _parts(maps):
-        added, shift = values.size, values.mean() - mean
+        added = values.size
+        shift = values.mean() - mean
         # The moments of a union from those of its parts (Chan, Golub and LeVeque 1983)
         squares += values.var() * added + shift**2 * count * added / (count + added)
         mean += shift * added / (count + added)
         count += added
-    return np.float32(np.sqrt(squares / count)) if squares else np.float32(1)
+    if squares:
+        return np.float32(np.sqrt(squares / count))
+    return np.float32(1)
 
 
 def _parts(maps: Array | None) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
 
 
 @functools.cache
@@ -55,7 +55,12 @@ def fredrikson(
     require_positive(learning_rate=learning_rate, sigma=sigma)
     require_not_negative(threshold=threshold, sharpening=sharpening)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        known: WhiteBox,
+    ) -> dict[str, Any]:
         del key
         program = _program(
             known.model.apply,
@@ -71,7 +76,11 @@ def fredrikson(
         classes = np.arange(observation.prediction.shape[1], dtype=np.int32)
         return parallel.map_batches(program, shared, classes, pixels.batch_size())
 
-    def predict(state: Any, observation: Observation, known: Known | None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        known: WhiteBox | None,
+    ) -> np.ndarray:
         del known
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 
@@ -102,7 +111,11 @@ def _program(
     sharpening: float,
     sigma: float,
 ) -> Callable[..., dict[str, jax.Array]]:
-    def invert(shared: dict[str, Any], classes: jax.Array, keys: None) -> dict[str, jax.Array]:
+    def invert(
+        shared: dict[str, Any],
+        classes: jax.Array,
+        keys: None,
+    ) -> dict[str, jax.Array]:
         del keys
 
         def costs(images: jax.Array) -> jax.Array:
@@ -110,13 +123,26 @@ def _program(
             return 1 - jnp.take_along_axis(confidence, classes[:, None], axis=1)[:, 0]
 
         def process(images: jax.Array, step: jax.Array) -> jax.Array:
-            filtered = lambda x: jnp.clip(sharpen(median(x), sharpening, sigma), 0, 1)
+            filtered = lambda x: jnp.clip(
+                sharpen(
+                    median(x),
+                    sharpening,
+                    sigma,
+                ),
+                0,
+                1,
+            )
             return lax.cond((step + 1) % every == 0, filtered, lambda x: x, images)
 
         def body(at: _Descent) -> _Descent:
             gradient = jax.grad(lambda images: costs(images).sum())(at.images)
             images = process(
-                jnp.clip(at.images - shared["learning_rate"] * gradient, 0, 1), at.step
+                jnp.clip(
+                    at.images - shared["learning_rate"] * gradient,
+                    0,
+                    1,
+                ),
+                at.step,
             )
             return _advance(at, images, costs(images), shared["threshold"])
 
@@ -125,15 +151,30 @@ def _program(
         recent = jnp.full((len(classes), patience), jnp.inf).at[:, 0].set(first)
         running = jnp.ones(len(classes), bool)
         at = _Descent(
-            jnp.int32(0), zeros, zeros, first, recent, jnp.zeros(len(classes), jnp.int32), running
+            jnp.int32(0),
+            zeros,
+            zeros,
+            first,
+            recent,
+            jnp.zeros(len(classes), jnp.int32),
+            running,
         )
-        end = lax.while_loop(lambda at: (at.step < steps) & at.running.any(), body, at)
+        end = lax.while_loop(
+            lambda at: (at.step < steps) & at.running.any(),
+            body,
+            at,
+        )
         return {"images": end.best, "confidence": 1 - end.cost, "steps": end.taken}
 
     return invert
 
 
-def _advance(at: _Descent, images: jax.Array, cost: jax.Array, threshold: jax.Array) -> _Descent:
+def _advance(
+    at: _Descent,
+    images: jax.Array,
+    cost: jax.Array,
+    threshold: jax.Array,
+) -> _Descent:
     """Enters the images of the next step with their costs [B]; a class that has stopped keeps what
     it has.
     """

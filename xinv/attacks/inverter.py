@@ -52,7 +52,16 @@ def logit_input(network: Model) -> Model:
     def rescaled(variables: Variables, prediction: Array) -> jax.Array:
         released = prediction > 0
         return jnp.where(
-            released, jnp.log(jnp.where(released, prediction, 1)) + variables["params"]["offset"], 0
+            released,
+            jnp.log(
+                jnp.where(
+                    released,
+                    prediction,
+                    1,
+                )
+            )
+            + variables["params"]["offset"],
+            0,
         )
 
     def init(key: Key, prediction: Array, *rest: Any) -> Variables:
@@ -63,13 +72,21 @@ def logit_input(network: Model) -> Model:
         }
 
     def apply(variables: Variables, prediction: Array, *rest: Any) -> jax.Array:
-        return network.apply(part(variables, "network"), rescaled(variables, prediction), *rest)
+        return network.apply(
+            part(variables, "network"),
+            rescaled(variables, prediction),
+            *rest,
+        )
 
     def train(
         variables: Variables, prediction: Array, *rest: Any, key: Key
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         inputs = rescaled(variables, prediction), *rest
-        outputs, updates = network.train(part(variables, "network"), *inputs, key=key)
+        outputs, updates = network.train(
+            part(variables, "network"),
+            *inputs,
+            key=key,
+        )
         return outputs, join({"network": updates})
 
     return Model(init, apply, train)
@@ -101,11 +118,10 @@ def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
     """
     checks.choice("rescale", settings.rescale, RESCALES)
     require_positive(width=settings.width)
-    hyper = {
-        name: value
-        for name, value in settings._asdict().items()
-        if name not in ("network", "rescale")
-    }
+    hyper = {}
+    for name, value in settings._asdict().items():
+        if name not in ("network", "rescale"):
+            hyper[name] = value
     return RESCALES[settings.rescale](
         models.build(settings.network, image_shape=image_shape, **hyper)
     )
@@ -118,7 +134,9 @@ def objective(network: Model, loss: str) -> train.Loss:
     """
 
     def distance(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         observed, key = draw_release(
             Observation(batch["prediction"], batch.get("explanation")), key
@@ -152,7 +170,9 @@ def first_release(observation: Observation) -> Observation:
     itself.
     """
     several = observation.prediction.ndim == 3
-    return jax.tree.map(lambda releases: releases[:, 0], observation) if several else observation
+    if several:
+        return jax.tree.map(lambda releases: releases[:, 0], observation)
+    return observation
 
 
 def draw_release(observation: Observation, key: Key | None) -> tuple[Observation, Key | None]:
@@ -174,7 +194,9 @@ def reconstruct(network: Model) -> Callable[..., jax.Array]:
     def images(variables: Variables, batch: Batch, keys: None) -> jax.Array:
         del keys
         return jnp.clip(
-            network.apply(variables, batch["prediction"], batch.get("explanation")), 0, 1
+            network.apply(variables, batch["prediction"], batch.get("explanation")),
+            0,
+            1,
         )
 
     return images
@@ -186,20 +208,20 @@ def run(
     """The outputs and updates in training, or, without a key, the outputs in inference and no
     updates.
     """
-    return (
-        (model.apply(variables, *inputs), {})
-        if key is None
-        else model.train(variables, *inputs, key=key)
-    )
+    if key is None:
+        return (model.apply(variables, *inputs), {})
+    return model.train(variables, *inputs, key=key)
 
 
 def join(parts: Mapping[str, Variables]) -> Variables:
     """The variables of several networks as those of one: {collection: {part: …}}."""
     collections = dict.fromkeys(name for variables in parts.values() for name in variables)
-    return {
-        name: {label: variables[name] for label, variables in parts.items() if name in variables}
-        for name in collections
-    }
+    found = {}
+    for name in collections:
+        found[name] = {
+            label: variables[name] for label, variables in parts.items() if name in variables
+        }
+    return found
 
 
 def part(variables: Variables, label: str) -> Variables:

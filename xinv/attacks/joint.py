@@ -73,10 +73,20 @@ def fit_jointly(
     check_images(loss, shape)
     inversion = inverter(Settings(network, "none", rescale, width, dtype), shape)
     init_keys, fit_key = _keys(key)
-    variables = joint_variables(init_keys, classifier, inversion, as_float(images[:1]))
+    variables = joint_variables(
+        init_keys,
+        classifier,
+        inversion,
+        as_float(images[:1]),
+    )
     objective = joint_loss(classifier, inversion, truncation, weight, loss)
     fitted = train.fit(
-        objective, variables, {"image": images, "label": labels}, fit_key, recipe, session
+        objective,
+        variables,
+        {"image": images, "label": labels},
+        fit_key,
+        recipe,
+        session,
     )
     state = {"variables": part(fitted.variables, "inverter"), "image_shape": np.asarray(shape)}
     return part(fitted.variables, "classifier"), state | {"history": fitted.history}
@@ -93,7 +103,12 @@ def _keys(key: Key) -> tuple[list[Key], Key]:
     return init_keys, fit_key
 
 
-def joint_variables(keys: Any, classifier: Model, inversion: Model, images: Array) -> Variables:
+def joint_variables(
+    keys: Any,
+    classifier: Model,
+    inversion: Model,
+    images: Array,
+) -> Variables:
     """Initial variables of both networks for `joint_loss`, from two keys and some images."""
     variables = classifier.init(keys[0], images)
     prediction = jax.nn.softmax(classifier.apply(variables, images))
@@ -102,20 +117,34 @@ def joint_variables(keys: Any, classifier: Model, inversion: Model, images: Arra
 
 @functools.cache
 def joint_loss(
-    classifier: Model, inversion: Model, truncation: int = 0, weight: float = 1.0, loss: str = "mse"
+    classifier: Model,
+    inversion: Model,
+    truncation: int = 0,
+    weight: float = 1.0,
+    loss: str = "mse",
 ) -> train.Loss:
     """L_D + weight · R_D (Eq. 2 and 11) on batches {"image": [B,H,W,C], "label": int [B]}."""
 
     def losses(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, Mapping[str, Any]]:
-        images, keys = (
-            as_float(batch["image"]),
-            (None, None) if key is None else jax.random.split(key),
+        images = as_float(batch["image"])
+        keys = (None, None) if key is None else jax.random.split(key)
+        logits, first = run(
+            classifier,
+            part(variables, "classifier"),
+            images,
+            key=keys[0],
         )
-        logits, first = run(classifier, part(variables, "classifier"), images, key=keys[0])
         released = truncate(jax.nn.softmax(logits), truncation)
-        guesses, second = run(inversion, part(variables, "inverter"), released, key=keys[1])
+        guesses, second = run(
+            inversion,
+            part(variables, "inverter"),
+            released,
+            key=keys[1],
+        )
         recognition = optax.softmax_cross_entropy_with_integer_labels(
             logits, jnp.asarray(batch["label"])
         )

@@ -105,7 +105,11 @@ def likelihood_ratio(
             return state | {"in_mean": inside.mean, "in_variance": inside.variance}
         return state | _one_sided(values, member, variance, of_maps)
 
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        label: Array | None = None,
+    ) -> np.ndarray:
         if of_maps:
             checks.explanations(NAME, observation)
         else:
@@ -124,7 +128,11 @@ def likelihood_ratio(
             return _statistics(observation.explanation, names)
         return log_odds(observation.prediction, label)[..., None]
 
-    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        label: Any = None,
+    ) -> tuple[int, ...]:
         del truth
         if of_maps:
             checks.shadow_statistics(NAME, observation, len(names), _LEAST[mode])
@@ -133,9 +141,16 @@ def likelihood_ratio(
         return ()
 
     needs = () if of_maps else ("label",)
-    reads = ("explanation",) if of_maps else ("prediction",)
+    inputs = ("explanation",) if of_maps else ("prediction",)
     return Attack(
-        fit, predict, check, needs, "membership", paired=True, summary=summary, reads=reads
+        fit,
+        predict,
+        check,
+        needs,
+        "membership",
+        paired=True,
+        summary=summary,
+        inputs=inputs,
     )
 
 
@@ -162,7 +177,8 @@ def _direction(values: np.ndarray, member: np.ndarray) -> np.ndarray:
     if not both.any():
         raise InputError("no shadow model trained on any of the examples: there are no members")
     values, member = values[both], member[both]
-    inside, out = moments(values, member, "own"), moments(values, ~member, "own")
+    inside = moments(values, member, "own")
+    out = moments(values, ~member, "own")
     return np.where((inside.mean - out.mean).mean(axis=0) < 0, -1.0, 1.0)
 
 
@@ -181,7 +197,8 @@ def _statistics(explanation: Array, names: Sequence[str]) -> np.ndarray:
     """Returns the signals, float64 [N,...,T], of statistics [N,...,1,1,T], read in slices."""
     shape = (*explanation.shape[1:-3], len(names))
     if tuple(explanation.shape[-3:]) != (1, 1, len(names)):
-        wanted, given = f"[N,1,1,{len(names)}]", list(explanation.shape)
+        wanted = f"[N,1,1,{len(names)}]"
+        given = list(explanation.shape)
         raise InputError(f"{NAME} reads statistics {wanted} of maps, and not {given}")
     found = np.empty((explanation.shape[0], *shape), np.float64)
     for start in range(0, len(found), _ROWS):

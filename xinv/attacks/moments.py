@@ -53,7 +53,11 @@ def moments(values: np.ndarray, chosen: np.ndarray, rule: str) -> Moments:
     return Moments(mean, np.maximum(variance, _VARIANCE_FLOOR))
 
 
-def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> np.ndarray:
+def prior_freedom(
+    own: np.ndarray,
+    freedom: np.ndarray,
+    shared: np.ndarray,
+) -> np.ndarray:
     """Returns ν0 [T], the degrees of freedom that the shared variance counts for.
 
     True variances σ² scatter about s0² with a squared coefficient of variation C. Since
@@ -70,4 +74,8 @@ def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> n
     mean = (freedom * fourth).sum(axis=0) / max(1, freedom.sum())
     excess = mean / np.square(np.maximum(shared, _VARIANCE_FLOOR)) - 1
     scattered = excess > 0
-    return np.where(scattered, 2 * (1 + excess) / np.where(scattered, excess, 1), np.inf)
+    return np.where(
+        scattered,
+        2 * (1 + excess) / np.where(scattered, excess, 1),
+        np.inf,
+    )

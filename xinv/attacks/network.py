@@ -109,7 +109,8 @@ def membership_network(
         checks.releases(observation, several=False)
         data = evidence(inputs, observation, label, image)
         classes = count_classes(observation, data)
-        variables, size = state["variables"], recipe.batch_size
+        variables = state["variables"]
+        size = recipe.batch_size
         found = ensemble.logits(network, classes, variables, data, size)
         return found - np.float32(state["threshold"])
 
@@ -124,13 +125,25 @@ def membership_network(
     ) -> tuple[int, ...]:
         del truth
         checks.releases(observation, several=True)
-        data = jax.eval_shape(functools.partial(evidence, inputs), observation, label, image)
+        data = jax.eval_shape(
+            functools.partial(evidence, inputs),
+            observation,
+            label,
+            image,
+        )
         ensemble.require_readable(network, observation.prediction.shape[-1], data)
         return ()
 
     needs = tuple(kind for kind in HELD if kind in inputs)
     several = parts if restarts > 1 else None
-    return Attack(fit, predict, check, goal="membership", needs=needs, parts=several)
+    return Attack(
+        fit,
+        predict,
+        check,
+        goal="membership",
+        needs=needs,
+        parts=several,
+    )
 
 
 def _threshold(member: np.ndarray, logits: np.ndarray) -> np.float32:

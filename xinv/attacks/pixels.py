@@ -1,7 +1,7 @@
 """Parts of the optimised inversions: starts, priors, filters, the loop of a descent, and the
 attack's form.
 
-An optimised inversion is white-box on a `Known` model. Its whole descent is one compiled program on
+An optimised inversion has the model itself, a `WhiteBox`. Its whole descent is one compiled program on
 every backend: a batch goes in, the images come out. Each example's loss is a sum over its own
 pixels, so the step of one example depends neither on its neighbours nor on the batch size.
 """
@@ -17,7 +17,7 @@ from jax import lax
 from xinv import train
 from xinv.attacks import checks
 from xinv.images import as_float
-from xinv.types import Array, Attack, InputError, Key, Known, Observation
+from xinv.types import Array, Attack, InputError, Key, Observation, WhiteBox
 
 STARTS = ("class_average", "class_instance", "random")
 _ROWS = 4096  # images read at once for the class averages
@@ -29,7 +29,9 @@ def batch_size() -> int:
     On two cores the descent of `launch/bench.py inversion` makes 4,100 image-steps per second in
     batches of 16 or 32, 3,800 of 64 and 3,200 of 250.
     """
-    return 32 if jax.default_backend() == "cpu" else 1024
+    if jax.default_backend() == "cpu":
+        return 32
+    return 1024
 
 
 def descend(
@@ -51,7 +53,14 @@ def descend(
     """
 
     def body(step: jax.Array, images: jax.Array) -> jax.Array:
-        return process(jnp.clip(images - learning_rate * gradient(images, step), 0, 1), step)
+        return process(
+            jnp.clip(
+                images - learning_rate * gradient(images, step),
+                0,
+                1,
+            ),
+            step,
+        )
 
     return lax.fori_loop(0, steps, body, images)
 
@@ -65,7 +74,8 @@ def absolute_variation(images: jax.Array) -> jax.Array:
     """[N], the sum of absolute differences of neighbouring pixels of images [N,H,W,C] (Thielen Eq.
     4 without λ).
     """
-    down, right = jnp.diff(images, axis=1), jnp.diff(images, axis=2)
+    down = jnp.diff(images, axis=1)
+    right = jnp.diff(images, axis=2)
     return jnp.abs(down).sum((1, 2, 3)) + jnp.abs(right).sum((1, 2, 3))
 
 
@@ -103,7 +113,12 @@ def _gaussian(side: int, sigma: float) -> np.ndarray:
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
-def class_starts(key: Key, start: str, observation: Observation, truth: Array) -> np.ndarray:
+def class_starts(
+    key: Key,
+    start: str,
+    observation: Observation,
+    truth: Array,
+) -> np.ndarray:
     """Returns the start of each class: float32 [K,H,W,C], or one black image [1,H,W,C] for
     "random".
 
@@ -123,7 +138,8 @@ def class_starts(key: Key, start: str, observation: Observation, truth: Array) -
 
 
 def _class_means(labels: np.ndarray, classes: int, images: Array) -> np.ndarray:
-    sums, counts = np.zeros((classes, *images.shape[1:])), np.bincount(labels, minlength=classes)
+    sums = np.zeros((classes, *images.shape[1:]))
+    counts = np.bincount(labels, minlength=classes)
     for begin in range(0, len(labels), _ROWS):
         rows = slice(begin, begin + _ROWS)
         member = np.eye(classes)[labels[rows]]
@@ -134,7 +150,12 @@ def _class_means(labels: np.ndarray, classes: int, images: Array) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), every).astype(np.float32)
 
 
-def started(start: str, starts: jax.Array, prediction: jax.Array, keys: Key) -> jax.Array:
+def started(
+    start: str,
+    starts: jax.Array,
+    prediction: jax.Array,
+    keys: Key,
+) -> jax.Array:
     """The first images [N,H,W,C] of a descent: of each observation's class, or for "random" uniform
     in [0,1].
     """
@@ -143,14 +164,20 @@ def started(start: str, starts: jax.Array, prediction: jax.Array, keys: Key) -> 
     return starts[prediction.argmax(1)]
 
 
-def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int, ...]:
+def check_known(
+    observation: Observation,
+    truth: Any,
+    known: WhiteBox,
+) -> tuple[int, ...]:
     """The shape of an image of `truth`; InputError where the known model's classes are not the
     observed ones.
     """
     checks.shapes(observation, truth)
     shape = tuple(truth.shape[1:])
     logits = jax.eval_shape(
-        known.model.apply, known.variables, jax.ShapeDtypeStruct((1, *shape), np.float32)
+        known.model.apply,
+        known.variables,
+        jax.ShapeDtypeStruct((1, *shape), np.float32),
     )
     if logits.shape[1] != observation.prediction.shape[1]:
         observed = observation.prediction.shape[1]
@@ -162,12 +189,12 @@ def check_known(observation: Observation, truth: Any, known: Known) -> tuple[int
 
 
 def white_box(
-    fit: Callable[[Key, Observation, Array, Known], dict[str, Any]],
-    predict: Callable[[Any, Observation, Known | None], np.ndarray],
+    fit: Callable[[Key, Observation, Array, WhiteBox], dict[str, Any]],
+    predict: Callable[[Any, Observation, WhiteBox | None], np.ndarray],
     check: Callable[..., tuple[int, ...]] = check_known,
     asks: bool = True,
 ) -> Attack:
-    """The attack that has a `Known` model and trains no network; `fit` and `predict` are shown
+    """The attack that has a `WhiteBox` model and trains no network; `fit` and `predict` are shown
     checked inputs.
 
     Not `asks`: `predict` does without the model.
@@ -179,14 +206,19 @@ def white_box(
         truth: Array,
         session: train.Session = train.Session(),
         *,
-        known: Known,
+        known: WhiteBox,
     ) -> dict[str, Any]:
         del session
         check(observation, truth, known=known)
         checks.finite(observation.prediction)
         return fit(key, observation, truth, known)
 
-    def guess(state: Any, observation: Observation, *, known: Known | None = None) -> np.ndarray:
+    def guess(
+        state: Any,
+        observation: Observation,
+        *,
+        known: WhiteBox | None = None,
+    ) -> np.ndarray:
         checks.finite(observation.prediction)
         if asks and known is None:
             raise InputError("predict asks the model that the attack was fitted to: give known")

@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
 
 DISTANCES = ("prediction", "logits")
 
@@ -67,7 +67,12 @@ def preimage(
     checks.choice("distance", distance, DISTANCES)
     require_count(steps=steps, blur_every=blur_every)
     require_count(0, jitter=jitter)
-    require_positive(learning_rate=learning_rate, alpha=alpha, beta=beta, floor=floor)
+    require_positive(
+        learning_rate=learning_rate,
+        alpha=alpha,
+        beta=beta,
+        floor=floor,
+    )
     require_not_negative(alpha_weight=alpha_weight, tv_weight=tv_weight, blur=blur)
     numbers = {
         "learning_rate": learning_rate,
@@ -76,19 +81,40 @@ def preimage(
         "floor": floor,
     }
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        known: WhiteBox,
+    ) -> dict[str, Any]:
         start_key, random_key = jax.random.split(key)
         starts = pixels.class_starts(start_key, start, observation, truth)
         return {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        known: WhiteBox,
+    ) -> np.ndarray:
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "starts": state["starts"]}
         program = _program(
-            known.model.apply, start, distance, steps, alpha, beta, jitter, blur, blur_every
+            known.model.apply,
+            start,
+            distance,
+            steps,
+            alpha,
+            beta,
+            jitter,
+            blur,
+            blur_every,
         )
         return parallel.map_batches(
-            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+            program,
+            shared,
+            observation.prediction,
+            pixels.batch_size(),
+            pixels.drawn(state),
         )
 
     return pixels.white_box(fit, predict)
@@ -103,11 +129,9 @@ def centred_logits(prediction: jax.Array, floor: Array | float) -> jax.Array:
 
 
 def _output(logits: jax.Array, distance: str) -> jax.Array:
-    return (
-        jax.nn.softmax(logits)
-        if distance == "prediction"
-        else logits - logits.mean(1, keepdims=True)
-    )
+    if distance == "prediction":
+        return jax.nn.softmax(logits)
+    return logits - logits.mean(1, keepdims=True)
 
 
 @functools.lru_cache(64)
@@ -122,10 +146,15 @@ def _program(
     sigma: float,
     every: int,
 ) -> Callable[..., jax.Array]:
-    def search(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
-        wanted = (
-            prediction if distance == "prediction" else centred_logits(prediction, shared["floor"])
-        )
+    def search(
+        shared: dict[str, Any],
+        prediction: jax.Array,
+        keys: Key,
+    ) -> jax.Array:
+        if distance == "prediction":
+            wanted = prediction
+        else:
+            wanted = centred_logits(prediction, shared["floor"])
         start_keys, jitter_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
 
         def loss(images: jax.Array, step: jax.Array) -> jax.Array:
@@ -143,11 +172,20 @@ def _program(
             if sigma == 0:
                 return images
             return lax.cond(
-                (step + 1) % every == 0, lambda x: pixels.blur(x, sigma), lambda x: x, images
+                (step + 1) % every == 0,
+                lambda x: pixels.blur(x, sigma),
+                lambda x: x,
+                images,
             )
 
         images = pixels.started(start, shared["starts"], prediction, start_keys)
-        return pixels.descend(jax.grad(loss), images, steps, shared["learning_rate"], process)
+        return pixels.descend(
+            jax.grad(loss),
+            images,
+            steps,
+            shared["learning_rate"],
+            process,
+        )
 
     return search
 
@@ -158,7 +196,12 @@ def shift(images: jax.Array, keys: Key, step: jax.Array, reach: int) -> jax.Arra
         return images
 
     def roll(image: jax.Array, key: Key) -> jax.Array:
-        offsets = jax.random.randint(jax.random.fold_in(key, step), (2,), -reach, reach + 1)
+        offsets = jax.random.randint(
+            jax.random.fold_in(key, step),
+            (2,),
+            -reach,
+            reach + 1,
+        )
         return jnp.roll(image, offsets, (0, 1))
 
     return jax.vmap(roll)(images, keys)

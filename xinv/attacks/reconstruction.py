@@ -15,7 +15,7 @@ from xinv.attacks import checks, pixels
 from xinv.attacks.search import check_trials, log_uniform_search
 from xinv.images import as_float
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, InputError, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, InputError, Key, Observation, WhiteBox
 
 TARGETS = ("prediction", "label")
 L2_RANGE, TV_RANGE = (1e-5, 3e-2), (1e-6, 3e-2)
@@ -69,7 +69,12 @@ def gradient_reconstruction(
     if search is not None:
         check_trials(search)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        known: WhiteBox,
+    ) -> dict[str, Any]:
         start_key, random_key, search_key = jax.random.split(key, 3)
         starts = pixels.class_starts(start_key, start, observation, truth)
         state = {"starts": starts, "key": np.asarray(jax.random.key_data(random_key))}
@@ -77,18 +82,36 @@ def gradient_reconstruction(
         if search is None:
             return state
         return _searched(
-            search_key, functools.partial(predict, known=known), state, observation, truth, *search
+            search_key,
+            functools.partial(predict, known=known),
+            state,
+            observation,
+            truth,
+            *search,
         )
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        known: WhiteBox,
+    ) -> np.ndarray:
         shared = {name: state[name] for name in ("starts", "l2", "tv")}
         shared |= {"variables": known.variables, "learning_rate": np.float32(learning_rate)}
         program = _program(known.model.apply, start, target, steps)
         return parallel.map_batches(
-            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+            program,
+            shared,
+            observation.prediction,
+            pixels.batch_size(),
+            pixels.drawn(state),
         )
 
-    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        *,
+        known: WhiteBox,
+    ) -> tuple[int, ...]:
         shape = pixels.check_known(observation, truth, known)
         if search and min(shape[:2]) < _SSIM_WINDOW:
             raise InputError(
@@ -101,7 +124,11 @@ def gradient_reconstruction(
 
 
 def total_loss(
-    logits: jax.Array, images: jax.Array, y: jax.Array, l2: Array, tv: Array
+    logits: jax.Array,
+    images: jax.Array,
+    y: jax.Array,
+    l2: Array,
+    tv: Array,
 ) -> jax.Array:
     """[N], L_total of images [N,H,W,C] with logits [N,K] for targets y [N,K] (Thielen Eq. 1)."""
     cross_entropy = -(y * jax.nn.log_softmax(logits)).sum(1)  # Eq. 2
@@ -109,10 +136,22 @@ def total_loss(
 
 
 @functools.lru_cache(64)
-def _program(apply: Apply, start: str, target: str, steps: int) -> Callable[..., jax.Array]:
-    def reconstruct(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
+def _program(
+    apply: Apply,
+    start: str,
+    target: str,
+    steps: int,
+) -> Callable[..., jax.Array]:
+    def reconstruct(
+        shared: dict[str, Any],
+        prediction: jax.Array,
+        keys: Key,
+    ) -> jax.Array:
         classes = prediction.shape[1]
-        y = prediction if target == "prediction" else jax.nn.one_hot(prediction.argmax(1), classes)
+        if target == "prediction":
+            y = prediction
+        else:
+            y = jax.nn.one_hot(prediction.argmax(1), classes)
 
         def loss(images: jax.Array) -> jax.Array:
             logits = apply(shared["variables"], images)
@@ -121,7 +160,10 @@ def _program(apply: Apply, start: str, target: str, steps: int) -> Callable[...,
         images = pixels.started(start, shared["starts"], prediction, keys)
         gradient = jax.grad(loss)
         return pixels.descend(
-            lambda images, step: gradient(images), images, steps, shared["learning_rate"]
+            lambda images, step: gradient(images),
+            images,
+            steps,
+            shared["learning_rate"],
         )
 
     return reconstruct
@@ -142,16 +184,20 @@ def _searched(
     """
     draw_key, search_key = jax.random.split(key)
     chosen = np.sort(np.asarray(jax.random.permutation(draw_key, len(truth)))[:TRIAL_IMAGES])
-    images, seen = (
-        as_float(np.asarray(truth[chosen])),
-        Observation(np.asarray(observation.prediction)[chosen]),
-    )
+    images = as_float(np.asarray(truth[chosen]))
+    seen = Observation(np.asarray(observation.prediction)[chosen])
 
     def score(l2: np.float32, tv: np.float32) -> float:
         guesses = predict(state | {"l2": l2, "tv": tv}, seen)
         return float(dm_pix.ssim(images, guesses, filter_size=_SSIM_WINDOW).mean())
 
-    trials = log_uniform_search(search_key, score, (L2_RANGE, TV_RANGE), coarse, fine)
+    trials = log_uniform_search(
+        search_key,
+        score,
+        (L2_RANGE, TV_RANGE),
+        coarse,
+        fine,
+    )
     l2, tv = map(np.asarray, trials.best)
     table = {"l2": trials.values[:, 0], "tv": trials.values[:, 1], "ssim": trials.scores}
     history = {"loss": [float(1 - score) for score in trials.scores]}

@@ -66,7 +66,11 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
             reference = _reference(probability[known], references[known], a)
             others = np.arange(public.shape[1]) != number
             common = _reference(public, np.broadcast_to(others, public.shape), a)
-            return _share(probability[known, number] / reference, public[:, number] / common, gamma)
+            return _share(
+                probability[known, number] / reference,
+                public[:, number] / common,
+                gamma,
+            )
 
         return {
             "reference": _reference(probability, ~member, a),
@@ -86,7 +90,8 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         public, _ = true_class(*population)
         checks.same(len(state["reference"]), len(probability))
         checks.same(len(state["population"]), len(public), "public examples")
-        ratio, common = probability / state["reference"], public / state["population"]
+        ratio = probability / state["reference"]
+        common = public / state["population"]
         return _share(ratio, common, gamma) - state["threshold"]
 
     def check(
@@ -106,12 +111,16 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         check,
         needs=("label", "population"),
         goal="membership",
-        reads=("prediction",),
+        inputs=("prediction",),
         paired=True,
     )
 
 
-def _reference(probability: np.ndarray, outside: np.ndarray, a: float) -> np.ndarray:
+def _reference(
+    probability: np.ndarray,
+    outside: np.ndarray,
+    a: float,
+) -> np.ndarray:
     """Returns p(x) [N] from p(x|θ') [N,S] of the shadow models that are `outside`."""
     total = np.where(outside, probability, 0).sum(axis=1)
     mean = total / outside.sum(axis=1)

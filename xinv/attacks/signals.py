@@ -58,14 +58,19 @@ def maximum(explanation: jax.Array) -> jax.Array:
 def entropy(explanation: jax.Array) -> jax.Array:
     """Returns the entropy in nats of the magnitudes as a distribution; uniform for a zero map."""
     relative, highest = _relative(explanation)
-    shares = jnp.where(highest > 0, relative / jnp.maximum(relative.sum(), 1), 1 / relative.size)
+    shares = jnp.where(
+        highest > 0,
+        relative / jnp.maximum(relative.sum(), 1),
+        1 / relative.size,
+    )
     return jax.scipy.special.entr(shares).sum()
 
 
 def total_variation(explanation: jax.Array) -> jax.Array:
     """Returns the mean absolute difference of neighbours, down and across, summed over channels."""
     pixels = explanation.astype(jnp.float32)
-    down, across = jnp.diff(pixels, axis=0), jnp.diff(pixels, axis=1)
+    down = jnp.diff(pixels, axis=0)
+    across = jnp.diff(pixels, axis=1)
     pairs = (down.size + across.size) // pixels.shape[-1]
     return (jnp.abs(down).sum() + jnp.abs(across).sum()) / max(1, pairs)
 
@@ -73,7 +78,8 @@ def total_variation(explanation: jax.Array) -> jax.Array:
 def gini(explanation: jax.Array) -> jax.Array:
     """Returns the Gini index of the magnitudes, from 0 (constant or zero) to 1 (sparse)."""
     ascending = jnp.sort(_magnitudes(explanation).ravel())
-    count, highest = ascending.size, ascending[-1]
+    count = ascending.size
+    highest = ascending[-1]
     ranks = jnp.arange(1, count + 1, dtype=jnp.float32)
     weights = (2 * ranks - count - 1) / count
     # The weights add to 0; less the smallest magnitude, differences of nearly equal ones survive
@@ -128,7 +134,8 @@ def measured(names: Sequence[str], maps: Array) -> np.ndarray:
     broken = np.argwhere(~np.isfinite(found))
     if len(broken):
         row, column = broken[0]
-        name, value = names[column], found[row, column]
+        name = names[column]
+        value = found[row, column]
         raise InputError(f"explanation {row} has the {name} {value}: explanations must be finite")
     return found
 

@@ -71,12 +71,13 @@ def map_statistic(statistic: str = BEST) -> Attack:
         checks.explanations("map_statistic", observation)
         return ()
 
-    return Attack(fit, predict, check, goal="membership", reads=("explanation",))
+    return Attack(fit, predict, check, goal="membership", inputs=("explanation",))
 
 
 def _area(member: np.ndarray, score: np.ndarray) -> float:
     """Returns the area under the ROC curve, ties counted half; 1/2 without members or others."""
-    members, others = int(member.sum()), int((~member).sum())
+    members = int(member.sum())
+    others = int((~member).sum())
     if not members or not others:
         return 0.5
     ranks = rankdata(score)[member].sum()

@@ -68,7 +68,10 @@ def attention_transfer(
         return _cascade(inverter(first, map_shape), inverter(settings, image_shape))
 
     def fit(
-        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
@@ -81,18 +84,27 @@ def attention_transfer(
         }
         init_key, fit_key = jax.random.split(key)
         variables = model.init(init_key, *(jnp.asarray(part[:1]) for part in observation))
-        fitted = train.fit(_losses(model, loss, weight), variables, data, fit_key, recipe, session)
-        sizes = {
-            name: np.asarray(shape)
-            for name, shape in zip(("map_shape", "image_shape"), shapes, strict=True)
-        }
+        fitted = train.fit(
+            _losses(model, loss, weight),
+            variables,
+            data,
+            fit_key,
+            recipe,
+            session,
+        )
+        sizes = {}
+        for name, shape in zip(("map_shape", "image_shape"), shapes, strict=True):
+            sizes[name] = np.asarray(shape)
         return {"variables": fitted.variables, **sizes, "history": fitted.history}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         checks.finite(observation.prediction)
         model = cascade(*(tuple(map(int, state[name])) for name in ("map_shape", "image_shape")))
         return parallel.map_batches(
-            _images(model), state["variables"], observation.prediction, recipe.batch_size
+            _images(model),
+            state["variables"],
+            observation.prediction,
+            recipe.batch_size,
         )
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
@@ -132,10 +144,23 @@ def _cascade(explanation: Model, image: Model) -> Model:
         maps = explanation.apply(part(variables, "explanation"), prediction)
         return image.apply(part(variables, "image"), prediction, maps), maps
 
-    def train(variables: Variables, prediction: Array, key: Key) -> tuple[Any, Mapping[str, Any]]:
+    def train(
+        variables: Variables,
+        prediction: Array,
+        key: Key,
+    ) -> tuple[Any, Mapping[str, Any]]:
         keys = jax.random.split(key)
-        maps, first = explanation.train(part(variables, "explanation"), prediction, key=keys[0])
-        images, second = image.train(part(variables, "image"), prediction, maps, key=keys[1])
+        maps, first = explanation.train(
+            part(variables, "explanation"),
+            prediction,
+            key=keys[0],
+        )
+        images, second = image.train(
+            part(variables, "image"),
+            prediction,
+            maps,
+            key=keys[1],
+        )
         return (images, maps), join({"explanation": first, "image": second})
 
     return Model(init, apply, train)
@@ -144,9 +169,16 @@ def _cascade(explanation: Model, image: Model) -> Model:
 @functools.cache
 def _losses(cascade: Model, loss: str, weight: float) -> train.Loss:
     def losses(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, Mapping[str, Any]]:
-        (images, maps), updates = run(cascade, variables, batch["prediction"], key=key)
+        (images, maps), updates = run(
+            cascade,
+            variables,
+            batch["prediction"],
+            key=key,
+        )
         reconstruction = LOSSES[loss](as_float(batch["image"]), images)  # Eq. 1
         return reconstruction + weight * LOSSES["mse"](batch["explanation"], maps), updates  # Eq. 2
 

@@ -46,7 +46,11 @@ def sections(config: Config) -> None:
     require_keys("the config", config, known)
     require_keys("metrics", config["metrics"], groups)
     require_keys("defender", config["defender"], ("role", "held_out"))
-    require_keys("report", config["report"], ("examples", "published", "positive_control"))
+    require_keys(
+        "report",
+        config["report"],
+        ("examples", "published", "positive_control"),
+    )
     require_flag(positive_control=config["report"]["positive_control"])
     require_count(seeds=config["seeds"])
     require_count(0, seed=config["seed"])
@@ -63,7 +67,11 @@ def sections(config: Config) -> None:
             _require_name(f"{kind}.{name}", settings)
 
 
-def require_keys(what: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
+def require_keys(
+    what: str,
+    settings: Mapping[str, Any],
+    known: Collection[str],
+) -> None:
     """Checks that a section of a config, `what`, has the `known` settings and no others.
 
     Raises:

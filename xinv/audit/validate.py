@@ -19,7 +19,7 @@ from xinv.audit.service import Service
 from xinv.audit.usage import require_reference, require_separate, require_training
 from xinv.audit.validate_arm import require_arm, require_views
 from xinv.metrics import membership
-from xinv.types import Batch, InputError, Known
+from xinv.types import Batch, InputError, WhiteBox
 
 
 def validate(service: Service) -> None:
@@ -72,6 +72,7 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
         require_private(service, part, images)
     if not service.classifiers.is_recorded(part):
         service.classifiers.abstract(part, images)
+    # A student learns from what a service releases, like an attacker
     if "teacher" in settings:
         teacher = settings["teacher"]
         service.shapes(teacher["prediction"], (), images)
@@ -129,7 +130,7 @@ def _explained(
     return given | {"release": Partial(released)}
 
 
-def _given(judge: Known) -> dict[str, Any]:
+def _given(judge: WhiteBox) -> dict[str, Any]:
     return {
         "apply": judge.model.apply,
         "embed": judge.model.embed,

@@ -27,10 +27,17 @@ def chain(*defences: Defence) -> Defence:
         images: Array,
         session: train.Session = train.Session(),
     ) -> dict[str, Any]:
-        state, history, original = {}, {}, observation
+        state = {}
+        history = {}
+        original = observation
         for number, defence in enumerate(defences):
             init_key, release_key = jax.random.split(jax.random.fold_in(key, number))
-            fitted = defence.init(init_key, observation, images, _part(session, number))
+            fitted = defence.init(
+                init_key,
+                observation,
+                images,
+                _part(session, number),
+            )
             history |= {
                 f"{number}/{name}": values for name, values in fitted.pop("history", {}).items()
             }
@@ -41,10 +48,18 @@ def chain(*defences: Defence) -> Defence:
             state["calibration"] = calibrate(original)
         return state | ({"history": history} if history else {})
 
-    def apply(state: dict[str, Any], observation: Observation, key: Key) -> Observation:
+    def apply(
+        state: dict[str, Any],
+        observation: Observation,
+        key: Key,
+    ) -> Observation:
         for number, defence in enumerate(defences):
             part = state.get(str(number), {})  # one that learns nothing needs no place
-            observation = defence.apply(part, observation, jax.random.fold_in(key, number))
+            observation = defence.apply(
+                part,
+                observation,
+                jax.random.fold_in(key, number),
+            )
         return observation
 
     def check(observation: Observation, images: Any) -> None:

@@ -42,20 +42,27 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
     require_flag(clipped=clipped)
 
     def init(
-        key: Key, observation: Observation, images: Any, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        images: Any,
+        session: train.Session = train.Session(),
     ) -> Any:
         calibration = calibrate(observation)
-        stdev = (
-            _calibrated(observation.explanation, *calibration["limits"], mse)
-            if clipped
-            else mse**0.5
-        )
+        if clipped:
+            stdev = _calibrated(
+                observation.explanation,
+                *calibration["limits"],
+                mse,
+            )
+        else:
+            stdev = mse**0.5
         return {"calibration": calibration, "stdev": np.float32(stdev)}
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         require_state(state, "stdev", "calibration")
         require_shape(state["calibration"], observation)
-        maps, limits = observation.explanation, state["calibration"]["limits"]
+        maps = observation.explanation
+        limits = state["calibration"]["limits"]
         noisy = maps + state["stdev"] * normal(key, maps)
         return observation._replace(explanation=jnp.clip(noisy, *limits) if clipped else noisy)
 
@@ -67,7 +74,8 @@ def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:
     `mse`.
     """
     low, high = float(low), float(high)
-    counts, edges = np.zeros(_BINS), np.linspace(low, high, _BINS + 1)
+    counts = np.zeros(_BINS)
+    edges = np.linspace(low, high, _BINS + 1)
     for start in range(0, len(maps), _CHUNK):
         counts += np.histogram(np.asarray(maps[start : start + _CHUNK]), edges)[0]
     values, weights = (
@@ -88,11 +96,17 @@ def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:
     return optimize.brentq(excess, 0.0, largest, xtol=1e-7 * np.sqrt(mse))
 
 
-def clipped_variance(values: np.ndarray, stdev: float, low: float, high: float) -> np.ndarray:
+def clipped_variance(
+    values: np.ndarray,
+    stdev: float,
+    low: float,
+    high: float,
+) -> np.ndarray:
     """E[(clip(v + stdev·n, low, high) - v)²] for standard normal n and each v within the limits."""
     if stdev == 0:
         return np.zeros_like(values)
-    down, up = (values - low) / stdev, (high - values) / stdev
+    down = (values - low) / stdev
+    up = (high - values) / stdev
     inside = (
         stats.norm.cdf(up)
         - stats.norm.cdf(-down)

@@ -19,7 +19,13 @@ from xinv.numbers import require_positive
 from xinv.types import Array, Batch, Defence, InputError, Key, Model, Observation, Variables
 
 UPDATES = ("alternating", "simultaneous")
-PAPER = train.Recipe(batch_size=1024, epochs=500, learning_rate=1e-4, b1=0.5, validation=0.0)
+PAPER = train.Recipe(
+    batch_size=1024,
+    epochs=500,
+    learning_rate=1e-4,
+    b1=0.5,
+    validation=0.0,
+)
 _CHUNK = 1024  # images read at once
 _FLAT = (
     1e-12  # variance of a perturbation that is constant but for rounding, in variances of the maps
@@ -102,7 +108,11 @@ def gnime(
         images neither uint8 nor within [0,1]; in `apply`, the state is of another network.
         `train.Diverged` if no epoch kept both limits.
     """
-    require_positive(lam=lam, max_distortion=max_distortion, max_inverter_error=max_inverter_error)
+    require_positive(
+        lam=lam,
+        max_distortion=max_distortion,
+        max_inverter_error=max_inverter_error,
+    )
     if gamma is not None:
         require_positive(gamma=gamma)
     check_network(network, encoder, width=width, inverter_width=inverter_width)
@@ -114,7 +124,10 @@ def gnime(
         return Players(generator, build(width=inverter_width, image_shape=tuple(images)))
 
     def init(
-        key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        images: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         require_releasable({}, observation)
         require_images(images)
@@ -139,7 +152,16 @@ def gnime(
             advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs"
         )
         limits = {"distortion": max_distortion, "clean": max_inverter_error * _variance(images)}
-        fitted = train.loop(step, start, data, loop_key, recipe, None, advised, limits)
+        fitted = train.loop(
+            step,
+            start,
+            data,
+            loop_key,
+            recipe,
+            None,
+            advised,
+            limits,
+        )
         return {
             "generator": fitted.variables["generator"],
             "calibration": calibration,
@@ -155,7 +177,11 @@ def gnime(
         generator = build(width=width, image_shape=tuple(maps.shape[1:]))
         require_network(state["generator"], generator, observation)
         scale = _scale(state["calibration"])
-        raw = generator.apply(state["generator"], observation.prediction, _standard(scale, maps))
+        raw = generator.apply(
+            state["generator"],
+            observation.prediction,
+            _standard(scale, maps),
+        )
         released = _released(scale, raw)
         return observation._replace(
             explanation=released if gamma is None else _bounded(maps, released, gamma, scale)
@@ -164,7 +190,10 @@ def gnime(
     def check(observation: Observation, images: Any) -> None:
         for player in networks(required(observation).shape[1:], images.shape[1:]):
             jax.eval_shape(
-                player.init, jax.random.key(0), observation.prediction, observation.explanation
+                player.init,
+                jax.random.key(0),
+                observation.prediction,
+                observation.explanation,
             )
 
     return Defence(init, apply, check, releasing=("gamma",))
@@ -195,7 +224,10 @@ class Players(NamedTuple):
 
 @functools.lru_cache(64)
 def two_player_step(
-    players: Players, lam: float, updates: str, tx: optax.GradientTransformation
+    players: Players,
+    lam: float,
+    updates: str,
+    tx: optax.GradientTransformation,
 ) -> Callable[[train.State, Batch, Key], tuple[train.State, dict[str, jax.Array]]]:
     """One step of Algorithm 1, for `train.loop`.
 
@@ -204,16 +236,24 @@ def two_player_step(
     """
 
     def step(
-        state: train.State, batch: Batch, key: Key
+        state: train.State,
+        batch: Batch,
+        key: Key,
     ) -> tuple[train.State, dict[str, jax.Array]]:
         del key  # neither player draws
-        variables, truth, prediction = state.variables, batch["image"], batch["prediction"]
+        variables = state.variables
+        truth = batch["image"]
+        prediction = batch["prediction"]
         clean = _standard(variables, batch["explanation"])
 
         def errors(inverter: Variables, maps: jax.Array) -> jax.Array:
             """L_re of as many maps [B,…] or [2B,…] as there are, per batch of B."""
             copies = len(maps) // len(truth)
-            guesses = players.inverter.apply(inverter, jnp.tile(prediction, (copies, 1)), maps)
+            guesses = players.inverter.apply(
+                inverter,
+                jnp.tile(prediction, (copies, 1)),
+                maps,
+            )
             differences = guesses.reshape(copies, *truth.shape) - truth
             return jnp.mean(differences**2, axis=(1, 2, 3, 4))
 
@@ -229,7 +269,9 @@ def two_player_step(
 
         def update(name: str, gradient: Variables) -> tuple[Variables, Any]:
             change, opt_state = tx.update(
-                parallel.mean(gradient), state.opt_state[name], variables[name]
+                parallel.mean(gradient),
+                state.opt_state[name],
+                variables[name],
             )
             return optax.apply_updates(variables[name], change), opt_state
 
@@ -242,7 +284,10 @@ def two_player_step(
             variables["inverter"], noised
         )
         inverter, inverter_state = update("inverter", gradients[0])
-        to_noised = gradients[1] if updates == "simultaneous" else jax.grad(inversion)(noised)
+        if updates == "simultaneous":
+            to_noised = gradients[1]
+        else:
+            to_noised = jax.grad(inversion)(noised)
         moved, from_distortion = jax.value_and_grad(distortion)(noised)
         (gradient,) = to_generator(from_distortion - lam * to_noised)  # of Eq. 2
         generator, generator_state = update("generator", gradient)
@@ -254,7 +299,11 @@ def two_player_step(
         }
         nets = {"generator": generator, "inverter": inverter}
         opt_state = {"generator": generator_state, "inverter": inverter_state}
-        return train.State(state.step + 1, {**variables, **nets}, opt_state), metrics
+        return train.State(
+            state.step + 1,
+            {**variables, **nets},
+            opt_state,
+        ), metrics
 
     return step
 
@@ -279,7 +328,12 @@ def _as_released(scale: Any, raw: jax.Array) -> jax.Array:
     return _standard(scale, _released(scale, raw))
 
 
-def _bounded(maps: jax.Array, released: jax.Array, gamma: float, scale: Any) -> jax.Array:
+def _bounded(
+    maps: jax.Array,
+    released: jax.Array,
+    gamma: float,
+    scale: Any,
+) -> jax.Array:
     """Eq. 3 per map, kept within the maps' range; a perturbation without variance stays as it is."""
     n = released - maps
     variance = jnp.var(n, axis=(1, 2, 3), keepdims=True)

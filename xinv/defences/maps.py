@@ -37,7 +37,11 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
     maps = required(observation)
     if not len(maps):
         raise InputError("the defender has no explanations: a defence is fitted to at least one")
-    totals, squares, low, high, peaks = np.zeros(maps.shape[1:]), 0.0, np.inf, -np.inf, []
+    totals = np.zeros(maps.shape[1:])
+    squares = 0.0
+    low = np.inf
+    high = -np.inf
+    peaks = []
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK], np.float64)
         totals, squares = totals + part.sum(axis=0), squares + np.square(part).sum()
@@ -116,7 +120,8 @@ def require_shape(calibration: Calibration, observation: Observation) -> None:
     also under jit.
     """
     for name in ("prediction", "explanation"):
-        array, fitted = getattr(observation, name), tuple(calibration[name].shape)
+        array = getattr(observation, name)
+        fitted = tuple(calibration[name].shape)
         got = None if array is None else tuple(array.shape[1:])
         if got != fitted:
             raise InputError(
@@ -140,9 +145,13 @@ def require_scale(calibration: Calibration, maps: Array) -> None:
                 f" {part.max()}"
             )
         peaks.append(np.abs(part).max(axis=(1, 2, 3)))
-    judged, factor, several = np.concatenate(peaks), _ALIKE, True
+    judged = np.concatenate(peaks)
+    factor = _ALIKE
+    several = True
     if most > _ALIKE * least:
-        judged, factor, several = judged.max(keepdims=True, initial=0), _FACTOR, len(maps) > 1
+        judged = judged.max(keepdims=True, initial=0)
+        factor = _FACTOR
+        several = len(maps) > 1
     outside = judged[
         (judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)
     ]

@@ -23,15 +23,17 @@ def check_network(network: str, encoder: str, **widths: float) -> None:
         raise InputError("encoder is 'none' but must be one that reads the explanation")
 
 
-def require_network(variables: Variables, model: Model, observation: Observation) -> None:
+def require_network(
+    variables: Variables,
+    model: Model,
+    observation: Observation,
+) -> None:
     """InputError where `variables` are of another network than `model`; shapes are static, so also
     under jit.
     """
     example = observation.prediction[:1], observation.explanation[:1]
-    built, fitted = (
-        _shapes(jax.eval_shape(model.init, jax.random.key(0), *example)),
-        _shapes(variables),
-    )
+    built = _shapes(jax.eval_shape(model.init, jax.random.key(0), *example))
+    fitted = _shapes(variables)
     other = next(
         (name for name in sorted(built | fitted) if built.get(name) != fitted.get(name)), None
     )
@@ -45,7 +47,7 @@ def require_network(variables: Variables, model: Model, observation: Observation
 
 def _shapes(tree: Variables) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): jnp.shape(leaf)
-        for path, leaf in leaves
-    }
+    found = {}
+    for path, leaf in leaves:
+        found[jax.tree_util.keystr(path, simple=True, separator="/")] = jnp.shape(leaf)
+    return found

@@ -60,13 +60,22 @@ def pgd(
     check_network(network, encoder, width=width)
 
     def init(
-        key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        images: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         require_releasable({}, observation)
         require_images(images)
         calibration = calibrate(observation)
         start_key, init_key, fit_key = jax.random.split(key, 3)
-        model, loss = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
+        model, loss = _inverter(
+            tuple(images.shape[1:]),
+            network,
+            encoder,
+            width,
+            dtype,
+        )
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
         variables = jax.jit(model.init)(init_key, *example)
         data = {**observation._asdict(), "image": images}
@@ -87,11 +96,9 @@ def pgd(
         require_shape(state["calibration"], observation)
         model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
         require_network(state["inverter"], model, observation)
-        prediction, maps, limits = (
-            observation.prediction,
-            observation.explanation,
-            state["calibration"]["limits"],
-        )
+        prediction = observation.prediction
+        maps = observation.explanation
+        limits = state["calibration"]["limits"]
         original = model.apply(state["inverter"], prediction, maps)
 
         def distance(changed: jax.Array) -> jax.Array:
@@ -105,9 +112,18 @@ def pgd(
 
     def check(observation: Observation, images: Any) -> None:
         required(observation)
-        model, _ = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
+        model, _ = _inverter(
+            tuple(images.shape[1:]),
+            network,
+            encoder,
+            width,
+            dtype,
+        )
         jax.eval_shape(
-            model.init, jax.random.key(0), observation.prediction, observation.explanation
+            model.init,
+            jax.random.key(0),
+            observation.prediction,
+            observation.explanation,
         )
 
     return Defence(init, apply, check, releasing=("mse", "steps", "step_size"))
@@ -115,14 +131,24 @@ def pgd(
 
 @functools.lru_cache(64)
 def _inverter(
-    image_shape: tuple[int, ...], network: str, encoder: str, width: float, dtype: str
+    image_shape: tuple[int, ...],
+    network: str,
+    encoder: str,
+    width: float,
+    dtype: str,
 ) -> tuple[Model, train.Loss]:
     model = models.build(
-        network, encoder=encoder, image_shape=image_shape, width=width, dtype=dtype
+        network,
+        encoder=encoder,
+        image_shape=image_shape,
+        width=width,
+        dtype=dtype,
     )
 
     def loss(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         guesses = model.apply(variables, batch["prediction"], batch["explanation"])
         return jnp.mean((as_float(batch["image"]) - guesses) ** 2, axis=(1, 2, 3)), {}
@@ -136,7 +162,12 @@ def _unit(maps: jax.Array) -> jax.Array:
     return maps / jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
-def _moved(maps: jax.Array, change: jax.Array, mse: float, limits: jax.Array) -> jax.Array:
+def _moved(
+    maps: jax.Array,
+    change: jax.Array,
+    mse: float,
+    limits: jax.Array,
+) -> jax.Array:
     """The maps moved along `change` until each, clipped to the limits, has changed by `mse`; by
     bisection.
     """

@@ -50,11 +50,21 @@ def release(
     require_releasable(state, observation)
     arrays = {name: part for name, part in state.items() if name != "history"}
     return parallel.map_batches(
-        _releases(defence, queries), arrays, observation, batch_size, key, out
+        _releases(defence, queries),
+        arrays,
+        observation,
+        batch_size,
+        key,
+        out,
     )
 
 
-def each(defence: Defence, state: Any, observation: Observation, keys: Key) -> Observation:
+def each(
+    defence: Defence,
+    state: Any,
+    observation: Observation,
+    keys: Key,
+) -> Observation:
     """Releases every example by itself, with its own of `keys` [N]; the part of `release` that runs
     under jit.
     """
@@ -73,13 +83,24 @@ def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
 
     def averaged(state: Any, observation: Observation, keys: Key) -> Observation:
         def add(query: jax.Array, total: Observation) -> Observation:
-            once = single(state, observation, jax.vmap(jax.random.fold_in, (0, None))(keys, query))
+            once = single(
+                state,
+                observation,
+                jax.vmap(jax.random.fold_in, (0, None))(keys, query),
+            )
             return jax.tree.map(jnp.add, total, once)
 
-        total = jax.lax.fori_loop(0, queries, add, jax.tree.map(jnp.zeros_like, observation))
+        total = jax.lax.fori_loop(
+            0,
+            queries,
+            add,
+            jax.tree.map(jnp.zeros_like, observation),
+        )
         return jax.tree.map(lambda leaf: leaf / queries, total)
 
-    return single if queries == 1 else averaged
+    if queries == 1:
+        return single
+    return averaged
 
 
 def require_releasable(state: Mapping[str, Any], observation: Observation) -> None:
@@ -89,7 +110,8 @@ def require_releasable(state: Mapping[str, Any], observation: Observation) -> No
     for name, array in zip(observation._fields, observation, strict=True):
         if array is not None and not np.isfinite(np.sum(array, dtype=np.float64)):
             raise InputError(f"the {name}s to release hold NaN or infinite values")
-    low, high = np.min(observation.prediction, initial=0), np.max(observation.prediction, initial=1)
+    low = np.min(observation.prediction, initial=0)
+    high = np.max(observation.prediction, initial=1)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(
             f"predictions reach from {low} to {high}, but a service releases probabilities in [0,1]"
@@ -133,18 +155,32 @@ def withstands(
             f"fraction is {fraction!r} and releases {releases!r}, but must be within (0,1) and at"
             " least 2"
         )
-    original, total, squares = _judged(observation), 0.0, 0.0
+    original = _judged(observation)
+    total = 0.0
+    squares = 0.0
     for number in range(releases):
         change = (
-            _judged(release(defence, state, observation, jax.random.fold_in(key, number)))
+            _judged(
+                release(
+                    defence,
+                    state,
+                    observation,
+                    jax.random.fold_in(key, number),
+                )
+            )
             - original
         )
         total, squares = total + change, squares + np.mean(change**2) / releases
     random = (squares - np.mean((total / releases) ** 2)) * releases / (releases - 1)
     margin = fraction * squares - (squares - random)
-    return float(random / margin) if random > 1e-9 * squares and margin > 0 else float("inf")
+    if random > 1e-9 * squares and margin > 0:
+        return float(random / margin)
+    return float("inf")
 
 
 def _judged(observation: Observation) -> np.ndarray:
-    judged = observation.prediction if observation.explanation is None else observation.explanation
+    if observation.explanation is None:
+        judged = observation.prediction
+    else:
+        judged = observation.explanation
     return np.asarray(judged, np.float64)

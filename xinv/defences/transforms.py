@@ -91,7 +91,8 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
     def one(y: jax.Array) -> jax.Array:
         logit = jnp.log(jnp.maximum(y, _TINY)) - jnp.log(jnp.maximum(1 - y, _TINY))
         changed = jnp.maximum(y - beta * (jax.nn.sigmoid(gamma * logit) - 0.5), 0)
-        top, largest = jnp.argmax(y), jnp.argmax(changed)
+        top = jnp.argmax(y)
+        largest = jnp.argmax(changed)
         changed = (
             changed.at[largest].set(changed[top]).at[top].set(changed[largest] * (1 + _BREAK_TIE))
         )
@@ -128,7 +129,12 @@ def mask(threshold: float, relative: bool = False) -> Defence:
     """
     require_not_negative(threshold=threshold)
     require_flag(relative=relative)
-    require(not relative or threshold <= 1, "threshold", threshold, "a fraction up to 1")
+    require(
+        not relative or threshold <= 1,
+        "threshold",
+        threshold,
+        "a fraction up to 1",
+    )
 
     def change(maps: jax.Array, key: Key) -> jax.Array:
         magnitude = jnp.abs(maps)
@@ -169,12 +175,21 @@ def rescale(deviation: float, strength: float = 1.0) -> Defence:
         sizes stays, and so does what it gives away.
     """
     require_positive(deviation=deviation)
-    require(is_number(strength) and 0 <= strength <= 1, "strength", strength, "from 0 to 1")
+    require(
+        is_number(strength) and 0 <= strength <= 1,
+        "strength",
+        strength,
+        "from 0 to 1",
+    )
 
     def change(maps: jax.Array, key: Key) -> jax.Array:
         # In units of the largest value, as the squares of tiny values are 0
         largest = jnp.max(jnp.abs(maps), axis=(1, 2, 3), keepdims=True)
-        spread = jnp.std(maps / jnp.where(largest == 0, 1, largest), axis=(1, 2, 3), keepdims=True)
+        spread = jnp.std(
+            maps / jnp.where(largest == 0, 1, largest),
+            axis=(1, 2, 3),
+            keepdims=True,
+        )
         flat = spread < _TINY
         size = jnp.where(flat, deviation, spread * largest)
         return jnp.where(flat, maps, maps * (deviation / size) ** strength)
@@ -211,11 +226,17 @@ def _fixed(
     """A defence that learns nothing."""
 
     def init(
-        key: Key, observation: Observation, images: Any, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        images: Any,
+        session: train.Session = train.Session(),
     ) -> Any:
         check(observation, images)
         return {}
 
     return Defence(
-        init, lambda state, observation, key: change(observation, key), check, learns=False
+        init,
+        lambda state, observation, key: change(observation, key),
+        check,
+        learns=False,
     )

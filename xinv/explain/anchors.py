@@ -115,8 +115,8 @@ def anchors(
       InputError: an option outside these.
 
     Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for each anchor
-        size tried, and
-    max_samples in all. Images mapped together take as many rounds as the hardest of them.
+    size tried, and max_samples in all. Images mapped together take as many rounds as the hardest of
+    them.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma, 15)
     baseline = coalitions.check_baseline(baseline)
@@ -141,16 +141,29 @@ def anchors(
             f"anchors' max_samples is at least batch_size x beam_size, not {described(max_samples)}"
         )
     rules = _Rules(
-        threshold, delta, tau, beam_size, max_rounds, max_samples // (batch_size * beam_size)
+        threshold,
+        delta,
+        tau,
+        beam_size,
+        max_rounds,
+        max_samples // (batch_size * beam_size),
     )
 
     @functools.partial(door.checked, least=2, draws=True)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         coverage_key, key = jax.random.split(key)
-        covered = jax.random.bernoulli(coverage_key, 1 - p_sample, (coverage_samples, count))
+        covered = jax.random.bernoulli(
+            coverage_key,
+            1 - p_sample,
+            (coverage_samples, count),
+        )
         visible = jnp.zeros(count, bool).at[game.labels.reshape(-1)].set(True)
 
         def draw(key: Key, parents: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -161,7 +174,12 @@ def anchors(
                 jax.random.bernoulli(key, 1 - p_sample, (len(parents), batch_size, count))
                 | parents[:, None]
             )
-            logits = coalitions.logits(apply, variables, game, present.reshape(-1, count))
+            logits = coalitions.logits(
+                apply,
+                variables,
+                game,
+                present.reshape(-1, count),
+            )
             return present, (jnp.argmax(logits, -1) == label).reshape(present.shape[:2])
 
         anchor = _search(draw, covered, visible, max_size or count, rules, key)
@@ -173,15 +191,24 @@ def anchors(
 
 
 def _search(
-    draw, covered: jax.Array, visible: jax.Array, max_size: int, rules: _Rules, key: Key
+    draw,
+    covered: jax.Array,
+    visible: jax.Array,
+    max_size: int,
+    rules: _Rules,
+    key: Key,
 ) -> jax.Array:
     """The best anchor bool [M]; `draw(key, parents[B,M])` samples, `visible` [M] are the
     superpixels with pixels.
     """
-    width, count = rules.beam_size, len(visible)
+    width = rules.beam_size
+    count = len(visible)
     empty = jnp.zeros((width, count), bool)
     rounds, holds = _empty_anchor_holds(
-        draw, empty[:1], _within(rules, 0), jax.random.fold_in(key, 0)
+        draw,
+        empty[:1],
+        _within(rules, 0),
+        jax.random.fold_in(key, 0),
     )
     start = _Search(
         rounds=rounds,
@@ -205,17 +232,35 @@ def _search(
         sets, coverage, open_ = open_candidates(search)
         race_key, check_key = jax.random.split(jax.random.fold_in(key, search.size + 1))
         raced, draws, hits = _race(
-            draw, search.beam, open_, _within(rules, search.rounds), race_key
+            draw,
+            search.beam,
+            open_,
+            _within(rules, search.rounds),
+            race_key,
         )
-        precision, chosen = jax.lax.top_k(jnp.where(open_, hits / jnp.maximum(draws, 1), -1), width)
+        precision, chosen = jax.lax.top_k(
+            jnp.where(
+                open_,
+                hits / jnp.maximum(draws, 1),
+                -1,
+            ),
+            width,
+        )
         sets, coverage, alive = sets[chosen], coverage[chosen], open_[chosen]
         within = _within(rules, search.rounds + raced)
         checked, precision, low = _check(
-            draw, sets, alive, draws[chosen], hits[chosen], within, check_key
+            draw,
+            sets,
+            alive,
+            draws[chosen],
+            hits[chosen],
+            within,
+            check_key,
         )
         holds = alive & (precision >= rules.threshold) & (low > rules.threshold - SLACK)
         gain = jnp.where(holds & (coverage > search.best_coverage), coverage, -1)
-        better, top = gain.max() > search.best_coverage, jnp.argmax(jnp.where(alive, precision, -1))
+        better = gain.max() > search.best_coverage
+        top = jnp.argmax(jnp.where(alive, precision, -1))
         likelier = precision[top] > search.spare_precision
         return _Search(
             rounds=search.rounds + raced + checked,
@@ -225,7 +270,11 @@ def _search(
             best=jnp.where(better, sets[jnp.argmax(gain)], search.best),
             best_coverage=jnp.where(better, gain.max(), search.best_coverage),
             spare=jnp.where(likelier, sets[top], search.spare),
-            spare_precision=jnp.where(likelier, precision[top], search.spare_precision),
+            spare_precision=jnp.where(
+                likelier,
+                precision[top],
+                search.spare_precision,
+            ),
         )
 
     end = jax.lax.while_loop(unfinished, grow, start)
@@ -238,7 +287,9 @@ def _within(rules: _Rules, rounds: Array) -> _Rules:
 
 
 def _candidates(
-    search: _Search, covered: jax.Array, visible: jax.Array
+    search: _Search,
+    covered: jax.Array,
+    visible: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Every beam anchor with one more superpixel: sets [B*M, M], coverage [B*M], and whether each
     is worth trying.
@@ -254,7 +305,11 @@ def _candidates(
 
 
 def _race(
-    draw, beam: jax.Array, open_: jax.Array, rules: _Rules, key: Key
+    draw,
+    beam: jax.Array,
+    open_: jax.Array,
+    rules: _Rules,
+    key: Key,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Rounds, draws and hits [B*M] of the candidates, sampled until the best B stand out by tau or
     rounds run out.
@@ -300,7 +355,8 @@ def _check(
     beta = jnp.log((1 + (rules.beam_size - 1) * sets.shape[1]) / rules.delta)
 
     def unclear(draws: jax.Array, hits: jax.Array) -> jax.Array:
-        mean, level = hits / jnp.maximum(draws, 1), beta / jnp.maximum(draws, 1e-6)
+        mean = hits / jnp.maximum(draws, 1)
+        level = beta / jnp.maximum(draws, 1e-6)
         high = (mean >= rules.threshold) & (lower_bound(mean, level) < rules.threshold - SLACK)
         low = (mean < rules.threshold) & (upper_bound(mean, level) >= rules.threshold + SLACK)
         return alive & (high | low)
@@ -320,7 +376,10 @@ def _check(
 
 
 def _empty_anchor_holds(
-    draw, empty: jax.Array, rules: _Rules, key: Key
+    draw,
+    empty: jax.Array,
+    rules: _Rules,
+    key: Key,
 ) -> tuple[jax.Array, jax.Array]:
     """Rounds, and whether the label is predicted whatever is replaced: its precision's lower bound
     is high enough.

@@ -78,12 +78,25 @@ def batch(
         most = min(LARGEST, one.fitting())
         batch_size = devices * memory.chunk(math.ceil(max(1, len(images)) / devices), most)
     shared = _held(explainer)[0], variables
-    maps = parallel.map_batches(_explain_batch(one, forward), shared, arrays, batch_size, key, out)
+    maps = parallel.map_batches(
+        _explain_batch(one, forward),
+        shared,
+        arrays,
+        batch_size,
+        key,
+        out,
+    )
     _check_finite(maps, apply, variables, images, batch_size)
     return maps
 
 
-def at_once(explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key) -> int:
+def at_once(
+    explainer: Explainer,
+    apply: Apply,
+    variables: Variables,
+    images: Any,
+    key: Key,
+) -> int:
     """Estimates the number of maps that fit into a device's memory at once, from the program traced
     once per shape.
     """
@@ -110,22 +123,37 @@ def _once(apply: Apply) -> Apply:
 
 
 def _traced(
-    explainer: Explainer, apply: Apply, variables: Variables, images: Any, key: Key
+    explainer: Explainer,
+    apply: Apply,
+    variables: Variables,
+    images: Any,
+    key: Key,
 ) -> memory.Traced:
     """The map of one image as a function of `image, label, key, held, variables`."""
     held, tree = _held(explainer)
     label = jax.ShapeDtypeStruct((), jnp.int32)
     return _trace(
-        tree, apply, _precision(), *_shapes((_single(images), label, key, held, variables))
+        tree,
+        apply,
+        _precision(),
+        *_shapes((_single(images), label, key, held, variables)),
     )
 
 
 @functools.lru_cache(64)
 def _trace(
-    tree: Any, apply: Apply, precision: str | None, treedef: Any, leaves: tuple
+    tree: Any,
+    apply: Apply,
+    precision: str | None,
+    treedef: Any,
+    leaves: tuple,
 ) -> memory.Traced:
     def explain(
-        image: jax.Array, label: jax.Array, key: Key, held: list, variables: Variables
+        image: jax.Array,
+        label: jax.Array,
+        key: Key,
+        held: list,
+        variables: Variables,
     ) -> jax.Array:
         return jax.tree.unflatten(tree, held)(apply, variables, image, label, key)
 
@@ -160,14 +188,24 @@ def _explain_batch(one: memory.Traced, forward: memory.Traced) -> Callable[..., 
     The arrays that an explainer holds are passed with the variables.
     """
 
-    def explain(shared: tuple[list, Variables], examples: Batch, keys: jax.Array) -> jax.Array:
+    def explain(
+        shared: tuple[list, Variables],
+        examples: Batch,
+        keys: jax.Array,
+    ) -> jax.Array:
         held, variables = shared
         images = as_float(examples["image"])
         each = jax.vmap(one, (0, 0, 0, None, None))
         if "label" in examples:
             return each(images, examples["label"], keys, held, variables)
         logits = jax.vmap(forward, (0, None))(images, variables)
-        maps = each(images, jnp.argmax(logits, -1).astype(jnp.int32), keys, held, variables)
+        maps = each(
+            images,
+            jnp.argmax(logits, -1).astype(jnp.int32),
+            keys,
+            held,
+            variables,
+        )
         return jax.vmap(door.marked)(
             maps, logits
         )  # NaN predicts no class: its map is NaN, which `batch` reports
@@ -177,12 +215,19 @@ def _explain_batch(one: memory.Traced, forward: memory.Traced) -> Callable[..., 
 
 def _single(images: Any) -> jax.ShapeDtypeStruct:
     """The shape and type of one image as the model sees it."""
-    dtype = jnp.float32 if images.dtype == np.uint8 else jax.dtypes.canonicalize_dtype(images.dtype)
+    if images.dtype == np.uint8:
+        dtype = jnp.float32
+    else:
+        dtype = jax.dtypes.canonicalize_dtype(images.dtype)
     return jax.ShapeDtypeStruct(images.shape[1:], dtype)
 
 
 def _check_finite(
-    maps: np.ndarray, apply: Apply, variables: Variables, images: Any, size: int
+    maps: np.ndarray,
+    apply: Apply,
+    variables: Variables,
+    images: Any,
+    size: int,
 ) -> None:
     """Raises InputError where a map is not finite because its image or its logits are not."""
     for start in range(0, len(maps), size):
@@ -199,10 +244,18 @@ def _check_finite(
 
 
 @functools.lru_cache(64)
-def _forward(apply: Apply, precision: str | None, treedef: Any, leaves: tuple) -> memory.Traced:
+def _forward(
+    apply: Apply,
+    precision: str | None,
+    treedef: Any,
+    leaves: tuple,
+) -> memory.Traced:
     """The logits of one image as a function of `image, variables`."""
     image, variables = jax.tree.unflatten(treedef, leaves)
     model = door.classifier(apply, image.dtype)
     return memory.Traced(
-        lambda image, variables: model(variables, image[None])[0], image, variables, shared=1
+        lambda image, variables: model(variables, image[None])[0],
+        image,
+        variables,
+        shared=1,
     )

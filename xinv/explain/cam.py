@@ -85,7 +85,11 @@ def gradcam_plus_plus(
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         slope = _slope(activation, rest, label)
         below = 2 * slope**2 + activation.sum((1, 2), keepdims=True) * slope**3
-        share = jnp.where(below == 0, 0, slope**2 / jnp.where(below == 0, 1, below))  # eq. 19
+        share = jnp.where(
+            below == 0,
+            0,
+            slope**2 / jnp.where(below == 0, 1, below),
+        )  # eq. 19
         weight = (share * jax.nn.relu(slope)).sum((1, 2), keepdims=True)  # eq. 7
         return (weight * activation).sum(-1, keepdims=True)[0]
 
@@ -109,7 +113,9 @@ def class_cams(
         logits, pull = jax.vjp(rest, activation)
         (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
         return jnp.einsum(
-            "kc,hwc->hwk", door.marked(slopes.mean((2, 3))[:, 0], logits), activation[0]
+            "kc,hwc->hwk",
+            door.marked(slopes.mean((2, 3))[:, 0], logits),
+            activation[0],
         )
 
     return _map(cams, layer, of, upsample, relu, tokens)
@@ -155,11 +161,16 @@ def guided_gradcam(
             "guided_gradcam's maps have the image's size: choose upsample among"
             f" {', '.join(UPSAMPLING)}"
         )
-    coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
+    coarse = gradcam(layer, of, upsample, tokens=tokens)
+    fine = guided_backprop()
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return fine(apply, variables, image, label, key) * coarse(
             apply, variables, image, label, key
@@ -193,7 +204,11 @@ def _map(
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         activation, rest = cut(one(apply, variables), image, layer, of, tokens)
         if activation.ndim != 4:
@@ -205,7 +220,9 @@ def _map(
             )
         cam = cams(activation, rest, label)
         cam = jax.nn.relu(cam) if relu else cam
-        return cam if upsample is None else _resize(cam, image.shape[:2], upsample)
+        if upsample is None:
+            return cam
+        return _resize(cam, image.shape[:2], upsample)
 
     return explain
 
@@ -225,7 +242,8 @@ def _overlaps(inputs: int, outputs: int) -> np.ndarray:
     """Weights [outputs, inputs]: each output is the mean of all inputs that its stretch of the axis
     touches.
     """
-    i, j = np.arange(outputs)[:, None], np.arange(inputs)
+    i = np.arange(outputs)[:, None]
+    j = np.arange(inputs)
     touched = (j * outputs < (i + 1) * inputs) & ((j + 1) * outputs > i * inputs)
     return touched / touched.sum(1, keepdims=True)
 

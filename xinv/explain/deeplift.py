@@ -59,13 +59,19 @@ def deeplift(
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         start = door.filled(baseline, image)
         graph = compared(
             fused(
                 graphs.trace(
-                    one(apply, variables), image, lambda e: e.name not in CUSTOM or is_unary(e)
+                    one(apply, variables),
+                    image,
+                    lambda e: e.name not in CUSTOM or is_unary(e),
                 )
             )
         )
@@ -116,25 +122,25 @@ def _rescale(context: EquationContext) -> list[jax.Array | None]:
     (others, (other,)), (output,) = context.reference, context.outputs
     slopes = context.derivative()
     changes = zip(context.inputs, others, slopes, strict=True)
-    return [
-        s if s is None else _ratio(context.signals[0] * (output - other), x - x0, s)
-        for x, x0, s in changes
-    ]
+    found = []
+    for x, x0, s in changes:
+        found.append(s if s is None else _ratio(context.signals[0] * (output - other), x - x0, s))
+    return found
 
 
 def _midpoint(context: EquationContext) -> list[jax.Array | None]:
     """Δ(xy) = Δx·(y + y0)/2 + Δy·(x + x0)/2, which holds for any bilinear function."""
-    middle = [(x + x0) / 2 for x, x0 in zip(context.inputs, context.reference[0], strict=True)]
+    middle = []
+    for x, x0 in zip(context.inputs, context.reference[0], strict=True):
+        middle.append((x + x0) / 2)
     return context._replace(inputs=middle).derivative()
 
 
 def _quotient(context: EquationContext) -> list[jax.Array | None]:
     """Δ(x/y) = Δx·(1/y + 1/y0)/2 - Δy·(x + x0)/(2·y·y0)."""
     (x, y), ((x0, y0), _) = context.inputs, context.reference
-    to_x, to_y = (
-        context.signals[0] * (1 / y + 1 / y0) / 2,
-        -context.signals[0] * (x + x0) / (2 * y * y0),
-    )
+    to_x = context.signals[0] * (1 / y + 1 / y0) / 2
+    to_y = -context.signals[0] * (x + x0) / (2 * y * y0)
     return [to_x if context.equation.inputs[0].carries else None, to_y]
 
 
@@ -147,14 +153,17 @@ def _normalise(place: int, context: EquationContext) -> list[jax.Array | None]:
     ((x0, y0), (x, y)) = (
         (values[place], values[1 - place]) for values in (context.reference[0], context.inputs)
     )
-    signal, quotient = context.signals[0], context.equation.name == "div"
+    signal = context.signals[0]
+    quotient = context.equation.name == "div"
     s, s0 = (1 / y, 1 / y0) if quotient else (y, y0)
     smaller = jnp.abs(s) < jnp.abs(s0)
     to_scale = signal * jnp.where(smaller, x0, x)
     if quotient:
         to_scale *= -s * s0
     back = [signal * jnp.where(smaller, s, s0), to_scale]
-    return back if place == 0 else back[::-1]
+    if place == 0:
+        return back
+    return back[::-1]
 
 
 def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Array | None]:
@@ -164,7 +173,8 @@ def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Arra
     Of a pointwise function of several values; with `axis`, of a function of the values along an
     axis, such as a sort.
     """
-    others, slopes = context.reference[0], context.derivative()
+    others = context.reference[0]
+    slopes = context.derivative()
     at_both = zip(slopes, context._replace(inputs=others).derivative(), strict=True)
     back = [None if slope is None else (slope + other) / 2 for slope, other in at_both]
     places = [place for place, slope in enumerate(back) if slope is not None]
@@ -181,7 +191,8 @@ def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Arra
     if axis is not None:
         missing = change.sum(axis, keepdims=True)
     for place, move in moves.items():
-        known, square = back[place] * move, move**2
+        known = back[place] * move
+        square = move**2
         missing -= known if axis is None else known.sum(axis, keepdims=True)
         size += square if axis is None else square.sum(axis, keepdims=True)
     share = _ratio(missing, size, jnp.zeros_like(missing))
@@ -201,7 +212,11 @@ def _winners(context: EquationContext) -> list[jax.Array | None]:
     return [_ratio(up + down, x - x0, _to_winners(context, x, context.signals[0]))]
 
 
-def _to_winners(context: EquationContext, x: jax.Array, signal: jax.Array) -> jax.Array:
+def _to_winners(
+    context: EquationContext,
+    x: jax.Array,
+    signal: jax.Array,
+) -> jax.Array:
     """The derivative of a maximum at x, for that signal."""
     if context.equation.name != "reduce_max":
         return context._replace(inputs=[x]).derivative(signal)[0]

@@ -39,14 +39,24 @@ def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explaine
     """
 
     @functools.wraps(explain)
-    def call(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def call(
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
+    ) -> jax.Array:
         image = _image(image)
         _check_label(label)
         if draws:
             check_key(key)
         wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
         explanation = explain(
-            classifier(apply, image.dtype, label, least), variables, wide, label, key
+            classifier(apply, image.dtype, label, least),
+            variables,
+            wide,
+            label,
+            key,
         )
         if is_known(explanation) and not is_finite(explanation):
             logits(apply(variables, image[None]), 1)
@@ -67,11 +77,10 @@ def logits(output: Any, count: int) -> jax.Array:
     if not isinstance(output, jax.Array | np.ndarray):
         raise InputError(f"{LOGITS}, not a {type(output).__name__}")
     if output.ndim != 2 or output.shape[0] != count or output.shape[1] < 1:
-        hint = (
-            ": give lambda v, x: apply(v, x)[:, None] for one logit an image"
-            if output.shape == (count,)
-            else ""
-        )
+        if output.shape == (count,):
+            hint = ": give lambda v, x: apply(v, x)[:, None] for one logit an image"
+        else:
+            hint = ""
         raise InputError(f"{LOGITS}, not {list(output.shape)} for {count} images{hint}")
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise InputError(f"{LOGITS} of floats, not of {output.dtype}: give logits and no classes")
@@ -272,7 +281,10 @@ def _check_label(label: Any) -> None:
         return
     hint = ""
     if array.ndim == 1:
-        hint = ": give label[0]" if len(array) == 1 else ": give label.argmax() of a one-hot one"
+        if len(array) == 1:
+            hint = ": give label[0]"
+        else:
+            hint = ": give label.argmax() of a one-hot one"
     raise InputError(f"a label is one integer, not {described(label)}{hint}")
 
 
@@ -310,7 +322,12 @@ def image_shape(given: Any) -> jax.ShapeDtypeStruct:
     )
 
 
-def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least: int = 1) -> Apply:
+def classifier(
+    apply: Apply,
+    dtype: np.dtype,
+    label: Array | None = None,
+    least: int = 1,
+) -> Apply:
     """The model on images of that type, with a check of its logits, and of the label where one is
     given.
     """
@@ -389,7 +406,8 @@ def _array(given: Any, name: str) -> np.ndarray:
 
 def _bytes(values: np.ndarray) -> np.ndarray:
     """Whole numbers from 0 to 255 as uint8."""
-    low, high = values.min(), values.max()
+    low = values.min()
+    high = values.max()
     if low < 0 or high > 255:
         raise InputError(
             f"{FLOATS}, not {values.dtype} from {low} to {high}: divide them by their largest value"

@@ -46,7 +46,11 @@ def gradient(of: str = "logit") -> Explainer:
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         def score(image: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = one(apply, variables)(image)
@@ -65,7 +69,11 @@ def saliency(of: str = "logit") -> Explainer:
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return jnp.abs(base(apply, variables, image, label, key))
 
@@ -82,7 +90,11 @@ def input_x_gradient(of: str = "logit") -> Explainer:
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return image * base(apply, variables, image, label, key)
 
@@ -131,7 +143,11 @@ def integrated_gradients(
 
     @functools.partial(door.checked, draws=isinstance(baseline, str))
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)
@@ -145,7 +161,9 @@ def integrated_gradients(
         mean = memory.total(
             term, (jnp.asarray(positions, image.dtype), jnp.asarray(weights, image.dtype))
         )
-        return mean * (image - start) if multiply_by_inputs else mean
+        if multiply_by_inputs:
+            return mean * (image - start)
+        return mean
 
     return explain
 

@@ -131,7 +131,10 @@ def _within(equations: Sequence[Equation]) -> set[Value]:
 
 
 def _is_shifted(
-    output: Value, found: Mapping[Value, Clip], made: Mapping[Value, Equation], image: Value | None
+    output: Value,
+    found: Mapping[Value, Clip],
+    made: Mapping[Value, Equation],
+    image: Value | None,
 ) -> bool:
     """Tells if the clip is one of two sides of the image, or of a value that a number was added to."""
     inner = found.get(found[output].value)
@@ -148,7 +151,10 @@ def _is_shifted(
         "sub",
     ):
         equation = made[value]
-        numbers = [operand.number for operand in equation.inputs if operand.constant is not None]
+        numbers = []
+        for operand in equation.inputs:
+            if operand.constant is not None:
+                numbers.append(operand.number)
         if len(dependent(equation.inputs)) != 1 or None in numbers:
             return False
         if equation.name in ("add", "sub") and numbers != [0]:
@@ -160,14 +166,19 @@ def _is_shifted(
 
 
 def _mirrored(
-    equations: Sequence[Equation], clips: Mapping[Value, Clip], made: Mapping[Value, Equation]
+    equations: Sequence[Equation],
+    clips: Mapping[Value, Clip],
+    made: Mapping[Value, Equation],
 ) -> dict[Value, Clip]:
     """min(-x, 0) where all that reads it changes its sign: the ReLU of x."""
     found = {}
     for output, clip in clips.items():
         if clip.low is not None or not clip.high.is_all(0) or clip.value not in made:
             continue
-        readers = [(equation, output) for equation in equations if output in equation.inputs]
+        readers = []
+        for equation in equations:
+            if output in equation.inputs:
+                readers.append((equation, output))
         maker = made[clip.value]
         if all(
             _turns(*reader)
@@ -196,14 +207,14 @@ def _clip(equation: Equation, made: Mapping[Value, Equation]) -> Clip | None:
     inputs = equation.inputs
     if equation.name == "clamp":
         low, value, high = inputs
-        return (
-            Clip(value, low, high)
-            if low.constant is not None and high.constant is not None
-            else None
-        )
+        if low.constant is not None and high.constant is not None:
+            return Clip(value, low, high)
+        return None
     if equation.name in ("max", "min"):
         value, bound = inputs if inputs[1].constant is not None else inputs[::-1]
-        return None if bound.constant is None else _one_sided(value, bound, equation.name == "max")
+        if bound.constant is None:
+            return None
+        return _one_sided(value, bound, equation.name == "max")
     if equation.name == "select_n":
         test, *cases = inputs
         return _chosen(made.get(test), cases)
@@ -213,7 +224,9 @@ def _clip(equation: Equation, made: Mapping[Value, Equation]) -> Clip | None:
 
 
 def _one_sided(value: Value, bound: Value, below: bool) -> Clip:
-    return Clip(value, low=bound) if below else Clip(value, high=bound)
+    if below:
+        return Clip(value, low=bound)
+    return Clip(value, high=bound)
 
 
 def _compared(test: Equation | None) -> tuple[Value, Value, bool] | None:
@@ -224,7 +237,9 @@ def _compared(test: Equation | None) -> tuple[Value, Value, bool] | None:
         return None
     left, right = test.inputs
     larger = test.name in GREATER
-    return (left, right, larger) if right.constant is not None else (right, left, not larger)
+    if right.constant is not None:
+        return (left, right, larger)
+    return (right, left, not larger)
 
 
 def _chosen(test: Equation | None, cases: Sequence[Value]) -> Clip | None:
@@ -240,14 +255,17 @@ def _chosen(test: Equation | None, cases: Sequence[Value]) -> Clip | None:
     return _one_sided(value, bound, above is value)
 
 
-def _gated(value: Value, gate: Value, made: Mapping[Value, Equation]) -> Clip | None:
+def _gated(
+    value: Value,
+    gate: Value,
+    made: Mapping[Value, Equation],
+) -> Clip | None:
     """x·(x > 0) is max(x, 0)."""
     cast = made.get(gate)
-    compared = (
-        _compared(made.get(cast.inputs[0]))
-        if cast is not None and cast.name == "convert_element_type"
-        else None
-    )
+    if cast is not None and cast.name == "convert_element_type":
+        compared = _compared(made.get(cast.inputs[0]))
+    else:
+        compared = None
     if compared is None or compared[0] is not value or not compared[1].is_all(0) or not compared[2]:
         return None
     return Clip(value, low=compared[1])
@@ -267,10 +285,16 @@ def _guided(clip: Clip, value: jax.Array, signal: jax.Array) -> jax.Array:
 def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array]) -> Explainer:
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         graph = graphs.trace(
-            one(apply, variables), image, lambda equation: _clip(equation, {}) is not None
+            one(apply, variables),
+            image,
+            lambda equation: _clip(equation, {}) is not None,
         )
         clips = rectifiers(graph.equations, graph.input)
         _refuse_hidden(name, graph)
@@ -283,16 +307,28 @@ def _rectified(name: str, back: Callable[[Clip, jax.Array, jax.Array], jax.Array
 
         def rules(equation: Equation) -> Rule | None:
             clip = clips.get(equation.outputs[0])
-            return None if clip is None else functools.partial(send, clip)
+            if clip is None:
+                return None
+            return functools.partial(send, clip)
 
         def send(clip: Clip, context: EquationContext) -> list[jax.Array | None]:
-            inputs, sign = context.equation.inputs, -1 if clip.mirrored else 1
+            inputs = context.equation.inputs
+            sign = -1 if clip.mirrored else 1
             array = sign * context.inputs[inputs.index(clip.value)]
             signal = sign * back(clip, array, sign * context.signals[0])
             return [signal if value is clip.value else None for value in inputs]
 
         logits, pull = walk(graph, image, rules)
-        return door.marked(pull(jax.nn.one_hot(label, len(logits), dtype=logits.dtype)), logits)
+        return door.marked(
+            pull(
+                jax.nn.one_hot(
+                    label,
+                    len(logits),
+                    dtype=logits.dtype,
+                )
+            ),
+            logits,
+        )
 
     return explain
 
@@ -335,14 +371,17 @@ def _refuse_unknown(name: str, graph: Graph, clips: Mapping[Value, Clip]) -> Non
 
 
 def _choosing(
-    equation: Equation, equations: Sequence[Equation], position: Mapping[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: Mapping[Value, int],
 ) -> tuple[Value, list[Equation]] | None:
     """The one value of its size that an equation chooses from, by an extremum over an axis, and the
     way there.
     """
     if equation.name not in ENDS or not equation.outputs[0].carries:
         return None
-    frontier, found = set(dependent(equation.inputs)), set()
+    frontier = set(dependent(equation.inputs))
+    found = set()
     size = math.prod(equation.outputs[0].shape)
     while len(found) < LONGEST:
         steps = [equations[number] for number in sorted(found)]
@@ -370,10 +409,17 @@ def _computes_relu(root: Value, steps: Sequence[Equation]) -> bool:
     ):
         return False
     if all(map(is_pointwise, steps)):
-        results = _evaluated(steps, root, PROBES, dict.fromkeys(constants, PROBES.shape))
+        results = _evaluated(
+            steps,
+            root,
+            PROBES,
+            dict.fromkeys(constants, PROBES.shape),
+        )
     else:
         shapes = {value: value.shape for value in constants}
-        each = [_evaluated(steps, root, np.full(root.shape, probe), shapes) for probe in PROBES]
+        each = []
+        for probe in PROBES:
+            each.append(_evaluated(steps, root, np.full(root.shape, probe), shapes))
         if any((values != values.flat[0]).any() for values in each):
             return False
         results = np.array([values.flat[0] for values in each])
@@ -394,9 +440,9 @@ def _evaluated(
     these shapes.
     """
     with jax.ensure_compile_time_eval():
-        arrays = {
-            value: jnp.full(shape, value.number, value.dtype) for value, shape in constants.items()
-        }
+        arrays = {}
+        for value, shape in constants.items():
+            arrays[value] = jnp.full(shape, value.number, value.dtype)
         arrays[root] = jnp.asarray(array, root.dtype)
         for step in steps:
             arrays.update(

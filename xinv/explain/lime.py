@@ -74,7 +74,11 @@ def lime(
 
     @functools.partial(door.checked, draws=True)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))

@@ -94,7 +94,15 @@ COMPOSITES = {
     "epsilon_alpha2_beta1": Composite("alpha_beta", "epsilon"),
     "epsilon_alpha2_beta1_flat": Composite("alpha_beta", "epsilon", "flat"),
     "epsilon_gamma_box": Composite("gamma", "epsilon", "zbox"),
-    "gnime": Composite("zplus", "zplus", "zplus_ones", 1e-9, False, "average", "logits"),
+    "gnime": Composite(
+        "zplus",
+        "zplus",
+        "zplus_ones",
+        1e-9,
+        False,
+        "average",
+        "logits",
+    ),
 }
 """Composites of one rule for all layers, those by depth (named as in zennit), and that of Jeong et
 al. 2022.
@@ -143,33 +151,57 @@ def lrp(
         `rule` does not read; or the model has an equation, named in the message, that LRP has no
         correct rule for.
     """
-    composite = _composite(rule, epsilon=epsilon, bias=bias, pool=pool, start=start, gates=gates)
+    composite = _composite(
+        rule,
+        epsilon=epsilon,
+        bias=bias,
+        pool=pool,
+        start=start,
+        gates=gates,
+    )
     used = {composite.convolution, composite.dense, composite.first}
     alpha = optional("alpha", alpha, 2.0, "LRP's alpha_beta", "alpha_beta" in used)
     gamma = optional("gamma", gamma, 0.25, "LRP's gamma", "gamma" in used)
     low = optional("low", low, 0.0, "LRP's zbox", "zbox" in used)
     high = optional("high", high, 1.0, "LRP's zbox", "zbox" in used)
     low, high = _box(composite, low, high)
-    require(is_number(alpha) and alpha >= 1, "alpha", alpha, "finite and at least 1")
+    require(
+        is_number(alpha) and alpha >= 1,
+        "alpha",
+        alpha,
+        "finite and at least 1",
+    )
     require_not_negative(gamma=gamma, epsilon=composite.epsilon)
     parameters = {"alpha_beta": {"alpha": float(alpha)}, "gamma": {"gamma": float(gamma)}}
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
-        graph = fused(graphs.trace(one(apply, variables), image, lambda e: e.name not in CUSTOM))
+        graph = fused(
+            graphs.trace(
+                one(apply, variables),
+                image,
+                lambda e: e.name not in CUSTOM,
+            )
+        )
         graph = roles.headless(roles.softmaxes(graph))
         held = roles.scales(graph.equations)
         normalised = frozenset(roles.normalised(graph.equations, held))
         graph = layered(compared(graph), normalised)
         bounds = _bounds(graph, held, image, low, high) if "zbox" in used else {}
-        gates, sums = roles.Gates(graph), roles.partitions(graph.equations)
+        gates = roles.Gates(graph)
+        sums = roles.partitions(graph.equations)
         rules = _Rules(composite, parameters, held, normalised, gates, bounds, sums)
         logits, pull = walk(graph, image, rules)
-        chosen = (
-            logits if composite.start == "logits" else logits * jax.nn.one_hot(label, len(logits))
-        )
+        if composite.start == "logits":
+            chosen = logits
+        else:
+            chosen = logits * jax.nn.one_hot(label, len(logits))
         return door.marked(pull(chosen.astype(logits.dtype)), logits)
 
     return explain
@@ -230,7 +262,11 @@ def _box(composite: Composite, *ends: float | tuple[float, ...]) -> list[np.ndar
 
 
 def _bounds(
-    graph: Graph, held: set[Value], image: Array, low: np.ndarray, high: np.ndarray
+    graph: Graph,
+    held: set[Value],
+    image: Array,
+    low: np.ndarray,
+    high: np.ndarray,
 ) -> dict[Value | None, list[Array]]:
     """The least and largest values of what the first layers read, where the image lies between
     `low` and `high`.
@@ -265,7 +301,9 @@ def _bounds(
             )
     ends = [jnp.broadcast_to(end, image.shape).astype(image.dtype) for end in (low, high)]
     arrays = [graphs.evaluate(upstream[::-1], {graph.input: end}) for end in ends]
-    pairs = {e.inputs[0]: [graphs.read(found, e.inputs)[0] for found in arrays] for e in first}
+    pairs = {}
+    for e in first:
+        pairs[e.inputs[0]] = [graphs.read(found, e.inputs)[0] for found in arrays]
     return {None: [low, high]} | {
         value: [jnp.minimum(*pair), jnp.maximum(*pair)] for value, pair in pairs.items()
     }
@@ -322,14 +360,22 @@ class _Rules(NamedTuple):
         layer: Layer = equation.params["layer"]
         name = self.composite.dense if layer.dense else self.composite.convolution
         name = self.composite.first if layer.first and self.composite.first else name
-        layer = layer if self.composite.bias else layer._replace(bias=jnp.zeros_like(layer.bias))
+        if self.composite.bias:
+            layer = layer
+        else:
+            layer = layer._replace(bias=jnp.zeros_like(layer.bias))
         parameters = self.parameters.get(name, {})
         if name == "zbox":
             low, high = self.bounds.get(equation.inputs[0], self.bounds[None])
             parameters = {"low": low, "high": high}
         rule = functools.partial(RULES[name], **parameters)
         return lambda context: [
-            rule(layer, context.inputs[0], context.signals[0], self.composite.epsilon)
+            rule(
+                layer,
+                context.inputs[0],
+                context.signals[0],
+                self.composite.epsilon,
+            )
         ]
 
     def _product(self, equation: Equation) -> Rule:
@@ -373,10 +419,10 @@ def _pass(context: EquationContext) -> list[jax.Array | None]:
 def _proportional(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
     """Each term of a sum receives its share of it."""
     back = context.derivative(context.signals[0] / stabilised(context.outputs[0], epsilon))
-    return [
-        share if share is None else value * share
-        for value, share in zip(context.inputs, back, strict=True)
-    ]
+    found = []
+    for value, share in zip(context.inputs, back, strict=True):
+        found.append(share if share is None else value * share)
+    return found
 
 
 def _uniform(epsilon: float, context: EquationContext) -> list[jax.Array | None]:
@@ -399,7 +445,12 @@ def _average(epsilon: float, context: EquationContext) -> list[jax.Array | None]
             return value.sum(params["axes"])
         shape = params["window_dimensions"], params["window_strides"], params["padding"]
         return jax.lax.reduce_window(
-            value, 0.0, jax.lax.add, *shape, params["base_dilation"], params["window_dilation"]
+            value,
+            0.0,
+            jax.lax.add,
+            *shape,
+            params["base_dilation"],
+            params["window_dilation"],
         )
 
     output, pull = jax.vjp(run, value)

@@ -57,7 +57,13 @@ def vargrad(
 
     See `smoothgrad`.
     """
-    return _tunnel(memory.variance, stdev, samples, base, draw_baseline_from_distrib)
+    return _tunnel(
+        memory.variance,
+        stdev,
+        samples,
+        base,
+        draw_baseline_from_distrib,
+    )
 
 
 def _tunnel(
@@ -78,7 +84,11 @@ def _tunnel(
 
     @functools.partial(door.checked, draws=True)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         def noisy(copy_key: Key) -> jax.Array:
             noise, inner = jax.random.split(copy_key)

@@ -18,10 +18,13 @@ def minmax(explanation: jax.Array, epsilon: float = 1e-12) -> jax.Array:
     A map whose values differ by less than `epsilon` becomes 0 everywhere: what is left of it is
     rounding.
     """
-    low, high = explanation.min(), explanation.max()
+    low = explanation.min()
+    high = explanation.max()
     spread = high - low
     return jnp.where(
-        spread < epsilon, 0, (explanation - low) / jnp.where(spread < epsilon, 1, spread)
+        spread < epsilon,
+        0,
+        (explanation - low) / jnp.where(spread < epsilon, 1, spread),
     )
 
 

@@ -21,7 +21,11 @@ Baseline = float | tuple[float, ...] | np.ndarray
 
 @searched(window=Choice((4, 8, 16)), stride=Choice((2, 4)))
 @cached
-def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> Explainer:
+def occlusion(
+    window: Size = 8,
+    stride: Size = 4,
+    baseline: Baseline = 0.0,
+) -> Explainer:
     """Mean drop of the label's logit over the windows that cover a pixel, as captum's Occlusion.
 
     Args:
@@ -49,7 +53,11 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         shape = image.shape if len(window) == 3 else (*image.shape[:2], 1)
         axes = [
@@ -70,7 +78,12 @@ def occlusion(window: Size = 8, stride: Size = 4, baseline: Baseline = 0.0) -> E
         scores = logits[:, label]
         drops = (scores[-1] - scores[:-1]).reshape([len(axis) for axis in axes])
         for axis in axes:  # contracts the leading axis, appends the image's
-            drops = jnp.tensordot(drops, axis / axis.sum(0), axes=(0, 0), precision="highest")
+            drops = jnp.tensordot(
+                drops,
+                axis / axis.sum(0),
+                axes=(0, 0),
+                precision="highest",
+            )
         return door.marked(drops.astype(logits.dtype), logits[-1])
 
     return explain

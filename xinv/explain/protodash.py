@@ -21,7 +21,10 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 @searched(sigma=Number(0.1, 3.0, log=True))
 def protodash(
-    reference: Array, prototypes: int = 5, sigma: float | None = None, kernel: str = "gaussian"
+    reference: Array,
+    prototypes: int = 5,
+    sigma: float | None = None,
+    kernel: str = "gaussian",
 ) -> Explainer:
     """The weighted mean of the prototypes that ProtoDash picks for an image.
 
@@ -49,7 +52,7 @@ def protodash(
       InputError: an option outside these, or images of another shape than the reference's.
 
     Cost: R forward passes per batch of maps, none per map; R x prototypes kernel evaluations per
-        map.
+    map.
     """
     reference = np.asarray(as_float(door.images(reference)))
     if not is_count(prototypes, 1) or prototypes > len(reference):
@@ -59,22 +62,49 @@ def protodash(
         )
     if not is_one_of(kernel, KERNELS):
         raise InputError(f"protodash's kernel is {' or '.join(KERNELS)}, not {described(kernel)}")
-    sigma = optional("sigma", sigma, 2.0, "protodash's Gaussian kernel", kernel == "gaussian")
+    sigma = optional(
+        "sigma",
+        sigma,
+        2.0,
+        "protodash's Gaussian kernel",
+        kernel == "gaussian",
+    )
     if not is_number(sigma) or sigma <= 0:
         raise InputError(f"protodash's sigma is positive, not {described(sigma)}")
-    return Partial(_explainer(int(prototypes), float(sigma), kernel), reference.astype(np.float32))
+    return Partial(
+        _explainer(
+            int(prototypes),
+            float(sigma),
+            kernel,
+        ),
+        reference.astype(np.float32),
+    )
 
 
 @functools.cache
-def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.Array]:
+def _explainer(
+    prototypes: int,
+    sigma: float,
+    kernel: str,
+) -> Callable[..., jax.Array]:
     def explain(
-        reference: Array, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        reference: Array,
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         chosen = door.checked(functools.partial(mean_of_chosen, reference), least=2)
         return chosen(apply, variables, image, label, key)
 
     def mean_of_chosen(
-        reference: Array, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        reference: Array,
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         if image.shape != reference.shape[1:]:
             raise InputError(
@@ -84,19 +114,34 @@ def _explainer(prototypes: int, sigma: float, kernel: str) -> Callable[..., jax.
         reference = jnp.asarray(reference)
         logits = predict(apply, variables, lambda _, row: row, (), reference)
         same = jnp.argmax(logits, -1) == label
-        allowed, points = same | ~same.any(), reference.reshape(len(reference), -1)
+        allowed = same | ~same.any()
+        points = reference.reshape(len(reference), -1)
         chosen, weights = select(
-            KERNELS[kernel], points, image.reshape(-1), allowed, prototypes, sigma
+            KERNELS[kernel],
+            points,
+            image.reshape(-1),
+            allowed,
+            prototypes,
+            sigma,
         )
         total = weights.sum()
-        mean = jnp.tensordot(weights / jnp.where(total > 0, total, 1), reference[chosen], 1)
+        mean = jnp.tensordot(
+            weights / jnp.where(total > 0, total, 1),
+            reference[chosen],
+            1,
+        )
         return door.marked(mean, logits)  # NaN logits predict no class
 
     return explain
 
 
 def select(
-    kernel, points: jax.Array, target: jax.Array, allowed: jax.Array, prototypes: int, sigma: float
+    kernel,
+    points: jax.Array,
+    target: jax.Array,
+    allowed: jax.Array,
+    prototypes: int,
+    sigma: float,
 ) -> tuple[jax.Array, jax.Array]:
     """Indices [m] into `points` [R,D] and weights [m], up to one common factor; weight 0 where none
     would help.
@@ -114,7 +159,13 @@ def select(
             jnp.sign(gradient) * gradient**2 / jnp.maximum(norms, 1e-30)
         )  # twice the gain of a first prototype
         open_ = allowed & ~(chosen[:, None] == jnp.arange(len(points))).any(0)
-        best = jnp.argmax(jnp.where(open_, jnp.where(j == 0, first, gradient), -jnp.inf))
+        best = jnp.argmax(
+            jnp.where(
+                open_,
+                jnp.where(j == 0, first, gradient),
+                -jnp.inf,
+            )
+        )
         useful = open_[best] & (gradient[best] > 0)
         chosen = chosen.at[j].set(jnp.where(useful, best, -1))
         columns = columns.at[:, j].set(
@@ -122,7 +173,18 @@ def select(
         )
         real = chosen >= 0
         gram = jnp.where(real[:, None] & real, columns[chosen], 0)
-        return chosen, linear.nonnegative(gram, jnp.where(real, likeness[chosen], 0)), columns
+        return (
+            chosen,
+            linear.nonnegative(
+                gram,
+                jnp.where(
+                    real,
+                    likeness[chosen],
+                    0,
+                ),
+            ),
+            columns,
+        )
 
     start = jnp.full(prototypes, -1), jnp.zeros(prototypes), jnp.zeros((len(points), prototypes))
     chosen, weights, _ = jax.lax.fori_loop(0, prototypes, pick, start)
@@ -134,12 +196,20 @@ def _value(kernel, points: jax.Array, target: jax.Array, sigma: float) -> jax.Ar
     return sign * jnp.exp(logs)
 
 
-def _gaussian(points: jax.Array, target: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
+def _gaussian(
+    points: jax.Array,
+    target: jax.Array,
+    sigma: float,
+) -> tuple[jax.Array, jax.Array]:
     """Logarithm and sign of the kernel between each of `points` [R,D] and `target` [D]."""
     return -((points - target) ** 2).sum(-1) / (2 * sigma**2), jnp.ones(len(points))
 
 
-def _linear(points: jax.Array, target: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
+def _linear(
+    points: jax.Array,
+    target: jax.Array,
+    sigma: float,
+) -> tuple[jax.Array, jax.Array]:
     product = jnp.matmul(points, target, precision="highest")
     return jnp.log(jnp.abs(product)), jnp.sign(product)
 

@@ -64,7 +64,11 @@ def kernel_shap(
 
     @functools.partial(door.checked, draws=samples is not None)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
@@ -75,12 +79,17 @@ def kernel_shap(
         if samples is None or samples >= 2**count:
             present, weights = _all_coalitions(count)
         else:
-            present, weights = _sample_coalitions(key, samples, count), jnp.ones(samples - 2)
+            present = _sample_coalitions(key, samples, count)
+            weights = jnp.ones(samples - 2)
         logits = coalitions.logits(apply, variables, game, present)
         scores = logits[:, label]
-        total, rest = scores[0] - scores[1], scores[2:] - scores[1]
+        total = scores[0] - scores[1]
+        rest = scores[2:] - scores[1]
         values = linear.sum_constrained(
-            jnp.asarray(present[2:], scores.dtype), rest, weights, total
+            jnp.asarray(present[2:], scores.dtype),
+            rest,
+            weights,
+            total,
         )
         return coalitions.paint(door.marked(values, logits[0]), game)
 
@@ -112,13 +121,22 @@ def shapley_sampling(
 
     @functools.partial(door.checked, draws=True)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)
         inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
         ends = np.array([[True], [False]]) & np.ones(count, bool)
-        logits = coalitions.logits(apply, variables, game, jnp.concatenate([ends, inner]))
+        logits = coalitions.logits(
+            apply,
+            variables,
+            game,
+            jnp.concatenate([ends, inner]),
+        )
         scores = logits[:, label]
         full, empty = (jnp.full((samples, 1), scores[i]) for i in (0, 1))
         path = jnp.concatenate([empty, scores[2:].reshape(samples, -1), full], 1)
@@ -153,5 +171,7 @@ def _all_coalitions(count: int) -> tuple[np.ndarray, np.ndarray]:
     """
     present = np.array([*product([True, False], repeat=count)])
     present = np.concatenate([present[:1], present[-1:], present[1:-1]])
-    weights = [(count - 1) / (comb(count, k) * k * (count - k)) for k in range(1, count)]
+    weights = []
+    for k in range(1, count):
+        weights.append((count - 1) / (comb(count, k) * k * (count - k)))
     return present, np.array(weights, np.float32)[present[2:].sum(1) - 1]

@@ -63,7 +63,8 @@ def removal_trajectory(
         key: Key,
     ) -> jax.Array:
         explanation = base(apply, variables, image, label, key)
-        places, pixels = _places(explanation, image.shape[:2]), image.shape[0] * image.shape[1]
+        places = _places(explanation, image.shape[:2])
+        pixels = image.shape[0] * image.shape[1]
         counts = np.linspace(0, pixels, steps + 1).round().astype(np.int32)
 
         # Each step removes the pixels whose place is below its count

@@ -40,7 +40,9 @@ def _chain(text: str) -> Defence | None:
     built = [defences.build(**section) for section in json.loads(text)]
     if not built:
         return None
-    return built[0] if len(built) == 1 else defences.chain(*built)
+    if len(built) == 1:
+        return built[0]
+    return defences.chain(*built)
 
 
 def space_of(explainer: Mapping[str, Any], transforms: Sequence[str]) -> Space:
@@ -50,7 +52,13 @@ def space_of(explainer: Mapping[str, Any], transforms: Sequence[str]) -> Space:
     """
     found = dict(space.of(plugins.find(explain, "explainer", explainer["name"])))
     for name in transforms:
-        for parameter, part in space.of(plugins.find(defences, "defence", name)).items():
+        for parameter, part in space.of(
+            plugins.find(
+                defences,
+                "defence",
+                name,
+            )
+        ).items():
             found[f"{name}.{parameter}"] = part
     return found
 

@@ -72,14 +72,35 @@ def _numbers(settings: Mapping[str, Any]) -> None:
         require_count(**{name: settings[name]})
     require_flag(transform_all=settings["transform_all"])
     alpha = settings["alpha"]
-    require(is_number(alpha) and 0 < alpha < 1, "harden.alpha", alpha, "between 0 and 1")
+    require(
+        is_number(alpha) and 0 < alpha < 1,
+        "harden.alpha",
+        alpha,
+        "between 0 and 1",
+    )
     for name, floor in settings["floors"].items():
         if name not in FLOORS:
             raise InputError(f"harden.floors has {name!r}: choose among {', '.join(FLOORS)}")
-        require(is_number(floor) and floor <= 1, f"harden.floors.{name}", floor, "at most 1")
-    utility, leak = settings["utility"], settings["leak"]
-    require(is_one_of(utility, UTILITIES), "harden.utility", utility, " or ".join(UTILITIES))
-    require(_is_leak(leak), "harden.leak", leak, 'either "auc" or "tpr_at_<rate below 1>"')
+        require(
+            is_number(floor) and floor <= 1,
+            f"harden.floors.{name}",
+            floor,
+            "at most 1",
+        )
+    utility = settings["utility"]
+    leak = settings["leak"]
+    require(
+        is_one_of(utility, UTILITIES),
+        "harden.utility",
+        utility,
+        " or ".join(UTILITIES),
+    )
+    require(
+        _is_leak(leak),
+        "harden.leak",
+        leak,
+        'either "auc" or "tpr_at_<rate below 1>"',
+    )
 
 
 def _inversion(service: Service, settings: Mapping[str, Any]) -> None:
@@ -143,7 +164,8 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
 
 def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
     """Finds halves that share images or groups, or lack members or others."""
-    roles, names = service.roles, settings["roles"]
+    roles = service.roles
+    names = settings["roles"]
     named = itertools.chain(
         [settings["target"], settings["shadow"]], *settings["controls"].values()
     )
@@ -176,7 +198,12 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
         _reference(service, name, audited, seed)
 
 
-def _reference(service: Service, name: str, audited: Sequence[str], seed: int) -> None:
+def _reference(
+    service: Service,
+    name: str,
+    audited: Sequence[str],
+    seed: int,
+) -> None:
     section = service.config["explanations"][name]
     if "reference" not in section:
         return

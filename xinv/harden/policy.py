@@ -96,10 +96,22 @@ class Policy(NamedTuple):
         self._require(variables)
         released_maps = self.explain()
         key = jax.random.key(0)  # not read: all noise is of the image
-        return explain.batch(released_maps, apply, variables, images, labels, key, out=out)
+        return explain.batch(
+            released_maps,
+            apply,
+            variables,
+            images,
+            labels,
+            key,
+            out=out,
+        )
 
     def observe(
-        self, apply: Apply, variables: Variables, images: Array, labels: Array | None = None
+        self,
+        apply: Apply,
+        variables: Variables,
+        images: Array,
+        labels: Array | None = None,
     ) -> Observation:
         """Returns the released predictions [N,K] and maps [N,h,w,c] of images; see `release`.
 
@@ -110,12 +122,22 @@ class Policy(NamedTuple):
         maps = self._replace(defences=()).release(apply, variables, images, labels)
         program = _changed(apply, chain_of(self.defences))
         shared = (variables, self.state, self.secret)
-        return parallel.map_batches(program, shared, {"image": images, "map": maps}, _FORWARD)
+        return parallel.map_batches(
+            program,
+            shared,
+            {"image": images, "map": maps},
+            _FORWARD,
+        )
 
     def explain(self) -> Explainer:
         """Returns the explainer of released maps, for use in your own code: callers vmap."""
         one = build_explainer(self.explainer, self.reference)
-        return released.defended(one, chain_of(self.defences), self.state, self.secret)
+        return released.defended(
+            one,
+            chain_of(self.defences),
+            self.state,
+            self.secret,
+        )
 
     def verify(
         self,
@@ -164,7 +186,11 @@ class Policy(NamedTuple):
             none = np.zeros((int(rows.sum()), 0), np.float32)
             return Observation(none, released.seen(attack, maps[rows]))
 
-        state = attack.fit(jax.random.key(seed), half(known), member[known].astype(np.int32))
+        state = attack.fit(
+            jax.random.key(seed),
+            half(known),
+            member[known].astype(np.int32),
+        )
         score = np.asarray(attack.predict(state, half(~known)))
         found: dict[str, Estimate] = {}
         for metric in (metrics.membership.auc(), metrics.membership.tpr_at_fpr((0.01, 0.05))):
@@ -313,7 +339,11 @@ def _digest(file: Path) -> str:
 def _changed(apply: Apply, chain: Any) -> Any:
     """Returns `(shared, batch, keys) -> released observations`."""
 
-    def change(shared: tuple[Variables, Any, Array], batch: Any, keys: Any) -> Observation:
+    def change(
+        shared: tuple[Variables, Any, Array],
+        batch: Any,
+        keys: Any,
+    ) -> Observation:
         del keys
         variables, state, secret = shared
         images = as_float(batch["image"])

@@ -42,7 +42,10 @@ def propose(
       startup: number of random trials.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searched = {name: part for name, part in space.items() if not isinstance(part, Fixed)}
+    searched = {}
+    for name, part in space.items():
+        if not isinstance(part, Fixed):
+            searched[name] = part
     distributions = {name: _distribution(part) for name, part in searched.items()}
     sampler = optuna.samplers.TPESampler(
         seed=zlib.crc32(purpose.encode()), n_startup_trials=startup
@@ -50,7 +53,9 @@ def propose(
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     for values, losses in trials:
         found = optuna.trial.create_trial(
-            params=dict(values), distributions=distributions, values=list(losses)
+            params=dict(values),
+            distributions=distributions,
+            values=list(losses),
         )
         study.add_trial(found)
 

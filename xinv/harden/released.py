@@ -30,7 +30,12 @@ def of_image(explainer: Explainer, secret: Array) -> Explainer:
     return Partial(_explain, _tree(explainer), np.asarray(secret, np.uint32))
 
 
-def defended(explainer: Explainer, defence: Defence | None, state: Any, secret: Array) -> Explainer:
+def defended(
+    explainer: Explainer,
+    defence: Defence | None,
+    state: Any,
+    secret: Array,
+) -> Explainer:
     """Returns an explainer of released maps: of `of_image`, changed by a defence.
 
     Args:
@@ -41,7 +46,12 @@ def defended(explainer: Explainer, defence: Defence | None, state: Any, secret: 
     """
     if defence is None:
         return of_image(explainer, secret)
-    return Partial(_release(defence), _tree(explainer), state, np.asarray(secret, np.uint32))
+    return Partial(
+        _release(defence),
+        _tree(explainer),
+        state,
+        np.asarray(secret, np.uint32),
+    )
 
 
 def changed(defence: Defence, state: Any, secret: Array) -> Partial:
@@ -68,7 +78,9 @@ def key_of(secret: Array, image: Array) -> Key:
 
 def seen(attack: Attack, maps: Array) -> Array:
     """Returns what an attack reads of maps: these, or statistics of them."""
-    return summarised(attack.summary, maps) if attack.summary else maps
+    if attack.summary:
+        return summarised(attack.summary, maps)
+    return maps
 
 
 def defence_key(secret: Array, image: Array) -> Key:
@@ -78,7 +90,9 @@ def defence_key(secret: Array, image: Array) -> Key:
 
 def _tree(explainer: Explainer) -> Partial:
     # A function within a tree is static only as a Partial
-    return explainer if isinstance(explainer, Partial) else Partial(explainer)
+    if isinstance(explainer, Partial):
+        return explainer
+    return Partial(explainer)
 
 
 def _explain(

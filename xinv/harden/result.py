@@ -99,7 +99,9 @@ def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Poli
 
 
 def _leak(
-    member: np.ndarray, figures: Mapping[str, Mapping[str, Array]], group: np.ndarray | None
+    member: np.ndarray,
+    figures: Mapping[str, Mapping[str, Array]],
+    group: np.ndarray | None,
 ) -> dict[str, Any]:
     leak: dict[str, Any] = {"auc": {}}
     for when, part in figures.items():
@@ -127,7 +129,11 @@ def _compared(rebuilt: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _control(
-    subject: Subject, candidate: Candidate, shadow: str, shown: str, label: str
+    subject: Subject,
+    candidate: Candidate,
+    shadow: str,
+    shown: str,
+    label: str,
 ) -> np.ndarray:
     """Returns an attacker's scores of what a model releases that knows nothing of the images."""
     settings = subject.settings
@@ -153,8 +159,10 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     Each query moves every value of the image by at most one step of 255, so that its noise is
     drawn anew; the attacker treats the shadow's images alike.
     """
-    settings, shadow = subject.settings, subject.settings["shadow"]
-    roles, count = settings["roles"], settings["queries"]
+    settings = subject.settings
+    shadow = subject.settings["shadow"]
+    roles = settings["roles"]
+    count = settings["queries"]
     spec = _spec(subject, candidate, [shadow, subject.target]) | {
         "attack": plugins.complete(attacks, settings["attack"]),
         "train": subject.service.config["attack"]["train"],
@@ -162,8 +170,10 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     }
 
     def mean(part: str, role: str) -> np.ndarray:
-        classifiers, images = subject.service.classifiers, np.asarray(subject.images(role)[:])
-        explainer, total = subject.release(candidate, part), 0.0
+        classifiers = subject.service.classifiers
+        images = np.asarray(subject.images(role)[:])
+        explainer = subject.release(candidate, part)
+        total = 0.0
         apply = classifiers.model(part).apply
         variables = classifiers.variables(part, subject.seed)
         labels = subject.labels(part, role)
@@ -171,15 +181,33 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
             random = np.random.default_rng([subject.seed, number])
             moved = images / 255 + random.uniform(-_STEP, _STEP, images.shape) / 255
             moved = moved.clip(0, 1).astype(np.float32)
-            maps = explain.batch(explainer, apply, variables, moved, labels, jax.random.key(0))
+            maps = explain.batch(
+                explainer,
+                apply,
+                variables,
+                moved,
+                labels,
+                jax.random.key(0),
+            )
             total = total + maps / count
         return total.astype(np.float32)
 
     def compute() -> dict[str, np.ndarray]:
         method = subject.attack(settings["attack"])
-        state = fitted(subject, candidate, method, shadow, lambda one, part, role: mean(part, role))
+        state = fitted(
+            subject,
+            candidate,
+            method,
+            shadow,
+            lambda one, part, role: mean(part, role),
+        )
         role = roles["report"]
-        observed = subject.seen(method, subject.target, role, mean(subject.target, role))
+        observed = subject.seen(
+            method,
+            subject.target,
+            role,
+            mean(subject.target, role),
+        )
         return {"score": np.asarray(method.predict(state, observed))}
 
     return _stage(subject, "control", f"{count} queries", spec, compute).array("score")
@@ -194,20 +222,37 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
     labels = subject.labels(subject.target, role)[:4]
     maps = []
     for secret in (subject.secret, subject.secret + np.uint32(1)):
-        release, key_unread = subject.release(candidate, subject.target, secret), jax.random.key(0)
-        maps.append(explain.batch(release, model.apply, variables, images, labels, key_unread))
+        release = subject.release(candidate, subject.target, secret)
+        key_unread = jax.random.key(0)
+        maps.append(
+            explain.batch(
+                release,
+                model.apply,
+                variables,
+                images,
+                labels,
+                key_unread,
+            )
+        )
     return not np.array_equal(*maps)
 
 
-def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> np.ndarray:
+def _rebuilt(
+    subject: Subject,
+    candidate: Candidate | None,
+    label: str,
+) -> np.ndarray:
     """Returns the SSIM [N] of the reported images as an inversion attack rebuilds them.
 
     The attacker asks the target about images of its own, the shadow's, and learns to rebuild them
     from predictions and maps (Zhao 2021, ExpMI); without a candidate from predictions alone.
     """
-    service, settings = subject.service, subject.settings
-    own, role = settings["roles"]["shadow"], settings["roles"]["report"]
-    hyper, image = settings["inversion"], service.config["metrics"]["image"]
+    service = subject.service
+    settings = subject.settings
+    own = settings["roles"]["shadow"]
+    role = settings["roles"]["report"]
+    hyper = settings["inversion"]
+    image = service.config["metrics"]["image"]
     inputs = ("prediction",) if candidate is None else ("prediction", "explanation")
     spec = _spec(subject, candidate, [subject.target]) | {
         "inversion": hyper | {"attack": plugins.complete(attacks, hyper["attack"])},
@@ -215,7 +260,10 @@ def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> np.nd
     }
 
     def observation(role: str) -> Observation:
-        maps = None if candidate is None else subject.released(candidate, subject.target, role)
+        if candidate is None:
+            maps = None
+        else:
+            maps = subject.released(candidate, subject.target, role)
         return Observation(subject.prediction(subject.target, role), maps)
 
     def compute() -> dict[str, np.ndarray]:
@@ -235,13 +283,23 @@ def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> np.nd
     return stage.array("ssim")
 
 
-def _spec(subject: Subject, candidate: Candidate | None, parts: list[str]) -> dict[str, Any]:
+def _spec(
+    subject: Subject,
+    candidate: Candidate | None,
+    parts: list[str],
+) -> dict[str, Any]:
     roles = subject.settings["roles"]
     spec = subject.spec(parts, [roles["report"], roles["shadow"]])
     return spec | (candidate.spec() if candidate else {})
 
 
-def _stage(subject: Subject, name: str, label: str, spec: Mapping, compute: Any) -> Stage:
+def _stage(
+    subject: Subject,
+    name: str,
+    label: str,
+    spec: Mapping,
+    compute: Any,
+) -> Stage:
     label = f"{subject.name}, {label}, seed {subject.seed}"
     return subject.service.stages.computed(name, label, spec, compute)
 

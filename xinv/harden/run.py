@@ -53,7 +53,8 @@ def run(
         results.begin(workdir, config, _FILES)
 
         # Each explanation of each seed
-        names, seeds = config["harden"]["explanations"], service.classifiers.seeds
+        names = config["harden"]["explanations"]
+        seeds = service.classifiers.seeds
         subjects = [Subject(service, name, seed) for seed in seeds for name in names]
         found = each(subjects, lambda subject: _hardened(subject, workdir))
 
@@ -74,7 +75,8 @@ def _hardened(subject: Subject, workdir: Path) -> tuple[dict[str, Any], list[dic
 
 
 def _line(subject: Subject, found: Search) -> dict[str, Any]:
-    settings, chosen = subject.settings, found.chosen
+    settings = subject.settings
+    chosen = found.chosen
     line = {
         "unit": subject.service.config["unit"],
         "seed": subject.seed,

@@ -50,7 +50,8 @@ def search(subject: Subject) -> Search:
     # One generation after the other; each is proposed by all trials before it
     explainer = subject.unhardened.explainer
     transforms = searched_transforms(settings, explainer)
-    space, deviation = space_of(explainer, transforms), _deviation(subject)
+    space = space_of(explainer, transforms)
+    deviation = _deviation(subject)
     trials: list[Trial] = []
     for generation, count in enumerate(_generations(settings)):
         known = [(one.values, losses(one, settings)) for one in trials]
@@ -89,7 +90,11 @@ def losses(one: Trial, settings: Mapping[str, Any]) -> tuple[float, float]:
     return leak, 1 - one.utility["spearman"]
 
 
-def choose(trials: Sequence[Trial], unhardened: Trial, settings: Mapping[str, Any]) -> Trial | None:
+def choose(
+    trials: Sequence[Trial],
+    unhardened: Trial,
+    settings: Mapping[str, Any],
+) -> Trial | None:
     """Returns the trial of the least leak among those that keep the floors of utility.
 
     Leaks that the search cannot tell from chance count as chance; among equals the utility decides.
@@ -129,7 +134,8 @@ def _leaks(one: Trial, alpha: float) -> bool:
 
 def _generations(settings: Mapping[str, Any]) -> list[int]:
     """Returns the numbers of candidates of the generations."""
-    left, sizes = settings["trials"], []
+    left = settings["trials"]
+    sizes = []
     size = settings["startup"]
     while left > 0:
         sizes.append(min(size, left))
@@ -141,5 +147,9 @@ def _generations(settings: Mapping[str, Any]) -> list[int]:
 def _deviation(subject: Subject) -> float:
     """Returns the standard deviation of the unhardened maps of the shadow's images, or 1."""
     settings = subject.settings
-    maps = subject.maps(subject.unhardened, settings["shadow"], settings["roles"]["shadow"])
+    maps = subject.maps(
+        subject.unhardened,
+        settings["shadow"],
+        settings["roles"]["shadow"],
+    )
     return float(np.std(maps, dtype=np.float64)) or 1.0

@@ -83,16 +83,21 @@ class Subject(NamedTuple):
         return service.explainer(self.name, self.seed, part)
 
     def release(
-        self, candidate: Candidate, part: str, secret: np.ndarray | None = None
+        self,
+        candidate: Candidate,
+        part: str,
+        secret: np.ndarray | None = None,
     ) -> Explainer:
         """Returns the explainer of released maps, by another secret if one is given."""
         secret = self.secret if secret is None else secret
-        explainer, chain = self.explainer(candidate, part), chain_of(candidate.transforms)
+        explainer = self.explainer(candidate, part)
+        chain = chain_of(candidate.transforms)
         return released.defended(explainer, chain, {}, secret)
 
     def maps(self, candidate: Candidate, part: str, role: str) -> Array:
         """Returns the released maps [N,h,w,c] of a role's images."""
-        explained, chain = self._explained(candidate, part, role), chain_of(candidate.transforms)
+        explained = self._explained(candidate, part, role)
+        chain = chain_of(candidate.transforms)
         if chain is None:
             return explained
         change = released.changed(chain, {}, self.secret)
@@ -107,7 +112,13 @@ class Subject(NamedTuple):
 
         def fill(create: Create) -> None:
             # Without labels, as a policy that is asked without them
-            self._batch(self.release(candidate, part), part, role, create, labelled=False)
+            self._batch(
+                self.release(candidate, part),
+                part,
+                role,
+                create,
+                labelled=False,
+            )
 
         spec = self.spec([part], [role]) | candidate.spec()
         label = f"{self.name} of {part} on {role}, seed {self.seed}"
@@ -118,7 +129,13 @@ class Subject(NamedTuple):
         found, _ = self.service.prediction(part, role, self.seed)
         return found
 
-    def seen(self, attack: Attack, part: str, role: str, maps: Array) -> Observation:
+    def seen(
+        self,
+        attack: Attack,
+        part: str,
+        role: str,
+        maps: Array,
+    ) -> Observation:
         """Returns what an attack is shown of a role's images."""
         return Observation(self.prediction(part, role), released.seen(attack, maps))
 
@@ -137,7 +154,9 @@ class Subject(NamedTuple):
 
     def spec(self, parts: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
         """Returns what determines all that these classifiers release of these roles."""
-        identities = [self.service.classifiers.identity(part, self.seed) for part in parts]
+        identities = []
+        for part in parts:
+            identities.append(self.service.classifiers.identity(part, self.seed))
         names = self._read(roles)
         return self.service.roles.spec(self.seed, names) | {
             "classifiers": identities,
@@ -176,15 +195,25 @@ class Subject(NamedTuple):
         create: Create | None = None,
         labelled: bool = True,
     ) -> np.ndarray:
-        classifiers, images = self.service.classifiers, self.images(role)
+        classifiers = self.service.classifiers
+        images = self.images(role)
         apply = classifiers.model(part).apply
         variables = classifiers.variables(part, self.seed)
         out = None
         if create is not None:
             shape = outputs.map_shape(explainer, apply, variables, images)
             out = create("explanation", (len(images), *shape))
-        labels, key_unread = self.labels(part, role) if labelled else None, jax.random.key(0)
-        return explain.batch(explainer, apply, variables, images, labels, key_unread, out=out)
+        labels = self.labels(part, role) if labelled else None
+        key_unread = jax.random.key(0)
+        return explain.batch(
+            explainer,
+            apply,
+            variables,
+            images,
+            labels,
+            key_unread,
+            out=out,
+        )
 
     def _read(self, roles: Sequence[str]) -> tuple[str, ...]:
         """Returns these roles, and the public one of a reference."""

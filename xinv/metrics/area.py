@@ -20,8 +20,10 @@ def area(found: Ranked) -> tuple[float, float]:
     half. The variance is DeLong's (1988), of grouped examples Obuchowski's (1997); NaN if one kind
     has a single group.
     """
-    member, placed = found.member, placements(found.member, found.score)
-    inside, outside = placed[member], placed[~member]
+    member = found.member
+    placed = placements(found.member, found.score)
+    inside = placed[member]
+    outside = placed[~member]
     spread = variance(inside, found.group[member]) + variance(outside, found.group[~member])
     return float(inside.mean()), spread
 
@@ -29,13 +31,18 @@ def area(found: Ranked) -> tuple[float, float]:
 def placements(member: np.ndarray, score: np.ndarray) -> np.ndarray:
     """Returns of members the share of others below them, of others that of members above, [N]."""
     # By midranks, so that ties count half
-    ranks, found = rankdata(score), np.empty(len(score))
+    ranks = rankdata(score)
+    found = np.empty(len(score))
     found[member] = (ranks[member] - rankdata(score[member])) / (~member).sum()
     found[~member] = 1 - (ranks[~member] - rankdata(score[~member])) / member.sum()
     return found
 
 
-def area_interval(found: Ranked, value: float, variance: float) -> tuple[float, float]:
+def area_interval(
+    found: Ranked,
+    value: float,
+    variance: float,
+) -> tuple[float, float]:
     """Returns the interval of an area: DeLong's, or percentiles over resampled groups.
 
     Without a variance, as of scores that separate perfectly, it is Clopper-Pearson's for the
@@ -58,20 +65,27 @@ def area_p(found: Ranked, value: float, variance: float) -> float:
     degrees of freedom as the smaller kind has groups, less one. Without that variance the groups'
     mean scores are ranked.
     """
-    score, member = found.score, found.member
+    score = found.score
+    member = found.member
     if found.clustered and variance > 0:
         return float(student.sf((value - 0.5) / math.sqrt(variance), min(counted(found)) - 1))
     if found.clustered:
         sizes = np.bincount(found.group)
         kinds = np.bincount(found.group, weights=member) > 0
-        score, member = np.bincount(found.group, weights=score) / sizes, kinds
+        score = np.bincount(found.group, weights=score) / sizes
+        member = kinds
     if len(score) <= ENUMERATED:
         ranks = rankdata(score)
         sums = [sum(some) for some in itertools.combinations(ranks, int(member.sum()))]
         return float(np.mean(np.array(sums) >= ranks[member].sum()))
     # SciPy's exact law takes minutes with thousands of examples, where the normal one is as good
     method = "auto" if len(score) <= 100 else "asymptotic"
-    test = mannwhitneyu(score[member], score[~member], alternative="greater", method=method)
+    test = mannwhitneyu(
+        score[member],
+        score[~member],
+        alternative="greater",
+        method=method,
+    )
     return float(test.pvalue)
 
 

@@ -31,7 +31,12 @@ def chance_band(
     """
     rates = np.asarray(fpr, np.float64)
     for rate in rates.ravel():
-        require(0 <= rate < 1, "fpr", float(rate), "a rate of at least 0 and below 1")
+        require(
+            0 <= rate < 1,
+            "fpr",
+            float(rate),
+            "a rate of at least 0 and below 1",
+        )
     most = np.array([allowed(rate, others) for rate in rates.ravel()]).reshape(rates.shape)
     law = nhypergeom(members + others, members, most + 1)
     tail = (1 - LEVEL) / 2

@@ -34,7 +34,13 @@ def weighted_f1(truth: Array, guess: Array) -> float:
     Raises:
       InputError: labels that differ in number, or none at all.
     """
-    return float(f1_score(*_labels(truth, guess), average="weighted", zero_division=0))
+    return float(
+        f1_score(
+            *_labels(truth, guess),
+            average="weighted",
+            zero_division=0,
+        )
+    )
 
 
 def binary_f1(truth: Array, guess: Array) -> float:

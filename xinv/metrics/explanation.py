@@ -110,7 +110,10 @@ def top_overlap(share: float = 0.1) -> Metric:
 
 
 def deletion(
-    apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = 0.0
+    apply: Apply,
+    variables: Variables,
+    steps: int = 16,
+    baseline: Baseline = 0.0,
 ) -> Metric:
     """Area under the label's probability as the released map's most important pixels are removed
     (Petsiuk 2018).
@@ -131,12 +134,21 @@ def deletion(
     Cost: `steps + 1` forward passes per image.
     """
     return Partial(
-        _area(apply, _at_least_one("deletion", "steps", steps), baseline, False), variables
+        _area(
+            apply,
+            _at_least_one("deletion", "steps", steps),
+            baseline,
+            False,
+        ),
+        variables,
     )
 
 
 def insertion(
-    apply: Apply, variables: Variables, steps: int = 16, baseline: Baseline = "blur"
+    apply: Apply,
+    variables: Variables,
+    steps: int = 16,
+    baseline: Baseline = "blur",
 ) -> Metric:
     """Area under the label's probability as the released map's most important pixels are put in
     (Petsiuk 2018).
@@ -145,12 +157,21 @@ def insertion(
     otherwise as `deletion`.
     """
     return Partial(
-        _area(apply, _at_least_one("insertion", "steps", steps), baseline, True), variables
+        _area(
+            apply,
+            _at_least_one("insertion", "steps", steps),
+            baseline,
+            True,
+        ),
+        variables,
     )
 
 
 def max_sensitivity(
-    release: Release, radius: float = 0.02, samples: int = 10, seed: int = 0
+    release: Release,
+    radius: float = 0.02,
+    samples: int = 10,
+    seed: int = 0,
 ) -> Metric:
     """max over δ of ‖Φ(x+δ) − ê‖ / ‖ê‖, with ê = Φ(x) the released map; 0 for a map that ignores x.
 
@@ -175,7 +196,11 @@ def max_sensitivity(
             f"max_sensitivity radius {radius} is not allowed: give a number of at least 0"
         )
     return Partial(
-        _max_sensitivity(radius, _at_least_one("max_sensitivity", "samples", samples), seed),
+        _max_sensitivity(
+            radius,
+            _at_least_one("max_sensitivity", "samples", samples),
+            seed,
+        ),
         release,
     )
 
@@ -191,7 +216,12 @@ def _masked_deepsim(embed: Embed) -> Callable[..., jax.Array]:
 
 
 @functools.cache
-def _area(apply: Apply, steps: int, baseline: Baseline, inserts: bool) -> Callable[..., jax.Array]:
+def _area(
+    apply: Apply,
+    steps: int,
+    baseline: Baseline,
+    inserts: bool,
+) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Truth, guess: Array) -> jax.Array:
         x, (_, released) = as_float(truth["image"]), _maps(truth, guess)
         start, end = (_canvas(x, baseline), x) if inserts else (x, _canvas(x, baseline))
@@ -203,23 +233,38 @@ def _area(apply: Apply, steps: int, baseline: Baseline, inserts: bool) -> Callab
             images = jnp.where((order < count)[..., None], end, start)
             return jax.nn.softmax(apply(variables, images))[jnp.arange(len(x)), truth["label"]]
 
-        return jnp.trapezoid(_each(probability, counts, x), counts[:, None] / pixels, axis=0)
+        return jnp.trapezoid(
+            _each(probability, counts, x),
+            counts[:, None] / pixels,
+            axis=0,
+        )
 
     return fn
 
 
 @functools.cache
-def _max_sensitivity(radius: float, samples: int, seed: int) -> Callable[..., jax.Array]:
+def _max_sensitivity(
+    radius: float,
+    samples: int,
+    seed: int,
+) -> Callable[..., jax.Array]:
     def fn(release: Release, truth: Truth, guess: Array) -> jax.Array:
         x, (_, released) = as_float(truth["image"]), _maps(truth, guess)
-        labels, size = jnp.asarray(truth["label"]), jnp.linalg.norm(_flat(released), axis=-1)
+        labels = jnp.asarray(truth["label"])
+        size = jnp.linalg.norm(_flat(released), axis=-1)
 
         def moved(key: Key) -> jax.Array:
             for_noise, for_release = jax.random.split(key)
             near = jnp.clip(
-                x + jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius), 0, 1
+                x + jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius),
+                0,
+                1,
             )
-            again = release(near, labels, jnp.broadcast_to(for_release, labels.shape))
+            again = release(
+                near,
+                labels,
+                jnp.broadcast_to(for_release, labels.shape),
+            )
             return jnp.linalg.norm(_flat(again - released), axis=-1)
 
         largest = _each(moved, jax.random.split(jax.random.key(seed), samples), x, passes=4).max(
@@ -235,9 +280,9 @@ def _each(fn: Callable, items: Array, x: jax.Array, passes: int = 1) -> jax.Arra
     passes of images x.
     """
     at_once = max(1, LARGEST // (passes * x[..., 0].size))
-    return (
-        jax.vmap(fn)(items) if at_once >= len(items) else jax.lax.map(fn, items, batch_size=at_once)
-    )
+    if at_once >= len(items):
+        return jax.vmap(fn)(items)
+    return jax.lax.map(fn, items, batch_size=at_once)
 
 
 def resize(maps: Array, size: tuple[int, ...]) -> jax.Array:

@@ -12,7 +12,11 @@ from xinv.metrics.explanation import resize
 from xinv.types import Array, InputError
 
 
-def relevance(explanation: Array, mask: Array, threshold: float | None = 0.5) -> np.ndarray:
+def relevance(
+    explanation: Array,
+    mask: Array,
+    threshold: float | None = 0.5,
+) -> np.ndarray:
     """Explanation relevance: intersection over union of a map and the region that matters, float32
     [N] in [0,1].
 
@@ -42,10 +46,18 @@ def relevance(explanation: Array, mask: Array, threshold: float | None = 0.5) ->
         raise InputError(
             f"a mask of shape {mask.shape} fits no {len(explanation)} maps: give [N,H,W] or [H,W]"
         )
-    values = np.asarray(resize(np.mean(explanation, axis=-1, keepdims=True), mask.shape[-2:]))[
-        ..., 0
-    ]
-    low, high = values.min((1, 2), keepdims=True), values.max((1, 2), keepdims=True)
+    values = np.asarray(
+        resize(
+            np.mean(
+                explanation,
+                axis=-1,
+                keepdims=True,
+            ),
+            mask.shape[-2:],
+        )
+    )[..., 0]
+    low = values.min((1, 2), keepdims=True)
+    high = values.max((1, 2), keepdims=True)
     values = (values - low) / np.where(high > low, high - low, 1)
     lit = values if threshold is None else (values >= threshold).astype(np.float32)
     union = np.maximum(lit, mask).sum((1, 2))
@@ -61,11 +73,16 @@ def bright(images: Array, threshold: float = 0.05) -> np.ndarray:
     return np.asarray(as_float(images).mean(axis=-1) > threshold)
 
 
-def ellipse(height: int, width: int, share: tuple[float, float] = (0.9, 0.7)) -> np.ndarray:
+def ellipse(
+    height: int,
+    width: int,
+    share: tuple[float, float] = (0.9, 0.7),
+) -> np.ndarray:
     """bool [H,W]: the central ellipse whose axes are `share` of height and width, about where an
     aligned face is.
     """
-    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    y = (np.arange(height) + 0.5) / height
+    x = (np.arange(width) + 0.5) / width
     return ((2 * y - 1) / share[0])[:, None] ** 2 + ((2 * x - 1) / share[1]) ** 2 <= 1
 
 

@@ -40,11 +40,21 @@ def auc() -> SetMetric:
       A metric with "auc".
     """
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         value, variance = area.area(found)
         interval = area.area_interval(found, value, variance)
-        return {"auc": _estimate(value, interval, area.area_p(found, value, variance))}
+        return {
+            "auc": _estimate(
+                value,
+                interval,
+                area.area_p(found, value, variance),
+            )
+        }
 
     return measure
 
@@ -65,9 +75,18 @@ def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
     Raises:
       InputError: a rate is not allowed or given twice.
     """
-    rates = _rates("fpr", fpr, lambda rate: 0 <= rate < 1, "a rate of at least 0 and below 1")
+    rates = _rates(
+        "fpr",
+        fpr,
+        lambda rate: 0 <= rate < 1,
+        "a rate of at least 0 and below 1",
+    )
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         members, others = roc.effective(found)
         chances = _chances(found, rates)
@@ -96,13 +115,21 @@ def transferred() -> SetMetric:
       permuted groups.
     """
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         tpr, fpr = _transferred(found, roc.LEVEL)
         accuracy = (tpr.value + 1 - fpr.value) / 2
         low = accuracy - math.hypot(tpr.value - tpr.low, fpr.high - fpr.value) / 2
         high = accuracy + math.hypot(tpr.high - tpr.value, fpr.value - fpr.low) / 2
-        balanced = _estimate(accuracy, (max(0, low), min(1, high)), _accuracy_p(found))
+        balanced = _estimate(
+            accuracy,
+            (max(0, low), min(1, high)),
+            _accuracy_p(found),
+        )
         return {"tpr_at_shadow": tpr, "fpr_at_shadow": fpr, "balanced_accuracy": balanced}
 
     return measure
@@ -124,15 +151,35 @@ def precision(priors: float | Sequence[float] = (0.01, 0.1, 0.5)) -> SetMetric:
     Raises:
       InputError: a prior is not allowed or given twice.
     """
-    shares = _rates("priors", priors, lambda prior: 0 < prior < 1, "a share between 0 and 1")
+    shares = _rates(
+        "priors",
+        priors,
+        lambda prior: 0 < prior < 1,
+        "a share between 0 and 1",
+    )
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         tpr, fpr = _transferred(found, (1 + roc.LEVEL) / 2)
         figures = {}
         for prior in shares:
             value = _precision(tpr.value, fpr.value, prior)
-            ends = _precision(tpr.low, fpr.high, prior), _precision(tpr.high, fpr.low, prior)
+            ends = (
+                _precision(
+                    tpr.low,
+                    fpr.high,
+                    prior,
+                ),
+                _precision(
+                    tpr.high,
+                    fpr.low,
+                    prior,
+                ),
+            )
             figures[f"precision_at_prior_{prior}"] = _estimate(value, ends)
         return figures
 
@@ -156,20 +203,53 @@ def epsilon(fpr: float | Sequence[float] = RATES, delta: float = 0.0) -> SetMetr
     Raises:
       InputError: a rate or `delta` is not allowed, or a rate is given twice.
     """
-    rates = _rates("fpr", fpr, lambda rate: 0 <= rate < 1, "a rate of at least 0 and below 1")
-    require(is_number(delta) and 0 <= delta < 1, "delta", delta, "at least 0 and below 1")
+    rates = _rates(
+        "fpr",
+        fpr,
+        lambda rate: 0 <= rate < 1,
+        "a rate of at least 0 and below 1",
+    )
+    require(
+        is_number(delta) and 0 <= delta < 1,
+        "delta",
+        delta,
+        "at least 0 and below 1",
+    )
     level = 1 - (1 - roc.LEVEL) / len(rates)
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         members, others = roc.effective(found)
-        bounds, ceilings = [], []
+        bounds = []
+        ceilings = []
         for rate in rates:
             at = roc.point(found, rate)
             most = at.allowed * others / found.others
             true = at.true * members / found.members
-            bounds.append(roc.epsilon_bound(true, members, most, others, level, delta))
-            ceilings.append(roc.epsilon_bound(members, members, most, others, level, delta))
+            bounds.append(
+                roc.epsilon_bound(
+                    true,
+                    members,
+                    most,
+                    others,
+                    level,
+                    delta,
+                )
+            )
+            ceilings.append(
+                roc.epsilon_bound(
+                    members,
+                    members,
+                    most,
+                    others,
+                    level,
+                    delta,
+                )
+            )
         return {"epsilon_lower_bound": _estimate(max(bounds), (max(bounds), max(ceilings)))}
 
     return measure
@@ -183,7 +263,11 @@ def build(name: str, **hyper: Any) -> SetMetric:
     return plugins.build(sys.modules[__name__], "membership metric", name, hyper)
 
 
-def _estimate(value: float, interval: tuple[float, float], p: float | None = None) -> Estimate:
+def _estimate(
+    value: float,
+    interval: tuple[float, float],
+    p: float | None = None,
+) -> Estimate:
     low, high = map(float, interval)
     return Estimate(float(value), low, high, p)
 
@@ -199,7 +283,12 @@ def _rates(
     for rate in several:
         require(is_number(rate) and allows(rate), name, rate, allowed)
     rates = tuple(map(float, several))
-    require(0 < len(rates) == len(set(rates)), name, given, "one rate or several different ones")
+    require(
+        0 < len(rates) == len(set(rates)),
+        name,
+        given,
+        "one rate or several different ones",
+    )
     return rates
 
 
@@ -257,4 +346,6 @@ def _gain(found: roc.Ranked) -> float:
 
 def _precision(tpr: float, fpr: float, prior: float) -> float:
     called = prior * tpr + (1 - prior) * fpr
-    return prior * tpr / called if called else prior
+    if called:
+        return prior * tpr / called
+    return prior

@@ -52,11 +52,17 @@ def area_difference(
     spread += area.variance(changes[~kinds], groups[~kinds])
     if not spread > 0:
         return _alike(value, fewest)
-    error, law = math.sqrt(spread), norm
+    error = math.sqrt(spread)
+    law = norm
     if found.clustered:
         law = student(fewest - 1)
     half = float(law.ppf((1 + roc.LEVEL) / 2)) * error
-    return Estimate(value, value - half, value + half, float(law.cdf(value / error)))
+    return Estimate(
+        value,
+        value - half,
+        value + half,
+        float(law.cdf(value / error)),
+    )
 
 
 def _alike(value: float, count: int) -> Estimate:

@@ -47,7 +47,14 @@ def epsilon(noise: float, epochs: int, delta: float, count: int = 1) -> float:
         return 0.0
     # δ is at most Φ(μ/2 − ε/μ), which is below exp(−(ε/μ − μ/2)²/2)
     most = mu**2 / 2 + mu * math.sqrt(-2 * math.log(delta))
-    return float(brentq(lambda value: _delta(value, mu) - delta, 0.0, most, xtol=1e-12))
+    return float(
+        brentq(
+            lambda value: _delta(value, mu) - delta,
+            0.0,
+            most,
+            xtol=1e-12,
+        )
+    )
 
 
 def noise(epsilon: float, epochs: int, delta: float, count: int = 1) -> float:
@@ -76,6 +83,7 @@ def _delta(epsilon: float, mu: float) -> float:
     if mu == 0:
         return 0.0
     # e^ε φ(b) = φ(a): the second term is φ(a) Φ(b)/φ(b), and nothing overflows
-    a, b = mu / 2 - epsilon / mu, -mu / 2 - epsilon / mu
+    a = mu / 2 - epsilon / mu
+    b = -mu / 2 - epsilon / mu
     ratio = math.sqrt(math.pi / 2) * erfcx(-b / math.sqrt(2))
     return float(np.clip(ndtr(a) - norm.pdf(a) * ratio, 0.0, 1.0))

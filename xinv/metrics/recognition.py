@@ -63,7 +63,8 @@ def _correct(apply: Apply) -> Callable[..., jax.Array]:
 @functools.cache
 def _embedding_similarity(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
-        z, z_r = embed(variables, as_float(truth)), embed(variables, as_float(guess))
+        z = embed(variables, as_float(truth))
+        z_r = embed(variables, as_float(guess))
         return jnp.exp(-jnp.square(z - z_r).mean(axis=-1))
 
     return fn
@@ -72,10 +73,13 @@ def _embedding_similarity(embed: Embed) -> Callable[..., jax.Array]:
 @functools.cache
 def _deepsim(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
-        z, z_r = embed(variables, as_float(truth)), embed(variables, as_float(guess))
+        z = embed(variables, as_float(truth))
+        z_r = embed(variables, as_float(guess))
         cosine = (_unit(z) * _unit(z_r)).sum(axis=-1)
         return jnp.where(
-            (z == z_r).all(axis=-1), 1.0, cosine.clip(0, 1)
+            (z == z_r).all(axis=-1),
+            1.0,
+            cosine.clip(0, 1),
         )  # equal also where every ReLU is off
 
     return fn

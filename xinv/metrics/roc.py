@@ -89,9 +89,9 @@ def ranked(member: Array, score: Array, group: Array | None = None) -> Ranked:
     for name, values in (("scores", score), ("groups", group)):
         if len(values) != len(member):
             raise InputError(f"there are {len(values)} {name} for {len(member)} members and others")
-    odd = member[~np.isin(member, (0, 1))]
-    if odd.size:
-        raise InputError(f"member holds {odd[0]} but must be 0 or 1 for each example")
+    invalid = member[~np.isin(member, (0, 1))]
+    if invalid.size:
+        raise InputError(f"member holds {invalid[0]} but must be 0 or 1 for each example")
     member = member.astype(bool)
     counts = f"{int(member.sum())} and {int((~member).sum())}"
     if member.all() or not member.any():
@@ -130,7 +130,9 @@ def allowed(fpr: float, others: int) -> int:
     """Returns floor(fpr · others): the largest count whose rate is at most `fpr` below 1."""
     # The product itself may round below a whole number, as 0.29 · 100 does
     near = round(float(fpr) * others)
-    return near if near / others <= fpr else near - 1
+    if near / others <= fpr:
+        return near
+    return near - 1
 
 
 def point(found: Ranked, fpr: float) -> Point:
@@ -153,7 +155,11 @@ def above(found: Ranked, threshold: float) -> tuple[int, int]:
     return true, len(called) - true
 
 
-def proportion(count: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
+def proportion(
+    count: float,
+    trials: float,
+    level: float = LEVEL,
+) -> tuple[float, float]:
     """Returns Clopper-Pearson's interval of a rate with `count` of `trials`; exact for a binomial.
 
     Counts need not be whole: of grouped examples they are rates times an effective number.
@@ -164,7 +170,11 @@ def proportion(count: float, trials: float, level: float = LEVEL) -> tuple[float
     return float(low), float(high)
 
 
-def true_fpr(at: Point, others: int, trials: float | None = None) -> tuple[float, float]:
+def true_fpr(
+    at: Point,
+    others: int,
+    trials: float | None = None,
+) -> tuple[float, float]:
     """Returns the interval of the true false-positive rate above an order statistic.
 
     The true rate beyond the (k+1)-th largest of N continuous scores is Beta(k+1, N−k), whatever
@@ -225,4 +235,6 @@ def epsilon_bound(
     """
     tpr, _ = proportion(true, members, level)
     _, fpr = proportion(most, others, level)
-    return math.log((tpr - delta) / fpr) if tpr - delta > fpr else 0.0
+    if tpr - delta > fpr:
+        return math.log((tpr - delta) / fpr)
+    return 0.0

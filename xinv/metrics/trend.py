@@ -27,7 +27,13 @@ class Trend(NamedTuple):
     high: np.ndarray
 
 
-def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int = 12) -> Trend:
+def fit(
+    x: Array,
+    y: Array,
+    level: float = 0.90,
+    points: int = 100,
+    knots: int = 12,
+) -> Trend:
     """Cubic smoothing spline of `y` against `x`, as Figure 6 of Zhao 2021 draws.
 
     The natural cubic spline f that minimises mean (y − f(x))² + λ ∫ f''², with x on a unit range
@@ -46,13 +52,17 @@ def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int =
         constant x, or a level outside (0,1).
     """
     x, y = _checked(x, y, level)
-    place, unit = (x - x.min()) / np.ptp(x), np.linspace(0, 1, points)
+    place = (x - x.min()) / np.ptp(x)
+    unit = np.linspace(0, 1, points)
     at = np.unique(place)
     at = at if len(at) <= knots else np.linspace(0, 1, knots)
     basis = CubicSpline(at, np.eye(len(at)), bc_type="natural")
-    B, roughness = basis(place), _roughness(basis, at)
+    B = basis(place)
+    roughness = _roughness(basis, at)
 
-    n, gram, moments = len(x), B.T @ B, B.T @ y
+    n = len(x)
+    gram = B.T @ B
+    moments = B.T @ y
     inverses = np.linalg.inv(gram + n * PENALTIES[:, None, None] * roughness)  # [L,K,K]
     free = n - np.trace(inverses @ gram, axis1=1, axis2=2)
     errors = np.square(y - inverses @ moments @ B.T).sum(axis=1)

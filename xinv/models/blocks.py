@@ -27,7 +27,11 @@ def classifier(features: nn.Module, classes: int, dtype: str) -> Model:
       InputError: `classes` is no number of classes, or there is no such `dtype`.
     """
     require_count(classes=classes)
-    return linen(_Classifier(features, classes, check_dtype(dtype)), embed="embed", head=_head)
+    return linen(
+        _Classifier(features, classes, check_dtype(dtype)),
+        embed="embed",
+        head=_head,
+    )
 
 
 class _Classifier(nn.Module):
@@ -43,7 +47,9 @@ class _Classifier(nn.Module):
 
     def embed(self, images: jax.Array, train: bool = False) -> jax.Array:
         found = self.features(images.astype(self.dtype), train)
-        return found.astype(jnp.float32) if found.ndim == 2 else mean_of_map(found)
+        if found.ndim == 2:
+            return found.astype(jnp.float32)
+        return mean_of_map(found)
 
 
 def _head(module: _Classifier, features: jax.Array) -> jax.Array:
@@ -71,13 +77,22 @@ def check_stem(stem: str) -> bool:
 
 
 def conv(
-    x: jax.Array, outputs: int, size: int = 1, stride: int = 1, bias: bool = False
+    x: jax.Array,
+    outputs: int,
+    size: int = 1,
+    stride: int = 1,
+    bias: bool = False,
 ) -> jax.Array:
     """A convolution, padded by size//2."""
     return _Conv(outputs, size, stride, size // 2, bias)(x)
 
 
-def conv_each(x: jax.Array, size: int = 3, stride: int = 1, bias: bool = False) -> jax.Array:
+def conv_each(
+    x: jax.Array,
+    size: int = 3,
+    stride: int = 1,
+    bias: bool = False,
+) -> jax.Array:
     """A depthwise convolution, padded by size//2."""
     return _Conv(0, size, stride, size // 2, bias)(x)
 
@@ -101,7 +116,9 @@ class _Conv(nn.Module):
         channels = self.outputs or x.shape[-1]
         shape = (self.size, self.size, x.shape[-1] if self.outputs else 1, channels)
         initialise = nn.initializers.variance_scaling(
-            2.0, "fan_out" if self.outputs else "fan_in", "normal"
+            2.0,
+            "fan_out" if self.outputs else "fan_in",
+            "normal",
         )
         kernel = self.param("kernel", initialise, shape, jnp.float32).astype(x.dtype)
         y = self._convolve(x, kernel)

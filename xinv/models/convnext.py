@@ -55,11 +55,20 @@ def convnext(
     for depth in depths:
         require_count(depths=depth)
     matched = isinstance(widths, tuple) and len(widths) == len(depths)
-    require(matched, "widths", widths, f"a tuple of one width for each of the {len(depths)} stages")
+    require(
+        matched,
+        "widths",
+        widths,
+        f"a tuple of one width for each of the {len(depths)} stages",
+    )
     for width in widths:
         require_count(widths=width)
     require_positive(layer_scale=layer_scale)
-    return classifier(ConvNeXt(depths, widths, layer_scale, check_stem(stem)), classes, dtype)
+    return classifier(
+        ConvNeXt(depths, widths, layer_scale, check_stem(stem)),
+        classes,
+        dtype,
+    )
 
 
 class ConvNeXt(nn.Module):
@@ -82,7 +91,13 @@ class ConvNeXt(nn.Module):
         first = self.widths[0]
         x = patchify(x, first, 4) if self.large else conv(x, first, 3, bias=True)
         x = layer_norm(x)
-        for stage, (depth, width) in enumerate(zip(self.depths, self.widths, strict=True)):
+        for stage, (depth, width) in enumerate(
+            zip(
+                self.depths,
+                self.widths,
+                strict=True,
+            )
+        ):
             if stage:
                 x = patchify(layer_norm(x), width, 2)
             for _ in range(depth):
@@ -108,4 +123,8 @@ class _Block(nn.Module):
 
 
 def _dense(outputs: int, dtype: jnp.dtype) -> nn.Dense:
-    return nn.Dense(outputs, dtype=dtype, kernel_init=nn.initializers.truncated_normal(0.02))
+    return nn.Dense(
+        outputs,
+        dtype=dtype,
+        kernel_init=nn.initializers.truncated_normal(0.02),
+    )

@@ -75,7 +75,13 @@ def decoder(
     encoding = encoder_table(image_shape, side(image_shape), width)
     rows = decoder_table(image_shape, width)
     return linen(
-        InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype))
+        InversionNetwork(
+            ENCODERS[encoder],
+            encoding,
+            rows,
+            image_shape,
+            check_dtype(dtype),
+        )
     )
 
 
@@ -98,11 +104,15 @@ class InversionNetwork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, prediction: jax.Array, explanation: jax.Array | None = None, train: bool = False
+        self,
+        prediction: jax.Array,
+        explanation: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
         if any(self.encoder) and explanation is None:
             raise InputError("this decoder's encoder needs an explanation [N,h,w,c], and got None")
-        parts, maps = [prediction], {}
+        parts = [prediction]
+        maps = {}
         if self.encoder.embed:
             embedding, maps = self.encode(explanation)
             parts.append(embedding)
@@ -110,14 +120,22 @@ class InversionNetwork(nn.Module):
             parts.append(explanation.reshape(len(explanation), -1))
         vector = jnp.concatenate([part.astype(self.dtype) for part in parts], axis=-1)
         bypass = maps if self.encoder.bypass else {}
-        images, _ = Stack(self.decoding, self.dtype, name="decoder")(vector[:, None, None], bypass)
+        images, _ = Stack(
+            self.decoding,
+            self.dtype,
+            name="decoder",
+        )(vector[:, None, None], bypass)
         return to_shape(images.astype(jnp.float32), self.image_shape)
 
     def encode(self, explanation: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
         """The embedding [N,64·width] of an explanation, and the convolutions' outputs by size."""
         explanation = _to_power_of_two(explanation, side(self.image_shape))
         entered = len(self.encoding) - 1 - 2 * len(powers(explanation.shape[1]))
-        return Stack(self.encoding[entered:], self.dtype, name="encoder")(explanation)
+        return Stack(
+            self.encoding[entered:],
+            self.dtype,
+            name="encoder",
+        )(explanation)
 
 
 def decoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -> tuple[Layer, ...]:
@@ -135,7 +153,9 @@ def decoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -> tupl
 
 
 def encoder_table(
-    image_shape: tuple[int, int, int], map_size: int, width: float = 1.0
+    image_shape: tuple[int, int, int],
+    map_size: int,
+    width: float = 1.0,
 ) -> tuple[Layer, ...]:
     """From a map of that size, over 2×2, to the embedding."""
     table = []
@@ -144,13 +164,15 @@ def encoder_table(
     return (*table, fc(scale(64, width)))
 
 
-def _stage(size: int, image_shape: tuple[int, int, int], width: float) -> tuple[int, str]:
+def _stage(
+    size: int,
+    image_shape: tuple[int, int, int],
+    width: float,
+) -> tuple[int, str]:
     """Channels and activation of the stage of that size, in the encoder and the decoder alike."""
-    return (
-        (image_shape[2], "none")
-        if size == side(image_shape)
-        else (scale(4096 // size, width), "relu")
-    )
+    if size == side(image_shape):
+        return (image_shape[2], "none")
+    return (scale(4096 // size, width), "relu")
 
 
 def check_image_shape(image_shape: tuple[int, int, int]) -> None:
@@ -175,7 +197,9 @@ def powers(largest: int) -> list[int]:
 def to_shape(images: jax.Array, image_shape: tuple[int, int, int]) -> jax.Array:
     """Images [N,h,w,c], resized where they are not [N,*image_shape]."""
     same = images.shape[1:] == image_shape
-    return images if same else jax.image.resize(images, (len(images), *image_shape), "linear")
+    if same:
+        return images
+    return jax.image.resize(images, (len(images), *image_shape), "linear")
 
 
 def _to_power_of_two(maps: jax.Array, largest: int) -> jax.Array:

@@ -45,7 +45,12 @@ def densenet(
     Raises:
       InputError: an argument is not one of those.
     """
-    features = DenseNet(blocks, scale(growth, width), check_stem(stem), check_norm(norm))
+    features = DenseNet(
+        blocks,
+        scale(growth, width),
+        check_stem(stem),
+        check_norm(norm),
+    )
     return classifier(features, classes, dtype)
 
 
@@ -63,11 +68,25 @@ class DenseNet(nn.Module):
             return conv(nn.relu(norm(x, train, self.norm)), *convolution)
 
         x = nn.relu(
-            norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train, self.norm)
+            norm(
+                conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))),
+                train,
+                self.norm,
+            )
         )
         x = pool_stem(x) if self.large else x
         for index, count in enumerate(self.blocks):
             x = nn.avg_pool(unit(x, x.shape[-1] // 2), (2, 2), (2, 2)) if index else x
             for _ in range(count):
-                x = jnp.concatenate([x, unit(unit(x, 4 * self.growth), self.growth, 3)], axis=-1)
+                x = jnp.concatenate(
+                    [
+                        x,
+                        unit(
+                            unit(x, 4 * self.growth),
+                            self.growth,
+                            3,
+                        ),
+                    ],
+                    axis=-1,
+                )
         return nn.relu(norm(x, train, self.norm))

@@ -66,7 +66,12 @@ class _Detector(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, maps: jax.Array | None, vector: jax.Array, train: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        maps: jax.Array | None,
+        vector: jax.Array,
+        train: bool = False,
+    ) -> jax.Array:
         x = vector
         if maps is not None:
             features = self._features(maps.astype(self.dtype), train).astype(jnp.float32)
@@ -102,5 +107,12 @@ def _full_layers(width: float) -> tuple[Layer, ...]:
 def cnn_rows(side: int, width: float) -> tuple[Layer, ...]:
     """Returns the rows of the CNN for maps whose smaller side has that many pixels."""
     count = min(max(side.bit_length() - 3, 1), len(CHANNELS))
-    rows = cnn_table(1, CHANNELS[:count], HIDDEN, width, norm="batch", activation="relu")
+    rows = cnn_table(
+        1,
+        CHANNELS[:count],
+        HIDDEN,
+        width,
+        norm="batch",
+        activation="relu",
+    )
     return rows[:-1]

@@ -50,17 +50,23 @@ def gnime_decoder(
         raise InputError(
             f"GNIME's network has no encoder {encoder!r}: choose one of {', '.join(CHANNELS)}"
         )
-    encoding, rows = (
-        gnime_encoder_table(image_shape, width),
-        gnime_table(image_shape, encoder, width),
-    )
+    encoding = gnime_encoder_table(image_shape, width)
+    rows = gnime_table(image_shape, encoder, width)
     return linen(
-        InversionNetwork(ENCODERS[encoder], encoding, rows, image_shape, check_dtype(dtype))
+        InversionNetwork(
+            ENCODERS[encoder],
+            encoding,
+            rows,
+            image_shape,
+            check_dtype(dtype),
+        )
     )
 
 
 def gnime_table(
-    image_shape: tuple[int, int, int], encoder: str, width: float = 1.0
+    image_shape: tuple[int, int, int],
+    encoder: str,
+    width: float = 1.0,
 ) -> tuple[Layer, ...]:
     """From the vector to an image: the dense layer, as a 1×1 convolution, and a convolution per
     size.
@@ -69,7 +75,11 @@ def gnime_table(
     table = [Layer("conv", scale(dense, width), activation="relu")]
     for size in sizes[:-1]:
         table.append(
-            conv(scale(channels // size, width), bypass=True, repeat=4 if size == 4 else 2)
+            conv(
+                scale(channels // size, width),
+                bypass=True,
+                repeat=4 if size == 4 else 2,
+            )
         )
     return (*table, conv(image_shape[2], "none", bypass=True, repeat=2))
 

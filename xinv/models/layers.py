@@ -19,7 +19,11 @@ def _on_cpu() -> bool:
 
 def _plain(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (1, 1),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
@@ -39,14 +43,18 @@ FEW_CHANNELS = 8
 
 
 def _convolve_forward(
-    x: jax.Array, kernel: jax.Array, padding: int
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     form = _by_taps if _on_cpu() and max(x.shape[1:3]) <= SMALL_MAP else _plain
     return form(x, kernel, padding), (x, kernel)
 
 
 def _convolve_backward(
-    padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+    padding: int,
+    saved: tuple[jax.Array, jax.Array],
+    g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     few = x.shape[-1] <= FEW_CHANNELS
@@ -109,7 +117,12 @@ def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
-def _reach(tap: int, padding: int, inputs: int, outputs: int) -> tuple[slice, tuple[int, int]]:
+def _reach(
+    tap: int,
+    padding: int,
+    inputs: int,
+    outputs: int,
+) -> tuple[slice, tuple[int, int]]:
     """The input pixels under a tap along one axis, and how many outputs before and after them see
     padding.
     """
@@ -128,11 +141,17 @@ def _by_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 def _patches(x: jax.Array, size: int, padding: int) -> list[list[jax.Array]]:
     """Returns the part of x that each tap [row][column] reads, [N,H,W,i]."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    height = x.shape[1] - size + 1
+    width = x.shape[2] - size + 1
     return [[x[:, a : a + height, b : b + width] for b in range(size)] for a in range(size)]
 
 
-def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> jax.Array:
+def _kernel_gradient(
+    x: jax.Array,
+    g: jax.Array,
+    padding: int,
+    across: int,
+) -> jax.Array:
     """The gradient [k,k,i,o] of `convolve` for g [N,H,W,o], as a matrix product for each `across`
     taps of a row.
 
@@ -160,7 +179,8 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     if _on_cpu():
         return _by_shifts(x, kernel, stride)
     padding = [(len(kernel) // 2,) * 2] * 2
-    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1]
+    numbers = ("NHWC", "HWIO", "NHWC")
+    groups = x.shape[-1]
     return lax.conv_general_dilated(
         x,
         kernel[:, :, None],
@@ -180,12 +200,17 @@ def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     batch; by the derivative of this sum 185, since XLA computes the operands anew for each shift.
     """
     around = len(kernel) // 2
-    return _shifts(jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0))), kernel, stride)
+    return _shifts(
+        jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0))),
+        kernel,
+        stride,
+    )
 
 
 def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     size, x = len(kernel), lax.optimization_barrier(x)
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    height = x.shape[1] - size + 1
+    width = x.shape[2] - size + 1
     return sum(
         x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b]
         for a in range(size)
@@ -194,13 +219,17 @@ def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _by_shifts_forward(
-    x: jax.Array, kernel: jax.Array, stride: int
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _by_shifts(x, kernel, stride), (x, kernel)
 
 
 def _by_shifts_backward(
-    stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+    stride: int,
+    saved: tuple[jax.Array, jax.Array],
+    g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     around = len(kernel) // 2
@@ -208,10 +237,9 @@ def _by_shifts_backward(
     (dkernel,) = jax.vjp(lambda kernel: _shifts(padded, kernel, stride), kernel)[1](g)
     # A stride leaves gaps in g; the far side is padded until every pixel of x is reached.
     sides = zip(x.shape[1:3], g.shape[1:3], strict=True)
-    spread = [
-        (around, inputs + around - (outputs - 1) * stride - 1, stride - 1)
-        for inputs, outputs in sides
-    ]
+    spread = []
+    for inputs, outputs in sides:
+        spread.append((around, inputs + around - (outputs - 1) * stride - 1, stride - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
     return _shifts(g, kernel[::-1, ::-1], 1), dkernel
 
@@ -226,13 +254,21 @@ def max_pool(x: jax.Array) -> jax.Array:
 
     XLA's own backward pass (select-and-scatter) gives the same numbers, 6 (CPU) times slower.
     """
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return lax.reduce_window(
+        x,
+        -jnp.inf,
+        lax.max,
+        (1, 2, 2, 1),
+        (1, 2, 2, 1),
+        "VALID",
+    )
 
 
 def _max_pool_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
     x, highest = saved
     batch, height, width, channels = highest.shape
-    free, parts = jnp.ones(highest.shape, bool), []
+    free = jnp.ones(highest.shape, bool)
+    parts = []
     for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
         chosen = free & (x[:, a : 2 * height : 2, b : 2 * width : 2] == highest)
         parts.append(jnp.where(chosen, g, 0))
@@ -250,7 +286,12 @@ def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Arr
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def convolve_repeated(x: jax.Array, kernel: jax.Array, repeat: int, padding: int) -> jax.Array:
+def convolve_repeated(
+    x: jax.Array,
+    kernel: jax.Array,
+    repeat: int,
+    padding: int,
+) -> jax.Array:
     """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes,
     [N,h·repeat,w·repeat,i].
 
@@ -261,14 +302,21 @@ def convolve_repeated(x: jax.Array, kernel: jax.Array, repeat: int, padding: int
     more = 2 * padding - len(kernel) + 1
     taps = [[_product(x, tap) for tap in row] for row in kernel]
     columns = zip(*taps, strict=True)
-    rows = [
-        sum(_repeated(tap, 1, repeat, padding - a, more) for a, tap in enumerate(column))
-        for column in columns
-    ]
+    rows = []
+    for column in columns:
+        rows.append(
+            sum(_repeated(tap, 1, repeat, padding - a, more) for a, tap in enumerate(column))
+        )
     return sum(_repeated(row, 2, repeat, padding - b, more) for b, row in enumerate(rows))
 
 
-def _repeated(x: jax.Array, axis: int, repeat: int, before: int, more: int) -> jax.Array:
+def _repeated(
+    x: jax.Array,
+    axis: int,
+    repeat: int,
+    before: int,
+    more: int,
+) -> jax.Array:
     """Pixels repeated along an axis, after `before` zeros (or cut, where negative), and `more` of
     them in all.
     """
@@ -277,7 +325,12 @@ def _repeated(x: jax.Array, axis: int, repeat: int, before: int, more: int) -> j
     return lax.pad(jnp.repeat(x, repeat, axis), jnp.zeros((), x.dtype), padding)
 
 
-def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+) -> jax.Array:
     """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H =
     (h-1)·stride + k - 2·padding.
 
@@ -290,7 +343,12 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -
     return overlap_add(x, kernel, stride, padding)
 
 
-def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def overlap_add(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+) -> jax.Array:
     """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where
     they overlap.
 
@@ -300,7 +358,12 @@ def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     batch, height, width, _ = x.shape
     taps, blocks = _blocks(kernel, stride)
     # Block (a, b) of pixel (i, j) lands on output block (i+a, j+b), stride × stride pixels each.
-    pieces = _product(x, taps.reshape(len(taps), -1)).reshape(batch, height, width, *taps.shape[1:])
+    pieces = _product(x, taps.reshape(len(taps), -1)).reshape(
+        batch,
+        height,
+        width,
+        *taps.shape[1:],
+    )
     last = blocks - 1
     total = sum(
         jnp.pad(
@@ -312,11 +375,25 @@ def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     return _interleave(total, (height, width), kernel.shape[1], padding)
 
 
-def sub_pixel(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def sub_pixel(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+) -> jax.Array:
     """`conv_transpose` as a stride-1 convolution to stride²·o channels, then depth to space."""
     _, height, width, inputs = x.shape
     taps, blocks = _blocks(kernel, stride)
-    taps = taps[:, ::-1, :, ::-1].transpose(1, 3, 0, 2, 4, 5).reshape(blocks, blocks, inputs, -1)
+    taps = (
+        taps[:, ::-1, :, ::-1]
+        .transpose(1, 3, 0, 2, 4, 5)
+        .reshape(
+            blocks,
+            blocks,
+            inputs,
+            -1,
+        )
+    )
     y = _plain(x, taps, blocks - 1)
     y = y.reshape(*y.shape[:3], stride, stride, -1)
     return _interleave(y, (height, width), kernel.shape[1], padding)
@@ -331,11 +408,21 @@ def _blocks(kernel: jax.Array, stride: int) -> tuple[jax.Array, int]:
     return taps.reshape(inputs, blocks, stride, blocks, stride, outputs), blocks
 
 
-def _interleave(y: jax.Array, size: tuple[int, int], kernel: int, padding: int) -> jax.Array:
+def _interleave(
+    y: jax.Array,
+    size: tuple[int, int],
+    kernel: int,
+    padding: int,
+) -> jax.Array:
     """The pixels of blocks y [N,h,w,stride,stride,o] in place, cropped to the output of an input of
     `size`.
     """
     batch, rows, columns, stride = y.shape[:4]
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * stride, columns * stride, -1)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(
+        batch,
+        rows * stride,
+        columns * stride,
+        -1,
+    )
     height, width = ((n - 1) * stride + kernel - 2 * padding for n in size)
     return y[:, padding : padding + height, padding : padding + width]

@@ -60,7 +60,11 @@ def features(width: float, stem: str, norm: str = "batch") -> "MobileNetV2":
     rows = (first, *others)
     stages = tuple((expansion, scale(outputs, width), *rest) for expansion, outputs, *rest in rows)
     return MobileNetV2(
-        stages, scale(32, width), scale(1280, width), 2 if large else 1, check_norm(norm)
+        stages,
+        scale(32, width),
+        scale(1280, width),
+        2 if large else 1,
+        check_norm(norm),
     )
 
 
@@ -77,12 +81,21 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = jax.nn.relu6(norm(conv(x, self.first, 3, self.stride), train, self.norm))
+        x = jax.nn.relu6(
+            norm(
+                conv(x, self.first, 3, self.stride),
+                train,
+                self.norm,
+            )
+        )
         for expansion, outputs, count, stride in self.stages:
             for index in range(count):
-                x = _InvertedResidual(expansion, outputs, 1 if index else stride, self.norm)(
-                    x, train
-                )
+                x = _InvertedResidual(
+                    expansion,
+                    outputs,
+                    1 if index else stride,
+                    self.norm,
+                )(x, train)
         return jax.nn.relu6(norm(conv(x, self.last), train, self.norm))
 
 
@@ -96,7 +109,15 @@ class _InvertedResidual(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = x
         if self.expansion > 1:
-            y = jax.nn.relu6(norm(conv(y, self.expansion * x.shape[-1]), train, self.norm))
+            y = jax.nn.relu6(
+                norm(
+                    conv(y, self.expansion * x.shape[-1]),
+                    train,
+                    self.norm,
+                )
+            )
         y = jax.nn.relu6(norm(conv_each(y, 3, self.stride), train, self.norm))
         y = norm(conv(y, self.outputs), train, self.norm)
-        return x + y if x.shape == y.shape else y
+        if x.shape == y.shape:
+            return x + y
+        return y

@@ -11,7 +11,9 @@ from xinv.types import Model
 
 @functools.cache
 def linen(
-    module: nn.Module, embed: str | Callable | None = None, head: str | Callable | None = None
+    module: nn.Module,
+    embed: str | Callable | None = None,
+    head: str | Callable | None = None,
 ) -> Model:
     """Any Linen module whose `__call__` takes its inputs and `train: bool`.
 
@@ -31,7 +33,13 @@ def linen(
 
     def train(variables, *inputs, key: jax.Array):
         mutable = [name for name in variables if name != "params"]
-        return module.apply(variables, *inputs, train=True, rngs={"dropout": key}, mutable=mutable)
+        return module.apply(
+            variables,
+            *inputs,
+            train=True,
+            rngs={"dropout": key},
+            mutable=mutable,
+        )
 
     def features(variables, images):
         return module.apply(variables, images, method=embed)
@@ -39,4 +47,10 @@ def linen(
     def logits(variables, features):
         return module.apply(variables, features, method=head)
 
-    return Model(init, apply, train, features if embed else None, logits if head else None)
+    return Model(
+        init,
+        apply,
+        train,
+        features if embed else None,
+        logits if head else None,
+    )

@@ -13,7 +13,12 @@ NORMS = ("batch", "group")
 """Kinds of normalisation. With "group" no example changes what another one gives."""
 
 
-def norm(x: jax.Array, train: bool, kind: str = "batch", name: str | None = None) -> jax.Array:
+def norm(
+    x: jax.Array,
+    train: bool,
+    kind: str = "batch",
+    name: str | None = None,
+) -> jax.Array:
     """Normalises x [N,...,c], and scales and shifts each channel.
 
     Args:
@@ -27,11 +32,20 @@ def norm(x: jax.Array, train: bool, kind: str = "batch", name: str | None = None
         groups = x.shape[-1] // _group_size(x.shape[-1])
         # The variance is the mean square of centred values, as in `blocks.layer_norm`
         return nn.GroupNorm(
-            groups, epsilon=1e-5, dtype=x.dtype, use_fast_variance=False, name=name
+            groups,
+            epsilon=1e-5,
+            dtype=x.dtype,
+            use_fast_variance=False,
+            name=name,
         )(x)
     axis = parallel.AXIS if train else None
     return nn.BatchNorm(
-        not train, momentum=0.9, epsilon=1e-5, dtype=x.dtype, axis_name=axis, name=name
+        not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=x.dtype,
+        axis_name=axis,
+        name=name,
     )(x)
 
 

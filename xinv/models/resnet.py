@@ -47,8 +47,16 @@ def resnet(
         raise InputError(f"there is no ResNet-{depth}: choose one of {', '.join(map(str, DEPTHS))}")
     if version not in BLOCKS:
         raise InputError(f"there is no ResNet version {version}: choose 1 or 2")
-    large, kind = check_stem(stem), check_norm(norm)
-    features = ResNet(DEPTHS[depth], depth >= 50, scale(64, width), large, version, kind)
+    large = check_stem(stem)
+    kind = check_norm(norm)
+    features = ResNet(
+        DEPTHS[depth],
+        depth >= 50,
+        scale(64, width),
+        large,
+        version,
+        kind,
+    )
     return classifier(features, classes, dtype)
 
 
@@ -70,9 +78,15 @@ class ResNet(nn.Module):
         for stage, count in enumerate(self.blocks):
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                rows = _convolutions(self.channels * 2**stage, stride, self.bottleneck)
+                rows = _convolutions(
+                    self.channels * 2**stage,
+                    stride,
+                    self.bottleneck,
+                )
                 x = BLOCKS[self.version](rows, self.norm)(x, train)
-        return x if self.version == 1 else nn.relu(norm(x, train, self.norm))
+        if self.version == 1:
+            return x
+        return nn.relu(norm(x, train, self.norm))
 
 
 Convolutions = tuple[tuple[int, int, int], ...]
@@ -97,7 +111,11 @@ class _Block(nn.Module):
             max(stride for *_, stride in self.convolutions),
         )
         for index, convolution in enumerate(self.convolutions):
-            y = norm(conv(nn.relu(y) if index else y, *convolution), train, self.norm)
+            y = norm(
+                conv(nn.relu(y) if index else y, *convolution),
+                train,
+                self.norm,
+            )
         if stride > 1 or outputs != x.shape[-1]:
             x = norm(conv(x, outputs, 1, stride), train, self.norm)
         return nn.relu(y + x)
@@ -112,7 +130,18 @@ class _PreactivatedBlock(nn.Module):
         outputs, stride = self.convolutions[-1][0], max(stride for *_, stride in self.convolutions)
         y = first = nn.relu(norm(x, train, self.norm))
         for index, convolution in enumerate(self.convolutions):
-            y = conv(nn.relu(norm(y, train, self.norm)) if index else y, *convolution)
+            y = conv(
+                nn.relu(
+                    norm(
+                        y,
+                        train,
+                        self.norm,
+                    )
+                )
+                if index
+                else y,
+                *convolution,
+            )
         return y + (conv(first, outputs, 1, stride) if stride > 1 or outputs != x.shape[-1] else x)
 
 

@@ -67,7 +67,17 @@ def conv(
     repeat: int = 1,
 ) -> Layer:
     """The tables' 3×3 convolution, which keeps the size (of a repeated input)."""
-    return Layer("conv", outputs, 3, 1, 1, activation, norm, repeat=repeat, bypass=bypass)
+    return Layer(
+        "conv",
+        outputs,
+        3,
+        1,
+        1,
+        activation,
+        norm,
+        repeat=repeat,
+        bypass=bypass,
+    )
 
 
 def pool(activation: str = "none", mark: str = "") -> Layer:
@@ -88,7 +98,16 @@ def upsample(
     dropout: float = 0.0,
 ) -> Layer:
     """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
-    return Layer("upsample", outputs, 4, stride, stride - 1, activation, norm, dropout)
+    return Layer(
+        "upsample",
+        outputs,
+        4,
+        stride,
+        stride - 1,
+        activation,
+        norm,
+        dropout,
+    )
 
 
 def scale(channels: int, width: float) -> int:
@@ -159,7 +178,12 @@ class Stack(nn.Module):
                     f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or"
                     " fewer blocks"
                 )
-            affine = functools.partial(_Affine, layer, self.dtype, name=f"{layer.type}{index}")
+            affine = functools.partial(
+                _Affine,
+                layer,
+                self.dtype,
+                name=f"{layer.type}{index}",
+            )
             x = max_pool(x) if layer.type == "pool" else affine()(x, beside)
             if layer.norm != "none":
                 x = norm(x, train, layer.norm, name=f"norm{index}")
@@ -181,16 +205,18 @@ class _Affine(nn.Module):
         layer = self.layer
         x = x.reshape(len(x), -1) if layer.type == "fc" else x
         parts = [x] if beside is None else [x, beside.astype(x.dtype)]
-        inputs, side = sum(part.shape[-1] for part in parts), layer.kernel
+        inputs = sum(part.shape[-1] for part in parts)
+        side = layer.kernel
         shapes = {
             "fc": (inputs, layer.outputs),
             "conv": (side, side, inputs, layer.outputs),
             "upsample": (inputs, side, side, layer.outputs),
         }
         # Of a transposed convolution's taps, pixels in ÷ pixels out fall on an input.
-        spread = (
-            (upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
-        )
+        if layer.type == "upsample":
+            spread = (upsampled(x.shape[1], layer) / x.shape[1]) ** 2
+        else:
+            spread = 1.0
         initialise = nn.initializers.variance_scaling(
             (2.0 if layer.activation == "relu" else 1.0) * spread,
             "fan_in",
@@ -211,7 +237,12 @@ def _apply(layer: Layer, parts: list[jax.Array], kernel: jax.Array) -> jax.Array
     if layer.type == "conv" and layer.repeat > 1:
         x, *beside = parts
         channels = x.shape[-1]
-        total = convolve_repeated(x, kernel[:, :, :channels], layer.repeat, layer.padding)
+        total = convolve_repeated(
+            x,
+            kernel[:, :, :channels],
+            layer.repeat,
+            layer.padding,
+        )
         return sum(
             (convolve(part, kernel[:, :, channels:], layer.padding) for part in beside), start=total
         )

@@ -87,19 +87,29 @@ def tcnn_table(
     dropout: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Layer, ...]:
     """From the vector to an image."""
-    last, rates = side(image_shape), (0.0, *map(check_dropout, dropout))
+    last = side(image_shape)
+    rates = (0.0, *map(check_dropout, dropout))
     sizes = powers(last // 2)
-    hidden = [
-        upsample(
-            scale(64 * last // size, width),
-            1 if size == 4 else 2,
-            activation,
-            "batch",
-            rates[min(index, 2)],
+    hidden = []
+    for index, size in enumerate(sizes):
+        hidden.append(
+            upsample(
+                scale(64 * last // size, width),
+                1 if size == 4 else 2,
+                activation,
+                "batch",
+                rates[min(index, 2)],
+            )
         )
-        for index, size in enumerate(sizes)
-    ]
-    return (*hidden, upsample(image_shape[2], 2, "sigmoid", dropout=rates[min(len(sizes), 2)]))
+    return (
+        *hidden,
+        upsample(
+            image_shape[2],
+            2,
+            "sigmoid",
+            dropout=rates[min(len(sizes), 2)],
+        ),
+    )
 
 
 class _Tcnn(nn.Module):
@@ -110,7 +120,10 @@ class _Tcnn(nn.Module):
 
     @nn.compact
     def __call__(
-        self, prediction: jax.Array, explanation: jax.Array | None = None, train: bool = False
+        self,
+        prediction: jax.Array,
+        explanation: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
         if self.flatten and explanation is None:
             raise InputError("this network's encoder needs an explanation [N,...], and got None")

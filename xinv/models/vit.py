@@ -45,7 +45,13 @@ def vit(
       InputError: an argument is not one of those. `init` and `apply` raise it for images of a size
         that `patch` does not divide, and `apply` for another size than that of `init`.
     """
-    require_count(patch=patch, width=width, depth=depth, heads=heads, expansion=expansion)
+    require_count(
+        patch=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        expansion=expansion,
+    )
     if width % heads:
         raise InputError(f"width is {width} but must be a multiple of the {heads} heads")
     return classifier(ViT(patch, width, depth, heads, expansion), classes, dtype)
@@ -71,7 +77,12 @@ class ViT(nn.Module):
         grid = x.shape[1:3]
         x = x.reshape(len(x), -1, self.width)
         # The class token comes first, and every token learns where it stands.
-        first = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
+        first = self.param(
+            "class_token",
+            nn.initializers.zeros,
+            (1, 1, self.width),
+            jnp.float32,
+        )
         first = jnp.broadcast_to(first.astype(x.dtype), (len(x), 1, self.width))
         x = jnp.concatenate([first, x], axis=1)
         x = x + self._positions(x.shape[1], grid).astype(x.dtype)
@@ -90,7 +101,12 @@ class ViT(nn.Module):
                     f" of {known} were learned: give images of the size that the model was made for"
                 )
         shape = (1, tokens, self.width)
-        return self.param("position", nn.initializers.normal(0.02), shape, jnp.float32)
+        return self.param(
+            "position",
+            nn.initializers.normal(0.02),
+            shape,
+            jnp.float32,
+        )
 
 
 class _Block(nn.Module):
@@ -132,11 +148,19 @@ class _Attention(nn.Module):
 
 
 def _dense(outputs: int, dtype: jnp.dtype) -> nn.Dense:
-    return nn.Dense(outputs, dtype=dtype, kernel_init=nn.initializers.xavier_uniform())
+    return nn.Dense(
+        outputs,
+        dtype=dtype,
+        kernel_init=nn.initializers.xavier_uniform(),
+    )
 
 
 def _marked(tokens: jax.Array, grid: tuple[int, int]) -> jax.Array:
     """The tokens [N,1+h·w,c]; those of the patches go through a map [N,h,w,c] that is named "cam"."""
     maps = tokens[:, 1:].reshape(len(tokens), *grid, tokens.shape[-1])
-    patches = checkpoint_name(maps, "cam").reshape(len(tokens), -1, tokens.shape[-1])
+    patches = checkpoint_name(maps, "cam").reshape(
+        len(tokens),
+        -1,
+        tokens.shape[-1],
+    )
     return jnp.concatenate([tokens[:, :1], patches], axis=1)

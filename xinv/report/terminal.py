@@ -27,7 +27,10 @@ def text(units: Sequence[Unit], level: float, width: int) -> str:
 def _unit(unit: Unit, summary: Summary, width: int) -> str:
     said = f"{unit.name}: {headline(summary)} {defended(summary)} {control.sentence(unit, summary)}"
     first, last = (textwrap.fill(t, width) for t in (said, _footnote(summary)))
-    tables = [] if summary.league and not summary.arms else _tables(_attacks(summary), width)
+    if summary.league and not summary.arms:
+        tables = []
+    else:
+        tables = _tables(_attacks(summary), width)
     tables += _tables(_league(summary.league), width) if summary.league else []
     return "\n\n".join([first, *tables, *_tables(_defences(summary), width), last])
 
@@ -36,7 +39,9 @@ def _attacks(summary: Summary) -> _Columns:
     """The table by columns: labels, then one per metric."""
     columns = [["attacker sees", *(arm.label for arm in summary.arms)]]
     for metric in summary.metrics:
-        texts = [arm.cells[metric].text if metric in arm.cells else "-" for arm in summary.arms]
+        texts = []
+        for arm in summary.arms:
+            texts.append(arm.cells[metric].text if metric in arm.cells else "-")
         columns.append([measure(metric).label, *texts])
     return columns
 
@@ -57,16 +62,20 @@ def _league(found: League) -> _Columns:
     # Rates that are not resolved are marked
     for name in found.rates:
         rates = [entry.rates.get(name) for entry in entries]
-        texts = [
-            f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-" for rate in rates
-        ]
+        texts = []
+        for rate in rates:
+            texts.append(f"{rate.tpr.text}{'' if rate.resolved else '?'}" if rate else "-")
         columns.append([measure(name).label, *texts])
 
     for name in found.figures:
-        texts = [entry.figures[name].text if name in entry.figures else "-" for entry in entries]
+        texts = []
+        for entry in entries:
+            texts.append(entry.figures[name].text if name in entry.figures else "-")
         columns.append([measure(name).label, *texts])
     for name in found.releases:
-        texts = [entry.release[name].text if name in entry.release else "-" for entry in entries]
+        texts = []
+        for entry in entries:
+            texts.append(entry.release[name].text if name in entry.release else "-")
         columns.append([measure(name).label, *texts])
     return columns
 
@@ -91,7 +100,9 @@ def _defences(summary: Summary) -> _Columns:
         return []
     columns = [["released", *(arm.label for arm, _ in rows)]]
     for metric in summary.releases:
-        texts = [arm.release[metric].text if metric in arm.release else "-" for arm, _ in rows]
+        texts = []
+        for arm, _ in rows:
+            texts.append(arm.release[metric].text if metric in arm.release else "-")
         columns.append([measure(metric).label, *texts])
     return [
         *columns,
@@ -99,16 +110,23 @@ def _defences(summary: Summary) -> _Columns:
     ]
 
 
-def _published(units: Sequence[Unit], summaries: Sequence[Summary], width: int) -> list[str]:
+def _published(
+    units: Sequence[Unit],
+    summaries: Sequence[Summary],
+    width: int,
+) -> list[str]:
     """One table per source, under its name."""
     parts = []
     for table in published.tables(units, summaries):
         lines = [line for group in table.groups for line in group]
-        where = [f"{line.unit}: {line.arm}" if len(units) > 1 else line.arm for line in lines]
-        measured = [
-            f"{line.measured or '-'}{f' ± {line.interval}' if line.interval else ''}"
-            for line in lines
-        ]
+        where = []
+        for line in lines:
+            where.append(f"{line.unit}: {line.arm}" if len(units) > 1 else line.arm)
+        measured = []
+        for line in lines:
+            measured.append(
+                f"{line.measured or '-'}{f' ± {line.interval}' if line.interval else ''}"
+            )
         columns = [
             [
                 table.source,
@@ -157,11 +175,10 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 
 def _footnote(summary: Summary) -> str:
-    spread = (
-        f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval"
-        if summary.seeds > 1
-        else "1 seed"
-    )
+    if summary.seeds > 1:
+        spread = f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval"
+    else:
+        spread = "1 seed"
     models = [f"{label} {cell.text}" for label, _, cell in summary.models]
     return "; ".join(
         [*models, spread, f"{summary.examples} images per seed", *_marks(summary.league)]
@@ -172,7 +189,9 @@ def _marks(league: League | None) -> list[str]:
     """What the marks of a league's table mean, as far as it has them."""
     if league is None:
         return []
-    marks = [f"?: unresolved, true FPR at {at} within {ends}" for at, ends in league.unresolved]
+    marks = []
+    for at, ends in league.unresolved:
+        marks.append(f"?: unresolved, true FPR at {at} within {ends}")
     if any(control.leaks for control in league.controls):
         marks.append("!: the control leaks")
     return marks

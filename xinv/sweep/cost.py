@@ -44,7 +44,8 @@ def seconds_left(board: Board) -> Estimate:
     """Estimates the work that is left, in seconds of one worker."""
     sweep = board.sweep
     used = {unit.number: _used(unit) for unit in sweep.units}
-    done, open_ = [], []
+    done = []
+    open_ = []
     for piece in sweep.pieces:
         kind = board.state(piece).kind
         if kind == DONE:
@@ -54,7 +55,9 @@ def seconds_left(board: Board) -> Estimate:
 
     # Stages that are there for a seed, by the names that they have in the seed of reference
     there = {(piece.seed, name) for piece in done for name in _like(sweep, piece, used)}
-    needed, uses, known = {}, 0, 0
+    needed = {}
+    uses = 0
+    known = 0
     for piece in open_:
         like = _like(sweep, piece, used)
         known += bool(like)
@@ -71,7 +74,11 @@ def seconds_left(board: Board) -> Estimate:
     return Estimate(total, known, len(needed), uses - len(needed))
 
 
-def _like(sweep: Sweep, piece: Piece, used: dict[int, dict[str, list[str]]]) -> list[str]:
+def _like(
+    sweep: Sweep,
+    piece: Piece,
+    used: dict[int, dict[str, list[str]]],
+) -> list[str]:
     """The stages of a seed of the experiment that is done: the first that most of them share."""
     known = used[piece.unit.number]
     for seed in piece.unit.seeds:

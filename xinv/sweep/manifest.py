@@ -114,7 +114,14 @@ def planned(workdir: Path, manifest: dict[str, Any]) -> Sweep:
     units = []
     for entry in manifest["units"]:
         folder = workdir / "units" / f"{entry['number']:04d}"
-        units.append(Unit(entry["number"], entry["digest"], _tuples(entry["config"]), folder))
+        units.append(
+            Unit(
+                entry["number"],
+                entry["digest"],
+                _tuples(entry["config"]),
+                folder,
+            )
+        )
     return Sweep(workdir, workdir / manifest["stages"], tuple(units))
 
 
@@ -140,7 +147,11 @@ def _load(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _require_idle(workdir: Path, earlier: dict[str, Any], manifest: dict[str, Any]) -> None:
+def _require_idle(
+    workdir: Path,
+    earlier: dict[str, Any],
+    manifest: dict[str, Any],
+) -> None:
     """Raises InputError if workers are at a manifest that differs from the new one."""
     old = {entry["number"]: entry["digest"] for entry in earlier["units"]}
     new = {entry["number"]: entry["digest"] for entry in manifest["units"]}

@@ -83,7 +83,12 @@ def _kind(states: dict[int, State]) -> str:
     return DONE
 
 
-def _entry(sweep: Sweep, unit: Unit, states: dict[int, State], name_width: int) -> list[str]:
+def _entry(
+    sweep: Sweep,
+    unit: Unit,
+    states: dict[int, State],
+    name_width: int,
+) -> list[str]:
     """The lines of an experiment: one for each seed that runs or has failed, at least one."""
     done = sum(state.kind == DONE for state in states.values())
     name = f"{unit.name[:name_width]:{name_width}}"
@@ -128,7 +133,8 @@ def _fitting(entries: list[tuple[str, list[str]]], height: int) -> list[str]:
     if total <= height:
         return [line for _, entry in entries for line in entry]
     order = (RUNNING, FAILED, WAITING, DONE)
-    shown, left = [], Counter()
+    shown = []
+    left = Counter()
     for kind, entry in sorted(entries, key=lambda each: order.index(each[0])):
         if len(shown) + len(entry) < height and not left:
             shown += entry

@@ -134,7 +134,13 @@ class Board:
         """Records a try, and returns its file."""
         path = _folder(piece.unit) / f"{piece.key}-{uuid.uuid4().hex[:8]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        attempt = Try(worker, number, socket.gethostname(), os.getpid(), time.time())
+        attempt = Try(
+            worker,
+            number,
+            socket.gethostname(),
+            os.getpid(),
+            time.time(),
+        )
         record(path, attempt)
         return path, attempt
 
@@ -171,7 +177,10 @@ def record(path: Path, attempt: Try) -> None:
 def place(folder: Path) -> str:
     """Returns how far a stage that is built in `folder` has come: its name and newest checkpoint."""
     name, _, _ = folder.name.partition(".")
-    steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+    steps = []
+    for path in folder.glob("checkpoints/*"):
+        if path.name.isdigit():
+            steps.append(int(path.name))
     return f"{name} {max(steps, default=0)}"
 
 

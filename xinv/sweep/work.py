@@ -110,7 +110,8 @@ class Worker:
         """The pieces to try, and those that other workers are at."""
         pieces = self._sweep.pieces
         first = self._number % len(pieces)
-        waiting, running = [], []
+        waiting = []
+        running = []
         for piece in pieces[first:] + pieces[:first]:
             kind = self.board.state(piece).kind
             if kind == RUNNING:

@@ -40,7 +40,17 @@ class EquationContext(NamedTuple):
         """
         known = dict(zip(self.equation.inputs, self.inputs, strict=True))
         _, pull = _linearise([self.equation], known, self.equation.outputs)
-        back = dict(pull(dict(zip(self.equation.outputs, signals or self.signals, strict=True))))
+        back = dict(
+            pull(
+                dict(
+                    zip(
+                        self.equation.outputs,
+                        signals or self.signals,
+                        strict=True,
+                    )
+                )
+            )
+        )
         return [back.pop(value, None) for value in self.equation.inputs]
 
 
@@ -73,7 +83,10 @@ def vjp(
 
 
 def walk(
-    graph: Graph, image: jax.Array, rules: Rules, reference: jax.Array | None = None
+    graph: Graph,
+    image: jax.Array,
+    rules: Rules,
+    reference: jax.Array | None = None,
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     """Runs a graph forward, and says how signals flow back.
 
@@ -131,7 +144,8 @@ def _stretches(graph: Graph, rules: Rules) -> list[_Stretch]:
         enumerate(chosen), lambda item: None if item[1][0] is None else item[0]
     )
     groups = [[pair for _, pair in group] for _, group in numbered]
-    stretches, later = [], {graph.output}
+    stretches = []
+    later = {graph.output}
     for group in reversed(groups):
         equations = [equation for _, equation in group]
         needed = [value for equation in equations for value in equation.outputs if value in later]
@@ -150,18 +164,28 @@ def _forward(stretch: _Stretch, arrays: Signals, others: Signals | None) -> Pull
         return pull
     graphs.evaluate(stretch.equations, arrays)
     (equation,) = stretch.equations
-    inputs, outputs = read(arrays, equation.inputs), read(arrays, equation.outputs)
-    reference = (
-        None if others is None else (read(others, equation.inputs), read(others, equation.outputs))
-    )
+    inputs = read(arrays, equation.inputs)
+    outputs = read(arrays, equation.outputs)
+    if others is None:
+        reference = None
+    else:
+        reference = (read(others, equation.inputs), read(others, equation.outputs))
 
     def by_rule(signals: Signals) -> Iterator[tuple[Value, jax.Array]]:
         if not any(value in signals for value in equation.outputs):
             return
-        arrived = [
-            signals.get(value, jnp.zeros(value.shape, value.dtype)) for value in equation.outputs
-        ]
-        back = stretch.rule(EquationContext(equation, inputs, outputs, arrived, reference))
+        arrived = []
+        for value in equation.outputs:
+            arrived.append(signals.get(value, jnp.zeros(value.shape, value.dtype)))
+        back = stretch.rule(
+            EquationContext(
+                equation,
+                inputs,
+                outputs,
+                arrived,
+                reference,
+            )
+        )
         pairs = zip(equation.inputs, back, strict=True)
         yield from (
             (value, _fit(b, value)) for value, b in pairs if b is not None and value.carries
@@ -181,7 +205,9 @@ def _fit(signal: jax.Array, value: Value) -> jax.Array:
 
 
 def _linearise(
-    equations: Sequence[Equation], known: Signals, needed: Sequence[Value]
+    equations: Sequence[Equation],
+    known: Signals,
+    needed: Sequence[Value],
 ) -> tuple[Signals, Pull]:
     """Evaluates equations; returns the needed outputs and how their signals flow back by jax's own
     derivative.
@@ -193,7 +219,19 @@ def _linearise(
     carried = [value for value in needed if value.carries]
 
     def run(*arrays: jax.Array) -> tuple[list[jax.Array], Signals]:
-        found = graphs.evaluate(equations, {**known, **dict(zip(arguments, arrays, strict=True))})
+        found = graphs.evaluate(
+            equations,
+            {
+                **known,
+                **dict(
+                    zip(
+                        arguments,
+                        arrays,
+                        strict=True,
+                    )
+                ),
+            },
+        )
         return read(found, carried), read(found, needed)
 
     _, pull, outputs = jax.vjp(run, *read(known, arguments), has_aux=True)
@@ -201,7 +239,9 @@ def _linearise(
     def by_derivative(signals: Signals) -> Iterator[tuple[Value, jax.Array]]:
         if not any(value in signals for value in carried):
             return
-        arrived = [signals.get(value, jnp.zeros(value.shape, value.dtype)) for value in carried]
+        arrived = []
+        for value in carried:
+            arrived.append(signals.get(value, jnp.zeros(value.shape, value.dtype)))
         yield from zip(arguments, pull(arrived), strict=True)
 
     return dict(zip(needed, outputs, strict=True)), by_derivative

@@ -93,7 +93,10 @@ def cut(
     ):
         raise InputError(f"{_called(layer)} has no influence on the logits: choose another")
     below = _downstream(graph, value)
-    tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
+    tail = []
+    for equation in graph.equations:
+        if below.issuperset(equation.outputs):
+            tail.append(equation)
     fixed = evaluate(
         (e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image}
     )
@@ -107,7 +110,10 @@ def cut(
 
 
 def layers(
-    apply: Apply, variables: Variables, image: Array, tokens: Tokens | None = None
+    apply: Apply,
+    variables: Variables,
+    image: Array,
+    tokens: Tokens | None = None,
 ) -> list[Named]:
     """Lists the tensors of a model that `layer` can name, in order, and the default last.
 
@@ -122,7 +128,9 @@ def layers(
     require_tokens(tokens)
     image = door.image_shape(image)
     graph = trace(one(door.classifier(apply, image.dtype), variables), image)
-    views = [_View(graph, image.shape, given) for given in ([tokens, None] if tokens else [None])]
+    views = []
+    for given in [tokens, None] if tokens else [None]:
+        views.append(_View(graph, image.shape, given))
     names = [(name, "named") for name in views[0].names]
     choices = [
         *((number, "convolution") for number in range(len(views[0].convolutions))),
@@ -149,7 +157,12 @@ def require_tokens(tokens: Tokens | None) -> None:
     pair = tokens is None or (
         isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens)
     )
-    require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
+    require(
+        pair,
+        "tokens",
+        tokens,
+        "None or rows and columns of the patches, (h, w)",
+    )
 
 
 def _shape(value: Value, place: "Place") -> tuple[int, ...]:
@@ -157,7 +170,9 @@ def _shape(value: Value, place: "Place") -> tuple[int, ...]:
 
 
 def _called(layer: str | int | None) -> str:
-    return "the default layer" if layer is None else f"layer {layer!r}"
+    if layer is None:
+        return "the default layer"
+    return f"layer {layer!r}"
 
 
 class Place(NamedTuple):
@@ -174,16 +189,26 @@ class Place(NamedTuple):
     def take(self, value: jax.Array) -> jax.Array:
         """The tensor as [1,h,w,c], or as the model has it."""
         if self.grid is None:
-            return value if self.order is None else jnp.transpose(value, self.order)
+            if self.order is None:
+                return value
+            return jnp.transpose(value, self.order)
         leading = self._leading(value)[self._region()]
         leading = leading.reshape(*self._sizes(), -1)
-        return leading.transpose(*self._rank(), leading.ndim - 1).reshape(1, *self.grid.size, -1)
+        return leading.transpose(*self._rank(), leading.ndim - 1).reshape(
+            1,
+            *self.grid.size,
+            -1,
+        )
 
     def put(self, value: jax.Array, whole: jax.Array) -> jax.Array:
         """The model's tensor, with what `take` gives replaced by `value`."""
         if self.grid is None:
-            return value if self.order is None else jnp.transpose(value, np.argsort(self.order))
-        sizes, rank, leading = self._sizes(), self._rank(), self._leading(whole)
+            if self.order is None:
+                return value
+            return jnp.transpose(value, np.argsort(self.order))
+        sizes = self._sizes()
+        rank = self._rank()
+        leading = self._leading(whole)
         part = value.reshape(*(sizes[axis] for axis in rank), -1)
         part = part.transpose(*np.argsort(rank), part.ndim - 1).reshape(
             leading[self._region()].shape
@@ -228,9 +253,17 @@ class _View:
         if grid is None:
             return None
         counted = {factor.of for span in grid.spans for factor in span.factors}
-        sizes = dict(zip((layout.ROWS, layout.COLUMNS), self.graph.input.shape, strict=False))
+        sizes = dict(
+            zip(
+                (layout.ROWS, layout.COLUMNS),
+                self.graph.input.shape,
+                strict=False,
+            )
+        )
         single = value.shape.count(1) > 1 and len(value.shape) - value.shape.count(1) <= 2
-        return grid if single or all(of in counted or sizes[of] == 1 for of in sizes) else None
+        if single or all(of in counted or sizes[of] == 1 for of in sizes):
+            return grid
+        return None
 
     def find(self, layer: str | int | None) -> tuple[Value, Place]:
         """The tensor that `layer` stands for, and how it is read.
@@ -286,7 +319,18 @@ class _View:
             raise InputError(
                 f"tokens={self.tokens} are more than the {value.shape[1]} of {_called(layer)}"
             )
-        factors = layout.Factor(layout.ROWS, rows, 1), layout.Factor(layout.COLUMNS, columns, 1)
+        factors = (
+            layout.Factor(
+                layout.ROWS,
+                rows,
+                1,
+            ),
+            layout.Factor(
+                layout.COLUMNS,
+                columns,
+                1,
+            ),
+        )
         return Grid((1,), (layout.Span(extra, factors),), self.tokens)
 
     def _default(self) -> tuple[Value, Place]:
@@ -318,8 +362,10 @@ class _View:
             spans = layout.spans(self.layouts.get(value))
             if spans and layout.covers(box, spans):
                 last[value] = max(number, last.get(value, -1))
-        found, live = [], {self.graph.input} & last.keys()
-        learned, pooled = set(), set()
+        found = []
+        live = {self.graph.input} & last.keys()
+        learned = set()
+        pooled = set()
         for number, equation in enumerate(self.graph.equations):
             live = {value for value in live if last[value] > number} | {
                 s for s in equation.outputs if s in last
@@ -332,7 +378,12 @@ class _View:
                     found.append(value)
         return found
 
-    def _follow(self, equation: Equation, learned: set[Value], pooled: set[Value]) -> None:
+    def _follow(
+        self,
+        equation: Equation,
+        learned: set[Value],
+        pooled: set[Value],
+    ) -> None:
         """Adds an equation's outputs to the values after a layer, and to those pooled since the
         last layer.
         """
@@ -357,7 +408,8 @@ class _View:
         """Tells if an attention multiplies the value by itself, without a layer between: queries
         and keys in one.
         """
-        reached, products = {value}, set()
+        reached = {value}
+        products = set()
         for equation in self.graph.equations:
             values = dependent(equation.inputs)
             if equation.name in WEIGHTED and len(values) == 2 and reached.intersection(values):
@@ -432,7 +484,8 @@ def _downstream(graph: Graph, value: Value) -> set[Value]:
 
 def _upstream(graph: Graph, value: Value) -> list[Equation]:
     """The equations that `value` is computed from, in order."""
-    needed, found = {value}, []
+    needed = {value}
+    found = []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)

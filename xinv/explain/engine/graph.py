@@ -62,12 +62,10 @@ class Value:
         number: float | None = None,
         literal: bool = False,
     ):
-        self.shape, self.dtype, self.constant, self.static = (
-            aval.shape,
-            aval.dtype,
-            constant,
-            static,
-        )
+        self.shape = aval.shape
+        self.dtype = aval.dtype
+        self.constant = constant
+        self.static = static
         self.literal = static or literal
         self.number = _everywhere(constant) if static and number is None else number
 
@@ -137,7 +135,11 @@ def evaluate(
     """Adds the arrays of the equations' outputs to `arrays`, and returns it."""
     for equation in equations:
         arrays.update(
-            zip(equation.outputs, equation.evaluate(*read(arrays, equation.inputs)), strict=True)
+            zip(
+                equation.outputs,
+                equation.evaluate(*read(arrays, equation.inputs)),
+                strict=True,
+            )
         )
     return arrays
 
@@ -168,31 +170,43 @@ class _Builder:
 
     def inline(self, jaxpr: Any, inputs: Sequence[Value]) -> list[Value]:
         """Adds the equations of a jaxpr, open or closed, and returns its output values."""
-        consts = [Value(jax.typeof(array), array) for array in getattr(jaxpr, "consts", ())]
+        consts = []
+        for array in getattr(jaxpr, "consts", ()):
+            consts.append(Value(jax.typeof(array), array))
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
         return self.run(
-            jaxpr, dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
+            jaxpr,
+            dict(
+                zip(
+                    [*jaxpr.constvars, *jaxpr.invars],
+                    [*consts, *inputs],
+                    strict=True,
+                )
+            ),
         )
 
     def run(self, jaxpr: Any, values: dict[Any, Value]) -> list[Value]:
         """Adds an open jaxpr's equations, whose inputs are in `values`."""
 
         def value(atom: Any) -> Value:
-            return (
-                Value(atom.aval, atom.val, static=True)
-                if isinstance(atom, jex.Literal)
-                else values[atom]
-            )
+            if isinstance(atom, jex.Literal):
+                return Value(atom.aval, atom.val, static=True)
+            return values[atom]
 
         for eqn in jaxpr.eqns:
             values.update(
-                zip(eqn.outvars, self.add(eqn, [value(atom) for atom in eqn.invars]), strict=True)
+                zip(
+                    eqn.outvars,
+                    self.add(eqn, [value(atom) for atom in eqn.invars]),
+                    strict=True,
+                )
             )
         return [value(atom) for atom in jaxpr.outvars]
 
     def add(self, eqn: Any, inputs: Sequence[Value]) -> Sequence[Value]:
         """Adds one equation and returns its output values."""
-        name, params = eqn.primitive.name, eqn.params
+        name = eqn.primitive.name
+        params = eqn.params
         body = params.get("jaxpr", params.get("call_jaxpr"))
         if all(value.constant is not None for value in inputs):
             return _constants(eqn, inputs)
@@ -205,10 +219,23 @@ class _Builder:
         if name == "cond" and inputs[0].static:
             branches = params["branches"]
             return self.inline(
-                branches[int(np.clip(inputs[0].constant, 0, len(branches) - 1))], inputs[1:]
+                branches[
+                    int(
+                        np.clip(
+                            inputs[0].constant,
+                            0,
+                            len(branches) - 1,
+                        )
+                    )
+                ],
+                inputs[1:],
             )
         equation = Equation(
-            name, params, tuple(inputs), tuple(Value(a.aval) for a in eqn.outvars), _evaluator(eqn)
+            name,
+            params,
+            tuple(inputs),
+            tuple(Value(a.aval) for a in eqn.outvars),
+            _evaluator(eqn),
         )
         if name in CUSTOM and not self.ruled(equation):
             start = len(self.equations)
@@ -224,14 +251,20 @@ def _evaluator(eqn: Any) -> Callable[..., Sequence[jax.Array]]:
     """The equation as a function of its operands, literals included."""
     variables = tuple(dict.fromkeys([a for a in eqn.invars if not isinstance(a, jex.Literal)]))
     debug = jex.DebugInfo(
-        "explain", eqn.primitive.name, ("",) * len(variables), ("",) * len(eqn.outvars)
+        "explain",
+        eqn.primitive.name,
+        ("",) * len(variables),
+        ("",) * len(eqn.outvars),
     )
     alone = jex.Jaxpr((), variables, eqn.outvars, (eqn,), eqn.effects, debug)
     function = jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))
 
     def evaluate(*arrays: jax.Array) -> Sequence[jax.Array]:
         pairs = zip(eqn.invars, arrays, strict=True)
-        known = {atom: array for atom, array in pairs if not isinstance(atom, jex.Literal)}
+        known = {}
+        for atom, array in pairs:
+            if not isinstance(atom, jex.Literal):
+                known[atom] = array
         return function(*(known[atom] for atom in variables))
 
     return evaluate
@@ -242,7 +275,17 @@ def _constants(eqn: Any, inputs: Sequence[Value]) -> list[Value]:
     known and small.
     """
     constants = [value.constant for value in inputs]
-    small = all(math.prod(getattr(atom.aval, "shape", ())) <= FOLDED for atom in eqn.outvars)
+    small = all(
+        math.prod(
+            getattr(
+                atom.aval,
+                "shape",
+                (),
+            )
+        )
+        <= FOLDED
+        for atom in eqn.outvars
+    )
     static = small and not eqn.effects and all(value.static for value in inputs)
     if static:
         with jax.ensure_compile_time_eval():
@@ -251,10 +294,10 @@ def _constants(eqn: Any, inputs: Sequence[Value]) -> list[Value]:
         outputs = _evaluator(eqn)(*constants)
     number = inputs[0].number if eqn.primitive.name == "broadcast_in_dim" else None
     literal = not eqn.effects and all(value.literal for value in inputs)
-    return [
-        Value(atom.aval, array, static, number, literal)
-        for atom, array in zip(eqn.outvars, outputs, strict=True)
-    ]
+    found = []
+    for atom, array in zip(eqn.outvars, outputs, strict=True):
+        found.append(Value(atom.aval, array, static, number, literal))
+    return found
 
 
 def loop_inputs(eqn: Any) -> tuple[int, int]:
@@ -265,7 +308,18 @@ def loop_inputs(eqn: Any) -> tuple[int, int]:
     than inside.
     """
     body = eqn.params["jaxpr"].jaxpr
-    pairs = zip(eqn.invars, body.invars, strict=True), zip(eqn.outvars, body.outvars, strict=True)
+    pairs = (
+        zip(
+            eqn.invars,
+            body.invars,
+            strict=True,
+        ),
+        zip(
+            eqn.outvars,
+            body.outvars,
+            strict=True,
+        ),
+    )
     inputs, outputs = ([len(a.aval.shape) == len(b.aval.shape) for a, b in of] for of in pairs)
     return sum(inputs) - sum(outputs), sum(inputs)
 
@@ -278,9 +332,14 @@ def _unrolled(eqn: Any) -> Any:
     steps = range(params["length"])
 
     def run(*arrays: jax.Array) -> list[jax.Array]:
-        carry, stacked = list(arrays[fixed:carried]), {}
+        carry = list(arrays[fixed:carried])
+        stacked = {}
         for step in reversed(steps) if params["reverse"] else steps:
-            outputs = body(*arrays[:fixed], *carry, *(rows[step] for rows in arrays[carried:]))
+            outputs = body(
+                *arrays[:fixed],
+                *carry,
+                *(rows[step] for rows in arrays[carried:]),
+            )
             carry, stacked[step] = outputs[: len(carry)], outputs[len(carry) :]
         return [
             *carry,
@@ -316,14 +375,21 @@ def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
     """
     consts, jaxpr = getattr(jaxpr, "consts", ()), getattr(jaxpr, "jaxpr", jaxpr)
     arrays = dict(
-        zip([*jaxpr.constvars, *jaxpr.invars], [*map(_wide, consts), *inputs], strict=True)
+        zip(
+            [*jaxpr.constvars, *jaxpr.invars],
+            [*map(_wide, consts), *inputs],
+            strict=True,
+        )
     )
 
     def read(atom: Any) -> jax.Array:
-        return _wide(atom.val) if isinstance(atom, jex.Literal) else arrays[atom]
+        if isinstance(atom, jex.Literal):
+            return _wide(atom.val)
+        return arrays[atom]
 
     for eqn in jaxpr.eqns:
-        operands, name = [read(atom) for atom in eqn.invars], eqn.primitive.name
+        operands = [read(atom) for atom in eqn.invars]
+        name = eqn.primitive.name
         if name in CALLS and eqn.params.get("name") not in WHOLE:
             outputs = _widened(eqn.params.get("jaxpr", eqn.params.get("call_jaxpr")), operands)
         elif name in CUSTOM:
@@ -331,10 +397,9 @@ def _widened(jaxpr: Any, inputs: Sequence[jax.Array]) -> list[jax.Array]:
         elif any(True for _ in jex.jaxprs_in_params(eqn.params)):
             outputs = _at_own_width(eqn, *operands)
         else:
-            params = {
-                key: jnp.dtype(jnp.float32) if _is_half(value) else value
-                for key, value in eqn.params.items()
-            }
+            params = {}
+            for key, value in eqn.params.items():
+                params[key] = jnp.dtype(jnp.float32) if _is_half(value) else value
             outputs = eqn.primitive.bind(*operands, **params)
             outputs = outputs if eqn.primitive.multiple_results else [outputs]
         arrays.update(zip(eqn.outvars, outputs, strict=True))
@@ -368,13 +433,17 @@ def _wide_custom(eqn: Any) -> Callable[..., Any]:
 def _at_own_width(eqn: Any, *operands: jax.Array) -> list[jax.Array]:
     """Evaluates an equation in its own types, between conversions from and to float32."""
     pairs = zip(operands, (atom.aval for atom in eqn.invars), strict=True)
-    narrow = [operand.astype(aval.dtype) if _is_half(aval) else operand for operand, aval in pairs]
+    narrow = []
+    for operand, aval in pairs:
+        narrow.append(operand.astype(aval.dtype) if _is_half(aval) else operand)
     return [_wide(output) for output in _evaluator(eqn)(*narrow)]
 
 
 def _wide(value: Any) -> Any:
     """A value of a half type as float32; others unchanged."""
-    return jnp.asarray(value, jnp.float32) if _is_half(value) else value
+    if _is_half(value):
+        return jnp.asarray(value, jnp.float32)
+    return value
 
 
 def _everywhere(constant: Any) -> float | None:
@@ -382,4 +451,6 @@ def _everywhere(constant: Any) -> float | None:
     if jnp.issubdtype(getattr(constant, "dtype", np.float32), jax.dtypes.extended):
         return None
     values = np.asarray(constant).ravel()
-    return values[0] if values.size and (values == values[0]).all() else None
+    if values.size and (values == values[0]).all():
+        return values[0]
+    return None

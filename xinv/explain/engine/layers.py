@@ -118,7 +118,8 @@ def _layer(
     others vanish.
     """
     number = 0 if equation.inputs[0].constant is None else 1
-    value, kernel = equation.inputs[number], equation.inputs[1 - number].constant
+    value = equation.inputs[number]
+    kernel = equation.inputs[1 - number].constant
     outputs, inputs = _channels(equation, number)
 
     def product(value: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -127,7 +128,8 @@ def _layer(
     # What comes before
     first = value not in after  # what standardises the image is no part of its first layer
     source, chain = (value, []) if first else _before(value, inputs, around, replaced)
-    bias, move = jnp.zeros((), equation.outputs[0].dtype), _moves(chain)
+    bias = jnp.zeros((), equation.outputs[0].dtype)
+    move = _moves(chain)
     if chain:
         scale, shift = _scale_and_shift(source, chain)
         bias = product(shift, kernel)
@@ -153,7 +155,11 @@ def _layer(
     )
     output = following[-1].outputs[0] if following else equation.outputs[0]
     whole = Equation(
-        NAME, {"layer": layer}, (source,), (output,), lambda x: [layer.product(x, kernel) + bias]
+        NAME,
+        {"layer": layer},
+        (source,),
+        (output,),
+        lambda x: [layer.product(x, kernel) + bias],
     )
     return {step.outputs[0]: None for step in (equation, *following)} | {output: whole}
 
@@ -170,21 +176,31 @@ def _channels(equation: Equation, number: int) -> tuple[Axes, Axes]:
             dimensions.lhs_spec[1]: dimensions.rhs_spec[1]
         }
     contracted, batched = dimensions
-    count, other = len(batched[0]), 1 - number
+    count = len(batched[0])
+    other = 1 - number
     shared = dict(zip(batched[number], batched[other], strict=True))
     ranks = [len(value.shape) for value in equation.inputs]
-    free = [
-        sorted({*range(rank)} - {*contracted[side], *batched[side]})
-        for side, rank in enumerate(ranks)
-    ]
+    free = []
+    for side, rank in enumerate(ranks):
+        free.append(sorted({*range(rank)} - {*contracted[side], *batched[side]}))
     start = count + (len(free[0]) if other == 1 else 0)
     outputs = dict(enumerate(batched[other])) | {
         start + place: axis for place, axis in enumerate(free[other])
     }
-    return outputs, shared | dict(zip(contracted[number], contracted[other], strict=True))
+    return outputs, shared | dict(
+        zip(
+            contracted[number],
+            contracted[other],
+            strict=True,
+        )
+    )
 
 
-def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equation], Axes]:
+def _after(
+    value: Value,
+    axes: Axes,
+    around: _Surroundings,
+) -> tuple[list[Equation], Axes]:
     """The steps after `value` that shift, scale and move its channels and have no other reader
     between them.
     """
@@ -202,13 +218,15 @@ def _after(value: Value, axes: Axes, around: _Surroundings) -> tuple[list[Equati
             if learned:
                 unturned = None
             elif unturned is None and _turns(step):
-                unturned, turn = (length, kept), len(chain)
+                unturned = (length, kept)
+                turn = len(chain)
             chain.append(step)
             # A shift that nobody learned is no bias but the start of a function, as the 3 of a hard
             # sigmoid.
             shifted = not learned and (shifted or step.name in ("add", "sub"))
             if not shifted:
-                length, kept = len(chain), axes
+                length = len(chain)
+                kept = axes
         else:
             moved = _moved(step, axes)
             if moved is None:
@@ -249,13 +267,19 @@ def _turns(equation: Equation) -> bool:
 
 
 def _before(
-    value: Value, axes: Axes, around: _Surroundings, replaced: dict[Value, Equation | None]
+    value: Value,
+    axes: Axes,
+    around: _Surroundings,
+    replaced: dict[Value, Equation | None],
 ) -> tuple[Value, list[Equation]]:
     """The value that a layer's input is shifted, scaled and moved from, channel by channel, and the
     steps.
     """
     chain: list[Equation] = []
-    read, start, length, varying = value, value, 0, frozenset(axes)
+    read = value
+    start = value
+    length = 0
+    varying = frozenset(axes)
     while value in around.makers and value not in replaced and value not in around.normalised:
         step = around.makers[value]
         scales = _shifts_or_scales(step, varying)
@@ -268,8 +292,11 @@ def _before(
         if scales and not all(
             operand.literal for operand in step.inputs if operand.constant is not None
         ):
-            start, length = value, len(chain)
-    return (start, chain[:length][::-1]) if start not in around.normalised else (read, [])
+            start = value
+            length = len(chain)
+    if start not in around.normalised:
+        return (start, chain[:length][::-1])
+    return (read, [])
 
 
 _AFFINE = frozenset({"add", "div", "mul", "neg", "sub"})
@@ -301,22 +328,21 @@ def _moved(equation: Equation, axes: Axes) -> Axes | None:
         return None
     if len(equation.inputs) != 1:
         return None
-    old, new = equation.inputs[0].shape, equation.outputs[0].shape
+    old = equation.inputs[0].shape
+    new = equation.outputs[0].shape
     if equation.name == "transpose":
         permutation = list(equation.params["permutation"])
         return {permutation.index(axis): kernel for axis, kernel in axes.items()}
     if equation.name == "broadcast_in_dim":
         places = equation.params["broadcast_dimensions"]
         same = all(new[place] == size for place, size in zip(places, old, strict=True))
-        return (
-            {places[axis]: kernel for axis, kernel in axes.items()}
-            if same and _size(old) == _size(new)
-            else None
-        )
+        if same and _size(old) == _size(new):
+            return {places[axis]: kernel for axis, kernel in axes.items()}
+        return None
     pairs = {axis: same_axis(old, new, axis) for axis in axes}
-    return (
-        None if None in pairs.values() else {pairs[axis]: kernel for axis, kernel in axes.items()}
-    )
+    if None in pairs.values():
+        return None
+    return {pairs[axis]: kernel for axis, kernel in axes.items()}
 
 
 def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | None:
@@ -327,7 +353,9 @@ def _moved_back(equation: Equation, axes: frozenset[int]) -> frozenset[int] | No
         return None
     (value,), new = dependent(equation.inputs), equation.outputs[0].shape
     if equation.name == "pad":
-        return axes if equation.inputs[1].is_all(0) else None
+        if equation.inputs[1].is_all(0):
+            return axes
+        return None
     if _moved(equation, {}) is None:
         return None
     if equation.name == "transpose":
@@ -344,13 +372,12 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[set[int], set[
     """The axes of two shapes of one reshape, cut where both have a boundary; axes of size 1 are
     left out.
     """
-    blocks, place, rest = (
-        [],
-        [0, 0],
-        [[axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)],
-    )
+    blocks = []
+    place = [0, 0]
+    rest = [[axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)]
     while place[0] < len(rest[0]):
-        groups, sizes = ([], []), [1, 1]
+        groups = ([], [])
+        sizes = [1, 1]
         while not groups[0] or sizes[0] != sizes[1]:
             side = 0 if sizes[0] <= sizes[1] and place[0] < len(rest[0]) else 1
             axis = rest[side][place[side]]
@@ -418,7 +445,10 @@ def _along(scale: jax.Array, axes: Axes, rank: int) -> jax.Array:
 
 
 def _scaled_inputs(
-    equation: Equation, kernel: jax.Array, scale: jax.Array, axes: Axes
+    equation: Equation,
+    kernel: jax.Array,
+    scale: jax.Array,
+    axes: Axes,
 ) -> jax.Array:
     """The kernel times the scale of each of its inputs."""
     middle = tuple(
@@ -431,7 +461,11 @@ def _scaled_inputs(
         return kernel * _along(scale, axes, kernel.ndim)
     # Each group of outputs reads channels of its own.
     output, channel, *_ = equation.params["dimension_numbers"].rhs_spec
-    of_outputs = jnp.repeat(scale.reshape(groups, -1), kernel.shape[output] // groups, 0)
+    of_outputs = jnp.repeat(
+        scale.reshape(groups, -1),
+        kernel.shape[output] // groups,
+        0,
+    )
     order = (output, channel) if output < channel else (channel, output)
     of_outputs = of_outputs if output < channel else of_outputs.T
     return kernel * jnp.expand_dims(

@@ -47,7 +47,9 @@ Box = tuple[tuple[int, int], ...]
 
 
 def layouts(
-    graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None
+    graph: Graph,
+    shape: Sequence[int],
+    tokens: tuple[int, int] | None = None,
 ) -> dict[Value, Layout]:
     """The layout of each value that has one, in a graph of an image [H,W,C].
 
@@ -58,7 +60,17 @@ def layouts(
           unknown layout.
     """
     rows, columns = (
-        Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False)
+        Span(
+            0,
+            (
+                Factor(
+                    of,
+                    size,
+                    1,
+                ),
+            ),
+        )
+        for of, size in zip((ROWS, COLUMNS), shape, strict=False)
     )
     found: dict[Value, Layout] = {graph.input: (rows, columns, None)}
     for equation in graph.equations:
@@ -76,7 +88,9 @@ def layouts(
 def _given(shape: Sequence[int], tokens: tuple[int, int]) -> Layout | None:
     extra = shape[1] - math.prod(tokens)
     factors = Factor(ROWS, tokens[0], 1), Factor(COLUMNS, tokens[1], 1)
-    return (None, Span(extra, factors), None) if 0 <= extra <= 8 else None
+    if 0 <= extra <= 8:
+        return (None, Span(extra, factors), None)
+    return None
 
 
 def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None:
@@ -94,7 +108,9 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
             for layout, value in zip(ours, equation.inputs, strict=True)
             if value.shape == output.shape
         ]
-        return tuple(_agreed(spans) for spans in zip(*same, strict=True)) if same else None
+        if same:
+            return tuple(_agreed(spans) for spans in zip(*same, strict=True))
+        return None
     if name == "transpose":
         return tuple(ours[0][axis] for axis in params["permutation"])
     if name == "broadcast_in_dim":
@@ -112,7 +128,15 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
         return tuple(span for axis, span in enumerate(ours[0]) if axis not in params["axes"])
     if name == "slice":
         steps = params["strides"] or (1,) * len(output.shape)
-        return tuple(map(_sliced, ours[0], params["start_indices"], output.shape, steps))
+        return tuple(
+            map(
+                _sliced,
+                ours[0],
+                params["start_indices"],
+                output.shape,
+                steps,
+            )
+        )
     if name == "pad":
         return tuple(
             span if not any(config) else _padded(span, size, config)
@@ -129,7 +153,9 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
 
 def _agreed(spans: Sequence[Span | None]) -> Span | None:
     known = {span for span in spans if span is not None}
-    return known.pop() if len(known) == 1 else None
+    if len(known) == 1:
+        return known.pop()
+    return None
 
 
 def _resized(span: Span | None, size: int) -> Span | None:
@@ -143,7 +169,9 @@ def _padded(span: Span | None, size: int, config: Sequence[int]) -> Span | None:
     if span is None or len(span.factors) == 1:
         return _resized(span, size)
     low, _, interior = config
-    return span._replace(start=span.start + low) if not interior and low >= 0 else None
+    if not interior and low >= 0:
+        return span._replace(start=span.start + low)
+    return None
 
 
 def _sliced(span: Span | None, start: int, size: int, step: int) -> Span | None:
@@ -157,7 +185,11 @@ def _sliced(span: Span | None, start: int, size: int, step: int) -> Span | None:
     return None
 
 
-def _convolved(convolution: Equation, layout: Layout, shape: Sequence[int]) -> Layout | None:
+def _convolved(
+    convolution: Equation,
+    layout: Layout,
+    shape: Sequence[int],
+) -> Layout | None:
     if convolution.name == "depthwise":
         return (layout[0], *map(_resized, layout[1:3], shape[1:3]), None)
     dimensions = convolution.params["dimension_numbers"]
@@ -171,7 +203,8 @@ def _convolved(convolution: Equation, layout: Layout, shape: Sequence[int]) -> L
 
 
 def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
-    along, start = equation.params["dimension"], 0
+    along = equation.params["dimension"]
+    start = 0
     placed: list[Span] = []
     for layout, value in zip(ours, equation.inputs, strict=True):
         span = layout[along]
@@ -195,11 +228,10 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
         for axis, span in enumerate(ours[side])
         if axis not in contracted[side] and axis not in batched[side]
     ]
-    sides = [
-        side
-        for side in (0, 1)
-        if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal
-    ]
+    sides = []
+    for side in (0, 1):
+        if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal:
+            sides.append(side)
     if sides and not shared and len(contracted[0]) == 1:
         (matrix,), (axis,) = sides[:1], contracted[1 - sides[0]]
         place = len(free) - 1 if matrix else 0
@@ -208,7 +240,11 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
     return (*shared, *free)
 
 
-def _reshaped(old: Sequence[int], layout: Layout, new: Sequence[int]) -> Layout | None:
+def _reshaped(
+    old: Sequence[int],
+    layout: Layout,
+    new: Sequence[int],
+) -> Layout | None:
     """Splits and joins the factors of all axes."""
     rest: list[Factor | _Opaque] = []
     for size, span in zip(old, layout, strict=True):
@@ -295,7 +331,11 @@ def grid(layout: Layout | None) -> Grid | None:
     if len(rows) > 1 or len(columns) > 1 or not rows + columns:
         return None
     size = rows[0].size if rows else 1, columns[0].size if columns else 1
-    return Grid(tuple(axis for axis, _ in pairs), tuple(span for _, span in pairs), size)
+    return Grid(
+        tuple(axis for axis, _ in pairs),
+        tuple(span for _, span in pairs),
+        size,
+    )
 
 
 class Needs(NamedTuple):
@@ -321,7 +361,10 @@ def needs(graph: Graph) -> Needs:
         for place, value in enumerate(equation.inputs):
             if not boxes or value.constant is not None:
                 continue
-            box = _backward(equation, place, boxes[0][1]) if len(boxes) == 1 else _whole(value)
+            if len(boxes) == 1:
+                box = _backward(equation, place, boxes[0][1])
+            else:
+                box = _whole(value)
             if box is not None and all(low < high for low, high in box):
                 found.by[number, place] = box
                 found.of[value] = _union(found.of[value], box) if value in found.of else box
@@ -348,8 +391,11 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
     """Finds the part of an operand that an equation reads for `box` of its output; None for
     nothing.
     """
-    name, params, value = equation.name, equation.params, equation.inputs[place]
-    old, new = value.shape, equation.outputs[0].shape
+    name = equation.name
+    params = equation.params
+    value = equation.inputs[place]
+    old = value.shape
+    new = equation.outputs[0].shape
     if is_pointwise(equation) and len(old) == len(new):
         return tuple(side if size > 1 else (0, 1) for side, size in zip(box, old, strict=True))
     if name == "transpose":
@@ -396,10 +442,11 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
 def _of_product(equation: Equation, place: int, box: Box) -> Box:
     contracted, batched = equation.params["dimension_numbers"]
     ranks = [len(value.shape) for value in equation.inputs]
-    free = [
-        [axis for axis in range(rank) if axis not in (*contracted[side], *batched[side])]
-        for side, rank in enumerate(ranks)
-    ]
+    free = []
+    for side, rank in enumerate(ranks):
+        free.append(
+            [axis for axis in range(rank) if axis not in (*contracted[side], *batched[side])]
+        )
     start = len(batched[0]) + (len(free[0]) if place else 0)
     found = dict(zip(batched[place], box, strict=False))
     found |= {axis: box[start + number] for number, axis in enumerate(free[place])}

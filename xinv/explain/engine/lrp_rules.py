@@ -24,53 +24,110 @@ def stabilised(z: jax.Array, epsilon: float) -> jax.Array:
     return z + jnp.where(z < 0, -epsilon, epsilon)
 
 
-def epsilon(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
+def epsilon(
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+) -> jax.Array:
     """x·w / z."""
-    return _redistribute(layer, relevance, [(1, x, layer.kernel)], layer.bias, epsilon)
+    return _redistribute(
+        layer,
+        relevance,
+        [(1, x, layer.kernel)],
+        layer.bias,
+        epsilon,
+    )
 
 
-def zplus(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
+def zplus(
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+) -> jax.Array:
     """(x·w)⁺ / Σ(x·w)⁺."""
     terms, bias = _signed(layer, x, True)
     return _redistribute(layer, relevance, terms, bias, epsilon)
 
 
 def alpha_beta(
-    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, alpha: float = 2.0
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+    alpha: float = 2.0,
 ) -> jax.Array:
     """α (x·w)⁺ / Σ(x·w)⁺ - β (x·w)⁻ / Σ(x·w)⁻, with β = α - 1."""
-    parts = [
-        _redistribute(layer, relevance, *_signed(layer, x, positive), epsilon)
-        for positive in (True, False)
-    ]
+    parts = []
+    for positive in (True, False):
+        parts.append(
+            _redistribute(
+                layer,
+                relevance,
+                *_signed(layer, x, positive),
+                epsilon,
+            )
+        )
     return alpha * parts[0] - (alpha - 1) * parts[1]
 
 
 def gamma(
-    layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float, gamma: float = 0.25
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+    gamma: float = 0.25,
 ) -> jax.Array:
     """x·(w + γw⁺) / Σ x·(w + γw⁺), with the signs turned for negative x and for negative z."""
-    z, result = layer.product(x, layer.kernel) + layer.bias, 0
+    z = layer.product(x, layer.kernel) + layer.bias
+    result = 0
     for positive, chosen in (True, z > 0), (False, z < 0):
         terms, bias = _signed(layer, x, positive)
         terms = [(1, part, layer.kernel + gamma * kernel) for _, part, kernel in terms]
         result += _redistribute(
-            layer, jnp.where(chosen, relevance, 0), terms, layer.bias + gamma * bias, epsilon
+            layer,
+            jnp.where(
+                chosen,
+                relevance,
+                0,
+            ),
+            terms,
+            layer.bias + gamma * bias,
+            epsilon,
         )
     return result
 
 
-def flat(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
+def flat(
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+) -> jax.Array:
     """The same for all inputs of an output."""
     return _redistribute(
-        layer, relevance, [(1, jnp.ones_like(x), jnp.ones_like(layer.kernel))], 0, epsilon
+        layer,
+        relevance,
+        [(1, jnp.ones_like(x), jnp.ones_like(layer.kernel))],
+        0,
+        epsilon,
     )
 
 
-def w2(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
+def w2(
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+) -> jax.Array:
     """w² / Σ w²."""
     return _redistribute(
-        layer, relevance, [(1, jnp.ones_like(x), layer.kernel**2)], layer.bias**2, epsilon
+        layer,
+        relevance,
+        [(1, jnp.ones_like(x), layer.kernel**2)],
+        layer.bias**2,
+        epsilon,
     )
 
 
@@ -91,14 +148,27 @@ def zbox(
     return _redistribute(layer, relevance, terms, 0, epsilon)
 
 
-def zplus_ones(layer: Layer, x: jax.Array, relevance: jax.Array, epsilon: float) -> jax.Array:
+def zplus_ones(
+    layer: Layer,
+    x: jax.Array,
+    relevance: jax.Array,
+    epsilon: float,
+) -> jax.Array:
     """w⁺ / Σ w⁺: z⁺ on an input of ones (the first layer of Jeong et al. 2022)."""
     return _redistribute(
-        layer, relevance, [(1, jnp.ones_like(x), jnp.maximum(layer.kernel, 0))], 0, epsilon
+        layer,
+        relevance,
+        [(1, jnp.ones_like(x), jnp.maximum(layer.kernel, 0))],
+        0,
+        epsilon,
     )
 
 
-def _signed(layer: Layer, x: jax.Array, positive: bool) -> tuple[list[Term], jax.Array]:
+def _signed(
+    layer: Layer,
+    x: jax.Array,
+    positive: bool,
+) -> tuple[list[Term], jax.Array]:
     """The terms of a layer that are positive, or those that are negative, and its bias so too."""
     same, opposite = (jnp.maximum, jnp.minimum) if positive else (jnp.minimum, jnp.maximum)
     terms = [(1, jnp.maximum(x, 0), same(layer.kernel, 0))]

@@ -44,7 +44,9 @@ FUSED = frozenset(ARITHMETIC + CHOICE + SHAPE)
 
 def budget() -> int:
     """Bytes of intermediate values that one device may hold."""
-    return CPU_BUDGET if jax.default_backend() == "cpu" else ACCELERATOR_BUDGET
+    if jax.default_backend() == "cpu":
+        return CPU_BUDGET
+    return ACCELERATOR_BUDGET
 
 
 class Traced:
@@ -59,7 +61,8 @@ class Traced:
 
     def __init__(self, function: Callable, *example: Any, shared: int = 0):
         self._jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*example)
-        self.shapes, self._tree = shapes, jax.tree.structure(shapes)
+        self.shapes = shapes
+        self._tree = jax.tree.structure(shapes)
         self._rows = len(jax.tree.leaves(example[: len(example) - shared]))
 
     def __call__(self, *arguments: Any) -> Any:
@@ -120,12 +123,19 @@ def variance(function: Callable, rows: Any) -> jax.Array:
         count, mean, squares = moments
         new = present.sum(dtype=mean.dtype)
         difference = results.sum(0) / new - mean
-        deviation = jnp.where(_beside(present, results), results - (mean + difference), 0)
+        deviation = jnp.where(
+            _beside(present, results),
+            results - (mean + difference),
+            0,
+        )
         squares += (deviation**2).sum(0) + difference**2 * (count * new / (count + new))
         return count + new, mean + difference * (new / (count + new)), squares
 
     count, _, squares = _fold(
-        function, rows, join, lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros)
+        function,
+        rows,
+        join,
+        lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros),
     )
     return squares / count
 
@@ -205,9 +215,10 @@ def _inside(eqn: Any, depends: set) -> list[int]:
         sub = getattr(sub, "jaxpr", sub)
         pairs = zip(sub.invars[::-1], eqn.invars[::-1], strict=False)
         rows = {inner for inner, atom in pairs if depends.intersection(_variables([atom]))}
-        constants = (
-            loop_inputs(eqn)[0] if eqn.primitive.name == "scan" else eqn.params.get("body_nconsts")
-        )
+        if eqn.primitive.name == "scan":
+            constants = loop_inputs(eqn)[0]
+        else:
+            constants = eqn.params.get("body_nconsts")
         if constants is not None:
             rows.update(sub.invars[constants:])  # what a loop carries
         peaks.append(_peak(sub, rows))
@@ -216,7 +227,8 @@ def _inside(eqn: Any, depends: set) -> list[int]:
 
 def _needed(jaxpr: Any) -> list:
     """The equations that the result depends on."""
-    needed, equations = set(_variables(jaxpr.outvars)), []
+    needed = set(_variables(jaxpr.outvars))
+    equations = []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or needed.intersection(eqn.outvars):
             equations.append(eqn)

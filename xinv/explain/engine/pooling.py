@@ -59,7 +59,9 @@ def _forward(x: jax.Array, window: Window) -> tuple[jax.Array, tuple[jax.Array, 
 
 
 def _backward(
-    window: Window, saved: tuple[jax.Array, jax.Array], signal: jax.Array
+    window: Window,
+    saved: tuple[jax.Array, jax.Array],
+    signal: jax.Array,
 ) -> tuple[jax.Array]:
     x, highest = saved
     used = [count * size for count, size in zip(highest.shape, window, strict=True)]

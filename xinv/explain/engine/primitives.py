@@ -112,9 +112,10 @@ def is_fixed(equation: Equation) -> bool:
     """Tells if the equation is linear with coefficients that are not learned: a sum, a mean, an
     interpolation.
     """
-    learned = [
-        value for value in equation.inputs if value.constant is not None and not value.literal
-    ]
+    learned = []
+    for value in equation.inputs:
+        if value.constant is not None and not value.literal:
+            learned.append(value)
     return is_linear(equation) and not learned
 
 
@@ -130,7 +131,8 @@ def fused(graph: Graph) -> Graph:
     position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
-        steps, name = interior(equation, equations, position), "activation"
+        steps = interior(equation, equations, position)
+        name = "activation"
         if (
             steps is not None
             and equation.name == "mul"
@@ -138,7 +140,8 @@ def fused(graph: Graph) -> Graph:
         ):
             name = "square"
         if steps is None:
-            steps, name = joined(equation, equations, position, is_fixed), "linear"
+            steps = joined(equation, equations, position, is_fixed)
+            name = "linear"
         if steps is not None and all(map(is_rearranging, (*steps[1], equation))):
             steps = None  # slices that meet again: each rearranges by itself
         equations.append(equation if steps is None else stretch(name, equation, *steps))
@@ -170,7 +173,8 @@ def _once(graph: Graph) -> Graph:
 
 def pruned(graph: Graph) -> Graph:
     """Without the equations that the output does not depend on."""
-    needed, kept = {graph.output}, []
+    needed = {graph.output}
+    kept = []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)
@@ -179,7 +183,9 @@ def pruned(graph: Graph) -> Graph:
 
 
 def interior(
-    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> tuple[Value, list[Equation]] | None:
     """The one value that an equation with several dependent operands is a pointwise function of,
     and the way there.
@@ -190,7 +196,9 @@ def interior(
         return is_pointwise(step) and step.outputs[0].shape == shape
 
     found = joined(equation, equations, position, pointwise)
-    return found if found is not None and found[0].shape == shape else None
+    if found is not None and found[0].shape == shape:
+        return found
+    return None
 
 
 def joined(
@@ -208,7 +216,8 @@ def joined(
       position: the number of the equation that made each value.
       allowed: which equations may lie on the way, the last one among them.
     """
-    frontier, found = set(dependent(equation.inputs)), set()
+    frontier = set(dependent(equation.inputs))
+    found = set()
     if len(dependent(equation.inputs)) < 2 or not allowed(equation):
         return None
     while len(frontier) > 1:
@@ -223,7 +232,12 @@ def joined(
     return root, [equations[number] for number in sorted(found)]
 
 
-def stretch(name: str, equation: Equation, root: Value, inner: Sequence[Equation]) -> Equation:
+def stretch(
+    name: str,
+    equation: Equation,
+    root: Value,
+    inner: Sequence[Equation],
+) -> Equation:
     """The steps from `root` to the outputs of `equation` as one equation."""
     steps = [*inner, equation]
 

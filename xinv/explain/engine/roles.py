@@ -64,7 +64,8 @@ def scales(equations: Iterable[Equation]) -> set[Value]:
     these alone.
     """
     equations = list(equations)
-    spread, found = spreads(equations), set()
+    spread = spreads(equations)
+    found = set()
     for equation in equations:
         values = dependent(equation.inputs)
         root = equation.name in ROOTS and all(value in spread for value in values)
@@ -119,7 +120,9 @@ def is_held(equation: Equation, held: set[Value]) -> int | None:
     left, right = equation.inputs
     if right in held and left not in held:
         return 0
-    return 1 if equation.name == "mul" and left in held and right not in held else None
+    if equation.name == "mul" and left in held and right not in held:
+        return 1
+    return None
 
 
 def softmaxes(graph: Graph) -> Graph:
@@ -138,7 +141,9 @@ def softmaxes(graph: Graph) -> Graph:
 
 
 def _softmax(
-    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> Equation | None:
     """exp(x) / Σ exp(x), with or without the maximum subtracted before; or exp(log_softmax(x))."""
     if equation.name == "exp":
@@ -157,7 +162,9 @@ def _softmax(
     sums = [number for number, step in enumerate(steps) if step.name == "reduce_sum"]
     if exponential is None or len(sums) != 1:
         return None
-    before, total, after = steps[: sums[0]], steps[sums[0]], steps[sums[0] + 1 :]
+    before = steps[: sums[0]]
+    total = steps[sums[0]]
+    after = steps[sums[0] + 1 :]
     inverted = sum(_inverts(step) for step in after)
     known = all(step.outputs[0].shape == root.shape and is_rearranging(step) for step in before)
     known &= all(is_rearranging(step) or _inverts(step) or _guards(step) for step in after)
@@ -168,12 +175,19 @@ def _softmax(
     if not known or inverted != (equation.name == "mul"):
         return None
     start, shift = _shifted(exponential.inputs[0], equations, position)
-    softmax = stretch(SOFTMAX, equation, start, [*shift, exponential, *masks, *steps])
+    softmax = stretch(
+        SOFTMAX,
+        equation,
+        start,
+        [*shift, exponential, *masks, *steps],
+    )
     return softmax._replace(params={"axes": total.params["axes"]})
 
 
 def _exponential(
-    value: Value, equations: Sequence[Equation], position: dict[Value, int]
+    value: Value,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> tuple[Equation | None, list[Equation]]:
     """The exponential that a value is, but for masks, and the masks."""
     masks: list[Equation] = []
@@ -229,7 +243,9 @@ def partitions(equations: Iterable[Equation]) -> set[Value]:
 
 
 def _log_softmax(
-    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> Equation | None:
     """x - log Σ exp(x), with or without the maximum subtracted."""
     if equation.name != "sub" or len(dependent(equation.inputs)) != 2:
@@ -245,7 +261,9 @@ def _log_softmax(
 
 
 def _shifted(
-    value: Value, equations: Sequence[Equation], position: dict[Value, int]
+    value: Value,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> tuple[Value, list[Equation]]:
     """x and the steps to x - max(x), where that is what the value is; otherwise the value itself."""
     if value not in position or equations[position[value]].name != "sub":
@@ -273,7 +291,8 @@ def headless(graph: Graph) -> Graph:
         for number, equation in enumerate(graph.equations)
         for value in equation.outputs
     }
-    frontier, passed = {graph.output}, []
+    frontier = {graph.output}
+    passed = []
     while True:
         latest = max(frontier, key=lambda value: position.get(value, -1))
         if latest not in position:
@@ -283,9 +302,10 @@ def headless(graph: Graph) -> Graph:
         if alone and step.name in HEADS:
             return _beheaded(graph, [*passed, step])
         product = step.name in ("mul", "div") and len(dependent(step.inputs)) == 2
-        whole = (
-            joined(step, graph.equations, position, _is_of_shares) if alone and product else None
-        )
+        if alone and product:
+            whole = joined(step, graph.equations, position, _is_of_shares)
+        else:
+            whole = None
         if whole is not None:  # as of p / p.sum()
             passed.append(step)
             frontier = {whole[0]}
@@ -309,12 +329,17 @@ def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
             "the model ends in probabilities that it computes from one another: return its logits,"
             " whose relevance or multipliers are defined"
         )
-    changed = {id(step): step for step in steps if not is_rearranging(step) or step.name == "neg"}
+    changed = {}
+    for step in steps:
+        if not is_rearranging(step) or step.name == "neg":
+            changed[id(step)] = step
     equations = []
     for equation in graph.equations:
         if id(equation) in changed:
             names = dict(
-                name="name", params={"name": "logits"}, inputs=tuple(dependent(equation.inputs))
+                name="name",
+                params={"name": "logits"},
+                inputs=tuple(dependent(equation.inputs)),
             )
             equation = equation._replace(**names, evaluate=lambda value: [value])
         equations.append(equation)
@@ -333,7 +358,16 @@ def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
         found = []
         with jax.ensure_compile_time_eval():
             for number in _POINTS:
-                arrays = evaluate(last[::-1], {start: np.full(start.shape, number, start.dtype)})
+                arrays = evaluate(
+                    last[::-1],
+                    {
+                        start: np.full(
+                            start.shape,
+                            number,
+                            start.dtype,
+                        )
+                    },
+                )
                 found.append(float(np.ravel(arrays[graph.output])[0]))
         sigmoid = 1 / (1 + np.exp(-np.array(_POINTS)))
         if np.allclose(found, sigmoid, atol=_SMALL) or np.allclose(
@@ -366,11 +400,15 @@ class Gates:
         repeated = int(np.prod(value.shape)) < int(np.prod(shape))
         scale, shift = 1.0, 0.0  # from the value that is looked at to the factor
         while (equation := self.makers.get(value)) is not None:
-            bounds = (
-                (0.0, 1.0) if equation.name in (SOFTMAX, "logistic") else self._bounds(equation)
-            )
+            if equation.name in (SOFTMAX, "logistic"):
+                bounds = (0.0, 1.0)
+            else:
+                bounds = self._bounds(equation)
             if bounds:
-                numbers = [scale * bound + shift for bound in bounds if bound is not None]
+                numbers = []
+                for bound in bounds:
+                    if bound is not None:
+                        numbers.append(scale * bound + shift)
                 unit = len(numbers) == 2 and min(numbers) > -_SMALL and max(numbers) < 1 + _SMALL
                 return unit, repeated, True
             if equation.name == "tanh":
@@ -391,7 +429,10 @@ class Gates:
         if equation.name == "clamp":
             return equation.inputs[0].number, equation.inputs[2].number
         if equation.name in CUSTOM:
-            steps = [step for step in inside(equation) if step.name in ("clamp", "max", "min")]
+            steps = []
+            for step in inside(equation):
+                if step.name in ("clamp", "max", "min"):
+                    steps.append(step)
         else:
             values = dependent(equation.inputs)
             before = self.makers.get(values[0]) if len(values) == 1 else None
@@ -402,7 +443,9 @@ class Gates:
             for value in step.inputs
             if value.constant is not None
         }
-        return (sides["max"], sides["min"]) if {"max", "min"} <= sides.keys() else ()
+        if {"max", "min"} <= sides.keys():
+            return (sides["max"], sides["min"])
+        return ()
 
 
 def _affine(equation: Equation) -> tuple[float, float]:
@@ -426,4 +469,6 @@ def _affine(equation: Equation) -> tuple[float, float]:
             return 1 / number, 0.0
         case "add":
             return 1.0, number
-    return (1.0, -number) if first else (-1.0, number)
+    if first:
+        return (1.0, -number)
+    return (-1.0, number)

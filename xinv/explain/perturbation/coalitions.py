@@ -34,20 +34,37 @@ class Game(NamedTuple):
     labels: jax.Array
 
 
-def game(segmenter: Segmenter, image: Array, baseline: Baseline) -> tuple[Game, int]:
+def game(
+    segmenter: Segmenter,
+    image: Array,
+    baseline: Baseline,
+) -> tuple[Game, int]:
     """The game on `image` and its number of superpixels M."""
     count = segmenter.count(*image.shape[:2])
     image, labels = jnp.asarray(image), segmenter.labels(image)
     if isinstance(baseline, str):
         absent = (
-            _per_segment(image, labels, count) / jnp.maximum(_per_segment(1, labels, count), 1)
+            _per_segment(image, labels, count)
+            / jnp.maximum(
+                _per_segment(
+                    1,
+                    labels,
+                    count,
+                ),
+                1,
+            )
         )[labels]
     else:
         absent = door.filled(baseline, image)
     return Game(image, absent, labels), count
 
 
-def logits(apply: Apply, variables: Variables, game: Game, coalitions: jax.Array) -> jax.Array:
+def logits(
+    apply: Apply,
+    variables: Variables,
+    game: Game,
+    coalitions: jax.Array,
+) -> jax.Array:
     """Logits [S, K] of the coalitions bool [S, M]."""
 
     def compose(game: Game, coalition: jax.Array) -> jax.Array:

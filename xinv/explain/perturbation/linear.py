@@ -74,7 +74,11 @@ def _normal_equations(x: Array, y: Array, w: Array) -> tuple[jax.Array, jax.Arra
     return (x * w[:, None]).T @ x, (x * w[:, None]).T @ y
 
 
-def _proximal_gradient(gram: jax.Array, moment: jax.Array, shrink: Callable) -> jax.Array:
+def _proximal_gradient(
+    gram: jax.Array,
+    moment: jax.Array,
+    shrink: Callable,
+) -> jax.Array:
     """Minimises b' gram b / 2 - moment' b + penalty(b), by accelerated steps that start over when
     they overshoot.
 

@@ -20,7 +20,11 @@ from xinv.types import Apply, Variables
 
 
 def predict(
-    apply: Apply, variables: Variables, perturb: Callable, shared: Any, rows: Any
+    apply: Apply,
+    variables: Variables,
+    perturb: Callable,
+    shared: Any,
+    rows: Any,
 ) -> jax.Array:
     """Logits [S, K] of the S images `perturb(shared, row)` [H,W,C], one for each row of the tree
     `rows` [S,...].
@@ -35,15 +39,27 @@ def predict(
     def run(arrays: list, shared: Any, owner: jax.Array, rows: Any) -> jax.Array:
         """`shared` [G,...] holds the examples, `owner` [T] says which of them each row belongs to."""
         given = iter(arrays)
-        full = [next(given) if moves else leaf for leaf, moves in zip(leaves, dynamic, strict=True)]
+        full = []
+        for leaf, moves in zip(leaves, dynamic, strict=True):
+            full.append(next(given) if moves else leaf)
         copy = lambda owner, row: perturb(jax.tree.map(lambda x: x[owner], shared), row)
-        return _in_chunks(apply, jax.tree.unflatten(treedef, full), jax.vmap(copy), (owner, rows))
+        return _in_chunks(
+            apply,
+            jax.tree.unflatten(treedef, full),
+            jax.vmap(copy),
+            (owner, rows),
+        )
 
     flat = custom_vmap(run)
 
     @flat.def_vmap
     def _(
-        examples: int, batched: tuple, arrays: list, shared: Any, owner: jax.Array, rows: Any
+        examples: int,
+        batched: tuple,
+        arrays: list,
+        shared: Any,
+        owner: jax.Array,
+        rows: Any,
     ) -> tuple:
         if any(batched[0]):  # several models: nothing to share
             axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
@@ -51,21 +67,40 @@ def predict(
         spread = lambda x, is_batched: (
             x if is_batched else jnp.broadcast_to(x, (examples, *x.shape))
         )
-        shared, owner, rows = jax.tree.map(spread, (shared, owner, rows), tuple(batched[1:]))
+        shared, owner, rows = jax.tree.map(
+            spread,
+            (shared, owner, rows),
+            tuple(batched[1:]),
+        )
         owner += (
             owner.dtype.type(jax.tree.leaves(shared)[0].shape[1])
             * jnp.arange(examples, dtype=owner.dtype)[:, None]
         )
         join = lambda x: x.reshape(-1, *x.shape[2:])
-        logits = flat(arrays, jax.tree.map(join, shared), join(owner), jax.tree.map(join, rows))
+        logits = flat(
+            arrays,
+            jax.tree.map(join, shared),
+            join(owner),
+            jax.tree.map(join, rows),
+        )
         return logits.reshape(examples, -1, *logits.shape[1:]), True
 
     arrays = [leaf for leaf, moves in zip(leaves, dynamic, strict=True) if moves]
     owner = jnp.zeros(jax.tree.leaves(rows)[0].shape[:1], jnp.int32)
-    return flat(arrays, jax.tree.map(lambda x: jnp.asarray(x)[None], shared), owner, rows)
+    return flat(
+        arrays,
+        jax.tree.map(lambda x: jnp.asarray(x)[None], shared),
+        owner,
+        rows,
+    )
 
 
-def _in_chunks(apply: Apply, variables: Variables, copies: Callable, rows: tuple) -> jax.Array:
+def _in_chunks(
+    apply: Apply,
+    variables: Variables,
+    copies: Callable,
+    rows: tuple,
+) -> jax.Array:
     """The logits of `copies(*rows)`, as many rows at a time as fit into memory."""
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), rows)
     size = memory.chunk(

@@ -59,11 +59,17 @@ def superpixels(
                 raise InputError(
                     f"{name} is {value!r} but a given segmentation takes none: leave it out"
                 )
-        return segmentation if isinstance(segmentation, Segmenter) else fixed(segmentation)
+        if isinstance(segmentation, Segmenter):
+            return segmentation
+        return fixed(segmentation)
     segments = default if segments is None else segments
     options = {} if sigma is None else {"sigma": sigma}
     if segmentation == "slic":
-        return slic(segments, 10.0 if compactness is None else compactness, **options)
+        return slic(
+            segments,
+            10.0 if compactness is None else compactness,
+            **options,
+        )
     if compactness is not None:
         raise InputError(
             f"compactness {compactness!r} belongs to segmentation 'slic', not {segmentation!r}"
@@ -101,22 +107,38 @@ def fixed(labels: Labels) -> Segmenter:
 
 @cached
 def felzenszwalb(
-    segments: int = 50, scale: float = 1.0, sigma: float = 0.8, min_size: int = 20
+    segments: int = 50,
+    scale: float = 1.0,
+    sigma: float = 0.8,
+    min_size: int = 20,
 ) -> Segmenter:
     """scikit-image's felzenszwalb, on the host; `scale` doubles until there are at most `segments`
     superpixels.
     """
 
     def cut(image: np.ndarray, doubling: int) -> np.ndarray:
-        return skimage.segmentation.felzenszwalb(image, scale * 2.0**doubling, sigma, min_size)
+        return skimage.segmentation.felzenszwalb(
+            image,
+            scale * 2.0**doubling,
+            sigma,
+            min_size,
+        )
 
-    _check("felzenszwalb", {"segments": segments, "min_size": min_size}, {"scale": scale}, sigma)
+    _check(
+        "felzenszwalb",
+        {"segments": segments, "min_size": min_size},
+        {"scale": scale},
+        sigma,
+    )
     return _on_host("felzenszwalb", cut, segments)
 
 
 @cached
 def quickshift(
-    segments: int = 50, kernel_size: float = 5.0, max_dist: float = 10.0, sigma: float = 0.0
+    segments: int = 50,
+    kernel_size: float = 5.0,
+    max_dist: float = 10.0,
+    sigma: float = 0.0,
 ) -> Segmenter:
     """scikit-image's quickshift, on the host; both lengths double until there are at most
     `segments` superpixels.
@@ -125,7 +147,10 @@ def quickshift(
     def cut(image: np.ndarray, doubling: int) -> np.ndarray:
         lengths = {"kernel_size": kernel_size * 2.0**doubling, "max_dist": max_dist * 2.0**doubling}
         return skimage.segmentation.quickshift(
-            image, convert2lab=image.shape[-1] == 3, sigma=sigma, **lengths
+            image,
+            convert2lab=image.shape[-1] == 3,
+            sigma=sigma,
+            **lengths,
         )
 
     _check(
@@ -137,7 +162,11 @@ def quickshift(
     return _on_host("quickshift", cut, segments)
 
 
-def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: int) -> Segmenter:
+def _on_host(
+    name: str,
+    cut: Callable[[np.ndarray, int], np.ndarray],
+    segments: int,
+) -> Segmenter:
     def at_most(image: np.ndarray) -> np.ndarray:
         for doubling in range(64):
             labels = cut(image, doubling)
@@ -159,7 +188,10 @@ def _on_host(name: str, cut: Callable[[np.ndarray, int], np.ndarray], segments: 
 
 @cached
 def slic(
-    segments: int = 50, compactness: float = 10.0, sigma: float = 0.0, iterations: int = 10
+    segments: int = 50,
+    compactness: float = 10.0,
+    sigma: float = 0.0,
+    iterations: int = 10,
 ) -> Segmenter:
     """SLIC (Achanta 2012) compiled, as scikit-image has it: grid, Lab colours of RGB images,
     rescaling, window.
@@ -180,12 +212,21 @@ def slic(
         centres, steps = _grid(height, width, segments)
         colours = smooth(_colours(image), sigma) / compactness
         assigned = _cluster(colours, centres, steps, iterations)
-        return _connect(assigned, len(centres), int(0.5 * height * width / len(centres)))
+        return _connect(
+            assigned,
+            len(centres),
+            int(0.5 * height * width / len(centres)),
+        )
 
     return Segmenter(lambda height, width: len(_grid(height, width, segments)[0]), labels)
 
 
-def _check(name: str, counts: dict[str, int], sizes: dict[str, float], sigma: float) -> None:
+def _check(
+    name: str,
+    counts: dict[str, int],
+    sizes: dict[str, float],
+    sigma: float,
+) -> None:
     """Raises InputError for the first option of an algorithm that is out of range."""
     for option, value in (counts | sizes).items():
         if not is_number(value) or value <= 0:
@@ -209,7 +250,9 @@ def _colours(image: Array) -> jax.Array:
     """The image stretched to [0,1]; in CIE Lab (D65) where it has three channels."""
     spread = image.max() - image.min()
     image = (image - image.min()) / jnp.where(spread > 0, spread, 1)
-    return _lab(image) if image.shape[-1] == 3 else image
+    if image.shape[-1] == 3:
+        return _lab(image)
+    return image
 
 
 def _lab(rgb: jax.Array) -> jax.Array:
@@ -222,9 +265,15 @@ def _lab(rgb: jax.Array) -> jax.Array:
         ]
     )
     white = np.array([0.95047, 1.0, 1.08883])
-    xyz = jnp.matmul(linear, (to_xyz / white[:, None]).T.astype(np.float32), precision="highest")
+    xyz = jnp.matmul(
+        linear,
+        (to_xyz / white[:, None]).T.astype(np.float32),
+        precision="highest",
+    )
     f = jnp.where(xyz > 0.008856, jnp.cbrt(xyz), 7.787 * xyz + 16 / 116)
-    x, y, z = f[..., 0], f[..., 1], f[..., 2]
+    x = f[..., 0]
+    y = f[..., 1]
+    z = f[..., 2]
     return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], -1)
 
 
@@ -237,7 +286,9 @@ def smooth(image: jax.Array, sigma: float) -> jax.Array:
     kernel = (kernel / kernel.sum()).astype(np.float32)
     for axis in (0, 1):
         padded = jnp.pad(
-            image, [(radius, radius) if i == axis else (0, 0) for i in range(3)], mode="symmetric"
+            image,
+            [(radius, radius) if i == axis else (0, 0) for i in range(3)],
+            mode="symmetric",
         )
         size = image.shape[axis]
         image = sum(
@@ -247,7 +298,10 @@ def smooth(image: jax.Array, sigma: float) -> jax.Array:
 
 
 def _cluster(
-    colours: jax.Array, centres: np.ndarray, steps: np.ndarray, iterations: int
+    colours: jax.Array,
+    centres: np.ndarray,
+    steps: np.ndarray,
+    iterations: int,
 ) -> jax.Array:
     """k-means in space and colour, each centre reaching two steps far; the first pass goes by
     distance alone.
@@ -264,7 +318,8 @@ def _cluster(
         distance = sum((means[:, None, i] - points[:, i]) ** 2 for i in range(points.shape[1]))
         for i in (0, 1):
             middle = means[:, None, i] * steps.max()
-            low, high = jnp.floor(middle - 2 * steps[i]), jnp.floor(middle + 2 * steps[i] + 1)
+            low = jnp.floor(middle - 2 * steps[i])
+            high = jnp.floor(middle + 2 * steps[i] + 1)
             near = (places[:, i] >= jnp.maximum(low, 0)) & (places[:, i] < high)
             distance = jnp.where(near, distance, jnp.inf)
         nearest = (
@@ -274,7 +329,8 @@ def _cluster(
 
     def update(_: int, means: jax.Array) -> jax.Array:
         member = (assign(means) == numbers).astype(points.dtype)
-        sums, sizes = jnp.matmul(member, points, precision="highest"), member.sum(1)[:, None]
+        sums = jnp.matmul(member, points, precision="highest")
+        sizes = member.sum(1)[:, None]
         return jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), means)
 
     start = jnp.concatenate(
@@ -291,11 +347,21 @@ def _connect(labels: jax.Array, count: int, min_size: int) -> jax.Array:
     As in scikit-image a part joins the one, among those that begin earlier, that its last pixels
     touch.
     """
-    names, pixels = _components(labels), labels.size
-    parts, flat = names.reshape(-1), labels.reshape(-1)
+    names = _components(labels)
+    pixels = labels.size
+    parts = names.reshape(-1)
+    flat = labels.reshape(-1)
     sizes = jax.ops.segment_sum(jnp.ones_like(parts), parts, pixels)[parts]
     largest = jax.ops.segment_max(sizes, flat, count)[flat]
-    first = jax.ops.segment_min(jnp.where(sizes == largest, parts, pixels), flat, count)[flat]
+    first = jax.ops.segment_min(
+        jnp.where(
+            sizes == largest,
+            parts,
+            pixels,
+        ),
+        flat,
+        count,
+    )[flat]
     kept = (parts == first) & (sizes >= min_size) | (parts == parts[jnp.argmax(sizes)])
 
     touched = (
@@ -303,11 +369,22 @@ def _connect(labels: jax.Array, count: int, min_size: int) -> jax.Array:
         .max(0)
         .reshape(-1)
     )
-    last = jax.ops.segment_max(jnp.where(touched >= 0, jnp.arange(pixels), -1), parts, pixels)[
-        parts
-    ]
+    last = jax.ops.segment_max(
+        jnp.where(
+            touched >= 0,
+            jnp.arange(pixels),
+            -1,
+        ),
+        parts,
+        pixels,
+    )[parts]
     root = jnp.where(kept | (last < 0), parts, touched[last])
-    root = jax.lax.fori_loop(0, int(pixels).bit_length(), lambda _, root: root[root], root)
+    root = jax.lax.fori_loop(
+        0,
+        int(pixels).bit_length(),
+        lambda _, root: root[root],
+        root,
+    )
     return _grow(jnp.where(kept[root], flat[root], -1).reshape(labels.shape)).astype(jnp.int32)
 
 

@@ -45,7 +45,9 @@ Arrays = list[jax.Array]
 
 
 def predictor(
-    apply: Apply, variables: Variables, images: jax.ShapeDtypeStruct
+    apply: Apply,
+    variables: Variables,
+    images: jax.ShapeDtypeStruct,
 ) -> Callable[[jax.Array], jax.Array]:
     """The model as a function of images [N,H,W,C] of that shape, on CPU by faster convolutions
     where it has such.
@@ -72,7 +74,9 @@ def _pays(equation: Equation) -> bool:
     """
     if equation.name != "conv_general_dilated" or equation.inputs[1].constant is None:
         return False
-    p, numbers, kernel = equation.params, equation.params["dimension_numbers"], equation.inputs[1]
+    p = equation.params
+    numbers = equation.params["dimension_numbers"]
+    kernel = equation.inputs[1]
     shape = [kernel.shape[axis] for axis in numbers.rhs_spec]
     plain = all(
         n == 1 for name in ("window_strides", "lhs_dilation", "rhs_dilation") for n in p[name]
@@ -88,7 +92,8 @@ def _pays(equation: Equation) -> bool:
 
 def _faster(equation: Equation) -> Equation:
     """The same equation of its first input alone."""
-    numbers, padding = equation.params["dimension_numbers"], tuple(equation.params["padding"])
+    numbers = equation.params["dimension_numbers"]
+    padding = tuple(equation.params["padding"])
     to_nhwc = [numbers.lhs_spec[axis] for axis in (0, 2, 3, 1)]
     from_nhwc = np.argsort([numbers.out_spec[axis] for axis in (0, 2, 3, 1)])
     kernel = equation.inputs[1].constant.transpose(
@@ -105,28 +110,41 @@ def _faster(equation: Equation) -> Equation:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def convolve(x: jax.Array, kernels: list[Arrays], padding: Sequence[tuple[int, int]]) -> jax.Array:
+def convolve(
+    x: jax.Array,
+    kernels: list[Arrays],
+    padding: Sequence[tuple[int, int]],
+) -> jax.Array:
     """The stride-1 convolution of x [N,h,w,i] with a kernel in transformed form, 6×6 matrices
     [i,o].
 
     Each stage ends in a barrier: fused into the next, XLA would compute it once for every reader.
     """
-    sizes = [n + sum(sides) - TAPS + 1 for n, sides in zip(x.shape[1:3], padding, strict=True)]
+    sizes = []
+    for n, sides in zip(x.shape[1:3], padding, strict=True):
+        sizes.append(n + sum(sides) - TAPS + 1)
     rows, columns = (math.ceil(n / TILE) for n in sizes)
     ends = [
         (before, TILE * tiles + TAPS - 1 - n - before, 0)
         for n, (before, _), tiles in zip(x.shape[1:3], padding, (rows, columns), strict=True)
     ]
-    x = lax.optimization_barrier(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *ends, (0, 0, 0)]))
+    x = lax.optimization_barrier(
+        lax.pad(
+            x,
+            jnp.zeros((), x.dtype),
+            [(0, 0, 0), *ends, (0, 0, 0)],
+        )
+    )
     strips = lax.optimization_barrier(_combine(INPUT, _every(x, 1, rows)))
     tiles = [_combine(INPUT, _every(strip, 2, columns)) for strip in strips]
-    products = [
-        [
-            lax.optimization_barrier(tile.reshape(-1, x.shape[-1])) @ kernel
-            for tile, kernel in zip(*pair, strict=True)
-        ]
-        for pair in zip(tiles, kernels, strict=True)
-    ]
+    products = []
+    for pair in zip(tiles, kernels, strict=True):
+        products.append(
+            [
+                lax.optimization_barrier(tile.reshape(-1, x.shape[-1])) @ kernel
+                for tile, kernel in zip(*pair, strict=True)
+            ]
+        )
     half = lax.optimization_barrier(
         [_combine(OUTPUT, column) for column in zip(*products, strict=True)]
     )
@@ -143,7 +161,7 @@ def _every(x: jax.Array, axis: int, tiles: int) -> Arrays:
 
 def _combine(matrix: Sequence[Sequence[float]], parts: Sequence[jax.Array]) -> Arrays:
     """The matrix times the column of parts."""
-    return [
-        sum(number * part for number, part in zip(row, parts, strict=True) if number)
-        for row in matrix
-    ]
+    found = []
+    for row in matrix:
+        found.append(sum(number * part for number, part in zip(row, parts, strict=True) if number))
+    return found
