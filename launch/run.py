@@ -128,10 +128,14 @@ def _audit(config: dict) -> None:
     root = Path(STORE.value) if STORE.value else workdir / "stages"
     with here.leaving() as stop, store.opened(root, here.leave) as stages:
         audit.run(config, workdir, stages, CHECKPOINT_SECONDS.value, Watch(stop))
-    if processes.leads():
+
+    def show() -> None:
         page = report.render(workdir)
         print(report.table(workdir))
         print(f"\nReport: {page.absolute()}")
+
+    # The others wait for its end
+    processes.led(show)
 
 
 def _new_folder(unit: str) -> str:

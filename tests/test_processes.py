@@ -222,7 +222,7 @@ def unit():
 class Run:
     """launch/run.py with two processes of two devices."""
 
-    def __init__(self, config, workdir, programs):
+    def __init__(self, config, workdir, programs, *arguments):
         # Both may be killed while they write a program
         shutil.copytree(jax.config.jax_compilation_cache_dir, programs, dirs_exist_ok=True)
         settings = {
@@ -230,7 +230,7 @@ class Run:
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         }
         command = [sys.executable, str(ROOT / "launch/run.py"), f"--config={config}"]
-        command += [f"--workdir={workdir}", "--processes=2", "--checkpoint_seconds=0"]
+        command += [f"--workdir={workdir}", "--processes=2", *arguments]
         self.stages = workdir / "stages"
         self.process = subprocess.Popen(
             command,
@@ -271,7 +271,7 @@ def test_lost_process_continued(tmp_path):
     )
     alone = Launched("run.py", f"--config={config}", f"--workdir={tmp_path}/one", devices=4)
     for number, stage in ((1, "target"), (0, "attack")):
-        run = Run(config, workdir, tmp_path / "programs")
+        run = Run(config, workdir, tmp_path / "programs", "--checkpoint_seconds=0")
         status, line = run.kill(number, f"{stage}-*.partial/checkpoints/*")
         assert status == 75
         assert line.startswith(f"lost process {number} of 2 to SIGKILL")

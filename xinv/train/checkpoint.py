@@ -90,8 +90,11 @@ class Checkpoints:
         record: dict[str, Any],
     ) -> None:
         """Writes a checkpoint; a kill during it leaves the one before it intact."""
-        if self._directory is None or not processes.leads():
-            return
+        if self._directory is not None:
+            # The others wait, and learn of an error
+            processes.led(lambda: self._write(step, tree, record))
+
+    def _write(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         # Orbax keeps arrays by name, and a flat dict needs no structure to be read again
         arrays = {}
         for number, leaf in enumerate(jax.tree.leaves(tree)):
