@@ -1,4 +1,4 @@
-"""What the experiments share: a complete training configuration and the inversion audit's skeleton."""
+"""Shared by the experiments: a complete training recipe and the skeleton of the audit."""
 
 import os
 
@@ -13,7 +13,7 @@ def data_root(folder: str) -> str:
 
 
 def recipe(**changes: object) -> ConfigDict:
-    """A training configuration, complete: the papers' Adam (Zhao 2021, Section 4.1) unless changed."""
+    """A complete training recipe: the papers' Adam (Zhao 2021, Section 4.1) unless changed."""
     return ConfigDict(
         dict(
             batch_size=64,

@@ -95,7 +95,7 @@ def faces(
     title: str,
     **transform: object,
 ) -> dict:
-    """An image folder or archive below $XINV_DATA, grey, its largest centred square at side x side."""
+    """A folder or archive below $XINV_DATA, grey, its largest centred square at side x side."""
     geometry = dict(crop="centre", resize=(side, side), grayscale=True)
     source = dict(
         name="folder",

@@ -1,21 +1,28 @@
 """DeepLeak (2026): which explanations give away who was in the training set.
 
+The page is configs/deepleak.md: the claim, what was measured, what was never run.
+
     python launch/run.py --config=configs/deepleak.py:SIZE --workdir=runs/deepleak
+    # Each further experiment too
     python launch/sweep.py --config=configs/deepleak.py:SIZE --workdir=runs/deepleak-tables
 
-The page is configs/deepleak.md.
+| SIZE | members, others | resolves | cost of one seed |
+|---|---|---|---|
+| cifar10 (or none), cifar100 | 10,000, 28,800 | TPR at 0.1 % | an accelerator, 1 h (estimate) |
+| gtsrb | 260, 390 tracks | AUC, TPR at 5 % | an accelerator, 1 h (estimate) |
+| runlocal-cifar10 | 1,000, 1,500 | AUC, TPR at 1 % | two cores, 3 h (estimate) |
+| runlocal-gtsrb | 260, 390 tracks | AUC, TPR at 5 % | two cores, 3 h (estimate) |
+| quick | 359, 539 digits | AUC | two cores, 3 min (beside other work) |
 
-| size | images | members, others | resolves | cost of one seed |
-|---|---|---|---|---|
-| cifar10 (or none), cifar100 | TFDS | 10,000, 28,800 | TPR at 0.1 % | an accelerator, 1 h (estimate) |
-| gtsrb | gtsrb/gtsrb_train.npz, by track | 260, 390 tracks | AUC, TPR at 5 % | an accelerator, 1 h (estimate) |
-| runlocal-cifar10 | 5,000 of CIFAR-10, bit-exact | 1,000, 1,500 | AUC, TPR at 1 % | two cores, 3 h (estimate) |
-| runlocal-gtsrb | GTSRB at 32x32, three frames of each track | 260, 390 tracks | AUC, TPR at 5 % | two cores, 3 h (estimate) |
-| quick | digits | 359, 539 | AUC | two cores, 3 min (beside other work) |
+`cifar10` and `cifar100` are read by TFDS, `gtsrb` from $XINV_DATA/gtsrb/gtsrb_train.npz.
+`runlocal-cifar10` has 5,000 lossless images, `runlocal-gtsrb` signs at 32x32, three
+frames of each track.
 
 Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose
 training set the attacker knows, and is tested on the target. Each has two controls that must score
 chance: an untrained pair of models, and a stranger that was trained on none of the audited images.
+
+Expected at `runlocal-cifar10`: AUC .64 from confidences, at most .53 from explanations.
 """
 
 from collections.abc import Iterable
@@ -110,7 +117,7 @@ class Size(NamedTuple):
       model: of the target and its like.
       train: their recipe.
       halves: shadow models of the likelihood ratio, each trained on a random half of what is
-          audited.
+        audited.
       published: a data set of deepleak_published.py, or "".
       attack: parameters of the attack's network.
       epochs: of the attack.
@@ -386,7 +393,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | audit | Tables I to III | which explanations leak |
     | overfitted | | does a target that learned its images by heart leak: the positive control |
     | likelihood | | how much more do many shadow models find |
-    | trajectory | Table II, Liu 2024 | does the confidence while pixels are removed tell more than the map |
+    | trajectory | Table II, Liu 2024 | does the confidence, as pixels go, tell more than the map |
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
     | dp-0.05 to dp-4 | Table III | what does DP-SGD cost, and what does it leave to attacks |

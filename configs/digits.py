@@ -1,11 +1,12 @@
-"""Inversion audit of the embedded digits: Prediction only against Flatten+U-Net on three
-explanations, 3 seeds.
+"""Inversion audit of the embedded digits: Prediction only against Flatten+U-Net, 3 seeds.
 
-    python launch/run.py --config=configs/digits.py --workdir=runs/digits         under 3 minutes on two cores
-    python launch/run.py --config=configs/digits.py:full --workdir=runs/full      the papers' widths, for an accelerator
+    # Under 3 minutes on two cores
+    python launch/run.py --config=configs/digits.py --workdir=runs/digits
+    # The papers' widths, for an accelerator
+    python launch/run.py --config=configs/digits.py:full --workdir=runs/full
 
-Expected: SSIM of every explanation above that of predictions alone, with 90 % intervals that do not
-overlap.
+Expected: SSIM of each of the three explanations above that of predictions alone, with 90 %
+intervals that do not overlap (figures in README.md).
 Data: scikit-learn's 1,797 handwritten digits (8x8), resized to 32x32; no download.
 """
 

@@ -1,15 +1,16 @@
-"""Gallery: the same images explained by every method, one image per row and one method per column.
-No attack.
+"""Gallery: the same images explained by every method, one row per image, one column per method.
 
-    python launch/run.py --config=configs/explainers.py --workdir=runs/gallery              embedded digits
-    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB
-    python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks   also a ViT and a ConvNeXt
+    # Embedded digits
+    python launch/run.py --config=configs/explainers.py --workdir=runs/gallery
+    # GTSRB traffic signs
+    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs
+    # The digits on a CNN, a ViT and a ConvNeXt, side by side on one page
+    python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks
 
-The sweep explains the same images on three networks, and its page sets them side by side.
-
-Some minutes on two cores. Every parameter of a method can be set:
---config.explanations.smoothgrad.samples=100. Data of `signs`: gtsrb32_train_every3rd.npz in
-$XINV_DATA/gtsrb32, or --config.data.source.path=FILE.
+No attack; some minutes on two cores. Every parameter of a method can be set:
+--config.explanations.smoothgrad.samples=100.
+Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or
+--config.data.source.path=FILE.
 """
 
 from ml_collections import ConfigDict

@@ -1,48 +1,54 @@
-"""Jeong 2022 (GNIME): defended explanations against attackers that adapt, Tables 1 to 3 and Figures
-4 to 6.
+"""Jeong 2022 (GNIME): defended explanations, adaptive attackers; Tables 1 to 3, Figures 4 to 6.
 
-    python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime            Tables 1 and 3, Figures 4 and 5
-    python launch/sweep.py --config=configs/gnime.py:SIZE --workdir=runs/gnime-sweep    each further experiment too
+The page is configs/gnime.md: the claim, what was measured, what was never run.
 
-| SIZE | data | on |
+    # Tables 1 and 3, Figures 4 and 5
+    python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime
+    # Each further experiment too
+    python launch/sweep.py --config=configs/gnime.py:SIZE --workdir=runs/gnime-sweep
+
+| SIZE | data | cost |
 |---|---|---|
-| runlocal | a tenth of MNIST at an eighth of the widths | two cores, two and a half hours (estimate) |
-| runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, 25 min (estimate) |
+| runlocal | a tenth of MNIST, an eighth of the widths | two cores, 2.5 hours (estimate) |
+| runlocal-gradcam | the same, Grad-CAM alone, few metrics | two cores, 25 min (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
-| runlocal-yale | Yale faces at 32x32 with attributes (Figure 6) | two cores, 1.5 hours (estimate) |
+| runlocal-yale | Yale faces at 32x32, attributes (Figure 6) | two cores, 1.5 hours (estimate) |
 | runlocal-celeba | 50 people of `celeba` at 64x64 | two cores, an hour (estimate) |
 | runlocal-imagenet100 | a twentieth of `imagenet100` at 64x64 | two cores, two hours (estimate) |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator, hours (estimate) |
-| celeba | a folder per identity in $XINV_DATA/celeba, 1,000 of them alike, 128x128 | an accelerator, hours (estimate) |
-| celeba-facescrub | with people of $XINV_DATA/facescrub not in CelebA (Table 2) | an accelerator, hours (estimate) |
-| celeba-attributes | TFDS, which has no identities, eight attributes (Figure 6) | an accelerator, hours (estimate) |
-| imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator, a day (estimate) |
-| imagenet100-tfds | the first hundred classes of TFDS's imagenet2012, 256x256 | an accelerator, a day (estimate) |
+| celeba | 1,000 people of celeba/IDENTITY, 128x128 | an accelerator, hours (estimate) |
+| celeba-facescrub | with facescrub/IDENTITY (Table 2) | an accelerator, hours (estimate) |
+| celeba-attributes | TFDS, eight attributes (Figure 6) | an accelerator, hours (estimate) |
+| imagenet100 | imagenet100/CLASS, 256x256 | an accelerator, a day (estimate) |
+| imagenet100-tfds | 100 classes of TFDS's imagenet2012 | an accelerator, a day (estimate) |
 
-What is released is stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it
-releases of noise.
+Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. What is released is
+stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
 
-The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at
-equal distortion), "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3),
-"ood-…" (Table 2: an attacker or a defender out of distribution), "attributes" (Figure 6), "logits"
-(attackers who take the predictions' logarithms; the networks of GNIME's code read logits),
-"deployed" (a generator of a quarter of the width, as a service would have it), "lambda-…" (the
-trade-off of Eq. 2, and the others at equal distortion).
+| unit of the sweep | experiment |
+|---|---|
+| defences | Tables 1 and 3 |
+| gamma | the trade-off of Eq. 3, and the others at equal distortion |
+| lambda-… | the trade-off of Eq. 2, and the others at equal distortion |
+| queries | an attacker who averages releases |
+| reverse-sigmoid | ExpMI-3 |
+| ood-… | Table 2: an attacker or a defender out of distribution |
+| attributes | Figure 6 |
+| logits | attackers who take the predictions' logarithms; GNIME's code reads logits |
+| deployed | a generator of a quarter of the width, as a service would have it |
 
-An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from
-one: noise drawn once for each is learned by heart. So do all that attack noise in "gamma",
-"queries" and "lambda-…"; of large maps, from 4. Attacks are trained until they stop improving, or
-nearly so at `runlocal`: stopped early, every defence looks better than it is. GNIME's game takes
-thousands of steps: stopped early, it looks worse (BUILD_NOTES.md).
+An arm "…_rnd_16" learns from 16 releases of each of its images, not from one: noise drawn once for
+each is learned by heart. So do all that attack noise in "gamma", "queries" and "lambda-…"; of large
+maps, from 4. Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped
+early, every defence looks better than it is. GNIME's game takes thousands of steps: stopped early,
+it looks worse (configs/gnime.md).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code,
 "gnime_decoder", since the published figures come from these; the paper's text names Zhao's,
 "decoder", which takes ten times the operations. At `runlocal` they have an eighth of the channels:
 8 at 32×32, doubling to 64 at 4×4.
 
-Published: leakage falls in the order no defence, RND, OND, GNIME, which comes close to predictions
-alone; Tables 1 and 3 are in gnime_published.py, and beside what is measured in the report.
-BUILD_NOTES.md has what we measured.
+Expected at `runlocal-gradcam`: SSIM .31 from predictions alone, .72 with Grad-CAM, .48 with GNIME.
 """
 
 import functools

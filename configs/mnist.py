@@ -1,12 +1,13 @@
-"""Inversion audit of MNIST: Prediction only against Flatten+U-Net on three explanations (Zhao 2021,
-Figure 5; MNIST).
+"""Inversion audit of MNIST: Prediction only against Flatten+U-Net (Zhao 2021, Figure 5).
 
-    python launch/run.py --config=configs/mnist.py --workdir=runs/mnist              the paper's setting; an accelerator
-    python launch/run.py --config=configs/mnist.py:runlocal --workdir=runs/mnist     some minutes on two cores
+    # The paper's setting; an accelerator
+    python launch/run.py --config=configs/mnist.py --workdir=runs/mnist
+    # Some minutes on two cores
+    python launch/run.py --config=configs/mnist.py:runlocal --workdir=runs/mnist
 
-Published (Zhao 2021, Section 4.3.3): explanations raise every similarity; Jeong 2022, Table 1, the
-same attack with other widths: SSIM .5542 from predictions, .9065 with Gradient, .9613 with
-Grad-CAM. BUILD_NOTES.md has our figures.
+Published: explanations raise every similarity (Zhao 2021, Section 4.3.3). By the same attack with
+other widths SSIM is .5542 from predictions, .9065 with Gradient, .9613 with Grad-CAM (Jeong 2022,
+Table 1). configs/zhao.md has the figures measured here.
 Data: the four idx files of MNIST in $XINV_DATA/mnist, or --config.data.source.root=FOLDER.
 """
 
@@ -16,7 +17,7 @@ from configs import base, datasets
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is "" for the paper's widths and all images, or "runlocal" for a tenth of the images."""
+    """`arg` is "" for the paper's widths and all images, or "runlocal" for a tenth of them."""
     if arg not in ("", "runlocal"):
         raise ValueError(f"configs/mnist.py has no size {arg!r}: choose one of '', 'runlocal'")
     local = arg == "runlocal"

@@ -1,14 +1,19 @@
-"""Audit of a model that you have, or of what your service released: the walk-through is
-configs/own.md.
+"""Audit of a model that you have, or of what your service released.
 
-    python launch/run.py --config=configs/own.py:function --workdir=runs/function \\
-        --config.target.function=my_model:load
-    python launch/run.py --config=configs/own.py:recorded --workdir=runs/recorded \\
-        --config.target.recorded=release.npz
-    python launch/run.py --config=configs/own.py:membership --workdir=runs/who \\
-        --config.target.function=my_model:load
-    python launch/harden.py --config=configs/own.py:membership --workdir=runs/out \\
-        --config.target.function=my_model:load
+The page is configs/own.md, a walk-through.
+
+    # Your model, explained by xinv
+    python launch/run.py --config=configs/own.py:function \\
+        --config.target.function=my_model:load --workdir=runs/function
+    # Your service's predictions and maps, in a file
+    python launch/run.py --config=configs/own.py:recorded \\
+        --config.target.recorded=release.npz --workdir=runs/recorded
+    # Who was in the training set
+    python launch/run.py --config=configs/own.py:membership \\
+        --config.target.function=my_model:load --workdir=runs/who
+    # A release that leaks less
+    python launch/harden.py --config=configs/own.py:membership \\
+        --config.target.function=my_model:load --workdir=runs/harden
 
 `function` explains the model with xinv's explainers. `recorded` needs no model: predictions and
 explanation maps come from any library, in a file. Both read images that the model was not trained

@@ -116,7 +116,7 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
 
 
 def _network(variables: Variables) -> "torch.nn.Module":
-    """The classifier with the same weights: convolution, BatchNorm, pool, ReLU; two linear layers."""
+    """The classifier, same weights: convolution, BatchNorm, pool, ReLU; two linear layers."""
     from torch import nn
 
     weights, averages = variables["params"]["layers"], variables["batch_stats"]["layers"]

@@ -266,7 +266,7 @@ def _clear(path: str) -> None:
 
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:
-    """Names the first `--config.a.b=…` whose key the config does not have, with those that it has."""
+    """Names the first `--config.a.b=…` whose key the config lacks, and the keys that it has."""
     module, arg = config_file(value)
     try:
         config = module.get_config(arg)

@@ -2,8 +2,8 @@
 
 Example:
   python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
-  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --workdir=runs/overfitted \\
-      --unit=overfitted
+  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted \\
+      --workdir=runs/overfitted
 
 The folder receives policies/, hardened.jsonl, trials.jsonl and harden.html. The same command again
 continues a search that was stopped, to the same bytes.

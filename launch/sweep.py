@@ -4,6 +4,10 @@ Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --launcher=local --jobs=2
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --status
+  python launch/sweep.py --config=… --workdir=/shared/runs --launcher=slurm --jobs=16 \\
+      --slurm=partition=gpu,gpus_per_node=1
+  python launch/sweep.py --config=… --workdir=/data/runs --launcher=k8s --jobs=16 \\
+      --k8s=image=REGISTRY/xinv,claim=runs,gpus=1 | kubectl apply -f -
 
 The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value
 replaces a whole section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…,
@@ -14,7 +18,13 @@ common is computed once.
 Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of
 this machine (or --jobs; --jobs=2 alone means it too), starts those again that die, and shows a
 table. --launcher=slurm submits an array of workers and returns; --launcher=k8s prints a manifest
-for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input, 130 interrupted.
+for kubectl apply. SLURM needs the extra `slurm`.
+
+Any process may be killed at any moment: a piece that raises or kills its worker is tried three
+times, then named, and the rest goes on; --retry tries it again. The folder must be on a file system
+that processes can share: a local disk, NFS, Lustre, GPFS, not an object store.
+
+Exit status: 0 all is done, 1 an experiment failed, 2 bad input, 130 interrupted.
 """
 
 import itertools

@@ -2,6 +2,8 @@
 
 Example:
   python launch/worker.py --workdir=runs/widths
+  gcloud compute tpus tpu-vm ssh NAME --worker=all \\
+      --command="cd xinv && .venv/bin/python launch/worker.py --workdir=/shared/runs"
 
 launch/sweep.py writes the manifest, and with --launcher=… starts workers. More may be started by
 hand, anywhere that shares the folder, one per device. SIGTERM and SIGUSR2 let a worker save its

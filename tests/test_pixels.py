@@ -61,7 +61,7 @@ def test_reconstruction_is_the_papers_descent(target):
 
 
 def test_a_released_vector_is_taken_as_it_is():
-    """Truncated and rounded, so that it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
+    """Truncated and rounded: it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
     cut = np.where(
         PREDICTION.max(1, keepdims=True) == PREDICTION, np.round(PREDICTION, 1), 0
     ).astype(np.float32)

@@ -40,8 +40,9 @@ def joined(place: Place | None) -> Iterator[None]:
                 f"--multiprocess is for processes that {_DETECTED} has started; give --processes=N"
                 f" to start them here ({error})"
             ) from None
-        parallel.places()
     try:
+        with _without_stdout():
+            parallel.places()
         yield
     except Exception as error:
         # The others may wait for this process, and at a usual exit JAX would wait for them

@@ -12,7 +12,7 @@ from xinv.audit.release import Release
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.metrics import classification
-from xinv.types import Estimate, InputError
+from xinv.types import Estimate
 
 Value = np.ndarray | float | Estimate
 """A metric: per example [N], or a statistic of the set with or without its interval."""
@@ -98,6 +98,4 @@ def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
 def _region(name: str, images: data.Dataset) -> np.ndarray:
     if name == "bright":
         return metrics.factors.bright(images.images[:])
-    if name == "ellipse":
-        return metrics.factors.ellipse(*images.images.shape[1:3])
-    raise InputError(f"unknown region {name!r} for analysis: choose one of bright, ellipse")
+    return metrics.factors.ellipse(*images.images.shape[1:3])

@@ -84,6 +84,10 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
                 "known is empty, name a classifier"
             )
         found["known"] = arm.service.classifiers.abstract(known, images)
+    elif known:
+        raise InputError(
+            f"arm {arm.name!r} has known {known!r}, which its attack does not read: leave it empty"
+        )
     _require_population(arm, attack)
     # The inputs of an arm say what its attacker has, no more and no less
     for name in HELD:

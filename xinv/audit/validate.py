@@ -43,6 +43,11 @@ def validate(service: Service) -> None:
         require_reference(service, name, REPORTED)
         service.shapes("target", (name,), images)
 
+    # The defender's roles, even where no arm is defended
+    for role in config["defender"].values():
+        if role:
+            service.roles.count([role], config["seed"])
+
     # All defences, even those of no arm
     for name in config["defences"]:
         for link in Link(Release(service, ()), name).referred().values():
@@ -97,9 +102,14 @@ def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
         for kind, truth in zip(RECONSTRUCTION.metrics, (images, labels), strict=True):
             _trace(metrics[kind], given, {"truth": truth, "guess": images})
 
-    # Of explanations, once for all arms that see the same maps
+    # Of explanations, which are measured where there are defences
     if not service.config["defences"]:
+        given = _explained(service, "target", images, images)
+        for name, hyper in metrics[cost.UTILITY].items():
+            measure.metric(name, hyper, given)
         return
+
+    # Once for all arms that see the same maps
     releases = {}
     for arm in arms(service):
         release = arm.view(TEST_VIEW).release

@@ -5,6 +5,7 @@ import jax
 from xinv import attacks, plugins
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm
 from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.release import NONE
 from xinv.audit.results import Config
 from xinv.audit.sections import require_keys
 from xinv.audit.usage import require_reference, require_separate, require_training
@@ -29,6 +30,7 @@ def require_views(arm: Arm) -> None:
     for view in (TRAIN_VIEW, TEST_VIEW):
         _require_counts(f"{view} of {what}", arm.settings[view])
         _require_one_service(f"{view} of {what}", arm.settings[view])
+        _require_classifiers(arm, view)
 
     # An input that stands twice would be stacked twice
     inputs = list(arm.settings["inputs"])
@@ -145,6 +147,16 @@ def _require_counts(what: str, settings: Config) -> None:
         raise InputError(
             f"{what} has {settings['queries']} queries of what no defence changes: give 1"
         )
+
+
+def _require_classifiers(arm: Arm, view: str) -> None:
+    """The explained classifiers exist, also where an arm reads no explanation."""
+    named = arm.settings[view]["explanation"]
+    if isinstance(named, str):
+        named = (named,)
+    for part in named:
+        if part != NONE:
+            arm.service.classifiers.settings(part)
 
 
 def _require_one_service(what: str, settings: Config) -> None:

@@ -37,7 +37,7 @@ def tfds(
       labels: names of the label features, class labels, integers or booleans; "attributes/Smiling"
         is a nested one. By default all class labels, by alphabet (TFDS keeps no order).
       crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed
-          sizes need `resize`.
+        sizes need `resize`.
 
     Raises:
       InputError: the data set, split or a feature does not exist or cannot be read as above.

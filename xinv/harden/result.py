@@ -1,4 +1,4 @@
-"""The result of a hardening, on the half of members and others that the search never saw."""
+"""The result of a hardening, on the reported half of members and others, unseen by the search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,19 +12,21 @@ from xinv.audit.goals.membership import groups
 from xinv.audit.stage import key
 from xinv.harden import trial
 from xinv.harden.candidate import Candidate
+from xinv.harden.maps import fitted, release, reported
 from xinv.harden.policy import Policy, fingerprint
 from xinv.harden.search import Search
-from xinv.harden.subject import Subject, fitted
+from xinv.harden.subject import Subject
 from xinv.store import Stage
 from xinv.types import Array, Estimate, Observation
 
 _RATES = (0.01, 0.05)
-_STEP = 1.0  # of 255, by which a repeated query differs from the first
+# Difference of a repeated query from the first, in steps of 1/255
+_STEP = 1.0
 BEFORE, AFTER = "before", "after"
 
 
 def result(subject: Subject, found: Search) -> dict[str, Any]:
-    """Returns what a release leaks before and after hardening, what it costs, and its controls.
+    """Returns the leak before and after hardening, its cost, and its controls.
 
     Figures are {"value", "low", "high", "p"}. All attackers are adaptive: each is trained on the
     shadow model's releases by the very candidate.
@@ -33,10 +35,10 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
       leak: by metric, "before", "after" and, of the AUC, the paired "difference".
       controls: by name, the AUC "before" and "after"; they must score chance.
       utility: by metric, its mean "before" and "after".
-      queries: the AUC of an attacker who averages the releases of slightly changed images; None if
-        nothing is drawn.
-      inversion: the SSIM of images that are rebuilt from predictions alone, and with the map
-        "before" and "after", with the mean paired "difference"; None if the config has none.
+      queries: the AUC of an attacker who averages the releases of slightly changed images; None for
+        a deterministic release.
+      inversion: the SSIM of images rebuilt from predictions alone, and with the map "before" and
+        "after", with the mean paired "difference"; None if the config has none.
 
       Without a chosen candidate there is no "after".
     """
@@ -46,11 +48,11 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
     if found.chosen is not None:
         candidates[AFTER] = found.chosen.candidate
 
-    # The leak and the utility
+    # Measure the leak and the utility of each release
     member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     figures = {
-        when: trial.evaluated(subject, one, role, settings["attack"], when, subject.released, True)
+        when: trial.evaluated(subject, one, role, settings["attack"], when, reported, True)
         for when, one in candidates.items()
     }
     leak = _leak(member, figures, group)
@@ -59,7 +61,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
         for name in ("spearman", "insertion", "deletion", "max_sensitivity")
     }
 
-    # What must not leak, and the other leak
+    # Measure the controls, and inversion as a second leak
     controls: dict[str, Any] = {name: {} for name in settings["controls"]}
     rebuilt: dict[str, np.ndarray] = {}
     for when, one in candidates.items():
@@ -70,6 +72,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
             rebuilt[when] = _rebuilt(subject, one, when)
     if settings["inversion"]:
         rebuilt["prediction"] = _rebuilt(subject, None, "prediction alone")
+    # Repeated queries help only against noise
     queries = None
     if found.chosen is not None and _draws(subject, found.chosen.candidate):
         score = _averaged(subject, found.chosen.candidate)
@@ -85,6 +88,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
 
 def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Policy:
     """Returns the chosen release as a policy for the target."""
+    # Without a chosen candidate the policy releases the explanation as it is
     candidate = found.chosen.candidate if found.chosen else subject.unhardened
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     return Policy(
@@ -104,6 +108,7 @@ def _leak(
     group: np.ndarray | None,
 ) -> dict[str, Any]:
     leak: dict[str, Any] = {"auc": {}}
+    # Each figure with the interval of its metric, over groups if there are any
     for when, part in figures.items():
         leak["auc"][when] = _figure(metrics.membership.auc()(member, part["score"], group)["auc"])
         rates = metrics.membership.tpr_at_fpr(_RATES)(member, part["score"], group)
@@ -111,6 +116,7 @@ def _leak(
             one = leak.setdefault(f"tpr_at_{rate}", {})
             one[when] = _figure(rates[f"tpr_at_{rate}"])
             one["resolved"] = bool(rates[f"resolved_at_{rate}"].value)
+    # The same examples under both releases: a paired test
     if AFTER in figures:
         scores = figures[BEFORE]["score"], figures[AFTER]["score"]
         change = metrics.paired.area_difference(member, *scores, group)
@@ -119,7 +125,7 @@ def _leak(
 
 
 def _compared(rebuilt: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the mean SSIM by release, and the mean change of an image's by hardening."""
+    """Returns the mean SSIM by release, and an image's mean change by hardening."""
     found: dict[str, Any] = {when: float(part.mean()) for when, part in rebuilt.items()}
     if AFTER in rebuilt:
         change = np.asarray(rebuilt[AFTER], np.float64) - rebuilt[BEFORE]
@@ -135,7 +141,7 @@ def _control(
     shown: str,
     label: str,
 ) -> np.ndarray:
-    """Returns an attacker's scores of what a model releases that knows nothing of the images."""
+    """Returns an attacker's scores on releases of a model without knowledge of the images."""
     settings = subject.settings
     role = settings["roles"]["report"]
     spec = _spec(subject, candidate, [shadow, shown]) | {
@@ -144,9 +150,10 @@ def _control(
     }
 
     def compute() -> dict[str, np.ndarray]:
+        # Train on the control's shadow, and score the releases of a model without these images
         method = subject.attack(settings["attack"])
-        state = fitted(subject, candidate, method, shadow, subject.released)
-        maps = subject.released(candidate, shown, role)
+        state = fitted(subject, candidate, method, shadow, reported)
+        maps = reported(subject, candidate, shown, role)
         observed = subject.seen(method, shown, role, maps)
         return {"score": np.asarray(method.predict(state, observed))}
 
@@ -157,7 +164,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     """Returns the scores of an attacker who averages the releases of slightly changed images.
 
     Each query moves every value of the image by at most one step of 255, so that its noise is
-    drawn anew; the attacker treats the shadow's images alike.
+    drawn anew. The attacker treats the shadow's images alike.
     """
     settings = subject.settings
     shadow = subject.settings["shadow"]
@@ -172,11 +179,12 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     def mean(part: str, role: str) -> np.ndarray:
         classifiers = subject.service.classifiers
         images = np.asarray(subject.images(role)[:])
-        explainer = subject.release(candidate, part)
+        explainer = release(subject, candidate, part)
         total = 0.0
         apply = classifiers.model(part).apply
         variables = classifiers.variables(part, subject.seed)
         labels = subject.labels(part, role)
+        # A stream per query: the same changes for the shadow and the target
         for number in range(count):
             random = np.random.default_rng([subject.seed, number])
             moved = images / 255 + random.uniform(-_STEP, _STEP, images.shape) / 255
@@ -201,6 +209,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
             shadow,
             lambda one, part, role: mean(part, role),
         )
+        # Score the target's averaged maps as the shadow's
         role = roles["report"]
         observed = subject.seen(
             method,
@@ -214,19 +223,20 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
 
 
 def _draws(subject: Subject, candidate: Candidate) -> bool:
-    """Tells if a release has noise: if another secret gives other maps of a few images."""
+    """Tests if a release has noise: if another secret gives other maps of a few images."""
     role = subject.settings["roles"]["shadow"]
     images = np.asarray(subject.images(role)[:4])
     model = subject.service.classifiers.model(subject.target)
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     labels = subject.labels(subject.target, role)[:4]
+    # A deterministic release gives the same maps under every secret
     maps = []
     for secret in (subject.secret, subject.secret + np.uint32(1)):
-        release = subject.release(candidate, subject.target, secret)
+        explainer = release(subject, candidate, subject.target, secret)
         key_unread = jax.random.key(0)
         maps.append(
             explain.batch(
-                release,
+                explainer,
                 model.apply,
                 variables,
                 images,
@@ -242,10 +252,10 @@ def _rebuilt(
     candidate: Candidate | None,
     label: str,
 ) -> np.ndarray:
-    """Returns the SSIM [N] of the reported images as an inversion attack rebuilds them.
+    """Returns the SSIM [N] of the reported images, as rebuilt by an inversion attack.
 
-    The attacker asks the target about images of its own, the shadow's, and learns to rebuild them
-    from predictions and maps (Zhao 2021, ExpMI); without a candidate from predictions alone.
+    The attacker asks the target about images of its own, the shadow's. It learns to rebuild them
+    from predictions and maps (Zhao 2021, ExpMI), or without a candidate from predictions alone.
     """
     service = subject.service
     settings = subject.settings
@@ -259,14 +269,16 @@ def _rebuilt(
         "ssim": image["ssim"],
     }
 
+    # Observations come from the target itself, of the attacker's or the reported images
     def observation(role: str) -> Observation:
         if candidate is None:
             maps = None
         else:
-            maps = subject.released(candidate, subject.target, role)
+            maps = reported(subject, candidate, subject.target, role)
         return Observation(subject.prediction(subject.target, role), maps)
 
     def compute() -> dict[str, np.ndarray]:
+        # Train the inversion on the attacker's own images, and judge it on the reported ones
         recipe = train.Recipe.stated(hyper["train"])
         method = dict(hyper["attack"])
         if candidate is None:

@@ -1,4 +1,4 @@
-"""One trial: how much a candidate leaks, and what is left of the explanation."""
+"""One trial: a candidate's leak, and the remaining utility of its explanation."""
 
 import functools
 from collections.abc import Mapping
@@ -11,11 +11,13 @@ from jax.tree_util import Partial
 from xinv import attacks, metrics, parallel, plugins
 from xinv.audit.goals.membership import groups
 from xinv.harden.candidate import Candidate
-from xinv.harden.subject import Maps, Subject, fitted
+from xinv.harden.maps import Maps, fitted, release, searched
+from xinv.harden.subject import Subject
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
 
-_CHUNK = 128  # images that are judged at once
+# Number of images judged at once
+_CHUNK = 128
 _SENSITIVITY = dict(radius=0.02, samples=5)
 
 
@@ -57,9 +59,10 @@ def run(
         role,
         attack,
         label,
-        subject.maps,
+        searched,
         sensitivity,
     )
+    # The leak by the config's figure, the utility as means over images
     member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     leak, chance = leaked(settings["leak"], member, figures["score"], group)
@@ -79,6 +82,7 @@ def leaked(
     """Returns a figure of membership, "auc" or "tpr_at_<rate>", and its value by chance."""
     if metric == "auc":
         return metrics.membership.auc()(member, score, group)["auc"], 0.5
+    # The metric names its rate
     rate = float(metric.removeprefix("tpr_at_"))
     found = metrics.membership.tpr_at_fpr(rate)(member, score, group)
     return found[f"tpr_at_{rate}"], found[f"chance_at_{rate}"].value
@@ -97,13 +101,23 @@ def evaluated(
 
     The attacker is trained on the shadow model's releases by the same candidate.
 
+    Args:
+      subject: the explanation.
+      candidate: its release.
+      role: of the judged images.
+      attack: the section of a membership attack.
+      label: for people.
+      maps: see `Maps`.
+      sensitivity: True adds "max_sensitivity"; its program is compiled anew for each candidate.
+
     Returns:
       score: higher for members, [N].
       spearman: rank correlation with the unhardened map, [N].
       insertion, deletion: faithfulness to the target (Petsiuk 2018), of a sample of images.
-      max_sensitivity: of the release, for images that change by at most 0.02 (Yeh 2019), of the
-        same sample; if `sensitivity` asks for it, since each candidate is compiled anew for it.
+      max_sensitivity: of the release, under changes of the image by at most 0.02 (Yeh 2019), of the
+        same sample.
     """
+    # All inputs of the figures, for the stage's hash
     settings = subject.settings
     shadow = subject.settings["shadow"]
     spec = subject.spec([subject.target, shadow], [role, settings["roles"]["shadow"]])
@@ -116,12 +130,13 @@ def evaluated(
     }
 
     def compute() -> dict[str, np.ndarray]:
+        # Train the attacker, score the target's releases, then measure their utility
         method = subject.attack(attack)
         state = fitted(subject, candidate, method, shadow, maps)
-        shown = maps(candidate, subject.target, role)
+        shown = maps(subject, candidate, subject.target, role)
         observed = subject.seen(method, subject.target, role, shown)
         found = {"score": np.asarray(method.predict(state, observed))}
-        original = maps(subject.unhardened, subject.target, role)
+        original = maps(subject, subject.unhardened, subject.target, role)
         found |= utility(subject, role, original, shown)
         if sensitivity:
             found["max_sensitivity"] = _sensitivity(subject, candidate, role, shown)
@@ -139,8 +154,8 @@ def utility(
     original: Array,
     maps: Array,
 ) -> dict[str, np.ndarray]:
-    """Returns what is left of the maps of the target that are released; see `evaluated`."""
-    # The unhardened map at the size of the one that is released
+    """Returns the remaining utility of the target's released maps; see `evaluated`."""
+    # Compare at the size of the released map
     if original.shape[1:] != maps.shape[1:]:
         original = np.asarray(resize(original, maps.shape[1:3]))
     found = {
@@ -151,7 +166,7 @@ def utility(
         )
     }
 
-    # What asks the model, of a sample
+    # Ask the model on a sample only
     classifiers = subject.service.classifiers
     apply = classifiers.model(subject.target).apply
     variables = classifiers.variables(subject.target, subject.seed)
@@ -174,9 +189,10 @@ def _sensitivity(
 ) -> np.ndarray:
     apply = subject.service.classifiers.model(subject.target).apply
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
+    # The release itself, as a function of a changed image
     again = Partial(
         _again(apply),
-        subject.release(candidate, subject.target),
+        release(subject, candidate, subject.target),
         variables,
     )
     shown, truth = _sample(subject, role, len(maps))
@@ -189,7 +205,7 @@ def _sample(
     role: str,
     count: int,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns places spread evenly over a role, and the images and explained classes there."""
+    """Returns places spread evenly over a role, with their images and explained classes."""
     size = min(subject.settings["sample"], count)
     shown = np.unique(np.linspace(0, count - 1, size).astype(int))
     images = subject.images(role)
@@ -198,7 +214,7 @@ def _sample(
 
 
 def _each(metric: Any, truth: Mapping[str, Array], maps: Array) -> np.ndarray:
-    # A Partial of a Partial is equal to no other, and would be compiled again
+    # Never nest Partials: one of a Partial equals no other, and would be compiled again
     tree = metric if isinstance(metric, Partial) else Partial(metric)
     return parallel.map_batches(
         _judge,

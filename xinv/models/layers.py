@@ -1,8 +1,8 @@
 """The exact form of each operation that trains fastest, per backend. Layout is NHWC.
 
-An operation is one plain primitive to whoever reads the program (explain/graph.py); a rearranged
-form serves training. Figures are CPU milliseconds on two Zen cores, batch 64, float32, jax 0.10.2.
-The rearranged convolutions serve the CPU only; accelerators keep XLA's own.
+An operation is one plain primitive to every reader of the program (explain/engine/graph.py); a
+rearranged form serves training. Figures are CPU milliseconds on two Zen cores, batch 64, float32,
+jax 0.10.2. The rearranged convolutions serve the CPU only; accelerators keep XLA's own.
 """
 
 import functools
@@ -29,7 +29,7 @@ def _plain(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The stride-1 convolution of x [N,h,w,i] with kernel [k,k,i,o]."""
+    """Convolves x [N,h,w,i] with kernel [k,k,i,o] at stride 1."""
     return _plain(x, kernel, padding)
 
 
@@ -58,6 +58,7 @@ def _convolve_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     few = x.shape[-1] <= FEW_CHANNELS
+    # Accelerators keep XLA's derivative; on CPU the form follows from the shapes.
     if not _on_cpu():
         return jax.vjp(lambda x, kernel: _plain(x, kernel, padding), x, kernel)[1](g)
     if max(x.shape[1:3]) <= SMALL_MAP:
@@ -80,23 +81,22 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _input_gradient(g: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The gradient [N,h,w,i] of `convolve` for g [N,H,W,o], as a forward convolution with the
-    turned kernel.
+    """Returns the gradient [N,h,w,i] of `convolve` for g [N,H,W,o], by a forward convolution.
 
-    XLA (CPU) has a fast library for this layout, and brings others into it in a program's entry
-    only. In a loop, the input gradient of 100 images by a network of 32, 64 and 128 channels takes
+    XLA (CPU) has a fast library for this layout, but converts to it only in a program's entry, not
+    in a loop. There the input gradient of 100 images by a network of 32, 64 and 128 channels takes
     28 so, and 60 by lax's derivative.
     """
+    # The kernel turned by 180°, inputs and outputs exchanged.
     turned = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
     return _plain(g, turned, len(kernel) - 1 - padding)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """`convolve` as one matrix product per tap, over only those pixels that the tap does not see
-    padding at.
-    """
+    """`convolve` as one matrix product per tap, over the pixels with no padding under it."""
     size = kernel.shape[0]
     height, width = (n + 2 * padding - size + 1 for n in x.shape[1:3])
+    # Per tap: the pixels that it reads, and the outputs to fill up with zeros.
     rows = [_reach(tap, padding, x.shape[1], height) for tap in range(size)]
     columns = [_reach(tap, padding, x.shape[2], width) for tap in range(size)]
     total = jnp.zeros((len(x), height, width, kernel.shape[-1]), x.dtype)
@@ -109,10 +109,10 @@ def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x [...,i] times matrix [i,o], flattened: XLA copies the operands of a product that contracts
-    several axes.
+    """Multiplies x [...,i] with a matrix [i,o], flattened.
 
-    The gradients of 512 to 256 upsampled channels at 8×8 take 403 so, and 753 by `x @ matrix`.
+    XLA copies the operands of a product that contracts several axes. The gradients of 512 to 256
+    upsampled channels at 8×8 take 403 so, and 753 by `x @ matrix`.
     """
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
@@ -123,9 +123,8 @@ def _reach(
     inputs: int,
     outputs: int,
 ) -> tuple[slice, tuple[int, int]]:
-    """The input pixels under a tap along one axis, and how many outputs before and after them see
-    padding.
-    """
+    """Returns the input pixels under a tap along one axis, and the outputs with padding there."""
+    # Output n reads input n + tap - padding; the first and last may be outside.
     start = min(outputs, max(0, padding - tap))
     stop = max(start, min(outputs, inputs + padding - tap))
     return slice(start + tap - padding, stop + tap - padding), (start, outputs - stop)
@@ -139,7 +138,7 @@ def _by_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 
 def _patches(x: jax.Array, size: int, padding: int) -> list[list[jax.Array]]:
-    """Returns the part of x that each tap [row][column] reads, [N,H,W,i]."""
+    """Returns the part of x read by each tap [row][column], [N,H,W,i]."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     height = x.shape[1] - size + 1
     width = x.shape[2] - size + 1
@@ -152,14 +151,14 @@ def _kernel_gradient(
     padding: int,
     across: int,
 ) -> jax.Array:
-    """The gradient [k,k,i,o] of `convolve` for g [N,H,W,o], as a matrix product for each `across`
-    taps of a row.
+    """Returns the gradient [k,k,i,o] of `convolve` for g, by a product per `across` taps of a row.
 
-    g comes first in the product: XLA copies a transposed left side, and g is then copied once for
-    all taps.
+    g [N,H,W,o] comes first in the product: XLA copies a transposed left side, and g is then copied
+    once for all taps.
     """
     size = x.shape[1] + 2 * padding - g.shape[1] + 1
     g = g.reshape(-1, g.shape[-1]).T
+    # Taps side by side share one product, which small numbers of channels need to be efficient.
     groups = [
         jnp.concatenate(row[b : b + across], axis=-1).reshape(g.shape[1], -1)
         for row in _patches(x, size, padding)
@@ -171,13 +170,13 @@ def _kernel_gradient(
 
 @functools.partial(jax.jit, static_argnums=2)
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """The convolution of each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by
-    k//2.
+    """Convolves each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by k//2.
 
-    One equation of this name to whoever reads the program, since `jit` keeps it together.
+    One equation of this name to every reader of the program, since `jit` keeps it together.
     """
     if _on_cpu():
         return _by_shifts(x, kernel, stride)
+    # XLA's own: a grouped convolution with one channel per group.
     padding = [(len(kernel) // 2,) * 2] * 2
     numbers = ("NHWC", "HWIO", "NHWC")
     groups = x.shape[-1]
@@ -193,11 +192,11 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`depthwise` as a sum of shifted images. Of 144 channels at 32×32 it takes 24 ms of processor
-    time, by lax 240.
+    """`depthwise` as a sum of shifted images: 144 channels at 32×32 take 24 ms, by lax 240.
 
-    The input gradient of 144 channels between two pointwise convolutions takes 56, of half the
-    batch; by the derivative of this sum 185, since XLA computes the operands anew for each shift.
+    Times are of the processor. The input gradient of 144 channels between two pointwise
+    convolutions takes 56, for half the batch; by the derivative of this sum 185, since XLA computes
+    the operands anew for each shift.
     """
     around = len(kernel) // 2
     return _shifts(
@@ -208,6 +207,8 @@ def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Sums x [N,h,w,c], shifted by each tap and weighted, without padding."""
+    # The barrier makes XLA compute x once, not anew for each shift.
     size, x = len(kernel), lax.optimization_barrier(x)
     height = x.shape[1] - size + 1
     width = x.shape[2] - size + 1
@@ -234,6 +235,7 @@ def _by_shifts_backward(
     x, kernel = saved
     around = len(kernel) // 2
     padded = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)))
+    # The sum is linear in the kernel: its own derivative is fast enough.
     (dkernel,) = jax.vjp(lambda kernel: _shifts(padded, kernel, stride), kernel)[1](g)
     # A stride leaves gaps in g; the far side is padded until every pixel of x is reached.
     sides = zip(x.shape[1:3], g.shape[1:3], strict=True)
@@ -249,10 +251,10 @@ _by_shifts.defvjp(_by_shifts_forward, _by_shifts_backward)
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; of tied inputs the first in reading order
-    has the gradient.
+    """Returns the 2×2 maximum of x [N,h,w,c], [N,h//2,w//2,c].
 
-    XLA's own backward pass (select-and-scatter) gives the same numbers, 6 (CPU) times slower.
+    Of tied inputs the first in reading order has the gradient. XLA's own backward pass
+    (select-and-scatter) has the same numbers, 6 times slower (CPU).
     """
     return lax.reduce_window(
         x,
@@ -267,12 +269,14 @@ def max_pool(x: jax.Array) -> jax.Array:
 def _max_pool_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
     x, highest = saved
     batch, height, width, channels = highest.shape
+    # In reading order, the first input equal to the maximum takes the gradient.
     free = jnp.ones(highest.shape, bool)
     parts = []
     for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
         chosen = free & (x[:, a : 2 * height : 2, b : 2 * width : 2] == highest)
         parts.append(jnp.where(chosen, g, 0))
         free &= ~chosen
+    # Put the four parts back in place; a row or column left over has none.
     grid = jnp.stack([jnp.stack(parts[:2], axis=3), jnp.stack(parts[2:], axis=3)], axis=2)
     odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
     return (jnp.pad(grid.reshape(batch, 2 * height, 2 * width, channels), odd),)
@@ -292,15 +296,16 @@ def convolve_repeated(
     repeat: int,
     padding: int,
 ) -> jax.Array:
-    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes,
-    [N,h·repeat,w·repeat,i].
+    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes.
 
-    One matrix product per tap, before pixels are repeated: 9 products of each where a 3×3
-    convolution of pixels repeated twice has 36. Of one pixel to 4×4, 512 to 256 channels, 16 images
-    take 1 so; as a transposed convolution, whose kernel is summed anew at each call, 70.
+    The input of the convolution is [N,h·repeat,w·repeat,i]. One matrix product per tap, before
+    pixels are repeated: 9 products for each, while a 3×3 convolution of pixels repeated twice has
+    36. From one pixel to 4×4, 512 to 256 channels, 16 images take 1 so; as a transposed
+    convolution, with a kernel summed anew at each call, 70.
     """
     more = 2 * padding - len(kernel) + 1
     taps = [[_product(x, tap) for tap in row] for row in kernel]
+    # Repeating and summing go axis by axis, so most sums are over few pixels.
     columns = zip(*taps, strict=True)
     rows = []
     for column in columns:
@@ -317,9 +322,7 @@ def _repeated(
     before: int,
     more: int,
 ) -> jax.Array:
-    """Pixels repeated along an axis, after `before` zeros (or cut, where negative), and `more` of
-    them in all.
-    """
+    """Repeats pixels along an axis, after `before` zeros (a cut if negative), `more` in all."""
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (before, more - before, 0)
     return lax.pad(jnp.repeat(x, repeat, axis), jnp.zeros((), x.dtype), padding)
@@ -331,14 +334,14 @@ def conv_transpose(
     stride: int,
     padding: int,
 ) -> jax.Array:
-    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H =
-    (h-1)·stride + k - 2·padding.
+    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o], of shape [N,H,W,o].
 
-    Equal to PyTorch's `ConvTranspose2d(i, o, k, stride, padding)` with weight [i,o,k,k], and to
-    `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding, k-1-padding)] * 2)` where
-    `turned` is the kernel as [k,k,i,o], turned by 180°.
+    H = (h-1)·stride + k - 2·padding. Equal to PyTorch's `ConvTranspose2d(i, o, k, stride, padding)`
+    with weight [i,o,k,k], and to `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding,
+    k-1-padding)] * 2)`, `turned` being the kernel as [k,k,i,o], turned by 180°.
     """
-    if x.shape[1] == x.shape[2] == 1 and padding == 0:  # nothing overlaps
+    # One pixel without padding: nothing overlaps.
+    if x.shape[1] == x.shape[2] == 1 and padding == 0:
         return jnp.einsum("nhwi,iuvo->nuvo", x, kernel)
     return overlap_add(x, kernel, stride, padding)
 
@@ -349,8 +352,7 @@ def overlap_add(
     stride: int,
     padding: int,
 ) -> jax.Array:
-    """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where
-    they overlap.
+    """`conv_transpose` as one matrix product to k·k·o channels, with overlapping blocks added.
 
     The form in use: of 1024 to 512 channels, 4×4 to 8×8, both gradients take 240; `sub_pixel`'s
     kernel gradient alone took 34 s of wall time on an earlier kernel layout.
@@ -384,6 +386,7 @@ def sub_pixel(
     """`conv_transpose` as a stride-1 convolution to stride²·o channels, then depth to space."""
     _, height, width, inputs = x.shape
     taps, blocks = _blocks(kernel, stride)
+    # Turned kernels, one per position within a block.
     taps = (
         taps[:, ::-1, :, ::-1]
         .transpose(1, 3, 0, 2, 4, 5)
@@ -400,7 +403,7 @@ def sub_pixel(
 
 
 def _blocks(kernel: jax.Array, stride: int) -> tuple[jax.Array, int]:
-    """The kernel, zero-padded to whole blocks [i,a,stride,b,stride,o], and the count a = b."""
+    """Pads the kernel to whole blocks [i,a,stride,b,stride,o]; returns it and the count a = b."""
     inputs, size, _, outputs = kernel.shape
     blocks = math.ceil(size / stride)
     fill = (0, blocks * stride - size)
@@ -414,8 +417,12 @@ def _interleave(
     kernel: int,
     padding: int,
 ) -> jax.Array:
-    """The pixels of blocks y [N,h,w,stride,stride,o] in place, cropped to the output of an input of
-    `size`.
+    """Puts the pixels of blocks y [N,h,w,stride,stride,o] in place, and crops to the output.
+
+    Args:
+      y: the blocks.
+      size: height and width of the transposed convolution's input.
+      kernel, padding: its own.
     """
     batch, rows, columns, stride = y.shape[:4]
     y = y.transpose(0, 1, 3, 2, 4, 5).reshape(

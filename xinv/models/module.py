@@ -15,16 +15,20 @@ def linen(
     embed: str | Callable | None = None,
     head: str | Callable | None = None,
 ) -> Model:
-    """Any Linen module whose `__call__` takes its inputs and `train: bool`.
+    """Makes a model of any Linen module whose `__call__` takes its inputs and `train: bool`.
 
     Args:
       module: its variables may hold any collections; "params" are the trained ones. Random numbers
         in training come from the "dropout" stream.
-      embed: the method, or a function of the bound module and the images, that gives a classifier's
+      embed: the method, or a function of the bound module and the images, for a classifier's
         penultimate features.
-      head: the method, or a function of the bound module and those features, that gives the logits.
+      head: the method, or a function of the bound module and those features, for the logits.
+
+    Returns:
+      A model; its `embed` and `head` are None without these.
     """
 
+    # `train` is fixed in each function, so that the model is a tuple of pure functions.
     def init(key, *inputs):
         return module.init(key, *inputs, train=False)
 
@@ -32,6 +36,7 @@ def linen(
         return module.apply(variables, *inputs, train=False)
 
     def train(variables, *inputs, key: jax.Array):
+        # Everything but parameters may change, such as BatchNorm's averages.
         mutable = [name for name in variables if name != "params"]
         return module.apply(
             variables,

@@ -17,7 +17,7 @@ class Cell(NamedTuple):
       values: the seeds' values, by seed.
       digits: decimals shown.
       leak: 0 for the arm that gives least away in this metric, 1 for the one that gives most; None
-          where unknown.
+        where unknown.
       against: "more" or "less" where an arm leaks more or less than the one it is compared with
         (predictions alone, or the same explanation without a defence) and the intervals are apart,
         "overlap" where they are not, None where that cannot be said.

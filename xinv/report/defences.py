@@ -18,11 +18,11 @@ class Group(NamedTuple):
     Attributes:
       title: what they read.
       arms: the undefended one first, where there is one, then one per defence; their cells are
-          compared with the first.
+        compared with the first.
       names: for each arm "no defence" or its defence, with more of its label where that does not
         tell it from the group's others.
       closed: for each arm the share of the distance from the undefended arm to predictions alone
-          that it closes.
+        that it closes.
     """
 
     title: str
@@ -98,7 +98,7 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
 
 
 def _compared(arm: Arm, undefended: Arm | None) -> Arm:
-    """`arm` with its cells compared with those of the undefended arm instead of predictions alone."""
+    """`arm` with its cells compared with the undefended arm instead of predictions alone."""
     others = undefended.cells if undefended and arm is not undefended else {}
     verdicts = {}
     for m, mine in arm.cells.items():

@@ -77,7 +77,7 @@ class Unit(NamedTuple):
       factors: [N] over all reported images: properties of target and explanation, ssim/… and
         attack_accuracy/… by arm, distortion/… by defended arm; empty where the run kept none.
       members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty
-          without one.
+        without one.
       classes: the M examples' class names, of the label that the attacker wants.
       dataset: name, fingerprint, image shape, class names, sizes of the roles.
       published: figures to compare with, one dict per (source, arm, metric): value, its spread or
@@ -112,7 +112,7 @@ def read(workdir: Path) -> Folder:
 
     Raises:
       InputError: nothing finished is there, or a file is missing or damaged; names the file, and
-          the line.
+        the line.
     """
     if not workdir.is_dir():
         raise InputError(

@@ -66,7 +66,7 @@ def defended(summary: Summary) -> str:
 
 
 def tally(summary: Summary) -> str:
-    """How many explanations are apart from predictions alone; empty where the headline says it all."""
+    """Counts explanations apart from predictions alone; empty if the headline says it all."""
     verdicts = [arm.cells[summary.main].against for arm in summary.explained]
     if len(verdicts) < 2 or None in verdicts:
         return ""

@@ -87,7 +87,7 @@ class Entry(NamedTuple):
       p: of the AUC against chance, over seeds, adjusted.
       auc: with the interval within a seed.
       restarts: the AUC of the single networks that the attack averages, with the lowest and the
-          highest; None for one.
+        highest; None for one.
       spread: the AUC's mean with Student's interval over seeds.
       rates: by name of the metric, such as "tpr_at_0.01".
       figures: the other metrics shown, by name.

@@ -10,11 +10,11 @@ class Measure(NamedTuple):
     Attributes:
       label: the column's heading.
       leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0
-          where unknown.
+        where unknown.
       digits: decimals shown.
       meaning: one sentence.
       intact: what an explanation released as it is has by definition; None where that must be
-          measured.
+        measured.
     """
 
     label: str

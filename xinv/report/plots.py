@@ -56,7 +56,7 @@ class Line(NamedTuple):
     Attributes:
       colour: CSS class of its colour.
       mark: a key of `MARKS` for its dots; a line with another mark than that of no defence is
-          dashed.
+        dashed.
       x, y, low, high: the line and the band's ends, [n] each.
       dots: x and y of points drawn beside it, [m] each.
     """

@@ -1,4 +1,4 @@
-"""Rows to the figures that a page or a terminal shows: arms, their labels, and a cell per metric."""
+"""Rows to the figures that a page or a terminal shows: arms, labels, a cell per metric."""
 
 import math
 import re
@@ -33,7 +33,7 @@ class Arm(NamedTuple):
       verb: what it does if it succeeds, as people say it after "can".
       encoder: how the attack read it, or the name of its method.
       attack: stands for what it does, whatever defends the release: arms that share it differ in
-          nothing else.
+        nothing else.
       defence: what changed the release, several joined by "+"; None for a release as it is.
       adaptive: whether the attack was trained on releases by the same defences.
       queries: releases of an image whose mean the attack is given.

@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
       arms: label by arm name, over all units.
       models: labels of the models' figures, over all units.
       rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None
-          where it has none.
+        where it has none.
     """
 
     headline: str

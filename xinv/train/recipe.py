@@ -58,6 +58,8 @@ class Recipe:
 
     def __post_init__(self):
         # A config states a list, and a cache needs a hashable value
+        named = isinstance(self.augment, list | tuple)
+        require(named, "augment", self.augment, f"a list, of any of {', '.join(AUGMENTATIONS)}")
         object.__setattr__(self, "augment", tuple(self.augment))
 
         # Ranges
