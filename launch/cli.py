@@ -199,17 +199,23 @@ def overridden(argv: Sequence[str]) -> list[str]:
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:
     try:
         return call(argv)
-    except InputError as error:
-        _stop(str(error))
-    except flags.Error as error:
-        _stop(" ".join(str(error).split()))
-    except OSError as error:
-        _stop(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _stop(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(2)
+def sentence(error: Exception) -> str | None:
+    """What a person can mend, in one sentence; None if the error is a fault of the program."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, flags.Error):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return None
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
