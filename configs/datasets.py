@@ -1,6 +1,9 @@
 """The data sets of the papers, as the `data` section of a config: where they lie, their size, and
 who may see what.
 
+Sets that TFDS has prepared are not in memory: with `--config.data.source.threads=8` (extra
+`stream`) eight threads read and decode the next batches while the device computes.
+
 A `share` below 1 deals a part of the images, for a run that takes minutes.
 """
 
@@ -47,6 +50,7 @@ def cifar10(roles: dict, share: float = 1.0, **transform: object) -> dict:
         root=data_root("tfds"),
         split="train+test",
         labels=("label",),
+        threads=0,
     )
     return section(source, "label", roles, share, **transform)
 
@@ -118,6 +122,7 @@ def celeba(roles: dict, side: int, labels: tuple[str, ...] = ("attributes/Eyegla
         dataset="celeb_a",
         root=data_root("tfds"),
         split="train+validation+test",
+        threads=0,
         **geometry,
     )
     return section(source | dict(labels=labels), labels[0], roles)
@@ -134,6 +139,7 @@ def imagenet100(roles: dict, side: int) -> dict:
         root=data_root("tfds"),
         split="train",
         labels=("label",),
+        threads=0,
     )
     return section(source | geometry, "label", roles, classes=("label", 100))
 

@@ -146,6 +146,7 @@ def _paper(dataset: str) -> dict:
         root=base.data_root("tfds"),
         split="train+test",
         labels=("label",),
+        threads=0,
     )
     return datasets.section(source, "label", roles)
 

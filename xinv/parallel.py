@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from xinv import stream
 from xinv.types import InputError, Key
 
 AXIS = "data"
@@ -156,15 +157,16 @@ def runner(step: Step, data: Tree, resident: bool | None = None) -> Runner:
     Args:
       step: see `Step`.
       data: a tree of arrays [N,...], or of lazy array-likes with `.shape` and `[int array] ->
-          numpy`.
+          numpy`. One with `.threads` is read that many batches at once, see `stream.read_ahead`.
       resident: whether the data lives on the devices, if the caller knows better.
     """
     if resident is None:
         resident = jax.default_backend() != "cpu" and _fits(data)
     if not resident:
         data = host(data)
+        read, threads = functools.partial(take, data), stream.threads(data)
         return Runner(
-            lambda order: (shard(take(data, positions)) for positions in order),
+            lambda order: map(shard, stream.read_ahead(read, order, threads)),
             _paced(pmap_step(step)),
         )
     placed = replicate(data)
@@ -258,10 +260,15 @@ def map_batches(
     shared = replicate(
         (shared, np.int32(0))
     )  # pmap mistakes the axes of what follows an argument without leaves
-    pending = None
-    for start in range(0, count, batch_size):
+
+    def read(start: int) -> Tree:
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
-        result = program(shared, shard((take(arrays, positions), positions)), key)
+        return take(arrays, positions), positions
+
+    starts, pending = range(0, count, batch_size), None
+    batches = stream.read_ahead(read, starts, stream.threads(arrays))
+    for start, batch in zip(starts, batches, strict=True):
+        result = program(shared, shard(batch), key)
         out = _write(out, pending, count)
         pending = start, result
     return _write(out, pending, count)
