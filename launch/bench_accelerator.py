@@ -79,7 +79,7 @@ LITTLE = Size(8, 8, 2, 1, 1 / 16, 1, 1, 2, ("saliency", "gradcam"))
 
 
 class Item(NamedTuple):
-    """Something that is measured: a time limit in seconds, and the function that yields its rows."""
+    """What is measured: the seconds that it may take, and the function that yields its rows."""
 
     seconds: float
     rows: Callable[[Size], Iterator[Row]]

@@ -19,12 +19,12 @@ from jax.ad_checkpoint import checkpoint_name
 from xinv import explain, models, parallel, train
 from xinv.types import Explainer
 
-TOLERANCES = {"highest": 1e-3, "default": 5e-2}
+TOLERANCES = {"highest": 2e-3, "default": 0.1}
 """Largest relative error, |difference| / |reference| over all elements, by precision of products.
 
-A ReLU or max-pool whose input is near its kink may choose another side than the reference does. Of
-so many inputs a share of the order of the rounding error does, and the error is the root of that
-share: of 6e-8 for float32, and of 5e-4 where products round to TF32, the default on NVIDIA.
+Where the input of a ReLU or max-pool is nearer to its kink than the rounding error, another side
+may be chosen, and the error is about the root of the share of those inputs. Of the gradient with
+operands rounded to TF32, the default on NVIDIA, it is 0.05; float32 rounds 2¹³ times finer.
 """
 METHODS: dict[str, Explainer] = {
     "gradient": explain.gradient(),

@@ -36,7 +36,7 @@ LAMBDA, ADAM = 100.0, 1e-4
 
 
 def run(batch_size: int, rounds: int, steps: int | None) -> None:
-    """Prints what releasing costs beside explaining, and images per second of the two-player step."""
+    """Prints the cost of releasing beside explaining, and images/s of the two-player step."""
     how = bench(batch_size, rounds, steps)
     print(
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds}"
