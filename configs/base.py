@@ -1,4 +1,4 @@
-"""What the experiments share: a complete training configuration and the inversion audit's skeleton."""
+"""Shared by the experiments: a complete training recipe and the skeleton of the audit."""
 
 import os
 
@@ -13,7 +13,7 @@ def data_root(folder: str) -> str:
 
 
 def recipe(**changes: object) -> ConfigDict:
-    """A training configuration, complete: the papers' Adam (Zhao 2021, Section 4.1) unless changed."""
+    """A complete training recipe: the papers' Adam (Zhao 2021, Section 4.1) unless changed."""
     return ConfigDict(
         dict(
             batch_size=64,
@@ -52,7 +52,7 @@ def arm(
     test_view: dict | None = None,
     known: str = "",
     population: str = "",
-    scored: bool = True,
+    evaluate: bool = True,
     control_of: str = "",
     **attack: object,
 ) -> ConfigDict:
@@ -68,7 +68,13 @@ def arm(
     training set a membership attack is about, "" for the one that is explained. `control_of` names
     the arm that this one is the control of.
     """
-    service = dict(prediction="target", explanation="target", defences=(), queries=1, members="")
+    service = dict(
+        prediction="target",
+        explanation="target",
+        defences=(),
+        queries=1,
+        members="",
+    )
     return ConfigDict(
         dict(
             inputs=inputs,
@@ -77,7 +83,7 @@ def arm(
             test_view=service | (test_view or {}),
             known=known,
             population=population,
-            scored=scored,
+            evaluate=evaluate,
             control_of=control_of,
         )
     )
@@ -85,7 +91,12 @@ def arm(
 
 def defended(*inputs: str, by: tuple[str, ...], **changes: object) -> ConfigDict:
     """An arm whose attacker adapts: it learns from what the defences release, as it will see it."""
-    return arm(*inputs, train_view=dict(defences=by), test_view=dict(defences=by), **changes)
+    return arm(
+        *inputs,
+        train_view=dict(defences=by),
+        test_view=dict(defences=by),
+        **changes,
+    )
 
 
 def membership(
@@ -114,7 +125,8 @@ def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigD
     is in the images.
     `stranger`: the very attack, tested on a model that was trained on none of the images.
     """
-    untrained, stranger = view_of("untrained", "target"), view_of("stranger", "target")
+    untrained = view_of("untrained", "target")
+    stranger = view_of("stranger", "target")
     learned = dict(members="shadow")
     return {
         called: membership(*inputs, **attack),
@@ -126,7 +138,12 @@ def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigD
             control_of=called,
             **attack,
         ),
-        f"{called} stranger": membership(*inputs, test_view=stranger, control_of=called, **attack),
+        f"{called} stranger": membership(
+            *inputs,
+            test_view=stranger,
+            control_of=called,
+            **attack,
+        ),
     }
 
 
@@ -181,7 +198,14 @@ def harden(
         target="target",
         shadow="shadow",
         controls=dict(stranger=("shadow", "stranger")),
-        inversion=dict(attack=decoder, train=recipe(epochs=15, learning_rate=1e-3, batch_size=32)),
+        inversion=dict(
+            attack=decoder,
+            train=recipe(
+                epochs=15,
+                learning_rate=1e-3,
+                batch_size=32,
+            ),
+        ),
     ) | dict(changes)
 
 
@@ -212,7 +236,11 @@ def metrics(sigma: float = 1.5, window: int = 11) -> ConfigDict:
             label=dict(attack_accuracy={}),
             explanation=dict(distortion={}),
             membership=dict(
-                auc={}, tpr_at_fpr={}, transferred={}, precision={}, epsilon=dict(delta=1e-5)
+                auc={},
+                tpr_at_fpr={},
+                transferred={},
+                precision={},
+                epsilon=dict(delta=1e-5),
             ),
         )
     )
@@ -243,9 +271,17 @@ def inversion(
             seed=0,
             seeds=3,
             data=data,
-            target=dict(label=target_label, roles=("target_train",), model=model, train=train),
+            target=dict(
+                label=target_label,
+                roles=("target_train",),
+                model=model,
+                train=train,
+            ),
             evaluation=dict(
-                label=attack_label, roles=("target_train", "attack_train"), model=model, train=train
+                label=attack_label,
+                roles=("target_train", "attack_train"),
+                model=model,
+                train=train,
             ),
             shadows={},
             attributes={},
@@ -301,9 +337,9 @@ def published(
     A measured mean is said to be within the published one where it differs by at most two of its
     standard deviations, or by the fraction `tolerance`.
     """
-    pairs = {
-        arm: value if isinstance(value, tuple) else (value, None) for arm, value in values.items()
-    }
+    pairs = {}
+    for arm, value in values.items():
+        pairs[arm] = value if isinstance(value, tuple) else (value, None)
     return tuple(
         dict(source=source, arm=arm, metric=metric, value=mean, spread=spread, tolerance=tolerance)
         for arm, (mean, spread) in pairs.items()

@@ -11,16 +11,21 @@ from configs.base import data_root
 
 HALVES = dict(target_train=0.5, attack_train=0.4, attack_test=0.1)
 """Zhao 2021, Section 4.1; the other papers alike."""
-DEFENDED = dict(target_train=0.45, defence_test=0.05, attack_train=0.4, attack_test=0.1)
+DEFENDED = dict(
+    target_train=0.45,
+    defence_test=0.05,
+    attack_train=0.4,
+    attack_test=0.1,
+)
 """The same, with a part of the defender's half held back to measure distortion on."""
 
 
 def section(source: dict, label: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
     """A `data` section without auxiliary images."""
     geometry = dict(crop=None, resize=None, grayscale=False, classes=None) | transform
-    fractions = {
-        role: share * part if isinstance(part, float) else part for role, part in roles.items()
-    }
+    fractions = {}
+    for role, part in roles.items():
+        fractions[role] = share * part if isinstance(part, float) else part
     dealt = dict(roles=fractions, stratify=label, balance=None, group=None)
     return dict(source=source, transform=geometry, roles=dealt, auxiliary={})
 
@@ -38,8 +43,20 @@ def auxiliary(data: dict, role: str = "auxiliary") -> dict:
 
 def idx(folder: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
     """MNIST or Fashion-MNIST at 32x32: the four idx files in $XINV_DATA/folder."""
-    source = dict(name="idx", root=data_root(folder), split="all", classes=10, title=folder)
-    return section(source, "label", roles, share, **(dict(resize=(32, 32)) | transform))
+    source = dict(
+        name="idx",
+        root=data_root(folder),
+        split="all",
+        classes=10,
+        title=folder,
+    )
+    return section(
+        source,
+        "label",
+        roles,
+        share,
+        **(dict(resize=(32, 32)) | transform),
+    )
 
 
 def cifar10(roles: dict, share: float = 1.0, **transform: object) -> dict:
@@ -60,7 +77,8 @@ def cifar10_subset(roles: dict, share: float = 1.0, **transform: object) -> dict
     $XINV_DATA/cifar10_lossless5k/cifar10_lossless5k.npz.
     """
     path = data_root("cifar10_lossless5k/cifar10_lossless5k.npz")
-    images, labels = ("x_train", "x_test"), {"label": ("y_train", "y_test")}
+    images = ("x_train", "x_test")
+    labels = {"label": ("y_train", "y_test")}
     source = dict(
         name="arrays",
         path=path,
@@ -81,7 +99,7 @@ def faces(
     title: str,
     **transform: object,
 ) -> dict:
-    """An image folder or archive below $XINV_DATA, grey, its largest centred square at side x side."""
+    """A folder or archive below $XINV_DATA, grey, its largest centred square at side x side."""
     geometry = dict(crop="centre", resize=(side, side), grayscale=True)
     source = dict(
         name="folder",
@@ -98,23 +116,46 @@ def yale(side: int) -> dict:
     """Yale faces, 15 people with 6 emotions: emotion and identity, in place of iCV-MEFED."""
     labels = r"(?P<identity>subject\d+)\.(?P<emotion>happy|normal|sad|sleepy|surprised|wink)"
     roles = dict(target_train=0.4, attack_train=0.35, attack_test=0.25)
-    return faces("yale_faces/yalefaces.tar.xz", labels, "identity", roles, side, "Yale")
+    return faces(
+        "yale_faces/yalefaces.tar.xz",
+        labels,
+        "identity",
+        roles,
+        side,
+        "Yale",
+    )
 
 
 def orl(side: int, roles: dict = HALVES) -> dict:
     """AT&T/ORL faces: 40 identities with 10 images each."""
     return faces(
-        "orl_faces/att_orl_faces.tar.xz", r"(?P<identity>s\d+)/", "identity", roles, side, "ORL"
+        "orl_faces/att_orl_faces.tar.xz",
+        r"(?P<identity>s\d+)/",
+        "identity",
+        roles,
+        side,
+        "ORL",
     )
 
 
 def lfw(side: int) -> dict:
     """Labeled Faces in the Wild, 62 identities: out-of-distribution faces for ORL."""
     labels = r"(?P<identity>[^/]+)/[^/]+\.jpg$"
-    return faces("lfw_gray/lfw_gray250_min20.tar", labels, "identity", HALVES, side, "LFW")
+    return faces(
+        "lfw_gray/lfw_gray250_min20.tar",
+        labels,
+        "identity",
+        HALVES,
+        side,
+        "LFW",
+    )
 
 
-def celeba(roles: dict, side: int, labels: tuple[str, ...] = ("attributes/Eyeglasses",)) -> dict:
+def celeba(
+    roles: dict,
+    side: int,
+    labels: tuple[str, ...] = ("attributes/Eyeglasses",),
+) -> dict:
     """CelebA, prepared by TFDS in $XINV_DATA/tfds, the face cropped (Yang 2019, Section V-A)."""
     geometry = dict(crop=(70, 35, 108, 108), resize=(side, side), grayscale=False)
     source = dict(

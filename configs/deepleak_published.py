@@ -18,7 +18,9 @@ hypergeometric.
 """
 METRICS = ("tpr_at_0.001", "balanced_accuracy", "auc")
 NOTES = {
-    "guided_gradcam": 'the paper\'s "GradCAM++", which its code computes as Guided Grad-CAM with noise',
+    "guided_gradcam": (
+        'the paper\'s "GradCAM++", which its code computes as Guided Grad-CAM with noise'
+    ),
     "smoothgrad": "its code smooths integrated gradients",
     "vargrad": "its code takes the variance of integrated gradients",
     "deeplift": "its code computes input × gradient",

@@ -1,16 +1,16 @@
-"""Gallery: the same images explained by every method, one image per row and one method per column.
-No attack.
+"""Gallery: the same images explained by every method, one row per image, one column per method.
 
-    python launch/run.py --config=configs/explainers.py --workdir=runs/gallery              embedded digits
-    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs  GTSRB
-    traffic signs
-    python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks   also a ViT and a ConvNeXt
+    # Embedded digits
+    python launch/run.py --config=configs/explainers.py --workdir=runs/gallery
+    # GTSRB traffic signs
+    python launch/run.py --config=configs/explainers.py:signs --workdir=runs/gallery-signs
+    # The digits on a CNN, a ViT and a ConvNeXt, side by side on one page
+    python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks
 
-The sweep explains the same images on three networks, and its page sets them side by side.
-
-Some minutes on two cores. Every parameter of a method can be set:
---config.explanations.smoothgrad.samples=100. Data of `signs`: gtsrb32_train_every3rd.npz in
-$XINV_DATA/gtsrb32, or --config.data.source.path=FILE.
+No attack; some minutes on two cores. Every parameter of a method can be set:
+--config.explanations.smoothgrad.samples=100.
+Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or
+--config.data.source.path=FILE.
 """
 
 from ml_collections import ConfigDict
@@ -41,8 +41,22 @@ METHODS = {
     "protodash": dict(reference=200),
 }
 NETWORKS = {
-    "cnn": dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.25),
-    "vit": dict(name="vit", dtype="float32", patch=4, width=64, depth=4, heads=4, expansion=4),
+    "cnn": dict(
+        name="cnn",
+        dtype="float32",
+        channels=(128, 256),
+        hidden=512,
+        width=0.25,
+    ),
+    "vit": dict(
+        name="vit",
+        dtype="float32",
+        patch=4,
+        width=64,
+        depth=4,
+        heads=4,
+        expansion=4,
+    ),
     "convnext": dict(
         name="convnext",
         dtype="float32",
@@ -67,8 +81,15 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     if arg == "signs":
         path = base.data_root("gtsrb32/gtsrb32_train_every3rd.npz")
-        labels, label = {"sign": "y", "track": "track_frame[0]"}, "sign"
-        source = dict(name="arrays", path=path, image="x", labels=labels, title="GTSRB")
+        labels = {"sign": "y", "track": "track_frame[0]"}
+        label = "sign"
+        source = dict(
+            name="arrays",
+            path=path,
+            image="x",
+            labels=labels,
+            title="GTSRB",
+        )
         roles = dict(
             roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05),
             stratify=label,
@@ -76,9 +97,15 @@ def get_config(arg: str = "") -> ConfigDict:
         )
         train = base.recipe(batch_size=64, epochs=8, learning_rate=2e-3)
     else:
-        source, label = dict(name="digits"), "digit"
+        source = dict(name="digits")
+        label = "digit"
         roles = dict(
-            roles=dict(target_train=0.9, attack_train=0.02, attack_test=0.02), stratify=label
+            roles=dict(
+                target_train=0.9,
+                attack_train=0.02,
+                attack_test=0.02,
+            ),
+            stratify=label,
         )
         train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
     config = base.inversion(

@@ -1,16 +1,18 @@
-"""Inversion audit of faces: what the explanations of an emotion classifier give away about
-identity.
+"""Inversion audit of faces: what explanations of an emotion classifier give away about identity.
 
-    python launch/run.py --config=configs/faces.py:runlocal --workdir=runs/faces     Yale: emotion -> identity
-    python launch/run.py --config=configs/faces.py:runlocal-orl --workdir=runs/orl   ORL: identity -> identity
-    python launch/run.py --config=configs/faces.py --workdir=runs/faces              Yale at the paper's widths, 128x128
+    # Yale: emotion -> identity
+    python launch/run.py --config=configs/faces.py:runlocal --workdir=runs/faces
+    # ORL: identity -> identity
+    python launch/run.py --config=configs/faces.py:runlocal-orl --workdir=runs/orl
+    # Yale at the paper's widths, 128x128
+    python launch/run.py --config=configs/faces.py --workdir=runs/faces
 
 The first is the case of Zhao 2021 (Figures 1, 4, 5), whose iCV-MEFED is not freely available, on
 Yale: 15 people with six emotions, 90 images less exact duplicates: read its intervals. Each person
-shows an emotion once, so that the target cannot learn emotions that carry over (see BUILD_NOTES.md,
-which has our figures); what it says still gives away who is shown. Published for iCV-MEFED:
-identity is recognised from Flatten+U-Net reconstructions far more often than from those of
-predictions alone.
+shows an emotion once, so that the target cannot learn emotions that carry over; its predictions
+still give away who is shown. Published for iCV-MEFED: identity is recognised from Flatten+U-Net
+reconstructions far more often than from those of predictions alone. configs/zhao.md has the figures
+measured here.
 Data: yalefaces.tar.xz in $XINV_DATA/yale_faces and att_orl_faces.tar.xz in $XINV_DATA/orl_faces, or
 --config.data.source.root=ARCHIVE OR FOLDER.
 """
@@ -37,7 +39,11 @@ def get_config(arg: str = "") -> ConfigDict:
     name, target, epochs, width, side = _SIZES[arg]
     rate = 2e-3 if width < 1 else 1e-4
     train = base.recipe(
-        batch_size=16, epochs=epochs, patience=0, validation=0.0, learning_rate=rate
+        batch_size=16,
+        epochs=epochs,
+        patience=0,
+        validation=0.0,
+        learning_rate=rate,
     )
     return base.inversion(
         unit=f"faces-{name}",

@@ -1,48 +1,54 @@
-"""Jeong 2022 (GNIME): defended explanations against attackers that adapt, Tables 1 to 3 and Figures
-4 to 6.
+"""Jeong 2022 (GNIME): defended explanations, adaptive attackers; Tables 1 to 3, Figures 4 to 6.
 
-    python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime            Tables 1 and 3, Figures 4 and 5
-    python launch/sweep.py --config=configs/gnime.py:SIZE --workdir=runs/gnime-sweep    each further experiment too
+The page is configs/gnime.md: the claim, what was measured, what was never run.
 
-| SIZE | data | on |
+    # Tables 1 and 3, Figures 4 and 5
+    python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime
+    # Each further experiment too
+    python launch/sweep.py --config=configs/gnime.py:SIZE --workdir=runs/gnime-sweep
+
+| SIZE | data | cost |
 |---|---|---|
-| runlocal | a tenth of MNIST at an eighth of the widths | two cores, two and a half hours (estimate) |
-| runlocal-gradcam | the same, Grad-CAM alone and without the slow metrics | two cores, 25 min (estimate) |
+| runlocal | a tenth of MNIST, an eighth of the widths | two cores, 2.5 hours (estimate) |
+| runlocal-gradcam | the same, Grad-CAM alone, few metrics | two cores, 25 min (estimate) |
 | runlocal-cifar10 | the 5,000-image subset | two cores, an hour (estimate) |
-| runlocal-yale | Yale faces at 32x32 with attributes (Figure 6) | two cores, 1.5 hours (estimate) |
+| runlocal-yale | Yale faces at 32x32, attributes (Figure 6) | two cores, 1.5 hours (estimate) |
 | runlocal-celeba | 50 people of `celeba` at 64x64 | two cores, an hour (estimate) |
 | runlocal-imagenet100 | a twentieth of `imagenet100` at 64x64 | two cores, two hours (estimate) |
 | mnist (or none), cifar10 | the paper's setting, 5 seeds | an accelerator, hours (estimate) |
-| celeba | a folder per identity in $XINV_DATA/celeba, 1,000 of them alike, 128x128 | an accelerator, hours (estimate) |
-| celeba-facescrub | with people of $XINV_DATA/facescrub not in CelebA (Table 2) | an accelerator, hours (estimate) |
-| celeba-attributes | TFDS, which has no identities, eight attributes (Figure 6) | an accelerator, hours (estimate) |
-| imagenet100 | a folder per class in $XINV_DATA/imagenet100, 256x256 | an accelerator, a day (estimate) |
-| imagenet100-tfds | the first hundred classes of TFDS's imagenet2012, 256x256 | an accelerator, a day (estimate) |
+| celeba | 1,000 people of celeba/IDENTITY, 128x128 | an accelerator, hours (estimate) |
+| celeba-facescrub | with facescrub/IDENTITY (Table 2) | an accelerator, hours (estimate) |
+| celeba-attributes | TFDS, eight attributes (Figure 6) | an accelerator, hours (estimate) |
+| imagenet100 | imagenet100/CLASS, 256x256 | an accelerator, a day (estimate) |
+| imagenet100-tfds | 100 classes of TFDS's imagenet2012 | an accelerator, a day (estimate) |
 
-What is released is stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it
-releases of noise.
+Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. What is released is
+stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
 
-The units of a sweep: "defences" (Tables 1, 3), "gamma" (the trade-off of Eq. 3, and the others at
-equal distortion), "queries" (an attacker who averages releases), "reverse-sigmoid" (ExpMI-3),
-"ood-…" (Table 2: an attacker or a defender out of distribution), "attributes" (Figure 6), "logits"
-(attackers who take the predictions' logarithms; the networks of GNIME's code read logits),
-"deployed" (a generator of a quarter of the width, as a service would have it), "lambda-…" (the
-trade-off of Eq. 2, and the others at equal distortion).
+| unit of the sweep | experiment |
+|---|---|
+| defences | Tables 1 and 3 |
+| gamma | the trade-off of Eq. 3, and the others at equal distortion |
+| lambda-… | the trade-off of Eq. 2, and the others at equal distortion |
+| queries | an attacker who averages releases |
+| reverse-sigmoid | ExpMI-3 |
+| ood-… | Table 2: an attacker or a defender out of distribution |
+| attributes | Figure 6 |
+| logits | attackers who take the predictions' logarithms; GNIME's code reads logits |
+| deployed | a generator of a quarter of the width, as a service would have it |
 
-An arm "…_rnd_16" is of an attacker that learns from 16 releases of each of its images, not from
-one: noise drawn once for each is learned by heart. So do all that attack noise in "gamma",
-"queries" and "lambda-…"; of large maps, from 4. Attacks are trained until they stop improving, or
-nearly so at `runlocal`: stopped early, every defence looks better than it is. GNIME's game takes
-thousands of steps: stopped early, it looks worse (BUILD_NOTES.md).
+An arm "…_rnd_16" learns from 16 releases of each of its images, not from one: noise drawn once for
+each is learned by heart. So do all that attack noise in "gamma", "queries" and "lambda-…"; of large
+maps, from 4. Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped
+early, every defence looks better than it is. GNIME's game takes thousands of steps: stopped early,
+it looks worse (configs/gnime.md).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code,
 "gnime_decoder", since the published figures come from these; the paper's text names Zhao's,
 "decoder", which takes ten times the operations. At `runlocal` they have an eighth of the channels:
 8 at 32×32, doubling to 64 at 4×4.
 
-Published: leakage falls in the order no defence, RND, OND, GNIME, which comes close to predictions
-alone; Tables 1 and 3 are in gnime_published.py, and beside what is measured in the report.
-BUILD_NOTES.md has what we measured.
+Expected at `runlocal-gradcam`: SSIM .31 from predictions alone, .72 with Grad-CAM, .48 with GNIME.
 """
 
 import functools
@@ -75,7 +81,13 @@ CELEBA_ATTRIBUTES = tuple(
         "Young",
     )
 )
-_CNN = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, dropout=(0.0, 0.0))
+_CNN = dict(
+    name="cnn",
+    dtype="float32",
+    channels=(128, 256),
+    hidden=512,
+    dropout=(0.0, 0.0),
+)
 _DEEP = _CNN | dict(channels=(128, 256, 512), dropout=(0.5, 0.5))
 _HUGE = _CNN | dict(channels=(128, 256, 512, 1024), dropout=(0.5, 0.5))
 
@@ -85,7 +97,8 @@ def _sizes() -> dict:
     GNIME, lambda.
     """
     endless = dict(patience=0, validation=0.0)
-    digits, crops = base.recipe(batch_size=256), base.recipe(batch_size=128)
+    digits = base.recipe(batch_size=256)
+    crops = base.recipe(batch_size=128)
     paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
     crops = crops, crops, base.recipe(batch_size=128, epochs=500, **endless)
     game = base.recipe(learning_rate=1e-3, epochs=40, **endless)
@@ -93,7 +106,13 @@ def _sizes() -> dict:
     local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
     quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
     gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
-    slow = base.recipe(learning_rate=1e-3, epochs=2400, batch_size=16, schedule="cosine", **endless)
+    slow = base.recipe(
+        learning_rate=1e-3,
+        epochs=2400,
+        batch_size=16,
+        schedule="cosine",
+        **endless,
+    )
     few = (
         *(
             base.recipe(learning_rate=2e-3, epochs=epochs, batch_size=16, **endless)
@@ -101,14 +120,19 @@ def _sizes() -> dict:
         ),
         slow,
     )
-    subset, some = (
-        datasets.cifar10_subset(datasets.DEFENDED),
-        {r: 0.05 * part for r, part in datasets.DEFENDED.items()},
-    )
+    subset = datasets.cifar10_subset(datasets.DEFENDED)
+    some = {r: 0.05 * part for r, part in datasets.DEFENDED.items()}
     objects = functools.partial(datasets.identities, "imagenet100", grayscale=False)
     celeba = _celeba(1000, 128)
     outside = dict(
-        auxiliary=datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 128, False))
+        auxiliary=datasets.auxiliary(
+            datasets.identities(
+                "facescrub",
+                datasets.HALVES,
+                128,
+                False,
+            )
+        )
     )
     marked = datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES)
     return {
@@ -156,7 +180,13 @@ def _sizes() -> dict:
 
 
 def _mnist(share: float) -> dict:
-    outside = datasets.auxiliary(datasets.idx("fashion_mnist", datasets.HALVES, share * 0.4))
+    outside = datasets.auxiliary(
+        datasets.idx(
+            "fashion_mnist",
+            datasets.HALVES,
+            share * 0.4,
+        )
+    )
     return datasets.idx("mnist", datasets.DEFENDED, share) | dict(auxiliary=outside)
 
 
@@ -173,11 +203,14 @@ def _yale(side: int) -> dict:
     so.
     """
     labels = r"(?P<picture>(?P<identity>subject\d+)\.(?P<condition>\w+))"
-    roles = dict(target_train=0.3, defence_test=0.1, attack_train=0.4, attack_test=0.2)
-    lights, faces = (
-        ("centerlight", "leftlight", "rightlight"),
-        ("happy", "sad", "sleepy", "surprised", "wink"),
+    roles = dict(
+        target_train=0.3,
+        defence_test=0.1,
+        attack_train=0.4,
+        attack_test=0.2,
     )
+    lights = ("centerlight", "leftlight", "rightlight")
+    faces = ("happy", "sad", "sleepy", "surprised", "wink")
     worn = [f"subject{number:02d}.glasses" for number in range(1, 16)]
     worn += [
         f"{who}.{condition}" for who in ("subject08", "subject13") for condition in lights + faces
@@ -224,7 +257,9 @@ def get_config(arg: str = "") -> ConfigDict:
     config.attack.network = NETWORK
     samples = 2 if arg.startswith("runlocal") else 10
     faithfulness = dict(
-        deletion={}, insertion={}, max_sensitivity=dict(radius=0.02, samples=samples)
+        deletion={},
+        insertion={},
+        max_sensitivity=dict(radius=0.02, samples=samples),
     )
     utility = dict(distortion={}, masked_deepsim={}) | (
         faithfulness if len(_names(arg)) > 1 else {}
@@ -243,12 +278,16 @@ def _releases(arg: str) -> int:
     """From how many releases of an image an attacker learns what noise hides; fewer where maps are
     large.
     """
-    return 4 if arg.startswith(("celeba", "imagenet100")) else 16
+    if arg.startswith(("celeba", "imagenet100")):
+        return 4
+    return 16
 
 
 def _names(arg: str) -> tuple[str, ...]:
     """The explanations of a size; the experiments beyond Table 1 take the first."""
-    return ("gradcam",) if arg == "runlocal-gradcam" else gnime_published.EXPLANATIONS
+    if arg == "runlocal-gradcam":
+        return ("gradcam",)
+    return gnime_published.EXPLANATIONS
 
 
 def explanations(names: tuple[str, ...]) -> ConfigDict:
@@ -259,13 +298,23 @@ def explanations(names: tuple[str, ...]) -> ConfigDict:
     )
 
 
-def defences(width: float, attack: ConfigDict, game: ConfigDict, lam: float) -> ConfigDict:
+def defences(
+    width: float,
+    attack: ConfigDict,
+    game: ConfigDict,
+    lam: float,
+) -> ConfigDict:
     """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the
     defender holds back.
 
     Random noise leaves the maps' range, as in GNIME's code.
     """
-    network = dict(network=NETWORK, encoder="flatten_unet", width=width, dtype="float32")
+    network = dict(
+        network=NETWORK,
+        encoder="flatten_unet",
+        width=width,
+        dtype="float32",
+    )
     limits = dict(max_distortion=2.0, max_inverter_error=1.0)
     player = (
         dict(
@@ -304,31 +353,50 @@ def table_1(names: tuple[str, ...], releases: int) -> ConfigDict:
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Table 1, then each further experiment; units share what they have in common."""
     arg = arg or PAPER
-    config, name = config or get_config(arg), _names(arg)[0]
+    config = config or get_config(arg)
+    name = _names(arg)[0]
     known = config.defences.to_dict()
     shared = dict(
         prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name)
     )
     with_gnime = shared | dict(gnime=_by(name, "gnime"))
     bounded = {by: defence for gamma in GAMMAS for by, defence in _bounded(gamma, known).items()}
-    asked = {
-        f"rnd_queries_{count}": _by(name, "rnd", queries=count, releases=_releases(arg))
-        for count in QUERIES
-    }
+    asked = {}
+    for count in QUERIES:
+        asked[f"rnd_queries_{count}"] = _by(
+            name,
+            "rnd",
+            queries=count,
+            releases=_releases(arg),
+        )
     asked |= {
         f"gnime_queries_{count}": _by(name, "gnime", queries=count)
         for count in (QUERIES[0], QUERIES[-1])
     }
     sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
-    third = {"prediction_sigmoid": base.defended("prediction", by=("sigmoid",), encoder="none")}
+    third = {
+        "prediction_sigmoid": base.defended(
+            "prediction",
+            by=("sigmoid",),
+            encoder="none",
+        )
+    }
     third |= {"surrogate": _transferred(name, "surrogate")}
-    third |= {"surrogate_sigmoid": _transferred(name, "surrogate_sigmoid", "sigmoid")}
+    third |= {
+        "surrogate_sigmoid": _transferred(
+            name,
+            "surrogate_sigmoid",
+            "sigmoid",
+        )
+    }
     extracted = {"report.published": gnime_published.section_6(arg)}
     third |= {"_".join(by): _by(name, *by) for by in (("gnime",), ("gnime", "sigmoid"))}
     units = [
         {"unit": "defences"},
         _unit(
-            "gamma", with_gnime | _limited(name, bounded, _releases(arg)), defences=known | bounded
+            "gamma",
+            with_gnime | _limited(name, bounded, _releases(arg)),
+            defences=known | bounded,
         ),
         _unit("queries", shared | asked),
         _unit(
@@ -353,10 +421,19 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
     units += [
         _unit(
-            "deployed", with_gnime, **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]}
+            "deployed",
+            with_gnime,
+            **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]},
         )
     ]
-    alike = with_gnime | dict(ond=_by(name, "ond"), rnd=_by(name, "rnd", releases=_releases(arg)))
+    alike = with_gnime | dict(
+        ond=_by(name, "ond"),
+        rnd=_by(
+            name,
+            "rnd",
+            releases=_releases(arg),
+        ),
+    )
     return units + [
         _unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS
     ]
@@ -382,10 +459,14 @@ def _limited(name: str, bounded: dict, releases: int) -> dict:
     releases.
     """
     noise = dict(releases=releases)
-    return {
-        by: _by(name, by, **(noise if known.get("name") == "gaussian" else {}))
-        for by, known in bounded.items()
-    }
+    found = {}
+    for by, known in bounded.items():
+        found[by] = _by(
+            name,
+            by,
+            **(noise if known.get("name") == "gaussian" else {}),
+        )
+    return found
 
 
 def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> ConfigDict:
@@ -395,7 +476,12 @@ def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> Confi
     own.
     """
     view = dict(defences=defences, queries=queries)
-    return base.arm("prediction", name, train_view=view | dict(releases=releases), test_view=view)
+    return base.arm(
+        "prediction",
+        name,
+        train_view=view | dict(releases=releases),
+        test_view=view,
+    )
 
 
 def _surrogates(config: ConfigDict) -> dict:
@@ -404,20 +490,18 @@ def _surrogates(config: ConfigDict) -> dict:
     """
     own = config.target.to_dict() | dict(roles=("attack_train",))
     teachers = {"surrogate": (), "surrogate_sigmoid": ("sigmoid",)}
-    return {
-        name: own | dict(teacher=dict(prediction="target", defences=by))
-        for name, by in teachers.items()
-    }
+    found = {}
+    for name, by in teachers.items():
+        found[name] = own | dict(teacher=dict(prediction="target", defences=by))
+    return found
 
 
 def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
     """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead
     (Zhao's rs-CAM).
     """
-    train_view, test_view = (
-        dict(explanation=surrogate, defences=defences),
-        dict(explanation="none", defences=defences),
-    )
+    train_view = dict(explanation=surrogate, defences=defences)
+    test_view = dict(explanation="none", defences=defences)
     return base.arm(
         "prediction",
         name,
@@ -432,12 +516,16 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
     """Predictions alone, and explanations without and with GNIME, against attackers who have images
     of another kind.
     """
-    roles, seen = dict(roles=("auxiliary",)), dict(defences=("gnime",))
+    roles = dict(roles=("auxiliary",))
+    seen = dict(defences=("gnime",))
     arms = dict(prediction=base.arm("prediction", train_view=roles, encoder="none"))
     for name in names:
         arms[name] = base.arm("prediction", name, train_view=roles)
         arms[f"{name}_gnime"] = base.arm(
-            "prediction", name, train_view=roles | seen, test_view=seen
+            "prediction",
+            name,
+            train_view=roles | seen,
+            test_view=seen,
         )
     return arms
 

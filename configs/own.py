@@ -1,12 +1,19 @@
-"""Audit of a model that you have, or of what your service released: the walk-through is
-configs/own.md.
+"""Audit of a model that you have, or of what your service released.
 
-    python launch/run.py --config=configs/own.py:function --config.target.function=my_model:load
-    --workdir=runs/function python launch/run.py --config=configs/own.py:recorded
-    --config.target.recorded=release.npz --workdir=runs/recorded python launch/run.py
-    --config=configs/own.py:membership --config.target.function=my_model:load --workdir=runs/who
-    python launch/harden.py --config=configs/own.py:membership
-    --config.target.function=my_model:load --workdir=runs/out
+The page is configs/own.md, a walk-through.
+
+    # Your model, explained by xinv
+    python launch/run.py --config=configs/own.py:function \\
+        --config.target.function=my_model:load --workdir=runs/function
+    # Your service's predictions and maps, in a file
+    python launch/run.py --config=configs/own.py:recorded \\
+        --config.target.recorded=release.npz --workdir=runs/recorded
+    # Who was in the training set
+    python launch/run.py --config=configs/own.py:membership \\
+        --config.target.function=my_model:load --workdir=runs/who
+    # A release that leaks less
+    python launch/harden.py --config=configs/own.py:membership \\
+        --config.target.function=my_model:load --workdir=runs/harden
 
 `function` explains the model with xinv's explainers. `recorded` needs no model: predictions and
 explanation maps come from any library, in a file. Both read images that the model was not trained
@@ -52,9 +59,20 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _membership() -> ConfigDict:
     """The arms of configs/deepleak.py on models that `train` beside the target's function makes."""
-    shares = dict(target_train=0.25, attack_test=0.25, shadow_train=0.25, shadow_test=0.25)
+    shares = dict(
+        target_train=0.25,
+        attack_test=0.25,
+        shadow_train=0.25,
+        shadow_test=0.25,
+    )
     config = _config("own-membership", EXPLAINERS, shares)
-    config.target = ConfigDict(dict(label="label", roles=(), function="my_model:load"))
+    config.target = ConfigDict(
+        dict(
+            label="label",
+            roles=(),
+            function="my_model:load",
+        )
+    )
     config.evaluation.roles = ("target_train",)
     for settings in config.explanations.values():
         settings.normalise = "none"  # the size of a map tells, too
@@ -67,14 +85,27 @@ def _membership() -> ConfigDict:
         )
     )
     trained = dict(
-        batch_size=64, epochs=15, learning_rate=1e-3, b1=0.9, weight_decay=1e-4, validation=0.2
+        batch_size=64,
+        epochs=15,
+        learning_rate=1e-3,
+        b1=0.9,
+        weight_decay=1e-4,
+        validation=0.2,
     )
     config.attack.train.update(trained)
-    arms, attack = {}, dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
+    arms = {}
+    attack = dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
     for name in EXPLAINERS:
-        arms[name] = base.membership(name, test_view=base.view_of("model"), **attack)
+        arms[name] = base.membership(
+            name,
+            test_view=base.view_of("model"),
+            **attack,
+        )
         arms[f"{name} stranger"] = base.membership(
-            name, test_view=base.view_of("stranger", "model"), control_of=name, **attack
+            name,
+            test_view=base.view_of("stranger", "model"),
+            control_of=name,
+            **attack,
         )
     config.arms = ConfigDict(arms)
 
@@ -87,7 +118,11 @@ def _membership() -> ConfigDict:
     return base.unshared(config)
 
 
-def _config(unit: str, names: tuple[str, ...], shares: dict[str, float]) -> ConfigDict:
+def _config(
+    unit: str,
+    names: tuple[str, ...],
+    shares: dict[str, float],
+) -> ConfigDict:
     """Images and labels of my_data.npz, and an explanation of each name."""
     train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
     return base.inversion(
@@ -106,7 +141,13 @@ def _config(unit: str, names: tuple[str, ...], shares: dict[str, float]) -> Conf
         ),
         target_label="label",
         attack_label="label",
-        model=dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512, width=0.125),
+        model=dict(
+            name="cnn",
+            dtype="float32",
+            channels=(128, 256),
+            hidden=512,
+            width=0.125,
+        ),
         train=train,
         attack_width=0.0625,
         attack_train=base.recipe(batch_size=32, epochs=12, learning_rate=3e-3),

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from xinv import attacks, models
-from xinv.types import Known, Observation, Variables
+from xinv.types import Observation, Variables, WhiteBox
 
 try:
     import torch
@@ -39,7 +39,7 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
     prediction = rng.dirichlet(np.ones(CLASSES), images).astype(np.float32)
     attack = attacks.gradient_reconstruction(steps=steps, learning_rate=LEARNING_RATE, l2=L2, tv=TV)
     labelled = Observation(np.eye(CLASSES, dtype=np.float32)[np.arange(len(own)) % CLASSES])
-    held = Known(model, variables)
+    held = WhiteBox(model, variables)
     state = attack.fit(jax.random.key(1), labelled, own, known=held)
     runs: dict[str, Run] = {
         "xinv": lambda: attack.predict(state, Observation(prediction), known=held)
@@ -116,7 +116,7 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
 
 
 def _network(variables: Variables) -> "torch.nn.Module":
-    """The classifier with the same weights: convolution, BatchNorm, pool, ReLU; two linear layers."""
+    """The classifier, same weights: convolution, BatchNorm, pool, ReLU; two linear layers."""
     from torch import nn
 
     weights, averages = variables["params"]["layers"], variables["batch_stats"]["layers"]

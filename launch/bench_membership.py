@@ -173,7 +173,7 @@ def _fitting(rounds: int) -> None:
 
 
 def _auditing() -> None:
-    """Seconds of a small audit of every explainer, from the images to the rows, with all compiling."""
+    """Seconds of a small audit of every explainer, from images to rows, compiling included."""
     config = deepleak.configured("bench", AUDIT)
     config.data.roles.roles.update(ROLES)
     config.attack.train.batch_size = 32

@@ -180,7 +180,13 @@ def _changed(base: dict, change: dict) -> dict:
 def overridden(argv: Sequence[str]) -> list[str]:
     """The paths of the config's fields that arguments set, to None too, in order and each once."""
     return list(
-        dict.fromkeys(re.findall(r"^--?config\.([\w.]+)", "\n".join(argv), flags=re.MULTILINE))
+        dict.fromkeys(
+            re.findall(
+                r"^--?config\.([\w.]+)",
+                "\n".join(argv),
+                flags=re.MULTILINE,
+            )
+        )
     )
 
 
@@ -254,7 +260,7 @@ def _clear(path: str) -> None:
 
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:
-    """Names the first `--config.a.b=…` whose key the config does not have, with those that it has."""
+    """Names the first `--config.a.b=…` whose key the config lacks, and the keys that it has."""
     module, arg = config_file(value)
     try:
         config = module.get_config(arg)

@@ -2,8 +2,8 @@
 
 Example:
   python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
-  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted
-  --workdir=runs/overfitted
+  python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted \\
+      --workdir=runs/overfitted
 
 The folder receives policies/, hardened.jsonl, trials.jsonl and harden.html. The same command again
 continues a search that was stopped, to the same bytes.
@@ -18,18 +18,27 @@ from absl import flags
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "A file of configs/ with a section harden, with :size behind it."
+    "config",
+    None,
+    "A file of configs/ with a section harden, with :size behind it.",
 )
 UNIT = flags.DEFINE_string(
-    "unit", "", "Of the config's sweep, the unit to harden. Default: the config itself."
+    "unit",
+    "",
+    "Of the config's sweep, the unit to harden. Default: the config itself.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.", required=True)
 STORE = flags.DEFINE_string(
-    "store", None, "Where stages are kept, to share them with an audit. Default: WORKDIR/stages."
+    "store",
+    None,
+    "Where stages are kept, to share them with an audit. Default: WORKDIR/stages.",
 )
 
 CHECKPOINT_SECONDS = flags.DEFINE_float(
-    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+    "checkpoint_seconds",
+    30.0,
+    "Seconds between checkpoints of a training.",
+    0.0,
 )
 
 

@@ -2,6 +2,7 @@
 
 Example:
   python launch/report.py --workdir=runs/digits
+  python launch/report.py --workdir=runs/digits --markdown    # for the page of a paper
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,16 @@ import cli
 from absl import flags
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a run or of a sweep.")
-LEVEL = flags.DEFINE_float("level", 0.90, "Confidence level of the intervals, between 0 and 1.")
+MARKDOWN = flags.DEFINE_bool(
+    "markdown",
+    False,
+    "Print the tables as Markdown, and no more.",
+)
+LEVEL = flags.DEFINE_float(
+    "level",
+    0.90,
+    "Confidence level of the intervals, between 0 and 1.",
+)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -24,6 +34,9 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(
             "--workdir is missing: name the folder that launch/run.py or launch/sweep.py wrote"
         )
+    if MARKDOWN.value:
+        print(report.markdown(Path(WORKDIR.value), LEVEL.value))
+        return
     page = report.render(Path(WORKDIR.value), LEVEL.value)
     print(report.table(Path(WORKDIR.value), LEVEL.value))
     print(f"\nReport: {page.absolute()}")

@@ -4,6 +4,10 @@ Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --launcher=local --jobs=2
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths --status
+  python launch/sweep.py --config=… --workdir=/shared/runs --launcher=slurm --jobs=16 \\
+      --slurm=partition=gpu,gpus_per_node=1
+  python launch/sweep.py --config=… --workdir=/data/runs --launcher=k8s --jobs=16 \\
+      --k8s=image=REGISTRY/xinv,claim=runs,gpus=1 | kubectl apply -f -
 
 The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value
 replaces a whole section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…,
@@ -14,7 +18,13 @@ common is computed once.
 Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of
 this machine (or --jobs; --jobs=2 alone means it too), starts those again that die, and shows a
 table. --launcher=slurm submits an array of workers and returns; --launcher=k8s prints a manifest
-for kubectl apply. Exit status: 0 all is done, 1 an experiment failed, 2 bad input, 130 interrupted.
+for kubectl apply. SLURM needs the extra `slurm`.
+
+Any process may be killed at any moment: a piece that raises or kills its worker is tried three
+times, then named, and the rest goes on; --retry tries it again. The folder must be on a file system
+that processes can share: a local disk, NFS, Lustre, GPFS, not an object store.
+
+Exit status: 0 all is done, 1 an experiment failed, 2 bad input, 130 interrupted.
 """
 
 import itertools
@@ -34,10 +44,14 @@ if TYPE_CHECKING:
     from xinv.sweep import Outcome, Sweep
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment: a file of configs/, with :size behind it."
+    "config",
+    None,
+    "The experiment: a file of configs/, with :size behind it.",
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where the units and their shared stages go. Required."
+    "workdir",
+    None,
+    "Where the units and their shared stages go. Required.",
 )
 STORE = flags.DEFINE_string(
     "store",
@@ -51,21 +65,44 @@ LAUNCHER = flags.DEFINE_string(
     " process.",
 )
 JOBS = flags.DEFINE_integer(
-    "jobs", None, "Workers. Default: local one per accelerator, or per four cores; elsewhere 1.", 1
+    "jobs",
+    None,
+    "Workers. Default: local one per accelerator, or per four cores; elsewhere 1.",
+    1,
 )
 SLURM = flags.DEFINE_list(
-    "slurm", [], "Of --launcher=slurm: parameters of submitit, as partition=gpu,time=240."
+    "slurm",
+    [],
+    "Of --launcher=slurm: parameters of submitit, as partition=gpu,time=240.",
 )
 K8S = flags.DEFINE_list(
-    "k8s", [], "Of --launcher=k8s: image=…,claim=… and others; a wrong one names them all."
+    "k8s",
+    [],
+    "Of --launcher=k8s: image=…,claim=… and others; a wrong one names them all.",
 )
-TRIES = flags.DEFINE_integer("tries", 3, "Failed tries after which a piece is given up.", 1)
-DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only print what would be done, and its cost.")
-STATUS = flags.DEFINE_bool("status", False, "Only print the state of the sweep in WORKDIR.")
+TRIES = flags.DEFINE_integer(
+    "tries",
+    3,
+    "Failed tries after which a piece is given up.",
+    1,
+)
+DRY_RUN = flags.DEFINE_bool(
+    "dry_run",
+    False,
+    "Only print what would be done, and its cost.",
+)
+STATUS = flags.DEFINE_bool(
+    "status",
+    False,
+    "Only print the state of the sweep in WORKDIR.",
+)
 RETRY = flags.DEFINE_bool("retry", False, "Try pieces again that have failed.")
 
 CHECKPOINT_SECONDS = flags.DEFINE_float(
-    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+    "checkpoint_seconds",
+    30.0,
+    "Seconds between checkpoints of a training.",
+    0.0,
 )
 
 _LAUNCHERS = ("local", "slurm", "k8s")
@@ -120,7 +157,11 @@ def _here(found: "Sweep") -> "Outcome":
 
     programs.keep()
     return here.work(
-        found, 0, TRIES.value, CHECKPOINT_SECONDS.value, lambda line: print(line, flush=True)
+        found,
+        0,
+        TRIES.value,
+        CHECKPOINT_SECONDS.value,
+        lambda line: print(line, flush=True),
     )
 
 
@@ -146,7 +187,13 @@ def _rendered(workdir: Path) -> str:
     """The manifest of workers on Kubernetes."""
     from engines import k8s
 
-    return k8s.render(workdir, JOBS.value or 1, _arguments(), K8S.value, TRIES.value)
+    return k8s.render(
+        workdir,
+        JOBS.value or 1,
+        _arguments(),
+        K8S.value,
+        TRIES.value,
+    )
 
 
 def _arguments() -> list[str]:
@@ -189,7 +236,11 @@ def _end(found: "Sweep", outcome: "Outcome") -> None:
         sys.exit(1)
 
 
-def _name_overruled(configs: Sequence[dict], base: dict, overrides: Iterable[str]) -> None:
+def _name_overruled(
+    configs: Sequence[dict],
+    base: dict,
+    overrides: Iterable[str],
+) -> None:
     """Prints which units set what the command line sets too: there the unit's value holds."""
     for config, path in itertools.product(configs, overrides):
         if _at(config, path) != _at(base, path):

@@ -2,6 +2,8 @@
 
 Example:
   python launch/worker.py --workdir=runs/widths
+  gcloud compute tpus tpu-vm ssh NAME --worker=all \\
+      --command="cd xinv && .venv/bin/python launch/worker.py --workdir=/shared/runs"
 
 launch/sweep.py writes the manifest, and with --launcher=… starts workers. More may be started by
 hand, anywhere that shares the folder, one per device. SIGTERM and SIGUSR2 let a worker save its
@@ -22,16 +24,34 @@ from xinv.types import InputError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "The folder of a sweep. Required.")
 NUMBER = flags.DEFINE_integer(
-    "number", 0, "Workers of different numbers begin with different pieces.", 0
+    "number",
+    0,
+    "Workers of different numbers begin with different pieces.",
+    0,
 )
-TRIES = flags.DEFINE_integer("tries", 3, "Failed tries after which a piece is given up.", 1)
+TRIES = flags.DEFINE_integer(
+    "tries",
+    3,
+    "Failed tries after which a piece is given up.",
+    1,
+)
 CHECKPOINT_SECONDS = flags.DEFINE_float(
-    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+    "checkpoint_seconds",
+    30.0,
+    "Seconds between checkpoints of a training.",
+    0.0,
 )
 PARENT = flags.DEFINE_integer(
-    "parent", 0, "The process that has started this one, and takes it along when it dies.", 0
+    "parent",
+    0,
+    "The process that has started this one, and takes it along when it dies.",
+    0,
 )
-CORES = flags.DEFINE_list("cores", [], "The processor cores to run on. Default: all.")
+CORES = flags.DEFINE_list(
+    "cores",
+    [],
+    "The processor cores to run on. Default: all.",
+)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -49,7 +69,13 @@ def run(argv: Sequence[str]) -> None:
         raise InputError("--workdir is missing: name the folder of a sweep")
     found = sweep.read(Path(WORKDIR.value))
     programs.keep()
-    outcome = here.work(found, NUMBER.value, TRIES.value, CHECKPOINT_SECONDS.value, _say)
+    outcome = here.work(
+        found,
+        NUMBER.value,
+        TRIES.value,
+        CHECKPOINT_SECONDS.value,
+        _say,
+    )
     for sentence in outcome.failed:
         _say(f"failed: {sentence}")
     if outcome.rejected:

@@ -146,7 +146,7 @@ ARMS = {
         "prediction",
         train_view=dict(prediction="surrogate"),
         known="surrogate",
-        scored=False,
+        evaluate=False,
         name="activations",
     ),
     "reads": base.arm(

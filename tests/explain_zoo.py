@@ -41,7 +41,7 @@ class Plain(nn.Module):
 
 
 class Residual(nn.Module):
-    """BatchNorm, a ReLU6 of raw functions, a ReLU used twice, a strided shortcut, global pooling."""
+    """BatchNorm, a ReLU6 of raw functions, a ReLU used twice, a strided shortcut, pooling."""
 
     @nn.compact
     def __call__(self, x):

@@ -53,7 +53,7 @@ class Launched:
         self._process.kill()
 
     def wait(self, timeout: float = 300) -> subprocess.CompletedProcess:
-        """Its status and what it printed, once it has ended; it is killed after `timeout` seconds."""
+        """Its status and output, once it has ended; it is killed after `timeout` seconds."""
         self._process.join(timeout)
         if self.poll() is None:
             self.kill()

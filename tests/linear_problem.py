@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from xinv.types import Known, Model, Observation
+from xinv.types import Model, Observation, WhiteBox
 
 KEY = jax.random.key(3)
 SHAPE, CLASSES = (6, 5, 1), 4
@@ -22,7 +22,7 @@ def embed(variables, images):
     return images.reshape(len(images), -1)
 
 
-LINEAR = Known(
+LINEAR = WhiteBox(
     Model(None, apply, None, embed, lambda variables, features: features @ variables), WEIGHTS
 )
 

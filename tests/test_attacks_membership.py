@@ -165,11 +165,10 @@ def test_labels_required(factory):
 
 
 def test_docstring_examples():
-    """The examples of the package and of the statistics run."""
-    for module in (attacks, inspect.getmodule(signals)):
-        found = doctest.testmod(module)
-        assert found.attempted
-        assert not found.failed
+    """The examples of the statistics run; tests/test_examples.py has that of the package."""
+    found = doctest.testmod(inspect.getmodule(signals))
+    assert found.attempted
+    assert not found.failed
 
 
 # Statistics of a map

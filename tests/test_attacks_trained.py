@@ -310,7 +310,7 @@ def test_the_joint_loss_is_equation_11(truncation, weight):
 
 
 def test_both_networks_learn_from_the_reconstruction():
-    """The classifier's gradient is that of the sum, and the inverter's BatchNorm follows the batch."""
+    """The classifier's gradient is the sum's, and the inverter's BatchNorm follows the batch."""
     images, labels = digits()[0][:16] / np.float32(255), digits()[1][:16]
     inversion = models.tcnn((8, 8, 1), width=0.03)
     variables = joint_variables(jax.random.split(KEY), classifier(), inversion, images)

@@ -158,7 +158,7 @@ GOOD = idx_bytes(TRAIN)
 
 
 def zipped(content):
-    """Without the time of day, which would give parallel test workers different names for one test."""
+    """Leaves the time of day out: parallel test workers would name one test differently."""
     return gzip.compress(content, mtime=0)
 
 

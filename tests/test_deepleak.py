@@ -68,7 +68,7 @@ def areas(rows):
 
 
 def test_models_trained_once(audited, capsys, tmp_path):
-    """One target, one shadow, a stranger, and two models that are not trained; no evaluation model."""
+    """One target, one shadow, a stranger, and two untrained models; no evaluation model."""
     rows = audited(IMAGES)
     lines = [
         line.split()[0]

@@ -1,4 +1,4 @@
-"""What every defence keeps to: a new factory is tested here unasked, and what is bad input to it."""
+"""The contract of every defence, and its bad input: a new factory is tested here unasked."""
 
 import functools
 import inspect

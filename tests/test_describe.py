@@ -71,6 +71,6 @@ GRADIENT = base.arm("prediction", "gradient")
     ],
 )
 def test_baseline(arms, expected):
-    """Predictions alone, attacked as the explanations are; without any, the only attack there is."""
+    """Predictions alone, attacked as explanations are; without any, the only attack."""
     found = [name for name, row in described(**arms).items() if row["baseline"]]
     assert found == ([expected] if expected else [])

@@ -133,7 +133,7 @@ LISTED = {
 
 @pytest.mark.parametrize("case", LISTED)
 def test_layers_are_listed_of_a_model_and_an_image(case):
-    """`layers` checks what it is given as an explainer does; of an image the shape alone matters."""
+    """`layers` checks its input as an explainer does; of an image the shape alone matters."""
     given, words = LISTED[case]
     fine = {
         "apply": pooled(lambda v, g: g),

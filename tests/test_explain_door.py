@@ -192,7 +192,7 @@ BATCH_LABELS = {
 
 @pytest.mark.parametrize("case", BATCH_LABELS)
 def test_labels_of_batch(case):
-    """The labels of `batch` are N integers in range; N = K here, so that shapes alone cannot tell."""
+    """Labels of `batch` are N integers in range; N = K here, so shapes alone cannot tell."""
     labels, words = BATCH_LABELS[case]
     assert words in sentence(
         lambda: explain.batch(explain.gradient(), linear, WEIGHTS, IMAGES, labels, KEY)
@@ -468,7 +468,7 @@ def test_half_precision_in_batch(name):
 
 @every
 def test_double_precision(name):
-    """With x64 a float64 image gives a float64 map, equal to the float32 one to float32's rounding."""
+    """With x64 a float64 image gives a float64 map, equal to float32's up to its rounding."""
     with jax.enable_x64(True):
         variables = (KERNEL.astype(np.float64), HEAD.astype(np.float64))
         found = direct(name, variables=variables, image=IMAGE.astype(np.float64))

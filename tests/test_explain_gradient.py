@@ -21,7 +21,7 @@ def call(explainer, name, label=1):
 
 @pytest.mark.parametrize("of", ["logit", "probability"])
 def test_gradient_is_a_central_difference(of):
-    """On a smooth function in float64; truncation error is of the order of the step squared, 1e-8."""
+    """On a smooth function in float64; the truncation error is of the step squared, 1e-8."""
     with jax.enable_x64(True):
         a = jnp.asarray(np.random.default_rng(0).normal(size=(12, CLASSES)))
         apply = lambda variables, x: jnp.tanh(x.reshape(len(x), -1) @ variables)

@@ -436,7 +436,7 @@ def test_the_box_is_that_of_the_image():
 
 @pytest.mark.parametrize("soft", [True, False])
 def test_a_maximum_of_shifted_scores(soft):
-    """XLA rounds a fused product and sum otherwise than alone, so that none may equal its maximum."""
+    """XLA rounds fused products and sums otherwise than alone: none may equal its maximum."""
     matrix, bias = RANDOM.normal(size=(27, 16)) / 3, RANDOM.normal(size=(16, 16)) / 3
 
     def apply(v, x):

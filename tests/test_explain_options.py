@@ -45,7 +45,7 @@ def test_baselines_of_gradients(name, case):
 @pytest.mark.parametrize("case", BASELINES)
 @pytest.mark.parametrize("name", ["occlusion", "lime", "kernel_shap", "shapley_sampling"])
 def test_baselines_of_superpixels(name, case):
-    """On a linear model a superpixel is worth the sum of its w·(x - b); so is a window that is one."""
+    """On a linear model a superpixel, or a window, is worth the sum of its w·(x - b)."""
     baseline = BASELINES[case]
     parts = (WEIGHTS[..., 1] * (IMAGE - np.asarray(baseline))).sum(-1)
     values = np.bincount(QUARTERS.ravel(), parts.ravel())

@@ -1,4 +1,4 @@
-"""Every parameter of every explainer, those of DeepLeak's Table VIII among them, changes the map."""
+"""Every parameter of every explainer changes the map, DeepLeak's (Table VIII) among them."""
 
 import inspect
 import itertools

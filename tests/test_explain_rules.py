@@ -111,7 +111,7 @@ def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
 
 
 def test_guided_leaves_other_functions_their_derivative():
-    """Leaky ReLUs and smooth functions, softplus too, which computes with a maximum and is no ReLU."""
+    """Leaky ReLUs and smooth functions; softplus too, which has a maximum and is no ReLU."""
     x, matrix = jnp.array([-1.5, -0.2, 0.4, 2.0]), jnp.array([[1.0, -2.0]])
     for function in (
         jax.nn.leaky_relu,

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from xinv import attacks, models, train
 from xinv.attacks.fredrikson import median, sharpen
-from xinv.types import Known, Observation
+from xinv.types import Observation, WhiteBox
 
 
 def digits_model():
@@ -27,7 +27,7 @@ def digits_model():
     variables = jax.jit(model.init)(KEY, images[:1])
     batch = {"image": images, "label": data.target.astype(np.int32)}
     recipe = train.Recipe(epochs=4, batch_size=64, learning_rate=3e-3)
-    return Known(
+    return WhiteBox(
         model, train.fit(train.classifier_loss(model), variables, batch, KEY, recipe).variables
     ), images
 

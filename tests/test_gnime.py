@@ -3,13 +3,13 @@
 import dataclasses
 import importlib
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from documented import block
 from trainings import equal
 
 from xinv import defences, explain, models, parallel, store, train
@@ -355,9 +355,7 @@ def test_a_lambda_that_is_too_large_is_named():
 
 
 def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
-    """By XLA's count of operations, at the defaults, for the paper's MNIST target; BUILD_NOTES.md
-    has the times.
-    """
+    """By XLA's count of operations, at the defaults, for the paper's MNIST target."""
     target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
     observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
     generator = models.build(
@@ -411,9 +409,9 @@ def test_a_generator_that_goes_too_far_is_left_behind():
     assert equal(state["generator"], expected["generator"])
 
 
-def test_the_readmes_example(tmp_path, monkeypatch):
-    text = (Path(__file__).parents[1] / "README.md").read_text().split("## Defend with GNIME")[1]
-    code = text.split("```python")[1].split("```")[0].replace("epochs=160", "epochs=2")
+def test_deployment(tmp_path, monkeypatch):
+    """The example of the page runs as it is written, but with small networks and few epochs."""
+    code = block("configs/gnime.md", "Deploy it").replace("epochs=160", "epochs=2")
     code = code.replace(
         "lam=100.0",
         "lam=100.0, width=1 / 64, inverter_width=1 / 64, max_distortion=1e6,"
@@ -423,6 +421,6 @@ def test_the_readmes_example(tmp_path, monkeypatch):
     names = dict(predictions=observation.prediction, maps=observation.explanation, images=images)
     names["new_observation"] = jax.tree.map(lambda part: part[:5], observation)
     monkeypatch.chdir(tmp_path)
-    exec(compile(code, "README.md", "exec"), names)
+    exec(code, names)
     assert names["released"].explanation.shape == (5, *SHAPE)
     assert (tmp_path / "gnime").is_dir()

@@ -1,6 +1,7 @@
 """The search for a release, its policies, and what it reports."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from documented import block
 from launched import launch
 from ml_collections import ConfigDict
 from scipy import stats
@@ -312,6 +314,19 @@ def test_verify(network):
     assert found["auc"].value > 0.9
     with pytest.raises(InputError, match="120 images, 3 members"):
         one.verify(apply, variables, images.astype(np.float32), member[:3])
+
+
+def test_readme(network, tmp_path, monkeypatch, capsys):
+    """Its example loads a policy, releases maps and prints an AUC with its interval."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(attacks, "membership_network", lambda **_: attacks.map_statistic("l2"))
+    apply, variables, _ = network
+    policy(variables).save("runs/harden/policies/saliency-0.json")
+    images = np.random.default_rng(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
+    names = dict(apply=apply, variables=variables, images=images, member=np.arange(40) % 2)
+    exec(block("README.md", "Harden what you release"), names)
+    assert names["maps"].shape == (40, 8, 8, 1)
+    assert re.match(r"Estimate\(value=0\.\d+, low=", capsys.readouterr().out)
 
 
 # The paired difference

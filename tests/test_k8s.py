@@ -35,7 +35,7 @@ def test_job_round_trip():
 
 
 def test_job_semantics():
-    """What no schema finds: one worker per index, its number, three starts, none after bad input."""
+    """Beyond any schema: one worker per index, its number, three starts, none on bad input."""
     spec = render("gpus=2", jobs=4)["spec"]
     assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 4, 4)
     assert (spec["backoffLimitPerIndex"], spec["podReplacementPolicy"]) == (3, "Failed")

@@ -145,7 +145,8 @@ def get_config(arg=""):
 def sweep(arg, config):
     print("sees", config.to_json(sort_keys=True))
     copied = config.players.to_dict() | dict(two=config.players.one.to_dict())
-    return [{"unit": "copies", "players": copied}, {"unit": "varies", "players.one.lam": 9.0, "data.path": "its own"}]
+    varies = {"unit": "varies", "players.one.lam": 9.0, "data.path": "its own"}
+    return [{"unit": "copies", "players": copied}, varies]
 """
 
 

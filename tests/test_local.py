@@ -47,12 +47,14 @@ from xinv.sweep import work
 
 def compute(service, seed):
     if service.config["unit"] == "kills":
-        service.stages.computed("own", f"the end, seed {{seed}}", {{}}, lambda: os.kill(os.getpid(), signal.SIGKILL))
+        die = lambda: os.kill(os.getpid(), signal.SIGKILL)
+        service.stages.computed("own", f"the end, seed {{seed}}", {{}}, die)
     return Found([{{"value": seed}}], [])
 
 def write(service, folder, found, seconds):
     results.begin(folder, service.config)
-    store.write_text(folder / results.ROWS, "".join(json.dumps(found[seed].rows) + "\\n" for seed in found))
+    lines = "".join(json.dumps(found[seed].rows) + "\\n" for seed in found)
+    store.write_text(folder / results.ROWS, lines)
 
 work.opened = lambda config, stages, load: SimpleNamespace(config=config, stages=stages)
 work.validate, work.computed, work.write = lambda service: None, compute, write
@@ -82,7 +84,7 @@ def crew(tmp_path, monkeypatch):
 
 
 def test_killing_piece_given_up(crew):
-    """A piece that kills its worker is tried as often as allowed, then named; the others are done."""
+    """A piece that kills its worker is tried as often as allowed, then named; others are done."""
     workers, found = crew(WORKER, 1, ("kills", "a"))
     board = sweep.Board(found, 2)
     assert workers.run(board, lambda: None) == {0: 1}

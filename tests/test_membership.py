@@ -173,7 +173,7 @@ def test_games_refused(noise, change, message):
 
 @pytest.mark.parametrize(("epochs", "group"), [(1, None), (30, None), (1, ("digit", "track"))])
 def test_members_are_trained_on(noise, tmp_path, epochs, group):
-    """Images that no batch had are no members; of a track one frame that was trained on is enough."""
+    """Images that no batch had are no members; of a track one frame trained on is enough."""
     images = np.load("noise.npz")
     np.savez("noise.npz", **images, track=np.arange(320) // 16)
     settings = config()

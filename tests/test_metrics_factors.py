@@ -108,7 +108,7 @@ def test_trend_does_not_depend_on_units_or_order():
     "curve", [np.zeros_like, lambda x: np.sin(6 * x), lambda x: 1 / (1 + np.exp(20 - 40 * x))]
 )
 def test_the_band_holds_the_true_curve_as_often_as_it_says(curve):
-    """Wahba's band covers at its level on average over x; 200 data sets estimate that to about 2 %."""
+    """Wahba's band covers at its level on average over x; 200 data sets tell to about 2 %."""
     inside = []
     for _ in range(200):
         x = RNG.random(100) ** 2

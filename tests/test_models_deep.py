@@ -272,7 +272,7 @@ def test_training_is_inference(name):
 
 @normed_by_batch
 def test_training_takes_statistics_over_all_devices(name):
-    """Two halves of a batch on two devices give what the whole gives on one; each statistic moves."""
+    """Halves of a batch on two devices give what the whole gives on one; statistics move."""
     model, variables = tiny(name)
 
     def train(batch):

@@ -115,7 +115,7 @@ def test_inverters_read_any_explanation_beside_the_prediction(columns, channels)
 
 
 def test_a_classifier_is_the_published_sequence_in_pytorch():
-    """Figure 15's order of layers in inference, and its running averages after a step of training."""
+    """Figure 15's order of layers in inference, and its running averages after one step."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
     model = models.build(
@@ -261,7 +261,7 @@ def test_dropout_keeps_the_mean_and_the_masks_of_other_device_counts():
     [({"dropout": [0.9, 0]}, "fc2"), ({"dropout": [0, 0.9]}, "fc3"), ({"dropout": [0, 0]}, "")],
 )
 def test_dropout_acts_before_the_layer_that_it_is_given_for(hyper, dropped):
-    """With one weight of 1 per output and no bias, an output is a multiple of an input, or nothing."""
+    """With one weight of 1 per output and no bias, an output is a multiple of an input or 0."""
     model = models.build("cnn", classes=4, channels=[4], hidden=4, activation="none", **hyper)
     images = jax.random.uniform(KEY, (64, 2, 2, 1))
     variables = drawn(model, images)

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from documented import block, example
 from launched import launch
 from ml_collections import ConfigDict
 
@@ -39,7 +40,8 @@ LINEAR = """
     def load():
         return apply, {{"w": W}}
     def train(images, labels, key):
-        assert images.dtype == np.float32 and 0.5 < images.max() <= 1 and labels.shape == (len(images),)
+        assert images.dtype == np.float32 and 0.5 < images.max() <= 1
+        assert labels.shape == (len(images),)
         return {{"w": W + len(images)}}
 """
 PAGE = (ROOT / "configs" / "own.md").read_text()
@@ -64,7 +66,8 @@ def train(images, labels, key):
 
     @nnx.jit
     def step(net, optimizer, images, labels):
-        loss = lambda net: optax.softmax_cross_entropy_with_integer_labels(net(images), labels).mean()
+        entropy = optax.softmax_cross_entropy_with_integer_labels
+        loss = lambda net: entropy(net(images), labels).mean()
         optimizer.update(net, nnx.grad(loss)(net))
 
     step(net, optimizer, images, labels)
@@ -369,17 +372,31 @@ def test_recorded_needs_no_model(audited, tmp_path):
         audited(settings)
 
 
-def test_arrays(tmp_path):
-    """Memory maps are audited like arrays, and a second call computes nothing."""
-    np.save(tmp_path / "maps.npy", MAPS)
-    lazy = np.load(tmp_path / "maps.npy", mmap_mode="r")
-    quick = dict(seeds=1, width=0.015625, epochs=1, batch_size=8, test=0.3)
-    given = IMAGES, PREDICTION.tolist(), {"a": lazy}
-    rows = audit.release(*given, workdir=tmp_path / "audit", labels=LABELS, **quick)
-    assert {row["arm"] for row in rows} == {"target", "evaluation", "prediction", "a"}
+def test_arrays(tmp_path, monkeypatch):
+    """The package's example runs; that of the README, on memory maps, then computes nothing."""
+    monkeypatch.chdir(tmp_path)
+    names = example(audit)
+    assert {row["arm"] for row in names["rows"]} == {
+        "target",
+        "evaluation",
+        "prediction",
+        "gradcam",
+    }
     assert "<html" in (tmp_path / "audit" / "report.html").read_text()
     before = sorted((tmp_path / "audit" / "stages").iterdir())
-    assert audit.release(*given, workdir=tmp_path / "audit", labels=LABELS, **quick) == rows
+
+    for name, array in dict(images="images", probabilities="probabilities", gradcam="maps").items():
+        np.save(f"{name}.npy", names[array])
+    labels, given = names["probabilities"].argmax(axis=1), audit.release
+
+    def release(images, prediction, explanations, workdir):
+        settings = names["quick"] | dict(workdir=workdir, labels=labels)
+        return given(images, prediction.tolist(), explanations, **settings)
+
+    monkeypatch.setattr(audit, "release", release)
+    again = {}
+    exec(block("README.md", "Audit your own model"), again)
+    assert again["rows"] == names["rows"]
     assert sorted((tmp_path / "audit" / "stages").iterdir()) == before
 
 

@@ -268,7 +268,7 @@ def test_nonnegative_quadratic_program_is_scipys():
 
 
 def test_sum_constrained_regression_meets_its_optimality_conditions():
-    """The residual's gradient is the same for every coordinate (Lagrange), and the sum is as asked."""
+    """The residual's gradient is one for every coordinate (Lagrange), and the sum is as asked."""
     rng = np.random.default_rng(6)
     x, y, w = rng.integers(0, 2, (30, 6)), rng.normal(size=30), rng.random(30)
     b = np.asarray(linear.sum_constrained(*map(jnp.float32, (x, y, w)), 1.5), np.float64)

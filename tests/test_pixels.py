@@ -25,9 +25,9 @@ from xinv.attacks import pixels, reconstruction
 from xinv.attacks.fredrikson import median, sharpen
 from xinv.attacks.preimage import centred_logits, shift
 from xinv.attacks.search import log_uniform_search
-from xinv.types import InputError, Known, Observation
+from xinv.types import InputError, Observation, WhiteBox
 
-HEADLESS = Known(LINEAR.model._replace(head=None), WEIGHTS)
+HEADLESS = WhiteBox(LINEAR.model._replace(head=None), WEIGHTS)
 
 
 def literal_reconstruction(image, y, steps, rate, l2, tv):
@@ -61,7 +61,7 @@ def test_reconstruction_is_the_papers_descent(target):
 
 
 def test_a_released_vector_is_taken_as_it_is():
-    """Truncated and rounded, so that it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
+    """Truncated and rounded: it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
     cut = np.where(
         PREDICTION.max(1, keepdims=True) == PREDICTION, np.round(PREDICTION, 1), 0
     ).astype(np.float32)
@@ -201,7 +201,7 @@ def test_one_program_for_new_arrays_of_the_same_shape():
         traces.extend(images.shape[:1] * (len(images) > 1))  # a single image is the shape check's
         return apply(variables, images)
 
-    known = Known(LINEAR.model._replace(apply=counted), WEIGHTS)
+    known = WhiteBox(LINEAR.model._replace(apply=counted), WEIGHTS)
     attack = attacks.gradient_reconstruction(steps=2)
     guesses(attack, known=known)
     once = len(traces)
@@ -237,7 +237,7 @@ def test_fit_keeps_the_weights_of_the_best_trial_in_one_program(monkeypatch):
         return apply(variables, images)
 
     truth = DRAW.random((12, 12, 12, 1)).astype(np.float32)
-    known = Known(LINEAR.model._replace(apply=counted), weights)
+    known = WhiteBox(LINEAR.model._replace(apply=counted), weights)
     attack = attacks.gradient_reconstruction(steps=2, search=(3, 2))
     state = attack.fit(KEY, SEEN, truth, known=known)
     trials = state["trials"]

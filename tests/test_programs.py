@@ -21,7 +21,12 @@ import programs
 
 warnings.simplefilter("error")
 missed = []
-jax.monitoring.register_event_listener(lambda event, **_: missed.append(event) if "cache_misses" in event else None)
+
+def listen(event, **_):
+    if "cache_misses" in event:
+        missed.append(event)
+
+jax.monitoring.register_event_listener(listen)
 
 def start():
     jax.clear_caches()

@@ -72,7 +72,7 @@ def rewrite(unit, rows):
     ],
 )
 def test_verdicts(tmp_path, shifts, sizes, verdict, sentence):
-    """Follow from the attack and its controls; "leaks" is said of nothing that a control shows too."""
+    """Follow from the attack and its controls; what a control shows too never "leaks"."""
     unit, summary = read(tmp_path, {"saliency": shifts}, members=sizes[0], others=sizes[1])
     entry = summary.league.entries[0]
     assert entry.verdict == verdict
@@ -389,7 +389,7 @@ def test_positive_control(tmp_path, shifts, sentence):
 
 
 def test_curves_of_groups(tmp_path):
-    """The band of chance is of as many examples as there are groups, and so is what is unresolved."""
+    """The band of chance, and what is unresolved, count groups as one example each."""
     group = np.concatenate([np.arange(1200) // 10, 1000 + np.arange(1000) // 10])
     scores = make_scores({"saliency": (1.0, 0.0, 0.0)}, 1)
     path = make_unit(tmp_path / "unit", {}, seeds=1, examples=1, scores=scores, group=group)
@@ -424,7 +424,7 @@ def test_restarts_beside_the_mean(tmp_path):
 
 
 def test_privacy_of_trainings(tmp_path):
-    """Units with noise stand beside the first one without, with ε, accuracy and what attacks find."""
+    """Units with noise stand beside the first one without: ε, accuracy, what attacks find."""
     for number, noise in enumerate((None, None, 0.5, 2.0)):
         scores = make_scores({"saliency": (1.0 - 0.3 * number, 0.0, 0.0)}, 1)
         path = make_unit(

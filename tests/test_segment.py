@@ -60,7 +60,7 @@ def test_slic_agrees_with_scikit_image(options):
     "XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets"
 )
 def test_slic_agrees_with_scikit_image_on_faces():
-    """Smooth grey images leave no fragments: here the two are the same, but for a pixel that ties."""
+    """Smooth grey images leave no fragments: the two are the same, but for a pixel that ties."""
     root = Path(os.environ["XINV_DATA"]) / "orl_faces" / "att_orl_faces.tar.xz"
     faces = sources.build(
         "folder", root=str(root), labels="identity", crop="centre", resize=(64, 64)
@@ -94,7 +94,7 @@ def test_segmenting_a_batch_is_segmenting_each_image(name):
 
 
 def test_host_segmentations_are_scikit_images():
-    """With room for all segments they are its own; with less room the scale grows until they fit."""
+    """With room for all segments they are its own; with less the scale grows until they fit."""
     ours = segment.felzenszwalb(500, min_size=5).labels(PHOTOGRAPH)
     np.testing.assert_array_equal(ours, segmentation.felzenszwalb(PHOTOGRAPH, 1.0, 0.8, 5))
     ours = segment.quickshift(500, 2.0, 4.0).labels(PHOTOGRAPH)

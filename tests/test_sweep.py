@@ -151,7 +151,7 @@ def test_busy_stage_left(tmp_path, fakes):
 
 
 def test_failure_named_after_three_tries(tmp_path, fakes):
-    """An experiment that raises is given up and named; the others are done, and it is left alone."""
+    """An experiment that raises is given up, named and left alone; the others are done."""
     found = create(tmp_path, "a", "raises", "b")
     sentence = "raises, seed 0: RuntimeError: no such operation (3 tries)"
     for _ in range(2):
@@ -216,7 +216,7 @@ def killed(found, *places):
     ],
 )
 def test_killed_workers_counted(tmp_path, fakes, places, kind):
-    """Three tries that end at one place are a failure of the piece; one that comes further is not."""
+    """Three tries that end at one place fail the piece; one that comes further does not."""
     found = create(tmp_path, "a")
     killed(found, *places)
     assert kinds(found)[0] == kind

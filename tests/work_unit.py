@@ -1,4 +1,4 @@
-"""A synthetic work unit: what `xinv.audit` leaves in a workdir, with figures that a test chooses."""
+"""A synthetic work unit: a workdir as `xinv.audit` leaves it, with figures of a test."""
 
 import json
 

@@ -1,8 +1,8 @@
-"""Leases: which process works on a result, on any host that shares the file system.
+"""Leases: exclusive work on a result, among all hosts of a shared file system.
 
-A lease is a marker file that its holder touches while it lives. Others take it over at once if the
-holder is a dead process of this host, and elsewhere once it has not been touched for `SECONDS`, by
-the observer's own clock. A holder that was suspended meanwhile has lost it: see `Leases.lost`.
+A lease is a marker file, touched by its holder while it lives. Others take it over at once if the
+holder is a dead process of this host. A lease of another host ends after `SECONDS` without a touch,
+by the observer's own clock. A suspended holder loses it too: see `lost` of `Leases`.
 """
 
 import contextlib
@@ -29,15 +29,19 @@ class Leases:
     """The leases of one process.
 
     Args:
-      lost: called with the path of a lease that another process has taken over while this one was
+      lost: called with the path of a lease taken over by another process while this one was
         suspended, in a thread of its own. A worker ends its process here.
       seconds: see `SECONDS`.
     """
 
-    def __init__(self, lost: Callable[[Path], None] | None = None, seconds: float = SECONDS):
+    def __init__(
+        self,
+        lost: Callable[[Path], None] | None = None,
+        seconds: float = SECONDS,
+    ):
         self._lost = lost
         self._seconds = seconds
-        # The age of a lease is known to the object that has observed it
+        # Keep contested leases: the age of another host's lease counts from our first look at it
         self._contested: dict[Path, SoftFileLease] = {}
 
     @contextlib.contextmanager
@@ -48,6 +52,7 @@ class Leases:
           Busy: another process holds it.
         """
         lease = self._contested.pop(path, None) or self._lease(path)
+        # Never wait here: a worker has other stages to try
         try:
             lease.acquire(timeout=0)
         except Timeout:
@@ -59,9 +64,10 @@ class Leases:
             lease.release()
 
     def is_held(self, path: Path) -> bool:
-        """Tells if a living process holds the lease; the marker of a dead one is removed."""
+        """Tests if a living process holds the lease; removes the marker of a dead one."""
         if not path.exists():
             return False
+        # Only an attempt to take the lease shows if its holder lives
         try:
             with self.hold(path):
                 return False
@@ -69,11 +75,11 @@ class Leases:
             return True
 
     def looks_held(self, path: Path) -> bool:
-        """Tells if a lease is held, without waiting to see the holder of another host touch it."""
+        """Tests if a lease is held, without waiting for another host's next touch."""
         if not self.is_held(path):
             return False
         try:
-            # The clock of the file system is asked only if this host's makes the marker look old
+            # Ask the clock of the file system only if this host's clock makes the marker look old
             recent = time.time() - path.stat().st_mtime < self._seconds
             return recent or _age(path) < self._seconds
         except FileNotFoundError:
@@ -81,6 +87,7 @@ class Leases:
 
     def _lease(self, path: Path) -> SoftFileLease:
         return SoftFileLease(
+            # Heartbeats run in a thread of their own, hence no thread-local lease
             path,
             lease_duration=self._seconds,
             heartbeat_interval=self._seconds / _HEARTBEATS,
@@ -95,12 +102,13 @@ class Leases:
 
 @contextlib.contextmanager
 def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
-    """Holds `folder` for this process; leaves no empty folder that was not there before.
+    """Holds `folder` for this process; removes folders it made if they stay empty.
 
     Raises:
       InputError: another run holds it, or the file system cannot be shared.
     """
     require_exclusive(folder)
+    # Remember the new folders, innermost first, for the way back
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -114,31 +122,33 @@ def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
                 ) from None
             yield
     finally:
-        # Unless it holds something
+        # A folder with content stays
         with contextlib.suppress(OSError):
             for empty in made:
                 empty.rmdir()
 
 
 def require_exclusive(folder: Path, mounts: str | None = None) -> None:
-    """Checks that `folder` is on a file system on which one process can exclude others.
+    """Checks that processes can exclude each other on the file system of `folder`.
 
     Args:
       folder: need not exist.
       mounts: the text of /proc/self/mountinfo; None reads it.
 
     Raises:
-      InputError: it is an object store, which neither creates a file exclusively nor renames a
-        folder in one step.
+      InputError: it is an object store, without exclusive creation of files and atomic renaming of
+        folders.
     """
+    # Without /proc (macOS) every file system passes
     if mounts is None:
         table = Path("/proc/self/mountinfo")
         mounts = table.read_text() if table.exists() else ""
+    # A line of mountinfo reads "... mount point ... - kind source options", see proc(5)
     kinds = {}
     for line in mounts.splitlines():
         fields, _, described = line.partition(" - ")
         kinds[Path(fields.split()[4])] = described.split()[0]
-    # The innermost mount counts
+    # The innermost mount decides
     absolute = Path(os.path.abspath(folder))
     for place in (absolute, *absolute.parents):
         if place not in kinds:
@@ -152,7 +162,8 @@ def require_exclusive(folder: Path, mounts: str | None = None) -> None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since a marker was touched, by the clock of the file system."""
+    """Returns the seconds since a marker was touched, by the clock of the file system."""
+    # A fresh file carries the server's time, whatever this host's clock says
     probe = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         probe.touch()

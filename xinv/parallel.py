@@ -84,7 +84,7 @@ def replicate(tree: Tree) -> Tree:
 
 
 def shard(tree: Tree) -> Tree:
-    """Divides the leading axis [B,...] of every leaf among the devices, [devices, B/devices, ...]."""
+    """Divides each leaf's leading axis [B,...] among the devices, [devices, B/devices, ...]."""
     devices = device_count()
     return jax.tree.map(
         lambda leaf: np.reshape(leaf, (devices, len(leaf) // devices, *leaf.shape[1:])), tree
@@ -136,9 +136,9 @@ class Runner(NamedTuple):
 
     Attributes:
       feed: `order[steps, B] -> iterator of batches`, the rows of `data` at those positions, one
-          item per dispatch.
+        item per dispatch.
       advance: `(state, batch, key) -> (state, metrics)`, one dispatch; consumes the state; the key
-          is `per_device`.
+        is `per_device`.
     """
 
     feed: Callable[[np.ndarray], Iterator[Any]]
@@ -157,7 +157,7 @@ def runner(step: Step, data: Tree, resident: bool | None = None) -> Runner:
     Args:
       step: see `Step`.
       data: a tree of arrays [N,...], or of lazy array-likes with `.shape` and `[int array] ->
-          numpy`. One with `.threads` is read that many batches at once, see `stream.read_ahead`.
+        numpy`. One with `.threads` is read that many batches at once, see `stream.read_ahead`.
       resident: whether the data lives on the devices, if the caller knows better.
     """
     if resident is None:
@@ -235,11 +235,11 @@ def map_batches(
 
     Args:
       fn: `(shared, batch, keys[B]) -> tree of [B,...]`, one result per example, independent of its
-          neighbours.
+        neighbours.
       shared: replicated argument, for example a model's variables.
       arrays: tree of arrays or lazy array-likes [N,...]; `batch` has the same structure.
       batch_size: examples per dispatch, over all devices (rounded up to a multiple of their
-          number).
+        number).
       key: example i gets `fold_in(key, i)`; without a key `keys` is None.
       out: tree of preallocated arrays [N,...], such as memory maps, to write into.
 

@@ -2,8 +2,10 @@
 
 import functools
 import inspect
+import math
+import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from xinv.numbers import described, is_count
 from xinv.types import InputError
 
 
@@ -24,20 +27,25 @@ def build(
     """Calls the factory `name` of `package.FACTORIES` with `hyper`.
 
     Args:
-      package: its `FACTORIES` is the tuple of its public factory functions.
-      kind: what an error calls a plug-in of this package, for example "explainer".
-      name: of the factory.
+      package: a package with `FACTORIES`, the tuple of its public factory functions.
+      kind: the word of an error message for a plug-in of this package, for example "explainer".
+      name: the factory.
       hyper: its parameters; lists become tuples, so that factories may be cached on them.
-      given: what the pipeline offers; a factory receives those that it has parameters for.
+      given: values of the pipeline; a factory receives those named by its parameters.
+
+    Returns:
+      The plug-in.
 
     Raises:
-      InputError: no factory has that name, or its parameters are others; the message lists what
-          exists.
+      InputError: no factory has this name, or its parameters are others; the message lists the
+        allowed ones.
     """
+    # The pipeline's own values come first: a config cannot override them
     factory = find(package, kind, name)
     parameters = inspect.signature(factory).parameters
     given = {key: value for key, value in (given or {}).items() if key in parameters}
     allowed = [key for key in parameters if key not in given]
+    # Compare names here: the TypeError of a wrong call would not list the allowed ones
     unknown = sorted(set(hyper) - set(allowed))
     if unknown:
         raise InputError(
@@ -51,20 +59,23 @@ def build(
     ]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
+    # Check values against annotations, then build
     _require_values(factory, f"{kind} {name!r}", hyper)
     return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
 
 
 def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """A factory that gives the same object for the same arguments, however they are spelled.
+    """Makes a factory return the same object for the same arguments, however they are spelled.
 
-    Lists become tuples and NumPy's numbers Python's; arrays are compared by their values.
+    The identity of a plug-in is the cache key of `jit`: a second object would compile again. Lists
+    become tuples and NumPy's numbers Python's; arrays are compared by their values.
     """
     made: dict[Any, Any] = {}
     signature = inspect.signature(factory)
 
     @functools.wraps(factory)
     def call(*arguments: Any, **keywords: Any) -> Any:
+        # Positional, keyword and default arguments of one call share one key
         bound = signature.bind(
             *map(_hashable, arguments), **{key: _hashable(x) for key, x in keywords.items()}
         )
@@ -79,19 +90,19 @@ def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _key(value: Any) -> Any:
-    """What two arguments have in common if and only if they are the same; 1, 1.0 and True are
-    three.
-    """
+    """Returns a hashable key of an argument; 1, 1.0 and True have three different ones."""
     if isinstance(value, jax.core.Tracer):
         raise InputError(
             "an argument of a factory is fixed when it is called, and cannot be traced by jit or"
             " vmap"
         )
+    # Arrays count by content: type, shape and bytes
     if isinstance(value, np.ndarray | jax.Array):
         array = np.asarray(value)
         return "array", array.dtype.str, array.shape, array.tobytes()
     if isinstance(value, tuple):
         return type(value), tuple(map(_key, value))
+    # A value without a hash counts by its contents
     try:
         hash(value)
     except TypeError:
@@ -100,33 +111,36 @@ def _key(value: Any) -> Any:
 
 
 def _contents(value: Any) -> Any:
-    """What tells a value without a hash from others of its type."""
+    """Returns a key of a value without a hash: its elements, or else its text."""
     return _key(np.asarray(value)) if hasattr(value, "__array__") else repr(value)
 
 
 def takes(package: ModuleType, kind: str, name: str, parameter: str) -> bool:
-    """Whether the factory `name` of `package.FACTORIES` has that parameter.
+    """Tests if the factory `name` of `package.FACTORIES` has this parameter.
 
-    Raises InputError as `build` does.
+    Raises:
+      InputError: no factory has this name.
     """
     return parameter in inspect.signature(find(package, kind, name)).parameters
 
 
 def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
-    """`hyper`, with the name of its factory, and the defaults of that factory that can be written
-    down as JSON.
+    """Returns `hyper` with the defaults of its factory, as far as JSON can hold them.
 
-    What a stage's hash must hold: a changed default is another result. A section within `hyper`
-    that names a factory itself is completed too.
+    The hash of a stage is made from this: a changed default gives another result. A section of
+    `hyper` with a name of its own is completed too.
     """
+    # An unknown name is reported by `build`; here it has no defaults
     factories = _factories(package)
     name = hyper["name"]
     known = isinstance(name, str) and name in factories
     parameters = inspect.signature(factories[name]).parameters if known else {}
+    # Functions and arrays have no JSON form
     plain = (str, int, float, bool, tuple, type(None))
     defaults = {
         key: value.default for key, value in parameters.items() if isinstance(value.default, plain)
     }
+    # A factory may take another factory's section
     inner = {}
     for key, value in hyper.items():
         if isinstance(value, Mapping) and "name" in value:
@@ -135,9 +149,10 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
-    """The factory `name` of `package.FACTORIES`.
+    """Returns the factory `name` of `package.FACTORIES`.
 
-    Raises InputError, listing what exists, for another name.
+    Raises:
+      InputError: no factory has this name; the message lists all names.
     """
     factories = _factories(package)
     if not isinstance(name, str) or name not in factories:
@@ -145,21 +160,85 @@ def find(package: ModuleType, kind: str, name: str) -> Callable[..., Any]:
     return factories[name]
 
 
-def _require_values(factory: Callable[..., Any], what: str, hyper: Mapping[str, Any]) -> None:
-    """InputError if a parameter is None whose annotation does not allow that."""
+def _require_values(
+    factory: Callable[..., Any],
+    what: str,
+    hyper: Mapping[str, Any],
+) -> None:
+    """Raises InputError for a parameter of None with an annotation against it."""
     empty = [key for key, value in hyper.items() if value is None]
     if not empty:
         return
     annotated = typing.get_type_hints(factory)
-    for key in empty:
-        if key in annotated and not _allows_none(annotated[key]):
+    for key, value in hyper.items():
+        if key not in annotated or _fits(value, annotated[key]):
+            continue
+        if value is None:
             raise InputError(f"{what} has None for {key}, which it does not allow")
+        raise InputError(
+            f"{what} has {described(value)} for {key}, which must be {_words(annotated[key])}"
+        )
 
 
-def _allows_none(annotation: Any) -> bool:
-    return annotation in (Any, None, type(None), object) or type(None) in typing.get_args(
-        annotation
-    )
+_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Tells if a value is of an annotated type, as far as such a type can be written in a config."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, one) for one in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is bool:
+        return isinstance(value, bool | np.bool_)
+    if annotation is int:
+        return is_count(value, -math.inf)
+    if annotation is float:
+        return _is_float(value)
+    if annotation is str:
+        return isinstance(value, str)
+    if origin in (tuple, list, Sequence):
+        return _fits_each(value, arguments)
+    # Sections, arrays and functions are looked into by their factories
+    return value is not None or annotation in (Any, object)
+
+
+def _fits_each(values: Any, annotations: Sequence[Any]) -> bool:
+    if not isinstance(values, list | tuple):
+        return False
+    if len(annotations) == 1 or annotations[1:] == (...,):
+        return all(_fits(value, annotations[0]) for value in values)
+    if len(values) != len(annotations):
+        return False
+    return all(_fits(value, one) for value, one in zip(values, annotations, strict=True))
+
+
+def _is_float(value: Any) -> bool:
+    """Tells if it is a number; an infinite one is for its factory to judge."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        return False
+    return not math.isnan(value)
+
+
+def _words(annotation: Any) -> str:
+    """Returns an annotated type in words."""
+    origin = typing.get_origin(annotation)
+    arguments = typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_words, arguments)))
+    if origin is typing.Literal:
+        return " or ".join(map(repr, arguments))
+    if annotation in (None, type(None)):
+        return "None"
+    if origin in (tuple, list, Sequence):
+        if arguments[1:] in ((), (...,)):
+            return f"a list, each of it {_words(arguments[0])}"
+        return f"a list of {len(arguments)}: {', '.join(map(_words, arguments))}"
+    return _PLAIN.get(annotation, f"a {getattr(annotation, '__name__', annotation)}")
 
 
 def _factories(package: ModuleType) -> dict[str, Callable[..., Any]]:
@@ -175,7 +254,8 @@ def _hashable(value: Any) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is an array without axes that holds one known number."""
+    """Tests if a value is an array without axes whose number is known."""
+    # A tracer has no value yet
     if not isinstance(value, np.ndarray | jax.Array) or isinstance(value, jax.core.Tracer):
         return False
     return value.ndim == 0 and (jnp.issubdtype(value.dtype, np.number) or value.dtype == bool)

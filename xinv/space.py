@@ -16,9 +16,9 @@ class Number(NamedTuple):
 
     Attributes:
       low, high: the ends.
-      log: whether its logarithm is drawn evenly.
-      whole: whether it is an integer.
-      scaled: whether it is in units of the maps' standard deviation.
+      log: True draws its logarithm evenly.
+      whole: True for an integer.
+      scaled: True for the unit of the maps' standard deviation.
     """
 
     low: float
@@ -29,7 +29,7 @@ class Number(NamedTuple):
 
 
 class Fixed(NamedTuple):
-    """A number that is not searched, in units of the maps' standard deviation."""
+    """A number outside the search, in units of the maps' standard deviation."""
 
     value: float
 
@@ -50,9 +50,11 @@ def searched(
     """Returns a decorator that states the search space of a factory's parameters."""
 
     def state(factory: Callable[..., Any]) -> Callable[..., Any]:
+        # Fail at import: a misspelt name would never be searched
         unknown = set(space) - set(inspect.signature(factory).parameters)
         if unknown:
             raise TypeError(f"{factory.__name__} has no parameter {sorted(unknown)[0]!r} to search")
+        # The space is an attribute of the factory: there is no registry
         factory.space = space
         return factory
 

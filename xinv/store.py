@@ -1,10 +1,9 @@
-"""Content-addressed results of stages: what is computed once under a hash of all that determines it
-is never lost.
+"""Content-addressed results of stages, computed once under a hash of all their inputs.
 
-A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial` (where a training keeps its
-checkpoints, so that a killed run continues) and renamed when complete, so a folder without that
-ending is always whole. Any number of processes may share a store: each stage is built by the holder
-of its lease.
+A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial`, with the checkpoints of a
+training inside, so that a killed run continues. It is renamed when complete: a folder without this
+ending is always whole. Any number of processes may share a store; the holder of a stage's lease
+builds it.
 """
 
 import contextlib
@@ -26,39 +25,34 @@ from xinv.leases import Leases, require_exclusive
 from xinv.types import InputError
 
 _FORMAT = 3
-"""Part of every hash: raise it when a stage's meaning changes, and old results are no longer used.
-"""
+"""Part of every hash. Raise it when a stage's meaning changes: old results are then ignored."""
 
 
 _MARGIN = 1 << 18
-"""Bytes of names, shapes and indices that a checkpoint holds besides its arrays, with room to
-spare.
-"""
+"""Upper bound in bytes of the names, shapes and indices in a checkpoint, besides its arrays."""
 
 
 class Stage(NamedTuple):
-    """A complete result: its folder, and the hash that stands for it in the specs of later stages."""
+    """A complete result: its folder, and its hash for the specs of later stages."""
 
     path: Path
     digest: str
 
     def array(self, name: str, mmap: bool = True) -> np.ndarray:
-        """The array saved as `name`, read lazily unless `mmap` is False."""
+        """Reads the array saved as `name`, lazily unless `mmap` is False."""
         return load_array(self.path / f"{name}.npy", mmap)
 
     def tree(self, name: str) -> Any:
-        """The pytree of NumPy arrays saved as `name`."""
+        """Reads the pytree of NumPy arrays saved as `name`."""
         return load_tree(self.path / name)
 
     def json(self, name: str) -> Any:
-        """The JSON value saved as `name`."""
+        """Reads the JSON value saved as `name`."""
         return read_json(self.path / f"{name}.json", _recompute(self.path))
 
 
 class Lost(Exception):  # noqa: N818 (an event, not a mistake)
-    """The process was suspended, and another has gone on with its stage: nothing of this one's is
-    kept.
-    """
+    """The process was suspended, and another took over its stage: its own work is dropped."""
 
 
 class Store(NamedTuple):
@@ -68,15 +62,16 @@ class Store(NamedTuple):
     leases: Leases
 
     def find(self, name: str, spec: Mapping[str, Any]) -> tuple[Stage, bool]:
-        """The stage that `spec` determines, and whether its result is there already.
+        """Returns the stage determined by `spec`, and True if its result is complete.
 
         Raises:
           InputError: the stored result was made from another spec (a folder was copied or edited by
-              hand).
+            hand).
         """
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
         if not stage.path.is_dir():
             return stage, False
+        # Compare the JSON form of both, where tuples and lists are the same
         if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(
             canonical(spec)
         ):
@@ -86,12 +81,17 @@ class Store(NamedTuple):
             )
         return stage, True
 
-    def compute(self, stage: Stage, spec: Mapping[str, Any], build: Callable[[Path], None]) -> None:
-        """Calls `build(folder)`, which saves the result there, and makes it the stage's in one
-        atomic step.
+    def compute(
+        self,
+        stage: Stage,
+        spec: Mapping[str, Any],
+        build: Callable[[Path], None],
+    ) -> None:
+        """Calls `build(folder)`, then turns the folder into the stage's in one atomic step.
 
-        What `build` keeps under `folder/checkpoints` survives a kill and is dropped on completion.
-        Nothing is built if another process has completed the stage meanwhile.
+        `build` saves the result there. Its files under `folder/checkpoints` survive a kill and are
+        dropped on completion. Nothing is built if another process has completed the stage
+        meanwhile.
 
         Raises:
           Busy: another process builds it.
@@ -99,19 +99,22 @@ class Store(NamedTuple):
         """
         self.root.mkdir(parents=True, exist_ok=True)
         with self.leases.hold(_marker(stage.path)):
-            # Only this look counts: an earlier one may be of before another's completion
+            # Only this look counts: another process may have completed it after an earlier one
             if stage.path.is_dir():
                 return
             partial = _taken(stage)
+            # Remember the folder's identity: a process that takes over renames it
             held = os.stat(partial)
             write_json(partial / "spec.json", json.loads(canonical(spec)))
             build(partial)
             _publish(partial, held, stage)
 
     def tidy(self) -> None:
-        """Removes what killed processes have left of stages that are complete."""
+        """Removes the remains of killed processes from complete stages."""
+        # A look at a lease removes the marker of a dead holder
         for marker in self.root.glob("*.lease"):
             self.leases.is_held(marker)
+        # A partial folder beside a complete stage is of no use
         for partial in self.root.glob("*.partial"):
             if (self.root / partial.name.partition(".")[0]).is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
@@ -122,12 +125,12 @@ def _marker(path: Path) -> Path:
 
 
 def _taken(stage: Stage) -> Path:
-    """A folder to build `stage` in, with the checkpoints of whoever began it.
+    """Returns a folder to build `stage` in, with the checkpoints of an earlier attempt.
 
-    Its name is new: a process that was suspended, and has lost its lease, finds its own folder
-    gone.
+    Its name is new: a suspended process without its lease no longer finds its own folder.
     """
     partial = stage.path.with_name(f"{stage.path.name}.{uuid.uuid4().hex[:8]}.partial")
+    # Continue the latest attempt, drop the others
     begun = sorted(
         stage.path.parent.glob(f"{stage.path.name}*.partial"), key=lambda path: path.stat().st_mtime
     )
@@ -136,6 +139,7 @@ def _taken(stage: Stage) -> Path:
     for older in begun:
         shutil.rmtree(older, ignore_errors=True)
     partial.mkdir(exist_ok=True)
+    # Keep the checkpoints alone: other files may be incomplete
     for path in partial.iterdir():
         if path.name != "checkpoints":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -143,10 +147,11 @@ def _taken(stage: Stage) -> Path:
 
 
 def _publish(partial: Path, held: os.stat_result, stage: Stage) -> None:
-    """Makes the folder `partial`, which was `held` from the start, the result of `stage`."""
+    """Turns the folder `partial`, known as `held` from the start, into the result of `stage`."""
     try:
         if not os.path.samestat(os.stat(partial), held):
             raise FileNotFoundError
+        # The rename is the commit: whole before it, whole after it
         shutil.rmtree(partial / "checkpoints", ignore_errors=True)
         os.rename(partial, stage.path)
     except FileNotFoundError:
@@ -154,15 +159,20 @@ def _publish(partial: Path, held: os.stat_result, stage: Stage) -> None:
             f"{stage.path} was taken over by another process while this one was suspended"
         ) from None
     except OSError as error:
+        # Another process was first: its result is equal
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        shutil.rmtree(partial)  # another was first
+        shutil.rmtree(partial)
     _sync_folder(stage.path.parent)
 
 
 @contextlib.contextmanager
 def opened(root: Path, lost: Callable[[Path], None] | None = None) -> Iterator[Store]:
-    """The store at `root`, tidied at the end; `lost` is told of a lost lease, see `Leases`.
+    """Opens the store at `root`, and tidies it at the end.
+
+    Args:
+      root: its folder; made when the first stage is computed.
+      lost: called with the path of a lost lease, see `Leases`.
 
     Raises:
       InputError: the file system cannot be shared.
@@ -174,17 +184,25 @@ def opened(root: Path, lost: Callable[[Path], None] | None = None) -> Iterator[S
 
 
 def canonical(value: Any) -> str:
-    """One JSON text per value: sorted keys, tuples as lists."""
+    """Returns one JSON text per value: sorted keys, tuples as lists."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def digest(spec: Mapping[str, Any]) -> str:
-    """16 hex digits that stand for `spec`."""
+    """Returns the hash of `spec`, 16 hex digits."""
     return hashlib.sha256(canonical([_FORMAT, spec]).encode()).hexdigest()[:16]
 
 
 def read_json(path: Path, remedy: str = "delete it and run again") -> Any:
-    """The JSON value in a file. Raises InputError where it is damaged; `remedy` says what helps."""
+    """Reads a JSON value from a file.
+
+    Args:
+      path: the file.
+      remedy: the end of the error message, a way out.
+
+    Raises:
+      InputError: the file is damaged or missing.
+    """
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError, FileNotFoundError) as error:
@@ -209,20 +227,24 @@ def save_array(path: Path, array: np.ndarray) -> None:
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
-    """A .npy file to be filled in place; complete only once its stage is.
+    """Creates a .npy file to be filled in place; complete only once its stage is.
 
-    Raises OSError where the disk is full.
+    Raises:
+      OSError: the disk is full.
     """
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
-    with open(
-        path, "r+b"
-    ) as file:  # a sparse file would end the process when a page of it cannot be written
+    # Allocate all pages: a write to a sparse file on a full disk would kill the process (SIGBUS)
+    with open(path, "r+b") as file:
         os.posix_fallocate(file.fileno(), 0, os.path.getsize(path))
     return array
 
 
 def load_array(path: Path, mmap: bool = True) -> np.ndarray:
-    """Raises InputError where the file is damaged."""
+    """Loads one array from .npy, lazily unless `mmap` is False.
+
+    Raises:
+      InputError: the file is damaged or missing.
+    """
     try:
         return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
     except (ValueError, EOFError, FileNotFoundError) as error:
@@ -232,12 +254,21 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
 def save_tree(path: Path | str, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
     path = Path(path)
+    # Orbax needs absolute paths, and NumPy leaves make the file independent of devices
     with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(path.absolute(), jax.tree.map(np.asarray, tree), force=True)
+        checkpointer.save(
+            path.absolute(),
+            jax.tree.map(np.asarray, tree),
+            force=True,
+        )
 
 
 def load_tree(path: Path | str) -> Any:
-    """A pytree of NumPy arrays. Raises InputError where it is damaged."""
+    """Loads a pytree of NumPy arrays.
+
+    Raises:
+      InputError: the checkpoint is damaged or missing.
+    """
     path = Path(path)
     try:
         with ocp.StandardCheckpointer() as checkpointer:
@@ -249,16 +280,14 @@ def load_tree(path: Path | str) -> Any:
 
 @contextlib.contextmanager
 def writing(path: Path, tree: Any) -> Iterator[None]:
-    """Lets Orbax write `tree` to `path`, where there is room: it would answer a full disk with a
-    flood of tracebacks.
+    """Lets Orbax write `tree` to `path` if there is room; on a full disk it floods the terminal.
 
     Raises:
       InputError: the device takes no more data.
     """
+    # Twice the arrays: Orbax merges its files into a copy
     folder = next(parent for parent in path.absolute().parents if parent.exists())
-    needed = (
-        2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN
-    )  # it merges into a copy
+    needed = 2 * sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(tree)) + _MARGIN
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise InputError(
@@ -267,6 +296,7 @@ def writing(path: Path, tree: Any) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:
+        # Other processes may fill the disk meanwhile; any other error is a bug and stays
         if not any(
             sign in str(error)
             for sign in ("RESOURCE_EXHAUSTED", "No space left", "PERMISSION_DENIED")
@@ -277,12 +307,11 @@ def writing(path: Path, tree: Any) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it, flushed, when the block ends well; removed
-    when it fails.
-    """
+    """Yields a temporary path beside `path`; moves it there, flushed, if the block succeeds."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         yield temporary
+        # Flush before the rename, or a power cut could leave an empty file under the final name
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -295,6 +324,7 @@ def _recompute(folder: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
+    # The rename itself is durable only once its folder is flushed
     descriptor = os.open(folder, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)

@@ -1,7 +1,6 @@
-"""The protocols that every plug-in follows, and the tuples they pass. No logic lives here.
+"""The protocols of all plug-ins, and the tuples they pass. No logic lives here.
 
-Layout is NHWC throughout. Images are uint8 in `xinv.data` and float32 in [0, 1] wherever a model
-sees them.
+Layout is NHWC throughout. Images are uint8 in `xinv.data`, and float32 in [0, 1] for every model.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+# Arrays and the functions of models
 Array = jax.Array | np.ndarray
 Key = jax.Array
 Variables = Any
@@ -22,15 +22,15 @@ Batch = Mapping[str, Array]
 
 
 class InputError(ValueError):
-    """Bad input from a person: one sentence that names the bad value and what is allowed."""
+    """Bad input from a person: one sentence with the bad value and the allowed ones."""
 
 
 class Observation(NamedTuple):
-    """All that an attacker ever gets of N private images.
+    """The release of N private images, as an attacker receives it.
 
     Attributes:
       prediction: float32 [N, K], probabilities.
-      explanation: float32 [N, h, w, c], or None where the service releases no explanation.
+      explanation: float32 [N, h, w, c], or None if the service releases no explanation.
     """
 
     prediction: Array
@@ -41,36 +41,40 @@ class Explainer(Protocol):
     """Explains one example; callers vmap."""
 
     def __call__(
-        self, apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        self,
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         """Returns the map [h,w,c] of `image` [H,W,C] for class `label` []."""
 
 
 class Attack(NamedTuple):
-    """Infers what the observations hide: images, or who was in a training set.
+    """Infers the secret behind observations: images, or membership of a training set.
 
     Attributes:
       fit: `(key, Observation, truth[N,...], session=train.Session(), **holdings) -> state`, from
-        what an attacker may hold. The state is a dict of trees of arrays, with the losses per epoch
-        as "history" where a network is trained.
-      predict: `(state, Observation, **holdings) -> guess[N,...]`, from observations and what an
-          attacker may hold.
-      check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s; raises InputError where
-        the attack cannot treat these shapes, before anything is computed. Returns the shape of one
-        guess.
-      goal: what it is after, a file of `xinv/audit/goals`: "reconstruction" of images, "membership"
-          of examples.
-      needs: the holdings that `fit`, `predict` and `check` take as keywords: "known", a `Known`; of
-        a membership attack also "label", the candidates' true classes int32 [N], "image", the
+        the attacker's own examples. The state is a dict of trees of arrays; a trained network adds
+        its losses per epoch as "history".
+      predict: `(state, Observation, **holdings) -> guess[N,...]`.
+      check: `(Observation, truth, **holdings)` of `jax.ShapeDtypeStruct`s, before anything is
+        computed; raises InputError for shapes outside the attack's domain. Returns the shape of
+        one guess.
+      goal: its aim, a file of `xinv/audit/goals`: "reconstruction" of images, "membership" of
+        examples.
+      needs: the holdings taken by `fit`, `predict` and `check` as keywords: "known", a `WhiteBox`;
+        of a membership attack also "label", the candidates' true classes int32 [N], "image", the
         candidates uint8 or float [N,H,W,C], and "population", a `Population`.
-      reads: of "prediction" and "explanation", what it reads of an observation; () if its inputs
-          say so.
-      paired: whether `fit` takes observations of the very examples that `predict` is given, by S
-        shadow models: prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state
-        per example.
-      parts: `(state, Observation, **holdings) -> guess[R,N,...]` of the R models whose mean is what
-        `predict` returns; None for a single one.
-      summary: names of `attacks.signals.SIGNALS`, where the attack needs no more of a map. Its
+      inputs: the parts of an observation it needs, of "prediction" and "explanation"; () if the
+        arm's own inputs decide.
+      paired: True if `fit` takes observations of the very examples of `predict`, by S shadow
+        models: prediction [N,S,K], explanation [N,S,h,w,c], truth [N,S]. It may keep state per
+        example.
+      parts: `(state, Observation, **holdings) -> guess[R,N,...]` of R models, the mean of which is
+        returned by `predict`; None for a single one.
+      summary: names of `attacks.signals.SIGNALS`, if the attack needs no more of a map. Its
         observations then hold these statistics, as explanation [...,1,1,T], so that the maps of
         many shadow models need not be kept.
     """
@@ -82,13 +86,12 @@ class Attack(NamedTuple):
     goal: str = "reconstruction"
     paired: bool = False
     summary: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     parts: Callable[..., Array] | None = None
 
 
 class Population(NamedTuple):
-    """Public examples that no model of a membership attack was trained on, as the attacker sees
-    them.
+    """Public examples outside every training set of a membership attack, as the attacker sees them.
 
     Attributes:
       prediction: float32 [P,K], probabilities; of S shadow models [P,S,K].
@@ -100,19 +103,19 @@ class Population(NamedTuple):
 
 
 class Defence(NamedTuple):
-    """Turns an Observation into what is released.
+    """Turns an `Observation` into the released one.
 
     Attributes:
       init: `(key, Observation, images[N,H,W,C], session=train.Session()) -> state`, a dict of trees
-        of arrays, with the losses per epoch as "history" where a network is trained.
-      apply: `(state, Observation, key) -> Observation`, clean under jit and vmap; no example sees
-          its neighbours.
-      check: `(Observation, images)` of `jax.ShapeDtypeStruct`s; raises InputError where the defence
-        cannot treat these shapes, before anything is computed.
-      learns: whether `init` reads what it is given; where it does not, the state is {}, and nothing
-          need be prepared.
-      releasing: the factory's parameters that act in `apply` alone, so that what `init` learned
-          serves any of them.
+        of arrays; a trained network adds its losses per epoch as "history".
+      apply: `(state, Observation, key) -> Observation`, clean under jit and vmap; each example is
+        independent of its neighbours.
+      check: `(Observation, images)` of `jax.ShapeDtypeStruct`s, before anything is computed; raises
+        InputError for shapes outside the defence's domain.
+      learns: True if `init` reads its arguments; otherwise the state is {}, and nothing need be
+        prepared.
+      releasing: the factory's parameters that act in `apply` alone; one state of `init` serves all
+        their values.
     """
 
     init: Callable[..., Any]
@@ -129,7 +132,7 @@ class Estimate(NamedTuple):
       value: the statistic.
       low: lower end of the interval.
       high: upper end of the interval.
-      p: p-value of a test against chance; None where no test belongs to the statistic.
+      p: p-value of a test against chance; None if the statistic has no test.
     """
 
     value: float
@@ -147,14 +150,13 @@ class Model(NamedTuple):
 
     Attributes:
       init: `(key, *inputs) -> variables`; the inputs give shapes only.
-      apply: `(variables, *inputs) -> outputs`, for inference; for a classifier this is the `Apply`
-          protocol.
+      apply: `(variables, *inputs) -> outputs`, for inference; a classifier's is an `Apply`.
       train: `(variables, *inputs, key=key) -> (outputs, updates)`, with dropout and batch
-        statistics on; `updates` is a dict of the collections that changed (empty without
-        BatchNorm), to be merged into `variables`.
+        statistics on; `updates` is a dict of the changed collections (empty without BatchNorm), to
+        be merged into `variables`.
       embed: `(variables, images) -> features[N, D]`, the penultimate layer of a classifier; None
-          for other networks.
-      head: `(variables, features[N, D]) -> logits[N, K]`, what a classifier does after `embed`.
+        for other networks.
+      head: `(variables, features[N, D]) -> logits[N, K]`, the rest of a classifier after `embed`.
     """
 
     init: Callable[..., Variables]
@@ -164,10 +166,12 @@ class Model(NamedTuple):
     head: Callable[[Variables, Array], jax.Array] | None = None
 
 
-class Known(NamedTuple):
-    """A model that an attacker can differentiate: a shadow of its own, or the target in a white-box
-    attack.
-    """
+class WhiteBox(NamedTuple):
+    """A model open to gradients: a shadow of the attacker, or the target in a white-box attack."""
 
     model: Model
     variables: Variables
+
+
+# The earlier name of `WhiteBox`, which public scripts import (shared/cases/case45.py)
+Known = WhiteBox

@@ -41,7 +41,15 @@ def work(
 ) -> sweep.Outcome:
     """Works on a sweep until nothing is left."""
     with leaving() as stop, store.opened(found.stages, leave) as stages:
-        worker = sweep.Worker(found, stages, number, tries, checkpoint_seconds, stop, say)
+        worker = sweep.Worker(
+            found,
+            stages,
+            number,
+            tries,
+            checkpoint_seconds,
+            stop,
+            say,
+        )
         # Ctrl-C is no fault of the piece
         cli.at_interrupt(lambda: worker.board.forget(worker.name))
         return worker.run()

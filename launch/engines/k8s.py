@@ -34,7 +34,11 @@ _BAD_INPUT = 2
 
 
 def render(
-    workdir: Path, jobs: int, arguments: Sequence[str], options: Sequence[str], tries: int
+    workdir: Path,
+    jobs: int,
+    arguments: Sequence[str],
+    options: Sequence[str],
+    tries: int,
 ) -> str:
     """Returns the YAML of `jobs` workers on the sweep in `workdir`.
 
@@ -138,7 +142,11 @@ def _job(pod: dict[str, Any], jobs: int, tries: int) -> dict[str, Any]:
 
 
 def _job_set(
-    metadata: dict[str, Any], pod: dict[str, Any], jobs: int, tpu: str, tries: int
+    metadata: dict[str, Any],
+    pod: dict[str, Any],
+    jobs: int,
+    tpu: str,
+    tries: int,
 ) -> dict[str, Any]:
     """A JobSet with one host of a TPU slice per worker."""
     kind, separator, topology = tpu.partition(":")

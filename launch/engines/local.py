@@ -94,7 +94,12 @@ class Crew:
       arguments: flags of launch/worker.py.
     """
 
-    def __init__(self, found: sweep.Sweep, places: list[Slot], arguments: list[str]):
+    def __init__(
+        self,
+        found: sweep.Sweep,
+        places: list[Slot],
+        arguments: list[str],
+    ):
         self._sweep = found
         self._places = places
         self._arguments = arguments
@@ -183,7 +188,12 @@ class Crew:
                 start_new_session=True,
             )
 
-    def _judge(self, number: int, process: subprocess.Popen, board: sweep.Board) -> None:
+    def _judge(
+        self,
+        number: int,
+        process: subprocess.Popen,
+        board: sweep.Board,
+    ) -> None:
         """Starts a worker again, unless it has left for good or dies before it takes a piece."""
         status = process.returncode
         left = status in (_NOTHING_LEFT, _BAD_INPUT) or (status == _FAILED and not board.waiting())
@@ -201,7 +211,12 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def run(found: sweep.Sweep, jobs: int | None, tries: int, arguments: list[str]) -> sweep.Outcome:
+def run(
+    found: sweep.Sweep,
+    jobs: int | None,
+    tries: int,
+    arguments: list[str],
+) -> sweep.Outcome:
     """Works on a sweep by processes of this machine, and shows a table of its state."""
     board = sweep.Board(found, tries)
     # The death of an earlier sweep was no fault of its pieces

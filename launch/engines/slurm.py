@@ -42,7 +42,10 @@ class Job:
         """Returns the worker's exit status, or leaves with it if the job is to be started again."""
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
         # Not wait(), which checkpoint() would interrupt and wait for
         while self._process.poll() is None:
@@ -102,7 +105,10 @@ def parameters(jobs: int, options: Sequence[str]) -> dict[str, Any]:
 
 
 def submit(
-    workdir: Path, logs: Sequence[Path], arguments: Sequence[str], options: Sequence[str]
+    workdir: Path,
+    logs: Sequence[Path],
+    arguments: Sequence[str],
+    options: Sequence[str],
 ) -> list[str]:
     """Submits one worker per log to SLURM, and returns the ids of the jobs.
 

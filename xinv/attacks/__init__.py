@@ -1,7 +1,29 @@
-"""Attacks: what an adversary rebuilds or finds out from observations.
+"""Attacks: an adversary rebuilds images, or tells training images from others, by observations.
 
-Each factory returns an `xinv.types.Attack`. Most rebuild images. These tell members of a training
-set from others, by scores above 0 for members:
+>>> import jax, numpy as np
+>>> from xinv import attacks
+>>> from xinv.types import Observation
+>>> member, maps = np.arange(8) % 2, np.random.default_rng(0).normal(size=(8, 6, 6, 1))
+>>> seen = Observation(np.ones((8, 1)), maps * np.where(member, 0.1, 1)[:, None, None, None])
+>>> attack = attacks.build("map_statistic", statistic="variance")
+>>> state = attack.fit(jax.random.key(0), seen, member)  # on a shadow model
+>>> (attack.predict(state, seen) > 0).astype(int).tolist()  # on the target; here the same
+[0, 1, 0, 1, 0, 1, 0, 1]
+
+Each factory returns an `xinv.types.Attack`. Inversion attacks guess images [N,H,W,C] in [0,1]; a
+known model is a shadow of the attacker's own, or the target in a white-box attack:
+
+| attack | reads | method |
+|---|---|---|
+| `decoder` | prediction, explanations | an inversion network (Yang 2019, Zhao 2021) |
+| `attention_transfer` | prediction | the same, by a surrogate's explanations (Zhao 2021) |
+| `gradient_reconstruction` | prediction, a known model | descent to its answer (Thielen 2024) |
+| `activations` | prediction, a known model | its last activations (Thielen 2024) |
+| `preimage` | prediction, a known model | descent with priors (Yang 2019, Section II-B) |
+| `fredrikson` | prediction, a known model | one image per class, MI-Face (Fredrikson 2015) |
+| `class_inference` | prediction | one image per class, by a network (Yang 2019) |
+
+Membership attacks guess scores [N], above 0 for members:
 
 | attack | reads | learns from |
 |---|---|---|
@@ -12,14 +34,55 @@ set from others, by scores above 0 for members:
 | `membership_network` | explanations; image, prediction, label | one shadow |
 | `likelihood_ratio` | one explanation, or prediction and label | S shadows, of the same examples |
 
->>> import jax, numpy as np
->>> from xinv.types import Observation
->>> member, maps = np.arange(8) % 2, np.random.default_rng(0).normal(size=(8, 6, 6, 1))
->>> seen = Observation(np.ones((8, 1)), maps * np.where(member, 0.1, 1)[:, None, None, None])
->>> attack = map_statistic("variance")
->>> state = attack.fit(jax.random.key(0), seen, member)
->>> (attack.predict(state, seen) > 0).astype(int).tolist()
-[0, 1, 0, 1, 0, 1, 0, 1]
+How to extend. Write `xinv/attacks/entropy.py`:
+
+    '''Membership by the entropy of predictions.'''
+
+    import functools
+    from typing import Any
+
+    import numpy as np
+
+    from xinv import train
+    from xinv.attacks import calibration, checks
+    from xinv.types import Array, Attack, Key, Observation
+
+
+    @functools.cache
+    def entropy() -> Attack:
+        '''Tells members by a low entropy, with one threshold from a shadow (Salem 2019).'''
+
+        def fit(
+            key: Key,
+            observation: Observation,
+            truth: Array,
+            session: train.Session = train.Session(),
+        ) -> dict[str, Any]:
+            score = negative_entropy(observation)
+            member = checks.members(truth, score.shape)
+            return {"threshold": np.float64(calibration.threshold(member, score))}
+
+        def predict(state: Any, observation: Observation) -> np.ndarray:
+            return negative_entropy(observation) - state["threshold"]
+
+        def check(observation: Observation, truth: Any) -> tuple[int, ...]:
+            return ()  # the shape of one guess: a number
+
+        return Attack(fit, predict, check, goal="membership", inputs=("prediction",))
+
+
+    def negative_entropy(observation: Observation) -> np.ndarray:
+        checks.finite(observation.prediction)
+        p = np.maximum(np.asarray(observation.prediction, np.float64), 1e-38)
+        return (p * np.log(p)).sum(axis=1)
+
+Import it below and name it in `FACTORIES`. From outside of xinv one line registers it:
+
+    attacks.FACTORIES += (entropy,)
+
+A config with controls has it by
+`config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests
+of `tests/test_attacks_membership.py` run it unasked.
 """
 
 import sys
@@ -58,32 +121,27 @@ FACTORIES = (
     preimage,
     relative,
 )
+__all__ = [
+    "FACTORIES",
+    "build",
+    "fit_jointly",
+    "log_uniform_search",
+    *(factory.__name__ for factory in FACTORIES),
+]
 
 
 def build(name: str, given: Mapping[str, Any] | None = None, **hyper: Any) -> Attack:
-    """The attack `name`; `given` is what it may take of the pipeline, as in `plugins.build`.
+    """Builds an attack by its name, for example `build("map_statistic", statistic="variance")`.
+
+    Args:
+      name: of the factory.
+      given: the pipeline's offers, see `plugins.build`: a training's "recipe".
+      hyper: the factory's parameters.
+
+    Returns:
+      The attack.
 
     Raises:
-      InputError: an unknown name or parameter; lists what exists.
+      InputError: an unknown name or parameter; lists those that exist.
     """
     return plugins.build(sys.modules[__name__], "attack", name, hyper, given)
-
-
-__all__ = [
-    "activations",
-    "attention_transfer",
-    "build",
-    "class_inference",
-    "confidence",
-    "decoder",
-    "fit_jointly",
-    "fredrikson",
-    "gap",
-    "gradient_reconstruction",
-    "likelihood_ratio",
-    "log_uniform_search",
-    "map_statistic",
-    "membership_network",
-    "preimage",
-    "relative",
-]

@@ -1,6 +1,4 @@
-"""Last-layer activations of the model that answered, from its answer alone (Thielen 2024, Section
-3.5).
-"""
+"""Recovers last-layer activations from a prediction alone (Thielen 2024, Section 3.5)."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.attacks.preimage import centred_logits
 from xinv.numbers import require_count, require_positive
-from xinv.types import Array, Attack, InputError, Key, Known, Observation, Variables
+from xinv.types import Array, Attack, InputError, Key, Observation, Variables, WhiteBox
 
 STARTS = ("zeros", "normal")
 Head = Callable[[Variables, jax.Array], jax.Array]
@@ -29,48 +27,66 @@ def activations(
     start: str = "zeros",
     floor: float = 1e-6,
 ) -> Attack:
-    """Gradient descent on MSE(head(A), Y) over the penultimate activations A, until the loss is
-    below τ.
+    """Minimises MSE(head(A), Y) over the penultimate activations A, until the loss is below τ.
 
-    Y is the logarithm of the observed prediction less its mean: the logits, up to the constant that
-    a prediction hides. Each example stops by its own loss, where the paper stops a batch, so that
-    no guess depends on its neighbours.
+    Y is the logarithm of the observed prediction less its mean: the logits, up to the constant
+    hidden by a softmax. Each example stops by its own loss, where the paper stops a batch, so each
+    guess is independent of its neighbours.
 
     Args:
       threshold: τ.
-      steps: at most so many; with fewer activations than classes there may be none whose loss is
-          below τ.
-      learning_rate: η, which the paper does not state.
-      start: A_0, "zeros" or "normal"; the paper does not state it.
-      floor: the least probability that a logarithm is taken of; a truncated prediction has zeros.
+      steps: upper limit; with fewer activations than classes the loss may never fall below τ.
+      learning_rate: η; not stated in the paper.
+      start: A_0, "zeros" or "normal"; not stated in the paper.
+      floor: lower bound of probabilities before the logarithm; a truncated prediction has zeros.
 
     Returns:
-      An attack whose guess is float32 [N,1,1,D], D the width of the known model's penultimate
-      layer, so that it may be read as an explanation. Its truth gives the shape of the images only.
+      An attack whose guess is float32 [N,1,1,D], in the form of an explanation, with D the width of
+      the known model's penultimate layer. Its truth gives the shape of the images only.
 
     Raises:
       InputError: an argument is out of its range; or, at `check`, the known model has no `embed`
-          and `head`.
+        and `head`.
     """
     checks.choice("start", start, STARTS)
     numbers = {"threshold": threshold, "learning_rate": learning_rate, "floor": floor}
     require_positive(**numbers)
     require_count(steps=steps)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        known: WhiteBox,
+    ) -> dict[str, Any]:
+        # Nothing is learned: the state fixes the starting point and the random draws
         del observation
         first = np.zeros((1, _width(truth, known)), np.float32)
         return {"first": first, "key": np.asarray(jax.random.key_data(key))}
 
-    def predict(state: Any, observation: Observation, known: Known) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        known: WhiteBox,
+    ) -> np.ndarray:
+        # Arrays are arguments of the program, so that one compilation serves every model and number
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "first": state["first"]}
         program = _program(known.model.head, steps, start)
         return parallel.map_batches(
-            program, shared, observation.prediction, pixels.batch_size(), pixels.drawn(state)
+            program,
+            shared,
+            observation.prediction,
+            pixels.batch_size(),
+            pixels.drawn(state),
         )
 
-    def check(observation: Observation, truth: Any, *, known: Known) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        *,
+        known: WhiteBox,
+    ) -> tuple[int, ...]:
         if known.model.embed is None or known.model.head is None:
             raise InputError(
                 "the known model has no embed and head: activations need a classifier that has both"
@@ -81,33 +97,45 @@ def activations(
     return pixels.white_box(fit, predict, check)
 
 
-def _width(truth: Any, known: Known) -> int:
+def _width(truth: Any, known: WhiteBox) -> int:
+    # The width follows from shapes alone: nothing is computed
     image = jax.ShapeDtypeStruct((1, *truth.shape[1:]), np.float32)
     return jax.eval_shape(known.model.embed, known.variables, image).shape[1]
 
 
 @functools.lru_cache(64)
 def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
-    def recover(shared: dict[str, Any], prediction: jax.Array, keys: Key) -> jax.Array:
+    def recover(
+        shared: dict[str, Any],
+        prediction: jax.Array,
+        keys: Key,
+    ) -> jax.Array:
+        # Y of the loss
         logits = centred_logits(prediction, shared["floor"])
 
         def losses(A: jax.Array) -> jax.Array:
             return jnp.square(head(shared["variables"], A) - logits).mean(1)
 
         def body(at: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+            # One step of gradient descent; a finished example stays in place
             step, A, loss = at
             gradient = jax.grad(lambda A: losses(A).sum())(A)
             A = jnp.where(
-                (loss > shared["threshold"])[:, None], A - shared["learning_rate"] * gradient, A
+                (loss > shared["threshold"])[:, None],
+                A - shared["learning_rate"] * gradient,
+                A,
             )
             return step + 1, A, losses(A)
 
+        # Start from A_0, and descend until the slowest example is done
         A = jnp.repeat(shared["first"], len(prediction), axis=0)
         if start == "normal":
             A = jax.vmap(lambda key: jax.random.normal(key, A.shape[1:]))(keys)
         at = jnp.int32(0), A, losses(A)
         _, A, _ = lax.while_loop(
-            lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(), body, at
+            lambda at: (at[0] < steps) & (at[2] > shared["threshold"]).any(),
+            body,
+            at,
         )
         return A[:, None, None]
 

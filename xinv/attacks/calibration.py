@@ -1,4 +1,4 @@
-"""Calibration of membership scores: thresholds that an attacker learns on shadow models."""
+"""Calibration of membership scores: thresholds learned on shadow models."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,14 @@ def threshold(member: np.ndarray, score: np.ndarray) -> float:
 
     Returns:
       A number midway between two neighbouring scores. If no threshold is better than chance, it is
-      the highest score, so that nobody is called a member.
+      the highest score: no example is called a member.
 
     Raises:
       InputError: there are only members, or only others.
     """
     member, score = np.ravel(member), np.ravel(score).astype(np.float64)
-    members, others = int(member.sum()), int((~member).sum())
+    members = int(member.sum())
+    others = int((~member).sum())
     if not members or not others:
         given = f"there are {members} and {others}"
         raise InputError(f"a threshold is learned from members and others, but {given}")
@@ -43,21 +44,23 @@ def threshold(member: np.ndarray, score: np.ndarray) -> float:
 
 
 def leave_one_out(truth: np.ndarray, score: Callable[[int, np.ndarray], np.ndarray]) -> float:
-    """Returns the threshold of an attack whose references did not train on an example.
+    """Returns the threshold of an attack by references without the example.
 
-    Each shadow model in turn is the target, and the others are the references. Scores of all of
-    them are judged together.
+    Each shadow model in turn is the target, the others are the references. One threshold serves the
+    scores of all of them.
 
     Args:
       truth: bool [N,S], the training set of each shadow model.
-      score: `(number of the target, references[N,S] of bool) -> score [n]` of the n examples that
-        have a reference.
+      score: `(number of the target, references[N,S] of bool) -> score [n]` of the n examples with a
+        reference.
 
     Raises:
       InputError: no member, or no other example, has a reference.
     """
-    scores, members = [], []
+    scores = []
+    members = []
     for number in range(truth.shape[1]):
+        # References are the models without the example, other than the target itself
         references = ~truth
         references[:, number] = False
         scores.append(score(number, references))

@@ -1,4 +1,4 @@
-"""Checks that all attacks share: of options, and of observations beside their images."""
+"""Checks of options and observations, shared by all attacks."""
 
 from collections.abc import Collection
 from typing import Any
@@ -9,18 +9,24 @@ from xinv.types import Array, InputError, Observation
 
 
 def choice(kind: str, value: Any, allowed: Collection[str]) -> None:
-    """InputError if `value` is not one of `allowed`."""
+    """Raises InputError if `value` is not one of `allowed`."""
     if not isinstance(value, str) or value not in allowed:
         raise InputError(f"unknown {kind} {value!r}: choose one of {', '.join(allowed)}")
 
 
 def shapes(observation: Observation, truth: Any) -> None:
-    """InputError unless there are predictions [N,K], and explanations [N,h,w,c] or none, of truth
-    [N,H,W,C].
+    """Requires predictions [N,K], explanations [N,h,w,c] or none, and truth [N,H,W,C].
+
+    Raises:
+      InputError: a shape differs, or the examples are not as many.
     """
-    explanation = () if observation.explanation is None else observation.explanation.shape
+    if observation.explanation is None:
+        explanation = ()
+    else:
+        explanation = observation.explanation.shape
     known = {"predictions": (observation.prediction.shape, 2), "images": (truth.shape, 4)}
     known |= {"explanations": (explanation, 4)} if explanation else {}
+    # Name all shapes in the error: any of them may be the wrong one
     for name, (shape, axes) in known.items():
         if len(shape) != axes or shape[0] != truth.shape[0]:
             given = ", ".join(f"{name} {list(shape)}" for name, (shape, _) in known.items())
@@ -31,11 +37,17 @@ def shapes(observation: Observation, truth: Any) -> None:
 
 
 def releases(observation: Observation, several: bool) -> None:
-    """InputError unless there is one release, [N,K] and [N,h,w,c], or, if `several`, as many of
-    both, [N,R,K] first.
+    """Requires one release, [N,K] and [N,h,w,c], or R releases of both, if `several`.
+
+    Raises:
+      InputError: there are several and `several` is False, or the numbers differ.
     """
     prediction = observation.prediction.shape
-    explanation = prediction if observation.explanation is None else observation.explanation.shape
+    if observation.explanation is None:
+        explanation = prediction
+    else:
+        explanation = observation.explanation.shape
+    # Single releases need no further look
     if len(prediction) < 3 and len(explanation) < 5:
         return
     if (
@@ -44,29 +56,33 @@ def releases(observation: Observation, several: bool) -> None:
         or prediction[1:2] != explanation[1:2]
         or not prediction[1]
     ):
-        allowed = (
-            "as many of explanations as of predictions, at least one, [N,R,…]"
-            if several
-            else "one of each image"
-        )
+        # Say which of the two forms is allowed here
+        if several:
+            allowed = "as many of explanations as of predictions, at least one, [N,R,…]"
+        else:
+            allowed = "one of each image"
         raise InputError(
             f"releases {list(prediction)} and {list(explanation)} are not allowed: give {allowed}"
         )
 
 
 def finite(prediction: Array) -> None:
-    """InputError unless all of predictions [N,K] are finite."""
+    """Raises InputError unless all of predictions [N,K] are finite."""
     values = np.asarray(prediction)
     broken = np.argwhere(~np.isfinite(values))
+    # Name the first broken value by its example and class
     if len(broken):
-        row, column, wrong = broken[0][0], broken[0][-1], values[tuple(broken[0])]
+        row = broken[0][0]
+        column = broken[0][-1]
+        wrong = values[tuple(broken[0])]
         raise InputError(
             f"prediction {row} of class {column} is {wrong}: probabilities must be finite"
         )
 
 
 def members(truth: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Returns who is a member, as bool; InputError unless `truth` is 0 and 1 and of this shape."""
+    """Returns membership as bool; raises InputError unless `truth` is 0 and 1 in this shape."""
+    # A wrong shape would broadcast, a wrong value count as a member
     member = np.asarray(truth)
     if member.shape != shape:
         given = list(member.shape)
@@ -77,15 +93,21 @@ def members(truth: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def predictions(attack: str, observation: Observation, label: Any) -> None:
-    """InputError unless there are predictions [N,K] and labels [N]."""
+    """Raises InputError unless there are predictions [N,K] and labels [N]."""
     _classes(attack, observation.prediction.shape, label, "[N,K]")
 
 
 def population(attack: str, given: Any, shape: tuple[int, ...]) -> None:
-    """InputError unless public examples have predictions [P,...] of this shape, and labels [P]."""
+    """Requires public examples: predictions [P,...] of this shape, and labels [P].
+
+    Raises:
+      InputError: there are none, or a shape differs.
+    """
     if given is None:
         raise InputError(f"{attack} compares with public examples: give a population")
-    public, labels = tuple(given.prediction.shape), tuple(given.label.shape)
+    # The public predictions have the candidates' own form
+    public = tuple(given.prediction.shape)
+    labels = tuple(given.label.shape)
     if public[1:] != tuple(shape) or labels != public[:1] or not public[0]:
         wanted = f"[P,{','.join(map(str, shape))}] and labels [P]"
         raise InputError(
@@ -95,22 +117,32 @@ def population(attack: str, given: Any, shape: tuple[int, ...]) -> None:
 
 
 def explanations(attack: str, observation: Observation) -> None:
-    """InputError unless there are explanations [N,h,w,c]."""
+    """Raises InputError unless there are explanations [N,h,w,c]."""
     _explained(attack, observation)
     shape = observation.explanation.shape
     if len(shape) != 4:
         raise InputError(f"{attack} reads explanations [N,h,w,c], and not {list(shape)}")
 
 
-def shadow_predictions(attack: str, observation: Observation, label: Any, least: int) -> None:
-    """InputError unless there are predictions [N,S,K] of S models, and labels [N]."""
+def shadow_predictions(
+    attack: str,
+    observation: Observation,
+    label: Any,
+    least: int,
+) -> None:
+    """Raises InputError unless there are predictions [N,S,K] of S models, and labels [N]."""
     shape = observation.prediction.shape
     _classes(attack, shape, label, "[N,S,K]")
     _shadows(attack, shape[1], least)
 
 
-def shadow_statistics(attack: str, observation: Observation, count: int, least: int) -> None:
-    """InputError unless there are `count` statistics of maps [N,S,1,1,T] of S models."""
+def shadow_statistics(
+    attack: str,
+    observation: Observation,
+    count: int,
+    least: int,
+) -> None:
+    """Raises InputError unless there are `count` statistics of maps [N,S,1,1,T] of S models."""
     _explained(attack, observation)
     shape = observation.explanation.shape
     if len(shape) != 5 or tuple(shape[2:]) != (1, 1, count):
@@ -120,7 +152,8 @@ def shadow_statistics(attack: str, observation: Observation, count: int, least: 
 
 
 def outside(member: np.ndarray) -> None:
-    """InputError unless each example has a shadow model that did not train on it; bool [N,S]."""
+    """Raises InputError if every shadow model trained on some example; bool [N,S]."""
+    # Without an outside model an example has no reference
     always = np.flatnonzero(member.all(axis=1))
     if len(always):
         name = f"example {always[0]}"
@@ -128,7 +161,7 @@ def outside(member: np.ndarray) -> None:
 
 
 def same(fitted: int, given: int, what: str = "examples") -> None:
-    """InputError unless as many examples are given as the attack was fitted to."""
+    """Raises InputError unless as many examples are given as the attack was fitted to."""
     if fitted != given:
         counts = f"{given} {what} and was fitted to {fitted}"
         raise InputError(f"the attack is shown {counts}: show it the same in the same order")
@@ -140,6 +173,7 @@ def _explained(attack: str, observation: Observation) -> None:
 
 
 def _classes(attack: str, shape: tuple[int, ...], label: Any, wanted: str) -> None:
+    # The labels are a holding: a config may lack them
     if label is None:
         raise InputError(f"{attack} needs the true classes of the candidates: give label [N]")
     if len(shape) != wanted.count(",") + 1 or tuple(label.shape) != (shape[0],):
@@ -148,7 +182,10 @@ def _classes(attack: str, shape: tuple[int, ...], label: Any, wanted: str) -> No
 
 
 def _shadows(attack: str, count: int, least: int) -> None:
-    """InputError unless there are enough shadow models, and as many with an example as without."""
+    """Raises InputError unless the shadow models are enough, and an even number.
+
+    Each example is in the training set of half of them.
+    """
     if count < least or count % 2:
         raise InputError(
             f"{attack} learns from {count} shadow models, but must from an even number, at least"

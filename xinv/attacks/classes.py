@@ -1,6 +1,4 @@
-"""Training class inference: a representative image of each class (Yang 2019, Section III-B and
-IV-B).
-"""
+"""Training class inference: a representative image per class (Yang 2019, Sections III-B, IV-B)."""
 
 import functools
 from typing import Any
@@ -24,12 +22,11 @@ def class_inference(
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
-    """One image for each class, from a service that tells the largest class and its confidence (m =
-    1).
+    """Reconstructs one image per class, from the largest class and its confidence alone (m = 1).
 
-    The classes are those that the service answers for the attacker's images. `predict` gives each
-    observation the image of its largest class, from a one-hot vector; a class that the attacker
-    never met is a vector of zeros.
+    The classes are the service's answers to the attacker's images. `predict` gives each observation
+    the image of its largest class, from a one-hot vector. A class outside these answers is a vector
+    of zeros.
 
     Args:
       network, loss, rescale, width, dtype, recipe: as in `decoder`, of predictions alone.
@@ -41,13 +38,26 @@ def class_inference(
     Raises:
       InputError: a setting does not exist.
     """
-    inversion = decoder(("prediction",), "none", network, loss, rescale, width, dtype, recipe)
+    inversion = decoder(
+        ("prediction",),
+        "none",
+        network,
+        loss,
+        rescale,
+        width,
+        dtype,
+        recipe,
+    )
 
     def fit(
-        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
+        # Train on truncated predictions, with columns for the known classes only
         classes = np.unique(_largest(observation)).astype(np.int32)
         largest = np.asarray(truncate(jax.numpy.asarray(observation.prediction), 1))
         return inversion.fit(key, Observation(largest[:, classes]), truth, session) | {
@@ -57,10 +67,12 @@ def class_inference(
     def predict(state: Any, observation: Observation) -> np.ndarray:
         checks.finite(observation.prediction)
         classes = np.asarray(state["classes"])
+        # One representative per known class, and a last one for all other classes
         known = np.concatenate(
             [np.eye(len(classes), dtype=np.float32), np.zeros((1, len(classes)), np.float32)]
         )
         representatives = inversion.predict(state, Observation(known))
+        # Look up the representative of each observation
         matches = _largest(observation)[:, None] == classes
         return representatives[np.where(matches.any(axis=1), matches.argmax(axis=1), len(classes))]
 
@@ -72,5 +84,5 @@ def class_inference(
 
 
 def _largest(observation: Observation) -> np.ndarray:
-    """The class [N] of the largest confidence."""
+    """Returns the class [N] of the largest confidence."""
     return np.argmax(np.asarray(observation.prediction), axis=1)

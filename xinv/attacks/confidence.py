@@ -1,4 +1,4 @@
-"""Membership from predictions: the references beside which attacks on explanations are judged."""
+"""Membership from predictions: references for attacks on explanations."""
 
 import functools
 from typing import Any
@@ -38,28 +38,38 @@ def gap() -> Attack:
         checks.predictions("gap", observation, label)
         return {}
 
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        label: Array | None = None,
+    ) -> np.ndarray:
         del state
         checks.predictions("gap", observation, label)
         checks.finite(observation.prediction)
+        # Signs instead of probabilities, as a score of 0 divides members from others
         correct = np.asarray(observation.prediction).argmax(axis=1) == np.asarray(label)
         return np.where(correct, 1, -1).astype(np.float32)
 
     return Attack(
-        fit, predict, _check("gap"), needs=("label",), goal="membership", reads=("prediction",)
+        fit,
+        predict,
+        _check("gap"),
+        needs=("label",),
+        goal="membership",
+        inputs=("prediction",),
     )
 
 
 @functools.cache
 def confidence() -> Attack:
-    """Tells members by the target's confidence in the true class, with one threshold.
+    """Separates members by the target's confidence in the true class, with one threshold.
 
-    The confidence is φ = log p_y − log(1 − p_y) in float64 (Carlini 2022, Eq. 5), see
-    `log_odds`. Members have the higher one; the threshold is learned on a shadow.
+    The confidence is φ = log p_y − log(1 − p_y) in float64 (Carlini 2022, Eq. 5), see `log_odds`.
+    Members have the higher one. The threshold is learned on a shadow.
 
     Returns:
-      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float64 [N],
-      positive for members. Its state has the "threshold", of φ. It needs "label".
+      An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float64 [N],
+      positive for members. Its state has the "threshold" of φ. It needs "label".
 
     Raises:
       InputError: predictions are not [N,K], or labels or truth do not fit.
@@ -74,11 +84,16 @@ def confidence() -> Attack:
     ) -> dict[str, Any]:
         del key, session
         checks.predictions("confidence", observation, label)
+        # The threshold is learned on the shadow, whose members the attacker knows
         score = log_odds(observation.prediction, label)
         member = checks.members(truth, score.shape)
         return {"threshold": np.float64(calibration.threshold(member, score))}
 
-    def predict(state: Any, observation: Observation, label: Array | None = None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        label: Array | None = None,
+    ) -> np.ndarray:
         checks.predictions("confidence", observation, label)
         return log_odds(observation.prediction, label) - state["threshold"]
 
@@ -88,14 +103,14 @@ def confidence() -> Attack:
         _check("confidence"),
         needs=("label",),
         goal="membership",
-        reads=("prediction",),
+        inputs=("prediction",),
     )
 
 
 def log_odds(prediction: Array, label: Array) -> np.ndarray:
     """Returns φ = log p_y − log(1 − p_y), float64 [N,...], of predictions [N,...,K].
 
-    1 − p_y is the sum of the other classes, which float32 keeps where p_y rounds to 1. Both are at
+    1 − p_y is the sum of the other classes: float32 keeps it even if p_y rounds to 1. Both are at
     least 1.2e-38, the smallest normal float32, so φ is within ±87.4.
 
     Args:
@@ -105,6 +120,7 @@ def log_odds(prediction: Array, label: Array) -> np.ndarray:
     Raises:
       InputError: a label is no class, or a probability not finite.
     """
+    # Eq. 5 of Carlini 2022, with 1 − p_y as a sum
     own, others = true_class(prediction, label)
     return np.log(own) - np.log(others)
 
@@ -123,12 +139,13 @@ def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]
     for start in range(0, len(label), _ROWS):
         rows = slice(start, start + _ROWS)
         values = np.asarray(prediction[rows], np.float64)
-        # One-hot [n,1,...,K]
+        # Mask the true class by a one-hot [n,1,...,K], equal for all models of an example
         axes = (1,) * (values.ndim - 2)
         hot = (label[rows, None] == np.arange(classes)).reshape(-1, *axes, classes)
         own[rows] = np.where(hot, values, 0).sum(axis=-1)
         others[rows] = np.where(hot, 0, values).sum(axis=-1)
 
+    # NaN and infinity survive the sums: one look finds them
     broken = np.argwhere(~np.isfinite(own + others))
     if len(broken):
         raise InputError(f"prediction {broken[0][0]} has a probability that is not finite")
@@ -136,7 +153,8 @@ def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]
 
 
 def _labels(label: Array, classes: int) -> np.ndarray:
-    """Returns labels as int [N]; InputError unless all are classes."""
+    """Returns labels as int [N]; raises InputError unless all are classes."""
+    # A label outside the classes would have a confidence of 0, silently
     label = np.asarray(label)
     if not np.issubdtype(label.dtype, np.integer):
         raise InputError(f"labels are {label.dtype} but must be whole numbers")
@@ -148,7 +166,11 @@ def _labels(label: Array, classes: int) -> np.ndarray:
 
 
 def _check(attack: str) -> Any:
-    def check(observation: Observation, truth: Any, label: Any = None) -> tuple[int, ...]:
+    def check(
+        observation: Observation,
+        truth: Any,
+        label: Any = None,
+    ) -> tuple[int, ...]:
         del truth
         checks.predictions(attack, observation, label)
         return ()

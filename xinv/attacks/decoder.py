@@ -1,4 +1,4 @@
-"""Trained inversion: a network that maps what the service releases back to the private image."""
+"""Trained inversion: a network from the release of a service back to the private image."""
 
 import functools
 from typing import Any
@@ -33,50 +33,68 @@ def decoder(
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
-    """An inversion network trained on the attacker's own images (Yang 2019; Zhao 2021, Section 3.2
-    and Eq. 1).
+    """Trains an inversion network on the attacker's own images (Zhao 2021, Eq. 1; Yang 2019).
 
     Args:
-      inputs: what of an Observation it reads: ("prediction",) for PredMI, ("prediction",
+      inputs: its parts of an `Observation`: ("prediction",) for PredMI, ("prediction",
         "explanation") for ExpMI, ("explanation",) for explanations alone.
-      encoder: how it reads the explanation, Zhao's XAI input method: "none" without explanation,
+      encoder: its form of the explanation, Zhao's XAI input method: "none" without explanation,
         else "flatten", "cnn", "unet" or "flatten_unet".
       network: a factory of `xinv.models`: "decoder" (Zhao), "gnime_decoder" (GNIME's code;
-        "flatten_unet" or "none"), "tcnn" (Yang) or "dropout_tcnn" (Thielen), which read
-        explanations by "flatten" alone.
+        "flatten_unet" or "none"), "tcnn" (Yang) or "dropout_tcnn" (Thielen), of which the last two
+        take explanations by "flatten" alone.
       loss: "mse" (Zhao's Eq. 1), "mae", or "dssim" (1 - SSIM, Thielen 2024).
       rescale: "none", or "logits" for the logarithm of predictions and a learned constant (Yang's
-          Eq. 12).
+        Eq. 12).
       width: factor on the paper's channel counts.
       dtype: of the computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
-      float32 in [0,1]. Its state is a pytree of arrays. `fit` also takes several releases of each
-      image, [N,R,K] and [N,R,h,w,c], of which every step reads one, drawn anew: stochastic defences
-      are to be attacked so.
+      float32 in [0,1]. Its state is a pytree of arrays. `fit` also takes R releases of each image,
+      [N,R,K] and [N,R,h,w,c], for stochastic defences: every step draws one of them anew.
 
     Raises:
       InputError: a setting does not exist, or they do not go together.
     """
     _check(inputs, encoder, loss)
     settings = Settings(network, encoder, rescale, width, dtype)
-    inverter(settings, (8, 8, 1))  # rejects bad settings now, not at the first call
+    # Reject bad settings now, not at the first call
+    inverter(settings, (8, 8, 1))
 
     def fit(
-        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
+        # Check one release of each image; all releases have its shapes
         checks.releases(observation, several=True)
         single = first_release(observation)
         checks.shapes(single, truth)
         checks.finite(observation.prediction)
+        # Initialise the network from the first example's shapes
         data = {**select(inputs, observation), "image": truth}
         model = inverter(settings, tuple(truth.shape[1:]))
         init_key, fit_key = jax.random.split(key)
-        first = {name: jnp.asarray(array[:1]) for name, array in select(inputs, single).items()}
-        variables = model.init(init_key, first["prediction"], first.get("explanation"))
-        fitted = train.fit(objective(model, loss), variables, data, fit_key, recipe, session)
+        first = {}
+        for name, array in select(inputs, single).items():
+            first[name] = jnp.asarray(array[:1])
+        variables = model.init(
+            init_key,
+            first["prediction"],
+            first.get("explanation"),
+        )
+        # Minimise Eq. 1 over the attacker's own images
+        fitted = train.fit(
+            objective(model, loss),
+            variables,
+            data,
+            fit_key,
+            recipe,
+            session,
+        )
         return {
             "variables": fitted.variables,
             "image_shape": np.asarray(truth.shape[1:]),
@@ -88,9 +106,15 @@ def decoder(
         model = inverter(settings, tuple(int(side) for side in state["image_shape"]))
         checks.finite(observation.prediction)
         data = select(inputs, observation)
-        return parallel.map_batches(reconstruct(model), state["variables"], data, recipe.batch_size)
+        return parallel.map_batches(
+            reconstruct(model),
+            state["variables"],
+            data,
+            recipe.batch_size,
+        )
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
+        # Trace the network on shapes alone: a mismatch shows before anything is trained
         checks.releases(observation, several=True)
         single = jax.eval_shape(first_release, observation)
         checks.shapes(single, truth)
@@ -99,7 +123,10 @@ def decoder(
         released = jax.eval_shape(functools.partial(select, inputs), single)
         model = inverter(settings, shape)
         jax.eval_shape(
-            model.init, jax.random.key(0), released["prediction"], released.get("explanation")
+            model.init,
+            jax.random.key(0),
+            released["prediction"],
+            released.get("explanation"),
         )
         return shape
 
@@ -107,6 +134,7 @@ def decoder(
 
 
 def _check(inputs: tuple[str, ...], encoder: str, loss: str) -> None:
+    # The two options must agree: an encoder without explanation would read nothing
     if not inputs or set(inputs) - {"prediction", "explanation"}:
         raise InputError(f"inputs {inputs!r} must name 'prediction', 'explanation' or both")
     if ("explanation" in inputs) == (encoder == "none"):

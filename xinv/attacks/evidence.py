@@ -1,4 +1,4 @@
-"""The evidence that a network of a membership attack reads: maps, and a vector of the rest."""
+"""The evidence of a membership attack's network: maps, and a vector of the rest."""
 
 from collections.abc import Iterator
 
@@ -22,8 +22,9 @@ def evidence(
     label: Array | None,
     image: Array | None,
 ) -> dict[str, Array]:
-    """Returns the arrays that the attack reads, by kind; InputError if one of them is missing."""
+    """Returns the arrays of `inputs` by kind; raises InputError if one of them is missing."""
     data = select(inputs, observation)
+    # What is held comes from outside the release: the candidates themselves
     for kind, held in zip(HELD, (label, image), strict=True):
         if kind not in inputs:
             continue
@@ -34,7 +35,7 @@ def evidence(
 
 
 def count_classes(observation: Observation, data: Batch) -> int:
-    """Returns the number of classes; InputError for a label that is none of them."""
+    """Returns the number of classes; raises InputError for a label outside them."""
     classes = observation.prediction.shape[-1]
     checks.finite(data["prediction"])
     if "label" in data:
@@ -52,8 +53,13 @@ def scaled(batch: Batch, deviation: jax.Array) -> Batch:
     return {**batch, "explanation": batch["explanation"].astype(jnp.float32) / deviation}
 
 
-def read(observed: Observation, batch: Batch, classes: int) -> tuple[jax.Array | None, jax.Array]:
-    """Returns what a network reads: maps [B,h,w,c] or None, and a vector [B,D] of the rest."""
+def read(
+    observed: Observation,
+    batch: Batch,
+    classes: int,
+) -> tuple[jax.Array | None, jax.Array]:
+    """Returns the input of a network: maps [B,h,w,c] or None, and a vector [B,D] of the rest."""
+    # Images become further channels of the maps, in the maps' size
     maps = observed.explanation
     if "image" in batch:
         image = as_float(batch["image"])
@@ -65,6 +71,7 @@ def read(observed: Observation, batch: Batch, classes: int) -> tuple[jax.Array |
             maps = jnp.concatenate([maps, image], axis=-1)
 
     vector = [observed.prediction.astype(jnp.float32)]
+    # The true class, and the confidence in it as a number of its own
     if "label" in batch:
         label = jax.nn.one_hot(batch["label"], classes)
         vector.append(label)
@@ -74,21 +81,25 @@ def read(observed: Observation, batch: Batch, classes: int) -> tuple[jax.Array |
 
 
 def deviation(maps: Array | None) -> np.float32:
-    """Returns the standard deviation of all values of maps [N,...]; 1 if none differ."""
+    """Returns the standard deviation of all values of maps [N,...]; 1 if all are equal."""
     count, mean, squares = 0, 0.0, 0.0
     for values in _parts(maps):
-        added, shift = values.size, values.mean() - mean
+        added = values.size
+        shift = values.mean() - mean
         # The moments of a union from those of its parts (Chan, Golub and LeVeque 1983)
         squares += values.var() * added + shift**2 * count * added / (count + added)
         mean += shift * added / (count + added)
         count += added
-    return np.float32(np.sqrt(squares / count)) if squares else np.float32(1)
+    if squares:
+        return np.float32(np.sqrt(squares / count))
+    return np.float32(1)
 
 
 def _parts(maps: Array | None) -> Iterator[np.ndarray]:
-    """Reads maps [N,...] a part at a time, as float64; InputError for one that is not finite."""
+    """Reads maps [N,...] a part at a time, as float64; raises InputError unless all are finite."""
     if maps is None:
         return
+    # At least one map at a time, however large
     rows = max(1, _PART_VALUES // max(1, int(np.prod(maps.shape[1:]))))
     for begin in range(0, maps.shape[0], rows):
         positions = np.arange(begin, min(begin + rows, maps.shape[0]))

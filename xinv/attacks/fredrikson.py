@@ -1,4 +1,4 @@
-"""MI-Face: one image per class that the model is sure of (Fredrikson et al. 2015, Algorithm 1)."""
+"""MI-Face: one image per class, by descent on the model (Fredrikson et al. 2015, Algorithm 1)."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from jax import lax
 from xinv import parallel
 from xinv.attacks import pixels
 from xinv.numbers import require_count, require_not_negative, require_positive
-from xinv.types import Apply, Array, Attack, Key, Known, Observation
+from xinv.types import Apply, Array, Attack, Key, Observation, WhiteBox
 
 
 @functools.cache
@@ -25,22 +25,22 @@ def fredrikson(
     sharpening: float = 0.5,
     sigma: float = 1.0,
 ) -> Attack:
-    """Gradient descent per class c on 1 − p_c(x) from a black image, denoised and sharpened now and
-    then.
+    """Descends on 1 − p_c(x) for each class c from a black image, with regular denoising.
 
-    An observation's guess is the image of its highest class. A class stops where its cost is at
-    most `threshold`, or no lower than the highest of the `patience` costs before it; its image is
-    that of the lowest cost (Algorithm 1, whose α, β, γ and λ are steps, patience, threshold and
-    learning_rate). The paper states γ = 0.99, which as a bound on the cost would stop at a
-    confidence of 1 %; it is read as a bound on the confidence here.
+    An observation's guess is the image of its highest class. A class stops if its cost is at most
+    `threshold`, or no lower than the highest of the `patience` costs before it. Its image is the
+    one of lowest cost (Algorithm 1; its α, β, γ and λ are steps, patience, threshold and
+    learning_rate). The paper states γ = 0.99. As a bound on the cost this would stop at a
+    confidence of 1 %; here it is a bound on the confidence.
 
     Args:
-      steps: at most so many.
+      steps: upper limit.
       learning_rate: of the descent.
-      patience: β, costs looked back on.
+      patience: β, the number of previous costs.
       threshold: of the cost.
       process_every: steps from one processing to the next: a 3×3 median, then an unsharp mask.
-      sharpening: how much of the difference to the blurred image the mask adds; 0 does not sharpen.
+      sharpening: weight of the difference to the blurred image, added by the mask; 0 does not
+        sharpen.
       sigma: of the mask's Gaussian, in pixels.
 
     Returns:
@@ -55,8 +55,14 @@ def fredrikson(
     require_positive(learning_rate=learning_rate, sigma=sigma)
     require_not_negative(threshold=threshold, sharpening=sharpening)
 
-    def fit(key: Key, observation: Observation, truth: Array, known: Known) -> dict[str, Any]:
+    def fit(
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        known: WhiteBox,
+    ) -> dict[str, Any]:
         del key
+        # The classes are the batch: each has a descent of its own
         program = _program(
             known.model.apply,
             tuple(truth.shape[1:]),
@@ -71,16 +77,22 @@ def fredrikson(
         classes = np.arange(observation.prediction.shape[1], dtype=np.int32)
         return parallel.map_batches(program, shared, classes, pixels.batch_size())
 
-    def predict(state: Any, observation: Observation, known: Known | None) -> np.ndarray:
+    def predict(
+        state: Any,
+        observation: Observation,
+        known: WhiteBox | None,
+    ) -> np.ndarray:
         del known
+        # All images of a class have the same guess
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 
     return pixels.white_box(fit, predict, asks=False)
 
 
 class _Descent(NamedTuple):
-    """Of each class [B]: where it is, its best so far, and its last costs [B, patience], oldest
-    overwritten first.
+    """The state of each class [B]: its image, its best so far, and its last costs [B, patience].
+
+    The costs are a ring: a new one overwrites the oldest.
     """
 
     step: jax.Array
@@ -102,41 +114,77 @@ def _program(
     sharpening: float,
     sigma: float,
 ) -> Callable[..., dict[str, jax.Array]]:
-    def invert(shared: dict[str, Any], classes: jax.Array, keys: None) -> dict[str, jax.Array]:
+    def invert(
+        shared: dict[str, Any],
+        classes: jax.Array,
+        keys: None,
+    ) -> dict[str, jax.Array]:
         del keys
 
+        # The cost c(x) of Algorithm 1, without its auxiliary term
         def costs(images: jax.Array) -> jax.Array:
             confidence = jax.nn.softmax(apply(shared["variables"], images))
             return 1 - jnp.take_along_axis(confidence, classes[:, None], axis=1)[:, 0]
 
+        # PROCESS of Algorithm 1, only every few steps
         def process(images: jax.Array, step: jax.Array) -> jax.Array:
-            filtered = lambda x: jnp.clip(sharpen(median(x), sharpening, sigma), 0, 1)
+            filtered = lambda x: jnp.clip(
+                sharpen(
+                    median(x),
+                    sharpening,
+                    sigma,
+                ),
+                0,
+                1,
+            )
             return lax.cond((step + 1) % every == 0, filtered, lambda x: x, images)
 
+        # One step against the gradient, within the range of images
         def body(at: _Descent) -> _Descent:
             gradient = jax.grad(lambda images: costs(images).sum())(at.images)
             images = process(
-                jnp.clip(at.images - shared["learning_rate"] * gradient, 0, 1), at.step
+                jnp.clip(
+                    at.images - shared["learning_rate"] * gradient,
+                    0,
+                    1,
+                ),
+                at.step,
             )
             return _advance(at, images, costs(images), shared["threshold"])
 
+        # Start from a black image; an unfilled ring of costs never stops a class
         zeros = jnp.zeros((len(classes), *shape))
         first = costs(zeros)
         recent = jnp.full((len(classes), patience), jnp.inf).at[:, 0].set(first)
         running = jnp.ones(len(classes), bool)
         at = _Descent(
-            jnp.int32(0), zeros, zeros, first, recent, jnp.zeros(len(classes), jnp.int32), running
+            jnp.int32(0),
+            zeros,
+            zeros,
+            first,
+            recent,
+            jnp.zeros(len(classes), jnp.int32),
+            running,
         )
-        end = lax.while_loop(lambda at: (at.step < steps) & at.running.any(), body, at)
+        # Loop until the last class has stopped
+        end = lax.while_loop(
+            lambda at: (at.step < steps) & at.running.any(),
+            body,
+            at,
+        )
         return {"images": end.best, "confidence": 1 - end.cost, "steps": end.taken}
 
     return invert
 
 
-def _advance(at: _Descent, images: jax.Array, cost: jax.Array, threshold: jax.Array) -> _Descent:
-    """Enters the images of the next step with their costs [B]; a class that has stopped keeps what
-    it has.
-    """
+def _advance(
+    at: _Descent,
+    images: jax.Array,
+    cost: jax.Array,
+    threshold: jax.Array,
+) -> _Descent:
+    """Enters the next images and their costs [B]; a stopped class keeps its best."""
+    # Stop: no better than the worst of the last β costs, or good enough (γ)
     better = at.running & (cost < at.cost)
     stopped = (cost >= at.recent.max(1)) | (cost <= threshold)
     return _Descent(
@@ -151,8 +199,9 @@ def _advance(at: _Descent, images: jax.Array, cost: jax.Array, threshold: jax.Ar
 
 
 def median(images: jax.Array) -> jax.Array:
-    """The 3×3 median of images [N,H,W,C], whose borders are repeated."""
+    """Returns the 3×3 median of images [N,H,W,C], with repeated borders."""
     height, width = images.shape[1:3]
+    # Nine shifted copies hold the neighbourhood of every pixel
     wide = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
     return jnp.median(
         jnp.stack([wide[:, a : a + height, b : b + width] for a in range(3) for b in range(3)]),
@@ -161,7 +210,5 @@ def median(images: jax.Array) -> jax.Array:
 
 
 def sharpen(images: jax.Array, amount: float, sigma: float) -> jax.Array:
-    """Images [N,H,W,C] under an unsharp mask: plus `amount` times their difference to the blurred
-    ones.
-    """
+    """Returns images [N,H,W,C] plus `amount` times their difference to blurred ones."""
     return images + amount * (images - pixels.blur(images, sigma))

@@ -1,6 +1,4 @@
-"""Parts of the trained attacks: networks from a release to an image, their losses, and the
-truncation they learn.
-"""
+"""Parts of the trained attacks: networks from a release to an image, their losses, truncation."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -42,20 +40,31 @@ LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def logit_input(network: Model) -> Model:
-    """`network` on z = log(prediction) + c for a learned constant c, "offset" (Yang 2019, Eq. 12).
+    """Returns `network` on z = log(prediction) + c, c a learned "offset" (Yang 2019, Eq. 12).
 
-    A zero, which a truncated class has, stays 0 as in the authors' code. Only so does c matter
-    before a BatchNorm: it is how far the released classes stand out. It starts at 10, since from 0
-    a certain class would look truncated.
+    The zero of a truncated class stays 0, as in the authors' code. So c matters even before a
+    BatchNorm: it sets the released classes apart from the truncated ones. It starts at 10, since
+    with 0 a certain class would look truncated.
     """
 
     def rescaled(variables: Variables, prediction: Array) -> jax.Array:
+        # The inner `where` keeps log(0) out of the gradient as well
         released = prediction > 0
         return jnp.where(
-            released, jnp.log(jnp.where(released, prediction, 1)) + variables["params"]["offset"], 0
+            released,
+            jnp.log(
+                jnp.where(
+                    released,
+                    prediction,
+                    1,
+                )
+            )
+            + variables["params"]["offset"],
+            0,
         )
 
     def init(key: Key, prediction: Array, *rest: Any) -> Variables:
+        # The constant c lies beside the network's parameters and is trained with them
         variables = join({"network": network.init(key, prediction, *rest)})
         return {
             **variables,
@@ -63,13 +72,21 @@ def logit_input(network: Model) -> Model:
         }
 
     def apply(variables: Variables, prediction: Array, *rest: Any) -> jax.Array:
-        return network.apply(part(variables, "network"), rescaled(variables, prediction), *rest)
+        return network.apply(
+            part(variables, "network"),
+            rescaled(variables, prediction),
+            *rest,
+        )
 
     def train(
         variables: Variables, prediction: Array, *rest: Any, key: Key
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         inputs = rescaled(variables, prediction), *rest
-        outputs, updates = network.train(part(variables, "network"), *inputs, key=key)
+        outputs, updates = network.train(
+            part(variables, "network"),
+            *inputs,
+            key=key,
+        )
         return outputs, join({"network": updates})
 
     return Model(init, apply, train)
@@ -93,19 +110,22 @@ class Settings(NamedTuple):
 
 @functools.cache
 def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
-    """The network from (prediction [N,K], explanation [N,h,w,c] or None) to images
-    [N,*image_shape].
+    """Returns the network from predictions [N,K] and maps [N,h,w,c] or None to images [N,H,W,C].
+
+    Args:
+      settings: of the network.
+      image_shape: (H, W, C).
 
     Raises:
       InputError: a setting does not exist.
     """
     checks.choice("rescale", settings.rescale, RESCALES)
     require_positive(width=settings.width)
-    hyper = {
-        name: value
-        for name, value in settings._asdict().items()
-        if name not in ("network", "rescale")
-    }
+    # The remaining settings are arguments of the network's factory
+    hyper = {}
+    for name, value in settings._asdict().items():
+        if name not in ("network", "rescale"):
+            hyper[name] = value
     return RESCALES[settings.rescale](
         models.build(settings.network, image_shape=image_shape, **hyper)
     )
@@ -113,13 +133,18 @@ def inverter(settings: Settings, image_shape: tuple[int, ...]) -> Model:
 
 @functools.cache
 def objective(network: Model, loss: str) -> train.Loss:
-    """The distance of reconstructions to {"image"}, from {"prediction"[, "explanation"]} or a
-    release of several.
+    """Returns the loss: the distance of reconstructions to {"image"}, per example [B].
+
+    Its batches are {"prediction"[, "explanation"], "image"}, with one release of each image or
+    several.
     """
 
     def distance(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, Mapping[str, Any]]:
+        # With several releases every step sees another one
         observed, key = draw_release(
             Observation(batch["prediction"], batch.get("explanation")), key
         )
@@ -130,11 +155,12 @@ def objective(network: Model, loss: str) -> train.Loss:
 
 
 def select(inputs: tuple[str, ...], observation: Observation) -> dict[str, Array]:
-    """The parts of `observation` that the attack reads; an unused prediction has no columns.
+    """Returns the parts of `observation` named by `inputs`; an unused prediction has no columns.
 
     Raises:
-      InputError: it reads explanations, and there are none.
+      InputError: explanations are named, but there are none.
     """
+    # A prediction without columns keeps the number of examples
     columns = observation.prediction.shape[-1] if "prediction" in inputs else 0
     selected = {"prediction": observation.prediction[..., :columns]}
     if "explanation" in inputs:
@@ -148,20 +174,23 @@ def select(inputs: tuple[str, ...], observation: Observation) -> dict[str, Array
 
 
 def first_release(observation: Observation) -> Observation:
-    """The first of several releases of each example, [N,R,K] and [N,R,h,w,c]; or the observation
-    itself.
-    """
+    """Returns the first of R releases [N,R,K] and [N,R,h,w,c], or a single release as it is."""
     several = observation.prediction.ndim == 3
-    return jax.tree.map(lambda releases: releases[:, 0], observation) if several else observation
+    if several:
+        return jax.tree.map(lambda releases: releases[:, 0], observation)
+    return observation
 
 
 def draw_release(observation: Observation, key: Key | None) -> tuple[Observation, Key | None]:
-    """One of several releases of each example, the first without a key; and the key for what else
-    is to be drawn.
+    """Draws one of R releases of each example; without a key takes the first.
+
+    Returns:
+      The observation, and a key for later draws.
     """
     if key is None or observation.prediction.ndim == 2:
         return first_release(observation), key
     draw_key, key = jax.random.split(key)
+    # Prediction and map of one example come from the same release
     count, several = observation.prediction.shape[:2]
     chosen = jax.random.randint(draw_key, (count,), 0, several)
     return jax.tree.map(lambda releases: releases[jnp.arange(count), chosen], observation), key
@@ -169,12 +198,14 @@ def draw_release(observation: Observation, key: Key | None) -> tuple[Observation
 
 @functools.cache
 def reconstruct(network: Model) -> Callable[..., jax.Array]:
-    """A function for `parallel.map_batches`: images in [0,1] from {"prediction"[, "explanation"]}."""
+    """Returns a function for `parallel.map_batches`: images in [0,1] from a batch of releases."""
 
     def images(variables: Variables, batch: Batch, keys: None) -> jax.Array:
         del keys
         return jnp.clip(
-            network.apply(variables, batch["prediction"], batch.get("explanation")), 0, 1
+            network.apply(variables, batch["prediction"], batch.get("explanation")),
+            0,
+            1,
         )
 
     return images
@@ -183,42 +214,46 @@ def reconstruct(network: Model) -> Callable[..., jax.Array]:
 def run(
     model: Model, variables: Variables, *inputs: Any, key: Key | None
 ) -> tuple[Any, Mapping[str, Any]]:
-    """The outputs and updates in training, or, without a key, the outputs in inference and no
-    updates.
+    """Runs a network: in training with a key, in inference without one.
+
+    Returns:
+      The outputs and the updates of its statistics; {} in inference.
     """
-    return (
-        (model.apply(variables, *inputs), {})
-        if key is None
-        else model.train(variables, *inputs, key=key)
-    )
+    if key is None:
+        return (model.apply(variables, *inputs), {})
+    return model.train(variables, *inputs, key=key)
 
 
 def join(parts: Mapping[str, Variables]) -> Variables:
-    """The variables of several networks as those of one: {collection: {part: …}}."""
+    """Returns the variables of several networks as those of one: {collection: {part: …}}."""
+    # Networks may differ in their collections: one has batch statistics, another none
     collections = dict.fromkeys(name for variables in parts.values() for name in variables)
-    return {
-        name: {label: variables[name] for label, variables in parts.items() if name in variables}
-        for name in collections
-    }
+    found = {}
+    for name in collections:
+        found[name] = {
+            label: variables[name] for label, variables in parts.items() if name in variables
+        }
+    return found
 
 
 def part(variables: Variables, label: str) -> Variables:
-    """The variables of one network of a `join`."""
+    """Returns the variables of one network of a `join`."""
     return {
         name: collection[label] for name, collection in variables.items() if label in collection
     }
 
 
 def truncate(prediction: jax.Array, count: int) -> jax.Array:
-    """The `count` largest of each prediction [N,K] and zeros (Yang 2019, trunc_m); 0 keeps all."""
+    """Keeps the `count` largest of each prediction [N,K], others 0 (Yang, trunc_m); 0 keeps all."""
     if not count:
         return prediction
+    # A sum of one-hot vectors marks the places of the largest
     largest = jax.lax.top_k(prediction, min(count, prediction.shape[1]))[1]
     return prediction * jax.nn.one_hot(largest, prediction.shape[1]).sum(axis=1)
 
 
 def check_images(loss: str, image_shape: tuple[int, ...]) -> None:
-    """InputError if `loss` cannot judge such images."""
+    """Raises InputError if `loss` is undefined for such images."""
     if loss == "dssim" and min(image_shape[:2]) < _DSSIM_WINDOW:
         raise InputError(
             f"loss 'dssim' needs images of at least {_DSSIM_WINDOW} pixels a side: these have"

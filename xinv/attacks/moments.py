@@ -1,4 +1,4 @@
-"""Mean and variance of signals over shadow models, of which there may be few of a kind."""
+"""Mean and variance of signals over shadow models, also over few of a kind."""
 
 from typing import NamedTuple
 
@@ -28,12 +28,13 @@ def moments(values: np.ndarray, chosen: np.ndarray, rule: str) -> Moments:
       chosen: bool, the models of one kind; an example without any has the mean 0.
       rule: one of `VARIANCES`, see `likelihood_ratio`.
     """
+    # Sums over the chosen models only; an example may have none
     chosen = chosen[:, :, None]
     count = chosen.sum(axis=1)
     mean = np.where(chosen, values, 0).sum(axis=1) / np.maximum(count, 1)
     squares = np.where(chosen, np.square(values - mean[:, None]), 0).sum(axis=1)
 
-    # Each example's own variance, and the one that they share
+    # Each example's own variance s², and the shared one s0²
     freedom = count - 1.0 * (count > 0)
     own = squares / np.maximum(freedom, 1)
     if freedom.any():
@@ -41,7 +42,7 @@ def moments(values: np.ndarray, chosen: np.ndarray, rule: str) -> Moments:
     else:
         shared = np.var(values, axis=(0, 1), where=chosen)
 
-    # The weight of its own: d / (ν0 + d)
+    # The weight of s²: d / (ν0 + d)
     if rule == "own":
         weight = 1.0 * (freedom > 0)
     elif rule == "shared":
@@ -53,8 +54,12 @@ def moments(values: np.ndarray, chosen: np.ndarray, rule: str) -> Moments:
     return Moments(mean, np.maximum(variance, _VARIANCE_FLOOR))
 
 
-def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> np.ndarray:
-    """Returns ν0 [T], the degrees of freedom that the shared variance counts for.
+def prior_freedom(
+    own: np.ndarray,
+    freedom: np.ndarray,
+    shared: np.ndarray,
+) -> np.ndarray:
+    """Returns ν0 [T], the degrees of freedom of the shared variance as a prior.
 
     True variances σ² scatter about s0² with a squared coefficient of variation C. Since
     E[s⁴] = (1 + 2/d) E[σ⁴] for normal signals, 1 + C is the mean of s⁴ / (1 + 2/d) over examples,
@@ -66,8 +71,14 @@ def prior_freedom(own: np.ndarray, freedom: np.ndarray, shared: np.ndarray) -> n
       freedom: d [N,1].
       shared: s0² [T].
     """
+    # 1 + C is the mean of the corrected fourth moments, relative to s0⁴
     fourth = np.square(own) / (1 + 2 / np.maximum(freedom, 1))
     mean = (freedom * fourth).sum(axis=0) / max(1, freedom.sum())
     excess = mean / np.square(np.maximum(shared, _VARIANCE_FLOOR)) - 1
+    # Without scatter beyond chance, all examples share one variance
     scattered = excess > 0
-    return np.where(scattered, 2 * (1 + excess) / np.where(scattered, excess, 1), np.inf)
+    return np.where(
+        scattered,
+        2 * (1 + excess) / np.where(scattered, excess, 1),
+        np.inf,
+    )

@@ -1,4 +1,4 @@
-"""Membership by a network that reads explanations: the attack of DeepLeak (2026, section IV-A)."""
+"""Membership by a network on explanations: the attack of DeepLeak (2026, section IV-A)."""
 
 import functools
 from typing import Any
@@ -24,42 +24,41 @@ def membership_network(
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
-    """Tells members of a training set by a network that is trained on the maps of a shadow model.
+    """Separates members by a network, trained on the maps of a shadow model.
 
-    Several networks are trained, which differ in their initial parameters and dropout masks, and
-    the mean of their logits is the answer; none is chosen. They are trained in one program, from
-    the same batches, each as it would be alone. If `recipe.validation` holds a part out, one epoch
-    is chosen for all, by their mean loss.
+    Several networks are trained, with different initial parameters and dropout masks. The mean of
+    their logits is the answer; none is chosen. They are trained in one program, from the same
+    batches, each as if alone. If `recipe.validation` holds a part out, one epoch is chosen for all,
+    by their mean loss.
 
-    The head reads what is no map: predictions as they are given, the true class as a one-hot
-    vector, and with both the probability of the true class. Maps are divided by the standard
-    deviation of all of the shadow's. Images are resized to the maps (bilinear) and become channels
-    beside theirs.
+    The head reads everything else: predictions as given, the true class as a one-hot vector, and
+    with both the probability of the true class. Maps are divided by the standard deviation of all
+    of the shadow's. Images are resized to the maps (bilinear) and become channels beside theirs.
 
-    DeepLeak's training is batches of 128, Adam at 1e-3, a weight decay of 1e-4 and 15 epochs (10
-    for methods of the gradient): that is the recipe's.
+    DeepLeak trains with batches of 128, Adam at 1e-3, a weight decay of 1e-4 and 15 epochs (10 for
+    methods of the gradient): these are settings of the recipe.
 
     Args:
-      inputs: kinds that it reads, of "explanation", "prediction", "image" and "label".
+      inputs: its kinds of evidence, of "explanation", "prediction", "image" and "label".
       trunk: "mobilenet_v2" (DeepLeak), "cnn" or "mlp", as in `xinv.models.detector`; "mlp" for maps
         of one pixel.
       width: factor on the channels and units.
-      dropout: rate of the features that are dropped in training.
+      dropout: rate of dropped features in training.
       restarts: number of networks.
       dtype: of the trunk's computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.
 
     Returns:
-      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float32 [N]:
+      An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float32 [N]:
       the mean logit less a threshold, so positive for members. The threshold has the best balanced
-      accuracy on the part that the recipe holds out, and is 0 without one. `parts` are the scores
-      of the single networks. `fit` also takes several releases of each example, as `decoder` does.
-      The state has the "variables" of the networks, restarts first, with the "deviation" of the
-      maps, the "threshold", and the "history" of mean losses.
+      accuracy on the recipe's held-out part, and is 0 without one. `parts` are the scores of the
+      single networks. `fit` also takes several releases of each example, as `decoder` does. The
+      state has the "variables" of the networks, restarts first, with the "deviation" of the maps,
+      the "threshold", and the "history" of mean losses.
 
     Raises:
       InputError: a setting does not exist; a map does not fit the trunk; an input is missing, not
-        finite, or has a class that there is not; or members or others are missing in `truth`.
+        finite, or has an unknown class; or members or others are missing in `truth`.
     """
     if not inputs or set(inputs) - set(KINDS):
         raise InputError(f"inputs {inputs!r} must name some of {', '.join(KINDS)}")
@@ -75,19 +74,20 @@ def membership_network(
         label: Array | None = None,
         image: Array | None = None,
     ) -> dict[str, Any]:
+        # Gather the evidence, and start the networks from it
         checks.releases(observation, several=True)
         data = evidence(inputs, observation, label, image)
         classes = count_classes(observation, data)
         member = _members(truth, len(observation.prediction))
         variables = ensemble.start(network, classes, numbers, key, data)
 
-        # A key of its own, as `start` has used this one for the parameters
+        # Take a key of its own: `start` has used this one for the parameters
         loss = ensemble.objective(network, classes, numbers)
         training = {**data, "member": member}
         fit_key = jax.random.fold_in(key, restarts)
         fitted = train.fit(loss, variables, training, fit_key, recipe, session)
 
-        # What the training held out sets the threshold
+        # The held-out part sets the threshold
         threshold = np.float32(0)
         if len(fitted.held_out):
             rows = {name: Rows(leaf, fitted.held_out) for name, leaf in data.items()}
@@ -109,7 +109,8 @@ def membership_network(
         checks.releases(observation, several=False)
         data = evidence(inputs, observation, label, image)
         classes = count_classes(observation, data)
-        variables, size = state["variables"], recipe.batch_size
+        variables = state["variables"]
+        size = recipe.batch_size
         found = ensemble.logits(network, classes, variables, data, size)
         return found - np.float32(state["threshold"])
 
@@ -123,14 +124,28 @@ def membership_network(
         image: Any = None,
     ) -> tuple[int, ...]:
         del truth
+        # Trace the networks on shapes alone
         checks.releases(observation, several=True)
-        data = jax.eval_shape(functools.partial(evidence, inputs), observation, label, image)
+        data = jax.eval_shape(
+            functools.partial(evidence, inputs),
+            observation,
+            label,
+            image,
+        )
         ensemble.require_readable(network, observation.prediction.shape[-1], data)
         return ()
 
+    # The attacker holds what it reads besides the release
     needs = tuple(kind for kind in HELD if kind in inputs)
     several = parts if restarts > 1 else None
-    return Attack(fit, predict, check, goal="membership", needs=needs, parts=several)
+    return Attack(
+        fit,
+        predict,
+        check,
+        goal="membership",
+        needs=needs,
+        parts=several,
+    )
 
 
 def _threshold(member: np.ndarray, logits: np.ndarray) -> np.float32:
@@ -141,7 +156,7 @@ def _threshold(member: np.ndarray, logits: np.ndarray) -> np.float32:
 
 
 def _members(truth: Array, count: int) -> np.ndarray:
-    """Returns who is a member, float32 [N]; InputError unless there are members and others."""
+    """Returns membership, float32 [N]; raises InputError unless there are members and others."""
     member = checks.members(truth, (count,))
     if member.all() or not member.any():
         raise InputError("truth must be 0 for some examples and 1, a member, for others")

@@ -17,26 +17,25 @@ from xinv.types import Array, Attack, Key, Observation, Population
 def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
     """Compares an example's likelihood ratio with a population's: RMIA (Zarifzadeh 2024), offline.
 
-    With references p_out(x), the mean of p(x|θ') over shadow models θ' that did not train on x:
+    References are p_out(x), the mean of p(x|θ') over the shadow models θ' without x in training:
 
         p(x) = ((1 + a) p_out(x) + 1 − a) / 2
         LR(x,z) = [p(x|target) / p(x)] / [p(z|target) / p(z)]
         score(x) = share of z with LR(x,z) ≥ gamma
 
-    The population z is public images that no model was trained on, so p_out(z) is the mean over all
-    shadow models. A score is a multiple of 1/P, of P such images. Probabilities are those released,
-    which is a temperature of 1, and at least 1.2e-38, the smallest normal float32. The threshold is
+    The population z is public images outside every training set, so p_out(z) is the mean over all
+    shadow models. A score is a multiple of 1/P, for P such images. Probabilities are the released
+    ones (a temperature of 1), and at least 1.2e-38, the smallest normal float32. The threshold is
     found with each shadow model in turn as the target, see `calibration.leave_one_out`.
 
     Args:
-      gamma: γ, what a ratio must reach, above 0.
-      a: in [0,1]; 1 trusts the references, 0 halves what they say.
+      gamma: γ, the least ratio that counts, above 0.
+      a: in [0,1], the trust in the references; p(x) is p_out(x) for 1, its mean with 1 for 0.
 
     Returns:
-      An attack whose truth is 0 or 1 [N,S], 1 for members, and whose guess is a score float64 [N],
-      positive for members. Its state has the "reference" p(x) [N] of each example in order, that of
-      the "population" p(z) [P], and the "threshold". It is paired and needs "label" and
-      "population".
+      An attack. Its truth is 0 or 1 [N,S], 1 for members, its guess a score float64 [N],
+      positive for members. Its state has the "reference" p(x) [N] of each example in order, the
+      "population" p(z) [P], and the "threshold". It is paired and needs "label" and "population".
 
     Raises:
       InputError: gamma or a is out of its range; there are fewer than four shadow models or an odd
@@ -61,12 +60,17 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         checks.outside(member)
 
         def score(number: int, references: np.ndarray) -> np.ndarray:
-            # Examples that every other shadow model trained on have no reference
+            # An example in the training set of every other shadow model has no reference
             known = references.any(axis=1)
             reference = _reference(probability[known], references[known], a)
+            # The target of this round trained on no z, but is no reference of itself
             others = np.arange(public.shape[1]) != number
             common = _reference(public, np.broadcast_to(others, public.shape), a)
-            return _share(probability[known, number] / reference, public[:, number] / common, gamma)
+            return _share(
+                probability[known, number] / reference,
+                public[:, number] / common,
+                gamma,
+            )
 
         return {
             "reference": _reference(probability, ~member, a),
@@ -84,9 +88,12 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         checks.population("relative", population, observation.prediction.shape[1:])
         probability, _ = true_class(observation.prediction, label)
         public, _ = true_class(*population)
+        # References are per example: the order must be that of `fit`
         checks.same(len(state["reference"]), len(probability))
         checks.same(len(state["population"]), len(public), "public examples")
-        ratio, common = probability / state["reference"], public / state["population"]
+        # LR(x,z) as the quotient of two ratios
+        ratio = probability / state["reference"]
+        common = public / state["population"]
         return _share(ratio, common, gamma) - state["threshold"]
 
     def check(
@@ -106,13 +113,17 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         check,
         needs=("label", "population"),
         goal="membership",
-        reads=("prediction",),
+        inputs=("prediction",),
         paired=True,
     )
 
 
-def _reference(probability: np.ndarray, outside: np.ndarray, a: float) -> np.ndarray:
-    """Returns p(x) [N] from p(x|θ') [N,S] of the shadow models that are `outside`."""
+def _reference(
+    probability: np.ndarray,
+    outside: np.ndarray,
+    a: float,
+) -> np.ndarray:
+    """Returns p(x) [N] from p(x|θ') [N,S] of the shadow models marked `outside`."""
     total = np.where(outside, probability, 0).sum(axis=1)
     mean = total / outside.sum(axis=1)
     return np.maximum(((1 + a) * mean + 1 - a) / 2, FLOOR)
@@ -120,5 +131,6 @@ def _reference(probability: np.ndarray, outside: np.ndarray, a: float) -> np.nda
 
 def _share(ratio: np.ndarray, population: np.ndarray, gamma: float) -> np.ndarray:
     """Returns for each x the share of z with ratio(x) ≥ gamma ratio(z)."""
+    # Count by bisection in the sorted population: N·P ratios need not exist
     below = np.searchsorted(np.sort(population), ratio / gamma, side="right")
     return below / len(population)

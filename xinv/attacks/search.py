@@ -1,6 +1,4 @@
-"""Random search on a logarithmic scale: coarse over the whole ranges, then fine around the best
-(Thielen 2024, 5.1).
-"""
+"""Random search on a logarithmic scale: coarse, then fine around the best (Thielen 2024, 5.1)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +14,7 @@ FINE = (0.5, 1.5)
 
 
 class Trials(NamedTuple):
-    """All that a search tried, in order, the coarse trials first.
+    """All trials of a search, in order, the coarse ones first.
 
     Attributes:
       values: float32 [T, P], one column per parameter.
@@ -28,7 +26,7 @@ class Trials(NamedTuple):
 
     @property
     def best(self) -> np.ndarray:
-        """float32 [P], the values of the highest score."""
+        """Returns the values of the highest score, float32 [P]."""
         return self.values[self.scores.argmax()]
 
 
@@ -39,8 +37,7 @@ def log_uniform_search(
     coarse: int = 20,
     fine: int = 10,
 ) -> Trials:
-    """Tries `coarse` points, log-uniform in the ranges, and `fine` more in 0.5 to 1.5 times the
-    best of them.
+    """Tries `coarse` log-uniform points, then `fine` in 0.5 to 1.5 times the best of them.
 
     Args:
       key: of the draws.
@@ -49,15 +46,20 @@ def log_uniform_search(
       coarse: number of coarse trials, at least 1.
       fine: number of fine trials.
 
+    Returns:
+      All trials.
+
     Raises:
       InputError: a range is empty or not above 0, or there is no coarse trial.
     """
+    # A logarithm needs values above 0
     for low, high in ranges:
         if not 0 < low <= high:
             raise InputError(
                 f"search range {(low, high)} is not allowed: give 0 < lowest <= highest"
             )
     check_trials((coarse, fine))
+    # The coarse trials fix the ranges of the fine ones
     coarse_key, fine_key = jax.random.split(key)
     first = _try(score, _draw(coarse_key, np.array(ranges), coarse))
     second = _try(score, _draw(fine_key, np.outer(first.best, FINE), fine))
@@ -65,9 +67,7 @@ def log_uniform_search(
 
 
 def check_trials(trials: Any) -> None:
-    """Raises InputError unless these are numbers of coarse and fine trials, with at least one
-    coarse.
-    """
+    """Raises InputError unless these are two numbers of trials, at least one of them coarse."""
     pair = isinstance(trials, tuple) and len(trials) == 2
     if not (pair and is_count(trials[0], 1) and is_count(trials[1], 0)):
         raise InputError(
@@ -77,7 +77,8 @@ def check_trials(trials: Any) -> None:
 
 
 def _draw(key: Key, ranges: np.ndarray, count: int) -> np.ndarray:
-    """float32 [count, P], whose logarithms are uniform in the logarithms of the ranges [P, 2]."""
+    """Draws float32 [count, P], log-uniform in the ranges [P, 2]."""
+    # Uniform in the logarithm, in float64 until the end
     low, high = np.log(ranges).T
     share = np.asarray(jax.random.uniform(key, (count, len(ranges))), np.float64)
     return np.exp(low + share * (high - low)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Statistics of explanations that tell members from others: functions of one map, for `jax.vmap`.
+"""Statistics of explanations as signals of membership: functions of one map, for `jax.vmap`.
 
-A model is surer of what it was trained on, so maps there are smaller (Shokri, Strobel and Zick
-2021) or sparser. All work in float32 and are finite on constant and zero maps.
+A model is surer of its training examples, so maps there are smaller (Shokri, Strobel and Zick 2021)
+or sparser. All work in float32 and are finite on constant and zero maps.
 
 >>> import numpy as np
 >>> measured(("l1", "max"), np.float32([[[[3], [-4]]], [[[0], [0]]]])).tolist()
@@ -23,7 +23,7 @@ from xinv.numbers import described
 from xinv.types import Array, InputError
 
 FLOOR = float(np.finfo(np.float32).tiny)
-"""Least value that a logarithm is taken of: the smallest normal float32, 1.2e-38."""
+"""Lower bound of numbers before a logarithm: the smallest normal float32, 1.2e-38."""
 _BATCH = 256  # maps per dispatch
 
 Signal = Callable[[jax.Array], jax.Array]
@@ -33,7 +33,7 @@ Signal = Callable[[jax.Array], jax.Array]
 def variance(explanation: jax.Array) -> jax.Array:
     """Returns the unbiased spatial variance, summed over channels; 0 of a map of one pixel."""
     pixels = explanation.astype(jnp.float32).reshape(-1, explanation.shape[-1])
-    # Less one of the pixels, so that a constant map has exactly 0
+    # Subtract one of the pixels first, so that a constant map has exactly 0
     pixels -= pixels[0]
     pixels -= pixels.mean(axis=0)
     return jnp.square(pixels).sum() / max(1, len(pixels) - 1)
@@ -58,14 +58,21 @@ def maximum(explanation: jax.Array) -> jax.Array:
 def entropy(explanation: jax.Array) -> jax.Array:
     """Returns the entropy in nats of the magnitudes as a distribution; uniform for a zero map."""
     relative, highest = _relative(explanation)
-    shares = jnp.where(highest > 0, relative / jnp.maximum(relative.sum(), 1), 1 / relative.size)
+    # A map of zeros has no distribution: take the uniform one
+    shares = jnp.where(
+        highest > 0,
+        relative / jnp.maximum(relative.sum(), 1),
+        1 / relative.size,
+    )
     return jax.scipy.special.entr(shares).sum()
 
 
 def total_variation(explanation: jax.Array) -> jax.Array:
     """Returns the mean absolute difference of neighbours, down and across, summed over channels."""
     pixels = explanation.astype(jnp.float32)
-    down, across = jnp.diff(pixels, axis=0), jnp.diff(pixels, axis=1)
+    down = jnp.diff(pixels, axis=0)
+    across = jnp.diff(pixels, axis=1)
+    # Pairs of one channel, for a mean per channel
     pairs = (down.size + across.size) // pixels.shape[-1]
     return (jnp.abs(down).sum() + jnp.abs(across).sum()) / max(1, pairs)
 
@@ -73,10 +80,11 @@ def total_variation(explanation: jax.Array) -> jax.Array:
 def gini(explanation: jax.Array) -> jax.Array:
     """Returns the Gini index of the magnitudes, from 0 (constant or zero) to 1 (sparse)."""
     ascending = jnp.sort(_magnitudes(explanation).ravel())
-    count, highest = ascending.size, ascending[-1]
+    count = ascending.size
+    highest = ascending[-1]
     ranks = jnp.arange(1, count + 1, dtype=jnp.float32)
     weights = (2 * ranks - count - 1) / count
-    # The weights add to 0; less the smallest magnitude, differences of nearly equal ones survive
+    # The weights add to 0; without the smallest magnitude, small differences survive float32
     scale = jnp.where(highest > 0, highest, 1)
     excess = (weights * ((ascending - ascending[0]) / scale)).sum()
     return excess / jnp.maximum((ascending / scale).sum(), 1)
@@ -95,7 +103,7 @@ SIGNALS: Mapping[str, Signal] = MappingProxyType(
 )
 """The statistics by name; none is negative."""
 SCALE_FREE = ("entropy", "gini")
-"""Those that stay the same if a map is multiplied by a number."""
+"""The statistics unchanged by a factor on the map."""
 
 
 def signals(names: Sequence[str]) -> Callable[[jax.Array], jax.Array]:
@@ -109,6 +117,7 @@ def signals(names: Sequence[str]) -> Callable[[jax.Array], jax.Array]:
     Raises:
       InputError: there are no names, or one is unknown or given twice.
     """
+    # Text is a sequence too, of letters
     if isinstance(names, str) or not isinstance(names, Sequence) or not names:
         raise InputError(f"statistics is {described(names)} but must be a sequence of names")
     for name in names:
@@ -124,11 +133,13 @@ def measured(names: Sequence[str], maps: Array) -> np.ndarray:
     Raises:
       InputError: a name is not allowed, there is no map, or a statistic is not finite.
     """
+    # Name the first bad map and statistic: a NaN would spread into every threshold
     found = parallel.map_batches(_batched(signals(names)), None, maps, _BATCH)
     broken = np.argwhere(~np.isfinite(found))
     if len(broken):
         row, column = broken[0]
-        name, value = names[column], found[row, column]
+        name = names[column]
+        value = found[row, column]
         raise InputError(f"explanation {row} has the {name} {value}: explanations must be finite")
     return found
 
@@ -139,6 +150,7 @@ def logarithms(names: Sequence[str], values: Array) -> np.ndarray:
     It is the logarithm, of at least `FLOOR`, except for those of `SCALE_FREE`.
     """
     values = np.asarray(values, np.float64)
+    # Sizes of maps scatter by factors, so their logarithms are closer to normal
     logarithmic = np.log(np.maximum(values, FLOOR))
     return np.where(np.isin(names, SCALE_FREE), values, logarithmic)
 

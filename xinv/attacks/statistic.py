@@ -17,17 +17,17 @@ _NAMES = tuple(SIGNALS)
 
 @functools.cache
 def map_statistic(statistic: str = BEST) -> Attack:
-    """Tells members by a statistic of their explanations, with one threshold.
+    """Separates members by a statistic of their explanations, with one threshold.
 
-    A model is surer of what it was trained on, and gradients there are smaller and vary less. On
-    which side of the threshold members are is learned on the shadow, by the area under the ROC
-    curve. With "variance" it is the attack of Shokri 2021, section 4.
+    A model is surer of its training examples: gradients there are smaller and vary less. The side
+    of the members is learned on the shadow, by the area under the ROC curve. With "variance" it is
+    the attack of Shokri 2021, section 4.
 
     Args:
       statistic: one of `signals.SIGNALS`, or "best", with the largest area on the shadow.
 
     Returns:
-      An attack whose truth is 0 or 1 [N], 1 for members, and whose guess is a score float64 [N],
+      An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float64 [N],
       positive for members. Its state has the "statistic", a place in `SIGNALS`, the "sign" and the
       "threshold", of the logarithm unless the statistic is free of scale.
 
@@ -49,7 +49,7 @@ def map_statistic(statistic: str = BEST) -> Attack:
         values = logarithms(names, measured(names, observation.explanation))
         member = checks.members(truth, values.shape[:1])
 
-        # The side of members, and how well each statistic tells them
+        # Find the side of members, and how well each statistic separates them
         areas = np.array([_area(member, value) for value in values.T])
         signs = np.where(areas < 0.5, -1, 1)
         best = int(np.abs(areas - 0.5).argmax())
@@ -62,6 +62,7 @@ def map_statistic(statistic: str = BEST) -> Attack:
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         check(observation, None)
+        # Measure the learned statistic alone
         chosen = (_NAMES[int(state["statistic"])],)
         value = logarithms(chosen, measured(chosen, observation.explanation))[:, 0]
         return state["sign"] * (value - state["threshold"])
@@ -71,12 +72,14 @@ def map_statistic(statistic: str = BEST) -> Attack:
         checks.explanations("map_statistic", observation)
         return ()
 
-    return Attack(fit, predict, check, goal="membership", reads=("explanation",))
+    return Attack(fit, predict, check, goal="membership", inputs=("explanation",))
 
 
 def _area(member: np.ndarray, score: np.ndarray) -> float:
     """Returns the area under the ROC curve, ties counted half; 1/2 without members or others."""
-    members, others = int(member.sum()), int((~member).sum())
+    # The Mann-Whitney statistic: the share of pairs in the right order
+    members = int(member.sum())
+    others = int((~member).sum())
     if not members or not others:
         return 0.5
     ranks = rankdata(score)[member].sum()

@@ -1,6 +1,4 @@
-"""Attention transfer: explanations that the attacker makes itself, against targets that release
-none.
-"""
+"""Attention transfer: the attacker's own explanations, against targets without any."""
 
 import functools
 from collections.abc import Mapping
@@ -29,17 +27,17 @@ def attention_transfer(
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
 ) -> Attack:
-    """Inversion by reconstructed surrogate explanations, rs-CAM (Zhao 2021, Section 3.4).
+    """Inverts by reconstructed surrogate explanations, rs-CAM (Zhao 2021, Section 3.4).
 
     It is fitted to the target's predictions and a surrogate model's explanations of the attacker's
-    images; of the private images it sees predictions alone. An explanation inverter rebuilds the
-    explanation from the prediction, an image inverter the image from both, and they are trained
+    images. Of the private images it sees predictions alone. An explanation inverter rebuilds the
+    explanation from the prediction, an image inverter the image from both. They are trained
     together on L_r + weight · L_E (Eq. 1 and 2, as means per pixel).
 
     Args:
-      encoder: how the image inverter reads the explanation, any but "none".
+      encoder: the image inverter's form of the explanation, any but "none".
       network: the image inverter, a factory of `xinv.models`; the explanation inverter is Zhao's
-          "decoder".
+        "decoder".
       loss: L_r, "mse" (Eq. 1), "mae" or "dssim".
       weight: of the explanation's mean squared error.
       rescale: as in `decoder`, of both inverters' predictions.
@@ -62,18 +60,23 @@ def attention_transfer(
         )
     settings = Settings(network, encoder, rescale, width, dtype)
     first = settings._replace(network="decoder", encoder="none")
-    _cascade(inverter(first, (8, 8, 1)), inverter(settings, (8, 8, 1)))  # rejects bad settings now
+    # Reject bad settings now, not at the first call
+    _cascade(inverter(first, (8, 8, 1)), inverter(settings, (8, 8, 1)))
 
     def cascade(map_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> Model:
         return _cascade(inverter(first, map_shape), inverter(settings, image_shape))
 
     def fit(
-        key: Key, observation: Observation, truth: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        truth: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
         shapes = _map_shape(observation), tuple(truth.shape[1:])
         model = cascade(*shapes)
+        # The explanation is a target of the first inverter and an input of the second
         data = {
             "prediction": observation.prediction,
             "explanation": observation.explanation,
@@ -81,18 +84,28 @@ def attention_transfer(
         }
         init_key, fit_key = jax.random.split(key)
         variables = model.init(init_key, *(jnp.asarray(part[:1]) for part in observation))
-        fitted = train.fit(_losses(model, loss, weight), variables, data, fit_key, recipe, session)
-        sizes = {
-            name: np.asarray(shape)
-            for name, shape in zip(("map_shape", "image_shape"), shapes, strict=True)
-        }
+        fitted = train.fit(
+            _losses(model, loss, weight),
+            variables,
+            data,
+            fit_key,
+            recipe,
+            session,
+        )
+        # The state needs both shapes: `predict` sees neither maps nor images
+        sizes = {}
+        for name, shape in zip(("map_shape", "image_shape"), shapes, strict=True):
+            sizes[name] = np.asarray(shape)
         return {"variables": fitted.variables, **sizes, "history": fitted.history}
 
     def predict(state: Any, observation: Observation) -> np.ndarray:
         checks.finite(observation.prediction)
         model = cascade(*(tuple(map(int, state[name])) for name in ("map_shape", "image_shape")))
         return parallel.map_batches(
-            _images(model), state["variables"], observation.prediction, recipe.batch_size
+            _images(model),
+            state["variables"],
+            observation.prediction,
+            recipe.batch_size,
         )
 
     def check(observation: Observation, truth: Any) -> tuple[int, ...]:
@@ -117,9 +130,10 @@ def _map_shape(observation: Observation) -> tuple[int, ...]:
 
 @functools.cache
 def _cascade(explanation: Model, image: Model) -> Model:
-    """Both inverters as a network from predictions to (images, explanations)."""
+    """Returns both inverters as one network from predictions to (images, explanations)."""
 
     def init(key: Key, prediction: Array, maps: Array) -> Variables:
+        # The image inverter is initialised on true maps, which have the rebuilt ones' shape
         keys = jax.random.split(key)
         return join(
             {
@@ -129,13 +143,28 @@ def _cascade(explanation: Model, image: Model) -> Model:
         )
 
     def apply(variables: Variables, prediction: Array) -> tuple[jax.Array, jax.Array]:
+        # In the attack the rebuilt map takes the place of a released one
         maps = explanation.apply(part(variables, "explanation"), prediction)
         return image.apply(part(variables, "image"), prediction, maps), maps
 
-    def train(variables: Variables, prediction: Array, key: Key) -> tuple[Any, Mapping[str, Any]]:
+    def train(
+        variables: Variables,
+        prediction: Array,
+        key: Key,
+    ) -> tuple[Any, Mapping[str, Any]]:
+        # The image inverter trains on rebuilt maps, as it will see them in the attack
         keys = jax.random.split(key)
-        maps, first = explanation.train(part(variables, "explanation"), prediction, key=keys[0])
-        images, second = image.train(part(variables, "image"), prediction, maps, key=keys[1])
+        maps, first = explanation.train(
+            part(variables, "explanation"),
+            prediction,
+            key=keys[0],
+        )
+        images, second = image.train(
+            part(variables, "image"),
+            prediction,
+            maps,
+            key=keys[1],
+        )
         return (images, maps), join({"explanation": first, "image": second})
 
     return Model(init, apply, train)
@@ -144,11 +173,19 @@ def _cascade(explanation: Model, image: Model) -> Model:
 @functools.cache
 def _losses(cascade: Model, loss: str, weight: float) -> train.Loss:
     def losses(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, Mapping[str, Any]]:
-        (images, maps), updates = run(cascade, variables, batch["prediction"], key=key)
-        reconstruction = LOSSES[loss](as_float(batch["image"]), images)  # Eq. 1
-        return reconstruction + weight * LOSSES["mse"](batch["explanation"], maps), updates  # Eq. 2
+        (images, maps), updates = run(
+            cascade,
+            variables,
+            batch["prediction"],
+            key=key,
+        )
+        # Eq. 1 and Eq. 2
+        reconstruction = LOSSES[loss](as_float(batch["image"]), images)
+        return reconstruction + weight * LOSSES["mse"](batch["explanation"], maps), updates
 
     return losses
 

@@ -1,7 +1,17 @@
 """The audit: the leakage of images through a service's predictions and explanations.
 
-`release(images, prediction, explanations, workdir=...)` audits arrays; `run(config, workdir,
-stages)` a whole config, as launch/run.py does. In the order of the data:
+>>> import numpy as np
+>>> from xinv import audit
+>>> random = np.random.default_rng(0)
+>>> images = random.integers(0, 256, (60, 16, 16, 1), np.uint8)  # yours; the model never saw them
+>>> probabilities, maps = random.dirichlet(np.ones(3), 60), random.normal(size=(60, 4, 4, 1))
+>>> quick = dict(seeds=1, width=1 / 64, epochs=1, batch_size=8, test=0.3)  # not for figures
+>>> rows = audit.release(images, probabilities, {"gradcam": maps}, workdir="audit", **quick)
+>>> sorted({row["arm"] for row in rows if row["metric"] == "ssim"})  # and audit/report.html
+['gradcam', 'prediction']
+
+`release` audits arrays, `run(config, workdir, stages)` a whole config, as launch/run.py does. In
+the order of the data:
 
 | file | concept |
 |---|---|

@@ -1,9 +1,9 @@
 """Attacks on the releases of a service: one arm per attack of the comparison.
 
-    release (train_view) -> attack -> guesses of what is released (test_view) -> metrics
+    release (train_view) -> attack -> guesses about releases (test_view) -> metrics
 
-An **arm** is one attack of a config: its method, its inputs, the view that it is trained on, and
-the view that it is tested on. Every arm is trained by the one recipe of `config.attack.train`, and
+An **arm** is one attack of a config: its method, its inputs, and the views of its training and of
+its test. Every arm is trained by the one recipe of `config.attack.train`, and
 may read the guesses of another arm.
 """
 
@@ -45,7 +45,8 @@ class Arm(NamedTuple):
     @property
     def others(self) -> tuple["Arm", ...]:
         """The arms whose guesses are among its inputs."""
-        known, own = self.service.config["arms"], (PREDICTION, *HELD, *self.explanations)
+        known = self.service.config["arms"]
+        own = (PREDICTION, *HELD, *self.explanations)
         names = [name for name in self.settings["inputs"] if name not in own]
         for name in names:
             if name not in known:
@@ -58,7 +59,9 @@ class Arm(NamedTuple):
     def method(self) -> Method:
         """The attack with its parameters."""
         return Method(
-            self.service.config["attack"], self.settings["attack"], tuple(self.settings["inputs"])
+            self.service.config["attack"],
+            self.settings["attack"],
+            tuple(self.settings["inputs"]),
         )
 
     @property
@@ -68,8 +71,8 @@ class Arm(NamedTuple):
 
     @property
     def rebuilds(self) -> bool:
-        """Tells if its guesses are images that are scored."""
-        return self.settings["scored"] and self.goal is RECONSTRUCTION
+        """Tells if its guesses are images that are evaluated."""
+        return self.settings["evaluate"] and self.goal is RECONSTRUCTION
 
     def view(self, name: str) -> View:
         """Returns what it is trained on, or tested on."""
@@ -82,8 +85,11 @@ class Arm(NamedTuple):
 
     def learned(self, seed: int) -> Stage:
         """Returns the state of the attack, from what the attacker holds."""
-        settings, service, view = self.settings[TRAIN_VIEW], self.service, self.view(TRAIN_VIEW)
-        attack, known = self.method.build(), self.settings["known"]
+        settings = self.settings[TRAIN_VIEW]
+        service = self.service
+        view = self.view(TRAIN_VIEW)
+        attack = self.method.build()
+        known = self.settings["known"]
         # Many shadow models are asked about the very examples that are reported
         roles = [self.evaluated] if attack.paired else settings["roles"]
         # A model that is trained jointly with its inversion has the attack's state
@@ -95,7 +101,7 @@ class Arm(NamedTuple):
         spec = service.roles.spec(seed, roles) | {
             "settings": self.method.complete(),
             "train": service.config["attack"]["train"],
-            "reads": self.method.kinds,
+            "inputs": self.method.kinds,
             "sources": sources,
             "known": service.classifiers.identity(known, seed) if known else None,
         }
@@ -107,18 +113,30 @@ class Arm(NamedTuple):
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
             truth = np.stack(truths, axis=1) if attack.paired else truths[0]
             held = holdings.held(self, TRAIN_VIEW, roles, seed)
-            return attack.fit(key(seed, "attack"), _join(observed), truth, session=session, **held)
+            return attack.fit(
+                key(seed, "attack"),
+                _join(observed),
+                truth,
+                session=session,
+                **held,
+            )
 
         # Kept under the hash of all that the attacker learned from
-        return service.stages.trained("attack", f"{self.name}, seed {seed}", spec, fit)
+        return service.stages.trained(
+            "attack",
+            f"{self.name}, seed {seed}",
+            spec,
+            fit,
+        )
 
     def guess(self, view: str, role: str, seed: int) -> Stage:
         """Returns what the attack makes of a role's images."""
         learned = self.learned(seed)
         observed, sources = self.view(view).observation(role, seed)
         spec = {"attack": learned.digest, "settings": self.method.complete(), "sources": sources}
-        spec["reads"] = self.method.kinds
+        spec["inputs"] = self.method.kinds
         spec |= holdings.spec(self, view, seed)
+        # What is kept is part of the stage's identity
         attack = self.method.build()
         if attack.parts is not None:
             spec["kept"] = ("guess", "parts")
@@ -129,18 +147,26 @@ class Arm(NamedTuple):
             held = holdings.held(self, view, [role], seed)
             if attack.parts is None:
                 return {"guess": attack.predict(state, observed, **held)}
+            # The parts tell the spread over restarts; their mean is the guess
             parts = attack.parts(state, observed, **held)
             return {"guess": parts.mean(axis=0), "parts": parts}
 
         return self.service.stages.computed(
-            "guess", f"{self.name} on {role}, seed {seed}", spec, compute
+            "guess",
+            f"{self.name} on {role}, seed {seed}",
+            spec,
+            compute,
         )
 
     def guessed(self, seed: int) -> Stage:
         """Returns the guesses of the examples that its goal reports."""
         return self.guess(TEST_VIEW, self.evaluated, seed)
 
-    def check(self, image: Sequence[int], above: tuple[str, ...] = ()) -> tuple[int, ...]:
+    def check(
+        self,
+        image: Sequence[int],
+        above: tuple[str, ...] = (),
+    ) -> tuple[int, ...]:
         """Returns the shape of one guess, of images [H,W,C], without computing anything.
 
         Raises:
@@ -165,7 +191,8 @@ def arms(service: Service) -> list[Arm]:
 
 def parts(service: Service) -> tuple[str, ...]:
     """Returns the names of the classifiers of a run: those that attacks and metrics need."""
-    found, config = ["target"], service.config
+    found = ["target"]
+    config = service.config
     if any(arm.rebuilds for arm in arms(service)):
         found.append("evaluation")
     if config["arms"]:

@@ -33,7 +33,8 @@ class DefenceChain(NamedTuple):
     def links(self) -> list[Link]:
         """Returns each defence with the release it learns from."""
         # Each learns from the releases of those before it
-        found, source = [], self.source
+        found = []
+        source = self.source
         for name in self.names:
             found.append(Link(source, name))
             source = source.through(name)
@@ -59,7 +60,8 @@ class DefenceChain(NamedTuple):
     def applied(self, seed: int) -> tuple[Defence, Any]:
         """Returns all defences as one, and its state."""
         # A function of all states at once, compiled as one
-        steps, states = [], []
+        steps = []
+        states = []
         for link in self.links():
             steps.append(link.build(seed))
             states.append(state_of(link.learned(seed)))
@@ -101,6 +103,7 @@ class DefenceChain(NamedTuple):
         role = service.config["defender"]["role"]
         observed, sources = self.source.observation(role, seed)
 
+        # One pass over the maps has no state to continue from
         def fit(session: train.Session) -> dict[str, Any]:
             del session
             return calibrate(observed)

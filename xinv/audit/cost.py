@@ -28,8 +28,10 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     A unit without defences has none. Without a defence the map is its own release: insertion and
     deletion of defended maps are compared with its values.
     """
-    service, release = arm.service, arm.view(TEST_VIEW).release.single()
-    classifiers, part = service.classifiers, release.explanation
+    service = arm.service
+    release = arm.view(TEST_VIEW).release.single()
+    classifiers = service.classifiers
+    part = release.explanation
     settings = service.config["metrics"][UTILITY]
     if not (service.config["defences"] and release.explains and settings):
         return {}
@@ -40,7 +42,7 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
         "metrics": settings,
         "released": sources,
         "explained": classifiers.identity(part, seed),
-        "reads": list(release.inputs),
+        "inputs": list(release.inputs),
     }
 
     def compute() -> dict[str, np.ndarray]:
@@ -61,17 +63,26 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
                 "variables": classifiers.variables(part, seed),
                 "release": released_maps(release, seed),
             }
-        return measure.judged(settings, given, {"truth": truth, "guess": observed.explanation})
+        return measure.judged(
+            settings,
+            given,
+            {"truth": truth, "guess": observed.explanation},
+        )
 
-    stage = service.stages.computed("function", f"{release.label}, seed {seed}", spec, compute)
+    stage = service.stages.computed(
+        "function",
+        f"{release.label}, seed {seed}",
+        spec,
+        compute,
+    )
     return {name: stage.array(name) for name in settings}
 
 
 def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     """Returns the cost of an arm's defences on the defender's held-out images.
 
-    Distortions [N] are mean squared changes, of maps in their units and of probabilities. Defences
-    that draw have the number of queries of one image that leaves half the distortion of their mean;
+    Distortions [N] are mean squared changes, of maps in their units and of probabilities. Drawing
+    defences have the number of queries of one image leaving half the distortion of their mean;
     trained ones have `diverged`.
     """
     release = arm.view(TEST_VIEW).release.single()
@@ -106,11 +117,13 @@ def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 def released_maps(release: Release, seed: int) -> Partial:
     """Returns the pytree `(images, labels, keys) -> released maps [N,h,w,c]`."""
     # Functions are static and compiled once; weights and states are arguments
-    service, classifiers = release.service, release.service.classifiers
+    service = release.service
+    classifiers = release.service.classifiers
     explainers = []
     for name in release.inputs:
         explainers.append(service.explainer(name, seed, release.explanation))
-    defence, state = None, {}
+    defence = None
+    state = {}
     if release.defences:
         defence, state = release.chain.applied(seed)
     answer = _explains(

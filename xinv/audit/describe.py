@@ -33,7 +33,7 @@ def describe(arm: Arm) -> dict[str, Any]:
 
     Returns:
       goal: its name.
-      verb: what it does if it succeeds, as people say it after "can".
+      verb: its success, as people say it after "can".
       inputs: their names, joined by "+".
       encoder: of explanations, or the name of its method.
       explainer: the released explanations among its inputs, joined; None for predictions alone.
@@ -45,10 +45,11 @@ def describe(arm: Arm) -> dict[str, Any]:
       roles: of its training images, joined.
       attack: a hash; arms with the same differ only in defences and numbers of releases.
       baseline: True if the arms with explanations are compared with it.
-      control_of: the arm that it is the control of, or None.
+      control_of: the arm under this control, or None.
       model: the classifier in its test view.
     """
-    trained, tested = arm.settings[TRAIN_VIEW], arm.settings[TEST_VIEW]
+    trained = arm.settings[TRAIN_VIEW]
+    tested = arm.settings[TEST_VIEW]
     # Pairs of shadow models are trained on halves of the very images that are reported
     roles = trained["roles"]
     if not roles and arm.method.build().paired:
@@ -80,7 +81,7 @@ def _undefended(arm: Arm) -> dict[str, Any]:
     read = [_undefended(other) for other in arm.others]
     others = [other.name for other in arm.others]
     own = [name for name in arm.settings["inputs"] if name not in others]
-    return {**arm.settings, **views, "inputs": own + read, "scored": None}
+    return {**arm.settings, **views, "inputs": own + read, "evaluate": None}
 
 
 def _baseline(service: Service) -> str | None:
@@ -88,12 +89,12 @@ def _baseline(service: Service) -> str | None:
 
     Without such an arm it is the only one of its kind.
     """
-    scored = [arm for arm in arms(service) if arm.rebuilds]
-    undefended = [arm for arm in scored if not arm.settings[TEST_VIEW]["defences"]]
+    evaluated = [arm for arm in arms(service) if arm.rebuilds]
+    undefended = [arm for arm in evaluated if not arm.settings[TEST_VIEW]["defences"]]
     explained = [arm for arm in undefended if is_explained(arm)]
     # Without explanations the only kind of attack is its own baseline
     if not explained:
-        kinds = {store.digest(_undefended(arm)) for arm in scored}
+        kinds = {store.digest(_undefended(arm)) for arm in evaluated}
         return undefended[0].name if undefended and len(kinds) == 1 else None
 
     # Alike but for the explanation, so that what it adds can be told

@@ -12,15 +12,15 @@ from xinv.audit.release import Release
 from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.metrics import classification
-from xinv.types import Estimate, InputError
+from xinv.types import Estimate
 
 Value = np.ndarray | float | Estimate
 """A metric: per example [N], or a statistic of the set with or without its interval."""
 
 
 def judges(arm: Arm) -> tuple[Goal, ...]:
-    """Returns the goals that the guesses of an arm are scored by."""
-    if not arm.settings["scored"]:
+    """Returns the goals that the guesses of an arm are evaluated by."""
+    if not arm.settings["evaluate"]:
         return ()
     if arm.rebuilds and arm.service.config["attributes"]:
         return arm.goal, ATTRIBUTE
@@ -29,8 +29,17 @@ def judges(arm: Arm) -> tuple[Goal, ...]:
 
 def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
     """Returns each metric of one arm's guesses, judged by a goal."""
-    part, guess = arm.view(TEST_VIEW).members[0], arm.guessed(seed)
-    found = dict(goal.scores(arm.service, part, guess, f"{arm.name}, seed {seed}", seed))
+    part = arm.view(TEST_VIEW).members[0]
+    guess = arm.guessed(seed)
+    found = dict(
+        goal.scores(
+            arm.service,
+            part,
+            guess,
+            f"{arm.name}, seed {seed}",
+            seed,
+        )
+    )
     if goal is MEMBERSHIP and arm.method.build().parts is not None:
         found |= restarts(arm.service, part, guess, seed)
     return found
@@ -58,7 +67,8 @@ def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
 
 def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
     """Returns properties of reported images, and each arm's scores (Zhao 2021, Figure 6)."""
-    reported, settings = service.roles.labelled([REPORTED], seed), service.config["analysis"]
+    reported = service.roles.labelled([REPORTED], seed)
+    settings = service.config["analysis"]
     explained = (settings["explanation"],) if settings else ()
     observed, _ = Release(service, explained).observation(REPORTED, seed)
 
@@ -88,6 +98,4 @@ def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
 def _region(name: str, images: data.Dataset) -> np.ndarray:
     if name == "bright":
         return metrics.factors.bright(images.images[:])
-    if name == "ellipse":
-        return metrics.factors.ellipse(*images.images.shape[1:3])
-    raise InputError(f"unknown region {name!r} for analysis: choose one of bright, ellipse")
+    return metrics.factors.ellipse(*images.images.shape[1:3])

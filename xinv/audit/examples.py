@@ -42,7 +42,8 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
 
     # How each classifier confuses classes
     for part in parts(service):
-        answers, classes = service.answers(part, seed), service.classifiers.classes(part)
+        answers = service.answers(part, seed)
+        classes = service.classifiers.classes(part)
         found[f"confusion/{part}"] = classification.confusion(*answers, classes)
     return found
 
@@ -52,7 +53,8 @@ def _maps(service: Service, name: str, shown: np.ndarray, seed: int) -> np.ndarr
     readers = [arm for arm in arms(service) if name in arm.explanations]
     if readers and not any(arm.rebuilds for arm in readers):
         # Explained already, in one pass with the members
-        role, places = readers[0].evaluated, service.roles.indices(REPORTED, seed)[shown]
+        role = readers[0].evaluated
+        places = service.roles.indices(REPORTED, seed)[shown]
         maps, _ = service.explanation(name, role, seed)
         return maps[np.searchsorted(service.roles.indices(role, seed), places)]
     return service.explanation(name, REPORTED, seed)[0][shown]

@@ -9,7 +9,7 @@ import numpy as np
 from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.method import HELD, PREDICTION
 from xinv.audit.view import TEST_VIEW, TRAIN_VIEW
-from xinv.types import Attack, InputError, Known, Population
+from xinv.types import Attack, InputError, Population, WhiteBox
 
 if TYPE_CHECKING:
     from xinv.audit.attacker import Arm
@@ -24,11 +24,13 @@ def held(arm: "Arm", view: str, roles: Sequence[str], seed: int) -> dict[str, An
       image: uint8 [N,H,W,C], in the same order.
       population: public images, as the models of the view answer them.
     """
-    service, needs, found = arm.service, arm.method.build().needs, {}
+    service = arm.service
+    needs = arm.method.build().needs
+    found = {}
     classifiers = service.classifiers
     if "known" in needs:
         part = arm.settings["known"]
-        found["known"] = Known(classifiers.model(part), classifiers.variables(part, seed))
+        found["known"] = WhiteBox(classifiers.model(part), classifiers.variables(part, seed))
     # Of one role after the other, in the order of their observations
     if "label" in needs:
         name = label(arm)
@@ -50,8 +52,9 @@ def population(arm: "Arm", view: str, seed: int) -> tuple[Population, list[str]]
 
 
 def spec(arm: "Arm", view: str, seed: int) -> dict[str, Any]:
-    """Returns what a stage depends on by the labels and the population that an attack holds."""
-    needs, found = arm.method.build().needs, {}
+    """Returns the part of a spec from the labels and the population of an attack."""
+    needs = arm.method.build().needs
+    found = {}
     if "label" in needs:
         found["label"] = label(arm)
     if "population" in needs:
@@ -71,7 +74,9 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
     Raises:
       InputError: the arm names no model where one is needed, or its inputs are not what it needs.
     """
-    attack, known, found = arm.method.build(), arm.settings["known"], {}
+    attack = arm.method.build()
+    known = arm.settings["known"]
+    found = {}
     if "known" in attack.needs:
         if not known:
             raise InputError(
@@ -79,6 +84,10 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
                 "known is empty, name a classifier"
             )
         found["known"] = arm.service.classifiers.abstract(known, images)
+    elif known:
+        raise InputError(
+            f"arm {arm.name!r} has known {known!r}, which its attack does not read: leave it empty"
+        )
     _require_population(arm, attack)
     # The inputs of an arm say what its attacker has, no more and no less
     for name in HELD:
@@ -96,7 +105,8 @@ def shapes(arm: "Arm", images: jax.ShapeDtypeStruct) -> dict[str, Any]:
 
 def _require_population(arm: "Arm", attack: Attack) -> None:
     """A public role is named if, and only if, the attack compares with one."""
-    named, needed = arm.settings["population"], "population" in attack.needs
+    named = arm.settings["population"]
+    needed = "population" in attack.needs
     if needed and not named:
         raise InputError(
             f"arm {arm.name!r} compares with a population: population is empty, "
@@ -111,7 +121,8 @@ def _require_population(arm: "Arm", attack: Attack) -> None:
 
 def _require_listed(arm: "Arm", attack: Attack, name: str) -> None:
     """Labels and images of candidates are inputs if, and only if, the attack needs them."""
-    listed, needed = name in arm.settings["inputs"], name in attack.needs
+    listed = name in arm.settings["inputs"]
+    needed = name in attack.needs
     if listed and attack.goal != MEMBERSHIP.name:
         raise InputError(
             f"arm {arm.name!r} has {name!r} among its inputs, which {attack.goal} "
@@ -125,10 +136,11 @@ def _require_listed(arm: "Arm", attack: Attack, name: str) -> None:
 
 def _require_read(arm: "Arm", attack: Attack) -> None:
     """What a membership attack does not read is no input: it would be blamed for the leak."""
-    if not attack.reads:
+    if not attack.inputs:
         return
     for kind in (PREDICTION, "explanation"):
-        listed, read = kind in arm.method.kinds, kind in attack.reads
+        listed = kind in arm.method.kinds
+        read = kind in attack.inputs
         name = arm.method.stated["name"]
         if listed and not read:
             raise InputError(

@@ -22,8 +22,8 @@ _CHUNK = 256  # maps whose statistics are computed at once
 
 
 def membership_arms(service: Service) -> list[Arm]:
-    """Returns the arms that are after membership, in the order of the config."""
-    return [arm for arm in arms(service) if arm.settings["scored"] and arm.goal is MEMBERSHIP]
+    """Returns the arms after membership, in the order of the config."""
+    return [arm for arm in arms(service) if arm.settings["evaluate"] and arm.goal is MEMBERSHIP]
 
 
 def scores(service: Service) -> dict[str, np.ndarray]:
@@ -52,7 +52,11 @@ def scores(service: Service) -> dict[str, np.ndarray]:
     return found
 
 
-def overfitting(service: Service, part: str, seed: int) -> tuple[dict[str, Value], int]:
+def overfitting(
+    service: Service,
+    part: str,
+    seed: int,
+) -> tuple[dict[str, Value], int]:
     """Returns the accuracy on a training set, how much lower it is elsewhere, and the examples."""
     # The classifiers that an attack asks about, and on what
     audited = []
@@ -61,7 +65,8 @@ def overfitting(service: Service, part: str, seed: int) -> tuple[dict[str, Value
             audited.append(arm)
     if not audited:
         return {}, 0
-    role, label = audited[0].evaluated, service.classifiers.settings(part)["label"]
+    role = audited[0].evaluated
+    label = service.classifiers.settings(part)["label"]
     prediction, _ = service.prediction(part, role, seed)
     truth = service.roles.labelled([role], seed).labels[label]
 
@@ -85,7 +90,8 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
       max_sensitivity: of a sample of both, see `metrics.explanation.max_sensitivity`.
     """
     arm = next(arm for arm in _real(service) if arm.explanations == (name,))
-    part, role = arm.view(TEST_VIEW).members[0], arm.evaluated
+    part = arm.view(TEST_VIEW).members[0]
+    role = arm.evaluated
     maps, sources = service.explanation(name, role, seed, part)
     spec = {
         "maps": sources,
@@ -97,10 +103,21 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
     def compute() -> dict[str, np.ndarray]:
         statistics = parallel.map_batches(_statistics, {}, maps, _CHUNK)
         found = dict(
-            zip(_SHAPE, np.moveaxis(np.asarray(statistics, np.float64), -1, 0), strict=True)
+            zip(
+                _SHAPE,
+                np.moveaxis(np.asarray(statistics, np.float64), -1, 0),
+                strict=True,
+            )
         )
         if not service.classifiers.is_recorded(part):
-            found["max_sensitivity"] = _sensitivity(service, name, part, role, maps, seed)
+            found["max_sensitivity"] = _sensitivity(
+                service,
+                name,
+                part,
+                role,
+                maps,
+                seed,
+            )
         return found
 
     # Kept per image, since the same statistics serve members and others
@@ -119,14 +136,14 @@ def causes(service: Service, name: str, seed: int) -> tuple[dict[str, Value], in
 
 
 def explained(service: Service) -> Iterable[str]:
-    """Returns the explainers that a membership attack reads alone, each once."""
+    """Returns the explainers read alone by a membership attack, each once."""
     return dict.fromkeys(
         arm.explanations[0] for arm in _real(service) if len(arm.explanations) == 1
     )
 
 
 def _real(service: Service) -> list[Arm]:
-    """Returns the membership arms that are no controls: a control explains another model."""
+    """Returns the membership arms other than controls: a control explains another model."""
     return [arm for arm in membership_arms(service) if not arm.settings["control_of"]]
 
 
@@ -136,13 +153,17 @@ def _sample(count: int) -> np.ndarray:
 
 
 def _sensitivity(
-    service: Service, name: str, part: str, role: str, maps: Array, seed: int
+    service: Service,
+    name: str,
+    part: str,
+    role: str,
+    maps: Array,
+    seed: int,
 ) -> np.ndarray:
     """Max-sensitivity of the sample of a role."""
-    images, (prediction, _) = (
-        service.roles.images([role], seed),
-        service.prediction(part, role, seed),
-    )
+    # A sample: each image is explained as often as the metric draws
+    images = service.roles.images([role], seed)
+    prediction, _ = service.prediction(part, role, seed)
     shown = _sample(len(maps))
     release = released_maps(Release(service, (name,), part, part), seed)
     metric = metrics.explanation.max_sensitivity(release, samples=_DRAWS)

@@ -101,7 +101,8 @@ class Link(NamedTuple):
     def learned(self, seed: int) -> Stage | None:
         """Returns the state learned from the defender's images; None if it learns nothing."""
         # The state of another defence is applied as it is
-        settings, service = self.settings(), self.source.service
+        settings = self.settings()
+        service = self.source.service
         if "reuse_state_of" in settings:
             return self.instead(settings["reuse_state_of"]).learned(seed)
         defence = self.build(seed)
@@ -124,7 +125,12 @@ class Link(NamedTuple):
             images = service.roles.images([role], seed)
             return defence.init(key(seed, "defence"), observed, images, session)
 
-        return service.stages.trained("defence", f"{self.label}, seed {seed}", spec, fit)
+        return service.stages.trained(
+            "defence",
+            f"{self.label}, seed {seed}",
+            spec,
+            fit,
+        )
 
     def check(self) -> Defence:
         """Returns the defence as the config states it, with nothing measured.
@@ -134,7 +140,11 @@ class Link(NamedTuple):
         """
         # First the settings alone, since building needs them to fit
         settings = self.settings()
-        _check_settings(self.name, settings, self.source.service.config["defences"][self.name])
+        _check_settings(
+            self.name,
+            settings,
+            self.source.service.config["defences"][self.name],
+        )
         defence = self.build(None)
         if "reuse_state_of" in settings:
             self._check_reused(defence)
@@ -146,7 +156,8 @@ class Link(NamedTuple):
             circle = " to ".join((*path, self.name))
             raise InputError(f"defences refer to each other in a circle: {circle}")
         # Depth first, with the path to here: a name met again closes a circle
-        found, settings = {self.name: self}, self.settings()
+        found = {self.name: self}
+        settings = self.settings()
         for kind in REFERENCES:
             if kind in settings:
                 found |= self.instead(settings[kind]).referred((*path, self.name))
@@ -164,7 +175,11 @@ class Link(NamedTuple):
             )
 
 
-def _check_settings(name: str, settings: dict[str, Any], own: dict[str, Any]) -> None:
+def _check_settings(
+    name: str,
+    settings: dict[str, Any],
+    own: dict[str, Any],
+) -> None:
     """Checks that the settings of a defence fit each other; `own` are those of its section."""
     if "match_distortion_of" in settings and "mse" in settings:
         raise InputError(

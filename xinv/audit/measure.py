@@ -37,7 +37,11 @@ def metric(name: str, hyper: Config, given: Config) -> Partial:
     return Partial(fn)
 
 
-def score(functions: Mapping[str, Partial], batch: Batch, keys: Any) -> dict[str, jax.Array]:
+def score(
+    functions: Mapping[str, Partial],
+    batch: Batch,
+    keys: Any,
+) -> dict[str, jax.Array]:
     """Returns every function's value [N] per example of {"truth", "guess"}."""
     del keys
     # Reconstructions are bytes, maps are floats: metrics see floats

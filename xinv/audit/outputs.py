@@ -50,7 +50,8 @@ def explainer(settings: Config, reference: data.Images | None) -> Explainer:
     and such a `count`.
     """
     # The scale is of the map, not of the explainer
-    factory, given = dict(settings), {}
+    factory = dict(settings)
+    given = {}
     scale = factory.pop("normalise")
     if "reference" in factory:
         given["reference"] = referred(settings, reference)

@@ -76,7 +76,12 @@ def release(
       rows = xinv.audit.release(images, probabilities, {"gradcam": maps}, workdir="audit")
     """
     # Check the arguments
-    require(is_number(test) and 0 < test < 1, "test", test, "a fraction between 0 and 1")
+    require(
+        is_number(test) and 0 < test < 1,
+        "test",
+        test,
+        "a fraction between 0 and 1",
+    )
     named = isinstance(explanations, Mapping) and all(isinstance(n, str) for n in explanations)
     if not named or not explanations:
         raise InputError(
@@ -89,24 +94,45 @@ def release(
         maps[name] = _array(f"explanation {name!r}", array)
 
     # Audit them as a recorded target
-    folder, started = Path(workdir), time.monotonic()
+    folder = Path(workdir)
+    started = time.monotonic()
     recipe = dict(batch_size=batch_size, epochs=epochs, learning_rate=learning_rate)
-    config = _config(list(maps), recipe, seeds=seeds, test=test, width=width, title=title)
+    config = _config(
+        list(maps),
+        recipe,
+        seeds=seeds,
+        test=test,
+        width=width,
+        title=title,
+    )
     with leases.locked(folder), store.opened(folder / "stages") as stages:
         # Names of explanations come from the user, and are checked as those of a config file
         sections(config)
         found = _dataset(images, prediction, labels, title)
         target = recorded.checked("the release", found, LABEL, prediction, maps)
         roles = Roles(found, None, config["data"], {})
-        service = Service(Classifiers(config, roles, Stages(stages, folder), target))
+        service = Service(
+            Classifiers(
+                config,
+                roles,
+                Stages(stages, folder),
+                target,
+            )
+        )
         rows = audited(service, folder, started)
     report.render(folder)
     return rows
 
 
-def _dataset(images: Any, prediction: Any, labels: Any, title: str) -> dataset.Dataset:
+def _dataset(
+    images: Any,
+    prediction: Any,
+    labels: Any,
+    title: str,
+) -> dataset.Dataset:
     """Returns the images with their labels; images are read and converted on use."""
-    shape, classes = images.shape, prediction.shape
+    shape = images.shape
+    classes = prediction.shape
     if len(shape) != 4 or not (images.dtype == np.uint8 or images.dtype.kind == "f"):
         raise InputError(
             f"the images are {images.dtype} {list(shape)}: give uint8 or float [N,H,W,C]"
@@ -235,7 +261,13 @@ def _arms(names: list[str]) -> dict[str, Any]:
             "no explanation may be called 'prediction': that is the attack without explanations"
         )
     # The attack is trained on a view like the tested one
-    view = dict(prediction="target", explanation="target", defences=(), queries=1, members="")
+    view = dict(
+        prediction="target",
+        explanation="target",
+        defences=(),
+        queries=1,
+        members="",
+    )
 
     def arm(*inputs: str, encoder: str) -> dict[str, Any]:
         return dict(
@@ -245,7 +277,7 @@ def _arms(names: list[str]) -> dict[str, Any]:
             test_view=view,
             known="",
             population="",
-            scored=True,
+            evaluate=True,
             control_of="",
         )
 

@@ -1,4 +1,4 @@
-"""Differential privacy of classifiers: what it asks of a config, and the ε that it gives."""
+"""Differential privacy of classifiers: its demands on a config, and its ε."""
 
 import jax
 import numpy as np
@@ -12,11 +12,17 @@ _METRIC = "epsilon"
 """The metric of membership attacks whose δ is that of the ε, so that both figures compare."""
 
 
-def require_private(service: Service, part: str, images: jax.ShapeDtypeStruct) -> None:
+def require_private(
+    service: Service,
+    part: str,
+    images: jax.ShapeDtypeStruct,
+) -> None:
     """Raises InputError if a classifier is to be trained with noise and cannot be."""
     if not _recipe(service, part).noise:
         return
-    settings, what = service.classifiers.settings(part), f"the {part} is trained with noise"
+    settings = service.classifiers.settings(part)
+    what = f"the {part} is trained with noise"
+    # Another path from the training images to the weights would have no noise
     for name in ("joint", "teacher"):
         if name in settings:
             raise InputError(
@@ -32,8 +38,12 @@ def require_private(service: Service, part: str, images: jax.ShapeDtypeStruct) -
         )
 
 
-def guarantee(service: Service, part: str, seed: int) -> tuple[dict[str, float], int]:
-    """Returns the ε of a classifier that is trained with noise, and the size of its training set.
+def guarantee(
+    service: Service,
+    part: str,
+    seed: int,
+) -> tuple[dict[str, float], int]:
+    """Returns the ε of a classifier trained with noise, and the size of its training set.
 
     Returns:
       noise: the multiplier σ.
@@ -41,12 +51,15 @@ def guarantee(service: Service, part: str, seed: int) -> tuple[dict[str, float],
       epsilon_of_group: of the largest group of images that are dealt as one, where there are any.
       delta: the δ of both.
     """
-    recipe, roles = _recipe(service, part), service.classifiers.settings(part)["roles"]
+    recipe = _recipe(service, part)
+    roles = service.classifiers.settings(part)["roles"]
     if not recipe.noise:
         return {}, 0
-    delta, count = _delta(service), service.roles.count(roles, seed)
+    delta = _delta(service)
+    count = service.roles.count(roles, seed)
     stated = {"noise": recipe.noise, "epochs": recipe.epochs, "delta": delta}
     found = {"noise": recipe.noise, "epsilon": metrics.privacy.epsilon(**stated), "delta": delta}
+    # The unit of privacy is one image; who appears in several has a larger ε
     groups = membership.groups(service, roles, seed)
     if groups is not None:
         largest = int(np.bincount(groups).max())

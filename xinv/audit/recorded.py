@@ -108,7 +108,8 @@ def checked(
       InputError: an array is missing, of another length or shape, not finite, or predictions are no
         probabilities.
     """
-    count, classes = len(dataset.images), len(dataset.classes[label])
+    count = len(dataset.images)
+    classes = len(dataset.classes[label])
     if prediction is None:
         raise InputError(f"{what} has no array 'prediction': give probabilities [N,K]")
     # The content is the identity of the target: changed arrays are another result
@@ -146,7 +147,8 @@ def _enter(
     # Predictions are vectors, explanations are maps
     is_prediction = name == "prediction"
     expected = "[N,K]" if is_prediction else "[N,h,w,c]"
-    shape, dtype = np.shape(array), np.dtype(array.dtype)
+    shape = np.shape(array)
+    dtype = np.dtype(array.dtype)
     axes = expected.count(",") + 1
     if len(shape) != axes or shape[0] != count or dtype.kind not in "fiu":
         raise InputError(
@@ -175,7 +177,12 @@ def are_probabilities(rows: np.ndarray) -> bool:
     return bool(inside and error <= 10 * _ROUNDING)
 
 
-def prediction(target: Recorded, roles: Roles, role: str, seed: int) -> tuple[Array, list[str]]:
+def prediction(
+    target: Recorded,
+    roles: Roles,
+    role: str,
+    seed: int,
+) -> tuple[Array, list[str]]:
     """Returns the probabilities [N,K] of a role's images, and their digest."""
     # Given, not computed: the digest is of the recording and the role
     rows = _indices(roles, role, seed)

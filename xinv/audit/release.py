@@ -104,13 +104,23 @@ class Release(NamedTuple):
         if self.summary and len(self.inputs) == 1:
             (name,) = self.inputs
             maps, further = self.service.explanation(
-                name, role, seed, self.explanation, self.summary
+                name,
+                role,
+                seed,
+                self.explanation,
+                self.summary,
             )
             return Observation(prediction, maps), sources + further
         # Maps are explained one name after the other, and read as one image of many channels
-        maps, digests = [], list(sources)
+        maps = []
+        digests = list(sources)
         for name in self.inputs:
-            found, further = self.service.explanation(name, role, seed, self.explanation)
+            found, further = self.service.explanation(
+                name,
+                role,
+                seed,
+                self.explanation,
+            )
             maps.append(found)
             digests += further
         return Observation(prediction, self._kept(stack(maps))), digests
@@ -191,7 +201,8 @@ def soft_labels(
     names = tuple(teacher["defences"])
     release = Release(service, (), teacher["prediction"], defences=names)
     # In the order of `roles.images`, role after role
-    labels, digests = [], []
+    labels = []
+    digests = []
     for role in settings["roles"]:
         observed, sources = release.observation(role, seed)
         labels.append(observed.prediction)

@@ -132,12 +132,18 @@ class Roles(NamedTuple):
         }
 
     def _deal(self, seed: int) -> dict[str, Found]:
-        split = data.roles.split(self.dataset.labels, seed=seed, **self.settings["roles"])
+        split = data.roles.split(
+            self.dataset.labels,
+            seed=seed,
+            **self.settings["roles"],
+        )
         result = {role: (self.dataset, indices) for role, indices in split.items()}
         if self.auxiliary is None:
             return result
         further = data.roles.split(
-            self.auxiliary.labels, seed=seed, **self.settings["auxiliary"]["roles"]
+            self.auxiliary.labels,
+            seed=seed,
+            **self.settings["auxiliary"]["roles"],
         )
         twice = sorted(set(further) & set(result))
         if twice:

@@ -1,4 +1,25 @@
-"""The rows of a work unit: one per seed, stage, arm and metric."""
+"""The rows of a work unit: one per seed, stage, arm and metric.
+
+| field | contents |
+|---|---|
+| `unit`, `seed`, `stage`, `arm` | stage: `attack`, `defence` (its cost), `cause`, or a classifier |
+| `goal`, `verb` | the aim of an attack: `reconstruction`, `attribute`, `membership`; in words |
+| `inputs`, `explainer` | what it reads; what of it the service released |
+| `encoder` | how it reads an explanation, or the name of its method |
+| `defence`, `adaptive` | the defences that it meets; whether it learned from their releases |
+| `queries`, `releases` | releases of an image that it averages; that it learned from |
+| `roles` | whose images it learned from |
+| `attack`, `baseline` | a hash without defences; whether others are compared with it |
+| `control_of`, `model` | the arm that it is the control of; the classifier that it is tested on |
+| `metric`, `value` | the mean over examples, or a statistic of the set |
+| `low`, `high`, `p` | of a statistic: its 95 % interval, and p against chance |
+| `examples` | number of images, on none of which the attack was trained |
+
+`cause` rows compare maps of members and others. A classifier that is trained with differential
+privacy has the metrics `noise`, `epsilon`, `delta`, and `epsilon_of_group` if images are dealt in
+groups. `held_out_distortion` and `prediction_distortion` are of images that the defender holds
+back, by which noise is matched to another defence.
+"""
 
 from collections.abc import Mapping
 from typing import Any

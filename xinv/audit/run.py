@@ -70,7 +70,9 @@ def run(
 
 
 def opened(
-    config: Config, stages: Stages, load: Callable[..., data.Dataset] | None = None
+    config: Config,
+    stages: Stages,
+    load: Callable[..., data.Dataset] | None = None,
 ) -> Service:
     """Returns the service that `config` describes, with its data loaded and nothing computed.
 
@@ -118,7 +120,7 @@ def audited(service: Service, workdir: Path, started: float) -> Rows:
 def each(pieces: Sequence[Any], compute: Callable[[Any], Any]) -> list[Any]:
     """Returns `compute` of each piece, in their order; pieces that are Busy come last."""
     found: dict[int, Any] = {}
-    told: set[str] = set()
+    announced: set[str] = set()
     while True:
         for number, piece in enumerate(pieces):
             if number in found:
@@ -130,9 +132,9 @@ def each(pieces: Sequence[Any], compute: Callable[[Any], Any]) -> list[Any]:
         if len(found) == len(pieces):
             return [found[number] for number in range(len(pieces))]
         # Say once what is waited for
-        if busy not in told:
+        if busy not in announced:
             print(f"waiting: {busy}", file=sys.stderr, flush=True)
-            told.add(busy)
+            announced.add(busy)
         time.sleep(_PAUSE)
 
 
@@ -151,17 +153,24 @@ def computed(service: Service, seed: int) -> Found:
     return Found(*_audit(service, seed))
 
 
-def write(service: Service, workdir: Path, found: Mapping[int, Found], seconds: float) -> Rows:
+def write(
+    service: Service,
+    workdir: Path,
+    found: Mapping[int, Found],
+    seconds: float,
+) -> Rows:
     """Writes the results of all seeds, which took so many seconds, and returns the rows.
 
     Raises:
       Busy: another process builds a stage that only the report needs.
     """
     seeds = service.classifiers.seeds
-    figures, curves = [], []
+    figures = []
+    curves = []
     for seed in seeds:
         figures += found[seed].rows
         curves += found[seed].curves
+    # A run that only writes its report again keeps the environment that computed it
     used = None
     if not is_written(service, workdir):
         used = environment.describe() | {"seconds": round(seconds, 1)}
@@ -201,14 +210,21 @@ def _target(config: Config, roles: Roles) -> targets.Own | recorded.Recorded | N
     if "recorded" in settings:
         return recorded.read(settings["recorded"], roles.dataset, settings["label"])
     own = targets.load(settings["function"])
-    targets.require_classifier(own, settings["function"], roles.dataset.images[:4], classes)
+    targets.require_classifier(
+        own,
+        settings["function"],
+        roles.dataset.images[:4],
+        classes,
+    )
     return own
 
 
 def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
     """The rows and the training curves of one seed."""
-    found, curves = [], []
-    classifiers, reported = service.classifiers, service.roles.count([REPORTED], seed)
+    found = []
+    curves = []
+    classifiers = service.classifiers
+    reported = service.roles.count([REPORTED], seed)
 
     def about(stage: str, name: str) -> dict[str, object]:
         return {"unit": service.config["unit"], "seed": seed, "stage": stage, "arm": name}

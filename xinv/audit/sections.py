@@ -4,9 +4,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from xinv.audit import cost
+from xinv.audit.form import REGIONS, require_form
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.results import Config
-from xinv.numbers import require_count, require_flag
+from xinv.numbers import described, is_one_of
 from xinv.types import InputError
 
 SECTIONS = (
@@ -28,6 +29,8 @@ SECTIONS = (
     "report",
 )
 """The sections that a config must have."""
+DATA = ("source", "transform", "roles")
+"""The settings of a data set."""
 HARDEN = "harden"
 """A section that a config may have besides: the search of launch/harden.py."""
 TARGETS = {"model": ("model", "train"), "function": ("function",), "recorded": ("recorded",)}
@@ -44,13 +47,20 @@ def sections(config: Config) -> None:
     groups = (*RECONSTRUCTION.metrics, cost.UTILITY, *MEMBERSHIP.metrics)
     known = (*SECTIONS, HARDEN) if HARDEN in config else SECTIONS
     require_keys("the config", config, known)
+    require_form(config)
     require_keys("metrics", config["metrics"], groups)
+    require_keys("data", config["data"], (*DATA, "auxiliary"))
+    if config["data"]["auxiliary"]:
+        require_keys("data.auxiliary", config["data"]["auxiliary"], DATA)
     require_keys("defender", config["defender"], ("role", "held_out"))
-    require_keys("report", config["report"], ("examples", "published", "positive_control"))
-    require_flag(positive_control=config["report"]["positive_control"])
-    require_count(seeds=config["seeds"])
-    require_count(0, seed=config["seed"])
+    require_keys(
+        "report",
+        config["report"],
+        ("examples", "published", "positive_control"),
+    )
     _target(config["target"])
+    if config["analysis"]:
+        _analysis(config["analysis"], config["explanations"])
     for name, settings in {"attack": config["attack"], **config["defences"]}.items():
         _require_no_noise(name, settings)
 
@@ -63,7 +73,11 @@ def sections(config: Config) -> None:
             _require_name(f"{kind}.{name}", settings)
 
 
-def require_keys(what: str, settings: Mapping[str, Any], known: Collection[str]) -> None:
+def require_keys(
+    what: str,
+    settings: Mapping[str, Any],
+    known: Collection[str],
+) -> None:
     """Checks that a section of a config, `what`, has the `known` settings and no others.
 
     Raises:
@@ -93,6 +107,16 @@ def _require_no_noise(name: str, settings: Config) -> None:
             f"the training of {name!r} has noise {noise}, but only classifiers are trained with "
             "differential privacy: set its clip and noise to 0"
         )
+
+
+def _analysis(settings: Config, explanations: Config) -> None:
+    require_keys("analysis", settings, ("explanation", "region"))
+    for name, allowed in {"explanation": explanations, "region": REGIONS}.items():
+        value = settings[name]
+        if not is_one_of(value, allowed):
+            raise InputError(
+                f"analysis.{name} is {described(value)}: choose one of {', '.join(allowed)}"
+            )
 
 
 def _target(settings: Config) -> None:

@@ -18,7 +18,7 @@ from xinv.audit.roles import REPORTED, Roles
 from xinv.audit.stage import Create, Stages, key, state_of
 from xinv.audit.target import Own
 from xinv.store import Stage
-from xinv.types import Array, Explainer, InputError, Known, Model, Variables
+from xinv.types import Array, Explainer, InputError, Model, Variables, WhiteBox
 
 FORWARD = 64
 """Images per forward pass of a classifier."""
@@ -91,7 +91,7 @@ class Classifiers(NamedTuple):
         return models.build(classes=self.classes(part), **settings["model"])
 
     def classifier(self, part: str, seed: int) -> Stage:
-        """Returns a classifier that is trained for this audit."""
+        """Returns a classifier trained for this audit."""
         return training.classifier(Service(self), part, seed)
 
     def is_trained(self, part: str) -> bool:
@@ -111,16 +111,17 @@ class Classifiers(NamedTuple):
             return state_of(self.classifier(part, seed))["classifier"]
         return self.target.variables
 
-    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> Known:
+    def abstract(self, part: str, images: jax.ShapeDtypeStruct) -> WhiteBox:
         """Returns the shapes of a classifier, before it is trained."""
-        model, own = self.model(part), self.own(part)
+        model = self.model(part)
+        own = self.own(part)
         if own is not None:
             variables = jax.eval_shape(lambda: own.variables)
         else:
             variables = jax.eval_shape(model.init, jax.random.key(0), images)
         # A network that cannot take these images says so here, before hours of training
         jax.eval_shape(model.apply, variables, images)
-        return Known(model, variables)
+        return WhiteBox(model, variables)
 
 
 class Service(NamedTuple):
@@ -153,12 +154,27 @@ class Service(NamedTuple):
             return {"logits": outputs.logits(apply, variables, images, FORWARD)}
 
         spec = self._spec(part, role, seed)
-        return self.stages.computed("logits", f"{part} on {role}, seed {seed}", spec, compute)
+        return self.stages.computed(
+            "logits",
+            f"{part} on {role}, seed {seed}",
+            spec,
+            compute,
+        )
 
-    def prediction(self, part: str, role: str, seed: int) -> tuple[Array, list[str]]:
+    def prediction(
+        self,
+        part: str,
+        role: str,
+        seed: int,
+    ) -> tuple[Array, list[str]]:
         """Returns a classifier's probabilities [N,K] on a role, and their digests."""
         if self.classifiers.is_recorded(part):
-            return recorded.prediction(self.classifiers.target, self.roles, role, seed)
+            return recorded.prediction(
+                self.classifiers.target,
+                self.roles,
+                role,
+                seed,
+            )
         # Logits are stored, from which explained classes and probabilities follow
         logits = self.logits(part, role, seed)
         return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
@@ -175,9 +191,17 @@ class Service(NamedTuple):
 
         With a `summary` they are statistics of each map [N,1,1,T], and no map is kept.
         """
-        settings, target = self.config["explanations"][name], self.classifiers.target
+        settings = self.config["explanations"][name]
+        target = self.classifiers.target
         if self.classifiers.is_recorded(part):
-            return recorded.explanation(target, self.roles, self.stages, settings, role, seed)
+            return recorded.explanation(
+                target,
+                self.roles,
+                self.stages,
+                settings,
+                role,
+                seed,
+            )
         # The predicted classes are explained: an attacker does not know the true ones
         logits = self.logits(part, role, seed)
         public = outputs.public_reference(settings)
@@ -214,7 +238,8 @@ class Service(NamedTuple):
         Its reference is drawn from a public role, or from the classifier's own training set, of
         which it releases pixels.
         """
-        settings, reference = self.config["explanations"][name], None
+        settings = self.config["explanations"][name]
+        reference = None
         if "reference" in settings:
             own = self.classifiers.settings(part)["roles"]
             reference = self.roles.images(outputs.public_reference(settings) or own, seed)
@@ -238,7 +263,8 @@ class Service(NamedTuple):
             sections = [self.config["explanations"][name] for name in inputs]
             return recorded.shapes(self.classifiers.target, sections, images)
         # Networks and explanations are known by what determines their shapes
-        settings, own = self.classifiers.settings(part), self.classifiers.own(part)
+        settings = self.classifiers.settings(part)
+        own = self.classifiers.own(part)
         network = {
             "model": settings.get("model"),
             "own": own and own.fingerprint,

@@ -149,7 +149,11 @@ class Stages(NamedTuple):
             build(folder)
             seconds = time.monotonic() - started
             store.write_json(folder / COST, {"label": label, "seconds": round(seconds, 3)})
-            print(f"{name:12s} {label:40s} {seconds:6.1f} s", file=sys.stderr, flush=True)
+            print(
+                f"{name:12s} {label:40s} {seconds:6.1f} s",
+                file=sys.stderr,
+                flush=True,
+            )
 
         self.store.compute(stage, spec, timed)
         return stage

@@ -78,7 +78,13 @@ def load(path: str) -> Own:
     train = getattr(module, "train", None)
     if train is not None:
         train = _trainer(train, form, path)
-    return Own(bound, arrays, weights.fingerprint(path, arrays), train, _source(module))
+    return Own(
+        bound,
+        arrays,
+        weights.fingerprint(path, arrays),
+        train,
+        _source(module),
+    )
 
 
 def _source(module: Any) -> str:

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 def classifier(service: "Service", part: str, seed: int) -> Stage:
     """Returns a classifier, trained by its recipe or by the user's own `train`."""
-    classifiers, roles = service.classifiers, service.roles
-    settings, own = classifiers.settings(part), classifiers.own(part)
+    classifiers = service.classifiers
+    roles = service.roles
+    settings = classifiers.settings(part)
+    own = classifiers.own(part)
     labels, sources = soft_labels(service, settings, seed)
 
     # A changed default of the network is another result, though no config states it
@@ -40,7 +42,14 @@ def classifier(service: "Service", part: str, seed: int) -> Stage:
     def trained(session: train.Session) -> dict[str, Any]:
         batch = data(roles, settings, labels, seed)
         if own is None:
-            return fit(settings, part, classifiers.model(part), batch, seed, session)
+            return fit(
+                settings,
+                part,
+                classifiers.model(part),
+                batch,
+                seed,
+                session,
+            )
         fit_key = key(seed, part, "fit")
         return {"classifier": own.train(batch["image"], batch["label"], fit_key)}
 
@@ -67,9 +76,9 @@ def left_out(
     part: str,
     seed: int,
 ) -> np.ndarray:
-    """Returns the places of images in a classifier's training set that no batch ever had.
+    """Returns the places of images in a classifier's training set left out of every batch.
 
-    Each epoch drops the examples that do not fill a last batch, others each time; few epochs may
+    Each epoch drops an incomplete last batch, of other examples each time; few epochs may
     leave some out. None are known of a training of the user's own.
     """
     if not settings.get("train"):
@@ -107,7 +116,14 @@ def fit(
       seed: of the random numbers.
       session: of the training.
     """
-    start = jax.jit(model.init)(key(seed, part, "init"), as_float(batch["image"][:1]))
+    start = jax.jit(model.init)(
+        key(
+            seed,
+            part,
+            "init",
+        ),
+        as_float(batch["image"][:1]),
+    )
     # An untrained target is the control of a membership attack
     if not settings["train"]:
         return {"classifier": start}

@@ -24,6 +24,7 @@ def require_training(
 
     With `halves` it may have reported ones: it is of a shadow model of a random half of them.
     """
+    # Roles are dealt anew for each seed
     for seed in service.classifiers.seeds:
         if not halves and service.roles.shared(roles, [REPORTED], seed):
             _require_no_half(service, what, roles)
@@ -56,9 +57,11 @@ def require_reference(
 
     Public images are neither reported, nor of the roles that an `attacker` learns from.
     """
-    settings, what = service.config["explanations"][name], f"explanations.{name}.reference"
+    settings = service.config["explanations"][name]
+    what = f"explanations.{name}.reference"
     if "reference" not in settings:
         return
+    # A number is of the classifier's own training images; a section names a public role
     count = settings["reference"]
     if isinstance(count, Mapping):
         require_keys(what, count, ("role", "count"))
@@ -87,7 +90,8 @@ def require_separate(release: Release, attacker: Sequence[str]) -> None:
 
     None of them is reported, none is the `attacker`'s, and none has both uses.
     """
-    service, defender = release.service, release.service.config["defender"]
+    service = release.service
+    defender = release.service.config["defender"]
     seed = service.config["seed"]
     for link in release.chain.needed():
         own = {"role": defender["role"]}
@@ -98,7 +102,12 @@ def require_separate(release: Release, attacker: Sequence[str]) -> None:
             recipe = None
             if kind == "role":
                 recipe = link.settings().get("train")
-            require_training(service, f"defender.{kind} of {link.name!r}", recipe, [role])
+            require_training(
+                service,
+                f"defender.{kind} of {link.name!r}",
+                recipe,
+                [role],
+            )
             if attacker and service.roles.shared([role], attacker, seed):
                 raise InputError(
                     f"defender.{kind} {role!r} has images of the attacker, "

@@ -19,7 +19,7 @@ from xinv.audit.service import Service
 from xinv.audit.usage import require_reference, require_separate, require_training
 from xinv.audit.validate_arm import require_arm, require_views
 from xinv.metrics import membership
-from xinv.types import Batch, InputError, Known
+from xinv.types import Batch, InputError, WhiteBox
 
 
 def validate(service: Service) -> None:
@@ -42,6 +42,11 @@ def validate(service: Service) -> None:
     for name in config["explanations"]:
         require_reference(service, name, REPORTED)
         service.shapes("target", (name,), images)
+
+    # The defender's roles, even where no arm is defended
+    for role in config["defender"].values():
+        if role:
+            service.roles.count([role], config["seed"])
 
     # All defences, even those of no arm
     for name in config["defences"]:
@@ -72,6 +77,7 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
         require_private(service, part, images)
     if not service.classifiers.is_recorded(part):
         service.classifiers.abstract(part, images)
+    # A student learns from what a service releases, like an attacker
     if "teacher" in settings:
         teacher = settings["teacher"]
         service.shapes(teacher["prediction"], (), images)
@@ -96,9 +102,14 @@ def _metrics(service: Service, images: jax.ShapeDtypeStruct) -> None:
         for kind, truth in zip(RECONSTRUCTION.metrics, (images, labels), strict=True):
             _trace(metrics[kind], given, {"truth": truth, "guess": images})
 
-    # Of explanations, once for all arms that see the same maps
+    # Of explanations, which are measured where there are defences
     if not service.config["defences"]:
+        given = _explained(service, "target", images, images)
+        for name, hyper in metrics[cost.UTILITY].items():
+            measure.metric(name, hyper, given)
         return
+
+    # Once for all arms that see the same maps
     releases = {}
     for arm in arms(service):
         release = arm.view(TEST_VIEW).release
@@ -129,7 +140,7 @@ def _explained(
     return given | {"release": Partial(released)}
 
 
-def _given(judge: Known) -> dict[str, Any]:
+def _given(judge: WhiteBox) -> dict[str, Any]:
     return {
         "apply": judge.model.apply,
         "embed": judge.model.embed,

@@ -5,6 +5,7 @@ import jax
 from xinv import attacks, plugins
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, Arm
 from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.release import NONE
 from xinv.audit.results import Config
 from xinv.audit.sections import require_keys
 from xinv.audit.usage import require_reference, require_separate, require_training
@@ -12,7 +13,7 @@ from xinv.audit.validate_members import require_control, require_members
 from xinv.numbers import is_count
 from xinv.types import InputError
 
-_ARM = ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "population", "scored", "control_of")
+_ARM = ("inputs", "attack", TRAIN_VIEW, TEST_VIEW, "known", "population", "evaluate", "control_of")
 _VIEW = ("prediction", "explanation", "defences", "queries", "members")
 
 
@@ -20,11 +21,16 @@ def require_views(arm: Arm) -> None:
     """Raises InputError unless the views of an arm are complete, without settings of no effect."""
     what = f"arm {arm.name!r}"
     require_keys(what, arm.settings, _ARM)
-    require_keys(f"{TRAIN_VIEW} of {what}", arm.settings[TRAIN_VIEW], ("roles", "releases", *_VIEW))
+    require_keys(
+        f"{TRAIN_VIEW} of {what}",
+        arm.settings[TRAIN_VIEW],
+        ("roles", "releases", *_VIEW),
+    )
     require_keys(f"{TEST_VIEW} of {what}", arm.settings[TEST_VIEW], _VIEW)
     for view in (TRAIN_VIEW, TEST_VIEW):
         _require_counts(f"{view} of {what}", arm.settings[view])
         _require_one_service(f"{view} of {what}", arm.settings[view])
+        _require_classifiers(arm, view)
 
     # An input that stands twice would be stacked twice
     inputs = list(arm.settings["inputs"])
@@ -57,16 +63,18 @@ def require_views(arm: Arm) -> None:
 
 
 def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
-    """Raises InputError unless an arm can be trained and scored on such images."""
-    trained, service, goal = arm.settings[TRAIN_VIEW], arm.service, arm.goal
+    """Raises InputError unless an arm can be trained and evaluated on such images."""
+    trained = arm.settings[TRAIN_VIEW]
+    service = arm.service
+    goal = arm.goal
     _require_training_set(arm)
 
     # What it makes of the shapes of what it is given
     guess = arm.check(images.shape[1:])
-    if arm.settings["scored"] and guess != goal.guess_shape(images.shape[1:]):
+    if arm.settings["evaluate"] and guess != goal.guess_shape(images.shape[1:]):
         raise InputError(
             f"arm {arm.name!r} guesses {list(guess)}, no images {list(images.shape[1:])}: "
-            "it cannot be scored"
+            "it cannot be evaluated"
         )
 
     # What its goal asks of the classifiers
@@ -79,7 +87,8 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
         goal.check(service, arm.settings[view], arm.view(view).members)
 
     # Nothing that it is fitted to is reported
-    reported, seed = arm.evaluated, service.config["seed"]
+    reported = arm.evaluated
+    seed = service.config["seed"]
     if trained["roles"] and service.roles.shared(trained["roles"], [reported], seed):
         raise InputError(
             f"arm {arm.name!r} learns from images of {reported}, which are reported for {goal.name}"
@@ -98,7 +107,9 @@ def require_arm(arm: Arm, images: jax.ShapeDtypeStruct) -> None:
 
 def _require_training_set(arm: Arm) -> None:
     """An attack learns from a role, from many shadow models, or together with the target."""
-    trained, service, paired = arm.settings[TRAIN_VIEW], arm.service, arm.method.build().paired
+    trained = arm.settings[TRAIN_VIEW]
+    service = arm.service
+    paired = arm.method.build().paired
     if paired != arm.view(TRAIN_VIEW).several:
         needs = "learns from one model, but is given"
         if paired:
@@ -138,9 +149,20 @@ def _require_counts(what: str, settings: Config) -> None:
         )
 
 
+def _require_classifiers(arm: Arm, view: str) -> None:
+    """The explained classifiers exist, also where an arm reads no explanation."""
+    named = arm.settings[view]["explanation"]
+    if isinstance(named, str):
+        named = (named,)
+    for part in named:
+        if part != NONE:
+            arm.service.classifiers.settings(part)
+
+
 def _require_one_service(what: str, settings: Config) -> None:
     """Several shadow models are named alike for predictions and explanations."""
-    prediction, explanation = settings["prediction"], settings["explanation"]
+    prediction = settings["prediction"]
+    explanation = settings["explanation"]
     if isinstance(prediction, str) and isinstance(explanation, str):
         return
     if isinstance(prediction, str) or isinstance(explanation, str):

@@ -34,8 +34,10 @@ def require_members(arm: Arm) -> None:
 
 def _require_shadows(arm: Arm) -> None:
     """Many shadow models are different ones, of one network, and not the attacked one."""
-    named, classifiers = arm.settings[TRAIN_VIEW]["prediction"], arm.service.classifiers
-    tested, attacked = arm.settings[TEST_VIEW]["prediction"], arm.view(TEST_VIEW).members[0]
+    named = arm.settings[TRAIN_VIEW]["prediction"]
+    classifiers = arm.service.classifiers
+    tested = arm.settings[TEST_VIEW]["prediction"]
+    attacked = arm.view(TEST_VIEW).members[0]
     what = f"arm {arm.name!r} learns on {', '.join(named)}"
     if len(set(named)) < len(named) or arm.settings[TRAIN_VIEW]["members"]:
         raise InputError(f"{what}: name different shadow models, and leave members empty")
@@ -49,7 +51,8 @@ def _require_shadows(arm: Arm) -> None:
 
 def _require_public(arm: Arm) -> None:
     """A population is of images that are not audited and that no model of the arm has seen."""
-    service, role = arm.service, arm.settings["population"]
+    service = arm.service
+    role = arm.settings["population"]
     parts = (arm.settings[TEST_VIEW]["prediction"], *arm.view(TRAIN_VIEW).members)
     seen = {arm.evaluated: [arm.evaluated]}
     for part in parts:
@@ -64,7 +67,8 @@ def _require_public(arm: Arm) -> None:
 
 def _require_both(arm: Arm, roles: Sequence[str], axis: int) -> None:
     """What an attack learns from has members and others: over images, or for each of them."""
-    service, shadows = arm.service, arm.view(TRAIN_VIEW).members
+    service = arm.service
+    shadows = arm.view(TRAIN_VIEW).members
     truth = [MEMBERSHIP.secret(service, part, roles, service.config["seed"]) for part in shadows]
     member = np.stack(truth, axis=1).astype(bool)
     if member.any(axis=axis).all() and (~member).any(axis=axis).all():
@@ -85,12 +89,13 @@ def require_control(arm: Arm) -> None:
     # What a control finds must not come from another attack
     alike = ("inputs", "attack", "known", "population")
     different = [name for name in alike if arm.settings[name] != real.settings[name]]
-    if different or not arm.settings["scored"] or arm.goal is not real.goal:
-        named = different[0] if different else "scored or its goal"
+    if different or not arm.settings["evaluate"] or arm.goal is not real.goal:
+        named = different[0] if different else "evaluate or its goal"
         raise InputError(
             f"{what}, but differs in {named}: a control differs in its classifiers alone"
         )
-    tested, attacked = arm.settings[TEST_VIEW]["prediction"], real.view(TEST_VIEW).members
+    tested = arm.settings[TEST_VIEW]["prediction"]
+    attacked = real.view(TEST_VIEW).members
     if arm.view(TEST_VIEW).members != attacked or tested in attacked:
         raise InputError(
             f"{what}: let it be tested on another classifier, "

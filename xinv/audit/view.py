@@ -53,10 +53,16 @@ class View(NamedTuple):
         """Its release of the service; of several shadow models, that of the first."""
         return self._releases()[0]
 
-    def observation(self, role: str, seed: int, releases: int = 1) -> tuple[Observation, list[str]]:
+    def observation(
+        self,
+        role: str,
+        seed: int,
+        releases: int = 1,
+    ) -> tuple[Observation, list[str]]:
         """Returns all that it shows of a role's images, and the digests of its sources."""
         # Releases of the service, one per shadow model
-        observations, sources = [], []
+        observations = []
+        sources = []
         for release in self._releases():
             observed, digests = release._replace(releases=releases).observation(role, seed)
             observations.append(observed)
@@ -77,7 +83,11 @@ class View(NamedTuple):
             return Observation(prediction), sources
         return Observation(prediction, stack(maps)), sources
 
-    def shapes(self, images: jax.ShapeDtypeStruct, above: tuple[str, ...]) -> Observation:
+    def shapes(
+        self,
+        images: jax.ShapeDtypeStruct,
+        above: tuple[str, ...],
+    ) -> Observation:
         """Returns the shapes of an observation of images, without computing anything."""
         # Defences act on maps, even if statistics of them are kept
         release = self.release
@@ -106,7 +116,9 @@ class View(NamedTuple):
         return jax.tree.map(repeated, seen)
 
     def _releases(self) -> list[Release]:
-        predictions, explanations = self.settings["prediction"], self.settings["explanation"]
+        predictions = self.settings["prediction"]
+        explanations = self.settings["explanation"]
+        # Shadow models are named in lists, one release each
         if not self.several:
             predictions, explanations = [predictions], [explanations]
         return [

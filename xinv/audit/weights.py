@@ -56,9 +56,13 @@ class Form(NamedTuple):
 def split(variables: Variables) -> tuple[list[np.ndarray], Form]:
     """Returns the arrays among the leaves of variables, and their form."""
     leaves, treedef = jax.tree_util.tree_flatten_with_path(variables)
-    arrays, names, kinds, rest = [], [], [], []
+    arrays = []
+    names = []
+    kinds = []
+    rest = []
     for path, leaf in leaves:
         names.append(jax.tree_util.keystr(path))
+        # Functions and markers stay in the form, so that arrays alone are compared and stored
         if _is_array(leaf):
             arrays.append(np.asarray(leaf))
             kinds.append(f"{leaf.dtype}{list(leaf.shape)}")

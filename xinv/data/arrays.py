@@ -26,7 +26,7 @@ def arrays(
     Args:
       path: the file; object arrays, which need pickle, are refused.
       image: key of images [N,H,W] or [N,H,W,C], C up to 4, uint8 or float in [0,1]; several keys
-          are concatenated.
+        are concatenated.
       labels: per label name the key of integers or strings [N], as many keys as `image` has;
         "key[2]" takes a column of [N,M]. By default {"label": "labels"}.
       classes: per label name the number of classes or their names; without them integers have a
@@ -36,7 +36,7 @@ def arrays(
 
     Raises:
       InputError: the file is missing, truncated or no npz, lacks a key, or an array is not as
-          described above.
+        described above.
     """
     labels = {"label": "labels"} if labels is None else labels
     classes = classes or {}

@@ -25,7 +25,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     label set.
     """
 
-    code_path = None  # else TFDS seeks download checksums there, by a package (importlib_resources) it does not require
+    # Else TFDS seeks checksums there, by a package (importlib_resources) that it does not require
+    code_path = None
 
     def __init__(self, dataset: Dataset, name: str, root: Path):
         self.name = name

@@ -1,4 +1,4 @@
-"""Image folders: a folder per class or identity, or labels within the file names; tar archives too."""
+"""Image folders: a folder per class, or labels in the file names; tar archives too."""
 
 import hashlib
 import re
@@ -155,7 +155,7 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 def _check_layout(root: str, paths: list[str]) -> None:
-    """Refuses a layout that leaves open which folder is the class, or where all images are of one."""
+    """Refuses a layout that leaves open which folder is the class, or that has one class."""
     ordered = sorted(paths, key=lambda path: len(_folders(path)))
     least, most = ordered[0], ordered[-1]
     if not _folders(least):

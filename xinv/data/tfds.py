@@ -9,7 +9,7 @@ from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, renumber
 from xinv.data.files import decode
 from xinv.data.transform import Crop, Geometry, Size, geometry
-from xinv.numbers import is_count, require
+from xinv.numbers import require_count
 from xinv.types import InputError
 
 CHUNK = 1024
@@ -40,7 +40,7 @@ def tfds(
       labels: names of the label features, class labels, integers or booleans; "attributes/Smiling"
         is a nested one. By default all class labels, by alphabet (TFDS keeps no order).
       crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed
-          sizes need `resize`.
+        sizes need `resize`.
       threads: that read and decode the next batches meanwhile, by Grain; 0 reads a batch when it is
         needed. The images and their order are the same. At most two batches per thread wait.
 
@@ -48,7 +48,7 @@ def tfds(
       InputError: the data set, split or a feature does not exist or cannot be read as above; or
         there are to be threads, and Grain is not installed.
     """
-    require(is_count(threads, 0), "threads", threads, "a whole number of at least 0")
+    require_count(0, threads=threads)
     if threads:
         stream.require_installed()
     builder = _builder(dataset, root)

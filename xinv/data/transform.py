@@ -10,7 +10,7 @@ from PIL import Image
 
 from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
-from xinv.numbers import is_one_of
+from xinv.numbers import is_one_of, require_flag
 from xinv.types import InputError
 
 METHODS = {
@@ -66,6 +66,7 @@ def geometry(
             raise InputError(f"resize {resize} is not a (height, width) of at least 1")
     if not is_one_of(method, METHODS):
         raise InputError(f"unknown resize method {method!r}: choose one of {', '.join(METHODS)}")
+    require_flag(grayscale=grayscale)
     return Geometry(crop, resize, bool(grayscale), method)
 
 
@@ -88,7 +89,7 @@ def transform(
       grayscale: three channels become one by ITU-R 601 luma.
       method: how Pillow resizes; all but "nearest" average over the area when shrinking.
       classes: a label and the names of its classes to keep, renumbered in this order, or how many;
-          None keeps all.
+        None keeps all.
       attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
     Raises:

@@ -13,12 +13,17 @@ from xinv.types import Array, Defence, Key, Observation
 
 @functools.cache
 def chain(*defences: Defence) -> Defence:
-    """Applies `defences` in the order given; DeepLeak hardens maps by `chain(clip(…), mask(…),
-    noise(…))`.
+    """Applies `defences` in the given order.
 
-    `init` fits each to what the ones before it release of the defender's data. Its state has theirs
-    as "0", "1", …, and the histories of those that were trained with that number before each name.
-    Random choices are independent.
+    DeepLeak hardens maps by `chain(clip(…), mask(…), noise(…))`. `init` fits each defence to the
+    release of the ones before it, on the defender's data. Random choices are independent.
+
+    Args:
+      defences: in the order of their application.
+
+    Returns:
+      A defence whose state has the states of its parts as "0", "1", …, and in "history" theirs,
+      each name after its part's number.
     """
 
     def init(
@@ -27,24 +32,43 @@ def chain(*defences: Defence) -> Defence:
         images: Array,
         session: train.Session = train.Session(),
     ) -> dict[str, Any]:
-        state, history, original = {}, {}, observation
+        state = {}
+        history = {}
+        original = observation
+        # Fit each defence to the data as released by the ones before it
         for number, defence in enumerate(defences):
             init_key, release_key = jax.random.split(jax.random.fold_in(key, number))
-            fitted = defence.init(init_key, observation, images, _part(session, number))
+            fitted = defence.init(
+                init_key,
+                observation,
+                images,
+                _part(session, number),
+            )
             history |= {
                 f"{number}/{name}": values for name, values in fitted.pop("history", {}).items()
             }
             state[str(number)] = fitted
+            # The last release has no reader here
             if number + 1 < len(defences):
                 observation = release(defence, fitted, observation, release_key)
+        # `release` compares new maps with the ones before the first defence
         if any("calibration" in fitted for fitted in state.values()):
             state["calibration"] = calibrate(original)
         return state | ({"history": history} if history else {})
 
-    def apply(state: dict[str, Any], observation: Observation, key: Key) -> Observation:
+    def apply(
+        state: dict[str, Any],
+        observation: Observation,
+        key: Key,
+    ) -> Observation:
         for number, defence in enumerate(defences):
-            part = state.get(str(number), {})  # one that learns nothing needs no place
-            observation = defence.apply(part, observation, jax.random.fold_in(key, number))
+            # A defence without a state needs no place in it
+            part = state.get(str(number), {})
+            observation = defence.apply(
+                part,
+                observation,
+                jax.random.fold_in(key, number),
+            )
         return observation
 
     def check(observation: Observation, images: Any) -> None:

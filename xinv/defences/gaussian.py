@@ -1,4 +1,4 @@
-"""RND: Gaussian noise of a stated size, the baseline of Jeong et al. 2022."""
+"""RND: Gaussian noise of a given size, the baseline of Jeong et al. 2022."""
 
 import functools
 from typing import Any
@@ -19,43 +19,53 @@ _LARGEST = 1e3  # standard deviation of the noise, in widths of the maps' range
 
 @functools.cache
 def gaussian(mse: float, clipped: bool = True) -> Defence:
-    """Adds Gaussian noise so that the released maps are distorted by `mse` on the average of the
-    defender's data.
+    """Adds Gaussian noise with a mean distortion of `mse` on the defender's data.
 
-    The mean of q releases of one image is distorted by mse/q, or, where noise is clipped, by
-    somewhat more: see `xinv.defences.withstands`.
+    The mean of q releases of one image is distorted by mse/q, or, for clipped noise, by somewhat
+    more: see `xinv.defences.withstands`.
 
     Args:
       mse: mean squared change of a map's values, in their squared units; another defence's measured
-          distortion.
-      clipped: whether maps in [0,1] are released in [0,1], and others within the smallest and
-        largest value of the calibration. That clips some of the noise off, about half of its
-        variance where most values lie on a limit, as after min–max scaling; so `init` solves for
-        the variance that leaves a mean squared change of `mse`. Without it the noise has the
-        variance `mse`, which is then what it changes, and leaves the range, as in GNIME's code.
+        distortion.
+      clipped: True releases maps of [0,1] in [0,1], and others within the smallest and largest
+        value of the calibration. This clips some of the noise off: about half of its variance if
+        most values lie on a limit, as after min–max scaling. `init` therefore solves for the
+        variance with a mean squared change of `mse` after clipping. False gives the noise the
+        variance `mse` and lets it leave the range, as in GNIME's code.
+
+    Returns:
+      A defence whose state has the "calibration" (see `maps.calibrate`) and the noise's "stdev".
 
     Raises:
-      InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is that
-          large.
+      InputError: `mse` is not positive; or, in `init`, no noise clipped to the maps' range is as
+        large.
     """
     require_positive(mse=mse)
     require_flag(clipped=clipped)
 
     def init(
-        key: Key, observation: Observation, images: Any, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        images: Any,
+        session: train.Session = train.Session(),
     ) -> Any:
         calibration = calibrate(observation)
-        stdev = (
-            _calibrated(observation.explanation, *calibration["limits"], mse)
-            if clipped
-            else mse**0.5
-        )
+        if clipped:
+            stdev = _calibrated(
+                observation.explanation,
+                *calibration["limits"],
+                mse,
+            )
+        else:
+            stdev = mse**0.5
         return {"calibration": calibration, "stdev": np.float32(stdev)}
 
     def apply(state: Any, observation: Observation, key: Key) -> Observation:
         require_state(state, "stdev", "calibration")
         require_shape(state["calibration"], observation)
-        maps, limits = observation.explanation, state["calibration"]["limits"]
+        # Noise is drawn anew for every release
+        maps = observation.explanation
+        limits = state["calibration"]["limits"]
         noisy = maps + state["stdev"] * normal(key, maps)
         return observation._replace(explanation=jnp.clip(noisy, *limits) if clipped else noisy)
 
@@ -63,21 +73,23 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
 
 
 def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:
-    """The noise's standard deviation for which the mean squared change of `maps` after clipping is
-    `mse`.
-    """
+    """Returns the noise's standard deviation for a mean squared change `mse` after clipping."""
+    # A histogram of the values stands for all maps
     low, high = float(low), float(high)
-    counts, edges = np.zeros(_BINS), np.linspace(low, high, _BINS + 1)
+    counts = np.zeros(_BINS)
+    edges = np.linspace(low, high, _BINS + 1)
     for start in range(0, len(maps), _CHUNK):
         counts += np.histogram(np.asarray(maps[start : start + _CHUNK]), edges)[0]
+    # The limits, where most values are, are exact
     values, weights = (
         np.linspace(low, high, _BINS),
         counts / counts.sum(),
-    )  # the limits, where most are, are exact
+    )
 
     def excess(stdev: float) -> float:
         return weights @ clipped_variance(values, stdev, low, high) - mse
 
+    # The change grows with the noise up to a bound: beyond it there is no solution
     largest = _LARGEST * max(high - low, np.finfo(np.float32).tiny)
     if high <= low or excess(largest) < 0:
         most = excess(largest) + mse if high > low else 0.0
@@ -88,11 +100,18 @@ def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:
     return optimize.brentq(excess, 0.0, largest, xtol=1e-7 * np.sqrt(mse))
 
 
-def clipped_variance(values: np.ndarray, stdev: float, low: float, high: float) -> np.ndarray:
-    """E[(clip(v + stdev·n, low, high) - v)²] for standard normal n and each v within the limits."""
+def clipped_variance(
+    values: np.ndarray,
+    stdev: float,
+    low: float,
+    high: float,
+) -> np.ndarray:
+    """Returns E[(clip(v + stdev·n, low, high) - v)²], n standard normal, each v within limits."""
     if stdev == 0:
         return np.zeros_like(values)
-    down, up = (values - low) / stdev, (high - values) / stdev
+    # The integral in three parts: clipped at low, clipped at high, in between
+    down = (values - low) / stdev
+    up = (high - values) / stdev
     inside = (
         stats.norm.cdf(up)
         - stats.norm.cdf(-down)

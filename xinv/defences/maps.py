@@ -1,6 +1,4 @@
-"""Calibration of a defence to the observations that it is fitted to, and checks of others against
-it.
-"""
+"""Calibration of a defence to the observations of its `init`, and checks of others against it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,24 +10,25 @@ import numpy as np
 from xinv.types import Array, InputError, Key, Observation
 
 _CHUNK = 1024  # examples read at once
-_FACTOR = 10.0  # by which the largest value of a map may leave the range in the calibration
-_ALIKE = 1.01  # the same, where all maps of the calibration have one largest value, as after min–max scaling
+# How far the largest value of a map may leave the range in the calibration
+_FACTOR = 10.0
+# The same, if all maps of the calibration have one largest value, as after min–max scaling
+_ALIKE = 1.01
 _ROUNDING = 1e-5
-_SHARE = 0.1  # of [0,1] that maps must reach for this to be their range
+_SHARE = 0.1  # least part of [0,1] reached by maps with this range
 
 Calibration = Mapping[str, Array]
-"""Statistics of the observations that a defence was fitted to, see `calibrate`."""
+"""Statistics of a defence's observations at `init`, see `calibrate`."""
 
 
 def calibrate(observation: Observation) -> dict[str, np.ndarray]:
-    """Measures the defender's observations in float32, reading them in chunks.
+    """Measures the defender's observations in float32, chunk by chunk.
 
     Returns:
       "prediction" [K] and "explanation" [h,w,c]: their means; "moments" [2]: mean and standard
-      deviation of all values of the maps (1 where they are constant); "limits" [2]: where they lie,
-      [0,1] if that holds them and they reach a tenth of it, otherwise their smallest and largest
-      value; "peaks" [2]: the smallest and largest of the maps' largest magnitudes, without maps of
-      zeros.
+      deviation of all values of the maps (1 if they are constant); "limits" [2]: [0,1] if the maps
+      lie within and reach a tenth of it, otherwise their smallest and largest value; "peaks" [2]:
+      the smallest and largest of the maps' largest magnitudes, without maps of zeros.
 
     Raises:
       InputError: there are no explanations, or they hold NaN or infinite values.
@@ -37,7 +36,12 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
     maps = required(observation)
     if not len(maps):
         raise InputError("the defender has no explanations: a defence is fitted to at least one")
-    totals, squares, low, high, peaks = np.zeros(maps.shape[1:]), 0.0, np.inf, -np.inf, []
+    totals = np.zeros(maps.shape[1:])
+    squares = 0.0
+    low = np.inf
+    high = -np.inf
+    peaks = []
+    # Sums, range and peaks in one pass over the maps
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK], np.float64)
         totals, squares = totals + part.sum(axis=0), squares + np.square(part).sum()
@@ -48,8 +52,10 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
             "the defender's explanations hold NaN or infinite values: a defence needs finite"
             " numbers"
         )
+    # Mean and deviation from the sums; maps constant but for rounding keep their scale
     mean = totals.sum() / (len(maps) * totals.size)
     deviation = np.sqrt(max(squares / (len(maps) * totals.size) - mean**2, 0.0))
+    # Maps of zeros have no peak
     lit = np.concatenate(peaks)[np.concatenate(peaks) > 0]
     values = {
         "prediction": np.mean(observation.prediction, axis=0, dtype=np.float64),
@@ -62,9 +68,10 @@ def calibrate(observation: Observation) -> dict[str, np.ndarray]:
 
 
 def required(observation: Observation) -> Array:
-    """The explanations.
+    """Returns the explanations.
 
-    Raises InputError where there are none, or they are not numbers [N,h,w,c] with fractions.
+    Raises:
+      InputError: there are none, or they are not floating-point numbers [N,h,w,c].
     """
     maps = observation.explanation
     if maps is None:
@@ -79,13 +86,13 @@ def required(observation: Observation) -> Array:
 
 
 def require_maps(observation: Observation, images: Any) -> None:
-    """The check of a defence that treats any maps; see `required`."""
+    """Checks the observation of a defence of any maps; see `required`."""
     del images
     required(observation)
 
 
 def require_images(images: Array) -> None:
-    """InputError where images, read in chunks, are neither uint8 nor fractions in [0,1]."""
+    """Raises InputError for images other than uint8 or fractions in [0,1]; reads them in chunks."""
     if images.dtype == np.uint8:
         return
     for start in range(0, len(images), _CHUNK):
@@ -99,9 +106,8 @@ def require_images(images: Array) -> None:
 
 
 def require_state(state: Any, *names: str) -> None:
-    """InputError where a state has none of that name: it is of another defence, or `init` was left
-    out.
-    """
+    """Raises InputError if a state lacks one of these names, so is not from this defence's init."""
+    # Name one missing part, and the ones held: they show whose state it is
     missing = [name for name in names if name not in state]
     if missing:
         held = ", ".join(sorted(state)) or "nothing"
@@ -112,11 +118,13 @@ def require_state(state: Any, *names: str) -> None:
 
 
 def require_shape(calibration: Calibration, observation: Observation) -> None:
-    """InputError where examples have another shape than the calibration's; shapes are static, so
-    also under jit.
+    """Raises InputError for examples of another shape than the calibration's.
+
+    Shapes are static, so this holds under jit.
     """
     for name in ("prediction", "explanation"):
-        array, fitted = getattr(observation, name), tuple(calibration[name].shape)
+        array = getattr(observation, name)
+        fitted = tuple(calibration[name].shape)
         got = None if array is None else tuple(array.shape[1:])
         if got != fitted:
             raise InputError(
@@ -125,13 +133,14 @@ def require_shape(calibration: Calibration, observation: Observation) -> None:
 
 
 def require_scale(calibration: Calibration, maps: Array) -> None:
-    """InputError where concrete maps have another scale than the calibration's.
+    """Raises InputError for concrete maps of another scale than the calibration's.
 
-    Where all of those had one largest value, each map is to have it too. Otherwise none may peak
-    far above them, and of several maps the highest not far below: one alone may well be dim.
+    If all calibrated maps had one largest value, each map must have it too. Otherwise none may peak
+    far above them, and of several maps the highest not far below: a single one may well be dim.
     """
     (low, high), (least, most) = np.asarray(calibration["limits"]), np.asarray(calibration["peaks"])
     peaks = [np.zeros(0)]
+    # A range of [0,1] is exact: check it on every map
     for start in range(0, len(maps), _CHUNK):
         part = np.asarray(maps[start : start + _CHUNK])
         if (low, high) == (0, 1) and not -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING:
@@ -140,9 +149,14 @@ def require_scale(calibration: Calibration, maps: Array) -> None:
                 f" {part.max()}"
             )
         peaks.append(np.abs(part).max(axis=(1, 2, 3)))
-    judged, factor, several = np.concatenate(peaks), _ALIKE, True
+    # One common peak: judge each map. Different peaks: judge the highest alone
+    judged = np.concatenate(peaks)
+    factor = _ALIKE
+    several = True
     if most > _ALIKE * least:
-        judged, factor, several = judged.max(keepdims=True, initial=0), _FACTOR, len(maps) > 1
+        judged = judged.max(keepdims=True, initial=0)
+        factor = _FACTOR
+        several = len(maps) > 1
     outside = judged[
         (judged > most * factor) | ((judged > 0) & (judged < least / factor) & several)
     ]
@@ -154,6 +168,6 @@ def require_scale(calibration: Calibration, maps: Array) -> None:
 
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:
-    """Standard normal values in the shape of `maps` [N,h,w,c]; map i's come from `fold_in(key, i)`."""
+    """Draws normal values in the shape of `maps` [N,h,w,c]; those of map i by `fold_in(key, i)`."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(maps)))
     return jax.vmap(lambda key: jax.random.normal(key, maps.shape[1:], maps.dtype))(keys)

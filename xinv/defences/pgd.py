@@ -32,24 +32,28 @@ def pgd(
 ) -> Defence:
     """Projected gradient ascent on the error of an inverter, within an L2 ball (Madry et al. 2018).
 
-    `init` trains the inverter f_INV on the defender's undefended observations. The image is not
-    there when a map is released, so what stands in for it is its reconstruction: the ascent is on
+    `init` trains the inverter f_INV on the defender's undefended observations. A release is made
+    without the image, so its reconstruction takes the image's place: the ascent is on
     ‖f_INV(e', ŷ) - f_INV(e, ŷ)‖². It starts from one random direction, drawn in `init` (at e the
-    gradient is zero) and the same for all: a start of its own for each release would let an
-    attacker average the perturbations away. So any number of queries gives the same release.
+    gradient is zero) and the same for all. With a new start for each release an attacker could
+    average the perturbations away. So any number of queries gives the same release.
 
-    After each step and at the end the change is scaled so that every map's, clipped to the maps'
-    range, has a mean square of `mse`; less only where the whole range does not allow that much.
+    After each step and at the end the change is scaled: every map's, clipped to the maps' range,
+    has a mean square of `mse`, or less if the whole range does not allow as much.
 
     Args:
       mse: mean squared change of a map's values, in their squared units; another defence's measured
-          distortion.
+        distortion.
       steps: of the ascent; unrolled, so that compiling takes as long in proportion.
       step_size: the length of a step, as a fraction of the ball's radius.
       network: the inverter's factory in `xinv.models`, "decoder" (Zhao) or "gnime_decoder" (GNIME's
-          code).
+        code).
       encoder, width, dtype: of the inverter, see `models.decoder`.
-      recipe: how it is trained.
+      recipe: the inverter's training configuration.
+
+    Returns:
+      A defence whose state has the "inverter", the "start" [h,w,c] of the ascent, an "image" of
+      zeros for its shape, the "calibration" (see `maps.calibrate`) and the losses in "history".
 
     Raises:
       InputError: an argument is not one of those; in `init`, predictions are no probabilities, or
@@ -60,23 +64,32 @@ def pgd(
     check_network(network, encoder, width=width)
 
     def init(
-        key: Key, observation: Observation, images: Array, session: train.Session = train.Session()
+        key: Key,
+        observation: Observation,
+        images: Array,
+        session: train.Session = train.Session(),
     ) -> Any:
         require_releasable({}, observation)
         require_images(images)
         calibration = calibrate(observation)
+        # Train the inverter on undefended maps
         start_key, init_key, fit_key = jax.random.split(key, 3)
-        model, loss = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
+        model, loss = _inverter(
+            tuple(images.shape[1:]),
+            network,
+            encoder,
+            width,
+            dtype,
+        )
         example = jnp.asarray(observation.prediction[:1]), jnp.asarray(observation.explanation[:1])
         variables = jax.jit(model.init)(init_key, *example)
         data = {**observation._asdict(), "image": images}
         fitted = train.fit(loss, variables, data, fit_key, recipe, session)
+        # "image" is there for its shape, which is static under jit
         return {
             "inverter": fitted.variables,
             "start": np.asarray(jax.random.normal(start_key, observation.explanation.shape[1:])),
-            "image": np.zeros(
-                images.shape[1:], np.float32
-            ),  # for its shape, which is static under jit
+            "image": np.zeros(images.shape[1:], np.float32),
             "calibration": calibration,
             "history": fitted.history,
         }
@@ -87,16 +100,16 @@ def pgd(
         require_shape(state["calibration"], observation)
         model, _ = _inverter(state["image"].shape, network, encoder, width, dtype)
         require_network(state["inverter"], model, observation)
-        prediction, maps, limits = (
-            observation.prediction,
-            observation.explanation,
-            state["calibration"]["limits"],
-        )
+        prediction = observation.prediction
+        maps = observation.explanation
+        limits = state["calibration"]["limits"]
+        # The reconstruction of the original map takes the place of the image
         original = model.apply(state["inverter"], prediction, maps)
 
         def distance(changed: jax.Array) -> jax.Array:
             return jnp.sum((model.apply(state["inverter"], prediction, changed) - original) ** 2)
 
+        # Normalised steps up the gradient, each projected onto the ball and the range
         change = _unit(jnp.broadcast_to(state["start"], maps.shape))
         for _ in range(steps):
             changed = _moved(maps, change, mse, limits)
@@ -104,10 +117,20 @@ def pgd(
         return observation._replace(explanation=_moved(maps, change, mse, limits))
 
     def check(observation: Observation, images: Any) -> None:
+        # Trace the inverter on shapes alone
         required(observation)
-        model, _ = _inverter(tuple(images.shape[1:]), network, encoder, width, dtype)
+        model, _ = _inverter(
+            tuple(images.shape[1:]),
+            network,
+            encoder,
+            width,
+            dtype,
+        )
         jax.eval_shape(
-            model.init, jax.random.key(0), observation.prediction, observation.explanation
+            model.init,
+            jax.random.key(0),
+            observation.prediction,
+            observation.explanation,
         )
 
     return Defence(init, apply, check, releasing=("mse", "steps", "step_size"))
@@ -115,14 +138,25 @@ def pgd(
 
 @functools.lru_cache(64)
 def _inverter(
-    image_shape: tuple[int, ...], network: str, encoder: str, width: float, dtype: str
+    image_shape: tuple[int, ...],
+    network: str,
+    encoder: str,
+    width: float,
+    dtype: str,
 ) -> tuple[Model, train.Loss]:
+    # Cached with its loss, so that every call of `apply` finds the same network
     model = models.build(
-        network, encoder=encoder, image_shape=image_shape, width=width, dtype=dtype
+        network,
+        encoder=encoder,
+        image_shape=image_shape,
+        width=width,
+        dtype=dtype,
     )
 
     def loss(
-        variables: Variables, batch: Batch, key: Key | None
+        variables: Variables,
+        batch: Batch,
+        key: Key | None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         guesses = model.apply(variables, batch["prediction"], batch["explanation"])
         return jnp.mean((as_float(batch["image"]) - guesses) ** 2, axis=(1, 2, 3)), {}
@@ -131,15 +165,19 @@ def _inverter(
 
 
 def _unit(maps: jax.Array) -> jax.Array:
-    """Each map with a mean square of 1; one of zeros stays."""
+    """Returns each map with a mean square of 1; a map of zeros stays."""
     square = jnp.mean(maps**2, axis=(1, 2, 3), keepdims=True)
     return maps / jnp.sqrt(jnp.where(square > 0, square, 1))
 
 
-def _moved(maps: jax.Array, change: jax.Array, mse: float, limits: jax.Array) -> jax.Array:
-    """The maps moved along `change` until each, clipped to the limits, has changed by `mse`; by
-    bisection.
-    """
+def _moved(
+    maps: jax.Array,
+    change: jax.Array,
+    mse: float,
+    limits: jax.Array,
+) -> jax.Array:
+    """Moves maps along `change` until each, clipped to the limits, has changed by `mse`."""
+    # Bisect the length: clipping leaves no closed form, but the change grows with the length
     change = _unit(change)
 
     def moved(length: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Release of observations by the service: every defence is applied here, example by example."""
+"""Release of observations by the service: applies every defence, example by example."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -25,41 +25,51 @@ def release(
     queries: int = 1,
     out: Observation | None = None,
 ) -> Observation:
-    """Releases N examples: applies `defence` to each by itself, streamed over all devices.
+    """Applies `defence` to each of N examples by itself, streamed over all devices.
 
     Example i is released with `fold_in(key, i)`, so the result depends on neither the batch size
     nor the devices.
 
     Args:
-      defence, state: the defence and what its `init` returned, perhaps saved and loaded since.
-      observation: of N examples; array-likes that are read batch by batch.
-      key: for defences that draw; query q of an example uses `fold_in` of its key and q.
+      defence, state: the defence and the state of its `init`, perhaps saved and loaded since.
+      observation: of N examples; array-likes, read batch by batch.
+      key: for random defences; query q of an example uses `fold_in` of its key and q.
       batch_size: examples per dispatch.
-      queries: independent releases of each example, of which the mean is returned: what an attacker
-        who asks that often knows. 1 returns the release itself.
+      queries: independent releases of each example; their mean is returned, the knowledge of an
+        attacker after as many queries. 1 returns the release itself.
       out: arrays of the observation's shapes to write into, such as memory maps.
 
     Returns:
       NumPy arrays in the shapes of `observation`.
 
     Raises:
-      InputError: predictions are no probabilities, explanations are not finite, or they have
-        another shape or scale than the observations that the defence was fitted to.
+      InputError: predictions are no probabilities, explanations are not finite, or their shape or
+        scale differs from the observations of the defence's `init`.
     """
     require_count(batch_size=batch_size, queries=queries)
     require_releasable(state, observation)
+    # The history is for people: it never goes to a device
     arrays = {name: part for name, part in state.items() if name != "history"}
     return parallel.map_batches(
-        _releases(defence, queries), arrays, observation, batch_size, key, out
+        _releases(defence, queries),
+        arrays,
+        observation,
+        batch_size,
+        key,
+        out,
     )
 
 
-def each(defence: Defence, state: Any, observation: Observation, keys: Key) -> Observation:
-    """Releases every example by itself, with its own of `keys` [N]; the part of `release` that runs
-    under jit.
-    """
+def each(
+    defence: Defence,
+    state: Any,
+    observation: Observation,
+    keys: Key,
+) -> Observation:
+    """Releases each example by itself, with its own of `keys` [N]; the jitted part of `release`."""
 
     def one(example: Observation, key: Key) -> Observation:
+        # A batch of one: a defence cannot see an example's neighbours
         alone = jax.tree.map(lambda leaf: leaf[None], example)
         return jax.tree.map(lambda leaf: leaf[0], defence.apply(state, alone, key))
 
@@ -72,28 +82,41 @@ def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
         return each(defence, state, observation, keys)
 
     def averaged(state: Any, observation: Observation, keys: Key) -> Observation:
+        # Sum query by query, so that memory does not grow with their number
         def add(query: jax.Array, total: Observation) -> Observation:
-            once = single(state, observation, jax.vmap(jax.random.fold_in, (0, None))(keys, query))
+            once = single(
+                state,
+                observation,
+                jax.vmap(jax.random.fold_in, (0, None))(keys, query),
+            )
             return jax.tree.map(jnp.add, total, once)
 
-        total = jax.lax.fori_loop(0, queries, add, jax.tree.map(jnp.zeros_like, observation))
+        total = jax.lax.fori_loop(
+            0,
+            queries,
+            add,
+            jax.tree.map(jnp.zeros_like, observation),
+        )
         return jax.tree.map(lambda leaf: leaf / queries, total)
 
-    return single if queries == 1 else averaged
+    if queries == 1:
+        return single
+    return averaged
 
 
 def require_releasable(state: Mapping[str, Any], observation: Observation) -> None:
-    """InputError for an observation that cannot be released by a defence of this state; see
-    `release`.
-    """
+    """Raises InputError if a defence of this state cannot release the data; see `release`."""
+    # One NaN or infinity shows in the sum
     for name, array in zip(observation._fields, observation, strict=True):
         if array is not None and not np.isfinite(np.sum(array, dtype=np.float64)):
             raise InputError(f"the {name}s to release hold NaN or infinite values")
-    low, high = np.min(observation.prediction, initial=0), np.max(observation.prediction, initial=1)
+    low = np.min(observation.prediction, initial=0)
+    high = np.max(observation.prediction, initial=1)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         raise InputError(
             f"predictions reach from {low} to {high}, but a service releases probabilities in [0,1]"
         )
+    # A defence without calibration takes maps of any scale
     if "calibration" in state:
         require_shape(state["calibration"], observation)
         require_scale(state["calibration"], observation.explanation)
@@ -107,44 +130,63 @@ def withstands(
     fraction: float = 0.5,
     releases: int = 16,
 ) -> float:
-    """Estimates the number of queries for one image that a defence withstands: averaging more
-    undoes it.
+    """Estimates the number of queries for one image after which averaging undoes a defence.
 
     A release is the original plus a constant change b and a random one of variance v, over all
-    values. The mean of q releases is distorted by b² + v/q, which is at most a fraction f of a
-    single one's distortion b² + v from q = v / (f(b² + v) - b²) on; that number is returned. For
-    noise alone it is 1/f. It is infinite for defences that do not draw, and for those whose
-    constant part alone is that large.
+    values. The mean of q releases is distorted by b² + v/q. From q = v / (f(b² + v) - b²) on, this
+    is at most a fraction f of a single release's distortion b² + v; the function returns this
+    number. For noise alone it is 1/f. It is infinite for deterministic defences, and for a constant
+    part beyond this fraction.
 
     Args:
       defence, state: as in `release`.
-      observation: a sample of what is released; a hundred examples are plenty.
+      observation: a sample of the released data; a hundred examples are plenty.
       key: for the releases.
       fraction: f, from 0 to 1, of the distortion that must remain.
-      releases: how many releases of each example b² and v are estimated from (without bias), at
-          least 2.
+      releases: number of releases of each example for the estimates of b² and v (without bias), at
+        least 2.
 
     Returns:
-      The number of queries, at least 1, or infinity. Judged on the explanation, or on the
+      The number of queries, at least 1, or infinity. It is measured on the explanation, or on the
       prediction without one.
+
+    Raises:
+      InputError: `fraction` or `releases` is out of its range.
     """
     if not (is_number(fraction) and 0 < fraction < 1 and is_count(releases, 2)):
         raise InputError(
             f"fraction is {fraction!r} and releases {releases!r}, but must be within (0,1) and at"
             " least 2"
         )
-    original, total, squares = _judged(observation), 0.0, 0.0
+    # Sum the changes and their squares over independent releases
+    original = _judged(observation)
+    total = 0.0
+    squares = 0.0
     for number in range(releases):
         change = (
-            _judged(release(defence, state, observation, jax.random.fold_in(key, number)))
+            _judged(
+                release(
+                    defence,
+                    state,
+                    observation,
+                    jax.random.fold_in(key, number),
+                )
+            )
             - original
         )
         total, squares = total + change, squares + np.mean(change**2) / releases
+    # v without bias, from R releases; what remains of the mean square is b²
     random = (squares - np.mean((total / releases) ** 2)) * releases / (releases - 1)
     margin = fraction * squares - (squares - random)
-    return float(random / margin) if random > 1e-9 * squares and margin > 0 else float("inf")
+    # Rounding alone is no randomness
+    if random > 1e-9 * squares and margin > 0:
+        return float(random / margin)
+    return float("inf")
 
 
 def _judged(observation: Observation) -> np.ndarray:
-    judged = observation.prediction if observation.explanation is None else observation.explanation
+    if observation.explanation is None:
+        judged = observation.prediction
+    else:
+        judged = observation.explanation
     return np.asarray(judged, np.float64)

@@ -1,7 +1,7 @@
-"""Class activation maps: one tensor of the model, weighted by what it does to the class's logit.
+"""Class activation maps: one tensor of the model, weighted by its effect on the class's logit.
 
-One forward pass, and a backward pass down to the tensor only. `graph.cut` says which tensor `layer`
-and `of` stand for.
+One forward pass, and a backward pass down to the tensor only. `cut.cut` finds the tensor of
+`layer` and `of`.
 """
 
 import sys
@@ -22,10 +22,7 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 LINEAR, CUBIC = ("linear", "bilinear", "trilinear"), ("cubic", "bicubic", "tricubic")
 UPSAMPLING = ("nearest", "area", *LINEAR, *CUBIC, "lanczos3", "lanczos5")
-"""Methods of `jax.image.resize`, and PyTorch's "area".
-
-Names for other numbers of axes mean the same for maps.
-"""
+"""Methods of `jax.image.resize`, also by their names for one and three axes; PyTorch's "area"."""
 
 Rest = Callable[[jax.Array], jax.Array]
 """The model from the tensor on: [1,h,w,c] -> logits [K]."""
@@ -40,28 +37,30 @@ def gradcam(
     relu: bool = True,
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """Grad-CAM: the tensor's channels, weighted by their mean gradient and summed (Selvaraju et al.
-    2017, eq. 1 and 2).
-
-    The map is [h,w,1], in logit; [H,W,1] if upsampled to the image's size.
+    """Grad-CAM: the tensor's channels, weighted by their mean gradient (Selvaraju et al. 2017).
 
     Args:
-      layer: a tensor's name, a convolution's index, or None for the model's own choice; see
-          `cut.cut`.
+      layer: a tensor's name, a convolution's index, or None for the model's
+        own choice; see `cut.cut`.
       of: "output" of the layer, or its "input".
       upsample: one of `UPSAMPLING`, or None to leave the map at the tensor's size.
       relu: whether negative evidence is dropped, as in the paper.
-      tokens: rows and columns of a transformer's patches, where its tokens are named or their grid
-          is not found.
+      tokens: rows and columns of a transformer's patches, if its tokens are named or
+        their grid is not found.
+
+    Returns:
+      An explainer with a map [h,w,1], in logit; [H,W,1] if upsampled to the image's size.
 
     Raises:
-      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not [1,h,w,c] or not
-          of `tokens`.
+      InputError: unknown `of` or `upsample`; no such layer, or its tensor is not
+        [1,h,w,c] or not of `tokens`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
-        alpha = _slope(activation, rest, label).mean((1, 2), keepdims=True)  # eq. 1
-        return (alpha * activation).sum(-1, keepdims=True)[0]  # eq. 2
+        # Eq. 1: the mean gradient of a channel is its weight.
+        alpha = _slope(activation, rest, label).mean((1, 2), keepdims=True)
+        # Eq. 2, but for the ReLU, which `_map` applies.
+        return (alpha * activation).sum(-1, keepdims=True)[0]
 
     return _map(cams, layer, of, upsample, relu, tokens)
 
@@ -75,18 +74,32 @@ def gradcam_plus_plus(
     relu: bool = True,
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """Grad-CAM++: each position's positive gradient has a weight of its own (Chattopadhyay et al.
-    2018, eq. 5, 7, 19).
+    """Grad-CAM++: one weight per position and channel (Chattopadhyay et al. 2018, eq. 5, 7, 19).
 
-    The score is the exponential of the logit, whose factor exp(logit) common to all weights is left
-    out, as it is in other libraries. The map is [h,w,1]; arguments and errors as for `gradcam`.
+    The score is the exponential of the logit. Its factor exp(logit), common to all weights, is left
+    out, as in other libraries.
+
+    Args:
+      layer, of, upsample, relu, tokens: as for `gradcam`.
+
+    Returns:
+      An explainer with a map [h,w,1]; [H,W,1] if upsampled.
+
+    Raises:
+      InputError: as for `gradcam`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         slope = _slope(activation, rest, label)
+        # Eq. 19, g being the gradient: g² / (2g² + g³·ΣA); 0 where nothing has an effect.
         below = 2 * slope**2 + activation.sum((1, 2), keepdims=True) * slope**3
-        share = jnp.where(below == 0, 0, slope**2 / jnp.where(below == 0, 1, below))  # eq. 19
-        weight = (share * jax.nn.relu(slope)).sum((1, 2), keepdims=True)  # eq. 7
+        share = jnp.where(
+            below == 0,
+            0,
+            slope**2 / jnp.where(below == 0, 1, below),
+        )
+        # Eq. 7: the sum over positions of share and positive gradient weighs a channel.
+        weight = (share * jax.nn.relu(slope)).sum((1, 2), keepdims=True)
         return (weight * activation).sum(-1, keepdims=True)[0]
 
     return _map(cams, layer, of, upsample, relu, tokens)
@@ -102,14 +115,24 @@ def class_cams(
 ) -> Explainer:
     """Σ-CAM: one Grad-CAM for every class, whatever the label (Zhao et al. 2021, section 3.3).
 
-    The map is [h,w,K] for K classes; arguments and errors as for `gradcam`.
+    Args:
+      layer, of, upsample, relu, tokens: as for `gradcam`.
+
+    Returns:
+      An explainer with a map [h,w,K] for K classes; [H,W,K] if upsampled.
+
+    Raises:
+      InputError: as for `gradcam`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
+        # One backward pass per class, mapped over the rows of the identity.
         logits, pull = jax.vjp(rest, activation)
         (slopes,) = jax.vmap(pull)(jnp.eye(len(logits), dtype=logits.dtype))
         return jnp.einsum(
-            "kc,hwc->hwk", door.marked(slopes.mean((2, 3))[:, 0], logits), activation[0]
+            "kc,hwc->hwk",
+            door.marked(slopes.mean((2, 3))[:, 0], logits),
+            activation[0],
         )
 
     return _map(cams, layer, of, upsample, relu, tokens)
@@ -123,11 +146,19 @@ def constituent_cams(
     relu: bool = False,
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """∂-CAM: the terms that Grad-CAM sums, one per channel of the tensor (Zhao et al. 2021, section
-    3.3).
+    """∂-CAM: the terms of Grad-CAM's sum, one per channel (Zhao et al. 2021, section 3.3).
 
-    The map is [h,w,c]; arguments and errors as for `gradcam`. Negative evidence is kept unless
-    `relu`, so that the terms sum to the map of `gradcam(relu=False)`.
+    Negative evidence is kept unless `relu`, so that the terms sum to the map of
+    `gradcam(relu=False)`.
+
+    Args:
+      layer, of, upsample, relu, tokens: as for `gradcam`.
+
+    Returns:
+      An explainer with a map [h,w,c] for c channels; [H,W,c] if upsampled.
+
+    Raises:
+      InputError: as for `gradcam`.
     """
 
     def cams(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
@@ -144,22 +175,34 @@ def guided_gradcam(
     upsample: str = "bilinear",
     tokens: Tokens | None = None,
 ) -> Explainer:
-    """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2). The
-    map is [H,W,C].
+    """Guided backpropagation times the upsampled Grad-CAM (Selvaraju et al. 2017, section 3.2).
 
-    Arguments and errors as for `gradcam` and `guided_backprop`, but that the map is always
-    upsampled.
+    Args:
+      layer, of, tokens: as for `gradcam`.
+      upsample: one of `UPSAMPLING`; the map always has the image's size.
+
+    Returns:
+      An explainer with a map [H,W,C].
+
+    Raises:
+      InputError: as for `gradcam` and `guided_backprop`.
     """
     if upsample is None:
         raise InputError(
             "guided_gradcam's maps have the image's size: choose upsample among"
             f" {', '.join(UPSAMPLING)}"
         )
-    coarse, fine = gradcam(layer, of, upsample, tokens=tokens), guided_backprop()
+    # The pattern of pixels from one method, the region from the other.
+    coarse = gradcam(layer, of, upsample, tokens=tokens)
+    fine = guided_backprop()
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return fine(apply, variables, image, label, key) * coarse(
             apply, variables, image, label, key
@@ -176,7 +219,8 @@ def _map(
     relu: bool,
     tokens: Tokens | None,
 ) -> Explainer:
-    """The explainer of `cams(activation[1,h,w,c], rest, label) -> [h,w,...]`."""
+    """Makes the explainer of `cams(activation [1,h,w,c], rest, label) -> [h,w,...]`."""
+    # Refuse a wrong option now, before anything is traced.
     if upsample is not None and not is_one_of(upsample, UPSAMPLING):
         raise InputError(
             f"upsample={described(upsample)} is no method: choose None or one of"
@@ -193,8 +237,13 @@ def _map(
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
+        # Open the model at the tensor: all before it runs once and is held fixed.
         activation, rest = cut(one(apply, variables), image, layer, of, tokens)
         if activation.ndim != 4:
             name = "the default layer" if layer is None else f"layer {layer!r}"
@@ -204,16 +253,20 @@ def _map(
                 " tokens=(h, w)"
             )
         cam = cams(activation, rest, label)
+        # The ReLU comes before upsampling, as in the paper.
         cam = jax.nn.relu(cam) if relu else cam
-        return cam if upsample is None else _resize(cam, image.shape[:2], upsample)
+        if upsample is None:
+            return cam
+        return _resize(cam, image.shape[:2], upsample)
 
     return explain
 
 
 def _resize(cam: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
-    """A map [h,w,c] as [H,W,c]."""
+    """Resizes a map [h,w,c] to [H,W,c]."""
     if method != "area":
         return jax.image.resize(cam, (*size, cam.shape[-1]), method)
+    # jax.image has no "area": it is one small matrix product per axis.
     rows, columns = (
         jnp.asarray(_overlaps(*lengths), cam.dtype)
         for lengths in zip(cam.shape, size, strict=False)
@@ -222,10 +275,10 @@ def _resize(cam: jax.Array, size: tuple[int, int], method: str) -> jax.Array:
 
 
 def _overlaps(inputs: int, outputs: int) -> np.ndarray:
-    """Weights [outputs, inputs]: each output is the mean of all inputs that its stretch of the axis
-    touches.
-    """
-    i, j = np.arange(outputs)[:, None], np.arange(inputs)
+    """Returns weights [outputs,inputs]: an output is the mean of the inputs its stretch touches."""
+    i = np.arange(outputs)[:, None]
+    j = np.arange(inputs)
+    # Output i covers [i, i+1) · inputs / outputs; in whole numbers, to be exact.
     touched = (j * outputs < (i + 1) * inputs) & ((j + 1) * outputs > i * inputs)
     return touched / touched.sum(1, keepdims=True)
 
@@ -237,5 +290,6 @@ def _slope(activation: jax.Array, rest: Rest, label: Array) -> jax.Array:
         logits = rest(activation)
         return logits[label], logits
 
+    # One forward pass from the tensor on serves the gradient and the check of NaN.
     slope, logits = jax.grad(score, has_aux=True)(activation)
     return door.marked(slope, logits)

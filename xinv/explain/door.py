@@ -1,8 +1,7 @@
-"""Checks what enters an explainer, the same for each of them: the image, the label, and what the
-model returns.
+"""Checks of everything that enters an explainer: the image, the label and the model's output.
 
-Shapes and types are checked whenever an explainer is traced; values where they are known, which
-under `jit` and `vmap` they are not.
+Shapes and types are checked whenever an explainer is traced. Values are checked where they are
+known, so not under `jit` and `vmap`.
 """
 
 import functools
@@ -22,32 +21,47 @@ FLOATS = "images are finite floats, as a rule in [0,1], or uint8"
 
 
 def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explainer:
-    """An explainer whose model, image, label, key and logits are checked, and which computes in
-    float32 at least.
+    """Adds checks of model, image, label, key and logits to an explainer; it computes in float32.
 
-    A model of float16 or bfloat16 images gets them in that type; noise, sums and fits are float32.
+    A model of float16 or bfloat16 images gets them in its type; noise, sums and
+    fits are float32 at least.
 
     Args:
       explain: the explainer, of a float32 or float64 image.
       least: the number of classes that the method needs.
       draws: whether the method reads the key.
 
+    Returns:
+      The explainer with checks.
+
     Raises:
-      InputError: when called, for an image that is no [H,W,C] of finite floats, a label that is no
-        class, a key that is none where the method draws, or a model that is no function or returns
-        no finite logits [N,K].
+      InputError: at the call, for an image other than finite floats [H,W,C], a label that is no
+        class, no key for a method with random draws, or a model that is no function or returns no
+        finite logits [N,K].
     """
 
     @functools.wraps(explain)
-    def call(apply: Apply, variables: Variables, image: Array, label: Array, key: Key) -> jax.Array:
+    def call(
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
+    ) -> jax.Array:
         image = _image(image)
         _check_label(label)
         if draws:
             check_key(key)
+        # Half types are too coarse for sums over samples and pixels.
         wide = image.astype(jnp.promote_types(image.dtype, jnp.float32))
         explanation = explain(
-            classifier(apply, image.dtype, label, least), variables, wide, label, key
+            classifier(apply, image.dtype, label, least),
+            variables,
+            wide,
+            label,
+            key,
         )
+        # A map that is not finite: report logits that are not, the usual cause.
         if is_known(explanation) and not is_finite(explanation):
             logits(apply(variables, image[None]), 1)
         return explanation.astype(wide.dtype)
@@ -56,22 +70,22 @@ def checked(explain: Explainer, least: int = 1, draws: bool = False) -> Explaine
 
 
 def logits(output: Any, count: int) -> jax.Array:
-    """The output of a model for `count` images, at least float32, if it is an array [count,K] of
-    finite floats.
+    """Returns the output of a model for `count` images, finite [count,K], as float32 at least.
 
     Raises:
       InputError: it is anything else.
     """
+    # From structure over shape and type to values, so that the first error is the most useful.
     if isinstance(output, tuple | list | Mapping):
         raise InputError(f"{LOGITS}, not {_parts(output, count)}")
     if not isinstance(output, jax.Array | np.ndarray):
         raise InputError(f"{LOGITS}, not a {type(output).__name__}")
     if output.ndim != 2 or output.shape[0] != count or output.shape[1] < 1:
-        hint = (
-            ": give lambda v, x: apply(v, x)[:, None] for one logit an image"
-            if output.shape == (count,)
-            else ""
-        )
+        # One number an image is the commonest mistake, of binary classifiers.
+        if output.shape == (count,):
+            hint = ": give lambda v, x: apply(v, x)[:, None] for one logit an image"
+        else:
+            hint = ""
         raise InputError(f"{LOGITS}, not {list(output.shape)} for {count} images{hint}")
     if not jnp.issubdtype(output.dtype, jnp.floating):
         raise InputError(f"{LOGITS} of floats, not of {output.dtype}: give logits and no classes")
@@ -85,8 +99,7 @@ def logits(output: Any, count: int) -> jax.Array:
 
 
 def images(given: Any) -> Any:
-    """The images that `batch` was given, an array-like [N,H,W,C] of uint8 or floats; whole numbers
-    become uint8.
+    """Checks the images of `batch`: array-like [N,H,W,C], uint8 or floats; integers become uint8.
 
     Raises:
       InputError: they are anything else, or an array in memory is not finite.
@@ -101,6 +114,7 @@ def images(given: Any) -> Any:
         raise InputError(f"images are [N,H,W,C], not {list(shape)}{hint.get(len(shape), '')}")
     if 0 in shape:
         raise InputError(f"there is no image to explain: images are {list(shape)}")
+    # Bytes have no NaN, floats may; other integers must be bytes.
     if given.dtype == np.uint8:
         return given
     if jnp.issubdtype(given.dtype, jnp.floating):
@@ -112,7 +126,7 @@ def images(given: Any) -> Any:
 
 
 def labels(given: Any, count: int, classes: int) -> np.ndarray:
-    """The labels that `batch` was given, int32 [N].
+    """Checks the labels of `batch` and returns them as int32 [N].
 
     Raises:
       InputError: they are not `count` integers from 0 to classes - 1.
@@ -128,6 +142,7 @@ def labels(given: Any, count: int, classes: int) -> np.ndarray:
             f"labels are [{count}], one for each image, not {list(values.shape)}{hint}"
         )
     if not jnp.issubdtype(values.dtype, jnp.integer):
+        # Name the first value that is no integer, as an example.
         wrong = next(value for value in values.tolist() if type(value) is not int)
         raise InputError(f"labels are integers, not {values.dtype}: {wrong!r} is no class")
     wrong = values[(values < 0) | (values >= classes)]
@@ -137,11 +152,12 @@ def labels(given: Any, count: int, classes: int) -> np.ndarray:
 
 
 def explainer(given: Any) -> Explainer:
-    """An explainer that was given, if it can be one.
+    """Returns an explainer if it can be one.
 
     Raises:
       InputError: it is a name, a factory that was not called, or no function.
     """
+    # The two commonest mistakes have their own message: a name, a factory without ().
     if isinstance(given, str):
         raise InputError(
             f"an explainer is a function, not the name {given!r}: give explain.build({given!r})"
@@ -156,9 +172,7 @@ def explainer(given: Any) -> Explainer:
 
 
 def hashable(function: Callable) -> Callable:
-    """The function as a key of a cache: itself, or the method that calls it, which is equal where
-    the object is.
-    """
+    """Makes a function the key of a cache: itself, or its `__call__`, equal for equal objects."""
     try:
         hash(function)
     except TypeError:
@@ -167,7 +181,7 @@ def hashable(function: Callable) -> Callable:
 
 
 def check_variables(variables: Variables) -> None:
-    """Raises InputError for variables that hold something else than arrays and numbers."""
+    """Raises InputError for variables with leaves other than arrays and numbers."""
     for leaf in jax.tree.leaves(variables):
         try:
             jnp.result_type(leaf)
@@ -179,14 +193,14 @@ def check_variables(variables: Variables) -> None:
 
 
 def check_out(out: Any, shape: tuple[int, ...]) -> None:
-    """Raises InputError for an `out` that is no array for maps of that shape, or None."""
+    """Raises InputError for an `out` that is neither None nor an array of the maps' shape."""
     if out is not None and not (isinstance(out, np.ndarray) and out.shape == shape):
         given = list(out.shape) if isinstance(out, np.ndarray) else described(out)
         raise InputError(f"out is {given} but must be a NumPy array {list(shape)}, as the maps")
 
 
 def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
-    """A baseline of intensities as float64 [], [C] or [H,W,C]; one of `words` as it is.
+    """Returns a baseline of intensities as float64 [], [C] or [H,W,C]; one of `words` as it is.
 
     Raises:
       InputError: it is neither.
@@ -199,6 +213,7 @@ def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
             f"baseline={value!r} is no intensity: give a number, one per channel, an image{allowed}"
         )
     array = _array(value, "a baseline")
+    # Shape and type alone: the image's channels are not known yet, see `filled`.
     is_numeric = jnp.issubdtype(array.dtype, jnp.floating) or jnp.issubdtype(
         array.dtype, jnp.integer
     )
@@ -211,7 +226,7 @@ def baseline(value: Any, words: tuple[str, ...] = ()) -> Any:
 
 
 def filled(value: Array, image: Array) -> jax.Array:
-    """A baseline as an image of the shape of `image`.
+    """Broadcasts a baseline to the shape of `image`.
 
     Raises:
       InputError: it has other channels, or another size.
@@ -224,7 +239,7 @@ def filled(value: Array, image: Array) -> jax.Array:
 
 
 def marked(values: Array, logits: jax.Array) -> jax.Array:
-    """Replaces `values` by NaN, which `checked` reports, if the logit of any class is not finite."""
+    """Replaces `values` by NaN if a class's logit is not finite; `checked` reports it."""
     return jnp.where(jnp.isfinite(logits).all(), values, jnp.nan)
 
 
@@ -234,14 +249,15 @@ def is_known(value: Any) -> bool:
 
 
 def is_finite(value: Array) -> bool:
-    """Tells if all of a known array of numbers is finite."""
+    """Tells if every number of a known array is finite."""
     return bool(np.isfinite(np.asarray(value)).all())
 
 
 def _image(given: Any) -> jax.Array:
-    """The image that an explainer was given, [H,W,C] of floats."""
+    """Checks the image of an explainer, [H,W,C] of floats."""
     if not isinstance(given, jax.Array):
         given = _array(given, "an image")
+    # Shape and type always; values unless the image is traced.
     _check_shape(EXPLAINED, given.shape)
     if not jnp.issubdtype(given.dtype, jnp.floating):
         hint = ": give image / 255" if given.dtype == np.uint8 else ""
@@ -255,6 +271,7 @@ def _image(given: Any) -> jax.Array:
 
 def _check_shape(verb: str, shape: tuple[int, ...]) -> None:
     """Raises InputError unless this is the shape of one image."""
+    # Name the way from the usual wrong shapes to the right one.
     hints = {
         2: ": give image[..., None] if it has no channel axis",
         4: ": give one of them" + (", or all to explain.batch" if verb == EXPLAINED else ""),
@@ -270,9 +287,13 @@ def _check_label(label: Any) -> None:
     array = label if isinstance(label, jax.Array) else _array(label, "a label")
     if array.ndim == 0 and jnp.issubdtype(array.dtype, jnp.integer):
         return
+    # One label in a list, or a one-hot vector: name the way to the integer.
     hint = ""
     if array.ndim == 1:
-        hint = ": give label[0]" if len(array) == 1 else ": give label.argmax() of a one-hot one"
+        if len(array) == 1:
+            hint = ": give label[0]"
+        else:
+            hint = ": give label.argmax() of a one-hot one"
     raise InputError(f"a label is one integer, not {described(label)}{hint}")
 
 
@@ -286,7 +307,7 @@ def check_model(apply: Any) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Raises InputError for what is no key of JAX's, typed or raw."""
+    """Raises InputError for anything but a key of JAX's, typed or raw."""
     is_key = False
     if isinstance(key, jax.Array | np.ndarray):
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -296,8 +317,7 @@ def check_key(key: Any) -> None:
 
 
 def image_shape(given: Any) -> jax.ShapeDtypeStruct:
-    """The shape of an image that a model is traced for, and its type if that is a float's,
-    otherwise float32.
+    """Returns the shape of an image, for tracing, with its float type or else float32.
 
     Raises:
       InputError: it is no [H,W,C].
@@ -310,25 +330,31 @@ def image_shape(given: Any) -> jax.ShapeDtypeStruct:
     )
 
 
-def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least: int = 1) -> Apply:
-    """The model on images of that type, with a check of its logits, and of the label where one is
-    given.
-    """
+def classifier(
+    apply: Apply,
+    dtype: np.dtype,
+    label: Array | None = None,
+    least: int = 1,
+) -> Apply:
+    """Wraps the model for images of type `dtype`, and checks its logits and a known label."""
     check_model(apply)
 
     def classify(variables: Variables, images: Array) -> jax.Array:
+        # Images of another layout fail inside the model, with a message about its internals.
         try:
             output = apply(variables, images.astype(dtype))
         except Exception as error:
             _refuse_channels_first(images.shape, error)
             raise
         output = logits(output, len(images))
+        # A method that compares classes is undefined for one logit.
         classes = output.shape[1]
         if classes < least:
             raise InputError(
                 f"this method compares classes and the model has {classes} output: return two"
                 " logits, [-z/2, z/2] of a binary classifier's z"
             )
+        # JAX clamps an index out of range in silence: it would explain the last class.
         if label is not None and is_known(label) and not 0 <= int(label) < classes:
             raise InputError(
                 f"label {int(label)} is no class of a model with classes 0 to {classes - 1}"
@@ -339,7 +365,8 @@ def classifier(apply: Apply, dtype: np.dtype, label: Array | None = None, least:
 
 
 def _refuse_channels_first(shape: tuple[int, ...], error: Exception) -> None:
-    """Raises InputError for images that a model fails on and that look like [N,C,H,W]."""
+    """Raises InputError if images that a model fails on look like [N,C,H,W]."""
+    # 1 or 3 channels in front of longer axes; for all others the model's own error is the best.
     if (
         isinstance(error, InputError)
         or len(shape) != 4
@@ -355,12 +382,13 @@ def _refuse_channels_first(shape: tuple[int, ...], error: Exception) -> None:
 
 
 def _parts(output: Any, count: int) -> str:
-    """Describes an output that is no array of logits, and names the part that looks like them."""
+    """Describes an output of several parts, and names the one that looks like logits."""
     name = type(output).__name__
     items = dict(output) if isinstance(output, Mapping) else dict(enumerate(output))
     if not items:
         return f"an empty {name}"
     shapes = {key: getattr(part, "shape", ()) for key, part in items.items()}
+    # The first part [count,K], or else the first at all.
     fitting = (key for key, shape in shapes.items() if len(shape) == 2 and shape[0] == count)
     best = next(fitting, next(iter(items)))
     keys = f" of {', '.join(map(repr, items))}" if isinstance(output, Mapping) else ""
@@ -377,7 +405,7 @@ def _is_array_like(given: Any) -> bool:
 
 
 def _array(given: Any, name: str) -> np.ndarray:
-    """A value as a NumPy array; InputError if it cannot be one."""
+    """Converts a value to a NumPy array; InputError if it cannot be one."""
     try:
         return np.asarray(given)
     except (TypeError, ValueError) as error:
@@ -388,8 +416,9 @@ def _array(given: Any, name: str) -> np.ndarray:
 
 
 def _bytes(values: np.ndarray) -> np.ndarray:
-    """Whole numbers from 0 to 255 as uint8."""
-    low, high = values.min(), values.max()
+    """Converts whole numbers from 0 to 255 to uint8; InputError for others."""
+    low = values.min()
+    high = values.max()
     if low < 0 or high > 255:
         raise InputError(
             f"{FLOATS}, not {values.dtype} from {low} to {high}: divide them by their largest value"
@@ -398,9 +427,10 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 
 def _check_all_finite(given: Any, rows: int = 256) -> None:
-    """Raises InputError that names the first image in memory that is not finite."""
+    """Raises InputError naming the first image in memory with NaN or infinity."""
     if not isinstance(given, jax.Array | np.ndarray):
         return
+    # In blocks: a copy of all images may not fit beside them.
     for start in range(0, len(given), rows):
         values = np.asarray(given[start : start + rows])
         if not is_finite(values):

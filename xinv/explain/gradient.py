@@ -1,6 +1,4 @@
-"""The gradient and what is made of it: one forward and one backward pass per point at which it is
-taken.
-"""
+"""The gradient and methods made of it: one forward and one backward pass per point."""
 
 import functools
 
@@ -27,14 +25,15 @@ SCORES = {
 
 @cached
 def gradient(of: str = "logit") -> Explainer:
-    """The derivative of one class's score with respect to the image.
-
-    The map is [H,W,C], in score per unit of intensity (Simonyan et al. 2014; Zhao et al. 2021,
-    section 4.2).
+    """The derivative of one class's score with respect to the image (Simonyan et al. 2014).
 
     Args:
-      of: "logit", which other libraries explain, or "probability", the prediction after softmax;
-        after a sigmoid where the model has one logit, whose label is 0.
+      of: "logit", the score of other libraries, or "probability", the prediction after
+        softmax (Zhao et al. 2021, section 4.2); after a sigmoid for a model with one
+        logit, whose label is 0.
+
+    Returns:
+      An explainer with a map [H,W,C], in score per unit of intensity.
 
     Raises:
       InputError: `of` is neither.
@@ -46,12 +45,17 @@ def gradient(of: str = "logit") -> Explainer:
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         def score(image: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = one(apply, variables)(image)
             return SCORES[of](logits)[label], logits
 
+        # The logits come along from the same forward pass, for the check of NaN.
         slope, logits = jax.grad(score, has_aux=True)(image)
         return door.marked(slope, logits)
 
@@ -60,12 +64,27 @@ def gradient(of: str = "logit") -> Explainer:
 
 @cached
 def saliency(of: str = "logit") -> Explainer:
-    """The gradient's absolute value, [H,W,C] (Simonyan et al. 2014). See `gradient`."""
+    """The gradient's absolute value (Simonyan et al. 2014).
+
+    Args:
+      of: as for `gradient`.
+
+    Returns:
+      An explainer with a map [H,W,C], in score per unit of intensity, not negative.
+
+    Raises:
+      InputError: as for `gradient`.
+    """
+    # The sign is dropped: how much a pixel matters, not in which direction.
     base = gradient(of)
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return jnp.abs(base(apply, variables, image, label, key))
 
@@ -74,15 +93,27 @@ def saliency(of: str = "logit") -> Explainer:
 
 @cached
 def input_x_gradient(of: str = "logit") -> Explainer:
-    """The gradient times the image, elementwise; [H,W,C], in score (Shrikumar et al. 2016).
+    """The gradient times the image, elementwise (Shrikumar et al. 2016).
 
-    See `gradient`.
+    Args:
+      of: as for `gradient`.
+
+    Returns:
+      An explainer with a map [H,W,C], in score.
+
+    Raises:
+      InputError: as for `gradient`.
     """
+    # The first-order term of the score's change from a black image.
     base = gradient(of)
 
     @door.checked
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         return image * base(apply, variables, image, label, key)
 
@@ -90,10 +121,9 @@ def input_x_gradient(of: str = "logit") -> Explainer:
 
 
 Baseline = float | tuple[float, ...] | np.ndarray | str
-"""Intensities: one, one per channel or an image [H,W,C]; or a word that says where they come from.
-"""
+"""Intensities: one, one per channel or an image [H,W,C]; or a word for their source."""
 UNIFORM = "uniform"
-"""The distribution that a baseline may be drawn from."""
+"""The word for a baseline drawn uniformly from [0,1]."""
 METHODS = ("gausslegendre", "riemann_left", "riemann_middle", "riemann_right", "riemann_trapezoid")
 """Quadratures of the integral from the baseline to the image, numbered as in captum."""
 
@@ -107,19 +137,19 @@ def integrated_gradients(
     baseline: Baseline = 0.0,
     of: str = "logit",
 ) -> Explainer:
-    """The gradient's mean on the straight line from a baseline to the image (Sundararajan et al.
-    2017, eq. 1).
-
-    Times image minus baseline, the map [H,W,C] is in score and sums to score(image) -
-    score(baseline), but for the quadrature's error.
+    """The mean gradient on the line from a baseline to the image (Sundararajan et al. 2017, eq. 1).
 
     Args:
-      steps: points at which the gradient is taken.
+      steps: points of evaluation of the gradient.
       method: a quadrature, one of `METHODS`.
       multiply_by_inputs: False leaves the mean gradient, in score per unit of intensity.
       baseline: an intensity, one per channel or an image [H,W,C]; or "uniform", an image of random
         intensities in [0,1].
       of: as for `gradient`.
+
+    Returns:
+      An explainer with a map [H,W,C], in score; it sums to score(image) - score(baseline), but for
+      the quadrature's error.
 
     Raises:
       InputError: unknown `method`, `of` or `baseline`, or no steps.
@@ -131,7 +161,11 @@ def integrated_gradients(
 
     @functools.partial(door.checked, draws=isinstance(baseline, str))
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         if isinstance(baseline, str):
             start = jax.random.uniform(key, image.shape, image.dtype)
@@ -142,16 +176,19 @@ def integrated_gradients(
             position, weight = row
             return weight * base(apply, variables, start + position * (image - start), label, key)
 
+        # The sum over the points, as many at once as fit into memory.
         mean = memory.total(
             term, (jnp.asarray(positions, image.dtype), jnp.asarray(weights, image.dtype))
         )
-        return mean * (image - start) if multiply_by_inputs else mean
+        if multiply_by_inputs:
+            return mean * (image - start)
+        return mean
 
     return explain
 
 
 def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Positions [steps] in [0,1] and weights [steps] of a quadrature over the unit interval.
+    """Returns positions [steps] in [0,1] and weights [steps] of a quadrature of the unit interval.
 
     Raises:
       InputError: unknown method, or no steps.
@@ -164,8 +201,10 @@ def quadrature(method: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     if steps < 1 + (method == "riemann_trapezoid"):
         raise InputError(f"steps={steps} is too few for {method}")
     if method == "gausslegendre":
+        # Its nodes and weights are those of [-1,1].
         nodes, weights = np.polynomial.legendre.leggauss(steps)
         return (1 + nodes) / 2, weights / 2
+    # Riemann sums: equal weights, halved at the ends of the trapezoids.
     weights = np.full(steps, 1 / steps)
     if method == "riemann_trapezoid":
         weights[[0, -1]] /= 2

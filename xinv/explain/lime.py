@@ -1,4 +1,4 @@
-"""LIME: a sparse linear model of the score around one image (Ribeiro 2016)."""
+"""LIME: a sparse linear model of the score around one image (Ribeiro et al. 2016)."""
 
 import functools
 
@@ -36,8 +36,7 @@ def lime(
     segmentation: str | Labels | Segmenter = "slic",
     sigma: float | None = None,
 ) -> Explainer:
-    """Coefficients of a weighted linear model of the label's logit on the presence of superpixels,
-    as captum's Lime.
+    """Coefficients of a weighted linear model of the logit on superpixels, as captum's Lime.
 
     Each of `samples` copies keeps each superpixel with probability 1/2; a copy at distance d from
     the image weighs exp(-d^2 / 2 kernel_width^2).
@@ -49,17 +48,18 @@ def lime(
       alpha: strength of the penalty, on weights rescaled to mean 1: `linear.lasso`, `linear.ridge`.
       penalty: "lasso" or "ridge".
       distance: between image and copy as vectors, "cosine" or "euclidean".
-      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or
+      baseline: value of an absent superpixel: a number, one per channel, an image [H,W,C], or
         "mean", its own mean colour.
 
     Returns:
-      An explainer whose map is [H,W,1], in units of the logit.
+      An explainer with a map [H,W,1], in units of the logit.
 
     Raises:
       InputError: an option outside these.
 
     Cost: `samples` forward passes.
     """
+    # Refuse a wrong option now, before anything is traced.
     segmenter = superpixels(segmentation, segments, compactness, sigma)
     baseline = coalitions.check_baseline(baseline)
     coalitions.check_samples("lime", samples, 2)
@@ -74,28 +74,36 @@ def lime(
 
     @functools.partial(door.checked, draws=True)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
+        # Draw coalitions and evaluate the model on them.
         game, count = coalitions.game(segmenter, image, baseline)
         present = jax.random.bernoulli(key, 0.5, (samples, count))
         logits = coalitions.logits(apply, variables, game, present)
         scores = logits[:, label]
+        # Fit the scores by the presence of superpixels, with more weight on copies near the image.
         x = present.astype(scores.dtype)
         weights = _kernel(DISTANCES[distance](game, x), kernel_width)
         values = PENALTIES[penalty](x, scores, weights, alpha)
-        return coalitions.paint(door.marked(values, logits), game)  # the fit of NaN would be 0
+        # Without the mark, a fit of NaN would be a map of zeros.
+        return coalitions.paint(door.marked(values, logits), game)
 
     return explain
 
 
 def _kernel(squared: jax.Array, width: float) -> jax.Array:
-    """exp(-d^2 / 2 width^2) of squared distances, up to a factor that rescaled weights cancel:
-    never all zero.
-    """
+    """exp(-d^2 / 2 width^2) of squared distances, times a factor: rescaled weights cancel it."""
+    # Relative to the nearest copy, so that the weights are never all zero.
     return jnp.exp((squared.min() - squared) / (2 * width**2))
 
 
 def _cosine(game: Game, present: jax.Array) -> jax.Array:
+    """Squared cosine distances [S] between the image and copies with `present` [S,M]."""
+    # A copy's inner products are sums over its superpixels: no copy is stored.
     whole, cross, absent = coalitions.products(game, present.shape[1])
     dot = present @ whole + (1 - present) @ cross
     norm = jnp.sqrt(whole.sum() * (present @ whole + (1 - present) @ absent))
@@ -103,6 +111,7 @@ def _cosine(game: Game, present: jax.Array) -> jax.Array:
 
 
 def _euclidean(game: Game, present: jax.Array) -> jax.Array:
+    """Squared Euclidean distances [S] between the image and copies with `present` [S,M]."""
     whole, cross, absent = coalitions.products(game, present.shape[1])
     return (1 - present) @ (whole - 2 * cross + absent)
 

@@ -15,13 +15,16 @@ from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 def minmax(explanation: jax.Array, epsilon: float = 1e-12) -> jax.Array:
     """Scales one map to [0,1] by its smallest and largest value.
 
-    A map whose values differ by less than `epsilon` becomes 0 everywhere: what is left of it is
-    rounding.
+    A map whose values differ by less than `epsilon` becomes 0 everywhere: the rest is rounding.
     """
-    low, high = explanation.min(), explanation.max()
+    low = explanation.min()
+    high = explanation.max()
     spread = high - low
+    # The inner `where` keeps 0/0 out of the derivative.
     return jnp.where(
-        spread < epsilon, 0, (explanation - low) / jnp.where(spread < epsilon, 1, spread)
+        spread < epsilon,
+        0,
+        (explanation - low) / jnp.where(spread < epsilon, 1, spread),
     )
 
 
@@ -34,12 +37,15 @@ SCALES: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
-    """An explainer whose maps are put on a scale, one example at a time.
+    """Puts an explainer's maps on a scale, one example at a time.
 
     Args:
       explainer: any explainer.
-      how: "absolute_minmax", which takes absolute values and then scales each map to [0,1] (Jeong
-        et al. 2022); "minmax", "absolute" or "none". A constant map becomes 0, never NaN.
+      how: "absolute_minmax" takes absolute values and then scales each map to [0,1] (Jeong et al.
+        2022); "minmax", "absolute" or "none". A constant map becomes 0, never NaN.
+
+    Returns:
+      An explainer with maps of the same shape, on that scale.
 
     Raises:
       InputError: `how` is none of these, or `explainer` no function.
@@ -47,6 +53,7 @@ def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
     door.explainer(explainer)
     if not is_one_of(how, SCALES):
         raise InputError(f"how={described(how)} is no scale: choose one of {', '.join(SCALES)}")
+    # A Partial's arrays stay arguments, so other arrays need no new program.
     if isinstance(explainer, Partial):
         return Partial(_scaled(how), explainer)
     return _on_scale(explainer, how)
@@ -54,12 +61,13 @@ def normalise(explainer: Explainer, how: str = "absolute_minmax") -> Explainer:
 
 @functools.cache
 def _on_scale(explainer: Explainer, how: str) -> Explainer:
-    """The same object for the same explainer, so that what was compiled for it is found again."""
+    """Returns one object per explainer and scale, so that its compiled program is found again."""
     return functools.partial(_scaled(how), explainer)
 
 
 @functools.cache
 def _scaled(how: str) -> Callable[..., jax.Array]:
+    # The explainer is an argument, so a Partial's arrays stay arguments too.
     def explain(
         explainer: Explainer,
         apply: Apply,

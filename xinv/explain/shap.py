@@ -17,6 +17,7 @@ from xinv.space import Number, searched
 from xinv.types import Apply, Array, Explainer, InputError, Key, Variables
 
 MOST_ENUMERATED = 16
+"""Superpixels of a complete enumeration, of 2^16 coalitions."""
 
 
 @searched(
@@ -36,21 +37,21 @@ def kernel_shap(
 ) -> Explainer:
     """KernelSHAP (Lundberg and Lee 2017) of the label's logit, as captum's KernelShap.
 
-    The values always add up to f(image) - f(all absent), by constraint (captum: by weights of
-    10^6). With fewer coalitions than superpixels the solution of least norm is taken, as captum
-    does.
+    The values always add up to f(image) - f(all absent), by constraint (captum: by
+    weights of 10^6). With fewer coalitions than superpixels the solution of least norm
+    is taken, as captum does.
 
     Args:
       samples: coalitions, the full and the empty one among them; the others have a size k with
-        probability in proportion to 1 / k(M-k), all sets of one size being equally likely. None, or
-        at least 2^M: every coalition once, with its Shapley weight, which gives the exact Shapley
+        probability in proportion to 1 / k(M-k), all sets of one size being equally likely. None,
+        or at least 2^M: every coalition once, with its Shapley weight, for the exact Shapley
         values of M superpixels.
       segments, compactness, segmentation, sigma: see `segment.superpixels`.
-      baseline: what an absent superpixel becomes: a number, one per channel, an image [H,W,C], or
+      baseline: value of an absent superpixel: a number, one per channel, an image [H,W,C], or
         "mean", its own mean colour.
 
     Returns:
-      An explainer whose map is [H,W,1], in units of the logit; a pixel has its superpixel's value.
+      An explainer with a map [H,W,1], in units of the logit; a pixel has its superpixel's value.
 
     Raises:
       InputError: an option outside these, or None with more than 16 superpixels.
@@ -64,7 +65,11 @@ def kernel_shap(
 
     @functools.partial(door.checked, draws=samples is not None)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         if samples is None and count > MOST_ENUMERATED:
@@ -72,15 +77,22 @@ def kernel_shap(
                 f"kernel_shap enumerates at most {MOST_ENUMERATED} superpixels, not {count}: give"
                 " samples"
             )
+        # All coalitions with Shapley's weights, or a sample drawn by these weights.
         if samples is None or samples >= 2**count:
             present, weights = _all_coalitions(count)
         else:
-            present, weights = _sample_coalitions(key, samples, count), jnp.ones(samples - 2)
+            present = _sample_coalitions(key, samples, count)
+            weights = jnp.ones(samples - 2)
+        # Rows 0 and 1 are the full and the empty coalition: the sum of all values, and the origin.
         logits = coalitions.logits(apply, variables, game, present)
         scores = logits[:, label]
-        total, rest = scores[0] - scores[1], scores[2:] - scores[1]
+        total = scores[0] - scores[1]
+        rest = scores[2:] - scores[1]
         values = linear.sum_constrained(
-            jnp.asarray(present[2:], scores.dtype), rest, weights, total
+            jnp.asarray(present[2:], scores.dtype),
+            rest,
+            weights,
+            total,
         )
         return coalitions.paint(door.marked(values, logits[0]), game)
 
@@ -97,12 +109,21 @@ def shapley_sampling(
     segmentation: str | Labels | Segmenter = "slic",
     sigma: float | None = None,
 ) -> Explainer:
-    """Shapley values of the label's logit by random permutations (Castro 2009), as captum's
-    ShapleyValueSampling.
+    """Shapley values by random permutations (Castro 2009), as captum's ShapleyValueSampling.
 
-    Superpixels enter one after another in each of `samples` random orders; a value is the mean
-    change on entering, so that the values always add up to f(image) - f(all absent). Options and
-    map as in `kernel_shap`.
+    Superpixels enter one after another in each of `samples` random orders; a value is
+    the mean change of the label's logit on entering, so the values always add up to
+    f(image) - f(all absent).
+
+    Args:
+      samples: random orders.
+      segments, compactness, segmentation, sigma, baseline: as for `kernel_shap`.
+
+    Returns:
+      An explainer with a map [H,W,1], in units of the logit; a pixel has its superpixel's value.
+
+    Raises:
+      InputError: an option outside these.
 
     Cost: samples x (M - 1) + 2 forward passes for M superpixels.
     """
@@ -112,15 +133,27 @@ def shapley_sampling(
 
     @functools.partial(door.checked, draws=True)
     def explain(
-        apply: Apply, variables: Variables, image: Array, label: Array, key: Key
+        apply: Apply,
+        variables: Variables,
+        image: Array,
+        label: Array,
+        key: Key,
     ) -> jax.Array:
         game, count = coalitions.game(segmenter, image, baseline)
         ranks = _ranks(key, samples, count)
+        # In order s, coalition k holds the superpixels of ranks below k.
+        # All orders share both ends.
         inner = (ranks[:, None] < np.arange(1, count)[:, None]).reshape(-1, count)
         ends = np.array([[True], [False]]) & np.ones(count, bool)
-        logits = coalitions.logits(apply, variables, game, jnp.concatenate([ends, inner]))
+        logits = coalitions.logits(
+            apply,
+            variables,
+            game,
+            jnp.concatenate([ends, inner]),
+        )
         scores = logits[:, label]
         full, empty = (jnp.full((samples, 1), scores[i]) for i in (0, 1))
+        # The change on entering at rank r is the r-th difference of scores along an order.
         path = jnp.concatenate([empty, scores[2:].reshape(samples, -1), full], 1)
         values = jnp.take_along_axis(jnp.diff(path), ranks, 1).mean(0)
         return coalitions.paint(door.marked(values, logits[0]), game)
@@ -129,16 +162,15 @@ def shapley_sampling(
 
 
 def _ranks(key: Key, samples: int, count: int) -> jax.Array:
-    """int [samples, count]: where each superpixel stands in each of `samples` random orders."""
+    """Returns int [samples,count]: the rank of each superpixel in each random order."""
     return jnp.argsort(jax.random.uniform(key, (samples, count)), axis=1)
 
 
 def _sample_coalitions(key: Key, samples: int, count: int) -> jax.Array:
-    """bool [samples, count]: the full and the empty coalition, then random ones as Shapley's kernel
-    weighs them.
-    """
+    """Draws bool [samples,count]: the full and the empty coalition, then by Shapley's kernel."""
     order_key, size_key = jax.random.split(key)
     sizes = np.arange(1, count)
+    # A size k by p(k) ~ 1 / k(M-k), then the first k superpixels of a random order.
     drawn = (
         jax.random.categorical(size_key, -np.log(sizes * (count - sizes)), shape=(samples - 2, 1))
         + 1
@@ -148,10 +180,14 @@ def _sample_coalitions(key: Key, samples: int, count: int) -> jax.Array:
 
 
 def _all_coalitions(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """All coalitions bool [2^count, count], the full and the empty one first, and the Shapley
-    weights of the others.
+    """Returns all coalitions, bool [2^count,count], the full and the empty one first.
+
+    The Shapley weights of the others come second.
     """
     present = np.array([*product([True, False], repeat=count)])
     present = np.concatenate([present[:1], present[-1:], present[1:-1]])
-    weights = [(count - 1) / (comb(count, k) * k * (count - k)) for k in range(1, count)]
+    # Shapley's kernel (Lundberg and Lee 2017, theorem 2), by the size k.
+    weights = []
+    for k in range(1, count):
+        weights.append((count - 1) / (comb(count, k) * k * (count - k)))
     return present, np.array(weights, np.float32)[present[2:].sum(1) - 1]

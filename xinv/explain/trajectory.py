@@ -1,4 +1,4 @@
-"""The confidence in a class while pixels are removed in the order of a map, after Liu et al. 2024.
+"""Confidence in a class as pixels are removed in the order of a map, after Liu et al. 2024.
 
 "Please tell me more" (IEEE S&P 2024) attacks membership by such curves. Its schedule of removals is
 not published: equal steps and a blurred image are choices made here.
@@ -17,7 +17,7 @@ from xinv.plugins import cached
 from xinv.types import Apply, Array, Explainer, Key, Variables
 
 Baseline = float | tuple[float, ...] | np.ndarray | str
-"""What a removed pixel becomes: a number, one per channel, that of an image [H,W,C], or a word."""
+"""Value of a removed pixel: a number, one per channel, that of an image [H,W,C], or a word."""
 BLUR, SIGMA = "blur", 5.0
 """The word for the blurred image, and the blur's standard deviation in pixels."""
 
@@ -35,15 +35,14 @@ def removal_trajectory(
     pixels, round(P · i / steps) of them are removed at step i = 0, …, steps.
 
     Args:
-      base: the explainer whose map gives the order (in `build`, its name or its section); None is
-        `gradient()`.
+      base: the explainer of the order (in `build`, its name or its section); None is `gradient()`.
       steps: removals of equally many pixels.
-      baseline: what a removed pixel becomes: "blur" for the blurred image, a number, one per
-        channel, or that of an image [H,W,C].
+      baseline: value of a removed pixel: "blur" for the blurred image, a number, one per channel,
+        or that of an image [H,W,C].
 
     Returns:
-      An explainer whose map is [1,1,steps+1]: after softmax, or after a sigmoid where the model has
-      one logit, the probability at steps 0, …, steps, in [0,1].
+      An explainer with a map [1,1,steps+1]: the probability in [0,1] at steps 0, …, steps, after
+      softmax, or after a sigmoid for a model with one logit.
 
     Raises:
       InputError: no steps, a baseline other than these, or a base that is no function.
@@ -62,11 +61,13 @@ def removal_trajectory(
         label: Array,
         key: Key,
     ) -> jax.Array:
+        # The map ranks the pixels once, for all steps.
         explanation = base(apply, variables, image, label, key)
-        places, pixels = _places(explanation, image.shape[:2]), image.shape[0] * image.shape[1]
+        places = _places(explanation, image.shape[:2])
+        pixels = image.shape[0] * image.shape[1]
         counts = np.linspace(0, pixels, steps + 1).round().astype(np.int32)
 
-        # Each step removes the pixels whose place is below its count
+        # Each step removes the pixels whose place is below its count.
         def remove(shared: tuple[jax.Array, ...], count: jax.Array) -> jax.Array:
             image, removed, places = shared
             return jnp.where((places < count)[..., None], removed, image)
@@ -75,7 +76,7 @@ def removal_trajectory(
         logits = predict(apply, variables, remove, shared, jnp.asarray(counts))
         confidence = jax.vmap(SCORES["probability"])(logits)[:, label]
 
-        # A map with NaN orders nothing
+        # A map with NaN orders nothing.
         confidence = jnp.where(jnp.isfinite(explanation).all(), confidence, jnp.nan)
         return door.marked(confidence, logits)[None, None]
 
@@ -86,6 +87,7 @@ def _places(explanation: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """Returns each pixel's place, int [H,W]: 0 for the most important one of a map [h,w,c]."""
     importance = jnp.abs(explanation).sum(-1)
     importance = jax.image.resize(importance, size, "linear").reshape(-1)
+    # A stable sort: ties keep reading order. Its inverse permutation is each pixel's place.
     order = jnp.argsort(-importance, stable=True)
     return jnp.zeros_like(order).at[order].set(jnp.arange(len(order))).reshape(size)
 

@@ -1,11 +1,26 @@
 """Hardening: the search for a release of explanations that leaks less, and its policies.
 
-    from xinv import harden
+>>> import numpy as np
+>>> from xinv import harden
+>>> def apply(variables, images):
+...     return images.reshape(len(images), -1) @ variables
+>>> variables, images = np.eye(16, 3, dtype=np.float32), np.zeros((2, 4, 4, 1), np.float32)
+>>> policy = harden.Policy(
+...     explainer=dict(name="saliency", normalise="none"),
+...     defences=(dict(name="noise", stdev=0.1),),
+...     secret=np.uint32([1, 2]),  # draw yours at random, and keep it
+...     model=None,
+...     reference=None,
+...     state={},
+...     measured={},
+... )
+>>> policy.save("saliency.json")
+>>> maps = harden.load_policy("saliency.json").release(apply, variables, images)
+>>> bool((maps[0] == maps[1]).all())  # the noise of an image is the same every time
+True
 
-    policy = harden.load_policy("runs/harden/policies/saliency-0.json")
-    maps = policy.release(apply, variables, images)
-
-`run(config, workdir, stages)` searches, as launch/harden.py does (DeepLeak, Algorithms 1 and 2):
+launch/harden.py writes policies: `run(config, workdir, stages)` searches (DeepLeak, Algorithms 1
+and 2):
 
 | file | concept |
 |---|---|

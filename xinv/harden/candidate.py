@@ -22,7 +22,7 @@ class Candidate(NamedTuple):
     transforms: tuple[Mapping[str, Any], ...] = ()
 
     def spec(self) -> dict[str, Any]:
-        """Returns all that determines it, with defaults."""
+        """Returns a description with all defaults, equal for equal candidates only."""
         return {
             "explainer": plugins.complete(explain, self.explainer),
             "transforms": [plugins.complete(defences, one) for one in self.transforms],
@@ -30,17 +30,19 @@ class Candidate(NamedTuple):
 
 
 def chain_of(sections: Sequence[Mapping[str, Any]]) -> Defence | None:
-    """Returns the defences of some sections as one, the same object for the same; None of none."""
+    """Returns the defences of some sections as one, the same object each time; None of none."""
     return _chain(store.canonical(list(sections)))
 
 
 @functools.lru_cache(64)
 def _chain(text: str) -> Defence | None:
-    # One object for each chain, so that what was compiled for it is found again
+    # Keep one object for each chain, so that its compiled program is found again
     built = [defences.build(**section) for section in json.loads(text)]
     if not built:
         return None
-    return built[0] if len(built) == 1 else defences.chain(*built)
+    if len(built) == 1:
+        return built[0]
+    return defences.chain(*built)
 
 
 def space_of(explainer: Mapping[str, Any], transforms: Sequence[str]) -> Space:
@@ -50,7 +52,14 @@ def space_of(explainer: Mapping[str, Any], transforms: Sequence[str]) -> Space:
     """
     found = dict(space.of(plugins.find(explain, "explainer", explainer["name"])))
     for name in transforms:
-        for parameter, part in space.of(plugins.find(defences, "defence", name)).items():
+        # The prefix keeps apart parameters of one name, of two transforms
+        for parameter, part in space.of(
+            plugins.find(
+                defences,
+                "defence",
+                name,
+            )
+        ).items():
             found[f"{name}.{parameter}"] = part
     return found
 
@@ -64,17 +73,19 @@ def candidate(
     """Returns the candidate with these values of `space_of`.
 
     Args:
-      explainer: its section, whose parameters are replaced.
+      explainer: its section; searched parameters are replaced.
       transforms: names of defences, first to last.
       values: of each searched parameter.
       deviation: standard deviation of the unhardened maps, the unit of scaled parameters.
     """
     own: dict[str, Any] = {}
     sections: dict[str, dict[str, Any]] = {name: {"name": name} for name in transforms}
+    # Scaled values are in units of the maps, so one space serves every explainer
     for key, part in space_of(explainer, transforms).items():
         value = part.value if isinstance(part, Fixed) else values[key]
         if isinstance(part, Fixed) or (isinstance(part, Number) and part.scaled):
             value = value * deviation
+        # A name without a prefix is the explainer's own
         owner, _, parameter = key.rpartition(".")
         (sections[owner] if owner else own)[parameter] = value
     return Candidate({**explainer, **own}, tuple(sections.values()))

@@ -44,7 +44,7 @@ def check(service: Service) -> None:
     """Checks the section `harden` of a config by names, numbers and roles.
 
     Raises:
-      InputError: it names something that does not exist, or the search would see what is reported.
+      InputError: a named thing does not exist, or the search would see the reported half.
     """
     config = service.config
     if HARDEN not in config:
@@ -52,6 +52,7 @@ def check(service: Service) -> None:
     settings = config[HARDEN]
     require_keys(HARDEN, settings, FIELDS)
     require_keys("harden.roles", settings["roles"], ROLES)
+    # A recorded target has no weights, so no other explanation can be made
     if service.classifiers.is_recorded(settings["target"]):
         raise InputError(
             "harden needs a model to explain in other ways, and the target is recorded"
@@ -60,6 +61,7 @@ def check(service: Service) -> None:
     _methods(service, settings)
     for seed in service.classifiers.seeds:
         _roles(service, settings, seed)
+    # Both models need members and others; the attack on images is optional
     pair = (settings["target"], settings["shadow"])
     for part in pair:
         MEMBERSHIP.check(service, {"prediction": part, "explanation": part}, [part])
@@ -68,23 +70,46 @@ def check(service: Service) -> None:
 
 
 def _numbers(settings: Mapping[str, Any]) -> None:
+    # Counts and flags, then levels, then names
     for name in ("trials", "startup", "generation", "sample", "queries"):
         require_count(**{name: settings[name]})
     require_flag(transform_all=settings["transform_all"])
     alpha = settings["alpha"]
-    require(is_number(alpha) and 0 < alpha < 1, "harden.alpha", alpha, "between 0 and 1")
+    require(
+        is_number(alpha) and 0 < alpha < 1,
+        "harden.alpha",
+        alpha,
+        "between 0 and 1",
+    )
     for name, floor in settings["floors"].items():
         if name not in FLOORS:
             raise InputError(f"harden.floors has {name!r}: choose among {', '.join(FLOORS)}")
-        require(is_number(floor) and floor <= 1, f"harden.floors.{name}", floor, "at most 1")
-    utility, leak = settings["utility"], settings["leak"]
-    require(is_one_of(utility, UTILITIES), "harden.utility", utility, " or ".join(UTILITIES))
-    require(_is_leak(leak), "harden.leak", leak, 'either "auc" or "tpr_at_<rate below 1>"')
+        require(
+            is_number(floor) and floor <= 1,
+            f"harden.floors.{name}",
+            floor,
+            "at most 1",
+        )
+    utility = settings["utility"]
+    leak = settings["leak"]
+    require(
+        is_one_of(utility, UTILITIES),
+        "harden.utility",
+        utility,
+        " or ".join(UTILITIES),
+    )
+    require(
+        _is_leak(leak),
+        "harden.leak",
+        leak,
+        'either "auc" or "tpr_at_<rate below 1>"',
+    )
 
 
 def _inversion(service: Service, settings: Mapping[str, Any]) -> None:
     require_keys("harden.inversion", settings, ("attack", "train"))
     given = {"inputs": ("prediction", "explanation")}
+    # Build the attack: an unknown name or parameter fails here
     attack = attacks.build(
         **settings["attack"], given=given | {"recipe": train.Recipe.stated(settings["train"])}
     )
@@ -107,7 +132,8 @@ def _is_leak(leak: Any) -> bool:
 
 
 def _methods(service: Service, settings: Mapping[str, Any]) -> None:
-    """Finds explanations without a search space, and attacks that cannot tell members."""
+    """Finds explanations without a search space, and attacks on other goals than membership."""
+    # Each explanation exists, and has something to search
     known = service.config["explanations"]
     if not settings["explanations"]:
         raise InputError(f"harden.explanations is empty: choose among {', '.join(known)}")
@@ -130,6 +156,7 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
             )
     if len(set(settings["transforms"])) < len(settings["transforms"]):
         raise InputError(f"harden.transforms names one twice: {list(settings['transforms'])}")
+    # Each attack infers membership from one model's maps
     recipe = train.Recipe.stated(service.config["attack"]["train"])
     given = {"inputs": ("explanation",), "recipe": recipe}
     for name in ("attack", "search_attack"):
@@ -142,13 +169,16 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
 
 
 def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
-    """Finds halves that share images or groups, or lack members or others."""
-    roles, names = service.roles, settings["roles"]
+    """Finds halves with common images or groups, or without members or others."""
+    roles = service.roles
+    names = settings["roles"]
+    # Every named classifier exists
     named = itertools.chain(
         [settings["target"], settings["shadow"]], *settings["controls"].values()
     )
     for part in named:
         service.classifiers.settings(part)
+    # The search learns nothing of the reported half
     for one, other in itertools.combinations(ROLES, 2):
         if roles.shared([names[one]], [names[other]], seed):
             raise InputError(
@@ -163,7 +193,7 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
                 f"harden.roles.{role} needs members and others of the target's training set, "
                 f"and has {int(member.sum())} and {int((~member).sum())}"
             )
-    # Controls must not know the images, nor may a reference show them
+    # A control model must know none of the images, and a reference must not show one
     audited = [names["search"], names["report"]]
     for name, (_, shown) in settings["controls"].items():
         own = service.classifiers.settings(shown)["roles"]
@@ -176,7 +206,12 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
         _reference(service, name, audited, seed)
 
 
-def _reference(service: Service, name: str, audited: Sequence[str], seed: int) -> None:
+def _reference(
+    service: Service,
+    name: str,
+    audited: Sequence[str],
+    seed: int,
+) -> None:
     section = service.config["explanations"][name]
     if "reference" not in section:
         return

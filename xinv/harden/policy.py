@@ -1,7 +1,8 @@
-"""Release policies: how to release an explanation, what it leaks, and what it costs, in one file.
+"""Release policies: how to release an explanation, its measured leak and its cost, in one file.
 
-policy = load_policy("policies/saliency.json")
-maps = policy.release(apply, variables, images)
+Example:
+    policy = load_policy("policies/saliency.json")
+    maps = policy.release(apply, variables, images)
 """
 
 import functools
@@ -46,11 +47,11 @@ class Policy(NamedTuple):
     Attributes:
       explainer: the explainer's section: its `name`, `normalise` and parameters.
       defences: sections of the defences, first to last.
-      secret: what the noise of an image is drawn by, uint32 [2]; who has it can take the noise off.
-      model: fingerprint of the weights whose leak was measured; None for any.
-      reference: images [R,H,W,C] of an explainer that has a reference, or None.
-      state: of the defences that have learned something; {} otherwise.
-      measured: what is known of it: leak, utility, controls, trials.
+      secret: seed of the noise of every image, uint32 [2]; whoever has it can remove the noise.
+      model: fingerprint of the weights of the measured leak; None for any.
+      reference: images [R,H,W,C] of an explainer with a reference, or None.
+      state: of the trained defences; {} otherwise.
+      measured: figures of leak, utility, controls and trials.
     """
 
     explainer: Mapping[str, Any]
@@ -62,7 +63,7 @@ class Policy(NamedTuple):
     measured: Mapping[str, Any]
 
     def __repr__(self) -> str:
-        # The secret and the arrays stay out of logs
+        # Keep the secret and the arrays out of logs
         said = f"explainer={self.explainer!r}, defences={self.defences!r}, model={self.model!r}"
         return f"Policy({said})"
 
@@ -77,8 +78,8 @@ class Policy(NamedTuple):
     ) -> np.ndarray:
         """Returns the released maps of images, by one compiled program.
 
-        Noise is drawn by the image, so that the same image has the same map at every call. Bits are
-        the same for the same images together; a batch of another size may round in another way.
+        Noise is a function of the image, so the same image has the same map at every call. Bits are
+        equal for equal batches; a batch of another size may round in another way.
 
         Args:
           apply: `apply(variables, images) -> logits`.
@@ -95,27 +96,50 @@ class Policy(NamedTuple):
         """
         self._require(variables)
         released_maps = self.explain()
-        key = jax.random.key(0)  # not read: all noise is of the image
-        return explain.batch(released_maps, apply, variables, images, labels, key, out=out)
+        # Not read: all noise is a function of the image
+        key = jax.random.key(0)
+        return explain.batch(
+            released_maps,
+            apply,
+            variables,
+            images,
+            labels,
+            key,
+            out=out,
+        )
 
     def observe(
-        self, apply: Apply, variables: Variables, images: Array, labels: Array | None = None
+        self,
+        apply: Apply,
+        variables: Variables,
+        images: Array,
+        labels: Array | None = None,
     ) -> Observation:
         """Returns the released predictions [N,K] and maps [N,h,w,c] of images; see `release`.
 
         Defences of predictions, such as `truncate`, act on the predictions.
         """
         images = door.images(images)
-        # Defences act on predictions and maps together
+        # Explain without defences first: they act on predictions and maps together
         maps = self._replace(defences=()).release(apply, variables, images, labels)
         program = _changed(apply, chain_of(self.defences))
         shared = (variables, self.state, self.secret)
-        return parallel.map_batches(program, shared, {"image": images, "map": maps}, _FORWARD)
+        return parallel.map_batches(
+            program,
+            shared,
+            {"image": images, "map": maps},
+            _FORWARD,
+        )
 
     def explain(self) -> Explainer:
         """Returns the explainer of released maps, for use in your own code: callers vmap."""
         one = build_explainer(self.explainer, self.reference)
-        return released.defended(one, chain_of(self.defences), self.state, self.secret)
+        return released.defended(
+            one,
+            chain_of(self.defences),
+            self.state,
+            self.secret,
+        )
 
     def verify(
         self,
@@ -130,13 +154,13 @@ class Policy(NamedTuple):
     ) -> dict[str, Estimate]:
         """Measures the leak of this release on images of your own.
 
-        The attacker is stronger than one with a shadow model: of half of the images it knows if
-        they were trained on. It learns on their maps, and is tested on the other half.
+        The attacker is stronger than one with a shadow model: it knows the membership of half of
+        the images. It learns on their maps, and is tested on the other half.
 
         Args:
           apply, variables: the model.
-          images: [N,H,W,C], of the training set and of others, which differ in nothing else.
-          member: 1 for images that the model was trained on, 0 for others, [N].
+          images: [N,H,W,C], of the training set and of others, without any further difference.
+          member: 1 for images of the model's training set, 0 for others, [N].
           group: ids [N] of near-duplicates, which stay together; None if there are none.
           attack: a membership attack on explanations; None is a small `membership_network`.
           seed: of the halves and of the attack.
@@ -156,6 +180,7 @@ class Policy(NamedTuple):
             raise InputError(
                 f"there are {len(images)} images, {len(member)} members and {len(ids)} groups"
             )
+        # Halve the groups at random, so that near-duplicates stay together
         maps = self.release(apply, variables, images)
         names, place = np.unique(ids, return_inverse=True)
         known = np.random.default_rng(seed).permutation(len(names))[place] % 2 == 0
@@ -164,7 +189,12 @@ class Policy(NamedTuple):
             none = np.zeros((int(rows.sum()), 0), np.float32)
             return Observation(none, released.seen(attack, maps[rows]))
 
-        state = attack.fit(jax.random.key(seed), half(known), member[known].astype(np.int32))
+        # Learn on one half, judge on the other
+        state = attack.fit(
+            jax.random.key(seed),
+            half(known),
+            member[known].astype(np.int32),
+        )
         score = np.asarray(attack.predict(state, half(~known)))
         found: dict[str, Estimate] = {}
         for metric in (metrics.membership.auc(), metrics.membership.tpr_at_fpr((0.01, 0.05))):
@@ -172,7 +202,7 @@ class Policy(NamedTuple):
         return found
 
     def adopt(self, variables: Variables) -> "Policy":
-        """Returns this policy for other weights, with nothing known of its leak: `verify` it."""
+        """Returns this policy for other weights, without its measured leak: `verify` it."""
         return self._replace(model=fingerprint(variables), measured={})
 
     def _require(self, variables: Variables) -> None:
@@ -183,11 +213,12 @@ class Policy(NamedTuple):
             )
 
     def save(self, path: str | Path) -> None:
-        """Writes the policy, and beside it the arrays that it needs, atomically.
+        """Writes the policy, and its arrays beside it, atomically.
 
-        Anybody who can read the file knows the secret of the noise: keep it as private as weights.
+        Every reader of the file knows the secret of the noise: keep it as private as weights.
         """
         path = Path(path)
+        # Write the arrays first: the policy names them by their hash
         arrays = flax.traverse_util.flatten_dict(dict(self.state), sep="/")
         arrays = {f"state/{name}": np.asarray(array) for name, array in arrays.items()}
         if self.reference is not None:
@@ -209,7 +240,7 @@ class Policy(NamedTuple):
             "arrays": beside,
             "measured": dict(self.measured),
         }
-        # Nobody else may read it, not even while it is written
+        # No other user may read it, not even while it is written
         with store.atomic(path) as temporary:
             temporary.touch(mode=0o600)
             temporary.write_text(json.dumps(text, indent=2) + "\n")
@@ -227,6 +258,7 @@ def load_policy(path: str | Path) -> Policy:
         raise InputError(
             f"there is no policy {str(path)!r}: give a file that launch/harden.py wrote"
         )
+    # Check the format before the fields, as they may change with it
     found = store.read_json(path, "write it again with launch/harden.py")
     if not isinstance(found, dict) or "format" not in found:
         raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
@@ -237,9 +269,10 @@ def load_policy(path: str | Path) -> Policy:
         )
     if set(found) != set(_FIELDS):
         raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
+    # A person may have edited the file: build the explainer, so that a wrong name fails here
     try:
         policy = _policy(path, found)
-        policy.explain()  # raises for an unknown name or parameter
+        policy.explain()
     except InputError:
         raise
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -250,6 +283,7 @@ def load_policy(path: str | Path) -> Policy:
 
 
 def _policy(path: Path, found: Mapping[str, Any]) -> Policy:
+    # A secret is the data of a threefry key
     secret = np.array(found["secret"], np.uint32)
     if secret.shape != (2,):
         raise InputError(f"{path} has a secret of {secret.size} words: it must have 2")
@@ -273,11 +307,12 @@ def fingerprint(variables: Variables) -> str:
     return weights.fingerprint(" ".join(form.names), arrays)
 
 
-_KNOWN: dict[tuple[int, ...], tuple[list[Any], str]] = {}  # the last weights, and their hash
+# The last weights, and their hash
+_KNOWN: dict[tuple[int, ...], tuple[list[Any], str]] = {}
 
 
 def _fingerprint(variables: Variables) -> str:
-    """Returns `fingerprint`, which is not computed again for the same arrays."""
+    """Returns `fingerprint`, cached for the same arrays."""
     leaves = jax.tree.leaves(variables)
     # NumPy arrays may change in place, JAX arrays may not
     if not all(isinstance(leaf, jax.Array) for leaf in leaves):
@@ -285,7 +320,7 @@ def _fingerprint(variables: Variables) -> str:
     place = tuple(map(id, leaves))
     if place not in _KNOWN:
         _KNOWN.clear()
-        # With the arrays, so that no others get their ids
+        # Keep the arrays alive, so that no others get their ids
         _KNOWN[place] = leaves, fingerprint(variables)
     return _KNOWN[place][1]
 
@@ -294,6 +329,7 @@ def _arrays(path: Path, beside: Mapping[str, str] | None) -> dict[str, np.ndarra
     """Returns the arrays beside a policy."""
     if beside is None:
         return {}
+    # Only the name counts: a policy and its arrays may move together
     file = path.with_name(Path(beside["file"]).name)
     if not file.is_file():
         raise InputError(
@@ -313,13 +349,18 @@ def _digest(file: Path) -> str:
 def _changed(apply: Apply, chain: Any) -> Any:
     """Returns `(shared, batch, keys) -> released observations`."""
 
-    def change(shared: tuple[Variables, Any, Array], batch: Any, keys: Any) -> Observation:
+    def change(
+        shared: tuple[Variables, Any, Array],
+        batch: Any,
+        keys: Any,
+    ) -> Observation:
         del keys
         variables, state, secret = shared
         images = as_float(batch["image"])
         observed = Observation(jax.nn.softmax(apply(variables, images)), batch["map"])
         if chain is None:
             return observed
+        # Noise of a prediction is a function of the image too
         own = jax.vmap(functools.partial(released.defence_key, secret))(images)
         return defences.each(chain, state, observed, own)
 

@@ -1,7 +1,7 @@
 """Proposals of the next candidates: a pure function of the space and of the trials so far.
 
-Optuna's study lives in memory and for one call. A search that was killed proposes the same again,
-since all that it depends on is in its arguments; results are kept by the store alone.
+Optuna's study lives in memory and for one call. A killed search proposes the same again, since it
+depends on its arguments alone; the store alone keeps results.
 """
 
 import zlib
@@ -30,19 +30,23 @@ def propose(
     count: int,
     startup: int,
 ) -> list[dict[str, Any]]:
-    """Returns values to try next, none of which was tried before.
+    """Returns new values to try.
 
     The sampler is Optuna's multi-objective TPE (Ozaki 2022); before `startup` trials it is random.
 
     Args:
       space: of each parameter.
       trials: the values tried so far, in order, with their two losses, both to be small.
-      purpose: names the random numbers, for example by seed, explainer and generation.
+      purpose: seeds the random numbers, for example by seed, explainer and generation.
       count: number of proposals; fewer are returned if the space has no more.
       startup: number of random trials.
     """
+    # Rebuild the study from the trials so far
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searched = {name: part for name, part in space.items() if not isinstance(part, Fixed)}
+    searched = {}
+    for name, part in space.items():
+        if not isinstance(part, Fixed):
+            searched[name] = part
     distributions = {name: _distribution(part) for name, part in searched.items()}
     sampler = optuna.samplers.TPESampler(
         seed=zlib.crc32(purpose.encode()), n_startup_trials=startup
@@ -50,11 +54,13 @@ def propose(
     study = optuna.create_study(directions=["minimize", "minimize"], sampler=sampler)
     for values, losses in trials:
         found = optuna.trial.create_trial(
-            params=dict(values), distributions=distributions, values=list(losses)
+            params=dict(values),
+            distributions=distributions,
+            values=list(losses),
         )
         study.add_trial(found)
 
-    # Small spaces are proposed twice
+    # The sampler may repeat itself in a small space: drop values tried before
     known = [dict(values) for values, _ in trials]
     proposals: list[dict[str, Any]] = []
     for _ in range(_ASKED * count):

@@ -1,7 +1,7 @@
-"""Explanations whose random numbers are of the image: who asks twice gets the same map.
+"""Explanations with random numbers of the image: a repeated query gets the same map.
 
-An attacker who may ask again averages independent noise away. Here the noise of an image is a
-function of its pixels and of a secret, so further queries tell nothing new. Queries of slightly
+Against independent noise an attacker may ask again and average. Here the noise of an image is a
+function of its pixels and of a secret, so further queries give no information. Queries of slightly
 changed images draw anew, and are tested as an attack of their own (see `harden.result`).
 """
 
@@ -17,20 +17,26 @@ from xinv.audit.release import summarised
 from xinv.images import as_float
 from xinv.types import Apply, Array, Attack, Defence, Explainer, Key, Observation, Variables
 
-_EXPLAINER, _DEFENCE = 0, 1  # independent random numbers for each
+# Independent random numbers for each
+_EXPLAINER, _DEFENCE = 0, 1
 
 
 def of_image(explainer: Explainer, secret: Array) -> Explainer:
-    """Returns an explainer that draws by the image alone.
+    """Returns an explainer whose draws depend on the image alone.
 
     Args:
       explainer: any.
-      secret: uint32 [2], the data of a JAX key. Who has it can take the noise off.
+      secret: uint32 [2], the data of a JAX key. Whoever has it can remove the noise.
     """
     return Partial(_explain, _tree(explainer), np.asarray(secret, np.uint32))
 
 
-def defended(explainer: Explainer, defence: Defence | None, state: Any, secret: Array) -> Explainer:
+def defended(
+    explainer: Explainer,
+    defence: Defence | None,
+    state: Any,
+    secret: Array,
+) -> Explainer:
     """Returns an explainer of released maps: of `of_image`, changed by a defence.
 
     Args:
@@ -41,7 +47,12 @@ def defended(explainer: Explainer, defence: Defence | None, state: Any, secret: 
     """
     if defence is None:
         return of_image(explainer, secret)
-    return Partial(_release(defence), _tree(explainer), state, np.asarray(secret, np.uint32))
+    return Partial(
+        _release(defence),
+        _tree(explainer),
+        state,
+        np.asarray(secret, np.uint32),
+    )
 
 
 def changed(defence: Defence, state: Any, secret: Array) -> Partial:
@@ -53,12 +64,12 @@ def changed(defence: Defence, state: Any, secret: Array) -> Partial:
 
 
 def key_of(secret: Array, image: Array) -> Key:
-    """Returns a key that depends on all pixels of an image [H,W,C], in steps of 1/255.
+    """Returns a key of all pixels of an image [H,W,C], in steps of 1/255.
 
     A universal hash of the pixels (two sums mod 2**32, weighted by the secret) is folded into it.
     """
     key = jax.random.wrap_key_data(jnp.asarray(secret, jnp.uint32), impl="threefry2x32")
-    # Whole steps, of values below 0 and above 1 too: standardised images have them
+    # Round to steps, also below 0 and above 1: standardised images have such values
     pixels = jnp.round(255 * image).astype(jnp.int32).astype(jnp.uint32).ravel()
     # Odd weights, so that a change of one pixel changes the sum
     weights = jax.random.bits(key, (2, pixels.size), jnp.uint32) | jnp.uint32(1)
@@ -67,18 +78,22 @@ def key_of(secret: Array, image: Array) -> Key:
 
 
 def seen(attack: Attack, maps: Array) -> Array:
-    """Returns what an attack reads of maps: these, or statistics of them."""
-    return summarised(attack.summary, maps) if attack.summary else maps
+    """Returns an attack's view of maps: the maps, or statistics of them."""
+    if attack.summary:
+        return summarised(attack.summary, maps)
+    return maps
 
 
 def defence_key(secret: Array, image: Array) -> Key:
-    """Returns the key by which the defences of an image [H,W,C] draw."""
+    """Returns the key of the defences' draws for an image [H,W,C]."""
     return jax.random.fold_in(key_of(secret, image), _DEFENCE)
 
 
 def _tree(explainer: Explainer) -> Partial:
     # A function within a tree is static only as a Partial
-    return explainer if isinstance(explainer, Partial) else Partial(explainer)
+    if isinstance(explainer, Partial):
+        return explainer
+    return Partial(explainer)
 
 
 def _explain(
@@ -90,6 +105,7 @@ def _explain(
     label: Array,
     key: Key,
 ) -> jax.Array:
+    # The caller's key would make repeated queries differ
     del key
     own = jax.random.fold_in(key_of(secret, image), _EXPLAINER)
     return explainer(apply, variables, image, label, own)
@@ -107,6 +123,7 @@ def _release(defence: Defence) -> Explainer:
         label: Array,
         key: Key,
     ) -> jax.Array:
+        # Explain, predict and defend one image, as a batch of one
         explained = _explain(explainer, secret, apply, variables, image, label, key)
         prediction = jax.nn.softmax(apply(variables, image[None]))
         own = defence_key(secret, image)
@@ -119,6 +136,7 @@ def _release(defence: Defence) -> Explainer:
 @functools.lru_cache(64)
 def _change(defence: Defence) -> Any:
     def change(state: Any, secret: Array, images: Array, maps: Array) -> jax.Array:
+        # Without predictions: such defences read maps alone
         def one(image: jax.Array, explained: jax.Array) -> jax.Array:
             own = defence_key(secret, image)
             observed = Observation(jnp.zeros((1, 0)), explained[None])

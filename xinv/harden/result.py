@@ -1,4 +1,4 @@
-"""The result of a hardening, on the half of members and others that the search never saw."""
+"""The result of a hardening, on the reported half of members and others, unseen by the search."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,12 +19,13 @@ from xinv.store import Stage
 from xinv.types import Array, Estimate, Observation
 
 _RATES = (0.01, 0.05)
-_STEP = 1.0  # of 255, by which a repeated query differs from the first
+# Difference of a repeated query from the first, in steps of 1/255
+_STEP = 1.0
 BEFORE, AFTER = "before", "after"
 
 
 def result(subject: Subject, found: Search) -> dict[str, Any]:
-    """Returns what a release leaks before and after hardening, what it costs, and its controls.
+    """Returns the leak before and after hardening, its cost, and its controls.
 
     Figures are {"value", "low", "high", "p"}. All attackers are adaptive: each is trained on the
     shadow model's releases by the very candidate.
@@ -33,10 +34,10 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
       leak: by metric, "before", "after" and, of the AUC, the paired "difference".
       controls: by name, the AUC "before" and "after"; they must score chance.
       utility: by metric, its mean "before" and "after".
-      queries: the AUC of an attacker who averages the releases of slightly changed images; None if
-        nothing is drawn.
-      inversion: the SSIM of images that are rebuilt from predictions alone, and with the map
-        "before" and "after", with the mean paired "difference"; None if the config has none.
+      queries: the AUC of an attacker who averages the releases of slightly changed images; None for
+        a deterministic release.
+      inversion: the SSIM of images rebuilt from predictions alone, and with the map "before" and
+        "after", with the mean paired "difference"; None if the config has none.
 
       Without a chosen candidate there is no "after".
     """
@@ -46,7 +47,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
     if found.chosen is not None:
         candidates[AFTER] = found.chosen.candidate
 
-    # The leak and the utility
+    # Measure the leak and the utility of each release
     member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     figures = {
@@ -59,7 +60,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
         for name in ("spearman", "insertion", "deletion", "max_sensitivity")
     }
 
-    # What must not leak, and the other leak
+    # Measure the controls, and inversion as a second leak
     controls: dict[str, Any] = {name: {} for name in settings["controls"]}
     rebuilt: dict[str, np.ndarray] = {}
     for when, one in candidates.items():
@@ -70,6 +71,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
             rebuilt[when] = _rebuilt(subject, one, when)
     if settings["inversion"]:
         rebuilt["prediction"] = _rebuilt(subject, None, "prediction alone")
+    # Repeated queries help only against noise
     queries = None
     if found.chosen is not None and _draws(subject, found.chosen.candidate):
         score = _averaged(subject, found.chosen.candidate)
@@ -85,6 +87,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
 
 def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Policy:
     """Returns the chosen release as a policy for the target."""
+    # Without a chosen candidate the policy releases the explanation as it is
     candidate = found.chosen.candidate if found.chosen else subject.unhardened
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     return Policy(
@@ -99,9 +102,12 @@ def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Poli
 
 
 def _leak(
-    member: np.ndarray, figures: Mapping[str, Mapping[str, Array]], group: np.ndarray | None
+    member: np.ndarray,
+    figures: Mapping[str, Mapping[str, Array]],
+    group: np.ndarray | None,
 ) -> dict[str, Any]:
     leak: dict[str, Any] = {"auc": {}}
+    # Each figure with the interval of its metric, over groups if there are any
     for when, part in figures.items():
         leak["auc"][when] = _figure(metrics.membership.auc()(member, part["score"], group)["auc"])
         rates = metrics.membership.tpr_at_fpr(_RATES)(member, part["score"], group)
@@ -109,6 +115,7 @@ def _leak(
             one = leak.setdefault(f"tpr_at_{rate}", {})
             one[when] = _figure(rates[f"tpr_at_{rate}"])
             one["resolved"] = bool(rates[f"resolved_at_{rate}"].value)
+    # The same examples under both releases: a paired test
     if AFTER in figures:
         scores = figures[BEFORE]["score"], figures[AFTER]["score"]
         change = metrics.paired.area_difference(member, *scores, group)
@@ -117,7 +124,7 @@ def _leak(
 
 
 def _compared(rebuilt: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the mean SSIM by release, and the mean change of an image's by hardening."""
+    """Returns the mean SSIM by release, and an image's mean change by hardening."""
     found: dict[str, Any] = {when: float(part.mean()) for when, part in rebuilt.items()}
     if AFTER in rebuilt:
         change = np.asarray(rebuilt[AFTER], np.float64) - rebuilt[BEFORE]
@@ -127,9 +134,13 @@ def _compared(rebuilt: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _control(
-    subject: Subject, candidate: Candidate, shadow: str, shown: str, label: str
+    subject: Subject,
+    candidate: Candidate,
+    shadow: str,
+    shown: str,
+    label: str,
 ) -> np.ndarray:
-    """Returns an attacker's scores of what a model releases that knows nothing of the images."""
+    """Returns an attacker's scores on releases of a model without knowledge of the images."""
     settings = subject.settings
     role = settings["roles"]["report"]
     spec = _spec(subject, candidate, [shadow, shown]) | {
@@ -138,6 +149,7 @@ def _control(
     }
 
     def compute() -> dict[str, np.ndarray]:
+        # Train on the control's shadow, and score the releases of a model without these images
         method = subject.attack(settings["attack"])
         state = fitted(subject, candidate, method, shadow, subject.released)
         maps = subject.released(candidate, shown, role)
@@ -151,10 +163,12 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     """Returns the scores of an attacker who averages the releases of slightly changed images.
 
     Each query moves every value of the image by at most one step of 255, so that its noise is
-    drawn anew; the attacker treats the shadow's images alike.
+    drawn anew. The attacker treats the shadow's images alike.
     """
-    settings, shadow = subject.settings, subject.settings["shadow"]
-    roles, count = settings["roles"], settings["queries"]
+    settings = subject.settings
+    shadow = subject.settings["shadow"]
+    roles = settings["roles"]
+    count = settings["queries"]
     spec = _spec(subject, candidate, [shadow, subject.target]) | {
         "attack": plugins.complete(attacks, settings["attack"]),
         "train": subject.service.config["attack"]["train"],
@@ -162,63 +176,108 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     }
 
     def mean(part: str, role: str) -> np.ndarray:
-        classifiers, images = subject.service.classifiers, np.asarray(subject.images(role)[:])
-        explainer, total = subject.release(candidate, part), 0.0
+        classifiers = subject.service.classifiers
+        images = np.asarray(subject.images(role)[:])
+        explainer = subject.release(candidate, part)
+        total = 0.0
         apply = classifiers.model(part).apply
         variables = classifiers.variables(part, subject.seed)
         labels = subject.labels(part, role)
+        # A stream per query: the same changes for the shadow and the target
         for number in range(count):
             random = np.random.default_rng([subject.seed, number])
             moved = images / 255 + random.uniform(-_STEP, _STEP, images.shape) / 255
             moved = moved.clip(0, 1).astype(np.float32)
-            maps = explain.batch(explainer, apply, variables, moved, labels, jax.random.key(0))
+            maps = explain.batch(
+                explainer,
+                apply,
+                variables,
+                moved,
+                labels,
+                jax.random.key(0),
+            )
             total = total + maps / count
         return total.astype(np.float32)
 
     def compute() -> dict[str, np.ndarray]:
         method = subject.attack(settings["attack"])
-        state = fitted(subject, candidate, method, shadow, lambda one, part, role: mean(part, role))
+        state = fitted(
+            subject,
+            candidate,
+            method,
+            shadow,
+            lambda one, part, role: mean(part, role),
+        )
+        # Score the target's averaged maps as the shadow's
         role = roles["report"]
-        observed = subject.seen(method, subject.target, role, mean(subject.target, role))
+        observed = subject.seen(
+            method,
+            subject.target,
+            role,
+            mean(subject.target, role),
+        )
         return {"score": np.asarray(method.predict(state, observed))}
 
     return _stage(subject, "control", f"{count} queries", spec, compute).array("score")
 
 
 def _draws(subject: Subject, candidate: Candidate) -> bool:
-    """Tells if a release has noise: if another secret gives other maps of a few images."""
+    """Tests if a release has noise: if another secret gives other maps of a few images."""
     role = subject.settings["roles"]["shadow"]
     images = np.asarray(subject.images(role)[:4])
     model = subject.service.classifiers.model(subject.target)
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
     labels = subject.labels(subject.target, role)[:4]
+    # A deterministic release gives the same maps under every secret
     maps = []
     for secret in (subject.secret, subject.secret + np.uint32(1)):
-        release, key_unread = subject.release(candidate, subject.target, secret), jax.random.key(0)
-        maps.append(explain.batch(release, model.apply, variables, images, labels, key_unread))
+        release = subject.release(candidate, subject.target, secret)
+        key_unread = jax.random.key(0)
+        maps.append(
+            explain.batch(
+                release,
+                model.apply,
+                variables,
+                images,
+                labels,
+                key_unread,
+            )
+        )
     return not np.array_equal(*maps)
 
 
-def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> np.ndarray:
-    """Returns the SSIM [N] of the reported images as an inversion attack rebuilds them.
+def _rebuilt(
+    subject: Subject,
+    candidate: Candidate | None,
+    label: str,
+) -> np.ndarray:
+    """Returns the SSIM [N] of the reported images, as rebuilt by an inversion attack.
 
-    The attacker asks the target about images of its own, the shadow's, and learns to rebuild them
-    from predictions and maps (Zhao 2021, ExpMI); without a candidate from predictions alone.
+    The attacker asks the target about images of its own, the shadow's. It learns to rebuild them
+    from predictions and maps (Zhao 2021, ExpMI), or without a candidate from predictions alone.
     """
-    service, settings = subject.service, subject.settings
-    own, role = settings["roles"]["shadow"], settings["roles"]["report"]
-    hyper, image = settings["inversion"], service.config["metrics"]["image"]
+    service = subject.service
+    settings = subject.settings
+    own = settings["roles"]["shadow"]
+    role = settings["roles"]["report"]
+    hyper = settings["inversion"]
+    image = service.config["metrics"]["image"]
     inputs = ("prediction",) if candidate is None else ("prediction", "explanation")
     spec = _spec(subject, candidate, [subject.target]) | {
         "inversion": hyper | {"attack": plugins.complete(attacks, hyper["attack"])},
         "ssim": image["ssim"],
     }
 
+    # Observations come from the target itself, of the attacker's or the reported images
     def observation(role: str) -> Observation:
-        maps = None if candidate is None else subject.released(candidate, subject.target, role)
+        if candidate is None:
+            maps = None
+        else:
+            maps = subject.released(candidate, subject.target, role)
         return Observation(subject.prediction(subject.target, role), maps)
 
     def compute() -> dict[str, np.ndarray]:
+        # Train the inversion on the attacker's own images, and judge it on the reported ones
         recipe = train.Recipe.stated(hyper["train"])
         method = dict(hyper["attack"])
         if candidate is None:
@@ -235,13 +294,23 @@ def _rebuilt(subject: Subject, candidate: Candidate | None, label: str) -> np.nd
     return stage.array("ssim")
 
 
-def _spec(subject: Subject, candidate: Candidate | None, parts: list[str]) -> dict[str, Any]:
+def _spec(
+    subject: Subject,
+    candidate: Candidate | None,
+    parts: list[str],
+) -> dict[str, Any]:
     roles = subject.settings["roles"]
     spec = subject.spec(parts, [roles["report"], roles["shadow"]])
     return spec | (candidate.spec() if candidate else {})
 
 
-def _stage(subject: Subject, name: str, label: str, spec: Mapping, compute: Any) -> Stage:
+def _stage(
+    subject: Subject,
+    name: str,
+    label: str,
+    spec: Mapping,
+    compute: Any,
+) -> Stage:
     label = f"{subject.name}, {label}, seed {subject.seed}"
     return subject.service.stages.computed(name, label, spec, compute)
 

@@ -1,4 +1,4 @@
-"""A hardening, in its order: a config becomes searches, searches become policies and results."""
+"""A hardening in its order: from a config to searches, policies and results."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ from xinv.store import Store
 
 RESULTS, TRIALS = "hardened.jsonl", "trials.jsonl"
 _FILES = (RESULTS, TRIALS, "harden.html", "environment.json", "policies", results.CONFIG)
-"""Files in the order of their removal: the results first, since they mark a hardening as done."""
+"""Files in the order of their removal: first the results, the mark of a complete hardening."""
 
 
 def run(
@@ -33,27 +33,36 @@ def run(
 ) -> list[dict[str, Any]]:
     """Searches a release of each explanation in `config["harden"]`, and writes policies.
 
-    Stages in the store are not computed again, so that a run that was killed continues, and ends
-    with the same bytes. What another process is at is left for later.
+    Stages in the store are not computed again: a killed run continues, and ends with the same
+    bytes. Work of another process is left for later.
 
     Files in `workdir`: `hardened.jsonl`, one line per explanation and seed; `trials.jsonl`, one per
     trial; `policies/<explanation>-<seed>.json`; `config.json`.
+
+    Args:
+      config: complete.
+      workdir: the folder of the results.
+      stages: the store.
+      checkpoint_seconds: least time between two checkpoints of a training.
+      watch: follows the stages, and may end the run.
 
     Returns:
       The lines of `hardened.jsonl`.
 
     Raises:
-      InputError: the config names something that does not exist or does not fit.
+      InputError: a part of the config does not exist or does not fit.
       Stopped: `watch` has ended the run.
     """
     with leases.locked(workdir, stages.leases):
+        # Check everything before the first stage
         started = time.monotonic()
         service = opened(config, Stages(stages, workdir, checkpoint_seconds, watch))
         check(service)
         results.begin(workdir, config, _FILES)
 
-        # Each explanation of each seed
-        names, seeds = config["harden"]["explanations"], service.classifiers.seeds
+        # Harden each explanation of each seed
+        names = config["harden"]["explanations"]
+        seeds = service.classifiers.seeds
         subjects = [Subject(service, name, seed) for seed in seeds for name in names]
         found = each(subjects, lambda subject: _hardened(subject, workdir))
 
@@ -74,7 +83,9 @@ def _hardened(subject: Subject, workdir: Path) -> tuple[dict[str, Any], list[dic
 
 
 def _line(subject: Subject, found: Search) -> dict[str, Any]:
-    settings, chosen = subject.settings, found.chosen
+    settings = subject.settings
+    chosen = found.chosen
+    # The search's own figures stay apart: the reported ones follow from the other half
     line = {
         "unit": subject.service.config["unit"],
         "seed": subject.seed,
@@ -94,6 +105,7 @@ def _line(subject: Subject, found: Search) -> dict[str, Any]:
 
 
 def _trials(subject: Subject, found: Search) -> list[dict[str, Any]]:
+    # The unhardened explanation is trial 0
     def line(one: Trial) -> dict[str, Any]:
         return {
             "unit": subject.service.config["unit"],
@@ -111,6 +123,7 @@ def _trials(subject: Subject, found: Search) -> list[dict[str, Any]]:
 
 
 def _tell(line: Mapping[str, Any]) -> None:
+    # One line for people, on stderr as all progress
     leak = line["leak"]["auc"]
     figures = f"AUC {leak['before']['value']:.3f}"
     if "after" in leak:
@@ -128,6 +141,6 @@ def _write(
     if not (workdir / "environment.json").exists():
         used = environment.describe() | {"seconds": round(seconds, 1)}
         store.write_json(workdir / "environment.json", used)
-    # The results last, since their presence marks the hardening as done
+    # Write the results last, as they mark the hardening as done
     for name, part in ((TRIALS, trials), (RESULTS, lines)):
         store.write_text(workdir / name, "".join(json.dumps(line) + "\n" for line in part))

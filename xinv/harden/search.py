@@ -2,7 +2,7 @@
 
     propose -> evaluate (a stage each) -> propose … -> choose
 
-Nothing here reads an image of the half that is reported.
+No image of the reported half is read here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,12 +21,12 @@ UNCHANGED = "no candidate keeps the utility and leaks less"
 
 
 class Search(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Attributes:
       unhardened: the explanation as it is.
       trials: the candidates, in the order of evaluation.
-      chosen: one of the trials; None if there is none to choose.
+      chosen: one of the trials, or None.
       outcome: LEAKS, NO_LEAK or UNCHANGED.
     """
 
@@ -37,20 +37,21 @@ class Search(NamedTuple):
 
 
 def search(subject: Subject) -> Search:
-    """Searches a release of an explanation that leaks less at a stated utility.
+    """Searches a release of an explanation with less leak, at a stated utility.
 
-    An explanation that does not leak on the search's half has nothing to harden, and no candidate
-    is tried.
+    If the explanation does not leak on the search's half, there is nothing to harden and no
+    candidate is tried.
     """
     settings = subject.settings
     unhardened = trial.run(subject, 0, {}, subject.unhardened)
     if not _leaks(unhardened, settings["alpha"]):
         return Search(unhardened, (), None, NO_LEAK)
 
-    # One generation after the other; each is proposed by all trials before it
+    # Propose each generation from all trials before it
     explainer = subject.unhardened.explainer
     transforms = searched_transforms(settings, explainer)
-    space, deviation = space_of(explainer, transforms), _deviation(subject)
+    space = space_of(explainer, transforms)
+    deviation = _deviation(subject)
     trials: list[Trial] = []
     for generation, count in enumerate(_generations(settings)):
         known = [(one.values, losses(one, settings)) for one in trials]
@@ -59,7 +60,7 @@ def search(subject: Subject) -> Search:
             made = candidate(explainer, transforms, values, deviation)
             trials.append(trial.run(subject, len(trials) + 1, values, made))
 
-    # By the rule of the config, not by hand
+    # Choose by the rule of the config, not by hand
     chosen = choose(trials, unhardened, settings)
     return Search(unhardened, tuple(trials), chosen, LEAKS if chosen else UNCHANGED)
 
@@ -67,10 +68,10 @@ def search(subject: Subject) -> Search:
 def searched_transforms(
     settings: Mapping[str, Any], explainer: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Returns the transforms that are searched for an explainer.
+    """Returns the transforms searched for an explainer.
 
-    An explainer with a space of its own is searched in that (DeepLeak, Algorithm 1), others through
-    transforms (Algorithm 2); with `transform_all` transforms are searched for every explainer.
+    An explainer with a space of its own is searched in this space (DeepLeak, Algorithm 1), others
+    through transforms (Algorithm 2). With `transform_all` every explainer has transforms.
     """
     if settings["transform_all"] or not space_of(explainer, ()):
         return tuple(settings["transforms"])
@@ -83,19 +84,25 @@ def losses(one: Trial, settings: Mapping[str, Any]) -> tuple[float, float]:
     A leak below chance is no better than chance. The loss of utility is 1 - Spearman's correlation
     with the unhardened map, or, as in the paper, the max-sensitivity.
     """
+    # Chance differs by metric: 1/2 for the area, about the rate itself for a rate
     leak = max(one.leak.value - one.chance, 0.0)
     if settings["utility"] == "max_sensitivity":
         return leak, one.utility["max_sensitivity"]
     return leak, 1 - one.utility["spearman"]
 
 
-def choose(trials: Sequence[Trial], unhardened: Trial, settings: Mapping[str, Any]) -> Trial | None:
-    """Returns the trial of the least leak among those that keep the floors of utility.
+def choose(
+    trials: Sequence[Trial],
+    unhardened: Trial,
+    settings: Mapping[str, Any],
+) -> Trial | None:
+    """Returns the trial of the least leak among those with all floors of utility.
 
-    Leaks that the search cannot tell from chance count as chance; among equals the utility decides.
+    Leaks within chance, by the search's own test, count as chance; among equals the utility
+    decides.
 
     Returns:
-      None if no trial keeps the floors, or none leaks less than the unhardened explanation.
+      The trial; None if none keeps the floors, or none leaks less than the unhardened explanation.
     """
 
     def rank(one: Trial) -> tuple[float, float]:
@@ -104,17 +111,19 @@ def choose(trials: Sequence[Trial], unhardened: Trial, settings: Mapping[str, An
 
     kept = [one for one in trials if keeps(one, unhardened, settings["floors"])]
     best = min(kept, key=rank, default=None)
+    # A candidate must improve on the explanation as it is
     if best is None or rank(best)[0] >= rank(unhardened)[0]:
         return None
     return best
 
 
 def keeps(one: Trial, unhardened: Trial, floors: Mapping[str, float]) -> bool:
-    """Tells if a candidate keeps every floor of utility.
+    """Tests if a candidate keeps every floor of utility.
 
-    Floors are of the fidelity "spearman", and of the faithfulness that is left: the share of the
+    Floors are of the fidelity "spearman", and of the remaining faithfulness: the share of the
     unhardened "insertion" area, and the unhardened "deletion" area over the candidate's.
     """
+    # Faithfulness is relative to the unhardened map's; 1e-9 keeps the shares finite
     shares = {
         "spearman": one.utility["spearman"],
         "insertion": one.utility["insertion"] / max(unhardened.utility["insertion"], 1e-9),
@@ -128,8 +137,10 @@ def _leaks(one: Trial, alpha: float) -> bool:
 
 
 def _generations(settings: Mapping[str, Any]) -> list[int]:
-    """Returns the numbers of candidates of the generations."""
-    left, sizes = settings["trials"], []
+    """Returns the sizes of the generations."""
+    # The first is random and has its own size
+    left = settings["trials"]
+    sizes = []
     size = settings["startup"]
     while left > 0:
         sizes.append(min(size, left))
@@ -141,5 +152,10 @@ def _generations(settings: Mapping[str, Any]) -> list[int]:
 def _deviation(subject: Subject) -> float:
     """Returns the standard deviation of the unhardened maps of the shadow's images, or 1."""
     settings = subject.settings
-    maps = subject.maps(subject.unhardened, settings["shadow"], settings["roles"]["shadow"])
+    # The shadow's images, so that scaled parameters do not depend on audited ones
+    maps = subject.maps(
+        subject.unhardened,
+        settings["shadow"],
+        settings["roles"]["shadow"],
+    )
     return float(np.std(maps, dtype=np.float64)) or 1.0

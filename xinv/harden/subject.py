@@ -1,4 +1,4 @@
-"""One explanation of one target, which is to be released in another way."""
+"""One explanation of one target, the subject of a hardening."""
 
 import hashlib
 import os
@@ -20,7 +20,8 @@ from xinv.harden.candidate import Candidate, chain_of
 from xinv.store import canonical
 from xinv.types import Array, Attack, Explainer, Observation
 
-_CHUNK = 256  # maps that are transformed at once
+# Number of maps in a transform at once
+_CHUNK = 256
 
 
 class Subject(NamedTuple):
@@ -43,21 +44,22 @@ class Subject(NamedTuple):
 
     @property
     def target(self) -> str:
-        """The classifier whose training set is to be told from others."""
+        """The classifier whose members the attacker looks for."""
         return self.settings["target"]
 
     @property
     def unhardened(self) -> Candidate:
-        """The explanation as the config states it."""
+        """The explanation as given in the config."""
         return Candidate(self.service.config["explanations"][self.name])
 
     @property
     def secret(self) -> np.ndarray:
-        """What the noise of an image is drawn by, uint32 [2].
+        """The seed of every image's noise, uint32 [2].
 
-        It is drawn once and kept: who knows the config does not know the noise.
+        It is drawn once and kept: the config does not determine the noise.
         """
 
+        # From the system, not from the config's seed: an attacker may know the config
         def compute() -> dict[str, np.ndarray]:
             return {"secret": np.frombuffer(os.urandom(8), np.uint32)}
 
@@ -71,28 +73,35 @@ class Subject(NamedTuple):
         return self.service.roles.images([role], self.seed)
 
     def labels(self, part: str, role: str) -> np.ndarray:
-        """Returns the classes that a classifier predicts, which are explained, int32 [N]."""
+        """Returns a classifier's predicted classes, to be explained, int32 [N]."""
         logits = self.service.logits(part, role, self.seed).array("logits")
         return logits.argmax(axis=-1).astype(np.int32)
 
     def explainer(self, candidate: Candidate, part: str) -> Explainer:
         """Returns the explainer of a candidate, without its transforms and its secret."""
         classifiers = self.service.classifiers
+        # Only the explainer's section differs from the config's
         config = {**classifiers.config, "explanations": {self.name: candidate.explainer}}
         service = Service(classifiers._replace(config=config))
         return service.explainer(self.name, self.seed, part)
 
     def release(
-        self, candidate: Candidate, part: str, secret: np.ndarray | None = None
+        self,
+        candidate: Candidate,
+        part: str,
+        secret: np.ndarray | None = None,
     ) -> Explainer:
         """Returns the explainer of released maps, by another secret if one is given."""
         secret = self.secret if secret is None else secret
-        explainer, chain = self.explainer(candidate, part), chain_of(candidate.transforms)
+        explainer = self.explainer(candidate, part)
+        chain = chain_of(candidate.transforms)
         return released.defended(explainer, chain, {}, secret)
 
     def maps(self, candidate: Candidate, part: str, role: str) -> Array:
         """Returns the released maps [N,h,w,c] of a role's images."""
-        explained, chain = self._explained(candidate, part, role), chain_of(candidate.transforms)
+        # Explain once for all candidates, and transform apart
+        explained = self._explained(candidate, part, role)
+        chain = chain_of(candidate.transforms)
         if chain is None:
             return explained
         change = released.changed(chain, {}, self.secret)
@@ -100,14 +109,20 @@ class Subject(NamedTuple):
         return parallel.map_batches(_changed, change, batch, _CHUNK)
 
     def released(self, candidate: Candidate, part: str, role: str) -> Array:
-        """Returns what `maps` does, kept, and to the bit as a policy releases it.
+        """Returns `maps`, stored, and to the bit as a policy releases it.
 
-        A policy explains and transforms in one program, which may round in another way than two.
+        A policy explains and transforms in one program; two programs may round in another way.
         """
 
         def fill(create: Create) -> None:
-            # Without labels, as a policy that is asked without them
-            self._batch(self.release(candidate, part), part, role, create, labelled=False)
+            # Without labels, as in a policy's default
+            self._batch(
+                self.release(candidate, part),
+                part,
+                role,
+                create,
+                labelled=False,
+            )
 
         spec = self.spec([part], [role]) | candidate.spec()
         label = f"{self.name} of {part} on {role}, seed {self.seed}"
@@ -118,31 +133,40 @@ class Subject(NamedTuple):
         found, _ = self.service.prediction(part, role, self.seed)
         return found
 
-    def seen(self, attack: Attack, part: str, role: str, maps: Array) -> Observation:
-        """Returns what an attack is shown of a role's images."""
+    def seen(
+        self,
+        attack: Attack,
+        part: str,
+        role: str,
+        maps: Array,
+    ) -> Observation:
+        """Returns an attack's view of a role's images."""
         return Observation(self.prediction(part, role), released.seen(attack, maps))
 
     def reference(self) -> np.ndarray | None:
-        """Returns the images [R,H,W,C] that the explainer refers to, None if there are none."""
+        """Returns the images [R,H,W,C] of the explainer's reference, or None."""
         section = self.unhardened.explainer
         if "reference" not in section:
             return None
+        # A reference without a role takes the target's own training images
         own = self.service.classifiers.settings(self.target)["roles"]
         roles = outputs.public_reference(section) or own
         return outputs.referred(section, self.service.roles.images(roles, self.seed))
 
     def member(self, part: str, role: str) -> np.ndarray:
-        """Returns int32 [N]: 1 for images of a role that a classifier was trained on, else 0."""
+        """Returns membership int32 [N] of a role's images in a classifier's training set."""
         return MEMBERSHIP.secret(self.service, part, [role], self.seed)
 
     def spec(self, parts: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
-        """Returns what determines all that these classifiers release of these roles."""
-        identities = [self.service.classifiers.identity(part, self.seed) for part in parts]
+        """Returns the inputs of all releases by these classifiers on these roles, for a hash."""
+        identities = []
+        for part in parts:
+            identities.append(self.service.classifiers.identity(part, self.seed))
         names = self._read(roles)
         return self.service.roles.spec(self.seed, names) | {
             "classifiers": identities,
             "read": list(names),
-            # A hash: who reads a spec does not learn the noise
+            # A hash, so that a spec does not give the noise away
             "secret": hashlib.sha256(self.secret.tobytes()).hexdigest()[:16],
             "members": [
                 membership_spec(self.service, part, self.seed)
@@ -160,7 +184,7 @@ class Subject(NamedTuple):
         if canonical(candidate.explainer) != canonical(self.unhardened.explainer):
             return self._batch(explainer, part, role)
 
-        # Kept, since all candidates that differ in transforms alone are made of it
+        # Keep it: all candidates with the same explainer are made of it
         def fill(create: Create) -> None:
             self._batch(explainer, part, role, create)
 
@@ -176,15 +200,26 @@ class Subject(NamedTuple):
         create: Create | None = None,
         labelled: bool = True,
     ) -> np.ndarray:
-        classifiers, images = self.service.classifiers, self.images(role)
+        classifiers = self.service.classifiers
+        images = self.images(role)
         apply = classifiers.model(part).apply
         variables = classifiers.variables(part, self.seed)
+        # With `create` write into a file of the stage, otherwise return an array
         out = None
         if create is not None:
             shape = outputs.map_shape(explainer, apply, variables, images)
             out = create("explanation", (len(images), *shape))
-        labels, key_unread = self.labels(part, role) if labelled else None, jax.random.key(0)
-        return explain.batch(explainer, apply, variables, images, labels, key_unread, out=out)
+        labels = self.labels(part, role) if labelled else None
+        key_unread = jax.random.key(0)
+        return explain.batch(
+            explainer,
+            apply,
+            variables,
+            images,
+            labels,
+            key_unread,
+            out=out,
+        )
 
     def _read(self, roles: Sequence[str]) -> tuple[str, ...]:
         """Returns these roles, and the public one of a reference."""
@@ -209,15 +244,16 @@ def fitted(
     shadow: str,
     maps: Maps,
 ) -> dict[str, Any]:
-    """Returns the state of a membership attack that is trained on releases of a shadow model.
+    """Returns the state of a membership attack, trained on releases of a shadow model.
 
     Args:
       subject: the explanation.
-      candidate: its release, by which the attacker has made the shadow's maps too.
+      candidate: its release; the attacker makes the shadow's maps by it too.
       attack: a membership attack on explanations.
       shadow: the shadow model; of a control an untrained one, with the real shadow's members.
       maps: see `Maps`.
     """
+    # The attacker knows the shadow's members, and sees its releases by the same candidate
     role = subject.settings["roles"]["shadow"]
     truth = subject.member(subject.settings["shadow"], role)
     observed = subject.seen(attack, shadow, role, maps(candidate, shadow, role))

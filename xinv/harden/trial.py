@@ -1,4 +1,4 @@
-"""One trial: how much a candidate leaks, and what is left of the explanation."""
+"""One trial: a candidate's leak, and the remaining utility of its explanation."""
 
 import functools
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ from xinv.harden.subject import Maps, Subject, fitted
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
 
-_CHUNK = 128  # images that are judged at once
+# Number of images judged at once
+_CHUNK = 128
 _SENSITIVITY = dict(radius=0.02, samples=5)
 
 
@@ -39,26 +40,48 @@ class Trial(NamedTuple):
     utility: Mapping[str, float]
 
 
-def run(subject: Subject, number: int, values: Mapping[str, Any], candidate: Candidate) -> Trial:
+def run(
+    subject: Subject,
+    number: int,
+    values: Mapping[str, Any],
+    candidate: Candidate,
+) -> Trial:
     """Evaluates a candidate on the search's half of members and others."""
     settings = subject.settings
     role = settings["roles"]["search"]
-    attack, sensitivity = settings["search_attack"], settings["utility"] == "max_sensitivity"
+    attack = settings["search_attack"]
+    sensitivity = settings["utility"] == "max_sensitivity"
     label = f"trial {number}"
-    figures = evaluated(subject, candidate, role, attack, label, subject.maps, sensitivity)
+    figures = evaluated(
+        subject,
+        candidate,
+        role,
+        attack,
+        label,
+        subject.maps,
+        sensitivity,
+    )
+    # The leak by the config's figure, the utility as means over images
     member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     leak, chance = leaked(settings["leak"], member, figures["score"], group)
-    utility = {name: float(part.mean()) for name, part in figures.items() if name != "score"}
+    utility = {}
+    for name, part in figures.items():
+        if name != "score":
+            utility[name] = float(part.mean())
     return Trial(number, values, candidate, leak, chance, utility)
 
 
 def leaked(
-    metric: str, member: np.ndarray, score: Array, group: np.ndarray | None
+    metric: str,
+    member: np.ndarray,
+    score: Array,
+    group: np.ndarray | None,
 ) -> tuple[Estimate, float]:
     """Returns a figure of membership, "auc" or "tpr_at_<rate>", and its value by chance."""
     if metric == "auc":
         return metrics.membership.auc()(member, score, group)["auc"], 0.5
+    # The metric names its rate
     rate = float(metric.removeprefix("tpr_at_"))
     found = metrics.membership.tpr_at_fpr(rate)(member, score, group)
     return found[f"tpr_at_{rate}"], found[f"chance_at_{rate}"].value
@@ -77,14 +100,25 @@ def evaluated(
 
     The attacker is trained on the shadow model's releases by the same candidate.
 
+    Args:
+      subject: the explanation.
+      candidate: its release.
+      role: of the judged images.
+      attack: the section of a membership attack.
+      label: for people.
+      maps: see `Maps`.
+      sensitivity: True adds "max_sensitivity"; its program is compiled anew for each candidate.
+
     Returns:
       score: higher for members, [N].
       spearman: rank correlation with the unhardened map, [N].
       insertion, deletion: faithfulness to the target (Petsiuk 2018), of a sample of images.
-      max_sensitivity: of the release, for images that change by at most 0.02 (Yeh 2019), of the
-        same sample; if `sensitivity` asks for it, since each candidate is compiled anew for it.
+      max_sensitivity: of the release, under changes of the image by at most 0.02 (Yeh 2019), of the
+        same sample.
     """
-    settings, shadow = subject.settings, subject.settings["shadow"]
+    # All inputs of the figures, for the stage's hash
+    settings = subject.settings
+    shadow = subject.settings["shadow"]
     spec = subject.spec([subject.target, shadow], [role, settings["roles"]["shadow"]])
     spec |= candidate.spec() | {
         "against": subject.unhardened.spec(),
@@ -95,6 +129,7 @@ def evaluated(
     }
 
     def compute() -> dict[str, np.ndarray]:
+        # Train the attacker, score the target's releases, then measure their utility
         method = subject.attack(attack)
         state = fitted(subject, candidate, method, shadow, maps)
         shown = maps(candidate, subject.target, role)
@@ -112,45 +147,80 @@ def evaluated(
     return {name: stage.array(name) for name in names}
 
 
-def utility(subject: Subject, role: str, original: Array, maps: Array) -> dict[str, np.ndarray]:
-    """Returns what is left of the maps of the target that are released; see `evaluated`."""
-    # The unhardened map at the size of the one that is released
+def utility(
+    subject: Subject,
+    role: str,
+    original: Array,
+    maps: Array,
+) -> dict[str, np.ndarray]:
+    """Returns the remaining utility of the target's released maps; see `evaluated`."""
+    # Compare at the size of the released map
     if original.shape[1:] != maps.shape[1:]:
         original = np.asarray(resize(original, maps.shape[1:3]))
-    found = {"spearman": _each(metrics.build("spearman"), {"explanation": original}, maps)}
+    found = {
+        "spearman": _each(
+            metrics.build("spearman"),
+            {"explanation": original},
+            maps,
+        )
+    }
 
-    # What asks the model, of a sample
+    # Ask the model on a sample only
     classifiers = subject.service.classifiers
     apply = classifiers.model(subject.target).apply
     variables = classifiers.variables(subject.target, subject.seed)
     shown, truth = _sample(subject, role, len(maps))
     truth["explanation"] = original[shown]
     for name in ("insertion", "deletion"):
-        found[name] = _each(getattr(metrics, name)(apply, variables), truth, maps[shown])
+        found[name] = _each(
+            getattr(metrics, name)(apply, variables),
+            truth,
+            maps[shown],
+        )
     return found
 
 
-def _sensitivity(subject: Subject, candidate: Candidate, role: str, maps: Array) -> np.ndarray:
+def _sensitivity(
+    subject: Subject,
+    candidate: Candidate,
+    role: str,
+    maps: Array,
+) -> np.ndarray:
     apply = subject.service.classifiers.model(subject.target).apply
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
-    again = Partial(_again(apply), subject.release(candidate, subject.target), variables)
+    # The release itself, as a function of a changed image
+    again = Partial(
+        _again(apply),
+        subject.release(candidate, subject.target),
+        variables,
+    )
     shown, truth = _sample(subject, role, len(maps))
     truth["explanation"] = maps[shown]
     return _each(metrics.max_sensitivity(again, **_SENSITIVITY), truth, maps[shown])
 
 
-def _sample(subject: Subject, role: str, count: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns places spread evenly over a role, and the images and explained classes there."""
+def _sample(
+    subject: Subject,
+    role: str,
+    count: int,
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns places spread evenly over a role, with their images and explained classes."""
     size = min(subject.settings["sample"], count)
     shown = np.unique(np.linspace(0, count - 1, size).astype(int))
-    images, labels = subject.images(role), subject.labels(subject.target, role)
+    images = subject.images(role)
+    labels = subject.labels(subject.target, role)
     return shown, {"image": np.asarray(images[shown]), "label": labels[shown]}
 
 
 def _each(metric: Any, truth: Mapping[str, Array], maps: Array) -> np.ndarray:
-    # A Partial of a Partial is equal to no other, and would be compiled again
+    # Never nest Partials: one of a Partial equals no other, and would be compiled again
     tree = metric if isinstance(metric, Partial) else Partial(metric)
-    return parallel.map_batches(_judge, tree, {"truth": truth, "guess": maps}, _CHUNK)
+    return parallel.map_batches(
+        _judge,
+        tree,
+        {"truth": truth, "guess": maps},
+        _CHUNK,
+    )
 
 
 def _judge(metric: Partial, batch: Mapping[str, Any], keys: Any) -> jax.Array:
@@ -161,7 +231,11 @@ def _judge(metric: Partial, batch: Mapping[str, Any], keys: Any) -> jax.Array:
 @functools.lru_cache(64)
 def _again(apply: Any) -> Any:
     def release(
-        explainer: Explainer, variables: Variables, images: Array, labels: Array, keys: Any
+        explainer: Explainer,
+        variables: Variables,
+        images: Array,
+        labels: Array,
+        keys: Any,
     ) -> jax.Array:
         each = jax.vmap(explainer, (None, None, 0, 0, 0))
         return each(apply, variables, images, labels, keys)

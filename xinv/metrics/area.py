@@ -10,7 +10,7 @@ from scipy.stats import t as student
 from xinv.metrics.roc import LEVEL, RESAMPLES, Ranked, counted, effective, proportion
 
 ENUMERATED = 14
-"""Examples, or groups, of which Mann-Whitney's test tries every permutation."""
+"""Largest number of examples, or groups, for Mann-Whitney's test by every permutation."""
 
 
 def area(found: Ranked) -> tuple[float, float]:
@@ -20,25 +20,32 @@ def area(found: Ranked) -> tuple[float, float]:
     half. The variance is DeLong's (1988), of grouped examples Obuchowski's (1997); NaN if one kind
     has a single group.
     """
-    member, placed = found.member, placements(found.member, found.score)
-    inside, outside = placed[member], placed[~member]
+    member = found.member
+    placed = placements(found.member, found.score)
+    inside = placed[member]
+    outside = placed[~member]
     spread = variance(inside, found.group[member]) + variance(outside, found.group[~member])
     return float(inside.mean()), spread
 
 
 def placements(member: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Returns of members the share of others below them, of others that of members above, [N]."""
-    # By midranks, so that ties count half
-    ranks, found = rankdata(score), np.empty(len(score))
+    """Returns for members the share of others below, for others that of members above, [N]."""
+    # Take midranks, so that ties count half
+    ranks = rankdata(score)
+    found = np.empty(len(score))
     found[member] = (ranks[member] - rankdata(score[member])) / (~member).sum()
     found[~member] = 1 - (ranks[~member] - rankdata(score[~member])) / member.sum()
     return found
 
 
-def area_interval(found: Ranked, value: float, variance: float) -> tuple[float, float]:
+def area_interval(
+    found: Ranked,
+    value: float,
+    variance: float,
+) -> tuple[float, float]:
     """Returns the interval of an area: DeLong's, or percentiles over resampled groups.
 
-    Without a variance, as of scores that separate perfectly, it is Clopper-Pearson's for the
+    Without a variance, as of scores with perfect separation, it is Clopper-Pearson's for the
     smaller kind: an area varies no more than a share of so many trials (van Dantzig 1951).
     """
     if not variance > 0:
@@ -47,6 +54,7 @@ def area_interval(found: Ranked, value: float, variance: float) -> tuple[float, 
     if found.clustered:
         low, high = np.quantile(_resampled_areas(found), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(low), float(high)
+    # DeLong's interval is normal, so its ends may leave [0,1]
     half = norm.ppf((1 + LEVEL) / 2) * math.sqrt(variance)
     return max(0.0, value - half), min(1.0, value + half)
 
@@ -58,25 +66,38 @@ def area_p(found: Ranked, value: float, variance: float) -> float:
     degrees of freedom as the smaller kind has groups, less one. Without that variance the groups'
     mean scores are ranked.
     """
-    score, member = found.score, found.member
+    score = found.score
+    member = found.member
+    # The t-test on the clustered variance
     if found.clustered and variance > 0:
         return float(student.sf((value - 0.5) / math.sqrt(variance), min(counted(found)) - 1))
+    # Without it, rank the groups' mean scores as single examples
     if found.clustered:
         sizes = np.bincount(found.group)
         kinds = np.bincount(found.group, weights=member) > 0
-        score, member = np.bincount(found.group, weights=score) / sizes, kinds
+        score = np.bincount(found.group, weights=score) / sizes
+        member = kinds
+    # Few examples: the share of all permutations with a rank sum as high
     if len(score) <= ENUMERATED:
         ranks = rankdata(score)
         sums = [sum(some) for some in itertools.combinations(ranks, int(member.sum()))]
         return float(np.mean(np.array(sums) >= ranks[member].sum()))
     # SciPy's exact law takes minutes with thousands of examples, where the normal one is as good
     method = "auto" if len(score) <= 100 else "asymptotic"
-    test = mannwhitneyu(score[member], score[~member], alternative="greater", method=method)
+    test = mannwhitneyu(
+        score[member],
+        score[~member],
+        alternative="greater",
+        method=method,
+    )
     return float(test.pvalue)
 
 
 def variance(values: np.ndarray, group: np.ndarray) -> float:
-    """Returns the variance of a mean; values of a group deviate together. NaN of one group."""
+    """Returns the variance of a mean of grouped values; NaN for a single group.
+
+    Values of a group deviate together.
+    """
     _, codes = np.unique(group, return_inverse=True)
     sums = np.bincount(codes, weights=values - values.mean())
     if len(sums) < 2:
@@ -85,16 +106,16 @@ def variance(values: np.ndarray, group: np.ndarray) -> float:
 
 
 def _resampled_areas(found: Ranked) -> np.ndarray:
-    """Areas [RESAMPLES] of groups drawn with replacement, members and non-members apart."""
+    """Returns areas [RESAMPLES] of groups drawn with replacement, of each kind apart."""
     random = np.random.default_rng(0)
     _, step = np.unique(found.score, return_inverse=True)
     kinds = [np.unique(found.group[kind]) for kind in (found.member, ~found.member)]
     areas = np.empty(RESAMPLES)
     for index in range(RESAMPLES):
-        # How often each example is drawn
+        # Count how often each example is drawn
         drawn = np.concatenate([random.choice(kind, len(kind)) for kind in kinds])
         weight = np.bincount(drawn, minlength=found.group.max() + 1)[found.group]
-        # Members of each score times the others below it, ties half
+        # Weigh the members of each score by the others below it, ties half
         members = np.bincount(step, weights=weight * found.member)
         others = np.bincount(step, weights=weight * ~found.member)
         below = np.cumsum(others) - others / 2

@@ -1,8 +1,7 @@
-"""Scores of predicted labels over a whole data set: host statistics of integer labels [N], not
-per-example metrics.
+"""Scores of predicted labels over a whole data set: host statistics of integer labels [N].
 
-A classifier's answers are judged by `weighted_f1` and `confusion`; what a reconstruction gives away
-of an attribute, by `binary_f1` of an attribute classifier's answers on it.
+`weighted_f1` and `confusion` judge a classifier's answers. `binary_f1` judges an attribute
+classifier's answers on reconstructions: the attribute's leak.
 """
 
 import numpy as np
@@ -12,12 +11,18 @@ from xinv.types import Array, InputError
 
 
 def confusion(truth: Array, guess: Array, classes: int) -> np.ndarray:
-    """int [K,K]: how many examples of each class (rows) were given each label (columns).
+    """Counts the examples of each class (rows) by their predicted label (columns), int [K,K].
+
+    Args:
+      truth: labels [N].
+      guess: predicted labels [N].
+      classes: K.
 
     Raises:
-      InputError: labels that differ in number, none at all, or labels that are no class.
+      InputError: labels differ in number, there are none, or a label is no class.
     """
     truth, guess = _labels(truth, guess)
+    # scikit-learn drops labels outside `labels` silently
     outside = np.setdiff1d(np.concatenate([truth, guess]), np.arange(classes))
     if outside.size:
         raise InputError(f"label {outside[0]} is not allowed: give classes from 0 to {classes - 1}")
@@ -25,26 +30,33 @@ def confusion(truth: Array, guess: Array, classes: int) -> np.ndarray:
 
 
 def weighted_f1(truth: Array, guess: Array) -> float:
-    """Mean of the classes' F1, weighted by their numbers of examples, in [0,1] (Thielen 2024, Eq.
-    5).
+    """Returns the mean F1 of the classes, weighted by their size, in [0,1] (Thielen 2024, Eq. 5).
 
-    A class that is never predicted correctly has an F1 of 0, also where its precision or recall is
+    A class without a correct prediction has an F1 of 0, also if its precision or recall is
     undefined.
 
     Raises:
-      InputError: labels that differ in number, or none at all.
+      InputError: labels differ in number, or there are none.
     """
-    return float(f1_score(*_labels(truth, guess), average="weighted", zero_division=0))
+    return float(
+        f1_score(
+            *_labels(truth, guess),
+            average="weighted",
+            zero_division=0,
+        )
+    )
 
 
 def binary_f1(truth: Array, guess: Array) -> float:
-    """F1 of an attribute's presence, label 1, in [0,1] (Jeong 2022, Figure 6); 0 if it is never
-    predicted correctly.
+    """Returns the F1 of an attribute's presence, label 1, in [0,1] (Jeong 2022, Figure 6).
+
+    It is 0 if the attribute is never predicted correctly.
 
     Raises:
-      InputError: labels that differ in number, none at all, or labels other than 0 and 1.
+      InputError: labels differ in number, there are none, or a label is neither 0 nor 1.
     """
     truth, guess = _labels(truth, guess)
+    # scikit-learn would count another label as absence
     outside = np.setdiff1d(np.concatenate([truth, guess]), [0, 1])
     if outside.size:
         raise InputError(
@@ -55,6 +67,7 @@ def binary_f1(truth: Array, guess: Array) -> float:
 
 
 def _labels(truth: Array, guess: Array) -> tuple[np.ndarray, np.ndarray]:
+    # Without this check broadcasting would compare every pair
     truth, guess = np.asarray(truth), np.asarray(guess)
     if truth.shape != guess.shape or truth.ndim != 1 or truth.size == 0:
         raise InputError(

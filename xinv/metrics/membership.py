@@ -1,8 +1,8 @@
-"""Statistics of a membership audit: how well scores tell members of a training set from others.
+"""Statistics of a membership audit: the separation of members from others by their scores.
 
 A metric judges the scores of a whole set, `fn(member, score, group=None) -> {name: Estimate}`, and
 gives a 95 % interval with each figure. Scores are calibrated on a shadow: above 0 means "member".
-Examples are assumed to be drawn independently, or whole groups of them where `group` says so.
+Examples are assumed to be drawn independently; with `group`, whole groups of them are.
 
 >>> found = tpr_at_fpr(0.25)([1, 1, 1, 1, 0, 0, 0, 0], [8, 6, 4, 2, 7, 5, 3, 1])
 >>> found["tpr_at_0.25"].value, found["fpr_at_0.25"].value, found["resolved_at_0.25"].value
@@ -23,7 +23,7 @@ from xinv.numbers import is_number, require
 from xinv.types import Array, Estimate
 
 RESOLVED = 10
-"""False positives, or groups of them, that a resolved operating point allows at least."""
+"""Least number of false positives, or groups of them, of a resolved operating point."""
 RATES = (0.001, 0.01, 0.05)
 
 SetMetric = Callable[..., dict[str, Estimate]]
@@ -31,7 +31,7 @@ SetMetric = Callable[..., dict[str, Estimate]]
 
 
 def auc() -> SetMetric:
-    """Area under the ROC curve: the probability that a member has a higher score than another.
+    """Measures the area under the ROC curve, the probability of a member above another example.
 
     Ties count half. The interval is DeLong's; with groups, percentiles over resampled groups. The
     p-value is one-sided against 0.5: Mann-Whitney's; with groups, from the clustered variance.
@@ -40,17 +40,28 @@ def auc() -> SetMetric:
       A metric with "auc".
     """
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
+        # One ranking serves the area, its interval and its test
         value, variance = area.area(found)
         interval = area.area_interval(found, value, variance)
-        return {"auc": _estimate(value, interval, area.area_p(found, value, variance))}
+        return {
+            "auc": _estimate(
+                value,
+                interval,
+                area.area_p(found, value, variance),
+            )
+        }
 
     return measure
 
 
 def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
-    """True-positive rate at a false-positive rate of at most `fpr` (Carlini 2022, section III).
+    """Measures the true-positive rate at a false-positive rate of at most `fpr` (Carlini 2022).
 
     Args:
       fpr: one rate in [0, 1) or several.
@@ -65,9 +76,19 @@ def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
     Raises:
       InputError: a rate is not allowed or given twice.
     """
-    rates = _rates("fpr", fpr, lambda rate: 0 <= rate < 1, "a rate of at least 0 and below 1")
+    rates = _rates(
+        "fpr",
+        fpr,
+        lambda rate: 0 <= rate < 1,
+        "a rate of at least 0 and below 1",
+    )
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
+        # Counts of groups enter the intervals, all examples the rates
         found = roc.ranked(member, score, group)
         members, others = roc.effective(found)
         chances = _chances(found, rates)
@@ -75,6 +96,7 @@ def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
         for rate, (band, p) in zip(rates, chances, strict=True):
             at = roc.point(found, rate)
             tpr = _rate(at.true / found.members, members, roc.LEVEL)._replace(p=p)
+            # The threshold is an order statistic of non-members: its true rate has an interval too
             beta = roc.true_fpr(at, found.others, others)
             resolved = roc.allowed(rate, roc.counted(found)[1]) >= RESOLVED
             figures[f"tpr_at_{rate}"] = tpr
@@ -87,7 +109,7 @@ def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
 
 
 def transferred() -> SetMetric:
-    """Rates at the threshold carried over from the shadow: what a real attacker has.
+    """Measures rates at the threshold carried over from the shadow, as a real attacker has it.
 
     Returns:
       A metric with "tpr_at_shadow" and "fpr_at_shadow", both with Clopper-Pearson's intervals, and
@@ -96,24 +118,33 @@ def transferred() -> SetMetric:
       permuted groups.
     """
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         tpr, fpr = _transferred(found, roc.LEVEL)
+        # Newcombe's method 10, for half the sum of TPR and 1 − FPR
         accuracy = (tpr.value + 1 - fpr.value) / 2
         low = accuracy - math.hypot(tpr.value - tpr.low, fpr.high - fpr.value) / 2
         high = accuracy + math.hypot(tpr.high - tpr.value, fpr.value - fpr.low) / 2
-        balanced = _estimate(accuracy, (max(0, low), min(1, high)), _accuracy_p(found))
+        balanced = _estimate(
+            accuracy,
+            (max(0, low), min(1, high)),
+            _accuracy_p(found),
+        )
         return {"tpr_at_shadow": tpr, "fpr_at_shadow": fpr, "balanced_accuracy": balanced}
 
     return measure
 
 
 def precision(priors: float | Sequence[float] = (0.01, 0.1, 0.5)) -> SetMetric:
-    """Share of members among those called members, if a share `priors` of all examples are members.
+    """Measures the share of members among those called members, for a prior share of members.
 
-    At the threshold carried over from the shadow. The interval takes the ends of the intervals of
-    TPR and FPR, each at 97.5 %, so that both hold at 95 %. If nobody is called a member the value
-    is the prior, as for an attack that knows nothing.
+    The threshold is the one carried over from the shadow. The interval takes the ends of the
+    intervals of TPR and FPR, each at 97.5 %, so that both hold at 95 %. If nobody is called a
+    member the value is the prior, as for an attack without knowledge.
 
     Args:
       priors: one prior in (0, 1) or several.
@@ -124,15 +155,37 @@ def precision(priors: float | Sequence[float] = (0.01, 0.1, 0.5)) -> SetMetric:
     Raises:
       InputError: a prior is not allowed or given twice.
     """
-    shares = _rates("priors", priors, lambda prior: 0 < prior < 1, "a share between 0 and 1")
+    shares = _rates(
+        "priors",
+        priors,
+        lambda prior: 0 < prior < 1,
+        "a share between 0 and 1",
+    )
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
+        # Both intervals must hold at once, so each has half the error
         tpr, fpr = _transferred(found, (1 + roc.LEVEL) / 2)
         figures = {}
         for prior in shares:
             value = _precision(tpr.value, fpr.value, prior)
-            ends = _precision(tpr.low, fpr.high, prior), _precision(tpr.high, fpr.low, prior)
+            # Precision grows with TPR and falls with FPR
+            ends = (
+                _precision(
+                    tpr.low,
+                    fpr.high,
+                    prior,
+                ),
+                _precision(
+                    tpr.high,
+                    fpr.low,
+                    prior,
+                ),
+            )
             figures[f"precision_at_prior_{prior}"] = _estimate(value, ends)
         return figures
 
@@ -140,36 +193,70 @@ def precision(priors: float | Sequence[float] = (0.01, 0.1, 0.5)) -> SetMetric:
 
 
 def epsilon(fpr: float | Sequence[float] = RATES, delta: float = 0.0) -> SetMetric:
-    """Empirical lower bound of ε at 95 %: the largest over the operating points of `fpr`.
+    """Measures an empirical lower bound of ε at 95 %, the largest over the points of `fpr`.
 
     The points are fixed before the scores are seen, so Bonferroni's correction over their number
-    makes the largest valid. All examples serve, without a split: `roc.epsilon_bound` says why. The
-    bound is empirical: it assumes independent draws, which a training set of fixed size is not.
+    makes the largest valid. All examples serve, without a split: see `roc.epsilon_bound`. The bound
+    is empirical: it assumes independent draws, in contrast to a training set of fixed size.
 
     Args:
       fpr: one false-positive rate in [0, 1) or several.
       delta: the δ of (ε, δ), in [0, 1).
 
     Returns:
-      A metric with "epsilon_lower_bound"; `high` is the bound that a perfect attack would reach.
+      A metric with "epsilon_lower_bound"; `high` is the bound of a perfect attack.
 
     Raises:
       InputError: a rate or `delta` is not allowed, or a rate is given twice.
     """
-    rates = _rates("fpr", fpr, lambda rate: 0 <= rate < 1, "a rate of at least 0 and below 1")
-    require(is_number(delta) and 0 <= delta < 1, "delta", delta, "at least 0 and below 1")
+    rates = _rates(
+        "fpr",
+        fpr,
+        lambda rate: 0 <= rate < 1,
+        "a rate of at least 0 and below 1",
+    )
+    require(
+        is_number(delta) and 0 <= delta < 1,
+        "delta",
+        delta,
+        "at least 0 and below 1",
+    )
     level = 1 - (1 - roc.LEVEL) / len(rates)
 
-    def measure(member: Array, score: Array, group: Array | None = None) -> dict[str, Estimate]:
+    def measure(
+        member: Array,
+        score: Array,
+        group: Array | None = None,
+    ) -> dict[str, Estimate]:
         found = roc.ranked(member, score, group)
         members, others = roc.effective(found)
-        bounds, ceilings = [], []
+        bounds = []
+        ceilings = []
+        # The bound of this point, and of an attack that finds every member
         for rate in rates:
             at = roc.point(found, rate)
             most = at.allowed * others / found.others
             true = at.true * members / found.members
-            bounds.append(roc.epsilon_bound(true, members, most, others, level, delta))
-            ceilings.append(roc.epsilon_bound(members, members, most, others, level, delta))
+            bounds.append(
+                roc.epsilon_bound(
+                    true,
+                    members,
+                    most,
+                    others,
+                    level,
+                    delta,
+                )
+            )
+            ceilings.append(
+                roc.epsilon_bound(
+                    members,
+                    members,
+                    most,
+                    others,
+                    level,
+                    delta,
+                )
+            )
         return {"epsilon_lower_bound": _estimate(max(bounds), (max(bounds), max(ceilings)))}
 
     return measure
@@ -183,7 +270,11 @@ def build(name: str, **hyper: Any) -> SetMetric:
     return plugins.build(sys.modules[__name__], "membership metric", name, hyper)
 
 
-def _estimate(value: float, interval: tuple[float, float], p: float | None = None) -> Estimate:
+def _estimate(
+    value: float,
+    interval: tuple[float, float],
+    p: float | None = None,
+) -> Estimate:
     low, high = map(float, interval)
     return Estimate(float(value), low, high, p)
 
@@ -194,20 +285,26 @@ def _rates(
     allows: Callable[[float], bool],
     allowed: str,
 ) -> tuple[float, ...]:
-    """Returns the rates of a parameter. Raises InputError if one is not allowed or repeated."""
+    """Returns the rates of a parameter; raises InputError if one is not allowed or repeated."""
+    # A repeated rate would overwrite its figures
     several = given if isinstance(given, list | tuple | np.ndarray) else (given,)
     for rate in several:
         require(is_number(rate) and allows(rate), name, rate, allowed)
     rates = tuple(map(float, several))
-    require(0 < len(rates) == len(set(rates)), name, given, "one rate or several different ones")
+    require(
+        0 < len(rates) == len(set(rates)),
+        name,
+        given,
+        "one rate or several different ones",
+    )
     return rates
 
 
 def _chances(found: roc.Ranked, rates: Sequence[float]) -> list[tuple[Estimate, float]]:
-    """Returns, by rate, the true-positive rate of chance and the p-value of the one found."""
+    """Returns, by rate, the true-positive rate of chance and the p-value of the observed one."""
     if not found.clustered:
         return [_chance(found, rate) for rate in rates]
-    # Examples of a group are not exchangeable, but the groups are
+    # Permute groups: they are exchangeable, the examples of a group are not
     seen = _tprs(found, rates)
     drawn = np.array([_tprs(one, rates) for one in chance.relabelled(found)])
     ends = np.quantile(drawn, [(1 - roc.LEVEL) / 2, (1 + roc.LEVEL) / 2], axis=0)
@@ -221,6 +318,7 @@ def _tprs(found: roc.Ranked, rates: Sequence[float]) -> np.ndarray:
 
 
 def _chance(found: roc.Ranked, rate: float) -> tuple[Estimate, float]:
+    # Exact for independent examples
     at = roc.point(found, rate)
     mean, low, high = chance.chance_band(found.members, found.others, rate)
     p = chance.chance_p(at.true, found.members, found.others, at.allowed)
@@ -241,8 +339,9 @@ def _rate(rate: float, trials: float, level: float) -> Estimate:
 
 
 def _accuracy_p(found: roc.Ranked) -> float:
-    """Returns the p-value of the balanced accuracy, given how many are called members."""
+    """Returns the p-value of the balanced accuracy, given the number of examples called members."""
     true, false = roc.above(found, 0.0)
+    # Fisher's exact test for independent examples, permuted groups otherwise
     if not found.clustered:
         total = found.members + found.others
         return float(hypergeom.sf(true - 1, total, found.members, true + false))
@@ -256,5 +355,8 @@ def _gain(found: roc.Ranked) -> float:
 
 
 def _precision(tpr: float, fpr: float, prior: float) -> float:
+    # Bayes' rule; without a positive answer the prior stays
     called = prior * tpr + (1 - prior) * fpr
-    return prior * tpr / called if called else prior
+    if called:
+        return prior * tpr / called
+    return prior

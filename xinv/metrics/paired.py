@@ -18,8 +18,8 @@ def area_difference(
 ) -> Estimate:
     """Returns the area under the ROC curve of `after` less that of `before`, of the same examples.
 
-    The interval is DeLong's (1988) for correlated curves: it takes the differences of an example's
-    placements, so what both attacks find easy cancels. Examples of one group deviate together
+    The interval is DeLong's (1988) for correlated curves. It takes the differences of an example's
+    placements, so examples easy for both attacks cancel. Examples of one group deviate together
     (Obuchowski 1997), and the law is Student's with the groups of the smaller kind.
 
     Args:
@@ -34,7 +34,7 @@ def area_difference(
     Raises:
       InputError: as `roc.ranked`; or a kind has a single group.
     """
-    # Refuse what has no answer
+    # Refuse undefined differences
     found = roc.ranked(member, before, group)
     roc.ranked(member, after, group)
     fewest = min(roc.counted(found))
@@ -43,27 +43,36 @@ def area_difference(
     kinds = np.asarray(member).ravel().astype(bool)
     groups = np.arange(len(kinds)) if group is None else np.asarray(group).ravel()
 
-    # Each example's change: the share of the other kind that it is above
+    # Each example's change of placement: its share of the other kind below it
     scores = [np.asarray(score, np.float64).ravel() for score in (before, after)]
     first, second = (area.placements(kinds, score) for score in scores)
     changes = second - first
+    # Members and others vary independently: their variances add
     value = float(changes[kinds].mean())
     spread = area.variance(changes[kinds], groups[kinds])
     spread += area.variance(changes[~kinds], groups[~kinds])
     if not spread > 0:
         return _alike(value, fewest)
-    error, law = math.sqrt(spread), norm
+    # The interval, and the probability of so low a difference without a decrease
+    error = math.sqrt(spread)
+    law = norm
     if found.clustered:
         law = student(fewest - 1)
     half = float(law.ppf((1 + roc.LEVEL) / 2)) * error
-    return Estimate(value, value - half, value + half, float(law.cdf(value / error)))
+    return Estimate(
+        value,
+        value - half,
+        value + half,
+        float(law.cdf(value / error)),
+    )
 
 
 def _alike(value: float, count: int) -> Estimate:
-    """Returns the estimate if all examples change alike, so that they have no variance.
+    """Returns the estimate of equal changes of all examples, which have no variance.
 
     The interval is Clopper-Pearson's of a share of so many trials, the p-value a sign test's.
     """
+    # No change at all is certain
     if value == 0:
         return Estimate(0.0, 0.0, 0.0, 1.0)
     low, high = roc.proportion(abs(value) * count, count)

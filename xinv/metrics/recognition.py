@@ -1,10 +1,9 @@
-"""Recognition of reconstructions by an evaluation network, trained on originals, independent of
-target and attack.
+"""Recognition of reconstructions by an evaluation network, independent of target and attack.
 
-Each factory binds the network and its variables and returns `fn(truth, guess) -> float32 [N]`. The
-function is also a pytree whose leaves are the variables: passed into a jitted function as an
-argument, it compiles once for all seeds. `truth` and `guess` are images [N,H,W,C] in [0,1] unless
-stated; z and z_r are their penultimate features [D].
+The network was trained on originals. Each factory binds it with its variables and returns
+`fn(truth, guess) -> float32 [N]`. The function is also a pytree whose leaves are the variables: as
+an argument of a jitted function it compiles once for all seeds. `truth` and `guess` are images
+[N,H,W,C] in [0,1] unless stated; z and z_r are their penultimate features [D].
 """
 
 import functools
@@ -22,32 +21,43 @@ Embed = Callable[[Variables, Array], jax.Array]
 
 
 def attack_accuracy(apply: Apply, variables: Variables) -> Metric:
-    """1 where the network gives the reconstruction its true label, else 0; `truth` is the labels,
-    integer [N].
+    """Returns 1 if the network gives the reconstruction its true label, else 0.
 
-    Zhao 2021 (section 4.2) calls the mean attack accuracy, Jeong 2022 (section 5.2) TCA.
+    The mean is the attack accuracy of Zhao 2021 (section 4.2) and the TCA of Jeong 2022 (section
+    5.2).
+
+    Args:
+      apply, variables: the evaluation network.
+
+    Returns:
+      A metric whose `truth` is the labels, integer [N].
     """
     return Partial(_correct(apply), variables)
 
 
 def embedding_similarity(embed: Embed, variables: Variables) -> Metric:
-    """exp(−MSE(z, z_r)) with the mean over the D features, in (0,1]; 1 for equal features (Zhao
-    2021, section 4.2).
+    """Returns exp(−MSE(z, z_r)), the mean over D features, in (0,1] (Zhao 2021, section 4.2).
 
-    The paper names it e^{−MSE_s} and then writes e^{−|z − z_r|²}. The name is followed: the squared
-    norm grows with D and is 0 to float precision for any wide layer.
+    It is 1 for equal features. The paper names it e^{−MSE_s} and then writes e^{−|z − z_r|²}. The
+    name is followed: the squared norm grows with D, and its exponential is 0 to float precision for
+    any wide layer.
+
+    Args:
+      embed, variables: features of the evaluation network.
     """
     return Partial(_embedding_similarity(embed), variables)
 
 
 def deepsim(embed: Embed, variables: Variables) -> Metric:
-    """DeePSiM as max(0, z·z_r / (|z| |z_r|)), in [0,1]; 1 for equal features (after Jeong 2022,
-    section 5.2).
+    """Returns DeePSiM as max(0, z·z_r / (|z| |z_r|)), in [0,1] (after Jeong 2022, section 5.2).
 
-    The paper speaks of a feature distance and gives no formula. Its released code takes exp(−‖Z −
-    Z_r‖_F / N) over a whole test set of N images and the target's own features, which tends to 1 as
-    N grows and is no property of an example. The cosine is; it ignores the scale of the features
-    and is never negative after a ReLU.
+    It is 1 for equal features. The paper speaks of a feature distance and gives no formula. Its
+    released code takes exp(−‖Z − Z_r‖_F / N) over a whole test set of N images and the target's own
+    features. This tends to 1 as N grows and is no property of an example. The cosine is one; it
+    ignores the scale of the features and is never negative after a ReLU.
+
+    Args:
+      embed, variables: features of the evaluation network.
     """
     return Partial(_deepsim(embed), variables)
 
@@ -55,6 +65,7 @@ def deepsim(embed: Embed, variables: Variables) -> Metric:
 @functools.cache
 def _correct(apply: Apply) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
+        # `truth` holds labels, so no original passes the network
         return (apply(variables, as_float(guess)).argmax(axis=-1) == truth).astype(jnp.float32)
 
     return fn
@@ -63,7 +74,9 @@ def _correct(apply: Apply) -> Callable[..., jax.Array]:
 @functools.cache
 def _embedding_similarity(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
-        z, z_r = embed(variables, as_float(truth)), embed(variables, as_float(guess))
+        z = embed(variables, as_float(truth))
+        z_r = embed(variables, as_float(guess))
+        # A mean over features, by the paper's name, not the norm of its formula
         return jnp.exp(-jnp.square(z - z_r).mean(axis=-1))
 
     return fn
@@ -72,16 +85,21 @@ def _embedding_similarity(embed: Embed) -> Callable[..., jax.Array]:
 @functools.cache
 def _deepsim(embed: Embed) -> Callable[..., jax.Array]:
     def fn(variables: Variables, truth: Array, guess: Array) -> jax.Array:
-        z, z_r = embed(variables, as_float(truth)), embed(variables, as_float(guess))
+        z = embed(variables, as_float(truth))
+        z_r = embed(variables, as_float(guess))
+        # The cosine, clipped where rounding exceeds 1
         cosine = (_unit(z) * _unit(z_r)).sum(axis=-1)
+        # Equal features have 1, also if every ReLU is off
         return jnp.where(
-            (z == z_r).all(axis=-1), 1.0, cosine.clip(0, 1)
-        )  # equal also where every ReLU is off
+            (z == z_r).all(axis=-1),
+            1.0,
+            cosine.clip(0, 1),
+        )
 
     return fn
 
 
 def _unit(z: jax.Array) -> jax.Array:
-    """Rows [N,D] at length 1; rows of zeros stay zero."""
+    """Returns rows [N,D] at length 1; rows of zeros stay zero."""
     norm = jnp.linalg.norm(z, axis=-1, keepdims=True)
     return z / jnp.where(norm == 0, 1, norm)

@@ -1,4 +1,4 @@
-"""Host statistics over repeated runs: what a table states beside a mean."""
+"""Host statistics over repeated runs, for tables."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Interval(NamedTuple):
 
     Attributes:
       mean: mean of the seeds' values.
-      half_width: half the interval's width; NaN with one seed, which says nothing about the spread.
+      half_width: half the interval's width; NaN with one seed, as the spread is unknown.
       level: confidence level, in (0,1).
       count: number of seeds.
     """
@@ -28,17 +28,21 @@ class Interval(NamedTuple):
 
     @property
     def low(self) -> float:
-        """The interval's lower end."""
+        """Returns the interval's lower end."""
         return self.mean - self.half_width
 
     @property
     def high(self) -> float:
-        """The interval's upper end."""
+        """Returns the interval's upper end."""
         return self.mean + self.half_width
 
 
 def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
-    """Mean of `values`, one per seed, with Student's t interval: t_{(1+level)/2, n−1} · s / √n.
+    """Returns the mean of `values` with Student's t interval: t_{(1+level)/2, n−1} · s / √n.
+
+    Args:
+      values: one per seed.
+      level: confidence, in (0,1).
 
     Raises:
       InputError: there is no value, or `level` is outside (0,1).
@@ -50,8 +54,10 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
     values = np.asarray(values, np.float64)
     if values.size == 0:
         raise InputError("a mean needs at least one value, got none")
+    # One seed has a mean, but no known spread
     if values.size == 1:
         return Interval(float(values[0]), math.nan, level, 1)
+    # s has n − 1 degrees of freedom
     half = (
         student.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
     )
@@ -59,14 +65,14 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
 
 
 def overlap(a: Interval, b: Interval) -> bool:
-    """Tells if two intervals overlap; an unknown interval (one seed) may lie anywhere, so it does."""
+    """Tests if two intervals overlap; an unknown one (one seed) may lie anywhere, so it does."""
     return not (a.low > b.high or b.low > a.high)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
-    """Returns p-values [N] adjusted for N tests (Holm 1979), in the order given.
+    """Returns p-values [N] adjusted for N tests (Holm 1979), in the given order.
 
-    Rejecting where the adjusted value is at most α errs in any test with probability at most α,
+    Rejection at an adjusted value of at most α errs in any test with probability at most α,
     whatever the tests' dependence.
 
     Raises:
@@ -75,7 +81,7 @@ def holm(p: Sequence[float]) -> np.ndarray:
     values = np.asarray(p, np.float64).ravel()
     for value in values:
         require(0 <= value <= 1, "p", float(value), "a p-value from 0 to 1")
-    # The smallest counts N times, the next N − 1 times; none may fall below an earlier one
+    # The smallest counts N times, the next N − 1 times; none falls below an earlier one
     order = np.argsort(values, kind="stable")
     scaled = values[order] * np.arange(len(values), 0, -1)
     adjusted = np.empty_like(values)

@@ -9,7 +9,7 @@ from scipy.stats import t as student
 from xinv.types import Array, InputError
 
 PENALTIES = np.logspace(-9, 3, 49)
-"""λ on a unit range of x, from curves that follow every knot to straight lines."""
+"""λ on a unit range of x, from curves through every knot to straight lines."""
 
 
 class Trend(NamedTuple):
@@ -27,37 +27,53 @@ class Trend(NamedTuple):
     high: np.ndarray
 
 
-def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int = 12) -> Trend:
-    """Cubic smoothing spline of `y` against `x`, as Figure 6 of Zhao 2021 draws.
+def fit(
+    x: Array,
+    y: Array,
+    level: float = 0.90,
+    points: int = 100,
+    knots: int = 12,
+) -> Trend:
+    """Fits a cubic smoothing spline of `y` against `x`, as in Figure 6 of Zhao 2021.
 
-    The natural cubic spline f that minimises mean (y − f(x))² + λ ∫ f''², with x on a unit range
-    and λ by generalised cross-validation (Wahba 1990). The band is Wahba's (1983): f ± t σ̂ √diag(B
-    (BᵀB + nλΩ)⁻¹ Bᵀ). It takes the points as independent and equally noisy. Two different x, such
-    as right and wrong, give the line through the two means.
+    The natural cubic spline f minimises mean (y − f(x))² + λ ∫ f''², with x on a unit range and λ
+    by generalised cross-validation (Wahba 1990). The band is Wahba's (1983):
+    f ± t σ̂ √diag(B (BᵀB + nλΩ)⁻¹ Bᵀ). It takes the points as independent and equally noisy. Two
+    different x, such as right and wrong, give the line through the two means.
 
     Args:
       x, y: one number per example, [N].
       level: the band's confidence at each point, in (0,1).
-      points: on the grid.
-      knots: equally spaced, or the different x where they are no more than that.
+      points: number of points on the grid.
+      knots: equally spaced; or the different x, if they are no more.
+
+    Returns:
+      The curve and its band.
 
     Raises:
-      InputError: arrays that differ in shape or are not finite, fewer than three examples, a
-        constant x, or a level outside (0,1).
+      InputError: arrays differ in shape or are not finite, there are fewer than three examples, x
+        is constant, or the level is outside (0,1).
     """
     x, y = _checked(x, y, level)
-    place, unit = (x - x.min()) / np.ptp(x), np.linspace(0, 1, points)
+    # A basis of natural splines on a unit range, one function per knot
+    place = (x - x.min()) / np.ptp(x)
+    unit = np.linspace(0, 1, points)
     at = np.unique(place)
     at = at if len(at) <= knots else np.linspace(0, 1, knots)
     basis = CubicSpline(at, np.eye(len(at)), bc_type="natural")
-    B, roughness = basis(place), _roughness(basis, at)
+    B = basis(place)
+    roughness = _roughness(basis, at)
 
-    n, gram, moments = len(x), B.T @ B, B.T @ y
-    inverses = np.linalg.inv(gram + n * PENALTIES[:, None, None] * roughness)  # [L,K,K]
+    # Fit with every λ at once, inverses [L,K,K], and choose by generalised cross-validation
+    n = len(x)
+    gram = B.T @ B
+    moments = B.T @ y
+    inverses = np.linalg.inv(gram + n * PENALTIES[:, None, None] * roughness)
     free = n - np.trace(inverses @ gram, axis1=1, axis2=2)
     errors = np.square(y - inverses @ moments @ B.T).sum(axis=1)
     best = np.argmin(errors / free**2)
 
+    # Wahba's band, with the residual variance on the remaining degrees of freedom
     curve = basis(unit)
     mean = curve @ inverses[best] @ moments
     deviation = np.sqrt(
@@ -68,9 +84,8 @@ def fit(x: Array, y: Array, level: float = 0.90, points: int = 100, knots: int =
 
 
 def _roughness(basis: CubicSpline, at: np.ndarray) -> np.ndarray:
-    """Ω [K,K] with ∫ f''² = βᵀΩβ: the second derivative is linear between knots, so Simpson's rule
-    is exact.
-    """
+    """Returns Ω [K,K] with ∫ f''² = βᵀΩβ; Simpson's rule is exact, as f'' is linear in pieces."""
+    # Second derivatives at both ends and the middle of each piece
     step = np.diff(at)[:, None, None]
     left, middle, right = (
         np.einsum("ik,il->ikl", bend, bend)
@@ -80,6 +95,7 @@ def _roughness(basis: CubicSpline, at: np.ndarray) -> np.ndarray:
 
 
 def _checked(x: Array, y: Array, level: float) -> tuple[np.ndarray, np.ndarray]:
+    # Refuse data without a curve
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
         raise InputError(

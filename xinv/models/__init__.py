@@ -1,4 +1,15 @@
-"""Networks as pure functions: `build("cnn", classes=10)` gives a `xinv.types.Model`."""
+"""Networks as pure functions.
+
+>>> import jax, numpy as np
+>>> from xinv import models
+>>> model = models.build("cnn", classes=10, width=0.125)
+>>> images = np.zeros((2, 32, 32, 1), np.float32)
+>>> variables = model.init(jax.random.key(0), images)
+>>> model.apply(variables, images).shape
+(2, 10)
+
+Each factory returns a `xinv.types.Model`.
+"""
 
 import sys
 from typing import Any
@@ -49,5 +60,16 @@ FACTORIES = (
 
 
 def build(name: str, **hyper: Any) -> Model:
-    """Calls the factory of that name; InputError lists the names and the parameters there are."""
+    """Builds a network by its name.
+
+    Args:
+      name: of the factory.
+      hyper: the factory's parameters.
+
+    Returns:
+      The network.
+
+    Raises:
+      InputError: an unknown name or parameter; lists those that exist.
+    """
     return plugins.build(sys.modules[__name__], "model", name, hyper)

@@ -1,4 +1,4 @@
-"""Blocks of the deep classifiers. Layout is NHWC; everything is computed in the images' dtype."""
+"""Blocks of the deep classifiers. Layout is NHWC; computations are in the images' dtype."""
 
 import flax.linen as nn
 import jax
@@ -16,18 +16,25 @@ STEMS = ("small", "large")
 
 
 def classifier(features: nn.Module, classes: int, dtype: str) -> Model:
-    """The model that classifies what `features(images, train)` gives.
+    """Makes the model that classifies by `features(images, train)`.
 
     Args:
-      features: gives maps [N,h,w,c], which are marked "cam" and averaged, or vectors [N,c].
+      features: returns maps [N,h,w,c], which are marked "cam" and averaged, or vectors [N,c].
       classes: number of logits.
       dtype: of the computation.
+
+    Returns:
+      A model of images [N,H,W,C] in [0,1], with logits [N,classes]; `embed` returns the vectors.
 
     Raises:
       InputError: `classes` is no number of classes, or there is no such `dtype`.
     """
     require_count(classes=classes)
-    return linen(_Classifier(features, classes, check_dtype(dtype)), embed="embed", head=_head)
+    return linen(
+        _Classifier(features, classes, check_dtype(dtype)),
+        embed="embed",
+        head=_head,
+    )
 
 
 class _Classifier(nn.Module):
@@ -42,8 +49,12 @@ class _Classifier(nn.Module):
         return self.head(self.embed(images, train))
 
     def embed(self, images: jax.Array, train: bool = False) -> jax.Array:
+        # The head is computed in float32, so that logits keep their digits.
         found = self.features(images.astype(self.dtype), train)
-        return found.astype(jnp.float32) if found.ndim == 2 else mean_of_map(found)
+        # Vectors are features already; of maps, the mean.
+        if found.ndim == 2:
+            return found.astype(jnp.float32)
+        return mean_of_map(found)
 
 
 def _head(module: _Classifier, features: jax.Array) -> jax.Array:
@@ -51,12 +62,12 @@ def _head(module: _Classifier, features: jax.Array) -> jax.Array:
 
 
 def mean_of_map(maps: jax.Array) -> jax.Array:
-    """The mean [N,c], in float32, of the last feature map [N,h,w,c], which is marked "cam"."""
+    """Marks the last feature map [N,h,w,c] "cam"; returns its mean [N,c] in float32."""
     return checkpoint_name(maps.astype(jnp.float32), "cam").mean((1, 2))
 
 
 def layer_norm(x: jax.Array) -> jax.Array:
-    """LayerNorm over channels, with the variance as the mean square of what is centred.
+    """LayerNorm over channels, with the variance as the mean square of centred values.
 
     The fast variance, a difference of two means, loses digits and needs a clip at 0.
     """
@@ -71,13 +82,22 @@ def check_stem(stem: str) -> bool:
 
 
 def conv(
-    x: jax.Array, outputs: int, size: int = 1, stride: int = 1, bias: bool = False
+    x: jax.Array,
+    outputs: int,
+    size: int = 1,
+    stride: int = 1,
+    bias: bool = False,
 ) -> jax.Array:
     """A convolution, padded by size//2."""
     return _Conv(outputs, size, stride, size // 2, bias)(x)
 
 
-def conv_each(x: jax.Array, size: int = 3, stride: int = 1, bias: bool = False) -> jax.Array:
+def conv_each(
+    x: jax.Array,
+    size: int = 3,
+    stride: int = 1,
+    bias: bool = False,
+) -> jax.Array:
     """A depthwise convolution, padded by size//2."""
     return _Conv(0, size, stride, size // 2, bias)(x)
 
@@ -88,7 +108,7 @@ def patchify(x: jax.Array, outputs: int, size: int) -> jax.Array:
 
 
 class _Conv(nn.Module):
-    """`outputs` is 0 for a depthwise convolution, which is padded by size//2."""
+    """A convolution of `outputs` channels; 0 is a depthwise one, padded by size//2."""
 
     outputs: int
     size: int
@@ -98,10 +118,14 @@ class _Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        # A depthwise convolution keeps the channels; each kernel reads one of them.
         channels = self.outputs or x.shape[-1]
         shape = (self.size, self.size, x.shape[-1] if self.outputs else 1, channels)
+        # He et al. 2015: by fan-out as in torchvision; a depthwise output has size² inputs.
         initialise = nn.initializers.variance_scaling(
-            2.0, "fan_out" if self.outputs else "fan_in", "normal"
+            2.0,
+            "fan_out" if self.outputs else "fan_in",
+            "normal",
         )
         kernel = self.param("kernel", initialise, shape, jnp.float32).astype(x.dtype)
         y = self._convolve(x, kernel)
@@ -112,8 +136,10 @@ class _Conv(nn.Module):
         )
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        # The fastest exact form of each kind, see `layers`.
         if not self.outputs:
             return depthwise(x, kernel[:, :, 0], self.stride)
+        # A pointwise convolution with a stride reads every stride-th pixel only.
         if self.size == 1:
             return convolve(x[:, :: self.stride, :: self.stride], kernel, 0)
         if self.stride == 1:

@@ -1,5 +1,6 @@
-"""Target classifiers: Zhao 2021, supplementary Tables 1 to 3; Yang 2019, Figures 13 and 15; Thielen
-2024, Figure 25.
+"""Target classifiers of Zhao 2021, Yang 2019 and Thielen 2024.
+
+Zhao: supplementary Tables 1 to 3. Yang: Figures 13 and 15. Thielen: Figure 25.
 """
 
 import functools
@@ -45,31 +46,32 @@ def cnn(
     | Zhao's iCV-MEFED (Table 1, 128×128) | 128, 256, 512 | 512 | none | relu | 0, 0 |
     | Zhao's CelebA (Table 2, 256×256) | 128, 256, 512, 1024 | 1024 | none | relu | 0, 0 |
     | GNIME's CelebA (Jeong 2022) | 128, 256, 512 | 512 | none | relu | 0.5, 0.5 |
-    | Yang's MNIST (Figure 15, 32×32), Thielen's (Figure 25) | 128, 256, 512 | 50 | batch | none | 0, 0.5 |
-    | Yang's FaceScrub (Figure 13, 64×64) | 128, 256, 512, 1024 | 5 · classes | batch | none | 0, 0.5 |
+    | Yang's MNIST (Fig. 15, 32×32), Thielen's (25) | 128, …, 512 | 50 | batch | none | 0, 0.5 |
+    | Yang's FaceScrub (Fig. 13, 64×64) | 128, …, 1024 | 5 · classes | batch | none | 0, 0.5 |
 
-    The last pooled map is marked "cam", since Zhao's Grad-CAM maps are 8×8 (Table 3) and 16×16
-    (Tables 1, 2).
+    The last pooled map is marked "cam", since Zhao's Grad-CAM maps are 8×8 (Table 3)
+    and 16×16 (Tables 1, 2).
 
     Args:
       classes: number of logits.
       channels: one block each.
-      hidden: features of the penultimate layer, which `embed` gives after its activation.
+      hidden: features of the penultimate layer; `embed` returns them after its activation.
       width: factor on `channels` and `hidden`.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
       norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool,
-        ReLU; "group" for GroupNorm in its place, which training with differential privacy needs.
+        ReLU; "group" for GroupNorm in its place, as training with differential privacy needs.
       activation: of the penultimate layer, one of "none", "relu", "tanh", "sigmoid", "gelu", "silu"
-          (Thielen, Table 1).
+        (Thielen, Table 1).
       dropout: the rates before the penultimate layer and before the last.
 
     Returns:
-      A model of images [N,H,W,C] in [0,1], H and W at least 2^len(channels), that gives logits
-      [N,classes].
+      A model of images [N,H,W,C] in [0,1], H and W at least 2^len(channels),
+      with logits [N,classes].
 
     Raises:
       InputError: an argument is not one of those; or, at the call, the images are too small.
     """
+    # All checks of the arguments happen here, before any array is made.
     rows = table(classes, channels, hidden, width, norm, activation, dropout)
     return linen(_Classifier(rows, check_dtype(dtype)), embed="embed", head="head")
 
@@ -83,7 +85,7 @@ def table(
     activation: str = "relu",
     dropout: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Layer, ...]:
-    """The rows of `cnn`."""
+    """Returns the rows of `cnn`; arguments and errors as there."""
     if norm not in NORMS:
         raise InputError(f"unknown norm {norm!r}: choose one of {', '.join(NORMS)}")
     if len(dropout) != 2:
@@ -92,6 +94,7 @@ def table(
             " last"
         )
     first, last = map(check_dropout, dropout)
+    # Only the last block's map is marked.
     marks = ("",) * (len(channels) - 1) + ("cam",)
     blocks: list[Layer] = []
     for count, mark in zip(channels, marks, strict=True):
@@ -106,6 +109,7 @@ def table(
 def _block(outputs: int, norm: str, mark: str) -> tuple[Layer, ...]:
     if norm == "none":
         return conv(outputs), pool(mark=mark)
+    # Yang's order has the ReLU after the pool: of a maximum it is the same, and cheaper.
     return conv(outputs, "none", norm), pool("relu", mark)
 
 
@@ -120,6 +124,7 @@ class _Classifier(nn.Module):
         return self.layers(images, train=train)[0].astype(jnp.float32)
 
     def embed(self, images: jax.Array) -> jax.Array:
+        # All rows but the last give the features, the last gives the logits.
         return self.layers(images, rows=slice(-1))[0].astype(jnp.float32)
 
     def head(self, features: jax.Array) -> jax.Array:

@@ -22,30 +22,34 @@ def densenet(
     dtype: str = "float32",
     norm: str = "batch",
 ) -> Model:
-    """DenseNet-BC: each layer sees the maps of all before it in its block; `embed` gives the mean
-    of the last.
+    """DenseNet-BC: each layer reads the maps of all before it in its block.
 
-    The defaults are DenseNet-121; DenseNet-161 has blocks (6, 12, 36, 24) and growth 48. The last
-    feature map is marked "cam".
+    `embed` returns the mean of the last feature map, which is marked "cam". The defaults are
+    DenseNet-121; DenseNet-161 has blocks (6, 12, 36, 24) and growth 48.
 
     Args:
       classes: number of logits.
       blocks: layers of each block; between blocks the channels and the size are halved.
-      growth: channels that each layer adds.
+      growth: channels added by each layer.
       width: factor on `growth`.
       stem: "small" for images of some 32×32, a 3×3 convolution; "large" for some 224×224, with
         strides that divide the size by 4.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
       norm: "batch", or "group" for a network whose examples do not see each other: see
-          `regularise.norm`.
+        `regularise.norm`.
 
     Returns:
-      A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
+      A model of images [N,H,W,C] in [0,1], with logits [N,classes].
 
     Raises:
       InputError: an argument is not one of those.
     """
-    features = DenseNet(blocks, scale(growth, width), check_stem(stem), check_norm(norm))
+    features = DenseNet(
+        blocks,
+        scale(growth, width),
+        check_stem(stem),
+        check_norm(norm),
+    )
     return classifier(features, classes, dtype)
 
 
@@ -59,15 +63,33 @@ class DenseNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        # BatchNorm and ReLU come before each convolution (Huang et al. 2017, section 3).
         def unit(x: jax.Array, *convolution: int) -> jax.Array:
             return conv(nn.relu(norm(x, train, self.norm)), *convolution)
 
+        # The stem.
         x = nn.relu(
-            norm(conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))), train, self.norm)
+            norm(
+                conv(x, 2 * self.growth, *((7, 2) if self.large else (3, 1))),
+                train,
+                self.norm,
+            )
         )
         x = pool_stem(x) if self.large else x
         for index, count in enumerate(self.blocks):
+            # The transition before every block but the first.
             x = nn.avg_pool(unit(x, x.shape[-1] // 2), (2, 2), (2, 2)) if index else x
             for _ in range(count):
-                x = jnp.concatenate([x, unit(unit(x, 4 * self.growth), self.growth, 3)], axis=-1)
+                # A bottleneck of 4·growth channels, then `growth` new ones beside all before.
+                x = jnp.concatenate(
+                    [
+                        x,
+                        unit(
+                            unit(x, 4 * self.growth),
+                            self.growth,
+                            3,
+                        ),
+                    ],
+                    axis=-1,
+                )
         return nn.relu(norm(x, train, self.norm))

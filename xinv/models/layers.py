@@ -1,8 +1,8 @@
 """The exact form of each operation that trains fastest, per backend. Layout is NHWC.
 
-An operation is one plain primitive to whoever reads the program (explain/graph.py); a rearranged
-form serves training. Figures are CPU milliseconds on two Zen cores, batch 64, float32, jax 0.10.2.
-The rearranged convolutions serve the CPU only; accelerators keep XLA's own.
+An operation is one plain primitive to every reader of the program (explain/engine/graph.py); a
+rearranged form serves training. Figures are CPU milliseconds on two Zen cores, batch 64, float32,
+jax 0.10.2. The rearranged convolutions serve the CPU only; accelerators keep XLA's own.
 """
 
 import functools
@@ -19,13 +19,17 @@ def _on_cpu() -> bool:
 
 def _plain(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        kernel,
+        (1, 1),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The stride-1 convolution of x [N,h,w,i] with kernel [k,k,i,o]."""
+    """Convolves x [N,h,w,i] with kernel [k,k,i,o] at stride 1."""
     return _plain(x, kernel, padding)
 
 
@@ -39,17 +43,22 @@ FEW_CHANNELS = 8
 
 
 def _convolve_forward(
-    x: jax.Array, kernel: jax.Array, padding: int
+    x: jax.Array,
+    kernel: jax.Array,
+    padding: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     form = _by_taps if _on_cpu() and max(x.shape[1:3]) <= SMALL_MAP else _plain
     return form(x, kernel, padding), (x, kernel)
 
 
 def _convolve_backward(
-    padding: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+    padding: int,
+    saved: tuple[jax.Array, jax.Array],
+    g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     few = x.shape[-1] <= FEW_CHANNELS
+    # Accelerators keep XLA's derivative; on CPU the form follows from the shapes.
     if not _on_cpu():
         return jax.vjp(lambda x, kernel: _plain(x, kernel, padding), x, kernel)[1](g)
     if max(x.shape[1:3]) <= SMALL_MAP:
@@ -72,23 +81,22 @@ convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _input_gradient(g: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """The gradient [N,h,w,i] of `convolve` for g [N,H,W,o], as a forward convolution with the
-    turned kernel.
+    """Returns the gradient [N,h,w,i] of `convolve` for g [N,H,W,o], by a forward convolution.
 
-    XLA (CPU) has a fast library for this layout, and brings others into it in a program's entry
-    only. In a loop, the input gradient of 100 images by a network of 32, 64 and 128 channels takes
+    XLA (CPU) has a fast library for this layout, but converts to it only in a program's entry, not
+    in a loop. There the input gradient of 100 images by a network of 32, 64 and 128 channels takes
     28 so, and 60 by lax's derivative.
     """
+    # The kernel turned by 180°, inputs and outputs exchanged.
     turned = lax.optimization_barrier(kernel[::-1, ::-1].swapaxes(2, 3))
     return _plain(g, turned, len(kernel) - 1 - padding)
 
 
 def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
-    """`convolve` as one matrix product per tap, over only those pixels that the tap does not see
-    padding at.
-    """
+    """`convolve` as one matrix product per tap, over the pixels with no padding under it."""
     size = kernel.shape[0]
     height, width = (n + 2 * padding - size + 1 for n in x.shape[1:3])
+    # Per tap: the pixels that it reads, and the outputs to fill up with zeros.
     rows = [_reach(tap, padding, x.shape[1], height) for tap in range(size)]
     columns = [_reach(tap, padding, x.shape[2], width) for tap in range(size)]
     total = jnp.zeros((len(x), height, width, kernel.shape[-1]), x.dtype)
@@ -101,18 +109,22 @@ def _by_taps(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x [...,i] times matrix [i,o], flattened: XLA copies the operands of a product that contracts
-    several axes.
+    """Multiplies x [...,i] with a matrix [i,o], flattened.
 
-    The gradients of 512 to 256 upsampled channels at 8×8 take 403 so, and 753 by `x @ matrix`.
+    XLA copies the operands of a product that contracts several axes. The gradients of 512 to 256
+    upsampled channels at 8×8 take 403 so, and 753 by `x @ matrix`.
     """
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], matrix.shape[-1])
 
 
-def _reach(tap: int, padding: int, inputs: int, outputs: int) -> tuple[slice, tuple[int, int]]:
-    """The input pixels under a tap along one axis, and how many outputs before and after them see
-    padding.
-    """
+def _reach(
+    tap: int,
+    padding: int,
+    inputs: int,
+    outputs: int,
+) -> tuple[slice, tuple[int, int]]:
+    """Returns the input pixels under a tap along one axis, and the outputs with padding there."""
+    # Output n reads input n + tap - padding; the first and last may be outside.
     start = min(outputs, max(0, padding - tap))
     stop = max(start, min(outputs, inputs + padding - tap))
     return slice(start + tap - padding, stop + tap - padding), (start, outputs - stop)
@@ -126,21 +138,27 @@ def _by_columns(x: jax.Array, kernel: jax.Array, padding: int) -> jax.Array:
 
 
 def _patches(x: jax.Array, size: int, padding: int) -> list[list[jax.Array]]:
-    """Returns the part of x that each tap [row][column] reads, [N,H,W,i]."""
+    """Returns the part of x read by each tap [row][column], [N,H,W,i]."""
     x = jnp.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    height = x.shape[1] - size + 1
+    width = x.shape[2] - size + 1
     return [[x[:, a : a + height, b : b + width] for b in range(size)] for a in range(size)]
 
 
-def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> jax.Array:
-    """The gradient [k,k,i,o] of `convolve` for g [N,H,W,o], as a matrix product for each `across`
-    taps of a row.
+def _kernel_gradient(
+    x: jax.Array,
+    g: jax.Array,
+    padding: int,
+    across: int,
+) -> jax.Array:
+    """Returns the gradient [k,k,i,o] of `convolve` for g, by a product per `across` taps of a row.
 
-    g comes first in the product: XLA copies a transposed left side, and g is then copied once for
-    all taps.
+    g [N,H,W,o] comes first in the product: XLA copies a transposed left side, and g is then copied
+    once for all taps.
     """
     size = x.shape[1] + 2 * padding - g.shape[1] + 1
     g = g.reshape(-1, g.shape[-1]).T
+    # Taps side by side share one product, which small numbers of channels need to be efficient.
     groups = [
         jnp.concatenate(row[b : b + across], axis=-1).reshape(g.shape[1], -1)
         for row in _patches(x, size, padding)
@@ -152,15 +170,16 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, padding: int, across: int) -> j
 
 @functools.partial(jax.jit, static_argnums=2)
 def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
-    """The convolution of each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by
-    k//2.
+    """Convolves each channel of x [N,h,w,c] with its own kernel [k,k,c], k odd, padded by k//2.
 
-    One equation of this name to whoever reads the program, since `jit` keeps it together.
+    One equation of this name to every reader of the program, since `jit` keeps it together.
     """
     if _on_cpu():
         return _by_shifts(x, kernel, stride)
+    # XLA's own: a grouped convolution with one channel per group.
     padding = [(len(kernel) // 2,) * 2] * 2
-    numbers, groups = ("NHWC", "HWIO", "NHWC"), x.shape[-1]
+    numbers = ("NHWC", "HWIO", "NHWC")
+    groups = x.shape[-1]
     return lax.conv_general_dilated(
         x,
         kernel[:, :, None],
@@ -173,19 +192,26 @@ def depthwise(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """`depthwise` as a sum of shifted images. Of 144 channels at 32×32 it takes 24 ms of processor
-    time, by lax 240.
+    """`depthwise` as a sum of shifted images: 144 channels at 32×32 take 24 ms, by lax 240.
 
-    The input gradient of 144 channels between two pointwise convolutions takes 56, of half the
-    batch; by the derivative of this sum 185, since XLA computes the operands anew for each shift.
+    Times are of the processor. The input gradient of 144 channels between two pointwise
+    convolutions takes 56, for half the batch; by the derivative of this sum 185, since XLA computes
+    the operands anew for each shift.
     """
     around = len(kernel) // 2
-    return _shifts(jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0))), kernel, stride)
+    return _shifts(
+        jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0))),
+        kernel,
+        stride,
+    )
 
 
 def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Sums x [N,h,w,c], shifted by each tap and weighted, without padding."""
+    # The barrier makes XLA compute x once, not anew for each shift.
     size, x = len(kernel), lax.optimization_barrier(x)
-    height, width = x.shape[1] - size + 1, x.shape[2] - size + 1
+    height = x.shape[1] - size + 1
+    width = x.shape[2] - size + 1
     return sum(
         x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b]
         for a in range(size)
@@ -194,24 +220,28 @@ def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _by_shifts_forward(
-    x: jax.Array, kernel: jax.Array, stride: int
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return _by_shifts(x, kernel, stride), (x, kernel)
 
 
 def _by_shifts_backward(
-    stride: int, saved: tuple[jax.Array, jax.Array], g: jax.Array
+    stride: int,
+    saved: tuple[jax.Array, jax.Array],
+    g: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
     around = len(kernel) // 2
     padded = jnp.pad(x, ((0, 0), (around, around), (around, around), (0, 0)))
+    # The sum is linear in the kernel: its own derivative is fast enough.
     (dkernel,) = jax.vjp(lambda kernel: _shifts(padded, kernel, stride), kernel)[1](g)
     # A stride leaves gaps in g; the far side is padded until every pixel of x is reached.
     sides = zip(x.shape[1:3], g.shape[1:3], strict=True)
-    spread = [
-        (around, inputs + around - (outputs - 1) * stride - 1, stride - 1)
-        for inputs, outputs in sides
-    ]
+    spread = []
+    for inputs, outputs in sides:
+        spread.append((around, inputs + around - (outputs - 1) * stride - 1, stride - 1))
     g = lax.pad(g, jnp.zeros((), g.dtype), [(0, 0, 0), *spread, (0, 0, 0)])
     return _shifts(g, kernel[::-1, ::-1], 1), dkernel
 
@@ -221,22 +251,32 @@ _by_shifts.defvjp(_by_shifts_forward, _by_shifts_backward)
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """The 2×2 maximum of x [N,h,w,c] as [N,h//2,w//2,c]; of tied inputs the first in reading order
-    has the gradient.
+    """Returns the 2×2 maximum of x [N,h,w,c], [N,h//2,w//2,c].
 
-    XLA's own backward pass (select-and-scatter) gives the same numbers, 6 (CPU) times slower.
+    Of tied inputs the first in reading order has the gradient. XLA's own backward pass
+    (select-and-scatter) has the same numbers, 6 times slower (CPU).
     """
-    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return lax.reduce_window(
+        x,
+        -jnp.inf,
+        lax.max,
+        (1, 2, 2, 1),
+        (1, 2, 2, 1),
+        "VALID",
+    )
 
 
 def _max_pool_backward(saved: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
     x, highest = saved
     batch, height, width, channels = highest.shape
-    free, parts = jnp.ones(highest.shape, bool), []
+    # In reading order, the first input equal to the maximum takes the gradient.
+    free = jnp.ones(highest.shape, bool)
+    parts = []
     for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
         chosen = free & (x[:, a : 2 * height : 2, b : 2 * width : 2] == highest)
         parts.append(jnp.where(chosen, g, 0))
         free &= ~chosen
+    # Put the four parts back in place; a row or column left over has none.
     grid = jnp.stack([jnp.stack(parts[:2], axis=3), jnp.stack(parts[2:], axis=3)], axis=2)
     odd = ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0))
     return (jnp.pad(grid.reshape(batch, 2 * height, 2 * width, channels), odd),)
@@ -250,49 +290,69 @@ def _max_pool_forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Arr
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def convolve_repeated(x: jax.Array, kernel: jax.Array, repeat: int, padding: int) -> jax.Array:
-    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes,
-    [N,h·repeat,w·repeat,i].
+def convolve_repeated(
+    x: jax.Array,
+    kernel: jax.Array,
+    repeat: int,
+    padding: int,
+) -> jax.Array:
+    """`convolve` of x [N,h,w,i] after each of its pixels is repeated along both axes.
 
-    One matrix product per tap, before pixels are repeated: 9 products of each where a 3×3
-    convolution of pixels repeated twice has 36. Of one pixel to 4×4, 512 to 256 channels, 16 images
-    take 1 so; as a transposed convolution, whose kernel is summed anew at each call, 70.
+    The input of the convolution is [N,h·repeat,w·repeat,i]. One matrix product per tap, before
+    pixels are repeated: 9 products for each, while a 3×3 convolution of pixels repeated twice has
+    36. From one pixel to 4×4, 512 to 256 channels, 16 images take 1 so; as a transposed
+    convolution, with a kernel summed anew at each call, 70.
     """
     more = 2 * padding - len(kernel) + 1
     taps = [[_product(x, tap) for tap in row] for row in kernel]
+    # Repeating and summing go axis by axis, so most sums are over few pixels.
     columns = zip(*taps, strict=True)
-    rows = [
-        sum(_repeated(tap, 1, repeat, padding - a, more) for a, tap in enumerate(column))
-        for column in columns
-    ]
+    rows = []
+    for column in columns:
+        rows.append(
+            sum(_repeated(tap, 1, repeat, padding - a, more) for a, tap in enumerate(column))
+        )
     return sum(_repeated(row, 2, repeat, padding - b, more) for b, row in enumerate(rows))
 
 
-def _repeated(x: jax.Array, axis: int, repeat: int, before: int, more: int) -> jax.Array:
-    """Pixels repeated along an axis, after `before` zeros (or cut, where negative), and `more` of
-    them in all.
-    """
+def _repeated(
+    x: jax.Array,
+    axis: int,
+    repeat: int,
+    before: int,
+    more: int,
+) -> jax.Array:
+    """Repeats pixels along an axis, after `before` zeros (a cut if negative), `more` in all."""
     padding = [(0, 0, 0)] * x.ndim
     padding[axis] = (before, more - before, 0)
     return lax.pad(jnp.repeat(x, repeat, axis), jnp.zeros((), x.dtype), padding)
 
 
-def conv_transpose(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o] as [N,H,W,o], H =
-    (h-1)·stride + k - 2·padding.
+def conv_transpose(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+) -> jax.Array:
+    """The transposed convolution of x [N,h,w,i] with kernel [i,k,k,o], of shape [N,H,W,o].
 
-    Equal to PyTorch's `ConvTranspose2d(i, o, k, stride, padding)` with weight [i,o,k,k], and to
-    `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding, k-1-padding)] * 2)` where
-    `turned` is the kernel as [k,k,i,o], turned by 180°.
+    H = (h-1)·stride + k - 2·padding. Equal to PyTorch's `ConvTranspose2d(i, o, k, stride, padding)`
+    with weight [i,o,k,k], and to `lax.conv_transpose(x, turned, (stride, stride), [(k-1-padding,
+    k-1-padding)] * 2)`, `turned` being the kernel as [k,k,i,o], turned by 180°.
     """
-    if x.shape[1] == x.shape[2] == 1 and padding == 0:  # nothing overlaps
+    # One pixel without padding: nothing overlaps.
+    if x.shape[1] == x.shape[2] == 1 and padding == 0:
         return jnp.einsum("nhwi,iuvo->nuvo", x, kernel)
     return overlap_add(x, kernel, stride, padding)
 
 
-def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
-    """`conv_transpose` as one matrix product to k·k·o channels, whose blocks are then added where
-    they overlap.
+def overlap_add(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+) -> jax.Array:
+    """`conv_transpose` as one matrix product to k·k·o channels, with overlapping blocks added.
 
     The form in use: of 1024 to 512 channels, 4×4 to 8×8, both gradients take 240; `sub_pixel`'s
     kernel gradient alone took 34 s of wall time on an earlier kernel layout.
@@ -300,7 +360,12 @@ def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     batch, height, width, _ = x.shape
     taps, blocks = _blocks(kernel, stride)
     # Block (a, b) of pixel (i, j) lands on output block (i+a, j+b), stride × stride pixels each.
-    pieces = _product(x, taps.reshape(len(taps), -1)).reshape(batch, height, width, *taps.shape[1:])
+    pieces = _product(x, taps.reshape(len(taps), -1)).reshape(
+        batch,
+        height,
+        width,
+        *taps.shape[1:],
+    )
     last = blocks - 1
     total = sum(
         jnp.pad(
@@ -312,18 +377,33 @@ def overlap_add(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> j
     return _interleave(total, (height, width), kernel.shape[1], padding)
 
 
-def sub_pixel(x: jax.Array, kernel: jax.Array, stride: int, padding: int) -> jax.Array:
+def sub_pixel(
+    x: jax.Array,
+    kernel: jax.Array,
+    stride: int,
+    padding: int,
+) -> jax.Array:
     """`conv_transpose` as a stride-1 convolution to stride²·o channels, then depth to space."""
     _, height, width, inputs = x.shape
     taps, blocks = _blocks(kernel, stride)
-    taps = taps[:, ::-1, :, ::-1].transpose(1, 3, 0, 2, 4, 5).reshape(blocks, blocks, inputs, -1)
+    # Turned kernels, one per position within a block.
+    taps = (
+        taps[:, ::-1, :, ::-1]
+        .transpose(1, 3, 0, 2, 4, 5)
+        .reshape(
+            blocks,
+            blocks,
+            inputs,
+            -1,
+        )
+    )
     y = _plain(x, taps, blocks - 1)
     y = y.reshape(*y.shape[:3], stride, stride, -1)
     return _interleave(y, (height, width), kernel.shape[1], padding)
 
 
 def _blocks(kernel: jax.Array, stride: int) -> tuple[jax.Array, int]:
-    """The kernel, zero-padded to whole blocks [i,a,stride,b,stride,o], and the count a = b."""
+    """Pads the kernel to whole blocks [i,a,stride,b,stride,o]; returns it and the count a = b."""
     inputs, size, _, outputs = kernel.shape
     blocks = math.ceil(size / stride)
     fill = (0, blocks * stride - size)
@@ -331,11 +411,25 @@ def _blocks(kernel: jax.Array, stride: int) -> tuple[jax.Array, int]:
     return taps.reshape(inputs, blocks, stride, blocks, stride, outputs), blocks
 
 
-def _interleave(y: jax.Array, size: tuple[int, int], kernel: int, padding: int) -> jax.Array:
-    """The pixels of blocks y [N,h,w,stride,stride,o] in place, cropped to the output of an input of
-    `size`.
+def _interleave(
+    y: jax.Array,
+    size: tuple[int, int],
+    kernel: int,
+    padding: int,
+) -> jax.Array:
+    """Puts the pixels of blocks y [N,h,w,stride,stride,o] in place, and crops to the output.
+
+    Args:
+      y: the blocks.
+      size: height and width of the transposed convolution's input.
+      kernel, padding: its own.
     """
     batch, rows, columns, stride = y.shape[:4]
-    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows * stride, columns * stride, -1)
+    y = y.transpose(0, 1, 3, 2, 4, 5).reshape(
+        batch,
+        rows * stride,
+        columns * stride,
+        -1,
+    )
     height, width = ((n - 1) * stride + kernel - 2 * padding for n in size)
     return y[:, padding : padding + height, padding : padding + width]

@@ -30,21 +30,21 @@ def mobilenet_v2(
     dtype: str = "float32",
     norm: str = "batch",
 ) -> Model:
-    """Inverted residuals with depthwise convolutions; the last feature map is marked "cam", `embed`
-    gives its mean.
+    """MobileNetV2: inverted residuals with depthwise convolutions.
+
+    The last feature map is marked "cam"; `embed` returns its mean.
 
     Args:
       classes: number of logits.
-      width: factor on all channels, the last 1280 too; unlike in the paper's code they stay no
-          multiples of 8.
+      width: factor on all channels, the last 1280 too; unlike in the paper's code they
+        need not be multiples of 8.
       stem: "large" has the paper's strides, which divide the size by 32; "small", for images of
         some 32×32, leaves out the first two and divides it by 8.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
-      norm: "batch", or "group" for a network whose examples do not see each other: see
-          `regularise.norm`.
+      norm: "batch", or "group" to keep examples independent; see `regularise.norm`.
 
     Returns:
-      A model of images [N,H,W,C] in [0,1] that gives logits [N,classes].
+      A model of images [N,H,W,C] in [0,1], with logits [N,classes].
 
     Raises:
       InputError: an argument is not one of those.
@@ -53,20 +53,31 @@ def mobilenet_v2(
 
 
 def features(width: float, stem: str, norm: str = "batch") -> "MobileNetV2":
-    """The feature maps of `mobilenet_v2`, as a module; InputError if there is no such stem or norm."""
+    """Returns the feature maps of `mobilenet_v2`, as a module; InputError as there."""
     large, (first, *others) = check_stem(stem), STAGES
+    # The stem's stride and that of the second row: the first two of the five.
     if not large:
         others[0] = (*others[0][:3], 1)
     rows = (first, *others)
     stages = tuple((expansion, scale(outputs, width), *rest) for expansion, outputs, *rest in rows)
     return MobileNetV2(
-        stages, scale(32, width), scale(1280, width), 2 if large else 1, check_norm(norm)
+        stages,
+        scale(32, width),
+        scale(1280, width),
+        2 if large else 1,
+        check_norm(norm),
     )
 
 
 class MobileNetV2(nn.Module):
-    """The feature maps; rows as in STAGES, after a convolution to `first` channels and before one
-    to `last`.
+    """The feature maps, after rows as in STAGES.
+
+    Attributes:
+      stages: the rows.
+      first: channels of the convolution before them.
+      last: channels of the one after them.
+      stride: of the first convolution.
+      norm: a kind of `regularise.norm`.
     """
 
     stages: tuple[tuple[int, int, int, int], ...]
@@ -77,12 +88,23 @@ class MobileNetV2(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        x = jax.nn.relu6(norm(conv(x, self.first, 3, self.stride), train, self.norm))
+        # Table 2: a convolution, the rows of inverted residuals, a 1×1 convolution.
+        x = jax.nn.relu6(
+            norm(
+                conv(x, self.first, 3, self.stride),
+                train,
+                self.norm,
+            )
+        )
         for expansion, outputs, count, stride in self.stages:
             for index in range(count):
-                x = _InvertedResidual(expansion, outputs, 1 if index else stride, self.norm)(
-                    x, train
-                )
+                # A row's stride belongs to its first block.
+                x = _InvertedResidual(
+                    expansion,
+                    outputs,
+                    1 if index else stride,
+                    self.norm,
+                )(x, train)
         return jax.nn.relu6(norm(conv(x, self.last), train, self.norm))
 
 
@@ -95,8 +117,18 @@ class _InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         y = x
+        # Expand, filter each channel, project without activation (Sandler et al. 2018, Table 1).
         if self.expansion > 1:
-            y = jax.nn.relu6(norm(conv(y, self.expansion * x.shape[-1]), train, self.norm))
+            y = jax.nn.relu6(
+                norm(
+                    conv(y, self.expansion * x.shape[-1]),
+                    train,
+                    self.norm,
+                )
+            )
         y = jax.nn.relu6(norm(conv_each(y, 3, self.stride), train, self.norm))
         y = norm(conv(y, self.outputs), train, self.norm)
-        return x + y if x.shape == y.shape else y
+        # The shortcut joins the narrow ends, if size and channels are equal.
+        if x.shape == y.shape:
+            return x + y
+        return y

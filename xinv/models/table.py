@@ -1,4 +1,4 @@
-"""Networks as tables of layers, read like the supplementary tables of Zhao et al. 2021.
+"""Networks as tables of layers, in the form of the supplementary tables of Zhao et al. 2021.
 
 Layout is NHWC.
 """
@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xinv.models.layers import conv_transpose, convolve, convolve_repeated, max_pool
 from xinv.models.regularise import dropout, norm
-from xinv.numbers import require_positive
+from xinv.numbers import require_count, require_positive
 from xinv.types import InputError
 
 DTYPES = ("float32", "bfloat16")
@@ -32,17 +32,17 @@ class Layer(NamedTuple):
     """One row of a table.
 
     Attributes:
-      type: what it computes.
-      outputs: channels (or features) it gives; a pool keeps its input's.
+      type: its operation.
+      outputs: channels (or features) of the output; a pool keeps its input's.
       kernel, stride, padding: as PyTorch counts them, the same for height and width.
-      activation: one of ACTIVATIONS, which follows.
-      norm: the normalisation that follows the operation, before the activation: "none", or a kind
-          of `regularise.norm`.
-      dropout: rate at which inputs are dropped in training.
+      activation: the last step, one of ACTIVATIONS.
+      norm: the normalisation after the operation, before the activation: "none", or a kind of
+        `regularise.norm`.
+      dropout: share of the inputs dropped in training.
       repeat: how often a convolution's input pixels are repeated along height and width first
-          (nearest upsampling).
-      bypass: before the operation, the encoder's map of the same size is concatenated, where there
-          is one.
+        (nearest upsampling).
+      bypass: before the operation, the encoder's map of the same size is
+        concatenated, if there is one.
       mark: `checkpoint_name` of the result; "" leaves it unmarked.
     """
 
@@ -67,11 +67,22 @@ def conv(
     repeat: int = 1,
 ) -> Layer:
     """The tables' 3×3 convolution, which keeps the size (of a repeated input)."""
-    return Layer("conv", outputs, 3, 1, 1, activation, norm, repeat=repeat, bypass=bypass)
+    # Padding 1 keeps the size.
+    return Layer(
+        "conv",
+        outputs,
+        3,
+        1,
+        1,
+        activation,
+        norm,
+        repeat=repeat,
+        bypass=bypass,
+    )
 
 
 def pool(activation: str = "none", mark: str = "") -> Layer:
-    """The tables' 2×2 max-pool; an odd last row or column is dropped."""
+    """The tables' 2×2 max-pool; a last row or column left over is dropped."""
     return Layer("pool", kernel=2, stride=2, activation=activation, mark=mark)
 
 
@@ -87,29 +98,43 @@ def upsample(
     norm: str = "none",
     dropout: float = 0.0,
 ) -> Layer:
-    """The tables' 4×4 transposed convolution: stride 2 doubles the size, stride 1 takes 1×1 to 4×4."""
-    return Layer("upsample", outputs, 4, stride, stride - 1, activation, norm, dropout)
+    """The tables' 4×4 transposed convolution.
+
+    Stride 2 doubles the size, stride 1 takes 1×1 to 4×4.
+    """
+    # Padding stride - 1: the output has stride times the size, or 4×4 from 1×1.
+    return Layer(
+        "upsample",
+        outputs,
+        4,
+        stride,
+        stride - 1,
+        activation,
+        norm,
+        dropout,
+    )
 
 
 def scale(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded, at least 4.
+    """Returns `channels` times `width`, rounded, at least 4.
 
     Raises:
-      InputError: `width` is not positive and finite.
+      InputError: `channels` is no positive whole number, or `width` not positive and finite.
     """
+    require_count(channels=channels)
     require_positive(width=width)
     return max(4, round(channels * width))
 
 
 def check_dtype(dtype: str) -> str:
-    """`dtype` if networks compute in it; otherwise InputError."""
+    """Returns `dtype` if networks compute in it; otherwise raises InputError."""
     if dtype not in DTYPES:
         raise InputError(f"unknown dtype {dtype!r}: choose one of {', '.join(DTYPES)}")
     return dtype
 
 
 def check_activation(activation: str) -> str:
-    """`activation` if it is one of ACTIVATIONS; otherwise InputError."""
+    """Returns `activation` if it is one of ACTIVATIONS; otherwise raises InputError."""
     if activation not in ACTIVATIONS:
         raise InputError(
             f"unknown activation {activation!r}: choose one of {', '.join(ACTIVATIONS)}"
@@ -118,7 +143,7 @@ def check_activation(activation: str) -> str:
 
 
 def check_dropout(rate: float) -> float:
-    """`rate` if it is a share in [0, 1); otherwise InputError."""
+    """Returns `rate` if it is a share in [0, 1); otherwise raises InputError."""
     if not 0 <= rate < 1:
         raise InputError(
             f"dropout {rate} is not a share of the values: give a number from 0 to below 1"
@@ -147,11 +172,18 @@ class Stack(nn.Module):
     ) -> tuple[jax.Array, dict[int, jax.Array]]:
         """Returns the output of those rows (default: all), and each size's last convolution output.
 
-        `bypass` holds the encoder's maps [N,s,s,c] by size s.
+        Args:
+          x: [N,h,w,c] or [N,c].
+          bypass: the encoder's maps [N,s,s,c] by size s.
+          rows: the rows to run.
+          train: whether values are dropped and norms follow the batch.
         """
+        # Collect each size's last convolution output: the bypass of a later decoder.
         x, maps, bypass = x.astype(self.dtype), {}, bypass or {}
         for index, layer in tuple(enumerate(self.table))[rows]:
+            # The encoder's map joins after the repetition, so at the size repeated.
             beside = bypass.get(x.shape[1] * layer.repeat) if layer.bypass else None
+            # A row's dropout is of its inputs.
             if layer.dropout and train:
                 x = dropout(x, layer.dropout, self.make_rng("dropout"))
             if layer.type == "pool" and min(x.shape[1:3]) < 2:
@@ -159,8 +191,15 @@ class Stack(nn.Module):
                     f"{x.shape[1]}×{x.shape[2]} is too small for a 2×2 pool: give larger images or"
                     " fewer blocks"
                 )
-            affine = functools.partial(_Affine, layer, self.dtype, name=f"{layer.type}{index}")
+            # Names count rows, so that a run of some rows finds its parameters.
+            affine = functools.partial(
+                _Affine,
+                layer,
+                self.dtype,
+                name=f"{layer.type}{index}",
+            )
             x = max_pool(x) if layer.type == "pool" else affine()(x, beside)
+            # The order of a row: operation, norm, activation.
             if layer.norm != "none":
                 x = norm(x, train, layer.norm, name=f"norm{index}")
             x = ACTIVATIONS[layer.activation](x)
@@ -180,17 +219,22 @@ class _Affine(nn.Module):
     def __call__(self, x: jax.Array, beside: jax.Array | None) -> jax.Array:
         layer = self.layer
         x = x.reshape(len(x), -1) if layer.type == "fc" else x
+        # A map beside the input counts among the inputs of the kernel.
         parts = [x] if beside is None else [x, beside.astype(x.dtype)]
-        inputs, side = sum(part.shape[-1] for part in parts), layer.kernel
+        inputs = sum(part.shape[-1] for part in parts)
+        # Each layout of a kernel is its operation's in `layers`.
+        side = layer.kernel
         shapes = {
             "fc": (inputs, layer.outputs),
             "conv": (side, side, inputs, layer.outputs),
             "upsample": (inputs, side, side, layer.outputs),
         }
-        # Of a transposed convolution's taps, pixels in ÷ pixels out fall on an input.
-        spread = (
-            (upsampled(x.shape[1], layer) / x.shape[1]) ** 2 if layer.type == "upsample" else 1.0
-        )
+        # An output of a transposed convolution sums a share of the taps: pixels in ÷ pixels out.
+        if layer.type == "upsample":
+            spread = (upsampled(x.shape[1], layer) / x.shape[1]) ** 2
+        else:
+            spread = 1.0
+        # He et al. 2015: a ReLU halves the second moment, so the factor is 2.
         initialise = nn.initializers.variance_scaling(
             (2.0 if layer.activation == "relu" else 1.0) * spread,
             "fan_in",
@@ -207,11 +251,17 @@ class _Affine(nn.Module):
 
 
 def _apply(layer: Layer, parts: list[jax.Array], kernel: jax.Array) -> jax.Array:
-    """The row's operation on x, and on the map beside it where there is one."""
+    """Applies the row's operation to x, and to the map beside it if there is one."""
     if layer.type == "conv" and layer.repeat > 1:
+        # Only x is repeated; the encoder's map has the final size, so it is convolved by itself.
         x, *beside = parts
         channels = x.shape[-1]
-        total = convolve_repeated(x, kernel[:, :, :channels], layer.repeat, layer.padding)
+        total = convolve_repeated(
+            x,
+            kernel[:, :, :channels],
+            layer.repeat,
+            layer.padding,
+        )
         return sum(
             (convolve(part, kernel[:, :, channels:], layer.padding) for part in beside), start=total
         )
@@ -224,5 +274,5 @@ def _apply(layer: Layer, parts: list[jax.Array], kernel: jax.Array) -> jax.Array
 
 
 def upsampled(size: int, layer: Layer) -> int:
-    """The size that an "upsample" row gives for an input of that size."""
+    """Returns the size of an "upsample" row's output for an input of `size`."""
     return (size - 1) * layer.stride + layer.kernel - 2 * layer.padding

@@ -1,5 +1,6 @@
-"""Inversion networks of transposed convolutions: Yang et al. 2019, Figures 14 and 16; Thielen 2024,
-Figure 26.
+"""Inversion networks of transposed convolutions.
+
+Yang et al. 2019, Figures 14 and 16; Thielen 2024, Figure 26.
 """
 
 import functools
@@ -33,8 +34,7 @@ def tcnn(
     activation: str = "tanh",
     dropout: tuple[float, float] = (0.0, 0.0),
 ) -> Model:
-    """4×4 transposed convolutions with BatchNorm, from a prediction and, with "flatten", an
-    explanation to an image.
+    """4×4 transposed convolutions with BatchNorm, from a prediction and an explanation to an image.
 
     The stage before the image has 128 channels, each one before it twice as many: 512 at 4×4 for
     images of 32×32 (Figure 16), 1024 for 64×64 (Figure 14). Images that are no square of a power of
@@ -50,8 +50,8 @@ def tcnn(
       dropout: the rates after the first stage and after each other hidden one.
 
     Returns:
-      A model of (prediction [N,K], explanation [N,...] or None) that gives images [N,H,W,C] in
-      (0,1), by a sigmoid. An explanation is ignored with encoder "none".
+      A model of (prediction [N,K], explanation [N,...] or None), with images [N,H,W,C] in (0,1) as
+      output, by a sigmoid. Encoder "none" ignores an explanation.
 
     Raises:
       InputError: an argument is not one of those; or, at the call, an explanation is missing.
@@ -74,8 +74,16 @@ def dropout_tcnn(
     width: float = 1.0,
     dtype: str = "float32",
 ) -> Model:
-    """The `tcnn` of Thielen 2024, Figure 26: 30 % of the first stage are dropped, and 50 % of each
-    other.
+    """The `tcnn` of Thielen 2024, Figure 26: dropout of 30 % after the first stage, then of 50 %.
+
+    Args:
+      image_shape, encoder, width, dtype: as for `tcnn`.
+
+    Returns:
+      A model as of `tcnn`.
+
+    Raises:
+      InputError: as for `tcnn`.
     """
     return tcnn(image_shape, encoder, width, dtype, dropout=(0.3, 0.5))
 
@@ -86,20 +94,32 @@ def tcnn_table(
     activation: str = "tanh",
     dropout: tuple[float, float] = (0.0, 0.0),
 ) -> tuple[Layer, ...]:
-    """From the vector to an image."""
-    last, rates = side(image_shape), (0.0, *map(check_dropout, dropout))
+    """Returns the rows from the vector to an image."""
+    last = side(image_shape)
+    # A row drops its inputs, so each rate stands one row after its stage.
+    rates = (0.0, *map(check_dropout, dropout))
+    # Stages from 4×4 to half the image's size, then the image by a sigmoid.
     sizes = powers(last // 2)
-    hidden = [
-        upsample(
-            scale(64 * last // size, width),
-            1 if size == 4 else 2,
-            activation,
-            "batch",
-            rates[min(index, 2)],
+    hidden = []
+    for index, size in enumerate(sizes):
+        hidden.append(
+            upsample(
+                scale(64 * last // size, width),
+                1 if size == 4 else 2,
+                activation,
+                "batch",
+                rates[min(index, 2)],
+            )
         )
-        for index, size in enumerate(sizes)
-    ]
-    return (*hidden, upsample(image_shape[2], 2, "sigmoid", dropout=rates[min(len(sizes), 2)]))
+    return (
+        *hidden,
+        upsample(
+            image_shape[2],
+            2,
+            "sigmoid",
+            dropout=rates[min(len(sizes), 2)],
+        ),
+    )
 
 
 class _Tcnn(nn.Module):
@@ -110,14 +130,19 @@ class _Tcnn(nn.Module):
 
     @nn.compact
     def __call__(
-        self, prediction: jax.Array, explanation: jax.Array | None = None, train: bool = False
+        self,
+        prediction: jax.Array,
+        explanation: jax.Array | None = None,
+        train: bool = False,
     ) -> jax.Array:
         if self.flatten and explanation is None:
             raise InputError("this network's encoder needs an explanation [N,...], and got None")
+        # All numbers become one vector, decoded as a map of 1×1.
         inputs = (prediction, explanation) if self.flatten else (prediction,)
         vector = jnp.concatenate(
             [part.reshape(len(part), -1).astype(self.dtype) for part in inputs], axis=-1
         )
+        # Images in (0,1), resized if they are no square of a power of two.
         images, _ = Stack(self.table, self.dtype, name="decoder")(
             vector[:, None, None], train=train
         )

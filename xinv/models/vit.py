@@ -25,9 +25,9 @@ def vit(
 ) -> Model:
     """A vision transformer with a class token, norms before each branch, and learned positions.
 
-    The defaults are ViT-Tiny for images of some 32×32; of some 224×224 it has a `patch` of 16.
+    The defaults are ViT-Tiny for images of some 32×32; for some 224×224 it has a `patch` of 16.
     ViT-Small has a `width` of 384 and 6 `heads`, ViT-Base 768 and 12. The last block's normalised
-    tokens without the class token are marked "cam", as a grid; `embed` gives the class token.
+    tokens without the class token are marked "cam", as a grid; `embed` returns the class token.
 
     Args:
       classes: number of logits.
@@ -39,13 +39,20 @@ def vit(
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
 
     Returns:
-      A model of images [N,H,W,C] in [0,1] that gives logits [N,classes]; `init` fixes H and W.
+      A model of images [N,H,W,C] in [0,1], with logits [N,classes]; `init` fixes H and W.
 
     Raises:
       InputError: an argument is not one of those. `init` and `apply` raise it for images of a size
         that `patch` does not divide, and `apply` for another size than that of `init`.
     """
-    require_count(patch=patch, width=width, depth=depth, heads=heads, expansion=expansion)
+    # Refuse a bad size now, not at the first call.
+    require_count(
+        patch=patch,
+        width=width,
+        depth=depth,
+        heads=heads,
+        expansion=expansion,
+    )
     if width % heads:
         raise InputError(f"width is {width} but must be a multiple of the {heads} heads")
     return classifier(ViT(patch, width, depth, heads, expansion), classes, dtype)
@@ -67,11 +74,17 @@ class ViT(nn.Module):
             raise InputError(
                 f"images of {x.shape[1]}×{x.shape[2]} do not divide into patches of {self.patch}"
             )
+        # Each patch becomes a token of `width` channels.
         x = patchify(x, self.width, self.patch)
         grid = x.shape[1:3]
         x = x.reshape(len(x), -1, self.width)
-        # The class token comes first, and every token learns where it stands.
-        first = self.param("class_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
+        # The class token comes first, and every token has a learned position.
+        first = self.param(
+            "class_token",
+            nn.initializers.zeros,
+            (1, 1, self.width),
+            jnp.float32,
+        )
         first = jnp.broadcast_to(first.astype(x.dtype), (len(x), 1, self.width))
         x = jnp.concatenate([first, x], axis=1)
         x = x + self._positions(x.shape[1], grid).astype(x.dtype)
@@ -81,7 +94,8 @@ class ViT(nn.Module):
         return layer_norm(x[:, 0])
 
     def _positions(self, tokens: int, grid: tuple[int, int]) -> jax.Array:
-        """Learned, [1,tokens,width]; InputError if `init` saw another number of tokens."""
+        """Returns learned positions [1,tokens,width]; InputError if `init` saw another number."""
+        # Flax would name shapes of parameters; the cause is the size of the images.
         if self.has_variable("params", "position"):
             known = self.get_variable("params", "position").shape[1]
             if known != tokens:
@@ -90,11 +104,16 @@ class ViT(nn.Module):
                     f" of {known} were learned: give images of the size that the model was made for"
                 )
         shape = (1, tokens, self.width)
-        return self.param("position", nn.initializers.normal(0.02), shape, jnp.float32)
+        return self.param(
+            "position",
+            nn.initializers.normal(0.02),
+            shape,
+            jnp.float32,
+        )
 
 
 class _Block(nn.Module):
-    """Attention, then an MLP; `grid` is the patches' height and width where they are marked."""
+    """Attention, then an MLP; `grid` is the patches' height and width, to mark them, or None."""
 
     heads: int
     expansion: int
@@ -121,6 +140,7 @@ class _Attention(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         count, tokens, channels = x.shape
         each = channels // self.heads
+        # One product for queries, keys and values.
         joined = _dense(3 * channels, x.dtype)(x)
         joined = joined.reshape(count, tokens, 3, self.heads, each)
         query, key, value = (joined[:, :, part] for part in range(3))
@@ -132,11 +152,20 @@ class _Attention(nn.Module):
 
 
 def _dense(outputs: int, dtype: jnp.dtype) -> nn.Dense:
-    return nn.Dense(outputs, dtype=dtype, kernel_init=nn.initializers.xavier_uniform())
+    return nn.Dense(
+        outputs,
+        dtype=dtype,
+        kernel_init=nn.initializers.xavier_uniform(),
+    )
 
 
 def _marked(tokens: jax.Array, grid: tuple[int, int]) -> jax.Array:
-    """The tokens [N,1+h·w,c]; those of the patches go through a map [N,h,w,c] that is named "cam"."""
+    """Marks the patches among tokens [N,1+h·w,c] as a map [N,h,w,c] named "cam"."""
+    # The class token stays outside: a map needs a full grid.
     maps = tokens[:, 1:].reshape(len(tokens), *grid, tokens.shape[-1])
-    patches = checkpoint_name(maps, "cam").reshape(len(tokens), -1, tokens.shape[-1])
+    patches = checkpoint_name(maps, "cam").reshape(
+        len(tokens),
+        -1,
+        tokens.shape[-1],
+    )
     return jnp.concatenate([tokens[:, :1], patches], axis=1)

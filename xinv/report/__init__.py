@@ -1,24 +1,25 @@
-"""Rows to a page and a table; built from a workdir's files alone, so a run can be reported anywhere
-at any time.
+"""Reports: rows become a page, a table and Markdown, from a workdir's files alone.
+
+So a run can be reported anywhere, at any time.
 """
 
 from pathlib import Path
 
 from xinv.report import hardened as hardening
+from xinv.report import markdown as marked
 from xinv.report import page
 from xinv.report.folder import read
 from xinv.report.terminal import text
 from xinv.store import write_text
 
-__all__ = ["hardened", "hardened_table", "render", "table"]
+__all__ = ["hardened", "hardened_table", "markdown", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
-    """Writes `workdir/report.html`, one self-contained page on a run or on all finished units of a
-    sweep.
+    """Writes `workdir/report.html`, one self-contained page on a run or a sweep's finished units.
 
     Args:
-      workdir: what launch/run.py or launch/sweep.py wrote.
+      workdir: a folder of launch/run.py or launch/sweep.py.
       level: confidence level of the intervals, in (0,1).
 
     Returns:
@@ -33,8 +34,7 @@ def render(workdir: str | Path, level: float = 0.90) -> Path:
 
 
 def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
-    """The same figures for a terminal: one row per attack, predictions alone first, in at most
-    `width` columns.
+    """Returns the same figures for a terminal of `width` columns, predictions alone first.
 
     Raises:
       InputError: as `render`.
@@ -42,8 +42,17 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
     return text(read(Path(workdir)).units, level, width)
 
 
+def markdown(workdir: str | Path, level: float = 0.90) -> str:
+    """Returns the same figures as Markdown: tables per unit, and measured beside published.
+
+    Raises:
+      InputError: as `render`.
+    """
+    return marked.text(read(Path(workdir)).units, level)
+
+
 def hardened(workdir: str | Path) -> Path:
-    """Writes `workdir/harden.html`, one self-contained page on what launch/harden.py found.
+    """Writes `workdir/harden.html`, one self-contained page on the results of launch/harden.py.
 
     Raises:
       InputError: the hardening is not finished, or a file is damaged.
@@ -54,5 +63,5 @@ def hardened(workdir: str | Path) -> Path:
 
 
 def hardened_table(workdir: str | Path) -> str:
-    """The same figures for a terminal: one line per explanation."""
+    """Returns the same figures for a terminal: one line per explanation."""
     return hardening.text(Path(workdir))

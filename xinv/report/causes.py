@@ -58,28 +58,40 @@ def table(unit: Unit, league: League) -> Table | None:
     found = {name: [row for row in rows if row["arm"] == name] for name in entries}
     target = _target(unit.rows, league.level)
     if not any(found.values()):
-        return Table([], [], [], target) if target else None
+        if target:
+            return Table([], [], [], target)
+        return None
 
     columns = [f"{name}_{kind}" for name in _COMPARED for kind in ("members", "others")]
     columns = [name for name in columns if any(row["metric"] == name for row in rows)]
-    lines = [
-        Line(plain(name), entries[name], [_cell(mine, column, league.level) for column in columns])
-        for name, mine in found.items()
-        if mine
-    ]
+    lines = []
+    for name, mine in found.items():
+        if mine:
+            lines.append(
+                Line(
+                    plain(name),
+                    entries[name],
+                    [_cell(mine, column, league.level) for column in columns],
+                )
+            )
     return Table(columns, lines, _correlations(columns, lines), target)
 
 
 def _cell(rows: Rows, metric: str, level: float) -> Cell | None:
     mine = [row for row in rows if row["metric"] == metric]
-    return cell(mine, _digits(rows, metric), level) if mine else None
+    if mine:
+        return cell(mine, _digits(rows, metric), level)
+    return None
 
 
 def _digits(rows: Rows, metric: str) -> int:
     """Decimals shown of an explainer's rows; maps have units of their own, so sizes have three
     significant figures.
     """
-    sizes = [row["value"] for row in rows if row["metric"].startswith("l2_") and row["value"] > 0]
+    sizes = []
+    for row in rows:
+        if row["metric"].startswith("l2_") and row["value"] > 0:
+            sizes.append(row["value"])
     if not metric.startswith("l2_") or not sizes:
         return measure(metric).digits
     return max(0, 2 - math.floor(math.log10(max(sizes))))
@@ -107,9 +119,10 @@ def _means(columns: list[str], lines: list[Line], metric: str) -> list[float]:
 
 
 def _correlation(name: str, values: list[float], lines: list[Line]) -> list[str]:
-    pairs = [
-        (x, line.entry.auc.value) for x, line in zip(values, lines, strict=True) if math.isfinite(x)
-    ]
+    pairs = []
+    for x, line in zip(values, lines, strict=True):
+        if math.isfinite(x):
+            pairs.append((x, line.entry.auc.value))
     if len(pairs) < _LEAST or min(len(set(kind)) for kind in zip(*pairs, strict=True)) < 2:
         return []
     rank, p = spearmanr(*zip(*pairs, strict=True))
@@ -128,7 +141,8 @@ def _target(rows: Rows, level: float) -> str:
     )
     if trained is None or gap is None:
         return ""
-    learned, more = trained.interval.mean, gap.interval.mean
+    learned = trained.interval.mean
+    more = gap.interval.mean
     return (
         f"The target is right on {100 * learned:.1f}% of its training images and on"
         f" {100 * (learned - more):.1f}% of others. To take each image that it classifies correctly"

@@ -17,7 +17,7 @@ class Cell(NamedTuple):
       values: the seeds' values, by seed.
       digits: decimals shown.
       leak: 0 for the arm that gives least away in this metric, 1 for the one that gives most; None
-          where unknown.
+        where unknown.
       against: "more" or "less" where an arm leaks more or less than the one it is compared with
         (predictions alone, or the same explanation without a defence) and the intervals are apart,
         "overlap" where they are not, None where that cannot be said.
@@ -37,12 +37,16 @@ class Cell(NamedTuple):
     @property
     def half(self) -> str:
         """Half the interval as shown; empty for one seed."""
-        return number(self.interval.half_width, self.digits) if self.interval.count > 1 else ""
+        if self.interval.count > 1:
+            return number(self.interval.half_width, self.digits)
+        return ""
 
     @property
     def text(self) -> str:
         """Mean ± half the interval."""
-        return f"{self.mean} ± {self.half}" if self.half else self.mean
+        if self.half:
+            return f"{self.mean} ± {self.half}"
+        return self.mean
 
     @property
     def seeds(self) -> str:
@@ -66,7 +70,8 @@ def leak_levels(cells: Sequence[Cell], direction: int) -> Callable[[Cell], Cell]
     1 for the most.
     """
     ranks = [direction * cell.interval.mean for cell in cells if math.isfinite(cell.interval.mean)]
-    low, spread = min(ranks, default=0), max(ranks, default=0) - min(ranks, default=0)
+    low = min(ranks, default=0)
+    spread = max(ranks, default=0) - min(ranks, default=0)
 
     def place(cell: Cell) -> Cell:
         rank = direction * cell.interval.mean
@@ -83,15 +88,21 @@ def against(cell: Cell, other: Cell, direction: int) -> str | None:
         return None
     if overlap(cell.interval, other.interval):
         return "overlap"
-    return "more" if direction * (cell.interval.mean - other.interval.mean) > 0 else "less"
+    if direction * (cell.interval.mean - other.interval.mean) > 0:
+        return "more"
+    return "less"
 
 
 def number(value: float, digits: int) -> str:
     """`value` with `digits` decimals and a real minus sign; "n/a" for NaN."""
-    return "n/a" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+    if math.isnan(value):
+        return "n/a"
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def signed(value: float, digits: int) -> str:
     """As `number`, with a plus sign where `value` is positive; 0 has none."""
     text = number(value, digits)
-    return f"+{text}" if float(text.replace("−", "-")) > 0 else text
+    if float(text.replace("−", "-")) > 0:
+        return f"+{text}"
+    return text

@@ -39,23 +39,27 @@ class Confusion(NamedTuple):
 
 def confusions(unit: Unit) -> list[Confusion]:
     """The matrices that the run kept."""
-    found = {name: array for name, array in unit.examples.items() if name.startswith("confusion/")}
+    found = {}
+    for name, array in unit.examples.items():
+        if name.startswith("confusion/"):
+            found[name] = array
     return [
         _confusion(unit, name.removeprefix("confusion/"), array) for name, array in found.items()
     ]
 
 
 def _confusion(unit: Unit, classifier: str, counts: np.ndarray) -> Confusion:
-    names, classes = _names(unit, classifier, len(counts)), len(counts)
+    names = _names(unit, classifier, len(counts))
+    classes = len(counts)
     truths = counts.sum(axis=1)
     shares = counts / np.maximum(truths[:, None], 1)
-    sizes, right = truths + counts.sum(axis=0), np.diag(counts)
+    sizes = truths + counts.sum(axis=0)
+    right = np.diag(counts)
     f1 = 2 * right / np.maximum(sizes, 1)
     wrong = np.where(np.eye(classes, dtype=bool), 0, counts)
-    worst = [
-        np.unravel_index(place, wrong.shape)
-        for place in np.argsort(-wrong, axis=None, kind="stable")[:3]
-    ]
+    worst = []
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:3]:
+        worst.append(np.unravel_index(place, wrong.shape))
     return Confusion(
         title=plain(classifier),
         names=names,

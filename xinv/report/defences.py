@@ -18,11 +18,11 @@ class Group(NamedTuple):
     Attributes:
       title: what they read.
       arms: the undefended one first, where there is one, then one per defence; their cells are
-          compared with the first.
+        compared with the first.
       names: for each arm "no defence" or its defence, with more of its label where that does not
         tell it from the group's others.
       closed: for each arm the share of the distance from the undefended arm to predictions alone
-          that it closes.
+        that it closes.
     """
 
     title: str
@@ -67,9 +67,15 @@ def best(summary: Summary, undefended: Arm) -> Arm | None:
     """
     arms = summary.ranked(arm for arm in same_attack(undefended, summary.arms) if arm.defence)
     strongest = summary.ranked({arm.defence: arm for arm in reversed(arms)}.values())
-    open_, leak = undefended.cells[summary.main], measure(summary.main).leak
-    apart = [arm for arm in strongest if against(arm.cells[summary.main], open_, leak) == "less"]
-    return (apart or strongest)[-1] if strongest else None
+    open_ = undefended.cells[summary.main]
+    leak = measure(summary.main).leak
+    apart = []
+    for arm in strongest:
+        if against(arm.cells[summary.main], open_, leak) == "less":
+            apart.append(arm)
+    if strongest:
+        return (apart or strongest)[-1]
+    return None
 
 
 def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
@@ -92,11 +98,12 @@ def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
 
 
 def _compared(arm: Arm, undefended: Arm | None) -> Arm:
-    """`arm` with its cells compared with those of the undefended arm instead of predictions alone."""
+    """`arm` with its cells compared with the undefended arm instead of predictions alone."""
     others = undefended.cells if undefended and arm is not undefended else {}
-    verdicts = {
-        m: against(mine, others[m], measure(m).leak) for m, mine in arm.cells.items() if m in others
-    }
+    verdicts = {}
+    for m, mine in arm.cells.items():
+        if m in others:
+            verdicts[m] = against(mine, others[m], measure(m).leak)
     return arm._replace(
         cells={m: mine._replace(against=verdicts.get(m)) for m, mine in arm.cells.items()}
     )
@@ -104,4 +111,6 @@ def _compared(arm: Arm, undefended: Arm | None) -> Arm:
 
 def share(cell: Cell) -> str:
     """A share in percent as shown: "83 ± 4%"."""
-    return "n/a" if math.isnan(cell.interval.mean) else f"{cell.text}%"
+    if math.isnan(cell.interval.mean):
+        return "n/a"
+    return f"{cell.text}%"

@@ -77,7 +77,7 @@ class Unit(NamedTuple):
       factors: [N] over all reported images: properties of target and explanation, ssim/… and
         attack_accuracy/… by arm, distortion/… by defended arm; empty where the run kept none.
       members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty
-          without one.
+        without one.
       classes: the M examples' class names, of the label that the attacker wants.
       dataset: name, fingerprint, image shape, class names, sizes of the roles.
       published: figures to compare with, one dict per (source, arm, metric): value, its spread or
@@ -112,7 +112,7 @@ def read(workdir: Path) -> Folder:
 
     Raises:
       InputError: nothing finished is there, or a file is missing or damaged; names the file, and
-          the line.
+        the line.
     """
     if not workdir.is_dir():
         raise InputError(
@@ -149,7 +149,8 @@ def _unit(path: Path) -> Unit:
         )
     _check_unique(path / "rows.jsonl", rows)
     _check_membership(path / "rows.jsonl", rows)
-    dataset, config = _json(path / "dataset.json"), _json(path / "config.json")
+    dataset = _json(path / "dataset.json")
+    config = _json(path / "config.json")
     examples = _examples(path / "examples.npz", rows)
     return Unit(
         name=rows[0]["unit"],
@@ -194,13 +195,18 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _json_lines(path: Path, fields: _Fields) -> list[dict[str, Any]]:
     """The file's objects, each with `fields` of the given types."""
-    return [
-        _json_line(path, number, line, fields)
-        for number, line in enumerate(_text(path).splitlines(), 1)
-    ]
+    found = []
+    for number, line in enumerate(_text(path).splitlines(), 1):
+        found.append(_json_line(path, number, line, fields))
+    return found
 
 
-def _json_line(path: Path, number: int, line: str, fields: _Fields) -> dict[str, Any]:
+def _json_line(
+    path: Path,
+    number: int,
+    line: str,
+    fields: _Fields,
+) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -234,7 +240,11 @@ def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
     for number, entry in enumerate(entries):
         place = f"{path} report.published[{number}]"
         _checked(place, entry, _PUBLISHED)
-        _checked(place, entry, {name: _FURTHER[name] for name in _FURTHER if name in entry})
+        _checked(
+            place,
+            entry,
+            {name: _FURTHER[name] for name in _FURTHER if name in entry},
+        )
     return entries
 
 
@@ -326,18 +336,24 @@ def _factors(path: Path) -> dict[str, np.ndarray]:
 
 
 def _members(
-    path: Path, rows: list[dict[str, Any]], config: dict[str, Any]
+    path: Path,
+    rows: list[dict[str, Any]],
+    config: dict[str, Any],
 ) -> dict[str, np.ndarray]:
     """The scores of each membership attack, by seed, who is a member, and the groups of images that
     come in such.
 
     Empty without an attack.
     """
-    found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
+    found = []
+    for row in rows:
+        if row["goal"] == MEMBERSHIP and row["stage"] == "attack":
+            found.append(row)
     names = dict.fromkeys(f"{row['seed']}/{row['arm']}" for row in found)
     if not names:
         return {}
-    arrays, needed = _arrays(path), {}
+    arrays = _arrays(path)
+    needed = {}
     roles = (config.get("data") or {}).get("roles") or {}
     kinds = ("member", "score", "group") if roles.get("group") else ("member", "score")
     for name in names:
@@ -354,7 +370,10 @@ def _members(
 
 
 def _classes(
-    path: Path, labels: np.ndarray, dataset: dict[str, Any], config: dict[str, Any]
+    path: Path,
+    labels: np.ndarray,
+    dataset: dict[str, Any],
+    config: dict[str, Any],
 ) -> list[str]:
     try:
         names = dataset["labels"][config["evaluation"]["label"]]

@@ -105,11 +105,20 @@ def gallery(unit: Unit, summary: Summary) -> Gallery | None:
     """The explanations that no arm reads; None where there are none."""
     maps = _unattacked(unit, summary)
     shown = {name: pictures.heatmaps(array) for name, array in maps.items()}
-    rows = [
-        {"name": name, "original": original, "maps": [maps[index] for maps in shown.values()]}
-        for index, (name, original) in enumerate(zip(unit.classes, originals(unit), strict=True))
-    ]
-    return Gallery([plain(name) for name in shown], rows) if shown else None
+    rows = []
+    for index, (name, original) in enumerate(
+        zip(
+            unit.classes,
+            originals(unit),
+            strict=True,
+        )
+    ):
+        rows.append(
+            {"name": name, "original": original, "maps": [maps[index] for maps in shown.values()]}
+        )
+    if shown:
+        return Gallery([plain(name) for name in shown], rows)
+    return None
 
 
 def side_by_side(units: Sequence[Unit], summaries: Sequence[Summary]) -> Comparison | None:
@@ -130,9 +139,9 @@ def side_by_side(units: Sequence[Unit], summaries: Sequence[Summary]) -> Compari
         # One colour scale for a method, so that a sign looks the same in every unit.
         arrays = [maps.get(name) for _, maps in found]
         signed = any(array.mean(axis=-1).min() < 0 for array in arrays if array is not None)
-        shown = [
-            None if array is None else pictures.heatmaps(array[:count], signed) for array in arrays
-        ]
+        shown = []
+        for array in arrays:
+            shown.append(None if array is None else pictures.heatmaps(array[:count], signed))
         rows.append((plain(name), shown))
     return Comparison(
         units=[unit.name for unit, _ in found],
@@ -156,17 +165,14 @@ def _strip(unit: Unit, arms: Sequence[Arm], titled: bool) -> Strip:
     grid names it.
     """
     first = arms[0]
-    explainer, defence = (
-        plain(first.explainer or "predictions"),
-        plain(first.defence or "no defence"),
-    )
+    explainer = plain(first.explainer or "predictions")
+    defence = plain(first.defence or "no defence")
     maps = _released(unit, arms) if first.defence else _explained(unit, first)
     repeated = len({arm.encoder for arm in arms}) < len(arms)
     headings = [arm.name if repeated else plain(arm.encoder) for arm in arms]
-    rebuilt = [
-        _rebuilt(unit, arm, heading if len(arms) > 1 else "rebuilt")
-        for arm, heading in zip(arms, headings, strict=True)
-    ]
+    rebuilt = []
+    for arm, heading in zip(arms, headings, strict=True):
+        rebuilt.append(_rebuilt(unit, arm, heading if len(arms) > 1 else "rebuilt"))
     return Strip(defence if titled else explainer, first.name, (*maps, *rebuilt))
 
 
@@ -182,7 +188,8 @@ def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
     """What the first of `arms` saw, which they share, on its explanation's scale; nothing where the
     run kept none.
     """
-    name, explainers = f"release/{arms[0].name}", (arms[0].explainer or "").split("+")
+    name = f"release/{arms[0].name}"
+    explainers = (arms[0].explainer or "").split("+")
     if name in unit.examples:
         signed = any(
             unit.examples[f"explanation/{of}"].mean(axis=-1).min() < 0 for of in explainers if of
@@ -192,9 +199,14 @@ def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
 
 
 def _rebuilt(unit: Unit, arm: Arm, heading: str) -> Column:
-    shown = [pictures.picture(image) for image in unit.examples[f"reconstruction/{arm.name}"]]
+    shown = []
+    for image in unit.examples[f"reconstruction/{arm.name}"]:
+        shown.append(pictures.picture(image))
     scores = unit.examples.get(f"ssim/{arm.name}")
-    texts = [None] * len(shown) if scores is None else [number(float(score), 2) for score in scores]
+    if scores is None:
+        texts = [None] * len(shown)
+    else:
+        texts = [number(float(score), 2) for score in scores]
     return Column(heading, f"Reconstruction from {arm.label}", shown, texts)
 
 

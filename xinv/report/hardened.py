@@ -95,7 +95,13 @@ def rows(workdir: Path) -> list[Row]:
     # One test per explanation, over its seeds
     changes = [[_p(line) for line in lines if _p(line) is not None] for lines in grouped]
     tested = [index for index, ps in enumerate(changes) if ps]
-    adjusted = dict(zip(tested, holm([combined(changes[index]) for index in tested]), strict=True))
+    adjusted = dict(
+        zip(
+            tested,
+            holm([combined(changes[index]) for index in tested]),
+            strict=True,
+        )
+    )
     found = []
     for index, (name, lines) in enumerate(zip(names, grouped, strict=True)):
         own = [trial for trial in trials if trial["explanation"] == name]
@@ -108,7 +114,8 @@ def html(workdir: Path) -> str:
     """Returns the page."""
     environment = templates()
     environment.filters["p_value"] = p_value
-    found, config = rows(workdir), read_json(workdir / "config.json", "run launch/harden.py again")
+    found = rows(workdir)
+    config = read_json(workdir / "config.json", "run launch/harden.py again")
     return environment.get_template("hardened.html").render(
         rows=found,
         headline=headline(found),
@@ -127,7 +134,10 @@ def text(workdir: Path) -> str:
     lines += [head, "-" * len(head)]
     for row in found:
         after = row.after.text if row.after else "-"
-        change = f"{row.difference.text} {row.difference.ends}" if row.difference else "-"
+        if row.difference:
+            change = f"{row.difference.text} {row.difference.ends}"
+        else:
+            change = "-"
         lines.append(
             f"{row.name:28s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}"
         )
@@ -196,7 +206,9 @@ def _verdict(lines: Lines, hardened: Lines, p: float | None) -> str:
         said = " / ".join(dict.fromkeys(line["outcome"] for line in lines))
         before = [line["leak"]["auc"]["before"]["p"] for line in lines]
         missed = all("no leak" in line["outcome"] for line in lines) and combined(before) <= _ALPHA
-        return f"{said}; the reported half shows one" if missed else said
+        if missed:
+            return f"{said}; the reported half shows one"
+        return said
     verdict = _lowered(hardened, p)
     if not controls:
         verdict += ", without a control"
@@ -231,7 +243,9 @@ def _controls(lines: Lines) -> list[float]:
 
 def _p(line: Mapping[str, Any]) -> float | None:
     difference = line["leak"]["auc"].get("difference")
-    return difference["p"] if difference else None
+    if difference:
+        return difference["p"]
+    return None
 
 
 def _figure(estimates: Sequence[Mapping[str, float]]) -> Figure | None:
@@ -271,7 +285,9 @@ def _described(line: Mapping[str, Any]) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    return str(value)
 
 
 def _pareto(trials: Lines) -> tuple[list[Markup], list[tuple[str, str, str]]]:
@@ -293,7 +309,9 @@ def _pareto(trials: Lines) -> tuple[list[Markup], list[tuple[str, str, str]]]:
         if candidates:
             dots = [_dot(trial, colour, mark, names) for trial in own]
             diagrams.append(plots.pareto(dots, (0.0, own[0]["chance"])))
-    legend = [("■", ink, label) for ink, label in zip(_INKS, colour.labels, strict=False)]
+    legend = []
+    for ink, label in zip(_INKS, colour.labels, strict=False):
+        legend.append(("■", ink, label))
     if mark is not None:
         legend += [(sign, "c0", label) for sign, label in zip(_MARKS, mark.labels, strict=False)]
     return diagrams, legend
@@ -326,11 +344,9 @@ class _Binned(NamedTuple):
             return [f"{self.name} < {low}", f"{low} to {high}", f"> {high}"]
         shown = [f"{self.name} {_short(kind)}" for kind in self.names[:2]]
         rest = self.names[2:]
-        return (
-            [*shown, "others"]
-            if len(rest) > 1
-            else [*shown, *(f"{self.name} {_short(kind)}" for kind in rest)]
-        )
+        if len(rest) > 1:
+            return [*shown, "others"]
+        return [*shown, *(f"{self.name} {_short(kind)}" for kind in rest)]
 
     def place(self, value: Any) -> int:
         if self.edges:
@@ -339,15 +355,26 @@ class _Binned(NamedTuple):
 
 
 def _dot(
-    trial: Mapping[str, Any], colour: _Binned, mark: _Binned | None, names: Sequence[str]
+    trial: Mapping[str, Any],
+    colour: _Binned,
+    mark: _Binned | None,
+    names: Sequence[str],
 ) -> plots.Dot:
-    ink, sign = "c0", plots.UNDEFENDED
+    ink = "c0"
+    sign = plots.UNDEFENDED
     if trial["values"]:
         ink = _INKS[colour.place(trial["values"][names[0]])]
         sign = _MARKS[mark.place(trial["values"][names[1]])] if mark else _MARKS[0]
     leak = trial["leak"]
     ends = (leak["low"], leak["high"]) if trial["chosen"] else None
-    return plots.Dot(ink, sign, 1 - trial["spearman"], leak["value"], ends, trial["chosen"])
+    return plots.Dot(
+        ink,
+        sign,
+        1 - trial["spearman"],
+        leak["value"],
+        ends,
+        trial["chosen"],
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

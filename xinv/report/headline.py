@@ -16,7 +16,9 @@ def headline(summary: Summary) -> str:
     if summary.league is None:
         return _rebuilt(summary)
     found = membership(summary.league)
-    return f"{_rebuilt(summary)} {found}" if summary.arms else found
+    if summary.arms:
+        return f"{_rebuilt(summary)} {found}"
+    return found
 
 
 def membership(league: League) -> str:
@@ -24,7 +26,10 @@ def membership(league: League) -> str:
     leaks, confounded, uncontrolled = (
         league.of(verdict) for verdict in (LEAKS, CONFOUNDED, UNCONTROLLED)
     )
-    count = f"of {_several(league)} {counted(league.entries)}" if len(league.entries) > 1 else ""
+    if len(league.entries) > 1:
+        count = f"of {_several(league)} {counted(league.entries)}"
+    else:
+        count = ""
     if leaks:
         # Those of explanations count first
         named = [entry for entry in leaks if entry.explainer] or leaks
@@ -43,7 +48,8 @@ def membership(league: League) -> str:
             " has no control, so nothing tells a leak of the model from a difference of the"
             " images."
         )
-    first, open_ = league.entries[0], len(league.of(UNRESOLVED))
+    first = league.entries[0]
+    open_ = len(league.of(UNRESOLVED))
     said = f"No attack is known to {league.verb}: the best, {first.label}, has AUC {first.text}"
     if not open_:
         return f"{said}, and more than {SMALL} is excluded{' for each' if count else ''}."
@@ -54,11 +60,13 @@ def membership(league: League) -> str:
 def defended(summary: Summary) -> str:
     """How far the best defence of what leaks most gets; empty where nothing defends it."""
     arm = best(summary, summary.explained[0]) if summary.explained else None
-    return _defence(summary, summary.explained[0], arm) if arm else ""
+    if arm:
+        return _defence(summary, summary.explained[0], arm)
+    return ""
 
 
 def tally(summary: Summary) -> str:
-    """How many explanations are apart from predictions alone; empty where the headline says it all."""
+    """Counts explanations apart from predictions alone; empty if the headline says it all."""
     verdicts = [arm.cells[summary.main].against for arm in summary.explained]
     if len(verdicts) < 2 or None in verdicts:
         return ""
@@ -67,21 +75,21 @@ def tally(summary: Summary) -> str:
         "overlap": "cannot be told from predictions alone",
         "less": "leak less than predictions alone, intervals apart",
     }
-    kind = (
-        "explanations"
-        if len({arm.explainer for arm in summary.explained}) == len(verdicts)
-        else "attacks on them"
-    )
-    parts = [
-        f"{verdicts.count(v)} of {len(verdicts)} {kind} {text}"
-        for v, text in said.items()
-        if v in verdicts
-    ]
+    if len({arm.explainer for arm in summary.explained}) == len(verdicts):
+        kind = "explanations"
+    else:
+        kind = "attacks on them"
+    parts = []
+    for v, text in said.items():
+        if v in verdicts:
+            parts.append(f"{verdicts.count(v)} of {len(verdicts)} {kind} {text}")
     return f"By {measure(summary.main).label}, {'; '.join(parts)} (confidence {summary.level:.0%})."
 
 
 def _of(count: str) -> str:
-    return f"; {count}" if count else ""
+    if count:
+        return f"; {count}"
+    return ""
 
 
 def _several(league: League) -> str:
@@ -121,7 +129,8 @@ def _controls(league: League) -> str:
 
 
 def _leak(summary: Summary, first: Arm) -> str:
-    shown, figure = measure(summary.main), first.cells[summary.main]
+    shown = measure(summary.main)
+    figure = first.cells[summary.main]
     seen = f"{plain(first.explainer)} explanations"
     seen += "" if first.label == plain(first.explainer) else f" ({first.label})"
     value = f"{shown.label} {figure.text}"
@@ -148,7 +157,8 @@ def _leak(summary: Summary, first: Arm) -> str:
 
 
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
-    figure, name = arm.cells[summary.main], plain(arm.defence) + _diverged(arm)
+    figure = arm.cells[summary.main]
+    name = plain(arm.defence) + _diverged(arm)
     match against(figure, first.cells[summary.main], measure(summary.main).leak):
         case "less":
             part = closed(summary, first, arm)
@@ -166,11 +176,9 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
 def _diverged(arm: Arm) -> str:
     """In how many seeds the training of a defence diverged; nothing where none did."""
     values = arm.release["diverged"].values if "diverged" in arm.release else ()
-    return (
-        f" (whose training diverged in {sum(values):.0f} of {len(values)} seeds)"
-        if any(values)
-        else ""
-    )
+    if any(values):
+        return f" (whose training diverged in {sum(values):.0f} of {len(values)} seeds)"
+    return ""
 
 
 def _far(part: Cell | None) -> str:
@@ -183,11 +191,9 @@ def _far(part: Cell | None) -> str:
 
 def _rebuilt(summary: Summary) -> str:
     """What is rebuilt from undefended explanations, or from whatever was attacked."""
-    return (
-        _leak(summary, summary.explained[0])
-        if summary.explained
-        else _without_explanations(summary)
-    )
+    if summary.explained:
+        return _leak(summary, summary.explained[0])
+    return _without_explanations(summary)
 
 
 def _without_explanations(summary: Summary) -> str:
@@ -195,7 +201,8 @@ def _without_explanations(summary: Summary) -> str:
     arms = summary.ranked(summary.arms)
     if not arms:
         return "This run attacked no explanation."
-    first, shown = arms[0], measure(summary.main)
+    first = arms[0]
+    shown = measure(summary.main)
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
         return f"From {first.label} an attacker can {first.verb} at {value}."

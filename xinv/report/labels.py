@@ -27,7 +27,9 @@ def seen(row: dict[str, Any], alone: str | None = None) -> str:
     """
     if row["explainer"]:
         return plain(row["explainer"]) + _defended(row)
-    return f"predictions alone{_defended(row)}" if row["defence"] else _name(row, alone)
+    if row["defence"]:
+        return f"predictions alone{_defended(row)}"
+    return _name(row, alone)
 
 
 def shortest(*candidates: list[str]) -> list[str]:
@@ -35,14 +37,16 @@ def shortest(*candidates: list[str]) -> list[str]:
     last.
     """
     counts = [Counter(labels) for labels in candidates]
-    return [
-        next(
-            label
-            for label, count in zip(labels, counts, strict=True)
-            if count[label] == 1 or label == labels[-1]
+    found = []
+    for labels in zip(*candidates, strict=True):
+        found.append(
+            next(
+                label
+                for label, count in zip(labels, counts, strict=True)
+                if count[label] == 1 or label == labels[-1]
+            )
         )
-        for labels in zip(*candidates, strict=True)
-    ]
+    return found
 
 
 def _read(row: dict[str, Any], alone: str | None) -> str:
@@ -53,11 +57,15 @@ def _read(row: dict[str, Any], alone: str | None) -> str:
 
 
 def _name(row: dict[str, Any], alone: str | None) -> str:
-    return "predictions alone" if row["arm"] == alone else plain(row["arm"])
+    if row["arm"] == alone:
+        return "predictions alone"
+    return plain(row["arm"])
 
 
 def _defended(row: dict[str, Any]) -> str:
-    return f" with {plain(row['defence'])}" if row["defence"] else ""
+    if row["defence"]:
+        return f" with {plain(row['defence'])}"
+    return ""
 
 
 def _looks(row: dict[str, Any]) -> str:
@@ -67,4 +75,6 @@ def _looks(row: dict[str, Any]) -> str:
         parts.append(f"learns from {row['releases']} releases")
     if row["queries"] > 1:
         parts.append(f"averages {row['queries']}")
-    return f" ({', '.join(parts)})" if parts else ""
+    if parts:
+        return f" ({', '.join(parts)})"
+    return ""

@@ -87,7 +87,7 @@ class Entry(NamedTuple):
       p: of the AUC against chance, over seeds, adjusted.
       auc: with the interval within a seed.
       restarts: the AUC of the single networks that the attack averages, with the lowest and the
-          highest; None for one.
+        highest; None for one.
       spread: the AUC's mean with Student's interval over seeds.
       rates: by name of the metric, such as "tpr_at_0.01".
       figures: the other metrics shown, by name.
@@ -169,7 +169,8 @@ class League(NamedTuple):
             rates = [entry.rates[name] for entry in self.entries if name in entry.rates]
             open_ = [rate.fpr for rate in rates if not rate.resolved and rate.fpr]
             if open_:
-                low, high = min(fpr.low for fpr in open_), max(fpr.high for fpr in open_)
+                low = min(fpr.low for fpr in open_)
+                high = max(fpr.high for fpr in open_)
                 found.append((percent(name), f"{100 * low:.2g}% to {100 * high:.2g}%"))
         return found
 
@@ -187,11 +188,10 @@ def counted(entries: Sequence[Entry]) -> str:
     """How many entries have each verdict, in words: "3 leak, 10 not found"."""
     counts = Counter(entry.verdict for entry in entries)
     words = {LEAKS: "leak" if counts[LEAKS] > 1 else "leaks", UNCONTROLLED: "without a control"}
-    found = [
-        f"{counts[verdict]} {words.get(verdict, verdict)}"
-        for verdict in VERDICTS
-        if counts[verdict]
-    ]
+    found = []
+    for verdict in VERDICTS:
+        if counts[verdict]:
+            found.append(f"{counts[verdict]} {words.get(verdict, verdict)}")
     return ", ".join(found)
 
 

@@ -10,11 +10,11 @@ class Measure(NamedTuple):
     Attributes:
       label: the column's heading.
       leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0
-          where unknown.
+        where unknown.
       digits: decimals shown.
       meaning: one sentence.
       intact: what an explanation released as it is has by definition; None where that must be
-          measured.
+        measured.
     """
 
     label: str
@@ -26,14 +26,28 @@ class Measure(NamedTuple):
 
 _MEASURES = {
     "ssim": Measure(
-        "SSIM", 1, 3, "Structural similarity of original and reconstruction; 1 for equal images."
+        "SSIM",
+        1,
+        3,
+        "Structural similarity of original and reconstruction; 1 for equal images.",
     ),
     "mse": Measure(
-        "MSE", -1, 4, "Mean squared error per pixel, on a scale of 0 to 1; 0 for equal images."
+        "MSE",
+        -1,
+        4,
+        "Mean squared error per pixel, on a scale of 0 to 1; 0 for equal images.",
     ),
-    "one_minus_mse": Measure("1 − MSE", 1, 4, "Pixelwise similarity; 1 for equal images."),
+    "one_minus_mse": Measure(
+        "1 − MSE",
+        1,
+        4,
+        "Pixelwise similarity; 1 for equal images.",
+    ),
     "psnr": Measure(
-        "PSNR, dB", 1, 2, "Peak signal-to-noise ratio in decibels; 100 stands for equal images."
+        "PSNR, dB",
+        1,
+        2,
+        "Peak signal-to-noise ratio in decibels; 100 stands for equal images.",
     ),
     "attack_accuracy": Measure(
         "Attack accuracy",
@@ -91,13 +105,22 @@ _MEASURES = {
         "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
     ),
     "noise": Measure(
-        "Noise σ", 0, 3, "Standard deviation of the noise in a sum of gradients, in bounds of one."
+        "Noise σ",
+        0,
+        3,
+        "Standard deviation of the noise in a sum of gradients, in bounds of one.",
     ),
     "epsilon": Measure(
-        "ε", 0, 2, "Differential privacy of the training: what one image can change at most."
+        "ε",
+        0,
+        2,
+        "Differential privacy of the training: what one image can change at most.",
     ),
     "epsilon_of_group": Measure(
-        "ε of a group", 0, 2, "ε of the largest group of images that are dealt as one."
+        "ε of a group",
+        0,
+        2,
+        "ε of the largest group of images that are dealt as one.",
     ),
     "delta": Measure("δ", 0, 6, "Probability by which the training's ε may fail."),
     "epsilon_lower_bound": Measure(
@@ -131,7 +154,10 @@ _MEASURES = {
         "Share of training images among those told to be, if {} of all images are training images.",
     ),
     "accuracy": Measure(
-        "Accuracy", 0, 3, "Share of test images that the model classifies correctly."
+        "Accuracy",
+        0,
+        3,
+        "Share of test images that the model classifies correctly.",
     ),
     "train_accuracy": Measure(
         "Training accuracy",
@@ -150,10 +176,16 @@ _MEASURES = {
     ),
     "gini_others": Measure("Gini, others", meaning="Sparsity of other images' maps."),
     "kurtosis_members": Measure(
-        "Kurtosis, members", 0, 2, "Weight of the tails of training images' maps; 3 normal."
+        "Kurtosis, members",
+        0,
+        2,
+        "Weight of the tails of training images' maps; 3 normal.",
     ),
     "kurtosis_others": Measure(
-        "Kurtosis, others", 0, 2, "Weight of the tails of other images' maps."
+        "Kurtosis, others",
+        0,
+        2,
+        "Weight of the tails of other images' maps.",
     ),
     "l2_members": Measure(
         "L2, members", meaning="Euclidean size of training images' maps, in the map's units."
@@ -249,7 +281,12 @@ _MEASURES = {
         2,
         "Share of seeds whose training diverged; there an earlier epoch is deployed.",
     ),
-    "f1": Measure("F1", 0, 3, "A classifier's F1 of an attribute's presence on originals."),
+    "f1": Measure(
+        "F1",
+        0,
+        3,
+        "A classifier's F1 of an attribute's presence on originals.",
+    ),
     "weighted_f1": Measure(
         "Weighted F1",
         0,
@@ -264,7 +301,10 @@ def measure(metric: str) -> Measure:
     if metric.startswith("f1_"):
         name = plain(metric.removeprefix("f1_"))
         return Measure(
-            f"F1 of {name}", 1, 3, f"F1 of what a classifier of {name} says of reconstructions."
+            f"F1 of {name}",
+            1,
+            3,
+            f"F1 of what a classifier of {name} says of reconstructions.",
         )
     shown = _MEASURES.get(_entry(metric), Measure(plain(metric)))
     if _entry(metric) == metric:
@@ -272,9 +312,14 @@ def measure(metric: str) -> Measure:
     # One of a family: its name ends in a rate
     rate = float(metric.removeprefix(_entry(metric)))
     text = f"{100 * rate:g}%"
-    digits = max(shown.digits, 4) if metric.startswith("tpr_at_") and rate < 0.01 else shown.digits
+    if metric.startswith("tpr_at_") and rate < 0.01:
+        digits = max(shown.digits, 4)
+    else:
+        digits = shown.digits
     return shown._replace(
-        label=shown.label.format(text), meaning=shown.meaning.format(text), digits=digits
+        label=shown.label.format(text),
+        meaning=shown.meaning.format(text),
+        digits=digits,
     )
 
 
@@ -294,4 +339,6 @@ def order(metrics: list[str]) -> list[str]:
 def _entry(metric: str) -> str:
     """Returns the entry of `metric`; if its name ends in a rate, that of its family: "tpr_at_"."""
     found = re.fullmatch(r"(\w+_)\d[\d.e-]*", metric)
-    return found[1] if found and found[1] in _MEASURES else metric
+    if found and found[1] in _MEASURES:
+        return found[1]
+    return metric

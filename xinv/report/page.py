@@ -114,7 +114,9 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
     shown += [
         metric for summary in summaries if summary.league for metric in summary.league.metrics
     ]
-    views = [_view(*of, inks) for of in zip(folder.units, summaries, changes, strict=True)]
+    views = []
+    for of in zip(folder.units, summaries, changes, strict=True):
+        views.append(_view(*of, inks))
     shown += [metric for view in views if view.causes for metric in view.causes.columns]
     several = None
     if len(folder.units) > 1:
@@ -131,7 +133,12 @@ def html(folder: Folder, level: float, workdir: Path) -> str:
     )
 
 
-def _view(unit: Unit, summary: Summary, changed: dict[str, str], inks: dict[str, str]) -> View:
+def _view(
+    unit: Unit,
+    summary: Summary,
+    changed: dict[str, str],
+    inks: dict[str, str],
+) -> View:
     bars, scale = _bars(summary)
     league = summary.league
     curves = roc.diagram(unit, league) if league else None
@@ -176,18 +183,26 @@ def _sweep(
     level: float,
 ) -> Sweep:
     alike = sweep.defended_alike(units, changes)
-    lines = [
-        (
-            axis.setting,
-            trends.sweep_lines(
-                axis.values, axis.setting, [summaries[place] for place in axis.units], inks
-            ),
+    lines = []
+    for axis in sweep.axes(changes):
+        lines.append(
+            (
+                axis.setting,
+                trends.sweep_lines(
+                    axis.values,
+                    axis.setting,
+                    [summaries[place] for place in axis.units],
+                    inks,
+                ),
+            )
         )
-        for axis in sweep.axes(changes)
-    ]
     several = [units[place] for place in alike], [summaries[place] for place in alike]
     return Sweep(
-        comparison=sweep.compare([unit.name for unit in units], summaries, control.units(units)),
+        comparison=sweep.compare(
+            [unit.name for unit in units],
+            summaries,
+            control.units(units),
+        ),
         privacy=privacy.table(units, summaries, level),
         galleries=grids.side_by_side(units, summaries),
         published=published.tables(units, summaries),
@@ -198,11 +213,10 @@ def _sweep(
 
 def _indented(groups: list[defences.Group]) -> dict[str, str]:
     """Short labels, by arm, of those that stand below the undefended arm of their group."""
-    below = [
-        zip(group.arms[1:], group.names[1:], strict=True)
-        for group in groups
-        if not group.arms[0].defence
-    ]
+    below = []
+    for group in groups:
+        if not group.arms[0].defence:
+            below.append(zip(group.arms[1:], group.names[1:], strict=True))
     return {
         arm.name: f"with {name}" if arm.defence else name for group in below for arm, name in group
     }
@@ -212,7 +226,10 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
     """The main metric's intervals by arm, and the labels of their scale: 0 to 1 where that holds
     them all.
     """
-    cells = {arm.name: arm.cells[summary.main] for arm in summary.arms if summary.main in arm.cells}
+    cells = {}
+    for arm in summary.arms:
+        if summary.main in arm.cells:
+            cells[arm.name] = arm.cells[summary.main]
     ends = [
         value
         for cell in cells.values()
@@ -221,7 +238,8 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
     ends = [value for value in ends if value == value]
     if not ends:
         return {}, ()
-    low, high = min(ends), max(ends)
+    low = min(ends)
+    high = max(ends)
     if low >= 0 and high <= 1:
         low, high = 0.0, 1.0
     span = (high - low) or 1.0
@@ -231,13 +249,22 @@ def _bars(summary: Summary) -> tuple[dict[str, Bar], tuple[str, ...]]:
 
     bars = {}
     for name, cell in cells.items():
-        mean, half = cell.interval.mean, cell.interval.half_width if cell.half else 0.0
+        mean = cell.interval.mean
+        half = cell.interval.half_width if cell.half else 0.0
         if mean == mean:
-            bars[name] = Bar(percent(mean - half), round(200 * half / span, 2), percent(mean))
+            bars[name] = Bar(
+                percent(mean - half),
+                round(200 * half / span, 2),
+                percent(mean),
+            )
     return bars, tuple(number(low + span * step / 4, 2) for step in range(5))
 
 
-def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeoffs.Panel]:
+def _training(
+    unit: Unit,
+    summary: Summary,
+    inks: dict[str, str],
+) -> list[tradeoffs.Panel]:
     """One panel per stage, arm and metric, of losses but for games; a stage's arms share their
     scale.
     """
@@ -245,19 +272,21 @@ def _training(unit: Unit, summary: Summary, inks: dict[str, str]) -> list[tradeo
 
     def panel(stage: str, arm: str, metric: str) -> tradeoffs.Panel:
         shown = dict(loss=metric, validation_loss="validation_loss" if metric == "loss" else "")
-        lines = [
-            {**line, **{place: line.get(name) for place, name in shown.items()}}
-            for line in unit.curves
-            if line["stage"] == stage and metric in line
-        ]
-        title = (
-            f"{plain(stage)}: {labels.get(arm, plain(arm or ''))}"
-            if arm not in (None, stage)
-            else plain(stage)
-        )
+        lines = []
+        for line in unit.curves:
+            if line["stage"] == stage and metric in line:
+                lines.append({**line, **{place: line.get(name) for place, name in shown.items()}})
+        if arm not in (None, stage):
+            title = f"{plain(stage)}: {labels.get(arm, plain(arm or ''))}"
+        else:
+            title = plain(stage)
         title += "" if metric == "loss" else f", {plain(metric)}"
         mine: list[dict[str, Any]] = [line for line in lines if line["arm"] == arm]
-        return tradeoffs.Panel(title, plots.curves(mine, plots.limits(lines)), inks.get(arm, "c0"))
+        return tradeoffs.Panel(
+            title,
+            plots.curves(mine, plots.limits(lines)),
+            inks.get(arm, "c0"),
+        )
 
     about = "seed", "stage", "arm", "epoch", "validation_loss"
     panels = (

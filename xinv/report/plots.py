@@ -56,7 +56,7 @@ class Line(NamedTuple):
     Attributes:
       colour: CSS class of its colour.
       mark: a key of `MARKS` for its dots; a line with another mark than that of no defence is
-          dashed.
+        dashed.
       x, y, low, high: the line and the band's ends, [n] each.
       dots: x and y of points drawn beside it, [m] each.
     """
@@ -148,7 +148,10 @@ def limits(lines: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
 
 
 def tradeoff(
-    series: Iterable[Sequence[Point]], bounds: Iterable[Interval], x: str, y: str
+    series: Iterable[Sequence[Point]],
+    bounds: Iterable[Interval],
+    x: str,
+    y: str,
 ) -> Markup:
     """What the attacker recovers by what the defence costs, with intervals both ways; a series of
     several is joined.
@@ -165,13 +168,18 @@ def tradeoff(
         ink = _ARMS[points[0].colour]
         if len(points) > 1:
             axes.plot(
-                [p.x.mean for p in points], [p.y.mean for p in points], color=ink, lw=1, alpha=0.6
+                [p.x.mean for p in points],
+                [p.y.mean for p in points],
+                color=ink,
+                lw=1,
+                alpha=0.6,
             )
         for point in points:
-            mark, face = MARKS[point.mark], "none" if point.mark == UNDEFENDED else ink
-            halves = [
-                0.0 if math.isnan(end.half_width) else end.half_width for end in (point.x, point.y)
-            ]
+            mark = MARKS[point.mark]
+            face = "none" if point.mark == UNDEFENDED else ink
+            halves = []
+            for end in (point.x, point.y):
+                halves.append(0.0 if math.isnan(end.half_width) else end.half_width)
             where = point.x.mean, point.y.mean
             axes.errorbar(
                 *where,
@@ -195,24 +203,42 @@ def pareto(dots: Iterable[Dot], ideal: tuple[float, float]) -> Markup:
     axes.axhline(ideal[1], color=_INK, lw=0.8, ls=(0, (3, 2)))
     axes.plot(*ideal, color=_INK, marker="x", ms=5, lw=0)
     for dot in dots:
-        ink, face = _ARMS[dot.colour], "none" if dot.mark == UNDEFENDED else _ARMS[dot.colour]
+        ink = _ARMS[dot.colour]
+        face = "none" if dot.mark == UNDEFENDED else _ARMS[dot.colour]
         if dot.ends is not None:
             axes.plot([dot.x, dot.x], dot.ends, color=ink, lw=0.9)
-        axes.plot(dot.x, dot.y, color=ink, marker=MARKS[dot.mark], ms=4.5, mfc=face, lw=0)
+        axes.plot(
+            dot.x,
+            dot.y,
+            color=ink,
+            marker=MARKS[dot.mark],
+            ms=4.5,
+            mfc=face,
+            lw=0,
+        )
         if dot.chosen:
             axes.plot(dot.x, dot.y, color=_INK, marker="o", ms=9, mfc="none", lw=0)
     axes.margins(0.08, 0.12)
     return _svg(figure, "leak by loss of utility")
 
 
-def bands(lines: Iterable[Line], x: str, y: str, logarithmic: bool = False) -> Markup:
+def bands(
+    lines: Iterable[Line],
+    x: str,
+    y: str,
+    logarithmic: bool = False,
+) -> Markup:
     """Lines with their intervals as bands, over an x axis that may be logarithmic."""
     figure, axes = _axes(x)
     for line in lines:
         ink = _ARMS[line.colour]
         axes.fill_between(line.x, line.low, line.high, color=ink, alpha=0.18, lw=0)
         axes.plot(
-            line.x, line.y, color=ink, lw=1.3, ls="-" if line.mark == UNDEFENDED else (0, (4, 2))
+            line.x,
+            line.y,
+            color=ink,
+            lw=1.3,
+            ls="-" if line.mark == UNDEFENDED else (0, (4, 2)),
         )
         axes.plot(*line.dots, color=ink, lw=0, marker=MARKS[line.mark], ms=2.8)
     if logarithmic:
@@ -248,7 +274,11 @@ def operating(
       unresolved: false-positive rate below which the diagram is hatched.
       least: positive.
     """
-    figure, axes = _axes("false-positive rate", (4.4, 4.1), (0.125, 0.11, 0.825, 0.865))
+    figure, axes = _axes(
+        "false-positive rate",
+        (4.4, 4.1),
+        (0.125, 0.11, 0.825, 0.865),
+    )
     axes.set_ylabel("true-positive rate", fontsize=8, color=_INK, labelpad=1)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -262,23 +292,40 @@ def operating(
 
     # What chance gives
     rates, low, high = (np.maximum(values, least) for values in band)
-    axes.fill_between(rates, low, high, step="post", color=_ARMS["c0"], alpha=0.2, lw=0)
+    axes.fill_between(
+        rates,
+        low,
+        high,
+        step="post",
+        color=_ARMS["c0"],
+        alpha=0.2,
+        lw=0,
+    )
     axes.plot([least, 1], [least, 1], color=_INK, lw=0.8, ls=(0, (3, 2)))
 
     # The attacks
     for line in lines:
-        fpr, tpr = np.maximum(line.fpr, least), np.maximum(line.tpr, least)
+        fpr = np.maximum(line.fpr, least)
+        tpr = np.maximum(line.tpr, least)
         looks = dict(lw=0.6, alpha=0.5) if line.thin else dict(lw=1.4)
-        axes.plot(fpr, tpr, color=_ARMS[line.colour], drawstyle="steps-post", **looks)
+        axes.plot(
+            fpr,
+            tpr,
+            color=_ARMS[line.colour],
+            drawstyle="steps-post",
+            **looks,
+        )
     return _svg(figure, "true-positive rate by false-positive rate")
 
 
 def _hatch(axes: Axes, share: float) -> None:
     """Hatches the left `share` of a diagram, in lines of its own: a pattern would need an id."""
     share = min(max(share, 0.0), 1.0)
-    x, y = [], []
+    x = []
+    y = []
     for offset in np.arange(-1, share, 0.03):
-        start, end = max(offset, 0.0), min(offset + 1, share)
+        start = max(offset, 0.0)
+        end = min(offset + 1, share)
         x += [start, end, np.nan]
         y += [start - offset, end - offset, np.nan]
     axes.plot(x, y, color=_GRID, lw=0.8, transform=axes.transAxes, zorder=0.5)
@@ -323,7 +370,12 @@ def _svg(figure: Figure, label: str) -> Markup:
     """
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "xinv"}):
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            file,
+            format="svg",
+            transparent=True,
+            metadata={"Date": None},
+        )
     svg = file.getvalue()[file.getvalue().index("<svg") :]
     head = Markup('<svg viewBox="{}" role="img" aria-label="{}">')
     svg = re.sub(
@@ -340,7 +392,10 @@ def _svg(figure: Figure, label: str) -> Markup:
         r" font-family: [^;]*;",
     ):
         svg = re.sub(
-            noise, "", svg, flags=re.DOTALL
+            noise,
+            "",
+            svg,
+            flags=re.DOTALL,
         )  # ids must not clash between the page's figures
     for placeholder, variable in _VARIABLES.items():
         svg = svg.replace(placeholder, f"var({variable})")
@@ -358,5 +413,7 @@ def _inline_marks(svg: str) -> str:
         return f'<path d="{paths[name]}" transform="translate({x} {y})" style="{style}"/>'
 
     return re.sub(
-        r'<use xlink:href="#(m[0-9a-f]+)" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>', drawn, svg
+        r'<use xlink:href="#(m[0-9a-f]+)" x="([^"]*)" y="([^"]*)" style="([^"]*)"/>',
+        drawn,
+        svg,
     )

@@ -47,10 +47,21 @@ class Table(NamedTuple):
     lines: list[Line]
 
 
-def table(units: Sequence[Unit], summaries: Sequence[Summary], level: float) -> Table | None:
+def table(
+    units: Sequence[Unit],
+    summaries: Sequence[Summary],
+    level: float,
+) -> Table | None:
     """The table of units with membership attacks; None if no target is trained with noise."""
     lines = []
-    for place, (unit, summary) in enumerate(zip(units, summaries, strict=True), start=1):
+    for place, (unit, summary) in enumerate(
+        zip(
+            units,
+            summaries,
+            strict=True,
+        ),
+        start=1,
+    ):
         if summary.league:
             lines.append(_line(place, unit, summary, level))
     private = [line for line in lines if line.private]
@@ -81,5 +92,16 @@ def _line(place: int, unit: Unit, summary: Summary, level: float) -> Line:
     predicted = next((entry for entry in entries if not entry.explainer), None)
     explained = next((entry for entry in entries if entry.explainer), None)
     bounded = [entry for entry in entries if "epsilon_lower_bound" in entry.figures]
-    bound = max(bounded, key=lambda entry: entry.figures["epsilon_lower_bound"].value, default=None)
-    return Line(place, unit.name, cells[0] is not None, cells, (predicted, explained), bound)
+    bound = max(
+        bounded,
+        key=lambda entry: entry.figures["epsilon_lower_bound"].value,
+        default=None,
+    )
+    return Line(
+        place,
+        unit.name,
+        cells[0] is not None,
+        cells,
+        (predicted, explained),
+        bound,
+    )

@@ -110,7 +110,8 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
 
 
 def _line(unit: Unit, summary: Summary, entry: dict[str, Any], digits: int) -> Line:
-    value, spread = entry["value"], entry["spread"]
+    value = entry["value"]
+    spread = entry["spread"]
     published = number(value, digits) + ("" if spread is None else f" ± {number(spread, digits)}")
     published += "*" if _by_chance(entry) else ""
     found = _measured(unit, entry["arm"], entry["metric"], digits, summary.level)
@@ -140,10 +141,13 @@ def _by_chance(entry: dict[str, Any]) -> bool:
 def _verdict(found: Cell | None, entry: dict[str, Any], digits: int) -> str:
     if found is None:
         return "not measured"
-    value, mean = entry["value"], found.interval.mean
+    value = entry["value"]
+    mean = found.interval.mean
     if within(mean, value, entry["spread"], entry.get("tolerance", _TOLERANCE)):
         return "within"
-    return f"{signed(100 * (mean - value) / abs(value), 1)}%" if value else signed(mean, digits)
+    if value:
+        return f"{signed(100 * (mean - value) / abs(value), 1)}%"
+    return signed(mean, digits)
 
 
 def _measured(unit: Unit, arm: str, metric: str, digits: int, level: float) -> Cell | None:
@@ -151,15 +155,16 @@ def _measured(unit: Unit, arm: str, metric: str, digits: int, level: float) -> C
     name.
     """
     rows = [row for row in unit.rows if (row["arm"], row["metric"]) == (arm, metric)]
-    stage = (
-        "attack"
-        if any(row["stage"] == "attack" for row in rows)
-        else rows[0]["stage"]
-        if rows
-        else None
-    )
+    if any(row["stage"] == "attack" for row in rows):
+        stage = "attack"
+    elif rows:
+        stage = rows[0]["stage"]
+    else:
+        stage = None
     rows = [row for row in rows if row["stage"] == stage]
-    return cell(rows, digits, level) if rows else None
+    if rows:
+        return cell(rows, digits, level)
+    return None
 
 
 def _decimals(value: float) -> int:

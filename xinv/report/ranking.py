@@ -71,7 +71,14 @@ def _controls(arms: dict[str, Rows]) -> dict[str, list[Control]]:
         found[real] = []
         for name, rows in group.items():
             model = rows[0]["model"] or name
-            found[real].append(Control(name, model, _figure(rows, "auc"), values[name]))
+            found[real].append(
+                Control(
+                    name,
+                    model,
+                    _figure(rows, "auc"),
+                    values[name],
+                )
+            )
     return found
 
 
@@ -83,7 +90,8 @@ def _entry(
     costs: Rows,
     level: float,
 ) -> Entry:
-    head, auc = rows[0], _figure(rows, "auc")
+    head = rows[0]
+    auc = _figure(rows, "auc")
     metrics = _distinct(row["metric"] for row in rows)
     shown = [name for name in _SHOWN if name in metrics]
     spent = _distinct(row["metric"] for row in costs)

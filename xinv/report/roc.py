@@ -83,7 +83,11 @@ def diagram(unit: Unit, league: League) -> Diagram:
 def _ranked(unit: Unit, name: str) -> roc.Ranked:
     """The scores of one attack and seed, with the groups of their images."""
     found = unit.members
-    return roc.ranked(found[f"{name}/member"], found[f"{name}/score"], found.get(f"{name}/group"))
+    return roc.ranked(
+        found[f"{name}/member"],
+        found[f"{name}/score"],
+        found.get(f"{name}/group"),
+    )
 
 
 def _curve(unit: Unit, seed: int, name: str, ink: str, thin: bool) -> plots.Roc:
@@ -106,7 +110,8 @@ def _rates(others: int) -> np.ndarray:
 def _unresolved(entries: tuple[Entry, ...], others: int) -> float:
     """The rate that allows ten false positives, or groups; more if the rows do not resolve that."""
     named = {name: rate for entry in entries for name, rate in entry.rates.items()}
-    open_ = [
-        float(name.removeprefix("tpr_at_")) for name, rate in named.items() if not rate.resolved
-    ]
+    open_ = []
+    for name, rate in named.items():
+        if not rate.resolved:
+            open_.append(float(name.removeprefix("tpr_at_")))
     return min(1.0, max([membership.RESOLVED / others, *open_]))

@@ -1,4 +1,4 @@
-"""Rows to the figures that a page or a terminal shows: arms, their labels, and a cell per metric."""
+"""Rows to the figures that a page or a terminal shows: arms, labels, a cell per metric."""
 
 import math
 import re
@@ -33,7 +33,7 @@ class Arm(NamedTuple):
       verb: what it does if it succeeds, as people say it after "can".
       encoder: how the attack read it, or the name of its method.
       attack: stands for what it does, whatever defends the release: arms that share it differ in
-          nothing else.
+        nothing else.
       defence: what changed the release, several joined by "+"; None for a release as it is.
       adaptive: whether the attack was trained on releases by the same defences.
       queries: releases of an image whose mean the attack is given.
@@ -184,11 +184,15 @@ def _origin(arm: Arm, arms: list[Arm]) -> Any:
     return next((other.name for other in same_attack(arm, arms) if not other.defence), arm.attack)
 
 
-def _arms(attacks: Rows, defences: Rows, metrics: list[str], level: float) -> list[Arm]:
-    groups = {
-        name: [row for row in attacks if row["arm"] == name]
-        for name in _distinct(r["arm"] for r in attacks)
-    }
+def _arms(
+    attacks: Rows,
+    defences: Rows,
+    metrics: list[str],
+    level: float,
+) -> list[Arm]:
+    groups = {}
+    for name in _distinct(r["arm"] for r in attacks):
+        groups[name] = [row for row in attacks if row["arm"] == name]
     heads = _sorted([rows[0] for rows in groups.values()])
     alone = next((row["arm"] for row in heads if row["baseline"]), None)
     columns = {metric: _column(groups, metric, alone, level) for metric in metrics}
@@ -227,15 +231,24 @@ def _sorted(heads: Rows) -> Rows:
 
 
 def _column(
-    groups: dict[str, Rows], metric: str, alone: str | None, level: float
+    groups: dict[str, Rows],
+    metric: str,
+    alone: str | None,
+    level: float,
 ) -> dict[str, Cell]:
     """The cells of one metric by arm, each placed between the arm that leaks least and the one that
     leaks most.
     """
     shown = measure(metric)
-    found = {arm: [row for row in rows if row["metric"] == metric] for arm, rows in groups.items()}
-    cells = {arm: cell(rows, shown.digits, level) for arm, rows in found.items() if rows}
-    place, base = leak_levels(list(cells.values()), shown.leak), cells.get(alone)
+    found = {}
+    for arm, rows in groups.items():
+        found[arm] = [row for row in rows if row["metric"] == metric]
+    cells = {}
+    for arm, rows in found.items():
+        if rows:
+            cells[arm] = cell(rows, shown.digits, level)
+    place = leak_levels(list(cells.values()), shown.leak)
+    base = cells.get(alone)
     return {
         arm: (
             place(mine)._replace(
@@ -248,17 +261,32 @@ def _column(
 
 def _release(rows: Rows, level: float) -> dict[str, Cell]:
     metrics = order(_distinct(row["metric"] for row in rows))
-    return {
-        m: cell([row for row in rows if row["metric"] == m], measure(m).digits, level)
-        for m in metrics
-    }
+    found = {}
+    for m in metrics:
+        found[m] = cell(
+            [row for row in rows if row["metric"] == m],
+            measure(m).digits,
+            level,
+        )
+    return found
 
 
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:
     others = [row for row in rows if row["stage"] not in _NOT_MODELS]
     for stage, metric in _distinct((row["stage"], row["metric"]) for row in others):
-        found = [row for row in others if (row["stage"], row["metric"]) == (stage, metric)]
-        yield f"{plain(stage)} {plain(metric)}", metric, cell(found, measure(metric).digits, level)
+        found = []
+        for row in others:
+            if (row["stage"], row["metric"]) == (stage, metric):
+                found.append(row)
+        yield (
+            f"{plain(stage)} {plain(metric)}",
+            metric,
+            cell(
+                found,
+                measure(metric).digits,
+                level,
+            ),
+        )
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

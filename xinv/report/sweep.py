@@ -21,7 +21,7 @@ class Comparison(NamedTuple):
       arms: label by arm name, over all units.
       models: labels of the models' figures, over all units.
       rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None
-          where it has none.
+        where it has none.
     """
 
     headline: str
@@ -79,7 +79,9 @@ def compare(
 def _attacks(summary: Summary, metric: str) -> list[tuple[Arm | Entry, Cell]]:
     """A unit's attacks with their figure of a metric; of membership attacks it is the AUC."""
     if metric == "auc":
-        return [(entry, entry.spread) for entry in summary.league.entries] if summary.league else []
+        if summary.league:
+            return [(entry, entry.spread) for entry in summary.league.entries]
+        return []
     return [(arm, arm.cells[metric]) for arm in summary.arms if metric in arm.cells]
 
 
@@ -98,7 +100,10 @@ def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """
     settings = [dict(flat(config)) for config in configs]
     names = list(dict.fromkeys(name for found in settings for name in found if name != "unit"))
-    differing = [name for name in names if len({found.get(name) for found in settings}) > 1]
+    differing = []
+    for name in names:
+        if len({found.get(name) for found in settings}) > 1:
+            differing.append(name)
     return [{name: found[name] for name in differing if name in found} for found in settings]
 
 
@@ -151,11 +156,10 @@ def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) 
     """
     sets: dict[Any, list[int]] = {}
     for place, (unit, settings) in enumerate(zip(units, changes, strict=True)):
-        rest = {
-            n: v
-            for n, v in settings.items()
-            if n.partition(".")[0] not in ("defences", "arms", "report")
-        }
+        rest = {}
+        for n, v in settings.items():
+            if n.partition(".")[0] not in ("defences", "arms", "report"):
+                rest[n] = v
         roles = frozenset(row["roles"] for row in unit.rows if row["stage"] == "attack")
         sets.setdefault((unit.dataset["fingerprint"], roles, frozenset(rest.items())), []).append(
             place
@@ -177,4 +181,6 @@ def _number(text: str | None) -> float | None:
         value = json.loads(text or "null")
     except json.JSONDecodeError:
         return None
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value
+    return None

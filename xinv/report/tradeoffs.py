@@ -58,7 +58,9 @@ def leaks(metrics: Iterable[str], count: int = 3) -> list[str]:
 
 
 def tradeoffs(
-    units: Sequence[Unit], summaries: Sequence[Summary], colours: Mapping[str, str]
+    units: Sequence[Unit],
+    summaries: Sequence[Summary],
+    colours: Mapping[str, str],
 ) -> Diagrams | None:
     """What attackers recover by what the defences cost, over all units; None where no such cost was
     measured.
@@ -99,7 +101,11 @@ def tradeoffs(
     )
 
 
-def histograms(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> list[Panel]:
+def histograms(
+    unit: Unit,
+    summary: Summary,
+    colours: Mapping[str, str],
+) -> list[Panel]:
     """How the perturbation is distributed over images, one panel per release whose run kept it; as
     GNIME's Figure 5.
     """
@@ -114,12 +120,17 @@ def histograms(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> list
         limits[arm.explainer] = max(limits[arm.explainer], float(values[arm.name].max()))
 
     def panel(arm: Arm) -> Panel:
-        mine, digits = values[arm.name], measure("distortion").digits
+        mine = values[arm.name]
+        digits = measure("distortion").digits
         title = (
             f"{arm.label}: mean {mine.mean():.{digits}f}, 95% below"
             f" {np.quantile(mine, 0.95):.{digits}f}"
         )
-        diagram = plots.histogram(mine, limits[arm.explainer], "distortion of one image, MSE")
+        diagram = plots.histogram(
+            mine,
+            limits[arm.explainer],
+            "distortion of one image, MSE",
+        )
         return Panel(title, diagram, colours[arm.name])
 
     return [panel(arm) for arm in arms]
@@ -164,7 +175,12 @@ def _series(
     for arm, title, factories, curve in placed:
         x = _cost(arm, cost)
         if x and metric in arm.cells:
-            point = plots.Point(colours[arm.name], marks[factories], x, arm.cells[metric].interval)
+            point = plots.Point(
+                colours[arm.name],
+                marks[factories],
+                x,
+                arm.cells[metric].interval,
+            )
             series.setdefault((title, arm.attack, factories, curve), {})[point] = None
     return [list(points) for points in series.values()]
 
@@ -176,14 +192,15 @@ def _cost(arm: Arm, cost: str) -> Interval | None:
     if cost in arm.release:
         return arm.release[cost].interval
     intact = measure(cost).intact
-    return None if arm.defence or intact is None else Interval(intact, 0.0, 0.9, 1)
+    if arm.defence or intact is None:
+        return None
+    return Interval(intact, 0.0, 0.9, 1)
 
 
 def _bounds(summaries: Iterable[Summary], metric: str) -> list[Interval]:
     """The different figures of predictions alone."""
-    found = [
-        s.baseline.cells[metric].interval
-        for s in summaries
-        if s.baseline and metric in s.baseline.cells
-    ]
+    found = []
+    for s in summaries:
+        if s.baseline and metric in s.baseline.cells:
+            found.append(s.baseline.cells[metric].interval)
     return list(dict.fromkeys(found))

@@ -19,15 +19,20 @@ _LINES = 8
 """Arms that one diagram of factors shows, so that they can be told apart."""
 
 
-def factors(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> Diagrams | None:
+def factors(
+    unit: Unit,
+    summary: Summary,
+    colours: Mapping[str, str],
+) -> Diagrams | None:
     """Each factor against each kept metric, one smoothed line per arm, as in Figure 6 of Zhao 2021.
 
     Defended arms are left out where others are there; so are factors that are the same in every
     image.
     """
-    arms = [
-        arm for arm in summary.arms if any(name.endswith(f"/{arm.name}") for name in unit.factors)
-    ]
+    arms = []
+    for arm in summary.arms:
+        if any(name.endswith(f"/{arm.name}") for name in unit.factors):
+            arms.append(arm)
     arms = ([arm for arm in arms if not arm.defence] or arms)[:_LINES]
     kept = [name.partition("/")[0] for name in unit.factors if "/" in name]
     metrics = leaks(order(list(dict.fromkeys(kept))))
@@ -41,9 +46,13 @@ def factors(unit: Unit, summary: Summary, colours: Mapping[str, str]) -> Diagram
         for metric in metrics
         if (lines := _trends(unit, factor, metric, arms, summary.level, colours))
     ]
-    return (
-        Diagrams(panels, [(colours[arm.name], arm.label) for arm in arms], []) if panels else None
-    )
+    if panels:
+        return Diagrams(
+            panels,
+            [(colours[arm.name], arm.label) for arm in arms],
+            [],
+        )
+    return None
 
 
 def binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +70,10 @@ def binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def sweep_lines(
-    x: Sequence[float], name: str, summaries: Sequence[Summary], colours: Mapping[str, str]
+    x: Sequence[float],
+    name: str,
+    summaries: Sequence[Summary],
+    colours: Mapping[str, str],
 ) -> Diagrams | None:
     """Each leak metric, and the models' figures, by the number `x` in which the units differ; one
     line per arm.
@@ -77,10 +89,9 @@ def sweep_lines(
         for label, metric, _ in summary.models
         if metric == "accuracy"
     )
-    found = {
-        (label, None): [(at, c) for at, s in runs for of, _, c in s.models if of == label]
-        for label in models
-    }
+    found = {}
+    for label in models:
+        found[(label, None)] = [(at, c) for at, s in runs for of, _, c in s.models if of == label]
     found |= {
         (measure(metric).label, arm): [
             (at, a.cells[metric]) for at, s in runs for a in s.arms if _has(a, arm, metric)
@@ -91,7 +102,10 @@ def sweep_lines(
     marks = plots.marks((arm.defence for arm in arms.values()), none=None)
     looks = {name: (colours[name], marks[arm.defence]) for name, arm in arms.items()}
     looks[None] = "c0", plots.UNDEFENDED
-    lines = {key: _line(cells, *looks[key[1]]) for key, cells in found.items() if len(cells) > 1}
+    lines = {}
+    for key, cells in found.items():
+        if len(cells) > 1:
+            lines[key] = _line(cells, *looks[key[1]])
     titles = [*(measure(metric).label for metric in metrics), *models]
     wide = min(x) > 0 and max(x) / min(x) >= 30
     panels = [
@@ -102,12 +116,13 @@ def sweep_lines(
     labels: dict[str, str] = {}
     for arm in sorted(arms.values(), key=lambda arm: bool(arm.defence)):
         labels.setdefault(colours[arm.name], arm.label)
-    shown = (
-        [(mark, plain(name or "no defence")) for name, mark in marks.items()]
-        if len(marks) > 1
-        else []
-    )
-    return Diagrams(panels, list(labels.items()), shown) if panels else None
+    if len(marks) > 1:
+        shown = [(mark, plain(name or "no defence")) for name, mark in marks.items()]
+    else:
+        shown = []
+    if panels:
+        return Diagrams(panels, list(labels.items()), shown)
+    return None
 
 
 def _trends(
@@ -131,16 +146,25 @@ def _trends(
         x, y = x[kept], y[kept]
         if len(x) > 2 and np.ptp(x) > 0:
             fitted = trend.fit(x, y, level)
-            lines.append(plots.Line(colours[arm.name], plots.UNDEFENDED, *fitted, binned(x, y)))
+            lines.append(
+                plots.Line(
+                    colours[arm.name],
+                    plots.UNDEFENDED,
+                    *fitted,
+                    binned(x, y),
+                )
+            )
     return lines
 
 
-def _line(cells: Sequence[tuple[float, Cell]], colour: str, mark: str) -> plots.Line:
+def _line(
+    cells: Sequence[tuple[float, Cell]],
+    colour: str,
+    mark: str,
+) -> plots.Line:
     """The line through cells at their x; a cell of one seed has no band."""
-    x, y = (
-        np.array([at for at, _ in cells], float),
-        np.array([found.interval.mean for _, found in cells]),
-    )
+    x = np.array([at for at, _ in cells], float)
+    y = np.array([found.interval.mean for _, found in cells])
     half = np.nan_to_num([found.interval.half_width for _, found in cells])
     return plots.Line(colour, mark, x, y, y - half, y + half, (x, y))
 

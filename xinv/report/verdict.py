@@ -45,7 +45,9 @@ TPR, RESOLVED = "tpr_at_", "resolved_at_"
 
 def combined(p: Sequence[float]) -> float:
     """Returns one p-value of several seeds' ones, valid under any dependence; see rule 1."""
-    return float(p[0]) if len(p) == 1 else min(1.0, 2 * float(np.median(p)))
+    if len(p) == 1:
+        return float(p[0])
+    return min(1.0, 2 * float(np.median(p)))
 
 
 def judged(p: float, high: float, controls: Sequence[float]) -> str:
@@ -57,15 +59,21 @@ def judged(p: float, high: float, controls: Sequence[float]) -> str:
       controls: adjusted p-values of its controls.
     """
     if p >= SIGNIFICANT:
-        return NOT_FOUND if high < SMALL else UNRESOLVED
+        if high < SMALL:
+            return NOT_FOUND
+        return UNRESOLVED
     if not controls:
         return UNCONTROLLED
-    return CONFOUNDED if min(controls) < SIGNIFICANT else LEAKS
+    if min(controls) < SIGNIFICANT:
+        return CONFOUNDED
+    return LEAKS
 
 
 def p_value(p: float) -> str:
     """A p-value as shown."""
-    return f"{p:.2g}" if p >= 1e-4 else "below 0.0001"
+    if p >= 1e-4:
+        return f"{p:.2g}"
+    return "below 0.0001"
 
 
 def adjusted(arms: dict[str, Rows]) -> dict[str, float]:
@@ -82,7 +90,10 @@ def _by_seed(rows: Rows) -> list[float]:
     for area in of_metric(rows, "auc"):
         same = [row for row in rows if row["seed"] == area["seed"]]
         resolved = {row["metric"].removeprefix(RESOLVED) for row in same if _is_resolved(row)}
-        rates = [row["p"] for row in same if row["metric"].removeprefix(TPR) in resolved]
+        rates = []
+        for row in same:
+            if row["metric"].removeprefix(TPR) in resolved:
+                rates.append(row["p"])
         values = [area["p"], *(p for p in rates if p is not None)]
         found.append(min(1.0, len(values) * min(values)))
     return found

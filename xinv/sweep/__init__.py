@@ -1,14 +1,14 @@
 """Sweeps: many experiments as pieces (experiment, seed), worked on by any number of processes.
 
-Nothing schedules them. A worker takes the next piece that nobody is at, and leaves a stage that
-another builds to it; what is done, running or failed is read from files.
+Nothing schedules them. A worker takes the next free piece, and leaves a stage under construction to
+its builder. The states done, running and failed are read from files.
 
 | file | concept |
 |---|---|
 | `manifest.py` | the experiments of a sweep and their pieces, written once |
 | `tries.py` | attempts at a piece, recorded before they begin; the state of a piece |
 | `work.py` | a worker |
-| `cost.py` | the time that the rest will take, from equal stages |
+| `cost.py` | the time left, from equal stages |
 | `table.py` | the state of a sweep in lines of text |
 """
 

@@ -1,8 +1,7 @@
-"""The time that the rest of a sweep takes, estimated from stages like those to come.
+"""Estimates the time of the rest of a sweep, from the stages of its finished part.
 
-A finished seed of an experiment names the stages that it used, and each stage the seconds that it
-took. Another seed of it needs a stage like each of them; experiments that share a stage in one seed
-share it in every other.
+A finished seed of an experiment names its stages, and each stage its seconds. Another seed needs a
+stage like each of them. Experiments with a common stage in one seed share it in every other.
 """
 
 import json
@@ -21,7 +20,7 @@ class Estimate(NamedTuple):
 
     Attributes:
       seconds: the sum over the stages to come; None if nothing is known yet.
-      known: pieces among those to come of whose experiment another seed is done.
+      known: pieces among those to come with a finished seed of the same experiment.
       stages: stages to come for these.
       shared: uses of a stage, among these, beyond its first.
     """
@@ -33,7 +32,7 @@ class Estimate(NamedTuple):
 
 
 def seconds(stages: Path, name: str) -> float:
-    """Returns the seconds that a stage took; 0 if it does not say."""
+    """Returns the seconds of a stage; 0 if unknown."""
     path = stages / name / COST
     if not path.exists():
         return 0.0
@@ -41,10 +40,12 @@ def seconds(stages: Path, name: str) -> float:
 
 
 def seconds_left(board: Board) -> Estimate:
-    """Estimates the work that is left, in seconds of one worker."""
+    """Estimates the remaining work, in seconds of one worker."""
     sweep = board.sweep
+    # Sort the pieces into done and open; failed ones take no more time
     used = {unit.number: _used(unit) for unit in sweep.units}
-    done, open_ = [], []
+    done = []
+    open_ = []
     for piece in sweep.pieces:
         kind = board.state(piece).kind
         if kind == DONE:
@@ -52,9 +53,12 @@ def seconds_left(board: Board) -> Estimate:
         elif kind != FAILED:
             open_.append(piece)
 
-    # Stages that are there for a seed, by the names that they have in the seed of reference
+    # Collect the finished stages of each seed, by their names in the seed of reference
     there = {(piece.seed, name) for piece in done for name in _like(sweep, piece, used)}
-    needed, uses, known = {}, 0, 0
+    needed = {}
+    uses = 0
+    known = 0
+    # Add each missing stage once, however many pieces use it
     for piece in open_:
         like = _like(sweep, piece, used)
         known += bool(like)
@@ -65,14 +69,18 @@ def seconds_left(board: Board) -> Estimate:
     if not known and open_:
         return Estimate(None, 0, 0, 0)
     total = sum(needed.values())
-    # Experiments of which nothing is known take as long as the others
+    # Experiments without a finished seed take as long as the others
     if known:
         total *= len(open_) / known
     return Estimate(total, known, len(needed), uses - len(needed))
 
 
-def _like(sweep: Sweep, piece: Piece, used: dict[int, dict[str, list[str]]]) -> list[str]:
-    """The stages of a seed of the experiment that is done: the first that most of them share."""
+def _like(
+    sweep: Sweep,
+    piece: Piece,
+    used: dict[int, dict[str, list[str]]],
+) -> list[str]:
+    """Returns the stages of the experiment's first finished seed; [] if none is finished."""
     known = used[piece.unit.number]
     for seed in piece.unit.seeds:
         if str(seed) in known:
@@ -81,7 +89,8 @@ def _like(sweep: Sweep, piece: Piece, used: dict[int, dict[str, list[str]]]) -> 
 
 
 def _used(unit: Unit) -> dict[str, list[str]]:
-    """The stages of an experiment, by seed, as far as they are known."""
+    """Returns the known stages of an experiment, by seed."""
+    # A written experiment has them in one file, a running one by piece
     path = unit.folder / results.STAGES
     if path.exists():
         return store.read_json(path)

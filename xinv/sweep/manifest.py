@@ -1,4 +1,4 @@
-"""The manifest of a sweep: its experiments, written once, from which any worker takes pieces."""
+"""The manifest of a sweep: its experiments, written once, for any worker to take pieces from."""
 
 import os
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Piece(NamedTuple):
 
     @property
     def label(self) -> str:
-        """For people."""
+        """Its name for people."""
         return f"{self.unit.name}, seed {self.seed}"
 
 
@@ -75,22 +75,26 @@ class Sweep(NamedTuple):
         return found
 
     def lease(self, worker: str) -> Path:
-        """The marker of a worker's life."""
+        """Returns the marker of a worker's life."""
         return self.workdir / WORKERS / f"{worker}.lease"
 
     def log(self, number: int) -> Path:
-        """The output of the worker of that number."""
+        """Returns the path of the output of the worker with this number."""
         return self.workdir / WORKERS / f"{number:03d}.log"
 
 
 def describe(configs: Sequence[Config], stages: Path | None = None) -> dict[str, Any]:
-    """Returns the manifest of `configs`, JSON values; `stages` is the sweep's store, if not its
-    own.
+    """Returns the manifest of `configs`, as JSON values.
+
+    Args:
+      configs: complete.
+      stages: the sweep's store; None for its own.
     """
-    # Relative, so that a sweep may be moved with its own stages
+    # The own store is relative, so that a sweep may be moved with it
     place = os.path.abspath(stages) if stages else "stages"
     units = []
     for number, config in enumerate(configs):
+        # The digest names the files of a unit's pieces, so a changed config begins anew
         units.append({"number": number, "digest": store.digest(config), "config": config})
     return {"version": xinv.__version__, "stages": place, "units": units}
 
@@ -99,8 +103,7 @@ def write(workdir: Path, manifest: dict[str, Any]) -> None:
     """Writes a manifest.
 
     Raises:
-      InputError: the manifest there is of another version, or of other configs at which workers
-        are.
+      InputError: the manifest there is of another version, or workers are at one of other configs.
     """
     workdir.mkdir(parents=True, exist_ok=True)
     path = workdir / MANIFEST
@@ -111,10 +114,18 @@ def write(workdir: Path, manifest: dict[str, Any]) -> None:
 
 def planned(workdir: Path, manifest: dict[str, Any]) -> Sweep:
     """Returns the sweep of a manifest in `workdir`."""
+    # A config's tuples are lists in JSON
     units = []
     for entry in manifest["units"]:
         folder = workdir / "units" / f"{entry['number']:04d}"
-        units.append(Unit(entry["number"], entry["digest"], _tuples(entry["config"]), folder))
+        units.append(
+            Unit(
+                entry["number"],
+                entry["digest"],
+                _tuples(entry["config"]),
+                folder,
+            )
+        )
     return Sweep(workdir, workdir / manifest["stages"], tuple(units))
 
 
@@ -132,6 +143,7 @@ def read(workdir: Path) -> Sweep:
 
 def _load(path: Path) -> dict[str, Any]:
     manifest = store.read_json(path, "start launch/sweep.py again with another --workdir")
+    # Another version may compute other results, and would mix them
     if manifest["version"] != xinv.__version__:
         raise InputError(
             f"{path} was written by xinv {manifest['version']} and this is {xinv.__version__},"
@@ -140,13 +152,19 @@ def _load(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def _require_idle(workdir: Path, earlier: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Raises InputError if workers are at a manifest that differs from the new one."""
+def _require_idle(
+    workdir: Path,
+    earlier: dict[str, Any],
+    manifest: dict[str, Any],
+) -> None:
+    """Raises InputError if workers are at a different manifest."""
+    # Equal manifests may be written again, and so may others without workers
     old = {entry["number"]: entry["digest"] for entry in earlier["units"]}
     new = {entry["number"]: entry["digest"] for entry in manifest["units"]}
     differing = [number for number in old | new if old.get(number) != new.get(number)]
     if not differing and earlier["stages"] == manifest["stages"]:
         return
+    # Living workers would go on by the old manifest
     leases = Leases()
     for marker in (workdir / WORKERS).glob("*.lease"):
         if leases.looks_held(marker):
@@ -158,7 +176,7 @@ def _require_idle(workdir: Path, earlier: dict[str, Any], manifest: dict[str, An
 
 
 def _tuples(value: Any) -> Any:
-    """JSON values with tuples for lists, as configs have them."""
+    """Returns JSON values with tuples for lists, as in configs."""
     if isinstance(value, dict):
         return {name: _tuples(each) for name, each in value.items()}
     if isinstance(value, list):

@@ -1,8 +1,7 @@
-"""Attempts at pieces, and the states that follow from them.
+"""Attempts at pieces, and the resulting states.
 
-A try is written before its piece is begun, and removed at a good end. One left behind by a worker
-that is no more has failed: so a piece that ends its worker's life is known, though nobody was left
-to report it.
+A try is written before its piece begins, and removed at a good end. A try left behind by a dead
+worker has failed. So a piece is known to fail even if it ends its worker's process.
 """
 
 import json
@@ -27,13 +26,13 @@ class Try(NamedTuple):
 
     Attributes:
       worker: the name of the worker's lease.
-      number: of the worker, which names its log.
+      number: of the worker, and of its log.
       host, pid: its process.
       started: seconds since 1970.
-      place: the stage that was begun last, and its newest checkpoint.
+      place: the stage begun last, and its newest checkpoint.
       label: of that stage, for people.
-      reason: the cause of its failure; "" of one that runs or was killed.
-      final: whether another attempt would end in the same way.
+      reason: the cause of its failure; "" of a running or killed one.
+      final: True if another attempt would end in the same way.
     """
 
     worker: str
@@ -48,7 +47,7 @@ class Try(NamedTuple):
 
 
 class State(NamedTuple):
-    """The state of a piece: its kind, the reason of a failure, and the try that runs."""
+    """The state of a piece: its kind, the reason of a failure, and the running try."""
 
     kind: str
     reason: str = ""
@@ -60,8 +59,8 @@ class Board:
 
     Args:
       sweep: its pieces.
-      allowed: failed tries at one place after which a piece is given up. A try that came further
-        than the one before, by a stage or a checkpoint, begins a new count.
+      allowed: number of failed tries at one place before a piece is given up. A try with more
+        progress than the one before, a stage or a checkpoint, begins a new count.
     """
 
     def __init__(self, sweep: Sweep, allowed: int = 3):
@@ -75,12 +74,13 @@ class Board:
         if self.is_done(piece):
             return State(DONE)
         attempts = [attempt for _, attempt in self._tries(piece)]
-        # An attempt with a reason is over, though its worker may live
+        # A try with a reason is over, though its worker may live
         for attempt in attempts:
             if not attempt.reason and self._leases.looks_held(self.sweep.lease(attempt.worker)):
                 return State(RUNNING, running=attempt)
             if attempt.final:
                 return State(FAILED, attempt.reason)
+        # Give up after repeated failures at the same place: progress resets the count
         counts = Counter(attempt.place for attempt in attempts)
         for place, count in counts.items():
             if count >= self._allowed:
@@ -89,22 +89,22 @@ class Board:
         return State(WAITING)
 
     def is_done(self, piece: Piece) -> bool:
-        """Tells if a piece is computed."""
+        """Tests if a piece is computed."""
         return _result(piece).exists() or self.is_finished(piece.unit)
 
     def is_finished(self, unit: Unit) -> bool:
-        """Tells if the rows of an experiment are written."""
-        # Once so, for ever: rows are long
+        """Tests if the rows of an experiment are written."""
+        # Remember the answer: rows are long, and once written they stay
         if unit.digest not in self._finished and results.is_done(unit.folder, unit.config):
             self._finished.add(unit.digest)
         return unit.digest in self._finished
 
     def waiting(self) -> bool:
-        """Tells if a piece waits for a worker."""
+        """Tests if a piece waits for a worker."""
         return any(self.state(piece).kind == WAITING for piece in self.sweep.pieces)
 
     def failures(self) -> tuple[str, ...]:
-        """Returns the pieces that were given up, one sentence each."""
+        """Returns the abandoned pieces, one sentence each."""
         found = []
         for piece in self.sweep.pieces:
             state = self.state(piece)
@@ -113,7 +113,8 @@ class Board:
         return tuple(found)
 
     def left_by(self, pid: int) -> bool:
-        """Tells if a process of this host has left a try behind."""
+        """Tests if a process of this host has left a try behind."""
+        # A try without a reason was running when its process ended
         here = socket.gethostname()
         for piece in self.sweep.pieces:
             for _, attempt in self._tries(piece):
@@ -132,9 +133,16 @@ class Board:
 
     def begin(self, piece: Piece, worker: str, number: int) -> tuple[Path, Try]:
         """Records a try, and returns its file."""
+        # A file of its own for each try: workers never write to one file
         path = _folder(piece.unit) / f"{piece.key}-{uuid.uuid4().hex[:8]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        attempt = Try(worker, number, socket.gethostname(), os.getpid(), time.time())
+        attempt = Try(
+            worker,
+            number,
+            socket.gethostname(),
+            os.getpid(),
+            time.time(),
+        )
         record(path, attempt)
         return path, attempt
 
@@ -143,9 +151,10 @@ class Board:
 
         Args:
           worker: removes those of this worker; None those of all dead ones.
-          failed: also of pieces that have failed, which are then tried again.
+          failed: True also removes those of failed pieces, for another try.
         """
         for piece in self.sweep.pieces:
+            # A running try stays, and a failed one unless asked for
             state = self.state(piece)
             if worker is None and (state.kind == RUNNING or (state.kind == FAILED and not failed)):
                 continue
@@ -159,7 +168,8 @@ class Board:
             try:
                 found.append((path, Try(**json.loads(path.read_text()))))
             except FileNotFoundError:
-                continue  # it ended well meanwhile
+                # It ended well meanwhile
+                continue
         return found
 
 
@@ -169,9 +179,12 @@ def record(path: Path, attempt: Try) -> None:
 
 
 def place(folder: Path) -> str:
-    """Returns how far a stage that is built in `folder` has come: its name and newest checkpoint."""
+    """Returns the progress of a stage built in `folder`: its name and newest checkpoint."""
     name, _, _ = folder.name.partition(".")
-    steps = [int(path.name) for path in folder.glob("checkpoints/*") if path.name.isdigit()]
+    steps = []
+    for path in folder.glob("checkpoints/*"):
+        if path.name.isdigit():
+            steps.append(int(path.name))
     return f"{name} {max(steps, default=0)}"
 
 

@@ -23,15 +23,16 @@ from xinv.sweep.manifest import WORKERS, Piece, Sweep, Unit
 from xinv.sweep.tries import RUNNING, WAITING, Board, Try, place, record
 from xinv.types import InputError
 
-_PAUSE, _LONGEST_PAUSE = 0.5, 10.0  # seconds until a piece that others hold is looked at again
+# Seconds until the next look at pieces of other workers
+_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 
 
 class Outcome(NamedTuple):
-    """What is left when a worker finds nothing more to do, one sentence each.
+    """Pieces left undone when a worker finds nothing more to do, one sentence each.
 
     Attributes:
-      failed: pieces that were given up.
-      rejected: pieces with bad input, of which no try is counted.
+      failed: abandoned pieces.
+      rejected: pieces with bad input; their tries do not count.
     """
 
     failed: tuple[str, ...]
@@ -47,8 +48,8 @@ class Worker:
       number: workers of different numbers begin with different pieces.
       tries: see `Board`.
       checkpoint_seconds: least time between two checkpoints of a training.
-      stop: tells if to leave.
-      say: is given a line for people as each piece begins.
+      stop: returns True to make the worker leave.
+      say: called with a line for people as each piece begins.
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class Worker:
         self._data: dict[str, data.Dataset] = {}
 
     def run(self) -> Outcome:
-        """Works until no piece is left that another try could help.
+        """Works until no piece is left for another try.
 
         Raises:
-          Stopped: it was told to; the present training has saved its state.
+          Stopped: by `stop`; the present training has saved its state.
           Lost: it was suspended, and another worker has gone on with its stage.
         """
+        # The lease shows other processes that this worker lives
         (self._sweep.workdir / WORKERS).mkdir(parents=True, exist_ok=True)
         with self._stages.leases.hold(self._sweep.lease(self.name)):
             pause = _PAUSE
@@ -93,7 +95,7 @@ class Worker:
                         self._finish()
                 if not pieces and not running and not unwritten:
                     return Outcome(self.board.failures(), tuple(self._rejected.values()))
-                # Others are at all of it: look again, ever more rarely
+                # Other workers hold all the rest: look again, ever more rarely
                 pause = min(1.5 * pause, _LONGEST_PAUSE)
                 if advanced:
                     pause = _PAUSE
@@ -107,10 +109,12 @@ class Worker:
             time.sleep(_PAUSE)
 
     def _open(self) -> tuple[list[Piece], list[Piece]]:
-        """The pieces to try, and those that other workers are at."""
+        """Returns the pieces to try, and those of other workers."""
+        # Start elsewhere than other workers, so that they rarely meet
         pieces = self._sweep.pieces
         first = self._number % len(pieces)
-        waiting, running = [], []
+        waiting = []
+        running = []
         for piece in pieces[first:] + pieces[:first]:
             kind = self.board.state(piece).kind
             if kind == RUNNING:
@@ -120,9 +124,10 @@ class Worker:
         return waiting, running
 
     def _attempt(self, piece: Piece) -> bool:
-        """Computes a piece. False if another worker is at a stage of it, or it failed."""
+        """Computes a piece; returns False if another worker is at a stage of it, or it failed."""
         if self.board.state(piece).kind != WAITING or self._stop():
             return False
+        # Leave a record first: if this process is killed, the record remains
         path, attempt = self.board.begin(piece, self.name, self._number)
         watch = _PieceWatch(path, attempt, self._stop)
         try:
@@ -132,14 +137,16 @@ class Worker:
             self.board.finish_piece(piece, result)
         except Busy:
             return False
+        # The same seed diverges again
         except train.Diverged as error:
             watch.failed(str(error), final=True)
             self._say(f"{piece.label} diverged: {error}")
             return False
         except (InputError, OSError) as error:
-            # A person can mend it: no try is counted
+            # A person can mend it: count no try
             self._reject(piece, piece.label, error)
             return False
+        # These end the worker, not the piece
         except (store.Lost, train.Stopped):
             raise
         except Exception as error:
@@ -147,6 +154,7 @@ class Worker:
             watch.failed(_sentence(error))
             return False
         finally:
+            # Without a reason it ended well or was no fault of the piece
             if not watch.attempt.reason:
                 path.unlink(missing_ok=True)
         return True
@@ -157,17 +165,17 @@ class Worker:
         if unit.number in self._opened:
             return service
         self._say(f"unit {unit.number + 1} of {len(self._sweep.units)}: {unit.name}")
-        # A piece that is done was valid
+        # A finished piece was valid
         if not any(self.board.is_done(Piece(unit, seed)) for seed in unit.seeds):
             validate(service)
-        # Rows of an earlier config leave the folder
+        # Remove rows of an earlier config
         with contextlib.suppress(Busy), self._stages.leases.hold(unit.folder / ".lease"):
             results.begin(unit.folder, unit.config)
         self._opened.add(unit.number)
         return service
 
     def _load(self, settings: Config) -> data.Dataset:
-        """The data set of a section; the last ones are kept, since experiments share them."""
+        """Returns the data set of a section; keeps the last ones, since experiments share them."""
         key = store.canonical(settings)
         if key not in self._data:
             self._data = dict(list(self._data.items())[-1:])
@@ -175,9 +183,10 @@ class Worker:
         return self._data[key]
 
     def _finish(self) -> tuple[int, int]:
-        """Writes the experiments whose pieces are done; counts the written and those held back."""
+        """Writes the complete experiments; counts the written ones and those held back."""
         written = unwritten = 0
         for unit in self._sweep.units:
+            # Skip what is written, incomplete or rejected
             pieces = [Piece(unit, seed) for seed in unit.seeds]
             if self.board.is_finished(unit) or not all(map(self.board.is_done, pieces)):
                 continue
@@ -191,7 +200,7 @@ class Worker:
             except (store.Lost, train.Stopped):
                 raise
             except Exception as error:
-                # Its pieces are done: another try would end in the same way
+                # All its pieces are done: another try would end in the same way
                 if not isinstance(error, (InputError, OSError)):
                     traceback.print_exc()
                 self._reject(pieces[0], unit.name, error)
@@ -205,6 +214,7 @@ class Worker:
         with self._stages.leases.hold(unit.folder / ".lease"):
             if self.board.is_finished(unit):
                 return
+            # Join the pieces: rows, the stages behind them, and their cost
             service = self._service(unit, Watch(self._stop))
             found = self.board.results(unit)
             used = {seed: result.pop("stages") for seed, result in found.items()}
@@ -214,6 +224,7 @@ class Worker:
             taken = sum(seconds(self._stages.root, name) for name in names)
             parts = {seed: Found(**result) for seed, result in found.items()}
             write(service, unit.folder, parts, taken)
+            # The rows are written: the pieces are no longer needed
             for name in ("tries", "pieces"):
                 shutil.rmtree(unit.folder / name, ignore_errors=True)
 
@@ -245,6 +256,7 @@ class _PieceWatch(Watch):
 
 
 def _sentence(error: Exception) -> str:
+    # Name the file and the system's reason, or the person's mistake, or the bug's first line
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'input or output'}: {error.strerror}"
     if isinstance(error, InputError):

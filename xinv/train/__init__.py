@@ -1,5 +1,15 @@
 """Training: one loop for every network of xinv, attacked or attacking.
 
+>>> import jax, numpy as np
+>>> from xinv import train
+>>> data = {"x": np.linspace(-1, 1, 64, dtype=np.float32)}
+>>> def loss(variables, batch, key):
+...     return (variables * batch["x"] - 2 * batch["x"]) ** 2, {}
+>>> recipe = train.Recipe(batch_size=16, epochs=20, learning_rate=0.1)
+>>> fitted = train.fit(loss, np.float32(0), data, jax.random.key(0), recipe)
+>>> round(float(fitted.variables), 1)
+2.0
+
 `fit(loss, variables, data, key, recipe)` minimises a loss; `loop` runs any step of your own, such
 as a game of two networks. If its `Session` has a directory, a killed training continues from there
 to the same result.
@@ -14,15 +24,6 @@ to the same result.
 | `progress.py` | curves, lines on the terminal, divergence |
 | `checkpoint.py` | the states to continue from after a kill |
 | `scalars.py` | TensorBoard |
-
->>> import jax, numpy as np
->>> data = {"x": np.linspace(-1, 1, 64, dtype=np.float32)}
->>> def loss(variables, batch, key):
-...     return (variables * batch["x"] - 2 * batch["x"]) ** 2, {}
->>> recipe = Recipe(batch_size=16, epochs=20, learning_rate=0.1)
->>> fitted = fit(loss, np.float32(0), data, jax.random.key(0), recipe)
->>> round(float(fitted.variables), 1)
-2.0
 """
 
 from xinv.train.batches import Evaluate, steps_per_epoch

@@ -138,7 +138,8 @@ class Checkpoints:
         for path, *kind in about["arrays"]:
             stored[path] = kind
         for name in present | stored:
-            was, now = stored.get(name), present.get(name)
+            was = stored.get(name)
+            now = present.get(name)
             if was != now:
                 raise InputError(
                     f"the checkpoint in {self._directory} belongs to another training "

@@ -40,14 +40,14 @@ def never() -> bool:
 
 
 class Session(NamedTuple):
-    """The traces that a training may leave; none of them changes the result.
+    """The traces of a training; none of them changes the result.
 
     Attributes:
       directory: for checkpoints; a training continues from one there. None keeps none.
       name: of the training, in progress and errors.
       log: called with a step and {tag: value} each step, and each epoch.
       checkpoint_seconds: least time between checkpoints; 0 makes one after each dispatch.
-      advice: the remedy that errors give for a training that diverges.
+      advice: the remedy in errors of a diverging training.
       stop: tells, after each dispatch, if to save a checkpoint and raise Stopped.
     """
 
@@ -140,7 +140,7 @@ def loop(
       recipe: see `Recipe`.
       evaluate: a score per example; needed exactly if the recipe holds out a validation part.
       session: see `Session`.
-      limits: the most that metrics may be, on the mean of an epoch. With limits, even with {}, the
+      limits: upper bounds of metrics, on the mean of an epoch. With limits, even with {}, the
         variables are those of the last epoch within them, even if a later one is not finite: see
         `Fitted.diverged`.
 
@@ -150,6 +150,7 @@ def loop(
       Diverged: a metric is not finite and no epoch was within limits, or none was at the end.
       Stopped: the session said so.
     """
+    # Noise needs the gradients of single examples, which a step of its own does not give
     allowed = "0 in a training with a step of its own"
     require(not recipe.noise, f"noise of {session.name}", recipe.noise, allowed)
     return _run(step, state, data, key, recipe, evaluate, session, limits)
@@ -184,7 +185,9 @@ def _run(
     # Train
     per_epoch = plan.steps_per_epoch
     monitor = TrainingMonitor(session.name, session.advice, session.log, record, recipe, per_epoch)
-    taken, pending, saved = record.step, None, time.monotonic()
+    taken = record.step
+    pending = None
+    saved = time.monotonic()
     with checkpoints, monitor, monitor.surviving(limits is not None):
         for batch in itertools.chain.from_iterable(map(run.feed, plan.orders(taken))):
             if recipe.patience and record.waited >= recipe.patience:
@@ -209,7 +212,8 @@ def _run(
                     best = finite
 
             # Save, so that a training that is killed continues from here
-            elapsed, stopped = time.monotonic() - saved, session.stop()
+            elapsed = time.monotonic() - saved
+            stopped = session.stop()
             due = stopped or elapsed >= session.checkpoint_seconds
             if session.directory is not None and due:
                 pending = monitor.follow(pending)
@@ -232,9 +236,9 @@ def left_out(
     key: Key,
     name: str = "train",
 ) -> np.ndarray:
-    """Returns the positions of training examples that no batch has if `count` are trained on.
+    """Returns the positions of training examples in no batch if `count` are trained on.
 
-    Each epoch drops those that do not fill a last batch, others each time. So a training of several
+    Each epoch drops an incomplete last batch, of other examples each time. So a training of several
     epochs has hardly any. Those held out for validation are not among them.
 
     Raises:
@@ -259,9 +263,11 @@ def _latest(checkpoints: Checkpoints, state: State, keeps: bool) -> tuple[State,
     start = _copy({"state": state, "best": best})
     found = checkpoints.latest(start)
     if found is None:
-        tree, record = start, Record()
+        tree = start
+        record = Record()
     else:
-        tree, record = found.tree, Record(**found.record)
+        tree = found.tree
+        record = Record(**found.record)
     return parallel.replicate(tree["state"]), tree["best"], record
 
 

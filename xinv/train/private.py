@@ -111,6 +111,7 @@ def _example_loss(
         def alone(example: Batch, key: Key) -> jax.Array:
             batch = {name: leaf[None] for name, leaf in example.items()}
             losses, updates = loss(merge(parameters, {}), batch, key)
+            # Statistics of a batch depend on all its examples
             if jax.tree.leaves(updates):
                 raise InputError(_STATISTICS)
             return losses[0]

@@ -21,7 +21,7 @@ class Recipe:
 
     Attributes:
       batch_size: images per step, over all devices.
-      epochs: passes over the training part; each drops the images that do not fill a last batch.
+      epochs: passes over the training part; each drops an incomplete last batch.
       optimizer: "adam", "adamw" or "sgd".
       learning_rate: the peak of the schedule.
       b1: Adam's β₁, SGD's momentum.
@@ -37,7 +37,7 @@ class Recipe:
       crop_padding: pixels of padding on each side.
       clip: bound of the l2 norm of an example's gradient; 0 is without one. See `private_step`.
       noise: multiplier of the Gaussian noise in the sum of gradients, which has this times `clip`
-        as its standard deviation; 0 is without noise. `metrics.privacy` has the ε that it gives.
+        as its standard deviation; 0 is without noise. `metrics.privacy` gives its ε.
     """
 
     batch_size: int = 64
@@ -58,6 +58,8 @@ class Recipe:
 
     def __post_init__(self):
         # A config states a list, and a cache needs a hashable value
+        named = isinstance(self.augment, list | tuple)
+        require(named, "augment", self.augment, f"a list, of any of {', '.join(AUGMENTATIONS)}")
         object.__setattr__(self, "augment", tuple(self.augment))
 
         # Ranges

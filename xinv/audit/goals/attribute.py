@@ -25,13 +25,24 @@ def f1(service: Service, name: str, truth: np.ndarray, guess: np.ndarray) -> flo
     return statistic(truth, guess)
 
 
-def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
+def _secret(
+    service: Service,
+    part: str,
+    roles: Sequence[str],
+    seed: int,
+) -> np.ndarray:
     """Values of the attribute of classifier `part`, int32 [N]."""
     label = service.classifiers.settings(part)["label"]
     return service.roles.labelled(roles, seed).labels[label]
 
 
-def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) -> dict[str, float]:
+def _scores(
+    service: Service,
+    part: str,
+    guess: Stage,
+    label: str,
+    seed: int,
+) -> dict[str, float]:
     del part
     # Every attribute is judged on the same reconstructions
     found = {}
@@ -42,7 +53,13 @@ def _scores(service: Service, part: str, guess: Stage, label: str, seed: int) ->
     return found
 
 
-def _answers(service: Service, name: str, guess: Stage, label: str, seed: int) -> np.ndarray:
+def _answers(
+    service: Service,
+    name: str,
+    guess: Stage,
+    label: str,
+    seed: int,
+) -> np.ndarray:
     """Returns the answer of an attribute's classifier to each reconstruction, int32 [N]."""
     classifiers = service.classifiers
 

@@ -11,16 +11,16 @@ class Goal(NamedTuple):
 
     Attributes:
       name: as an attack states it.
-      verb: what an attack does that reaches it, as people say it after "can".
+      verb: the success of an attack, as people say it after "can".
       secret: `(service, part, roles, seed) -> truth [N,...]` of the images of some roles, one role
         after the other; `part` is the classifier under attack.
       evaluated: `(service, part) -> role` of the reported examples; none of them trains the attack.
       check: `(service, view, members)`; raises InputError if a view of an attack does not allow
-        this goal, or the classifiers `members`, of whose training sets it is, do not.
+        this goal, or `members`, the classifiers with the training sets in question, do not.
       guess_shape: `(image shape [H,W,C]) -> shape` of one guess.
       scores: `(service, part, guess, label, seed) -> {metric: value}`: per example [N], or an
         Estimate.
-      metrics: the groups of the config's metrics that judge it.
+      metrics: the groups of the config's metrics for it.
     """
 
     name: str

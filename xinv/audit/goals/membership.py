@@ -21,7 +21,12 @@ from xinv.types import Estimate, InputError
 GROUP = "membership"
 
 
-def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> np.ndarray:
+def _secret(
+    service: Service,
+    part: str,
+    roles: Sequence[str],
+    seed: int,
+) -> np.ndarray:
     """1 for images that the classifier was trained on, 0 for others, int32 [N].
 
     Of images in groups, all are members if one of their group is.
@@ -74,12 +79,14 @@ def _check_trained(service: Service, part: str) -> None:
             f"membership of the {part} cannot be judged: xinv did not train it, "
             "and its roles do not say on which images it was trained"
         )
+    # Held-out images are in the roles of the training, and would count as members
     if settings.get("train", {}).get("validation", 0):
         raise InputError(
             f"membership needs to know each image that the {part} was trained on, "
             "but it holds out a validation part: set validation to 0"
         )
-    role, seed = _evaluated(service, part), service.config["seed"]
+    role = _evaluated(service, part)
+    seed = service.config["seed"]
     if _secret(service, part, [role], seed).all():
         raise InputError(
             f"membership of the {part} needs non-members: all of {role} was trained on"
@@ -99,9 +106,14 @@ def groups(service: Service, roles: Sequence[str], seed: int) -> np.ndarray | No
 
 
 def _scores(
-    service: Service, part: str, guess: Stage, label: str, seed: int
+    service: Service,
+    part: str,
+    guess: Stage,
+    label: str,
+    seed: int,
 ) -> dict[str, Estimate]:
-    package, role = metrics.membership, _evaluated(service, part)
+    package = metrics.membership
+    role = _evaluated(service, part)
     settings = service.config["metrics"][GROUP]
     named = [{**hyper, "name": name} for name, hyper in settings.items()]
     spec = {
@@ -111,7 +123,8 @@ def _scores(
     }
 
     def compute() -> dict[str, np.ndarray]:
-        member, group = _secret(service, part, [role], seed), groups(service, [role], seed)
+        member = _secret(service, part, [role], seed)
+        group = groups(service, [role], seed)
         found: dict[str, Estimate] = {}
         for name, hyper in settings.items():
             found |= package.build(name, **hyper)(member, guess.array("guess"), group)
@@ -120,19 +133,32 @@ def _scores(
         return {"names": np.array(list(found), str), "estimates": np.array(rows, np.float64)}
 
     stage = service.stages.computed("metrics", label, spec, compute)
-    names, rows = stage.array("names").tolist(), stage.array("estimates").tolist()
+    names = stage.array("names").tolist()
+    rows = stage.array("estimates").tolist()
     return {name: _estimate(row) for name, row in zip(names, rows, strict=True)}
 
 
-def restarts(service: Service, part: str, guess: Stage, seed: int) -> dict[str, Estimate]:
+def restarts(
+    service: Service,
+    part: str,
+    guess: Stage,
+    seed: int,
+) -> dict[str, Estimate]:
     """Returns the mean AUC of the single models of an attack, with the lowest and the highest."""
     role = _evaluated(service, part)
-    member, group = _secret(service, part, [role], seed), groups(service, [role], seed)
+    member = _secret(service, part, [role], seed)
+    group = groups(service, [role], seed)
     areas = []
     for score in guess.array("parts"):
         area, _ = metrics.area.area(metrics.roc.ranked(member, score, group))
         areas.append(area)
-    return {"auc_of_restarts": Estimate(float(np.mean(areas)), min(areas), max(areas))}
+    return {
+        "auc_of_restarts": Estimate(
+            float(np.mean(areas)),
+            min(areas),
+            max(areas),
+        )
+    }
 
 
 def _estimate(row: list[float]) -> Estimate:

@@ -16,7 +16,12 @@ GROUPS = ("image", "label")
 """Groups of metrics, by what a reconstruction is compared with."""
 
 
-def _secret(service: Service, part: str, roles: Sequence[str], seed: int) -> data.Images:
+def _secret(
+    service: Service,
+    part: str,
+    roles: Sequence[str],
+    seed: int,
+) -> data.Images:
     del part
     return service.roles.images(roles, seed)
 
@@ -31,7 +36,11 @@ def _check(service: Service, view: Config, members: Sequence[str]) -> None:
 
 
 def _scores(
-    service: Service, part: str, guess: Stage, label: str, seed: int
+    service: Service,
+    part: str,
+    guess: Stage,
+    label: str,
+    seed: int,
 ) -> dict[str, np.ndarray]:
     del part
     classifiers = service.classifiers

@@ -1,6 +1,6 @@
 """The explanation engine: a model as a list of equations, walked backward by rules.
 
-| file | what |
+| file | content |
 |---|---|
 | `graph.py` | any JAX function as a flat list of equations |
 | `primitives.py` | kinds of primitives |

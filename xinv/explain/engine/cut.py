@@ -1,4 +1,4 @@
-"""Opens a model at one tensor: the tensor's value, and the rest of the model as a function of it."""
+"""Opens a model at one tensor: its value, and the rest of the model as a function of it."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from xinv.types import Apply, Array, InputError, Variables
 
 SIDES = ("output", "input")
 Tokens = tuple[int, int]
-"""Rows and columns of the patches that a transformer's tokens stand for."""
+"""Rows and columns of a transformer's patches, one token each."""
 
 
 class Named(NamedTuple):
@@ -37,7 +37,7 @@ class Named(NamedTuple):
     Attributes:
       layer: its name or its convolution's index; None for the default.
       kind: "named", "convolution" or "default".
-      shape: [1,h,w,c], or as the model has it where it has no grid.
+      shape: [1,h,w,c], or the model's own shape if it has no grid.
     """
 
     layer: str | int | None
@@ -54,46 +54,51 @@ def cut(
 ) -> tuple[jax.Array, Callable[[jax.Array], jax.Array]]:
     """Opens a function at one tensor.
 
+    A convolution stands for its output after all elementwise operations that follow, such as bias,
+    BatchNorm, residual sum and activation, but no pooling. The default is the tensor named "cam"
+    or, without such a name, the last feature map: the last value with rows and columns, before
+    pooling or flattening, on every way from them to the output. If the output reads a class token
+    alone, it is the tokens read by the last block's attention (of a pre-norm block, normalised),
+    without the class token.
+
     Args:
       function: any JAX function of one array that returns one array.
       image: where to evaluate it, [H,W,C].
-      layer: the name that the model gave a tensor with `jax.ad_checkpoint.checkpoint_name` (the
-        last of that name), or the index of a convolution (negative from the end), which stands for
-        its output after all that follows
-        elementwise: bias, BatchNorm, residual sum, activation, but no pooling. None is the tensor
-            named "cam" or, in a
-        model that names none so, the last feature map: the last value with rows and columns before
-        pooling or flattening that all ways from them to the output lead through. Where the output
-        reads a class token alone, that are the tokens that the last block's attention reads (of a
-        pre-norm block, normalised), without that token.
+      layer: a tensor's name, given by the model with `jax.ad_checkpoint.checkpoint_name` (the last
+        of this name), the index of a convolution (negative from the end), or None for the default.
       of: "output" for that tensor, or "input" for the input of the last convolution it comes from.
-      tokens: rows and columns of the patches, where the model's tokens [1,T,C] are to be read as a
-        grid: in a named tensor, and where the default does not find it. Of a grid that is not known
-            otherwise, other tokens come first.
+      tokens: rows and columns of the patches, to read tokens [1,T,C] as a grid: of a named tensor,
+        or of the default if its grid is not found. If no grid is known, other tokens come first.
 
     Returns:
-      the tensor, and the function from it to the output, in which all that does not depend on it is
-      held fixed. What a convolution gives or takes, the default and tokens are [1,h,w,c], also in a
-      model of another layout; a named tensor is as the model has it.
+      the tensor, and the function from it to the output, with everything independent of it held
+      fixed. Convolutions' inputs and outputs, the default and tokens are [1,h,w,c], also in a
+      model of another layout; a named tensor has the model's own shape.
 
     Raises:
-      InputError: there is no such layer, the output does not depend on it, or its grid is not that
-          of `tokens`.
+      InputError: there is no such layer, the output does not depend on it, or its grid
+        is not that of `tokens`.
     """
     if of not in SIDES:
         raise InputError(f"of={of!r} is no side of a layer: choose one of {', '.join(SIDES)}")
     require_tokens(tokens)
+    # Find the tensor, and how to read it as [1,h,w,c].
     graph = trace(function, image)
     view = _View(graph, image.shape, tokens)
     value, place = view.find(layer)
     if of == "input":
         value, place = view.source(value, layer)
+    # Refuse a tensor without influence: its map would be zero.
     if value not in view.needs.of or not layout.covers(
         view.needs.of[value], place.grid.pairs if place.grid else ()
     ):
         raise InputError(f"{_called(layer)} has no influence on the logits: choose another")
+    # Divide the equations: those below the tensor run again, all others once.
     below = _downstream(graph, value)
-    tail = [equation for equation in graph.equations if below.issuperset(equation.outputs)]
+    tail = []
+    for equation in graph.equations:
+        if below.issuperset(equation.outputs):
+            tail.append(equation)
     fixed = evaluate(
         (e for e in graph.equations if not below.issuperset(e.outputs)), {graph.input: image}
     )
@@ -107,14 +112,20 @@ def cut(
 
 
 def layers(
-    apply: Apply, variables: Variables, image: Array, tokens: Tokens | None = None
+    apply: Apply,
+    variables: Variables,
+    image: Array,
+    tokens: Tokens | None = None,
 ) -> list[Named]:
     """Lists the tensors of a model that `layer` can name, in order, and the default last.
 
     Args:
       apply, variables: the model's.
       image: [H,W,C]; its shape alone matters.
-      tokens: as for `cut`; tensors of another grid are listed as the model has them.
+      tokens: as for `cut`; tensors of another grid are listed in the model's own shape.
+
+    Returns:
+      the convolutions, the named tensors and, if there is one, the default.
 
     Raises:
       InputError: no image, no model, or no tensor that `tokens` fit.
@@ -122,7 +133,10 @@ def layers(
     require_tokens(tokens)
     image = door.image_shape(image)
     graph = trace(one(door.classifier(apply, image.dtype), variables), image)
-    views = [_View(graph, image.shape, given) for given in ([tokens, None] if tokens else [None])]
+    # A tensor that does not fit the tokens is listed without them.
+    views = []
+    for given in [tokens, None] if tokens else [None]:
+        views.append(_View(graph, image.shape, given))
     names = [(name, "named") for name in views[0].names]
     choices = [
         *((number, "convolution") for number in range(len(views[0].convolutions))),
@@ -137,6 +151,7 @@ def layers(
                 break
             except InputError:  # other tokens, or no default
                 continue
+    # Tokens without effect are refused, not ignored.
     if tokens and not any(named.shape[1:3] == tokens for named in found):
         raise InputError(
             f"tokens={tokens} fit no tensor of the model: leave them out to see what it has"
@@ -149,47 +164,68 @@ def require_tokens(tokens: Tokens | None) -> None:
     pair = tokens is None or (
         isinstance(tokens, tuple) and len(tokens) == 2 and all(is_count(n, 1) for n in tokens)
     )
-    require(pair, "tokens", tokens, "None or rows and columns of the patches, (h, w)")
+    require(
+        pair,
+        "tokens",
+        tokens,
+        "None or rows and columns of the patches, (h, w)",
+    )
 
 
 def _shape(value: Value, place: "Place") -> tuple[int, ...]:
+    """Returns the shape of a tensor as its place reads it."""
     return jax.eval_shape(place.take, jax.ShapeDtypeStruct(value.shape, value.dtype)).shape
 
 
 def _called(layer: str | int | None) -> str:
-    return "the default layer" if layer is None else f"layer {layer!r}"
+    if layer is None:
+        return "the default layer"
+    return f"layer {layer!r}"
 
 
 class Place(NamedTuple):
     """A way to read a tensor as [1,h,w,c].
 
     Attributes:
-      grid: where its rows and columns are; None to leave it as it is.
-      order: its axes as batch, space, channels, where no grid is known.
+      grid: its rows and columns; None to leave it as it is.
+      order: its axes as batch, space, channels, if no grid is known.
     """
 
     grid: Grid | None = None
     order: tuple[int, ...] | None = None
 
     def take(self, value: jax.Array) -> jax.Array:
-        """The tensor as [1,h,w,c], or as the model has it."""
+        """Reads the tensor as [1,h,w,c]; without grid and order as it is."""
         if self.grid is None:
-            return value if self.order is None else jnp.transpose(value, self.order)
+            if self.order is None:
+                return value
+            return jnp.transpose(value, self.order)
+        # Grid axes first, cut to the patches and split into factors; then rows before columns.
         leading = self._leading(value)[self._region()]
         leading = leading.reshape(*self._sizes(), -1)
-        return leading.transpose(*self._rank(), leading.ndim - 1).reshape(1, *self.grid.size, -1)
+        return leading.transpose(*self._rank(), leading.ndim - 1).reshape(
+            1,
+            *self.grid.size,
+            -1,
+        )
 
     def put(self, value: jax.Array, whole: jax.Array) -> jax.Array:
-        """The model's tensor, with what `take` gives replaced by `value`."""
+        """Writes `value`, of the shape of `take`, into the model's tensor `whole`."""
         if self.grid is None:
-            return value if self.order is None else jnp.transpose(value, np.argsort(self.order))
-        sizes, rank, leading = self._sizes(), self._rank(), self._leading(whole)
+            if self.order is None:
+                return value
+            return jnp.transpose(value, np.argsort(self.order))
+        # The steps of `take` in reverse.
+        sizes = self._sizes()
+        rank = self._rank()
+        leading = self._leading(whole)
         part = value.reshape(*(sizes[axis] for axis in rank), -1)
         part = part.transpose(*np.argsort(rank), part.ndim - 1).reshape(
             leading[self._region()].shape
         )
         if part.shape != leading.shape:
-            part = leading.at[self._region()].set(part)  # beside a class token
+            # A class token beside the patches stays as it is.
+            part = leading.at[self._region()].set(part)
         return jnp.moveaxis(part, range(len(self.grid.axes)), self.grid.axes)
 
     def _leading(self, value: jax.Array) -> jax.Array:
@@ -202,13 +238,13 @@ class Place(NamedTuple):
         return [factor.size for span in self.grid.spans for factor in span.factors]
 
     def _rank(self) -> list[int]:
-        """The order of the factors in which rows come before columns."""
+        """Orders the factors so that rows come before columns."""
         kinds = [factor.of for span in self.grid.spans for factor in span.factors]
         return sorted(range(len(kinds)), key=lambda number: kinds[number] == layout.COLUMNS)
 
 
 class _View:
-    """A graph with what is known of its tensors."""
+    """A graph with all known facts about its tensors."""
 
     def __init__(self, graph: Graph, shape: Sequence[int], tokens: Tokens | None):
         self.graph, self.tokens = graph, tokens
@@ -219,21 +255,29 @@ class _View:
         self.convolutions = _convolutions(graph.equations)
 
     def grid(self, value: Value) -> Grid | None:
-        """Finds a value's rows and columns: both, or one if the image, or an axis of the value, has
-        the other once.
+        """Finds a value's rows and columns, or None if the model has mixed them with channels.
 
-        Otherwise the model has mixed the missing ones with the channels.
+        One of the two is enough if the image, or an axis of the value, has the other once.
         """
         grid = layout.grid(self.layouts.get(value))
         if grid is None:
             return None
+        # Both are there, or the missing one has size 1.
         counted = {factor.of for span in grid.spans for factor in span.factors}
-        sizes = dict(zip((layout.ROWS, layout.COLUMNS), self.graph.input.shape, strict=False))
+        sizes = dict(
+            zip(
+                (layout.ROWS, layout.COLUMNS),
+                self.graph.input.shape,
+                strict=False,
+            )
+        )
         single = value.shape.count(1) > 1 and len(value.shape) - value.shape.count(1) <= 2
-        return grid if single or all(of in counted or sizes[of] == 1 for of in sizes) else None
+        if single or all(of in counted or sizes[of] == 1 for of in sizes):
+            return grid
+        return None
 
     def find(self, layer: str | int | None) -> tuple[Value, Place]:
-        """The tensor that `layer` stands for, and how it is read.
+        """Finds the tensor of `layer`, and the way to read it.
 
         Raises:
           InputError: there is none, or it has another grid than `tokens`.
@@ -248,14 +292,17 @@ class _View:
         return value, place
 
     def _find(self, layer: str | int | None) -> tuple[Value, Place]:
+        """Finds the tensor of `layer`, whatever its grid."""
         if layer is None and "cam" not in self.names:
             return self._default()
+        # By name: read as the model has it, unless the user states the grid of its tokens.
         layer = "cam" if layer is None else layer
         if layer in self.names:
             value = self.names[layer]
             if self.known is None or len(value.shape) != 3:
                 return value, Place()
             return value, Place(self.known.grid(value) or self._named_tokens(value, layer))
+        # By index: the convolution's output after all that follows elementwise.
         count = len(self.convolutions)
         if isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count:
             convolution = self.convolutions[layer]
@@ -269,7 +316,7 @@ class _View:
         )
 
     def source(self, value: Value, layer: str | int | None) -> tuple[Value, Place]:
-        """The input of the last convolution that leads to a tensor."""
+        """Finds the input of the last convolution before a tensor."""
         above = _convolutions(_upstream(self.graph, value))
         if not above:
             raise InputError(
@@ -280,17 +327,31 @@ class _View:
         return value, Place(grid, None if grid else _order(above[-1], "lhs_spec"))
 
     def _named_tokens(self, value: Value, layer: str | int) -> Grid:
+        """Returns the stated grid of a named tensor [1,T,C]; other tokens come first."""
         rows, columns = self.tokens
+        # Tokens before the patches, such as a class token.
         extra = value.shape[1] - rows * columns
         if extra < 0:
             raise InputError(
                 f"tokens={self.tokens} are more than the {value.shape[1]} of {_called(layer)}"
             )
-        factors = layout.Factor(layout.ROWS, rows, 1), layout.Factor(layout.COLUMNS, columns, 1)
+        factors = (
+            layout.Factor(
+                layout.ROWS,
+                rows,
+                1,
+            ),
+            layout.Factor(
+                layout.COLUMNS,
+                columns,
+                1,
+            ),
+        )
         return Grid((1,), (layout.Span(extra, factors),), self.tokens)
 
     def _default(self) -> tuple[Value, Place]:
-        """The last feature map that all of the output's ways from rows and columns lead through."""
+        """Finds the last feature map on every way from rows and columns to the output."""
+        # A grid found by itself comes before the stated one.
         if self.known is not None:
             try:
                 value, place = self.known.find(None)
@@ -298,6 +359,7 @@ class _View:
                 value = None
             if value is not None and len(value.shape) == 3:
                 return value, place
+        # Queries and keys in one are a step of attention, not a feature map.
         for value in reversed(self._narrows()):
             if not self._is_projection(value):
                 return value, Place(self.grid(value))
@@ -309,17 +371,19 @@ class _View:
         )
 
     def _narrows(self) -> list[Value]:
-        """Feature maps after which, in order of evaluation, no other value with rows and columns is
-        to be read.
-        """
+        """Lists the feature maps after which no earlier value with rows and columns is read."""
+        # The last equation that reads the rows and columns of each value.
         last: dict[Value, int] = {}
         for (number, place), box in self.needs.by.items():
             value = self.graph.equations[number].inputs[place]
             spans = layout.spans(self.layouts.get(value))
             if spans and layout.covers(box, spans):
                 last[value] = max(number, last.get(value, -1))
-        found, live = [], {self.graph.input} & last.keys()
-        learned, pooled = set(), set()
+        # Walk forward with the values still to be read: one that is left alone is a narrow.
+        found = []
+        live = {self.graph.input} & last.keys()
+        learned = set()
+        pooled = set()
         for number, equation in enumerate(self.graph.equations):
             live = {value for value in live if last[value] > number} | {
                 s for s in equation.outputs if s in last
@@ -332,15 +396,20 @@ class _View:
                     found.append(value)
         return found
 
-    def _follow(self, equation: Equation, learned: set[Value], pooled: set[Value]) -> None:
-        """Adds an equation's outputs to the values after a layer, and to those pooled since the
-        last layer.
-        """
+    def _follow(
+        self,
+        equation: Equation,
+        learned: set[Value],
+        pooled: set[Value],
+    ) -> None:
+        """Updates the values after a layer, and those pooled since the last layer."""
         values = dependent(equation.inputs)
+        # Features begin after the first layer.
         layer = _is_weighing(equation)
         if layer or learned.intersection(values):
             learned.update(equation.outputs)
         gridded = [value for value in values if value in self.layouts]
+        # Pooling takes windows, or sums some of the rows and columns away.
         reduced = (
             equation.name.startswith("reduce_")
             and len(self.layouts.get(equation.outputs[0], ())) > 0
@@ -354,10 +423,10 @@ class _View:
             pooled.update(equation.outputs)
 
     def _is_projection(self, value: Value) -> bool:
-        """Tells if an attention multiplies the value by itself, without a layer between: queries
-        and keys in one.
-        """
-        reached, products = {value}, set()
+        """Tells if an attention multiplies the value with itself: queries and keys in one."""
+        # Follow the value without layers to a product with itself, and this to an exponential.
+        reached = {value}
+        products = set()
         for equation in self.graph.equations:
             values = dependent(equation.inputs)
             if equation.name in WEIGHTED and len(values) == 2 and reached.intersection(values):
@@ -370,14 +439,13 @@ class _View:
         return False
 
     def _activated(self, value: Value) -> Value:
-        """The last value that elementwise equations make of `value` before any other equation reads
-        one of them.
-        """
+        """Follows `value` through elementwise equations, up to the first reader of another kind."""
         reached = {value}
         for equation in self.graph.equations:
             if not reached.intersection(equation.inputs):
                 continue
             output = equation.outputs[0]
+            # Elementwise, or a change of shape that keeps rows and columns.
             still = is_pointwise(equation) and np.prod(output.shape) == np.prod(value.shape)
             moved = equation.name in SHAPING and self.grid(output) is not None
             if not still and not (moved and np.prod(output.shape) == np.prod(value.shape)):
@@ -399,9 +467,7 @@ def _is_weighing(equation: Equation) -> bool:
 
 
 def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
-    """The axes of a convolution's "lhs_spec" or "out_spec" as batch, space, channels; None where
-    they are in order.
-    """
+    """Orders a convolution's axes ("lhs_spec" or "out_spec") as batch, space, channels."""
     for equation in (convolution, *inside(convolution)):
         if equation.name == "conv_general_dilated":
             batch, channels, *space = getattr(equation.params["dimension_numbers"], side)
@@ -410,9 +476,10 @@ def _order(convolution: Equation, side: str) -> tuple[int, ...] | None:
 
 
 def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
-    """Those of the image with a kernel, functions with their own derivative around one among them."""
+    """Lists the convolutions of the image, also those in functions with their own derivative."""
     found = []
     for equation in equations:
+        # A function with its own derivative around a convolution counts as one.
         names = {equation.name} | {
             inner.name for inner in inside(equation) if equation.name in CUSTOM
         }
@@ -422,7 +489,7 @@ def _convolutions(equations: Iterable[Equation]) -> list[Equation]:
 
 
 def _downstream(graph: Graph, value: Value) -> set[Value]:
-    """All that is computed from `value`."""
+    """Collects all values computed from `value`."""
     below: set[Value] = set()
     for equation in graph.equations:
         if any(s is value or s in below for s in equation.inputs):
@@ -431,8 +498,9 @@ def _downstream(graph: Graph, value: Value) -> set[Value]:
 
 
 def _upstream(graph: Graph, value: Value) -> list[Equation]:
-    """The equations that `value` is computed from, in order."""
-    needed, found = {value}, []
+    """Lists the equations before `value`, in order."""
+    needed = {value}
+    found = []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)

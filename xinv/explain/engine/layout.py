@@ -1,8 +1,7 @@
-"""Layouts: the image's rows and columns in each value of a model, and the part of a value that the
-output reads.
+"""Layouts: the image's rows and columns in each value, and the part of it read by the output.
 
 Both follow from shapes alone. `layouts` walks forward: convolutions, pooling, reshapes into patches
-or tokens and transposes move rows and columns to other axes. `needs` walks backward: where only a
+or tokens and transposes move rows and columns to other axes. `needs` walks backward: if only a
 class token is read, no other is.
 """
 
@@ -27,9 +26,7 @@ class Factor(NamedTuple):
 
 
 class Span(NamedTuple):
-    """The positions from `start` on of an axis count rows, columns or both, the last factor
-    fastest.
-    """
+    """The positions of an axis, from `start` on, that count rows, columns or both, last fastest."""
 
     start: int
     factors: tuple[Factor, ...]
@@ -47,20 +44,35 @@ Box = tuple[tuple[int, int], ...]
 
 
 def layouts(
-    graph: Graph, shape: Sequence[int], tokens: tuple[int, int] | None = None
+    graph: Graph,
+    shape: Sequence[int],
+    tokens: tuple[int, int] | None = None,
 ) -> dict[Value, Layout]:
-    """The layout of each value that has one, in a graph of an image [H,W,C].
+    """Finds the layout of each value, in a graph of an image [H,W,C].
 
     Args:
       graph: of a function of one image.
       shape: the image's.
-      tokens: rows and columns of the patches, which are the last tokens of values [1,T,C] of
-          unknown layout.
+      tokens: rows and columns of the patches, the last tokens of values [1,T,C] of unknown layout.
+
+    Returns:
+      the layouts of the values that have one.
     """
     rows, columns = (
-        Span(0, (Factor(of, size, 1),)) for of, size in zip((ROWS, COLUMNS), shape, strict=False)
+        Span(
+            0,
+            (
+                Factor(
+                    of,
+                    size,
+                    1,
+                ),
+            ),
+        )
+        for of, size in zip((ROWS, COLUMNS), shape, strict=False)
     )
     found: dict[Value, Layout] = {graph.input: (rows, columns, None)}
+    # An axis of size 1 counts nothing, whatever made it.
     for equation in graph.equations:
         value = equation.outputs[0]
         layout = _forward(equation, found)
@@ -74,27 +86,35 @@ def layouts(
 
 
 def _given(shape: Sequence[int], tokens: tuple[int, int]) -> Layout | None:
+    """Returns the stated layout of tokens [1,T,C], with at most 8 others before the patches."""
     extra = shape[1] - math.prod(tokens)
     factors = Factor(ROWS, tokens[0], 1), Factor(COLUMNS, tokens[1], 1)
-    return (None, Span(extra, factors), None) if 0 <= extra <= 8 else None
+    if 0 <= extra <= 8:
+        return (None, Span(extra, factors), None)
+    return None
 
 
 def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None:
-    """The layout of an equation's output."""
+    """Returns the layout of an equation's output; None if nothing is known."""
     name, params, (output, *_) = equation.name, equation.params, equation.outputs
     ours = [found.get(value, (None,) * len(value.shape)) for value in equation.inputs]
     if not any(value in found for value in equation.inputs):
         return None
+    # A convolution, also inside a function with its own derivative.
     convolution = next((e for e in (equation, *inside(equation)) if e.name in CONVOLVING), None)
     if convolution is not None:
         return _convolved(convolution, ours[0], output.shape)
+    # Position by position: operands of the output's shape must agree.
     if is_pointwise(equation) or name in ("cumsum", "cummax", "cumprod", "linear", "sort"):
         same = [
             layout
             for layout, value in zip(ours, equation.inputs, strict=True)
             if value.shape == output.shape
         ]
-        return tuple(_agreed(spans) for spans in zip(*same, strict=True)) if same else None
+        if same:
+            return tuple(_agreed(spans) for spans in zip(*same, strict=True))
+        return None
+    # Moves of axes.
     if name == "transpose":
         return tuple(ours[0][axis] for axis in params["permutation"])
     if name == "broadcast_in_dim":
@@ -106,13 +126,22 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
         return _reshaped(equation.inputs[0].shape, ours[0], output.shape)
     if name in ("rev", "dynamic_update_slice"):
         return ours[0]
+    # Pooling, and cuts of an axis.
     if name.startswith("reduce_window"):
         return tuple(_resized(span, size) for span, size in zip(ours[0], output.shape, strict=True))
     if name.startswith("reduce_") and "axes" in params:
         return tuple(span for axis, span in enumerate(ours[0]) if axis not in params["axes"])
     if name == "slice":
         steps = params["strides"] or (1,) * len(output.shape)
-        return tuple(map(_sliced, ours[0], params["start_indices"], output.shape, steps))
+        return tuple(
+            map(
+                _sliced,
+                ours[0],
+                params["start_indices"],
+                output.shape,
+                steps,
+            )
+        )
     if name == "pad":
         return tuple(
             span if not any(config) else _padded(span, size, config)
@@ -120,6 +149,7 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
                 ours[0], output.shape, params["padding_config"], strict=True
             )
         )
+    # Joins and products of several values.
     if name == "concatenate":
         return _joined(equation, ours)
     if name == "dot_general":
@@ -128,38 +158,53 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
 
 
 def _agreed(spans: Sequence[Span | None]) -> Span | None:
+    """Returns the one span that is known; None for none or several."""
     known = {span for span in spans if span is not None}
-    return known.pop() if len(known) == 1 else None
+    if len(known) == 1:
+        return known.pop()
+    return None
 
 
 def _resized(span: Span | None, size: int) -> Span | None:
-    """The span of an axis that rows or columns alone run along, when it has another size."""
+    """Gives the span of an axis another size; None unless rows or columns alone run along it."""
     if span is None or len(span.factors) != 1:
         return None
     return Span(0, (span.factors[0]._replace(size=size),))
 
 
 def _padded(span: Span | None, size: int, config: Sequence[int]) -> Span | None:
+    """Returns the span after padding; rows and columns in one axis only move."""
     if span is None or len(span.factors) == 1:
         return _resized(span, size)
     low, _, interior = config
-    return span._replace(start=span.start + low) if not interior and low >= 0 else None
+    if not interior and low >= 0:
+        return span._replace(start=span.start + low)
+    return None
 
 
 def _sliced(span: Span | None, start: int, size: int, step: int) -> Span | None:
+    """Returns the span after a slice."""
     if span is None:
         return None
+    # The slice keeps all of the span, such as patches without the class token.
     if step == 1 and start <= span.start and span.start + span.length <= start + size:
         return span._replace(start=span.start - start)
+    # The slice takes every step-th of rows or columns alone.
     if len(span.factors) == 1 and span.start == 0:
         (factor,) = span.factors
         return Span(0, (Factor(factor.of, size, factor.stride * step),))
     return None
 
 
-def _convolved(convolution: Equation, layout: Layout, shape: Sequence[int]) -> Layout | None:
+def _convolved(
+    convolution: Equation,
+    layout: Layout,
+    shape: Sequence[int],
+) -> Layout | None:
+    """Returns the layout after a convolution: space keeps its order, channels count nothing."""
     if convolution.name == "depthwise":
         return (layout[0], *map(_resized, layout[1:3], shape[1:3]), None)
+    # Any order of axes: space is found by the convolution's own specification.
     dimensions = convolution.params["dimension_numbers"]
     if len(layout) != len(dimensions.lhs_spec) or len(shape) != len(dimensions.out_spec):
         return None
@@ -171,8 +216,11 @@ def _convolved(convolution: Equation, layout: Layout, shape: Sequence[int]) -> L
 
 
 def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
-    along, start = equation.params["dimension"], 0
+    """Returns the layout of a concatenation; of its own axis, the only span among the parts."""
+    along = equation.params["dimension"]
+    start = 0
     placed: list[Span] = []
+    # A part's positions start after those of the parts before it.
     for layout, value in zip(ours, equation.inputs, strict=True):
         span = layout[along]
         if span is not None:
@@ -184,10 +232,9 @@ def _joined(equation: Equation, ours: Sequence[Layout]) -> Layout:
 
 
 def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
-    """The layout of a product; rows or columns that a matrix of literals resizes stay what they
-    are.
-    """
+    """Returns the layout of a product; a matrix of literals resizes rows or columns."""
     contracted, batched = equation.params["dimension_numbers"]
+    # Batch axes first, then the free axes of either side.
     shared = [_agreed([ours[0][a], ours[1][b]]) for a, b in zip(*batched, strict=True)]
     free = [
         span
@@ -195,11 +242,11 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
         for axis, span in enumerate(ours[side])
         if axis not in contracted[side] and axis not in batched[side]
     ]
-    sides = [
-        side
-        for side in (0, 1)
-        if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal
-    ]
+    # A fixed matrix along one axis is an interpolation: the axis stays rows or columns.
+    sides = []
+    for side in (0, 1):
+        if len(equation.inputs[side].shape) == 2 and equation.inputs[side].literal:
+            sides.append(side)
     if sides and not shared and len(contracted[0]) == 1:
         (matrix,), (axis,) = sides[:1], contracted[1 - sides[0]]
         place = len(free) - 1 if matrix else 0
@@ -208,8 +255,13 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
     return (*shared, *free)
 
 
-def _reshaped(old: Sequence[int], layout: Layout, new: Sequence[int]) -> Layout | None:
-    """Splits and joins the factors of all axes."""
+def _reshaped(
+    old: Sequence[int],
+    layout: Layout,
+    new: Sequence[int],
+) -> Layout | None:
+    """Splits and joins the factors of all axes; None if a new axis cuts through a factor."""
+    # List the factors of the old axes, from slowest to fastest.
     rest: list[Factor | _Opaque] = []
     for size, span in zip(old, layout, strict=True):
         if span is None:
@@ -218,6 +270,7 @@ def _reshaped(old: Sequence[int], layout: Layout, new: Sequence[int]) -> Layout 
             rest += span.factors
         else:
             rest.append(_Opaque(span, size))
+    # Divide them among the new axes, and split a factor where an axis ends.
     result: list[Span | None] = []
     for size in new:
         taken: list[Factor | _Opaque] = []
@@ -239,18 +292,19 @@ def _reshaped(old: Sequence[int], layout: Layout, new: Sequence[int]) -> Layout 
 
 
 class _Opaque(NamedTuple):
-    """An axis of which rows and columns take only a part: it is moved whole or not at all."""
+    """An axis with rows and columns in a part of it: it is moved whole or not at all."""
 
     span: Span
     size: int
 
 
 def _span(parts: Sequence[Factor | _Opaque]) -> Span | None:
-    """The span of an axis made of these."""
+    """Returns the span of an axis made of these parts."""
     if len(parts) == 1 and isinstance(parts[0], _Opaque):
         return parts[0].span
     if not parts or any(isinstance(part, _Opaque) or part.of == OTHER for part in parts):
         return None
+    # Neighbouring factors of one kind that fit together are one again.
     merged = [parts[0]]
     for part in parts[1:]:
         last = merged[-1]
@@ -262,7 +316,7 @@ def _span(parts: Sequence[Factor | _Opaque]) -> Span | None:
 
 
 class Grid(NamedTuple):
-    """Rows and columns of a value: the axes that count them, and from where on.
+    """Rows and columns of a value: the axes that count them, and their start.
 
     Attributes:
       axes: one axis, or two.
@@ -276,35 +330,41 @@ class Grid(NamedTuple):
 
     @property
     def pairs(self) -> list[tuple[int, Span]]:
-        """Each axis with its span."""
+        """Pairs each axis with its span."""
         return list(zip(self.axes, self.spans, strict=True))
 
 
 def spans(layout: Layout | None) -> list[tuple[int, Span]]:
-    """The axes of a value that count rows or columns, each with its span."""
+    """Lists the axes of a value that count rows or columns, each with its span."""
     return [(axis, span) for axis, span in enumerate(layout or ()) if span is not None]
 
 
 def grid(layout: Layout | None) -> Grid | None:
-    """The grid of a value; None where it has none: pooled, cut into windows, or both query and key
-    of an attention.
+    """Returns the grid of a value, or None.
+
+    It has none if it is pooled, cut into windows, or both query and key of an attention.
     """
+    # Rows and columns may each be counted once only.
     pairs = spans(layout)
     factors = [factor for _, span in pairs for factor in span.factors]
     rows, columns = ([factor for factor in factors if factor.of == of] for of in (ROWS, COLUMNS))
     if len(rows) > 1 or len(columns) > 1 or not rows + columns:
         return None
     size = rows[0].size if rows else 1, columns[0].size if columns else 1
-    return Grid(tuple(axis for axis, _ in pairs), tuple(span for _, span in pairs), size)
+    return Grid(
+        tuple(axis for axis, _ in pairs),
+        tuple(span for _, span in pairs),
+        size,
+    )
 
 
 class Needs(NamedTuple):
-    """The parts of a graph's values that its output reads.
+    """The parts of a graph's values read by its output.
 
     Attributes:
       of: the part of each value.
-      by: the part of each value that each equation reads, by the equation's number and the
-          operand's.
+      by: the part of each value that each equation reads, by the equation's
+        number and the operand's.
     """
 
     of: dict[Value, Box]
@@ -312,16 +372,18 @@ class Needs(NamedTuple):
 
 
 def needs(graph: Graph) -> Needs:
-    """Finds the parts that the output of a graph may depend on; by shapes, not numbers: others
-    cannot matter.
-    """
+    """Finds the parts of all values that the output of a graph may depend on, by shapes alone."""
     found = Needs({graph.output: _whole(graph.output)}, {})
     for number, equation in reversed(list(enumerate(graph.equations))):
         boxes = [(value, found.of[value]) for value in equation.outputs if value in found.of]
+        # Of several outputs, all of each operand counts as read.
         for place, value in enumerate(equation.inputs):
             if not boxes or value.constant is not None:
                 continue
-            box = _backward(equation, place, boxes[0][1]) if len(boxes) == 1 else _whole(value)
+            if len(boxes) == 1:
+                box = _backward(equation, place, boxes[0][1])
+            else:
+                box = _whole(value)
             if box is not None and all(low < high for low, high in box):
                 found.by[number, place] = box
                 found.of[value] = _union(found.of[value], box) if value in found.of else box
@@ -329,7 +391,7 @@ def needs(graph: Graph) -> Needs:
 
 
 def covers(box: Box, pairs: Iterable[tuple[int, Span]]) -> bool:
-    """Tells if a part of a value has any of the positions that these axes count."""
+    """Tells if a part of a value has any of the positions counted by these axes."""
     return all(
         box[axis][0] < span.start + span.length and span.start < box[axis][1]
         for axis, span in pairs
@@ -341,15 +403,18 @@ def _whole(value: Value) -> Box:
 
 
 def _union(one: Box, other: Box) -> Box:
+    """Returns the least box around two."""
     return tuple((min(a, c), max(b, d)) for (a, b), (c, d) in zip(one, other, strict=True))
 
 
 def _backward(equation: Equation, place: int, box: Box) -> Box | None:
-    """Finds the part of an operand that an equation reads for `box` of its output; None for
-    nothing.
-    """
-    name, params, value = equation.name, equation.params, equation.inputs[place]
-    old, new = value.shape, equation.outputs[0].shape
+    """Finds the part of an operand read for `box` of the output; None for nothing."""
+    name = equation.name
+    params = equation.params
+    value = equation.inputs[place]
+    old = value.shape
+    new = equation.outputs[0].shape
+    # A broadcast operand is read at its one position.
     if is_pointwise(equation) and len(old) == len(new):
         return tuple(side if size > 1 else (0, 1) for side, size in zip(box, old, strict=True))
     if name == "transpose":
@@ -358,11 +423,13 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
     if name == "broadcast_in_dim":
         places = params["broadcast_dimensions"]
         return tuple(box[at] if size > 1 else (0, 1) for at, size in zip(places, old, strict=True))
+    # An axis that a reshape leaves whole keeps its side, any other is read whole.
     if name in RESHAPING:
         places = [same_axis(old, new, axis) for axis in range(len(old))]
         return tuple(
             (0, size) if at is None else box[at] for at, size in zip(places, old, strict=True)
         )
+    # Cuts shift the side, and stretch it by their steps.
     if name == "slice":
         steps = params["strides"] or (1,) * len(old)
         return tuple(
@@ -383,6 +450,7 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
         start = sum(other.shape[along] for other in equation.inputs[:place])
         low, high = (min(max(end - start, 0), old[along]) for end in box[along])
         return (*box[:along], (low, high), *box[along + 1 :])
+    # Reduced axes are read whole; all unknown operations read everything.
     if name.startswith("reduce_") and "axes" in params:
         sides = iter(box)
         return tuple(
@@ -394,12 +462,15 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
 
 
 def _of_product(equation: Equation, place: int, box: Box) -> Box:
+    """Finds the part of a dot_general's operand read for `box` of its output."""
     contracted, batched = equation.params["dimension_numbers"]
     ranks = [len(value.shape) for value in equation.inputs]
-    free = [
-        [axis for axis in range(rank) if axis not in (*contracted[side], *batched[side])]
-        for side, rank in enumerate(ranks)
-    ]
+    free = []
+    for side, rank in enumerate(ranks):
+        free.append(
+            [axis for axis in range(rank) if axis not in (*contracted[side], *batched[side])]
+        )
+    # Outputs are batch axes, then free ones of the left and of the right.
     start = len(batched[0]) + (len(free[0]) if place else 0)
     found = dict(zip(batched[place], box, strict=False))
     found |= {axis: box[start + number] for number, axis in enumerate(free[place])}

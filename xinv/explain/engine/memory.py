@@ -14,9 +14,8 @@ from xinv.explain.engine.graph import loop_inputs
 CPU_BUDGET, ACCELERATOR_BUDGET = 20 * 2**20, 2**33
 """Bytes of intermediate values in flight on one device.
 
-On CPU more falls out of the cache; and a block of over 32 MiB, which XLA may need for this
-estimate, is given back to the system and zeroed anew in every call, which doubles the time of a
-gradient of MobileNetV2.
+On CPU more falls out of the cache. XLA may also need a block of over 32 MiB for this estimate, and
+the system zeroes such a block anew in every call: a gradient of MobileNetV2 takes twice as long.
 """
 
 
@@ -39,27 +38,29 @@ ARITHMETIC = (
 CHOICE = ("and", "eq", "ge", "gt", "le", "lt", "ne", "not", "or", "select_n")
 SHAPE = ("convert_element_type", "expand_dims", "reshape", "slice", "squeeze")
 FUSED = frozenset(ARITHMETIC + CHOICE + SHAPE)
-"""Primitives that XLA computes where their result is read."""
+"""Primitives that XLA fuses into the readers of their result."""
 
 
 def budget() -> int:
-    """Bytes of intermediate values that one device may hold."""
-    return CPU_BUDGET if jax.default_backend() == "cpu" else ACCELERATOR_BUDGET
+    """Returns the bytes of intermediate values that one device may hold."""
+    if jax.default_backend() == "cpu":
+        return CPU_BUDGET
+    return ACCELERATOR_BUDGET
 
 
 class Traced:
-    """A function of one row, traced once: to be called, to be mapped over rows, and to measure what
-    a row needs.
+    """A function of one row, traced once: to call, to map over rows, and to measure its memory.
 
     Args:
-      function: of trees of arrays; what it closes over is shared by all rows.
+      function: of trees of arrays; all rows share its closure.
       *example: its arguments, or their shapes.
       shared: how many of the arguments, the last ones, all rows have in common.
     """
 
     def __init__(self, function: Callable, *example: Any, shared: int = 0):
         self._jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(*example)
-        self.shapes, self._tree = shapes, jax.tree.structure(shapes)
+        self.shapes = shapes
+        self._tree = jax.tree.structure(shapes)
         self._rows = len(jax.tree.leaves(example[: len(example) - shared]))
 
     def __call__(self, *arguments: Any) -> Any:
@@ -68,11 +69,11 @@ class Traced:
         )
 
     def peak(self) -> int:
-        """Bytes of the intermediate values of a row alive at once, evaluated in order and freed at
-        their last use.
+        """Returns the most bytes of a row's intermediate values alive at once.
 
-        An estimate: XLA keeps some values that are taken for fused here, and reorders. What has a
-        batching rule of its own (`jax.custom_batching`) counts by its results: it limits itself.
+        They are evaluated in order and freed at their last use. This is an estimate: XLA keeps some
+        values taken for fused here, and reorders. An operation with a batching rule of its own
+        (`jax.custom_batching`) counts by its results: it limits itself.
         """
         jaxpr = self._jaxpr.jaxpr
         return max(1, _peak(jaxpr, jaxpr.invars[: self._rows]))
@@ -83,21 +84,22 @@ class Traced:
 
 
 def chunk(count: int, most: int) -> int:
-    """The size of the fewest equal chunks of `count` rows that have at most `most`."""
+    """Returns the size of the fewest equal chunks of `count` rows with at most `most` each."""
     return math.ceil(count / math.ceil(count / most))
 
 
 def mapped(function: Callable, rows: Any, size: int) -> Any:
-    """`function(rows)`, a tree of arrays [S,...], of S independent rows, at most `size` at a time."""
+    """Evaluates `function(rows)` for S independent rows of a tree [S,...], `size` at a time."""
     count = _length(rows)
     if count <= size:
         return function(rows)
+    # The last chunk is filled up with copies of its last row, dropped here.
     results = jax.lax.map(lambda chunk: function(chunk[0]), _chunks(rows, size))
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results)
 
 
 def total(function: Callable, rows: Any) -> Any:
-    """The sum of `function(row)`, a tree of arrays, over the S rows of the tree `rows` [S,...].
+    """Sums `function(row)`, a tree of arrays, over the S rows of the tree `rows` [S,...].
 
     Rows are mapped in the batch axis, as many at once as fit into memory.
     """
@@ -110,36 +112,46 @@ def total(function: Callable, rows: Any) -> Any:
 
 
 def variance(function: Callable, rows: Any) -> jax.Array:
-    """The variance of the array `function(row)` over the S rows of the tree `rows` [S,...].
+    """Returns the variance of the array `function(row)` over the S rows of the tree `rows` [S,...].
 
-    Chunks are joined by their means and squared deviations (Chan, Golub and LeVeque 1979), so that
-    it does not cancel where it is small beside the mean.
+    Chunks are joined by their means and squared deviations (Chan, Golub and LeVeque 1979), so a
+    variance that is small beside the mean does not cancel.
     """
 
     def join(moments: tuple, results: jax.Array, present: jax.Array) -> tuple:
         count, mean, squares = moments
+        # The chunk's mean as its difference from the mean so far.
         new = present.sum(dtype=mean.dtype)
         difference = results.sum(0) / new - mean
-        deviation = jnp.where(_beside(present, results), results - (mean + difference), 0)
+        deviation = jnp.where(
+            _beside(present, results),
+            results - (mean + difference),
+            0,
+        )
+        # Squares within the chunk, and between its mean and the mean so far.
         squares += (deviation**2).sum(0) + difference**2 * (count * new / (count + new))
         return count + new, mean + difference * (new / (count + new)), squares
 
     count, _, squares = _fold(
-        function, rows, join, lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros)
+        function,
+        rows,
+        join,
+        lambda zeros: (jnp.zeros((), zeros.dtype), zeros, zeros),
     )
     return squares / count
 
 
 def _fold(function: Callable, rows: Any, step: Callable, start: Callable) -> Any:
-    """`step(state, results [s,...], present [s])` over chunks of rows; results of rows that are not
-    present are zeros.
+    """Folds `step(state, results [s,...], present [s])` over chunks of rows.
 
-    The first state is `start(zeros)`, the zeros being those of one result.
+    Rows that are not present have results of zeros. The first state is `start(zeros)`, with the
+    zeros of one result.
     """
     one = Traced(function, jax.tree.map(lambda leaf: leaf[0], rows))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), one.shapes)
     count = _length(rows)
     size = chunk(count, one.fitting())
+    # All rows fit at once: no loop.
     if size == count:
         return step(start(zeros), jax.vmap(one)(rows), jnp.ones(count, bool))
 
@@ -154,6 +166,7 @@ def _fold(function: Callable, rows: Any, step: Callable, start: Callable) -> Any
 
 
 def _beside(present: jax.Array, leaf: jax.Array) -> jax.Array:
+    """Adds axes to `present` [s] so that it broadcasts against a leaf [s,...]."""
     return jnp.expand_dims(present, (*range(1, leaf.ndim),))
 
 
@@ -162,19 +175,17 @@ def _length(rows: Any) -> int:
 
 
 def _chunks(rows: Any, size: int) -> tuple[Any, np.ndarray]:
-    """The rows [S,...] as [chunks, rows, ...], the last one repeated to fill up, and which are none
-    of these.
-    """
+    """Returns rows [S,...] as [chunks,rows,...], filled up with the last, and a mask."""
     count = _length(rows)
     chunks = math.ceil(count / size)
+    # Row numbers beyond the last one stand for the filling.
     index = np.arange(chunks * size).reshape(chunks, size)
     return jax.tree.map(lambda leaf: leaf[np.minimum(index, count - 1)], rows), index < count
 
 
 def _peak(jaxpr: Any, rows: Iterable) -> int:
-    """The most bytes that values which depend on the inputs `rows` of an open jaxpr hold, beside
-    its inputs.
-    """
+    """Returns the most bytes held by values that depend on the inputs `rows` of an open jaxpr."""
+    # Values of shared inputs alone exist once, whatever the batch.
     depends = set(rows)
     equations = []
     for eqn in _needed(jaxpr):
@@ -182,10 +193,12 @@ def _peak(jaxpr: Any, rows: Iterable) -> int:
             depends.update(eqn.outvars)
             equations.append(eqn)
     sources = _sources(equations, depends)
+    # A fused value lives in its source, so reading it is reading its source.
     last = {}
     for number, eqn in enumerate(equations):
         last |= {sources.get(atom, atom): number for atom in _variables(eqn.invars)}
     last |= {sources.get(atom, atom): len(equations) for atom in _variables(jaxpr.outvars)}
+    # Run in order: add outputs and the equation's inner peak, free values without a later reader.
     made: dict[Any, int] = {}
     most = 0
     for number, eqn in enumerate(equations):
@@ -197,26 +210,30 @@ def _peak(jaxpr: Any, rows: Iterable) -> int:
 
 
 def _inside(eqn: Any, depends: set) -> list[int]:
-    """The peaks of what an equation runs: a function, branches or the body of a loop."""
+    """Returns the peaks of an equation's jaxprs: a function, branches or the body of a loop."""
     if eqn.primitive.name == "custom_vmap_call":
         return []
     peaks = []
     for sub in jex.jaxprs_in_params(eqn.params):
         sub = getattr(sub, "jaxpr", sub)
+        # Aligned from the end: a branch's first operand is its index.
         pairs = zip(sub.invars[::-1], eqn.invars[::-1], strict=False)
         rows = {inner for inner, atom in pairs if depends.intersection(_variables([atom]))}
-        constants = (
-            loop_inputs(eqn)[0] if eqn.primitive.name == "scan" else eqn.params.get("body_nconsts")
-        )
+        if eqn.primitive.name == "scan":
+            constants = loop_inputs(eqn)[0]
+        else:
+            constants = eqn.params.get("body_nconsts")
         if constants is not None:
-            rows.update(sub.invars[constants:])  # what a loop carries
+            # Values that a loop carries or scans count as the row's own.
+            rows.update(sub.invars[constants:])
         peaks.append(_peak(sub, rows))
     return peaks
 
 
 def _needed(jaxpr: Any) -> list:
-    """The equations that the result depends on."""
-    needed, equations = set(_variables(jaxpr.outvars)), []
+    """Lists the equations that the result depends on."""
+    needed = set(_variables(jaxpr.outvars))
+    equations = []
     for eqn in reversed(jaxpr.eqns):
         if eqn.effects or needed.intersection(eqn.outvars):
             equations.append(eqn)
@@ -225,13 +242,12 @@ def _needed(jaxpr: Any) -> list:
 
 
 def _sources(equations: list, depends: set) -> dict[Any, Any]:
-    """For values that are fused functions of one other and of smaller ones, that other: it is kept,
-    not they.
-    """
+    """Maps each fused function of one large value to this value, which is kept in its place."""
     sources = {}
     for eqn in equations:
         if eqn.primitive.name in FUSED:
             (made,) = eqn.outvars
+            # Smaller operands, such as a bias, do not count: keeping them is cheap.
             read = depends.intersection(_variables(eqn.invars))
             read = [atom for atom in read if _bytes(atom.aval) >= _bytes(made.aval)]
             if len({sources.get(atom, atom) for atom in read}) == 1:
@@ -240,7 +256,7 @@ def _sources(equations: list, depends: set) -> dict[Any, Any]:
 
 
 def _variables(atoms: Iterable) -> list:
-    """Those of the inputs or outputs of an equation that are no literals."""
+    """Lists the inputs or outputs of an equation without literals."""
     return [atom for atom in atoms if isinstance(atom, jex.Var)]
 
 

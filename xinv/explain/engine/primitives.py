@@ -1,6 +1,4 @@
-"""Kinds of equations, as functions of the values that depend on the input, and graphs rewritten by
-kind.
-"""
+"""Kinds of equations, by the values that depend on the input, and graphs rewritten by kind."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,22 +8,22 @@ from xinv.explain.engine.graph import CUSTOM, LONGEST, Equation, Graph, Value, e
 from xinv.types import InputError
 
 _POINTWISE = """
-  abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy cos
-  cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt
-  max min mul name ne neg nextafter not optimization_barrier or pow reduce_precision rem round rsqrt select_n sign sin
-  sinh sqrt square stop_gradient sub tan tanh xor
+  abs acos acosh activation add add_any and asin asinh atan atan2 atanh cbrt ceil clamp
+  convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt
+  integer_pow is_finite le lgamma log log1p logistic lt max min mul name ne neg nextafter not
+  optimization_barrier or pow reduce_precision rem round rsqrt select_n sign sin sinh sqrt square
+  stop_gradient sub tan tanh xor
 """
 POINTWISE = frozenset(_POINTWISE.split())
-"""Primitives whose output at a position depends on their inputs at that position alone, where
-shapes are equal.
-"""
+"""Primitives with an output, at each position, of the inputs there alone, for equal shapes."""
 
-_REARRANGING = """broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice expand_dims
-  gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze stack stop_gradient transpose"""
-REARRANGING = frozenset(_REARRANGING.split())
-"""Primitives that copy each element to some places, where their other operands do not depend on the
-input.
+_REARRANGING = """
+  broadcast_in_dim concatenate convert_element_type copy dynamic_slice dynamic_update_slice
+  expand_dims gather name neg pad reduce_precision reshape rev scatter select_n slice split squeeze
+  stack stop_gradient transpose
 """
+REARRANGING = frozenset(_REARRANGING.split())
+"""Primitives that copy each element to some places, if their other operands are constants."""
 
 RESHAPING = frozenset({"expand_dims", "reshape", "squeeze"})
 STILL = frozenset(
@@ -37,10 +35,10 @@ SHAPING = RESHAPING | {"broadcast_in_dim", "transpose"}
 SUMMING = frozenset(
     {"add", "add_any", "cumsum", "linear", "reduce_sum", "reduce_window_sum", "scatter-add", "sub"}
 )
-"""Primitives that add up values; "linear" is a stretch of them, see `fused`."""
+"""Primitives that add up values; "linear" is a stretch of sums, see `fused`."""
 POOLING = frozenset({"reduce_max", "reduce_window_max"})
 SORTING = frozenset({"cummax", "cummin", "reduce_min", "reduce_window_min", "sort", "top_k"})
-"""Primitives whose outputs are each one of the inputs, whichever the values decide."""
+"""Primitives that select inputs by their values."""
 WEIGHTED = frozenset({"conv_general_dilated", "depthwise", "dot_general"})
 _DATA = {
     "select_n": slice(1, None),
@@ -57,18 +55,16 @@ _WAYS = {
     "scan": f"use a loop of at most {LONGEST} steps",
     "while": f"use a jax.lax.scan or fori_loop of a fixed number of steps, at most {LONGEST}",
 }
-"""How to write what no method by rules treats as it is."""
+"""Ways to rewrite operations without any rule."""
 
 
 def dependent(values: Iterable[Value]) -> list[Value]:
-    """Those that depend on the input."""
+    """Lists the values that depend on the input."""
     return [value for value in values if value.constant is None]
 
 
 def unruled(method: str, equation: Equation, of: str = "values") -> InputError:
-    """The error of a method that has no rule for an equation of the image, and what its user may
-    do.
-    """
+    """Makes the error of a method without a rule for an equation, with a way out for its user."""
     way = _WAYS.get(equation.name, "compute it by other operations")
     return InputError(
         f"{method} has no rule for {equation.name!r} of {of} that depend on the image: {way}, or"
@@ -85,6 +81,7 @@ def is_pointwise(equation: Equation) -> bool:
 
 def is_unary(equation: Equation) -> bool:
     """Tells if the equation is a function of one value, position by position."""
+    # Constants may be broadcast, the value must not be.
     values = dependent(equation.inputs)
     return (
         len(values) == 1 and is_pointwise(equation) and values[0].shape == equation.outputs[0].shape
@@ -92,15 +89,15 @@ def is_unary(equation: Equation) -> bool:
 
 
 def is_rearranging(equation: Equation) -> bool:
-    """Tells if each output is plus or minus one element of the inputs, always the same one, or a
-    constant.
-    """
+    """Tells if each output is always the same element of the inputs, up to its sign, or fixed."""
+    # Indices, tests and padding values must be constants: only data may depend on the input.
     data = equation.inputs[_DATA.get(equation.name, slice(None))]
     return equation.name in REARRANGING and len(dependent(data)) == len(dependent(equation.inputs))
 
 
 def is_linear(equation: Equation) -> bool:
     """Tells if the equation is linear, up to a constant, in its inputs that are no constants."""
+    # A product is linear in one factor, a quotient in its dividend.
     if equation.name in WEIGHTED | {"mul"}:
         return len(dependent(equation.inputs)) == 1
     if equation.name == "div":
@@ -109,28 +106,29 @@ def is_linear(equation: Equation) -> bool:
 
 
 def is_fixed(equation: Equation) -> bool:
-    """Tells if the equation is linear with coefficients that are not learned: a sum, a mean, an
-    interpolation.
-    """
-    learned = [
-        value for value in equation.inputs if value.constant is not None and not value.literal
-    ]
+    """Tells if the equation is linear without learned numbers: a sum, a mean, an interpolation."""
+    learned = []
+    for value in equation.inputs:
+        if value.constant is not None and not value.literal:
+            learned.append(value)
     return is_linear(equation) and not learned
 
 
 def fused(graph: Graph) -> Graph:
-    """Stretches between one value and another as single equations.
+    """Rewrites stretches between one value and another as single equations.
 
-    A function of one value, position by position, is an "activation": x·sigmoid(x) or where(x > 0,
-    x, x/10) are seen as what they are and not as products or choices of two signals; x·x is a
-    "square". Sums that meet again, as in x - mean(x), are one "linear" equation. Equal equations of
-    equal inputs are one.
+    A function of one value, position by position, is an "activation": x·sigmoid(x) or where(x >
+    0, x, x/10) are seen as such and not as products or choices of two signals; x·x is a
+    "square". Sums with a common source, as in x - mean(x), are one "linear" equation. Equal
+    equations of equal inputs are one.
     """
     graph = _once(graph)
     position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
-        steps, name = interior(equation, equations, position), "activation"
+        # First try it as a function of one value, position by position.
+        steps = interior(equation, equations, position)
+        name = "activation"
         if (
             steps is not None
             and equation.name == "mul"
@@ -138,26 +136,31 @@ def fused(graph: Graph) -> Graph:
         ):
             name = "square"
         if steps is None:
-            steps, name = joined(equation, equations, position, is_fixed), "linear"
+            # Otherwise try it as a sum of one value.
+            steps = joined(equation, equations, position, is_fixed)
+            name = "linear"
         if steps is not None and all(map(is_rearranging, (*steps[1], equation))):
-            steps = None  # slices that meet again: each rearranges by itself
+            # Slices that meet again: each rearranges by itself.
+            steps = None
         equations.append(equation if steps is None else stretch(name, equation, *steps))
         position.update(dict.fromkeys(equation.outputs, len(equations) - 1))
     return pruned(graph._replace(equations=tuple(equations)))
 
 
 def _once(graph: Graph) -> Graph:
-    """Without equations that compute what an earlier one has computed."""
+    """Removes equations that repeat an earlier one."""
     same: dict[Value, Value] = {}
     first: dict[tuple, Equation] = {}
     kept = []
     for equation in graph.equations:
         inputs = tuple(same.get(value, value) for value in equation.inputs)
         equation = equation._replace(inputs=inputs)
+        # Constants of one number are compared by it, all other values by identity.
         values = tuple(
             value if value.number is None else (value.number, value.shape, value.dtype)
             for value in inputs
         )
+        # Only cheap equations without randomness or inner functions are compared.
         earlier = equation
         if equation.name in POINTWISE | REARRANGING | {"reduce_max", "reduce_sum"}:
             earlier = first.setdefault((equation.name, repr(equation.params), values), equation)
@@ -169,8 +172,9 @@ def _once(graph: Graph) -> Graph:
 
 
 def pruned(graph: Graph) -> Graph:
-    """Without the equations that the output does not depend on."""
-    needed, kept = {graph.output}, []
+    """Removes equations that the output does not depend on."""
+    needed = {graph.output}
+    kept = []
     for equation in reversed(graph.equations):
         if needed.intersection(equation.outputs):
             needed.update(equation.inputs)
@@ -179,10 +183,14 @@ def pruned(graph: Graph) -> Graph:
 
 
 def interior(
-    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> tuple[Value, list[Equation]] | None:
-    """The one value that an equation with several dependent operands is a pointwise function of,
-    and the way there.
+    """Finds the one value that an equation of several operands is a pointwise function of.
+
+    Returns:
+      the value and the steps from it, or None; arguments as for `joined`.
     """
     shape = equation.outputs[0].shape
 
@@ -190,7 +198,9 @@ def interior(
         return is_pointwise(step) and step.outputs[0].shape == shape
 
     found = joined(equation, equations, position, pointwise)
-    return found if found is not None and found[0].shape == shape else None
+    if found is not None and found[0].shape == shape:
+        return found
+    return None
 
 
 def joined(
@@ -199,18 +209,22 @@ def joined(
     position: dict[Value, int],
     allowed: Callable[[Equation], bool],
 ) -> tuple[Value, list[Equation]] | None:
-    """The one value that several operands of an equation come from, and the steps there, all of
-    them `allowed`.
+    """Finds the one value that several operands of an equation come from.
 
     Args:
-      equation: where the ways from that value meet.
+      equation: the end of all ways from that value.
       equations: those before it, in order.
       position: the number of the equation that made each value.
-      allowed: which equations may lie on the way, the last one among them.
+      allowed: true for equations that may lie on the way, the last one among them.
+
+    Returns:
+      the value and the steps from it, or None.
     """
-    frontier, found = set(dependent(equation.inputs)), set()
+    frontier = set(dependent(equation.inputs))
+    found = set()
     if len(dependent(equation.inputs)) < 2 or not allowed(equation):
         return None
+    # Replace the latest value by its maker's inputs, until all ways have met.
     while len(frontier) > 1:
         latest = max(frontier, key=lambda value: position.get(value, -1))
         number = position.get(latest, -1)
@@ -223,8 +237,14 @@ def joined(
     return root, [equations[number] for number in sorted(found)]
 
 
-def stretch(name: str, equation: Equation, root: Value, inner: Sequence[Equation]) -> Equation:
-    """The steps from `root` to the outputs of `equation` as one equation."""
+def stretch(
+    name: str,
+    equation: Equation,
+    root: Value,
+    inner: Sequence[Equation],
+) -> Equation:
+    """Makes one equation of the steps from `root` to the outputs of `equation`."""
+    # Evaluated anew as a function of `root`, so its derivative is that of all steps.
     steps = [*inner, equation]
 
     def run(array: jax.Array) -> list[jax.Array]:

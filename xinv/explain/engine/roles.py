@@ -1,6 +1,6 @@
 """Roles of values, inferred from their equations: the scale of a normalisation, a gate, a softmax.
 
-A primitive does not tell: `max(0, x)` is a ReLU of a signal and a guard of a variance, `exp` an
+A primitive alone is ambiguous: `max(0, x)` is a ReLU of a signal or a guard of a variance, `exp` an
 activation or half a softmax. Values have roles, and rules ask for them.
 """
 
@@ -37,10 +37,9 @@ _LOGARITHM = frozenset({"abs", "add", "exp", "log", "reduce_sum"}) | _SHIFTING
 
 
 def spreads(equations: Iterable[Equation]) -> set[Value]:
-    """Sums of squares or of absolute values, and what is computed of such alone: variances, norms,
-    energies.
-    """
-    even: set[Value] = set()  # squares, summed or not
+    """Finds variances, norms, energies: sums of squares or absolute values, and their functions."""
+    # Squares, summed or not, and the sums among them.
+    even: set[Value] = set()
     summed: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
@@ -60,13 +59,13 @@ def spreads(equations: Iterable[Equation]) -> set[Value]:
 
 
 def scales(equations: Iterable[Equation]) -> set[Value]:
-    """Finds the factors and divisors of normalisations: roots of spreads, and values computed of
-    these alone.
-    """
+    """Finds the factors and divisors of normalisations: roots of spreads, and their functions."""
     equations = list(equations)
-    spread, found = spreads(equations), set()
+    spread = spreads(equations)
+    found = set()
     for equation in equations:
         values = dependent(equation.inputs)
+        # A root of spreads alone, or a function of scales and spreads, with a scale among them.
         root = equation.name in ROOTS and all(value in spread for value in values)
         made = (
             all(value in spread | found for value in values)
@@ -91,16 +90,16 @@ def _is_even(equation: Equation) -> bool:
 
 
 def _keeps(equation: Equation) -> bool:
+    """Tells if functions of a role's values alone keep the role."""
     return equation.name in REDUCING or is_rearranging(equation) or is_pointwise(equation)
 
 
 def normalised(equations: Iterable[Equation], held: set[Value]) -> set[Value]:
-    """Finds the results of normalisations before their shift: products with a scale, also scaled or
-    moved.
-    """
+    """Finds the results of normalisations before their shift: products with a scale, also moved."""
     found: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
+        # A product with a held scale; later scales and moves keep it so, a shift ends it.
         scaled = is_held(equation, held) is not None
         kept = len(values) == 1 and values[0] in found
         if scaled or (
@@ -111,21 +110,19 @@ def normalised(equations: Iterable[Equation], held: set[Value]) -> set[Value]:
 
 
 def is_held(equation: Equation, held: set[Value]) -> int | None:
-    """Finds the operand of a product or quotient, a signal that a held scale multiplies; None
-    without one.
-    """
+    """Returns the operand, a signal, that a held scale multiplies or divides; None without one."""
     if equation.name not in ("mul", "div") or len(dependent(equation.inputs)) != 2:
         return None
     left, right = equation.inputs
     if right in held and left not in held:
         return 0
-    return 1 if equation.name == "mul" and left in held and right not in held else None
+    if equation.name == "mul" and left in held and right not in held:
+        return 1
+    return None
 
 
 def softmaxes(graph: Graph) -> Graph:
-    """Each softmax and log_softmax as one equation of that name; the axes it sums over are
-    `params["axes"]`.
-    """
+    """Rewrites each softmax and log_softmax as one equation, its axes as `params["axes"]`."""
     position: dict[Value, int] = {}
     equations: list[Equation] = []
     for equation in graph.equations:
@@ -138,9 +135,12 @@ def softmaxes(graph: Graph) -> Graph:
 
 
 def _softmax(
-    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> Equation | None:
     """exp(x) / Σ exp(x), with or without the maximum subtracted before; or exp(log_softmax(x))."""
+    # exp(log_softmax(x)), as in a model that computes log-probabilities first.
     if equation.name == "exp":
         place = position.get(equation.inputs[0])
         before = None if place is None else equations[place]
@@ -149,6 +149,7 @@ def _softmax(
         return stretch(SOFTMAX, equation, before.inputs[0], [before])._replace(params=before.params)
     if equation.name not in ("div", "mul"):
         return None
+    # A quotient, or a product with an inverse, of one value with several ways to it.
     way = joined(equation, equations, position, lambda e: e.name in _QUOTIENT)
     if way is None:
         return None
@@ -157,30 +158,43 @@ def _softmax(
     sums = [number for number, step in enumerate(steps) if step.name == "reduce_sum"]
     if exponential is None or len(sums) != 1:
         return None
-    before, total, after = steps[: sums[0]], steps[sums[0]], steps[sums[0] + 1 :]
+    # Before the sum only moves, after it moves, one inversion and guards from 0.
+    before = steps[: sums[0]]
+    total = steps[sums[0]]
+    after = steps[sums[0] + 1 :]
     inverted = sum(_inverts(step) for step in after)
     known = all(step.outputs[0].shape == root.shape and is_rearranging(step) for step in before)
     known &= all(is_rearranging(step) or _inverts(step) or _guards(step) for step in after)
+    # The numerator must be the exponential itself.
     numerators = equation.inputs[:1] if equation.name == "div" else equation.inputs
     known &= bool(
         {root, *(value for step in before for value in step.outputs)}.intersection(numerators)
     )
     if not known or inverted != (equation.name == "mul"):
         return None
+    # Take in the subtraction of the maximum, which cancels.
     start, shift = _shifted(exponential.inputs[0], equations, position)
-    softmax = stretch(SOFTMAX, equation, start, [*shift, exponential, *masks, *steps])
+    softmax = stretch(
+        SOFTMAX,
+        equation,
+        start,
+        [*shift, exponential, *masks, *steps],
+    )
     return softmax._replace(params={"axes": total.params["axes"]})
 
 
 def _exponential(
-    value: Value, equations: Sequence[Equation], position: dict[Value, int]
+    value: Value,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> tuple[Equation | None, list[Equation]]:
-    """The exponential that a value is, but for masks, and the masks."""
+    """Follows a value through masks up to an exponential; returns it, or None, and the masks."""
     masks: list[Equation] = []
     while value in position:
         step = equations[position[value]]
         if step.name == "exp":
             return step, masks[::-1]
+        # A mask sets some elements and leaves the others in place.
         if (
             not is_rearranging(step)
             or step.outputs[0].shape != value.shape
@@ -200,19 +214,20 @@ def _inverts(step: Equation) -> bool:
 
 
 def _guards(step: Equation) -> bool:
-    """Tells if the equation keeps a sum from 0 by a small number that is not learned."""
+    """Tells if the equation keeps a sum from 0 by a small number, not a learned one."""
     numbers = [value.number for value in step.inputs if value.constant is not None]
     return step.name in ("add", "max") and all(n is not None and 0 <= n <= _SMALL for n in numbers)
 
 
 def partitions(equations: Iterable[Equation]) -> set[Value]:
-    """Sums of exponentials, and what is computed of such alone: what a softmax divides by."""
+    """Finds the divisors of softmaxes: sums of exponentials, and functions of such sums alone."""
     exponentials: set[Value] = set()
     found: set[Value] = set()
     for equation in equations:
         values = dependent(equation.inputs)
         if equation.name == "exp":
             exponentials.update(equation.outputs)
+        # Exponentials, their sums, and what follows, but for a logsumexp.
         elif values and all(value in exponentials for value in values):
             if equation.name == "reduce_sum":
                 found.update(equation.outputs)
@@ -229,7 +244,9 @@ def partitions(equations: Iterable[Equation]) -> set[Value]:
 
 
 def _log_softmax(
-    equation: Equation, equations: Sequence[Equation], position: dict[Value, int]
+    equation: Equation,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> Equation | None:
     """x - log Σ exp(x), with or without the maximum subtracted."""
     if equation.name != "sub" or len(dependent(equation.inputs)) != 2:
@@ -238,19 +255,24 @@ def _log_softmax(
     if way is None or not {"exp", "log", "reduce_sum"} <= {step.name for step in way[1]}:
         return None
     if any(step.name == "activation" and step.outputs[0].shape == way[0].shape for step in way[1]):
-        return None  # not of the maximum but of x
+        # An activation of x itself, not of its maximum.
+        return None
+    # Take in the subtraction of the maximum, which cancels.
     root, before = _shifted(way[0], equations, position)
     axes = next(step.params["axes"] for step in way[1] if step.name == "reduce_sum")
     return stretch(LOG_SOFTMAX, equation, root, [*before, *way[1]])._replace(params={"axes": axes})
 
 
 def _shifted(
-    value: Value, equations: Sequence[Equation], position: dict[Value, int]
+    value: Value,
+    equations: Sequence[Equation],
+    position: dict[Value, int],
 ) -> tuple[Value, list[Equation]]:
-    """x and the steps to x - max(x), where that is what the value is; otherwise the value itself."""
+    """Returns x and the steps to x - max(x), for such a value; for any other, itself."""
     if value not in position or equations[position[value]].name != "sub":
         return value, []
     last = equations[position[value]]
+    # x - max(x): the maximum may pass guards for infinities and stop_gradient.
     way = joined(last, equations, position, lambda e: e.name in _SHIFTING)
     if (
         way is None
@@ -262,18 +284,19 @@ def _shifted(
 
 
 def headless(graph: Graph) -> Graph:
-    """A graph without the softmax, log_softmax or sigmoid that it ends in: its output are the
-    logits.
+    """Removes the softmax, log_softmax or sigmoid at the end of a graph: its output are the logits.
 
     Raises:
-      InputError: the model ends in probabilities that are computed together, as of [1 - p, p].
+      InputError: the model ends in probabilities computed together, as of [1 - p, p].
     """
     position = {
         value: number
         for number, equation in enumerate(graph.equations)
         for value in equation.outputs
     }
-    frontier, passed = {graph.output}, []
+    # Walk back from the output, the latest value first, until a head or a signal is found.
+    frontier = {graph.output}
+    passed = []
     while True:
         latest = max(frontier, key=lambda value: position.get(value, -1))
         if latest not in position:
@@ -282,11 +305,13 @@ def headless(graph: Graph) -> Graph:
         alone = len(frontier) == 1
         if alone and step.name in HEADS:
             return _beheaded(graph, [*passed, step])
+        # A product of one value with several ways to it, as p / p.sum(), is passed as a whole.
         product = step.name in ("mul", "div") and len(dependent(step.inputs)) == 2
-        whole = (
-            joined(step, graph.equations, position, _is_of_shares) if alone and product else None
-        )
-        if whole is not None:  # as of p / p.sum()
+        if alone and product:
+            whole = joined(step, graph.equations, position, _is_of_shares)
+        else:
+            whole = None
+        if whole is not None:
             passed.append(step)
             frontier = {whole[0]}
             continue
@@ -303,18 +328,24 @@ def _is_of_shares(step: Equation) -> bool:
 
 
 def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
-    """The graph with those of its last steps that change values left out."""
+    """Replaces those of the graph's last steps that change values by the identity."""
     if any(step.name == "linear" or len(dependent(step.inputs)) != 1 for step in steps):
         raise InputError(
             "the model ends in probabilities that it computes from one another: return its logits,"
             " whose relevance or multipliers are defined"
         )
-    changed = {id(step): step for step in steps if not is_rearranging(step) or step.name == "neg"}
+    # Moves stay: they carry the logits to the output's shape.
+    changed = {}
+    for step in steps:
+        if not is_rearranging(step) or step.name == "neg":
+            changed[id(step)] = step
     equations = []
     for equation in graph.equations:
         if id(equation) in changed:
             names = dict(
-                name="name", params={"name": "logits"}, inputs=tuple(dependent(equation.inputs))
+                name="name",
+                params={"name": "logits"},
+                inputs=tuple(dependent(equation.inputs)),
             )
             equation = equation._replace(**names, evaluate=lambda value: [value])
         equations.append(equation)
@@ -322,9 +353,8 @@ def _beheaded(graph: Graph, steps: Sequence[Equation]) -> Graph:
 
 
 def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
-    """The graph without a sigmoid, or its logarithm, that its last steps, functions of one value,
-    amount to.
-    """
+    """Removes a sigmoid, or its logarithm, that the graph's last steps compute."""
+    # Evaluate ever more of the last steps at a few points, and compare with a sigmoid.
     for count in range(1, len(steps) + 1):
         last = steps[:count]
         if not _is_static(last[-1]):
@@ -333,7 +363,16 @@ def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
         found = []
         with jax.ensure_compile_time_eval():
             for number in _POINTS:
-                arrays = evaluate(last[::-1], {start: np.full(start.shape, number, start.dtype)})
+                arrays = evaluate(
+                    last[::-1],
+                    {
+                        start: np.full(
+                            start.shape,
+                            number,
+                            start.dtype,
+                        )
+                    },
+                )
                 found.append(float(np.ravel(arrays[graph.output])[0]))
         sigmoid = 1 / (1 + np.exp(-np.array(_POINTS)))
         if np.allclose(found, sigmoid, atol=_SMALL) or np.allclose(
@@ -344,15 +383,14 @@ def _unsquashed(graph: Graph, steps: Sequence[Equation]) -> Graph:
 
 
 def _is_static(step: Equation) -> bool:
+    """Tells if the step is a function of one value with constants known at trace time."""
     constants = [value for value in step.inputs if value.constant is not None]
     alone = step.name != "linear" and len(dependent(step.inputs)) == 1
     return alone and all(value.static for value in constants)
 
 
 class Gates:
-    """Ranks values by how much they look like a gate that lets a signal pass, and not like a
-    signal.
-    """
+    """Ranks values by their likeness to a gate that lets a signal pass, not to a signal."""
 
     def __init__(self, graph: Graph):
         self.makers = {
@@ -360,17 +398,24 @@ class Gates:
         }
 
     def rank(self, value: Value, shape: Sequence[int]) -> tuple[bool, bool, bool]:
-        """Tells if a factor of a product of that shape is in [0,1], is repeated, is bounded; the
-        first counts most.
+        """Tells if a factor of a product of that shape is in [0,1], repeated, bounded.
+
+        The first counts most.
         """
         repeated = int(np.prod(value.shape)) < int(np.prod(shape))
-        scale, shift = 1.0, 0.0  # from the value that is looked at to the factor
+        # Walk up through moves and affine steps; the factor is scale · value + shift.
+        scale, shift = 1.0, 0.0
         while (equation := self.makers.get(value)) is not None:
-            bounds = (
-                (0.0, 1.0) if equation.name in (SOFTMAX, "logistic") else self._bounds(equation)
-            )
+            if equation.name in (SOFTMAX, "logistic"):
+                bounds = (0.0, 1.0)
+            else:
+                bounds = self._bounds(equation)
             if bounds:
-                numbers = [scale * bound + shift for bound in bounds if bound is not None]
+                # The bounds, seen at the factor: within [0,1] it is a sigmoid or a hard one.
+                numbers = []
+                for bound in bounds:
+                    if bound is not None:
+                        numbers.append(scale * bound + shift)
                 unit = len(numbers) == 2 and min(numbers) > -_SMALL and max(numbers) < 1 + _SMALL
                 return unit, repeated, True
             if equation.name == "tanh":
@@ -387,11 +432,15 @@ class Gates:
         return False, repeated, False
 
     def _bounds(self, equation: Equation) -> tuple[float | None, ...]:
-        """The two numbers that it bounds a value between; none where it does not."""
+        """Returns the two numbers between which the equation bounds a value, or nothing."""
         if equation.name == "clamp":
             return equation.inputs[0].number, equation.inputs[2].number
+        # As relu6: clips inside a function with its own derivative, or two in a row.
         if equation.name in CUSTOM:
-            steps = [step for step in inside(equation) if step.name in ("clamp", "max", "min")]
+            steps = []
+            for step in inside(equation):
+                if step.name in ("clamp", "max", "min"):
+                    steps.append(step)
         else:
             values = dependent(equation.inputs)
             before = self.makers.get(values[0]) if len(values) == 1 else None
@@ -402,13 +451,13 @@ class Gates:
             for value in step.inputs
             if value.constant is not None
         }
-        return (sides["max"], sides["min"]) if {"max", "min"} <= sides.keys() else ()
+        if {"max", "min"} <= sides.keys():
+            return (sides["max"], sides["min"])
+        return ()
 
 
 def _affine(equation: Equation) -> tuple[float, float]:
-    """The scale and shift of an affine function of one value; NaN where they are no numbers known
-    at trace time.
-    """
+    """Returns scale and shift of an affine function of one value; NaN if unknown at trace time."""
     if equation.name == "neg":
         return -1.0, 0.0
     if equation.name not in ("mul", "div", "add", "sub"):
@@ -416,6 +465,7 @@ def _affine(equation: Equation) -> tuple[float, float]:
     left, right = (
         value.number if value.constant is not None else None for value in equation.inputs
     )
+    # The constant operand, and whether the value is the first one.
     number, first = (right, True) if equation.inputs[0].constant is None else (left, False)
     if number is None or (equation.name == "div" and not first):
         return float("nan"), float("nan")
@@ -426,4 +476,6 @@ def _affine(equation: Equation) -> tuple[float, float]:
             return 1 / number, 0.0
         case "add":
             return 1.0, number
-    return (1.0, -number) if first else (-1.0, number)
+    if first:
+        return (1.0, -number)
+    return (-1.0, number)

@@ -1,6 +1,4 @@
-"""Games on superpixels: a coalition is the set of superpixels that keep their pixels, its value the
-label's logit.
-"""
+"""Games on superpixels: a coalition is the set of superpixels kept, its value the label's logit."""
 
 from typing import NamedTuple
 
@@ -15,9 +13,7 @@ from xinv.numbers import is_count
 from xinv.types import Apply, Array, InputError, Variables
 
 Baseline = float | tuple[float, ...] | np.ndarray | str
-"""Value of an absent superpixel: a number, one per channel, an image [H,W,C] or "mean", its own
-mean colour.
-"""
+"""Value of an absent superpixel: a number, one per channel, an image [H,W,C], or "mean"."""
 
 
 class Game(NamedTuple):
@@ -34,37 +30,55 @@ class Game(NamedTuple):
     labels: jax.Array
 
 
-def game(segmenter: Segmenter, image: Array, baseline: Baseline) -> tuple[Game, int]:
-    """The game on `image` and its number of superpixels M."""
+def game(
+    segmenter: Segmenter,
+    image: Array,
+    baseline: Baseline,
+) -> tuple[Game, int]:
+    """Cuts `image` into superpixels; returns the game and their number M."""
     count = segmenter.count(*image.shape[:2])
     image, labels = jnp.asarray(image), segmenter.labels(image)
     if isinstance(baseline, str):
+        # Each superpixel's mean colour; one without pixels is divided by 1.
         absent = (
-            _per_segment(image, labels, count) / jnp.maximum(_per_segment(1, labels, count), 1)
+            _per_segment(image, labels, count)
+            / jnp.maximum(
+                _per_segment(
+                    1,
+                    labels,
+                    count,
+                ),
+                1,
+            )
         )[labels]
     else:
         absent = door.filled(baseline, image)
     return Game(image, absent, labels), count
 
 
-def logits(apply: Apply, variables: Variables, game: Game, coalitions: jax.Array) -> jax.Array:
-    """Logits [S, K] of the coalitions bool [S, M]."""
+def logits(
+    apply: Apply,
+    variables: Variables,
+    game: Game,
+    coalitions: jax.Array,
+) -> jax.Array:
+    """Evaluates the model on the coalitions bool [S,M]; returns logits [S,K]."""
 
     def compose(game: Game, coalition: jax.Array) -> jax.Array:
+        # A pixel is kept if its superpixel is in the coalition.
         return jnp.where(coalition[game.labels][..., None], game.image, game.absent)
 
     return predict(apply, variables, compose, game, coalitions)
 
 
 def paint(values: jax.Array, game: Game) -> jax.Array:
-    """The map [H,W,1] that gives each pixel the value [M] of its superpixel."""
+    """Returns the map [H,W,1] with each pixel at its superpixel's value, of `values` [M]."""
     return values[game.labels][..., None]
 
 
 def products(game: Game, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Per superpixel [M]: the inner products image.image, image.absent and absent.absent over its
-    pixels.
-    """
+    """Sums image·image, image·absent and absent·absent over each superpixel's pixels, [M] each."""
+    # Distances between copies and the image need no more than these sums.
     pairs = (game.image, game.image), (game.image, game.absent), (game.absent, game.absent)
     return tuple(
         _per_segment((a * b).sum(-1, keepdims=True), game.labels, count)[:, 0] for a, b in pairs
@@ -72,7 +86,7 @@ def products(game: Game, count: int) -> tuple[jax.Array, jax.Array, jax.Array]:
 
 
 def check_baseline(baseline: Baseline) -> Baseline:
-    """The baseline as an array or "mean"; InputError for anything else."""
+    """Returns the baseline as an array or "mean"; InputError for anything else."""
     return door.baseline(baseline, ("mean",))
 
 
@@ -84,6 +98,7 @@ def check_samples(name: str, samples: int, least: int) -> None:
 
 def _per_segment(values: Array | int, labels: jax.Array, count: int) -> jax.Array:
     """Sums [M, c] of values [H,W,c] over each superpixel."""
+    # As a product with the membership, a sum over pixels is quick on every backend.
     member = jax.nn.one_hot(labels.reshape(-1), count, axis=0)
     flat = jnp.broadcast_to(
         jnp.asarray(values, member.dtype),

@@ -1,8 +1,7 @@
-"""Small weighted regressions, in closed form or by proximal gradient steps: X [S,M], y [S], weights
-w [S] -> [M].
+"""Small weighted regressions: X [S,M], y [S], weights w [S] -> [M].
 
-All have an unpenalised intercept, taken out by centring. Weights are rescaled to mean 1, as
-scikit-learn's Lasso does.
+Solved in closed form or by proximal gradient steps. `ridge` and `lasso` have an unpenalised
+intercept, taken out by centring, and rescale weights to mean 1, as scikit-learn's Lasso does.
 """
 
 import functools
@@ -17,9 +16,7 @@ STEPS, TOLERANCE = 5000, 1e-6
 
 
 def _exact(fn: Callable) -> Callable:
-    """Keeps matrix products in full float32: accelerators would round the normal equations to ten
-    bits.
-    """
+    """Keeps matrix products in full float32: ten bits are too few for the normal equations."""
 
     @functools.wraps(fn)
     def wrapped(*args: Array) -> jax.Array:
@@ -38,30 +35,28 @@ def ridge(x: Array, y: Array, w: Array, alpha: float) -> jax.Array:
 
 @_exact
 def lasso(x: Array, y: Array, w: Array, alpha: float) -> jax.Array:
-    """argmin_b sum_i w_i (y_i - x_i b)^2 / 2S + alpha |b|_1 (scikit-learn's Lasso with sample
-    weights).
-    """
+    """argmin_b sum_i w_i (y_i - x_i b)^2 / 2S + alpha |b|_1, as scikit-learn's weighted Lasso."""
     gram, moment = _normal_equations(x, y, w)
+    # The proximal map of the penalty: soft thresholding.
     shrink = lambda b, step: jnp.sign(b) * jnp.maximum(jnp.abs(b) - step * alpha, 0)
     return _proximal_gradient(gram / len(y), moment / len(y), shrink)
 
 
 @_exact
 def nonnegative(gram: Array, moment: Array) -> jax.Array:
-    """argmin_{b >= 0} b' gram b / 2 - moment' b, for a positive semi-definite gram [M,M] and moment
-    [M].
-    """
+    """argmin_{b >= 0} b' gram b / 2 - moment' b, gram [M,M] positive semi-definite, moment [M]."""
+    # The proximal map of the constraint: projection.
     return _proximal_gradient(gram, moment, lambda b, step: jnp.maximum(b, 0))
 
 
 @_exact
 def sum_constrained(x: Array, y: Array, w: Array, total: Array) -> jax.Array:
-    """argmin_b sum_i w_i (y_i - x_i b)^2 subject to sum(b) = total: the one of least norm where
-    several are.
+    """argmin_b sum_i w_i (y_i - x_i b)^2 subject to sum(b) = total; of several, the least norm.
 
-    No intercept. The constraint is met by writing b = total/M + c with c orthogonal to the vector
-    of ones.
+    Without intercept. The constraint is met by b = total/M + c, with c
+    orthogonal to the vector of ones.
     """
+    # Centred rows are orthogonal to ones, so the least-norm solution c is too.
     root = jnp.sqrt(w)[:, None]
     centred = root * (x - x.mean(1, keepdims=True))
     rest = root[:, 0] * (y - x.mean(1) * total)
@@ -69,29 +64,36 @@ def sum_constrained(x: Array, y: Array, w: Array, total: Array) -> jax.Array:
 
 
 def _normal_equations(x: Array, y: Array, w: Array) -> tuple[jax.Array, jax.Array]:
+    """Returns X'WX [M,M] and X'Wy [M] of the centred data."""
     w = w / w.mean()
     x, y = x - jnp.average(x, axis=0, weights=w), y - jnp.average(y, weights=w)
     return (x * w[:, None]).T @ x, (x * w[:, None]).T @ y
 
 
-def _proximal_gradient(gram: jax.Array, moment: jax.Array, shrink: Callable) -> jax.Array:
-    """Minimises b' gram b / 2 - moment' b + penalty(b), by accelerated steps that start over when
-    they overshoot.
+def _proximal_gradient(
+    gram: jax.Array,
+    moment: jax.Array,
+    shrink: Callable,
+) -> jax.Array:
+    """Minimises b' gram b / 2 - moment' b + penalty(b) by accelerated steps with restarts.
 
     `shrink(b, step)` is the penalty's proximal map (Beck and Teboulle 2009; restarts of O'Donoghue
     and Candes 2015). All coordinates move at once: under vmap fifty times faster than one after
     another. Stops once a step's gradient is below TOLERANCE times the largest entry of `moment`, or
     after STEPS steps.
     """
-    bound = jnp.maximum(
-        jnp.abs(gram).sum(0).max(), jnp.finfo(gram.dtype).tiny
-    )  # of the largest eigenvalue
+    # The largest absolute column sum bounds the largest eigenvalue, the gradient's Lipschitz
+    # constant.
+    bound = jnp.maximum(jnp.abs(gram).sum(0).max(), jnp.finfo(gram.dtype).tiny)
     limit = TOLERANCE * jnp.abs(moment).max() / bound
 
     def step(carry: tuple) -> tuple:
         steps, b, ahead, inertia, _ = carry
+        # A proximal gradient step from the extrapolated point.
         new = shrink(ahead - (gram @ ahead - moment) / bound, 1 / bound)
+        # Start the momentum over when the step goes against it.
         inertia = jnp.where((ahead - new) @ (new - b) > 0, 1.0, inertia)
+        # Nesterov's sequence (Beck and Teboulle 2009, eq. 4.2).
         following = (1 + jnp.sqrt(1 + 4 * inertia**2)) / 2
         moved = jnp.abs(new - ahead).max()
         return steps + 1, new, new + (inertia - 1) / following * (new - b), following, moved
