@@ -3,7 +3,6 @@
 import copy
 import math
 
-import pytest
 from test_audit import tiny
 
 from xinv import store

@@ -59,9 +59,18 @@ def build(
     ]
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
-    # Check values against annotations, then build
-    _require_values(factory, f"{kind} {name!r}", hyper)
-    return factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
+
+    # A factory knows more of its parameters than their types: its own error comes first
+    what = f"{kind} {name!r}"
+    try:
+        made = factory(**{key: _hashable(value) for key, value in hyper.items()}, **given)
+    except InputError:
+        raise
+    except (TypeError, ValueError, OverflowError, AttributeError):
+        _require_values(factory, what, hyper)
+        raise
+    _require_values(factory, what, hyper)
+    return made
 
 
 def cached(factory: Callable[..., Any]) -> Callable[..., Any]:
@@ -165,10 +174,7 @@ def _require_values(
     what: str,
     hyper: Mapping[str, Any],
 ) -> None:
-    """Raises InputError for a parameter of None with an annotation against it."""
-    empty = [key for key, value in hyper.items() if value is None]
-    if not empty:
-        return
+    """Raises InputError for a value that the annotation of its parameter does not allow."""
     annotated = typing.get_type_hints(factory)
     for key, value in hyper.items():
         if key not in annotated or _fits(value, annotated[key]):
@@ -184,7 +190,7 @@ _PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: 
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Tells if a value is of an annotated type, as far as such a type can be written in a config."""
+    """Tells if a value is of an annotated type, as far as a config can hold such a type."""
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):

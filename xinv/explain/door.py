@@ -143,8 +143,10 @@ def labels(given: Any, count: int, classes: int) -> np.ndarray:
         )
     if not jnp.issubdtype(values.dtype, jnp.integer):
         # Name the first value that is no integer, as an example.
-        wrong = next(value for value in values.tolist() if type(value) is not int)
-        raise InputError(f"labels are integers, not {values.dtype}: {wrong!r} is no class")
+        wrong = [value for value in values.tolist() if type(value) is not int]
+        if wrong:
+            raise InputError(f"labels are integers, not {values.dtype}: {wrong[0]!r} is no class")
+        values = np.array(values.tolist())
     wrong = values[(values < 0) | (values >= classes)]
     if wrong.size:
         raise InputError(f"label {wrong[0]} is no class of a model with classes 0 to {classes - 1}")

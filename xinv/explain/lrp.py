@@ -372,9 +372,7 @@ class _Rules(NamedTuple):
         name = self.composite.dense if layer.dense else self.composite.convolution
         name = self.composite.first if layer.first and self.composite.first else name
         # Without a bias in the denominator, none of the relevance is absorbed.
-        if self.composite.bias:
-            layer = layer
-        else:
+        if not self.composite.bias:
             layer = layer._replace(bias=jnp.zeros_like(layer.bias))
         parameters = self.parameters.get(name, {})
         if name == "zbox":
