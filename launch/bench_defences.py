@@ -165,6 +165,8 @@ def _torch_step(
     generator, inverter = (list(module.parameters()) for module in modules)
     first, second = (torch.optim.Adam(net, ADAM, fused=True) for net in (generator, inverter))
     error, again = torch.nn.functional.mse_loss, updates == "alternating"
+    # Both players differentiate one graph, whose buffers must outlive the first
+    torch._functorch.config.donated_buffer = again
 
     def step(batch: Any) -> None:
         clean, truth = (batch["explanation"] - 0.5) / 0.3, batch["image"]

@@ -40,7 +40,12 @@ def torch_call(module: Any, dtype: str, compiles: bool) -> Callable[[Any], Any]:
     device = torch_device()
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     module.to(device, memory_format=layout)
-    forward = torch.compile(module) if compiles else module
+    forward = module
+    if compiles:
+        # The networks share the code of their class: beyond the limit PyTorch would run it eagerly,
+        # and with a full graph it raises an error instead
+        torch._dynamo.config.recompile_limit = 64
+        forward = torch.compile(module, fullgraph=True)
 
     def call(batch: Any) -> Any:
         with torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16"):
