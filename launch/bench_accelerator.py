@@ -38,6 +38,7 @@ OUT = flags.DEFINE_string(
 EVENTS = flags.DEFINE_string(
     "events", None, "Measure in this process, and write to that file; the program starts itself so."
 )
+PARENT = flags.DEFINE_integer("parent", None, "Process with which this one ends; likewise.")
 
 STARTING = 90.0
 """Seconds in which a process imports its libraries."""
@@ -338,14 +339,18 @@ def run(argv: Sequence[str]) -> None:
         if name not in KNOWN:
             raise InputError(f"unknown item {name!r}: choose among {', '.join(KNOWN)}")
     if EVENTS.value:
+        # An orphan would keep the accelerator's memory
+        cli.die_with(PARENT.value)
         measure(names, Path(EVENTS.value), SMALL.value)
         return
     folder = Path(OUT.value or os.environ.get("OUT") or "runs/accelerator")
     folder.mkdir(parents=True, exist_ok=True)
 
     def command(items: list[str], events: Path) -> list[str]:
-        flags = [f"--items={','.join(items)}", f"--events={events}"]
-        return [sys.executable, __file__, *flags, *(["--small"] if SMALL.value else [])]
+        arguments = [f"--items={','.join(items)}", f"--events={events}", f"--parent={os.getpid()}"]
+        if SMALL.value:
+            arguments.append("--small")
+        return [sys.executable, __file__, *arguments]
 
     slower = max(1.0, MINUTES.value / 8)
     limits = {name: slower * KNOWN[name].seconds for name in names}

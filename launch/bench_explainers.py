@@ -292,7 +292,8 @@ def _measure(
     if captum:
         starts["captum"] = captum.start
     seconds = _time(starts, rounds)
-    row = Row(name, unit="images/s", xinv=count / seconds["xinv"], mib=_peak(xinv), compile=first)
+    rate = count / seconds["xinv"]
+    row = Row(name, "float32", "images/s", rate, mib=_peak(xinv), compile=first)
     explained = Explained(row, method.passes * seconds["forward"] / seconds["xinv"])
     if not captum:
         return explained

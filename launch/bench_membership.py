@@ -116,8 +116,9 @@ def restarting(trunk: str, width: float, how: Bench) -> Row:
     rates = {name: RESTARTS * how.steps / value for name, value in seconds.items()}
     return Row(
         f"{RESTARTS} restarts, {trunk}, width {width}, in one program",
-        unit="steps/s",
-        xinv=rates["together"],
+        "float32",
+        "steps/s",
+        rates["together"],
         note=f"in turn {rates['in turn']:.2f} steps/s, ratio"
         f" {rates['together'] / rates['in turn']:.2f}",
     )

@@ -24,7 +24,7 @@ class Row(NamedTuple):
     """
 
     name: str
-    dtype: str = "float32"
+    dtype: str = ""
     unit: str = ""
     xinv: float | None = None
     torch: float | None = None
@@ -45,6 +45,8 @@ class Row(NamedTuple):
 
     def line(self) -> str:
         """The row as a line of its own."""
+        if self.xinv is None:
+            return f"{self.name}: {self.note}"
         text = f"{self.name}, {self.dtype}: {self.unit}: xinv {number(self.xinv)}"
         if self.torch:
             text += f"  torch {number(self.torch)}"
