@@ -73,8 +73,8 @@ def test_membership_rates(monkeypatch, capsys):
     bench_membership.run(4, 1, 1)
     printed = capsys.readouterr().out
     rows = [
-        r"step, cnn +width 0.125: maps/s: xinv +(\S+)",
-        r"2 restarts, cnn .*ratio (\S+)",
+        r"membership, cnn, width 0.125, float32: maps/s: xinv +(\S+)",
+        r"2 restarts, cnn, .*ratio ([\d.]+)",
         r"saliency +maps/s +(\S+)",
         r"protodash +maps/s +(\S+)",
         r"map_statistic +fits/s +(\S+)",

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xinv import processes
+from xinv import processes, stream
 from xinv.types import InputError, Key
 
 AXIS = "data"
@@ -216,15 +216,21 @@ def runner(step: Step, data: Tree, resident: bool | None = None) -> Runner:
     Args:
       step: see `Step`.
       data: a tree of arrays [N,...], or of lazy array-likes with `.shape` and `[int array] ->
-        numpy`.
+        numpy`. One with `.threads` is read that many batches at once, see `stream.read_ahead`.
       resident: whether the data lives on the devices, if the caller knows better.
     """
     if resident is None:
         resident = jax.default_backend() != "cpu" and _fits(data)
     if not resident:
         data = host(data)
+        threads = stream.threads(data)
+
+        # Each process reads the rows of its own devices
+        def read(positions: np.ndarray) -> Tree:
+            return take(data, own(positions))
+
         return Runner(
-            lambda order: (shard(take(data, own(positions))) for positions in order),
+            lambda order: map(shard, stream.read_ahead(read, order, threads)),
             _paced(pmap_step(step)),
         )
     placed = replicate(data)
@@ -317,14 +323,21 @@ def map_batches(
         )
     batch_size = math.ceil(min(batch_size, count) / device_count()) * device_count()
     arrays, program = host(arrays), _pmap_examples(fn)
-    shared = replicate(
-        (shared, np.int32(0))
-    )  # pmap mistakes the axes of what follows an argument without leaves
-    pending = None
-    for start in range(0, count, batch_size):
+    # pmap mistakes the axes of what follows an argument without leaves
+    shared = replicate((shared, np.int32(0)))
+
+    # Each process reads the rows of its own devices
+    def read(start: int) -> Tree:
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
         mine = own(positions)
-        result, _ = program(shared, shard((take(arrays, mine), mine)), key)
+        return take(arrays, mine), mine
+
+    # One batch is written while the next is computed
+    pending = None
+    starts = range(0, count, batch_size)
+    batches = stream.read_ahead(read, starts, stream.threads(arrays))
+    for start, batch in zip(starts, batches, strict=True):
+        result, _ = program(shared, shard(batch), key)
         out = _write(out, pending, count)
         pending = start, result
     return _write(out, pending, count)

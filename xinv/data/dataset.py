@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xinv import stream
 from xinv.types import InputError
 
 MAX_BYTES = 4 * 2**30
@@ -50,9 +51,18 @@ class Lazy:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shape: Sequence[int], read: Callable[[np.ndarray], np.ndarray]):
-        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C]."""
+    def __init__(
+        self,
+        shape: Sequence[int],
+        read: Callable[[np.ndarray], np.ndarray],
+        threads: int = 0,
+    ):
+        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C].
+
+        With `threads`, which call `read` at once, batches are read before they are needed.
+        """
         self.shape = tuple(shape)
+        self.threads = threads
         self._read = read
 
     def __len__(self) -> int:
@@ -200,7 +210,8 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
     if isinstance(images, np.ndarray):
         chosen = images[indices]
     else:
-        chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
+        shape = (len(indices), *images.shape[1:])
+        chosen = Lazy(shape, lambda rows: images[indices[rows]], stream.threads(images))
     labels = {key: values[indices] for key, values in dataset.labels.items()}
     fingerprint = digest([dataset.fingerprint, "take"], indices)
     return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(
@@ -304,7 +315,7 @@ def concatenate(parts: Sequence[Images]) -> Images:
             result[inside] = part[rows[inside] - start]
         return result
 
-    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read)
+    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read, stream.threads(list(parts)))
 
 
 def digest(description: Any, *arrays: np.ndarray) -> str:

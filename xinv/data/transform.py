@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
 from xinv.numbers import is_one_of, require_flag
 from xinv.types import InputError
@@ -107,7 +108,8 @@ def transform(
     if isinstance(images, np.ndarray):
         changed = _apply(change, images, shape[1:])
     else:
-        changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
+        read = lambda rows: _apply(change, images[rows], shape[1:])
+        changed = Lazy(shape, read, stream.threads(images))
     fingerprint = digest([dataset.fingerprint, change])
     return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(
         notes=dataset.notes
