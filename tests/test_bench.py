@@ -4,11 +4,13 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
 from launched import launch
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 
+@pytest.mark.slow
 def test_a_row_per_method(monkeypatch, capsys):
     monkeypatch.syspath_prepend(LAUNCH)
     import bench_explainers
@@ -42,6 +44,7 @@ def test_first_map(monkeypatch, capsys):
     assert numbers["jax.grad"][3] == 1
 
 
+@pytest.mark.slow
 def test_membership_rates(monkeypatch, capsys):
     """Every part prints a positive rate, and attacks on other goals are left out."""
     monkeypatch.syspath_prepend(LAUNCH)
