@@ -53,15 +53,24 @@ from absl import flags
 from xinv.types import InputError
 
 BATCH = flags.DEFINE_integer(
-    "batch_size", None, "Images per step. Default: 64; membership 128; explainers on CPU 16.", 1
+    "batch_size",
+    None,
+    "Images per step. Default: 64; membership 128; explainers on CPU 16.",
+    1,
 )
 IMAGES = flags.DEFINE_integer(
-    "images", None, "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.", 1
+    "images",
+    None,
+    "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.",
+    1,
 )
 WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the channels of the inverted classifier.", 0.0)
 ROUNDS = flags.DEFINE_integer("rounds", 7, "Alternating measurements of each network.", 1)
 STEPS = flags.DEFINE_integer(
-    "steps", None, "Steps per round. Default: 2 on CPU, 128 on an accelerator; inversion 4, 400.", 1
+    "steps",
+    None,
+    "Steps per round. Default: 2 on CPU, 128 on an accelerator; inversion 4, 400.",
+    1,
 )
 METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: all.")
 NETWORKS = flags.DEFINE_list(
@@ -71,10 +80,14 @@ NETWORKS = flags.DEFINE_list(
     " with --first resnet18, resnet50, vit_tiny, which are all the default.",
 )
 SIZE = flags.DEFINE_string(
-    "size", "quick", "Of configs/deepleak.py, the size whose explanations are hardened."
+    "size",
+    "quick",
+    "Of configs/deepleak.py, the size whose explanations are hardened.",
 )
 FIRST = flags.DEFINE_bool(
-    "first", False, "Measure the time to the first map: tracing and compiling."
+    "first",
+    False,
+    "Measure the time to the first map: tracing and compiling.",
 )
 
 
@@ -138,7 +151,10 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Takes the subcommand off the arguments, and leaves the flags to absl."""
-    name = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        name = sys.argv.pop(1)
+    else:
+        name = None
 
     def run(argv: Sequence[str]) -> None:
         del argv

@@ -29,14 +29,21 @@ from xinv.types import InputError
 
 ITEMS = flags.DEFINE_list("items", None, "What to measure, in this order. Default: all.")
 MINUTES = flags.DEFINE_float(
-    "minutes", 8.0, "After which nothing more is measured; above 8, items have longer too.", 0.0
+    "minutes",
+    8.0,
+    "After which nothing more is measured; above 8, items have longer too.",
+    0.0,
 )
 SMALL = flags.DEFINE_bool("small", False, "Few examples and narrow networks, as on a CPU.")
 OUT = flags.DEFINE_string(
-    "out", None, "Folder of accelerator.jsonl. Default: $OUT, or runs/accelerator."
+    "out",
+    None,
+    "Folder of accelerator.jsonl. Default: $OUT, or runs/accelerator.",
 )
 EVENTS = flags.DEFINE_string(
-    "events", None, "Measure in this process, and write to that file; the program starts itself so."
+    "events",
+    None,
+    "Measure in this process, and write to that file; the program starts itself so.",
 )
 PARENT = flags.DEFINE_integer("parent", None, "Process with which this one ends; likewise.")
 
@@ -275,11 +282,14 @@ class Watch:
     def _follow(self, command: Callable[[list[str], Path], list[str]]) -> str:
         """Follows one process until it ends; returns why its present item failed, or ""."""
         with tempfile.TemporaryDirectory() as folder:
-            events, log = Path(folder, "events"), Path(folder, "log")
+            events = Path(folder, "events")
+            log = Path(folder, "log")
             events.touch()
             with log.open("w") as out, events.open() as reader:
                 child = subprocess.Popen(
-                    command(self._waiting, events), stdout=out, stderr=subprocess.STDOUT
+                    command(self._waiting, events),
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
                 )
                 try:
                     over = self._wait(child, reader)
@@ -288,13 +298,17 @@ class Watch:
                     child.wait()
             if over or not self._waiting:
                 return over
-            last = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            last = []
+            for line in log.read_text(errors="replace").splitlines():
+                if line.strip():
+                    last.append(line)
             status = f"signal {-child.returncode}" if child.returncode < 0 else "failed"
             return f"{status}: {last[-1].strip()[:100] if last else 'without a message'}"
 
     def _wait(self, child: subprocess.Popen, reader: TextIO) -> str:
         """Reads events until the process ends; returns whose time was over, or ""."""
-        limit, unread = time.monotonic() + STARTING, ""
+        limit = time.monotonic() + STARTING
+        unread = ""
         while True:
             ended = child.poll() is not None
             # A line that is being written has no end yet
@@ -313,7 +327,8 @@ class Watch:
             time.sleep(_POLL)
 
     def _happened(self, event: dict[str, Any]) -> None:
-        kind, item = event.pop("event"), event.pop("item")
+        kind = event.pop("event")
+        item = event.pop("item")
         if kind == "row":
             self._add(item, Row(**event.pop("row")), **event)
         if kind == "end":

@@ -35,14 +35,16 @@ METHODS: dict[str, Explainer] = {
 
 def run(batch_size: int, width: float) -> Iterator[Row]:
     """Relative errors of the gradient, LRP, Grad-CAM and a step of gradient descent."""
-    model, data = models.cnn(CLASSES, width=width), examples(batch_size)
+    model = models.cnn(CLASSES, width=width)
+    data = examples(batch_size)
     start = jax.jit(model.init)(jax.random.key(0), data["image"][:1])
     variables = jax.device_get(start)
     wanted = _references(variables, data)
     for precision in TOLERANCES:
         with jax.default_matmul_precision(None if precision == "default" else precision):
             for name, method in METHODS.items():
-                labels, key = data["label"], jax.random.key(1)
+                labels = data["label"]
+                key = jax.random.key(1)
                 found = explain.batch(method, model.apply, start, data["image"], labels, key)
                 yield _row(name, precision, found, wanted[name])
             found = _step(model, variables, data)
@@ -61,14 +63,18 @@ def _references(variables: Any, data: dict[str, np.ndarray]) -> dict[str, np.nda
     """Maps [N,h,w,c] of each method, and the changed parameters as one vector, in float64."""
     with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
         exact = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), variables)
-        images, labels = jnp.asarray(data["image"], jnp.float64), jnp.asarray(data["label"])
+        images = jnp.asarray(data["image"], jnp.float64)
+        labels = jnp.asarray(data["label"])
         found, gradient = jax.jit(_exactly)(exact, images, labels, jax.random.key(1))
         # With plain gradient descent at rate 1 the change is the gradient
         return jax.device_get(found) | {"training step": -_vector(gradient)}
 
 
 def _exactly(
-    variables: Any, images: jax.Array, labels: jax.Array, key: jax.Array
+    variables: Any,
+    images: jax.Array,
+    labels: jax.Array,
+    key: jax.Array,
 ) -> tuple[dict[str, jax.Array], Any]:
     """Returns the maps of each method, and the gradient of the mean cross-entropy."""
     maps = {}
@@ -85,12 +91,14 @@ def _exactly(
 
 def network(variables: Any, images: jax.Array) -> jax.Array:
     """Logits [N,K] of Zhao's target, in the precision of its arguments."""
-    layers, x = variables["params"]["layers"], images
+    layers = variables["params"]["layers"]
+    x = images
     names = sorted(layers, key=lambda name: int(name.lstrip("convf")))
     convolutions = [name for name in names if name.startswith("conv")]
     numbers = ("NHWC", "HWIO", "NHWC")
     for name in convolutions:
-        kernel, bias = layers[name]["kernel"], layers[name]["bias"]
+        kernel = layers[name]["kernel"]
+        bias = layers[name]["bias"]
         x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
         x = jax.nn.relu(x + bias)
         window = (1, 2, 2, 1)
@@ -115,5 +123,7 @@ def _step(model: Any, variables: Any, data: dict[str, np.ndarray]) -> np.ndarray
 
 
 def _vector(tree: Any) -> np.ndarray:
-    leaves = [np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(tree)]
+    leaves = []
+    for leaf in jax.tree.leaves(tree):
+        leaves.append(np.asarray(leaf, np.float64).ravel())
     return np.concatenate(leaves)

@@ -63,7 +63,8 @@ def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> N
         f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s"
     )
     for name, width in networks:
-        taken, done = seconds[name, width], forward_operations(_network(name, width))
+        taken = seconds[name, width]
+        done = forward_operations(_network(name, width))
         print(
             f"  {name} at width {width}: {taken * 1e3:.1f} ms, adds"
             f" {taken / seconds['explain']:.0%} ({done / gradient:.0%} of the operations,"
@@ -98,7 +99,9 @@ def _releasing(name: str, width: float, observation: Observation) -> Run:
         "limits": np.float32([0, 1]),
     }
     variables = jax.jit(generator.init)(
-        jax.random.key(0), observation.prediction[:1], observation.explanation[:1]
+        jax.random.key(0),
+        observation.prediction[:1],
+        observation.explanation[:1],
     )
     state = {"generator": variables, "calibration": jax.tree.map(jnp.asarray, calibration)}
     apply = jax.jit(defences.gnime(network=name, width=width).apply)
@@ -113,7 +116,8 @@ def two_player(
     width: float = 1.0,
 ) -> Row:
     """GNIME's step of two networks, as xinv's loop and as PyTorch code has it."""
-    built, data = _network(network, width), examples(4 * how.batch_size)
+    built = _network(network, width)
+    data = examples(4 * how.batch_size)
     return compared(
         f"GNIME, {network}, {updates}",
         dtype,
@@ -138,14 +142,19 @@ def _network(name: str, width: float = 1.0) -> Network:
 
 def _step(network: Network, updates: str, dtype: str, data: Mapping[str, np.ndarray]) -> Training:
     """xinv's own step."""
-    model, tx = network.build(dtype), optax.adam(ADAM)
+    model = network.build(dtype)
+    tx = optax.adam(ADAM)
     players = Players(model, model)
     read = {name: data[name] for name in ("prediction", "explanation", "image")}
     example = [jnp.asarray(values[:1]) for values in read.values()][:2]
-    nets = {name: jax.jit(model.init)(jax.random.key(0), *example) for name in Players._fields}
+    nets = {}
+    for name in Players._fields:
+        nets[name] = jax.jit(model.init)(jax.random.key(0), *example)
     scale = {"moments": np.float32([0.5, 0.3]), "limits": np.float32([0, 1])}
     state = train.State(
-        np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()}
+        np.int32(0),
+        nets | scale,
+        {name: tx.init(net) for name, net in nets.items()},
     )
     return Training(two_player_step(players, LAMBDA, updates, tx), state, read)
 
@@ -164,12 +173,14 @@ def _torch_step(
     generate, invert = calls
     generator, inverter = (list(module.parameters()) for module in modules)
     first, second = (torch.optim.Adam(net, ADAM, fused=True) for net in (generator, inverter))
-    error, again = torch.nn.functional.mse_loss, updates == "alternating"
+    error = torch.nn.functional.mse_loss
+    again = updates == "alternating"
     # Both players differentiate one graph, whose buffers must outlive the first
     torch._functorch.config.donated_buffer = again
 
     def step(batch: Any) -> None:
-        clean, truth = (batch["explanation"] - 0.5) / 0.3, batch["image"]
+        clean = (batch["explanation"] - 0.5) / 0.3
+        truth = batch["image"]
 
         def inverted(maps: Any) -> Any:
             return invert({"prediction": batch["prediction"], "explanation": maps})

@@ -86,7 +86,8 @@ FIRST_NETWORKS = {
 
 def methods_of(side: int) -> dict[str, Method]:
     """The explainers with their settings for images of that size."""
-    window, stride = round(WINDOW * side), round(STRIDE * side)
+    window = round(WINDOW * side)
+    stride = round(STRIDE * side)
     windows = (math.ceil((side - window) / stride) + 1) ** 2
     superpixels = slic(SEGMENTS).count(side, side)
     return {
@@ -140,7 +141,8 @@ def run(
         if captum
         else "captum is not installed (pip install 'xinv[bench]'): xinv alone"
     )
-    ratios, peak = [], matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
+    ratios = []
+    peak = matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
     for name in networks:
         operations = _operations((NETWORKS | LARGE)[name])
         print(f"{name}: a forward pass takes {operations / 1e6:.0f} million operations;", end=" ")
@@ -181,11 +183,16 @@ class Explained(NamedTuple):
 
 
 def measured(
-    name: str, methods: list[str], batch_size: int, rounds: int, captum: Any = None
+    name: str,
+    methods: list[str],
+    batch_size: int,
+    rounds: int,
+    captum: Any = None,
 ) -> Iterator[Explained]:
     """Explains images by a network, with each method, by xinv and by the module `captum`."""
     network = (NETWORKS | LARGE)[name]
-    inputs, side = _inputs(network, batch_size), network.shape[0]
+    inputs = _inputs(network, batch_size)
+    side = network.shape[0]
     theirs = captum.runs(name, inputs, methods) if captum else {}  # {} if captum has no twin
     for method in methods:
         how = methods_of(side)[method]
@@ -239,7 +246,11 @@ def _prepared(explainer: Explainer, model: Model, shape: tuple[int, int, int]) -
 
 
 def _gradient(
-    apply: Any, variables: Any, image: jax.Array, label: jax.Array, key: jax.Array
+    apply: Any,
+    variables: Any,
+    image: jax.Array,
+    label: jax.Array,
+    key: jax.Array,
 ) -> jax.Array:
     """The gradient as a user would write it, without the engine."""
     del key
@@ -269,7 +280,9 @@ def _inputs(network: Network, batch_size: int) -> Inputs:
     images = jax.random.uniform(jax.random.key(0), (batch_size, *network.shape))
     variables = jax.jit(network.model.init)(jax.random.key(1), images[:1])
     return Inputs(
-        variables, images, jnp.argmax(jax.jit(network.model.apply)(variables, images), -1)
+        variables,
+        images,
+        jnp.argmax(jax.jit(network.model.apply)(variables, images), -1),
     )
 
 
@@ -281,10 +294,16 @@ def _operations(network: Network) -> float:
 
 
 def _measure(
-    name: str, method: Method, model: Model, inputs: Inputs, captum: Run | None, rounds: int
+    name: str,
+    method: Method,
+    model: Model,
+    inputs: Inputs,
+    captum: Run | None,
+    rounds: int,
 ) -> Explained:
     count = len(inputs.images)
-    forward, xinv = jax.jit(model.apply), _xinv(method.explainer, model, inputs)
+    forward = jax.jit(model.apply)
+    xinv = _xinv(method.explainer, model, inputs)
     starts = {"forward": lambda: jax.block_until_ready(forward(*inputs[:2])), "xinv": xinv.start}
     begin = time.perf_counter()
     xinv.start()
@@ -321,10 +340,9 @@ def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
         len(images), at_once(explainer, model.apply, variables, images, jax.random.key(2))
     )
     keys = jax.random.split(jax.random.key(2), len(images))
-    parts = [
-        tuple(x[start : start + size] for x in (images, labels, keys))
-        for start in range(0, len(images), size)
-    ]
+    parts = []
+    for start in range(0, len(images), size):
+        parts.append(tuple(x[start : start + size] for x in (images, labels, keys)))
     program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
 
     def device_mib() -> float:

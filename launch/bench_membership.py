@@ -56,7 +56,11 @@ AUDIT = dataclasses.replace(
 )
 """The audit that is timed: every explainer, on a part of the digits."""
 ROLES = dict(
-    target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06
+    target_train=0.04,
+    attack_test=0.06,
+    shadow_train=0.04,
+    shadow_test=0.04,
+    reference=0.06,
 )
 TARGET = models.cnn(CLASSES, (32, 64), 64)
 EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
@@ -117,7 +121,9 @@ def restarting(trunk: str, width: float, how: Bench) -> Row:
     together = _step(trunk, width, tuple(range(RESTARTS)), "float32", data)
     runs = {"together": stepping(together, how.batch_size), "in turn": in_turn}
     seconds = timed(runs, how.rounds, how.steps)
-    rates = {name: RESTARTS * how.steps / value for name, value in seconds.items()}
+    rates = {}
+    for name, value in seconds.items():
+        rates[name] = RESTARTS * how.steps / value
     return Row(
         f"{RESTARTS} restarts, {trunk}, width {width}, in one program",
         "float32",
@@ -168,7 +174,10 @@ def _fitting(rounds: int) -> None:
     print(f"fitting to {CANDIDATES} maps of {SIDE}×{SIDE}×{CHANNELS}; networks for one epoch")
     given = {"inputs": ("explanation",), "recipe": dataclasses.replace(RECIPE, epochs=1)}
     for factory in attacks.FACTORIES:
-        hyper = dict(trunk="cnn", restarts=1) if factory is attacks.membership_network else {}
+        if factory is attacks.membership_network:
+            hyper = dict(trunk="cnn", restarts=1)
+        else:
+            hyper = {}
         attack = attacks.build(factory.__name__, given, **hyper)
         if attack.goal != "membership":
             continue

@@ -85,10 +85,13 @@ def _mobilenet(width: float, side: int, channels: int) -> Any:
             self.adds = stride == 1 and inputs == outputs
 
         def forward(self, x):
-            return x + self.body(x) if self.adds else self.body(x)
+            if self.adds:
+                return x + self.body(x)
+            return self.body(x)
 
     twin = mobilenet_features(width, "small")
-    blocks, inputs = [*conv(channels, twin.first, 3, twin.stride), nn.ReLU6()], twin.first
+    blocks = [*conv(channels, twin.first, 3, twin.stride), nn.ReLU6()]
+    inputs = twin.first
     for expansion, outputs, count, stride in twin.stages:
         for index in range(count):
             blocks.append(Residual(expansion, inputs, outputs, 1 if index else stride))

@@ -80,7 +80,8 @@ def _walk(table: tuple[Layer, ...], inputs: int, size: int, bypass: bool) -> Ite
         products = (layer.kernel * size) ** 2 * inputs + (layer.kernel * out) ** 2 * beside
         inputs *= size**2 if layer.type == "fc" else 1
         yield Placed(layer, inputs + beside, 2 * products * layer.outputs)
-        inputs, size = layer.outputs or inputs, out
+        inputs = layer.outputs or inputs
+        size = out
 
 
 def rows_of(network: Network) -> tuple[list[Placed], list[Placed]]:

@@ -85,7 +85,9 @@ def number(value: float | None) -> str:
         return ""
     if value == 0 or 1e-3 <= abs(value) < 1e3:
         return f"{value:.3g}"
-    return f"{value:,.0f}" if abs(value) >= 1e3 else f"{value:.1e}"
+    if abs(value) >= 1e3:
+        return f"{value:,.0f}"
+    return f"{value:.1e}"
 
 
 def table(rows: list[Row]) -> str:
@@ -95,7 +97,9 @@ def table(rows: list[Row]) -> str:
     cells.insert(1, tuple("-" * width for width in widths))
     lines = []
     for line in cells:
-        padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        padded = []
+        for cell, width in zip(line, widths, strict=True):
+            padded.append(cell.ljust(width))
         lines.append(f"| {' | '.join(padded)} |")
     return "\n".join(lines)
 
@@ -114,4 +118,6 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
+    if value is None:
+        return ""
+    return f"{value:.1%}"

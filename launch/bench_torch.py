@@ -22,17 +22,18 @@ def torch_settings() -> str:
         return "torch is not installed (pip install 'xinv[bench]'): xinv alone"
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    place = (
-        "cuda: cudnn.benchmark, TF32 (as jax), channels_last"
-        if torch.cuda.is_available()
-        else "cpu"
-    )
+    if torch.cuda.is_available():
+        place = "cuda: cudnn.benchmark, TF32 (as jax), channels_last"
+    else:
+        place = "cpu"
     return f"torch {torch.__version__} on {place}, {torch.get_num_threads()} threads, fused Adam"
 
 
 def torch_device() -> str:
     """Where PyTorch computes."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "cpu"
 
 
 def torch_call(module: Any, dtype: str, compiles: bool) -> Callable[[Any], Any]:
@@ -145,7 +146,8 @@ def torch_module(network: Network) -> Any:
         def forward(self, batch):
             if network.classifier:
                 return self.sequence(1, batch["image"], {})[0]
-            vector, maps = [batch["prediction"]], {}
+            vector = [batch["prediction"]]
+            maps = {}
             if network.encoder:
                 embedding, maps = self.sequence(0, batch["explanation"], {})
                 vector += [embedding, batch["explanation"].flatten(1)]

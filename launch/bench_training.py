@@ -107,7 +107,8 @@ def compared(
       other: makes PyTorch's run, by torch.compile if the argument is true; None is without.
       how: see Bench.
     """
-    runs, notes = {"xinv": stepping(training, how.batch_size)}, []
+    runs = {"xinv": stepping(training, how.batch_size)}
+    notes = []
     kinds = {"torch": False, "compiled": True} if how.compiles else {"torch": False}
     for kind, compiles in kinds.items() if torch and other else ():
         try:
@@ -161,7 +162,10 @@ def program(training: Training, batch_size: int) -> Program:
     # A custom call, as cuDNN's convolution, has no operations once it is compiled
     operations = lowered.cost_analysis()["flops"]
     return Program(
-        operations, compiled.cost_analysis()["bytes accessed"], memory(compiled), seconds
+        operations,
+        compiled.cost_analysis()["bytes accessed"],
+        memory(compiled),
+        seconds,
     )
 
 
@@ -234,9 +238,10 @@ def plain(
         jax.random.key(0), *(jnp.asarray(data[name][:1]) for name in names)
     )
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
-    step = (
-        train.private_step(loss, tx, clip=1.0, noise=1.0) if private else train.sgd_step(loss, tx)
-    )
+    if private:
+        step = train.private_step(loss, tx, clip=1.0, noise=1.0)
+    else:
+        step = train.sgd_step(loss, tx)
     used = (*names, "label" if network.classifier else "image")
     return Training(step, state, {name: data[name] for name in used})
 
@@ -262,7 +267,9 @@ def several(name: str, dtype: str, training: Training, count: int, how: Bench) -
 
     runs = {"vmap": stepping(together, how.batch_size), "loop": in_turn}
     seconds = timed(runs, how.rounds, how.steps)
-    rates = {kind: count * how.steps / value for kind, value in seconds.items()}
+    rates = {}
+    for kind, value in seconds.items():
+        rates[kind] = count * how.steps / value
     needs = program(together, how.batch_size)
     return Row(
         f"{count} seeds of {name}, vmapped",
@@ -280,7 +287,8 @@ def stepping(training: Training, batch_size: int) -> Run:
     """Steps over the data again and again, dispatched as xinv's training loop does."""
     data = dict(training.data)
     runner = parallel.runner(training.step, data)
-    state, key = parallel.replicate(training.state), parallel.per_device(jax.random.key(1))
+    state = parallel.replicate(training.state)
+    key = parallel.per_device(jax.random.key(1))
 
     def start(steps: int) -> None:
         nonlocal state

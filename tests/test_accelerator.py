@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from launched import launch
 
+pytestmark = pytest.mark.slow
+
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 

@@ -84,7 +84,8 @@ def broadcast(tree: Tree) -> Tree:
     if processes.leads():
         given[0] = np.concatenate(raw)
     told = np.asarray(_pmap_total()(given))
-    found, start = [], 0
+    found = []
+    start = 0
     for leaf in leaves:
         part = told[start : start + leaf.nbytes]
         found.append(np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape).copy())
@@ -176,7 +177,9 @@ def _pmap_steps(step: Step) -> Step:
     """
 
     def steps(
-        state: Any, batch: tuple[Tree, jax.Array], key: Key
+        state: Any,
+        batch: tuple[Tree, jax.Array],
+        key: Key,
     ) -> tuple[Any, dict[str, jax.Array]]:
         data, positions = batch
 
@@ -186,7 +189,11 @@ def _pmap_steps(step: Step) -> Step:
         return jax.lax.scan(body, state, positions)
 
     return jax.pmap(
-        steps, axis_name=AXIS, in_axes=(None, (None, 0), 0), out_axes=None, donate_argnums=0
+        steps,
+        axis_name=AXIS,
+        in_axes=(None, (None, 0), 0),
+        out_axes=None,
+        donate_argnums=0,
     )
 
 
@@ -322,7 +329,8 @@ def map_batches(
             f" {batch_size}"
         )
     batch_size = math.ceil(min(batch_size, count) / device_count()) * device_count()
-    arrays, program = host(arrays), _pmap_examples(fn)
+    arrays = host(arrays)
+    program = _pmap_examples(fn)
     # pmap mistakes the axes of what follows an argument without leaves
     shared = replicate((shared, np.int32(0)))
 
@@ -346,14 +354,21 @@ def map_batches(
 @functools.lru_cache(_PROGRAMS)
 def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
     def program(
-        shared: tuple[Any, jax.Array], batch: tuple[Tree, jax.Array], key: Key | None
+        shared: tuple[Any, jax.Array],
+        batch: tuple[Tree, jax.Array],
+        key: Key | None,
     ) -> Any:
         (shared, _), (examples, positions) = shared, batch
-        keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+        if key is None:
+            keys = None
+        else:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
         # Not the results alone: pmap over several processes fails without any leaf
         found = fn(shared, examples, keys), positions
         # A process sees the results of its own devices alone, unless they are exchanged
-        return jax.lax.all_gather(found, AXIS) if exchanged else found
+        if exchanged:
+            return jax.lax.all_gather(found, AXIS)
+        return found
 
     exchanged = processes.count() > 1
     out_axes = None if exchanged else 0

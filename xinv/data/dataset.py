@@ -101,10 +101,16 @@ def create(
     """
     classes = {key: tuple(map(str, names)) for key, names in classes.items()}
     dataset = Dataset(
-        images, {key: np.asarray(values) for key, values in labels.items()}, classes, name, ""
+        images,
+        {key: np.asarray(values) for key, values in labels.items()},
+        classes,
+        name,
+        "",
     )
     validate(dataset)
-    labels = {key: values.astype(np.int32) for key, values in dataset.labels.items()}
+    labels = {}
+    for key, values in dataset.labels.items():
+        labels[key] = values.astype(np.int32)
     if fingerprint is None:
         parts = [np.ascontiguousarray(images), *(labels[key] for key in sorted(labels))]
         fingerprint = digest([images.shape, sorted(classes.items())], *parts)
@@ -118,7 +124,8 @@ def validate(dataset: Dataset) -> None:
       InputError: it names the first fault.
     """
     # By shape alone, so that lazy images are not read.
-    images, name = dataset.images, dataset.name
+    images = dataset.images
+    name = dataset.name
     if images.dtype != np.uint8 or len(images.shape) != 4:
         raise InputError(
             f"{name}: images are {images.dtype} {tuple(images.shape)}, not uint8 [N,H,W,C]"
@@ -263,10 +270,8 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(
         np.int32
     )
-    labels, names = (
-        {**dataset.labels, attribute: values},
-        {**dataset.classes, attribute: ("no", "yes")},
-    )
+    labels = {**dataset.labels, attribute: values}
+    names = {**dataset.classes, attribute: ("no", "yes")}
     # The images are the same, so the old fingerprint and the change stand for all.
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
     return create(dataset.name, dataset.images, labels, names, described)._replace(

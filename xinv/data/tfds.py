@@ -68,7 +68,8 @@ def tfds(
     source = _source(builder, split, features)
     what = f"{dataset} {split} in {root}"
     read = _Reader(what, source, image, stored[-1], shape, change)
-    values, names = _values(what, source, labels, threads), {}
+    values = _values(what, source, labels, threads)
+    names = {}
     for key, feature in columns.items():
         values[key], names[key] = _named(feature, values[key])
     # Labels are hashed, images are not read: what determines them stands for them.
@@ -109,9 +110,10 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
 
     # TFDS would decode images by libraries of its own; `decode` is the same for every source.
     skip = tensorflow_datasets.decode.SkipDecoding()
-    encoded = {
-        key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")
-    }
+    encoded = {}
+    for key, feature in features.items():
+        if hasattr(feature, "encoding_format"):
+            encoded[key] = skip
     try:
         return builder.as_data_source(split, decoders=encoded, file_format=RECORDS)
     except (ValueError, KeyError, OSError) as error:
@@ -147,7 +149,9 @@ class _Reader(NamedTuple):
 
 
 def _shapes(
-    name: str, image: Any, change: Geometry
+    name: str,
+    image: Any,
+    change: Geometry,
 ) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
     """The shapes of an image feature, None where sizes vary, and of an image after `change`."""
     shape = image.shape
@@ -168,7 +172,9 @@ def _values(what: str, source: Any, labels: Sequence[str], threads: int) -> dict
 
     def read(rows: np.ndarray) -> np.ndarray:
         examples = _examples(what, source, rows)
-        columns = [[int(_field(what, example, key)) for example in examples] for key in labels]
+        columns = []
+        for key in labels:
+            columns.append([int(_field(what, example, key)) for example in examples])
         return np.array(columns, np.int64)
 
     chunks = np.split(np.arange(len(source)), range(CHUNK, len(source), CHUNK))

@@ -48,7 +48,10 @@ class Geometry(NamedTuple):
 
 
 def geometry(
-    crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear"
+    crop: Crop = None,
+    resize: Size = None,
+    grayscale: bool = False,
+    method: str = "bilinear",
 ) -> Geometry:
     """Returns a checked Geometry; lists, as in configs, count as tuples.
 
@@ -100,7 +103,8 @@ def transform(
     for attribute, meaning in (attributes or {}).items():
         dataset = mark(dataset, attribute, *meaning)
     change = geometry(crop, resize, grayscale, method)
-    images, name = dataset.images, dataset.name
+    images = dataset.images
+    name = dataset.name
     if change.grayscale and images.shape[-1] not in (1, 3):
         raise InputError(f"{name}: grayscale needs 1 or 3 channels, not {images.shape[-1]}")
     # The changed shape by an empty image, so that lazy images stay unread
