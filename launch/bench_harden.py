@@ -15,9 +15,10 @@ from xinv.audit.run import opened
 from xinv.audit.stage import Stages
 from xinv.harden import trial
 from xinv.harden.candidate import candidate, space_of
+from xinv.harden.maps import fitted, searched
 from xinv.harden.propose import propose
 from xinv.harden.search import searched_transforms
-from xinv.harden.subject import Subject, fitted
+from xinv.harden.subject import Subject
 from xinv.types import InputError
 
 PUBLISHED = (1200, 100_000)
@@ -47,28 +48,36 @@ def run(size: str, methods: Sequence[str] | None, rounds: int) -> None:
 
 
 def _measured(subject: Subject, rounds: int) -> None:
-    settings, explainer = subject.settings, subject.unhardened.explainer
+    settings = subject.settings
+    explainer = subject.unhardened.explainer
     transforms = searched_transforms(settings, explainer)
     values = propose(space_of(explainer, transforms), [], subject.name, rounds + 1, rounds + 1)
-    role, shadow = settings["roles"]["search"], settings["shadow"]
-    subject.maps(subject.unhardened, subject.target, role)  # the kept maps that transforms change
-    subject.maps(subject.unhardened, shadow, settings["roles"]["shadow"])
+    role = settings["roles"]["search"]
+    shadow = settings["shadow"]
+    # The kept maps that transforms change
+    searched(subject, subject.unhardened, subject.target, role)
+    searched(subject, subject.unhardened, shadow, settings["roles"]["shadow"])
     spent: dict[str, list[float]] = {"maps": [], "attack": [], "utility": []}
     for one in values:
         made = candidate(explainer, transforms, one, 1.0)
         with _timed(spent["maps"].append):
-            shown = subject.maps(made, subject.target, role)
-            learned = subject.maps(made, shadow, settings["roles"]["shadow"])
+            shown = searched(subject, made, subject.target, role)
+            learned = searched(subject, made, shadow, settings["roles"]["shadow"])
         with _timed(spent["attack"].append):
             attack = subject.attack(settings["search_attack"])
             state = fitted(subject, made, attack, shadow, lambda *_, maps=learned: maps)
             attack.predict(state, subject.seen(attack, subject.target, role, shown))
         with _timed(spent["utility"].append):
             trial.utility(
-                subject, role, subject.maps(subject.unhardened, subject.target, role), shown
+                subject,
+                role,
+                searched(subject, subject.unhardened, subject.target, role),
+                shown,
             )
     # The first compiles what all trials share
-    medians = {part: statistics.median(times[1:] or times) for part, times in spent.items()}
+    medians = {}
+    for part, times in spent.items():
+        medians[part] = statistics.median(times[1:] or times)
     total = sum(medians.values())
     shares = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in medians.items())
     print(

@@ -1,6 +1,4 @@
-"""What the launchers share: flag parsing and one clear sentence for everything that a person can
-get wrong.
-"""
+"""Flags, configs and errors of the launchers: each mistake of a person gets one clear sentence."""
 
 import ast
 import contextlib
@@ -24,9 +22,9 @@ sys.path.insert(
 from xinv.types import InputError
 
 _HARDEN = "harden"  # the section of launch/harden.py
-_SHARED = ("base", "datasets")  # of configs/, what its experiments share
+_TEMPLATE = "base"  # of configs/, the file that shows every key and is no experiment
 AGAIN = 75
-"""Exit status of a process that is to be started again (EX_TEMPFAIL)."""
+"""Exit status of a process to start again (EX_TEMPFAIL)."""
 _PR_SET_PDEATHSIG = 1
 _NULLABLE = re.compile(r"--?config\.(data\.[\w.]+)")  # the section whose fields may be set to None
 
@@ -48,17 +46,18 @@ _leaving: list[Callable[[], None]] = []
 
 
 def at_interrupt(call: Callable[[], None]) -> None:
-    """Has `call()` made before Ctrl-C ends the process."""
+    """Registers `call()` to be made before Ctrl-C ends the process."""
     _leaving.append(call)
 
 
 def _interrupted(*_: object) -> None:
-    """Leaves at once, whatever is running: a run may be stopped at any moment."""
+    """Leaves at once: a run may be stopped at any moment."""
     print(
         "\ninterrupted: the same command continues where this one stopped",
         file=sys.stderr,
         flush=True,
     )
+    # Not by sys.exit, which would wait for threads.
     for call in _leaving:
         with contextlib.suppress(OSError):
             call()
@@ -69,7 +68,7 @@ signal.signal(signal.SIGINT, _interrupted)
 
 
 class Stop:
-    """Whether one of some signals has come; a training then saves its state and leaves."""
+    """True once one of `signals` has come; a training then saves its state and leaves."""
 
     def __init__(self, *signals: signal.Signals):
         self._stopped = False
@@ -84,7 +83,7 @@ class Stop:
 
 
 def die_with(parent: int) -> None:
-    """Has this process killed when `parent`, which has started it, dies in whatever way (Linux)."""
+    """Ends this process when its `parent` dies in whatever way (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # It may have died before
@@ -98,19 +97,15 @@ def main(run: Callable[[Sequence[str]], None]) -> None:
 
 
 def config_file(value: str) -> tuple[ModuleType, str]:
-    """The module that a `--config=FILE:ARG` names, and ARG ("" without).
+    """Returns the module of a `--config=FILE:ARG`, and ARG ("" without).
 
     Raises:
       InputError: there is no such file, or it defines no get_config.
     """
     path, _, arg = value.partition(":")
     if not Path(path).is_file():
-        known = sorted(
-            str(file) for file in Path("configs").glob("*.py") if file.stem not in _SHARED
-        )
-        raise InputError(
-            f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}"
-        )
+        known = ", ".join(_experiments()) or "none"
+        raise InputError(f"there is no config file {path!r}: known here are {known}")
     spec = importlib.util.spec_from_file_location("xinv_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -119,8 +114,18 @@ def config_file(value: str) -> tuple[ModuleType, str]:
     return module, arg
 
 
+def _experiments() -> list[str]:
+    """Returns the files of configs/ that define an experiment."""
+    found = []
+    for file in sorted(Path("configs").glob("*.py")):
+        # Data sets and published figures are in files of their own there
+        if file.stem != _TEMPLATE and "\ndef get_config(" in file.read_text():
+            found.append(str(file))
+    return found
+
+
 def config(flag: flags.FlagHolder) -> dict:
-    """The value of a `DEFINE_config_file` flag as a plain dict."""
+    """Returns the value of a `DEFINE_config_file` flag as a plain dict."""
     if flag.value is None:
         raise InputError(
             "--config is missing: name a file of configs/, for example --config=configs/digits.py"
@@ -129,10 +134,10 @@ def config(flag: flags.FlagHolder) -> dict:
 
 
 def audited(config: dict) -> dict:
-    """A config without the section of launch/harden.py.
+    """Returns a config without the section of launch/harden.py.
 
     Raises:
-      InputError: the command line sets a field of that section, which an audit does not read.
+      InputError: the command line sets a field of that section: an audit does not read it.
     """
     for path in overridden(sys.argv):
         if path.partition(".")[0] == _HARDEN:
@@ -141,7 +146,7 @@ def audited(config: dict) -> dict:
 
 
 def units(flag: flags.FlagHolder) -> list[dict]:
-    """The units of the sweep of a `DEFINE_config_file` flag, as overridden on the command line.
+    """Returns the units of a config's sweep, with the overrides of the command line.
 
     Raises:
       InputError: the config has no sweep, or a unit does not fit it.
@@ -156,7 +161,7 @@ def units(flag: flags.FlagHolder) -> list[dict]:
 
 
 def unit(flag: flags.FlagHolder, name: str) -> dict:
-    """One unit of `units`, by its name."""
+    """Returns one unit of `units` by its name."""
     found = {config["unit"]: config for config in units(flag)}
     if name not in found:
         raise InputError(f"the sweep has no unit {name!r}: choose one of {', '.join(found)}")
@@ -164,6 +169,7 @@ def unit(flag: flags.FlagHolder, name: str) -> dict:
 
 
 def _changed(base: dict, change: dict) -> dict:
+    # A dict replaces its whole section, any other value a field.
     config = ConfigDict(base).lock()
     sections = {name: value for name, value in change.items() if isinstance(value, dict)}
     try:
@@ -178,7 +184,7 @@ def _changed(base: dict, change: dict) -> dict:
 
 
 def overridden(argv: Sequence[str]) -> list[str]:
-    """The paths of the config's fields that arguments set, to None too, in order and each once."""
+    """Returns the paths of the config's fields in arguments, in order and each once."""
     return list(
         dict.fromkeys(
             re.findall(
@@ -193,20 +199,27 @@ def overridden(argv: Sequence[str]) -> list[str]:
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:
     try:
         return call(argv)
-    except InputError as error:
-        _stop(str(error))
-    except flags.Error as error:
-        _stop(" ".join(str(error).split()))
-    except OSError as error:
-        _stop(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _stop(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(2)
+def sentence(error: Exception) -> str | None:
+    """What a person can mend, in one sentence; None if the error is a fault of the program."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, flags.Error):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return None
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
+    # Overrides are checked first: the flags' own error would not name the keys of the config.
     named = re.search(r"^--?config[=\n](.+)$", "\n".join(argv), flags=re.MULTILINE)
     cleared = []
     if named:
@@ -225,16 +238,20 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The arguments without those that set a data field to None, and the paths of those fields.
+    """Returns arguments without those that set a data field to None, and the paths of these fields.
 
-    The flag of a field has the type of its value, which None is not. As elsewhere the last argument
-    of a field counts.
+    The flag of a field has the type of its value, so None needs this. The last argument of a field
+    counts, as elsewhere.
     """
-    kept, cleared, places = [], [], iter(range(len(argv)))
+    kept = []
+    cleared = []
+    places = iter(range(len(argv)))
     for place in places:
         flag, _, value = argv[place].partition("=")
+        # --flag None in two arguments, or --flag=None in one
         apart = argv[place + 1 : place + 2] == ["None"] and "=" not in argv[place]
         named = _NULLABLE.fullmatch(flag)
+        # A later value of the same field undoes an earlier None.
         if named:
             cleared = [path for path in cleared if path != named[1]]
         if not named or not (apart or value == "None"):
@@ -248,6 +265,7 @@ def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _clear(path: str) -> None:
     """Sets a field of the config to None."""
+    # A section may not be cleared: the audit reads its fields.
     *parents, field = path.split(".")
     node = flags.FLAGS["config"].value
     for parent in parents:
@@ -261,11 +279,13 @@ def _clear(path: str) -> None:
 
 def _check_overrides(value: str, argv: Sequence[str]) -> None:
     """Names the first `--config.a.b=…` whose key the config lacks, and the keys that it has."""
+    # The flags are not parsed yet, so the config is made here once more.
     module, arg = config_file(value)
     try:
         config = module.get_config(arg)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"--config={value}: {error}") from None
+    # Key by key, so that the error names the section and its keys.
     for path in overridden(argv):
         node, seen = config, "config"
         for key in path.split("."):

@@ -1,4 +1,4 @@
-"""Searches how to release explanations so that they leak less, and writes release policies.
+"""Searches for ways to release explanations with less leak, and writes release policies.
 
 Example:
   python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
@@ -50,12 +50,14 @@ def run(argv: Sequence[str]) -> None:
     from xinv import harden, report, store
     from xinv.audit.stage import Watch
 
+    # The stages may be those of an audit, so that no target is trained twice.
     config = cli.unit(CONFIG, UNIT.value) if UNIT.value else cli.config(CONFIG)
     workdir = Path(WORKDIR.value)
     programs.keep()
     root = Path(STORE.value) if STORE.value else workdir / "stages"
     with here.leaving() as stop, store.opened(root, here.leave) as stages:
         harden.run(config, workdir, stages, CHECKPOINT_SECONDS.value, Watch(stop))
+    # From the files alone, as launch/report.py does for an audit
     page = report.hardened(workdir)
     print(report.hardened_table(workdir))
     print(f"\nReport: {page.absolute()}")

@@ -9,18 +9,20 @@ import zlib
 from pathlib import Path
 
 _OWN = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")
-"""Variables by which someone has decided already."""
+"""Variables of a person's own choice of a cache."""
 _CHECKED = ".checked"  # touched after each check
 _DAYS = 90  # programs older than this are removed; one still in use is compiled once more
 _ZSTANDARD = b"\x28\xb5\x2f\xfd"  # how what it has compressed begins
 
 
 def keep() -> Path | None:
-    """Lets JAX keep its compiled programs in $XDG_CACHE_HOME/xinv, and returns the folder.
+    """Lets JAX keep its compiled programs in $XDG_CACHE_HOME/xinv.
 
-    There is one per version of XLA and type of processor: another processor would run a program of
-    this one wrongly, or not at all. Nothing is done where JAX's own variables say what to keep, or
-    where nothing can be written.
+    There is a folder per version of XLA and type of processor: another processor would run a
+    program of this one wrongly, or not at all.
+
+    Returns:
+      The folder; None if JAX's own variables choose a cache, or nothing can be written.
     """
     if any(name in os.environ for name in _OWN):
         return None
@@ -42,33 +44,37 @@ def keep() -> Path | None:
 
 
 def heal(folder: Path) -> None:
-    """Removes programs that a killed process has left half written, and those of long ago.
+    """Removes half-written programs of killed processes, and old ones.
 
     JAX neither writes an entry in one step nor replaces one that it cannot read.
     """
+    # Programs from before the last check are whole, so each is read once.
     now = time.time()
     stamp = folder / _CHECKED
     checked = stamp.stat().st_mtime if stamp.exists() else 0.0
     for entry in folder.glob("*-cache"):
         try:
             written = entry.stat().st_mtime
+            # By default JAX removes nothing.
             old = now - written > _DAYS * 24 * 3600
             if old or (written >= checked and not _is_whole(entry.read_bytes())):
                 entry.unlink()
         except FileNotFoundError:
             continue  # another process heals too
+    # The time at the start: what was written meanwhile is checked next time.
     stamp.touch()
     os.utime(stamp, (now, now))
 
 
 def _is_whole(content: bytes) -> bool:
-    """Tells if a program can be decompressed, by whichever library JAX has found."""
+    """True if a program can be decompressed."""
     if not content.startswith(_ZSTANDARD):
         try:
             zlib.decompress(content)
         except zlib.error:
             return False
         return True
+    # The libraries that JAX may have compressed with; without any the program counts as whole
     for name in ("compression.zstd", "zstandard"):
         try:
             library = importlib.import_module(name)
@@ -84,7 +90,8 @@ def _is_whole(content: bytes) -> bool:
 
 
 def _processor() -> str:
-    """A hash of the kind of processor: XLA compiles for just its instructions."""
+    """Hashes the kind of processor: XLA compiles for its instructions alone."""
+    # Linux lists the instructions of the processor; elsewhere its name must do.
     described = [platform.machine()]
     table = Path("/proc/cpuinfo")
     if table.exists():

@@ -1,4 +1,4 @@
-"""Writes report.html from what a run or a sweep left in its folder, and prints its table.
+"""Writes report.html from the folder of a run or a sweep, and prints its table.
 
 Example:
   python launch/report.py --workdir=runs/digits
@@ -34,6 +34,7 @@ def run(argv: Sequence[str]) -> None:
         raise InputError(
             "--workdir is missing: name the folder that launch/run.py or launch/sweep.py wrote"
         )
+    # Markdown goes to a file of its own, so nothing else is printed.
     if MARKDOWN.value:
         print(report.markdown(Path(WORKDIR.value), LEVEL.value))
         return

@@ -1,4 +1,4 @@
-"""Runs every experiment of a config's sweep(); what is done is not run again.
+"""Runs every experiment of a config's sweep() that is not done.
 
 Example:
   python launch/sweep.py --config=configs/digits.py --workdir=runs/widths
@@ -10,10 +10,9 @@ Example:
       --k8s=image=REGISTRY/xinv,claim=runs,gpus=1 | kubectl apply -f -
 
 The config file defines `sweep(arg, config=None) -> list of {dotted key: value}`; a dict as value
-replaces a whole section. `config` is what get_config(arg) returns, as overridden by --config.a.b=…,
-so that an override holds in every unit; a unit that sets that very key is named. Unit i runs in
-WORKDIR/units/<i>; all share the stages in WORKDIR/stages (or --store), so that what they have in
-common is computed once.
+replaces a whole section. `config` is the value of get_config(arg) with --config.a.b=…, so an
+override holds in every unit; units with their own value of the key are named. Unit i runs in
+WORKDIR/units/<i>; all share the stages in WORKDIR/stages (or --store), so each is computed once.
 
 Without --launcher one worker runs in this process. --launcher=local starts one per accelerator of
 this machine (or --jobs; --jobs=2 alone means it too), starts those again that die, and shows a
@@ -127,7 +126,9 @@ def run(argv: Sequence[str]) -> None:
         found = sweep.Board(sweep.read(workdir), TRIES.value)
         print("\n".join(sweep.lines(found, width=10**6, height=10**6)))
         return
+    # Configs are checked whole before a worker starts.
     manifest = sweep.describe(_configs(), Path(STORE.value) if STORE.value else None)
+    # A manifest is rendered before anything is written, as its options may be wrong.
     if LAUNCHER.value == "k8s":
         text = _rendered(workdir)
         if not DRY_RUN.value:
@@ -138,6 +139,7 @@ def run(argv: Sequence[str]) -> None:
         found = sweep.Board(sweep.planned(workdir, manifest), TRIES.value)
         print("\n".join(sweep.plan(found)))
         return
+    # One launcher at a time; its workers have leases of their own.
     with leases.locked(workdir):
         sweep.write(workdir, manifest)
         found = sweep.read(workdir)
@@ -146,7 +148,10 @@ def run(argv: Sequence[str]) -> None:
         if LAUNCHER.value == "slurm":
             _submit(found)
             return
-        outcome = _distributed(found) if LAUNCHER.value or (JOBS.value or 1) > 1 else _here(found)
+        if LAUNCHER.value or (JOBS.value or 1) > 1:
+            outcome = _distributed(found)
+        else:
+            outcome = _here(found)
     _report(workdir, found)
     _end(found, outcome)
 
@@ -173,7 +178,7 @@ def _distributed(found: "Sweep") -> "Outcome":
 
 
 def _submit(found: "Sweep") -> None:
-    """Hands workers to SLURM, and says how to look after them."""
+    """Submits workers to SLURM, and prints the commands to look after them."""
     from engines import slurm
 
     logs = [found.log(number) for number in range(JOBS.value or 1)]
@@ -184,7 +189,7 @@ def _submit(found: "Sweep") -> None:
 
 
 def _rendered(workdir: Path) -> str:
-    """The manifest of workers on Kubernetes."""
+    """Returns the manifest of workers on Kubernetes."""
     from engines import k8s
 
     return k8s.render(
@@ -197,14 +202,15 @@ def _rendered(workdir: Path) -> str:
 
 
 def _arguments() -> list[str]:
-    """The flags that workers share."""
+    """Returns the flags of all workers."""
     return [f"--tries={TRIES.value}", f"--checkpoint_seconds={CHECKPOINT_SECONDS.value}"]
 
 
 def _configs() -> list[dict]:
-    """The complete configs of the sweep, with the names and sections of each checked."""
+    """Returns the complete configs of the sweep, with the names and sections of each checked."""
     from xinv.audit.sections import sections
 
+    # Overrides without an effect are named first: a check may end the program.
     configs = [cli.audited(config) for config in cli.units(CONFIG)]
     _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
     if not configs:
@@ -215,7 +221,7 @@ def _configs() -> list[dict]:
 
 
 def _report(workdir: Path, found: "Sweep") -> None:
-    """Reports on the experiments that are done, if there are any."""
+    """Reports on the finished experiments, if there are any."""
     from xinv import report, sweep
 
     board = sweep.Board(found)
@@ -229,6 +235,7 @@ def _end(found: "Sweep", outcome: "Outcome") -> None:
     """Leaves with the sentences on pieces without a result."""
     if outcome.rejected:
         raise InputError("; ".join(outcome.rejected))
+    # Other pieces are done, so the page above is of these.
     if outcome.failed:
         listed = "\n".join(f"  {sentence}" for sentence in outcome.failed)
         count = f"{len(outcome.failed)} of {len(found.pieces)} pieces"
@@ -241,7 +248,8 @@ def _name_overruled(
     base: dict,
     overrides: Iterable[str],
 ) -> None:
-    """Prints which units set what the command line sets too: there the unit's value holds."""
+    """Prints the units with a value of their own for an overridden key: that value holds."""
+    # A unit that differs from the base in this key has set it itself.
     for config, path in itertools.product(configs, overrides):
         if _at(config, path) != _at(base, path):
             print(

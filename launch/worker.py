@@ -7,8 +7,8 @@ Example:
 
 launch/sweep.py writes the manifest, and with --launcher=… starts workers. More may be started by
 hand, anywhere that shares the folder, one per device. SIGTERM and SIGUSR2 let a worker save its
-training and leave. Exit status: 0 nothing is left, 1 an experiment failed, 2 bad input, 75 it was
-told to leave: start it again.
+training and leave. Exit status: 0 nothing is left, 1 an experiment failed, 2 bad input, 75 it left
+on a signal: start it again.
 """
 
 import os
@@ -57,6 +57,7 @@ CORES = flags.DEFINE_list(
 def run(argv: Sequence[str]) -> None:
     """Works on --workdir."""
     del argv
+    # Before the slow imports: the parent may die meanwhile, and libraries count the cores.
     if PARENT.value:
         cli.die_with(PARENT.value)
     if CORES.value:
@@ -76,6 +77,7 @@ def run(argv: Sequence[str]) -> None:
         CHECKPOINT_SECONDS.value,
         _say,
     )
+    # Failures come last, so that they end the log
     for sentence in outcome.failed:
         _say(f"failed: {sentence}")
     if outcome.rejected:

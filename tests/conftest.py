@@ -21,7 +21,13 @@ _STRICT = (
 
 Explainers are tested on functions as users write them, and audits run explainers.
 """
-_PIPELINE = "test_audit", "test_audit_deepleak", "test_audit_membership", "test_audit_own"
+_PIPELINE = (
+    "test_audit",
+    "test_audit_deepleak",
+    "test_audit_membership",
+    "test_audit_own",
+    "test_processes",
+)
 _LONGEST = (
     *_PIPELINE,
     "test_attacks_trained",

@@ -1,5 +1,6 @@
 """`launch/bench.py explainers` and `membership` run, and the first says what it does not know."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -51,11 +52,12 @@ def test_membership_rates(monkeypatch, capsys):
 
     small = bench_membership.AUDIT
     small.train.epochs = 1
-    small = small._replace(
+    small.attack_train.epochs = 1
+    small = dataclasses.replace(
+        small,
         explainers={"saliency": {}},
         model=small.model | dict(width=0.0625),
         attack=dict(trunk="mlp", width=0.25, restarts=2),
-        epochs=1,
         data=small.data | dict(transform=small.data["transform"] | dict(resize=None)),
     )
     for name, value in dict(
@@ -74,8 +76,8 @@ def test_membership_rates(monkeypatch, capsys):
     bench_membership.run(4, 1, 1)
     printed = capsys.readouterr().out
     rows = [
-        r"step, cnn +width 0.125: maps/s: xinv +(\S+)",
-        r"2 restarts, cnn .*ratio (\S+)",
+        r"membership, cnn, width 0.125, float32: maps/s: xinv +(\S+)",
+        r"2 restarts, cnn, .*ratio ([\d.]+)",
         r"saliency +maps/s +(\S+)",
         r"protodash +maps/s +(\S+)",
         r"map_statistic +fits/s +(\S+)",

@@ -128,6 +128,7 @@ assert data.build("tfds", dataset="three", root={str(tmp_path)!r}).images[2].sha
         ({"split": "train[:"}, r"split 'train\[:' cannot be read"),
         ({"image": "picture"}, "has no feature 'picture': choose among "),
         ({"image": "kind"}, "not uint8"),
+        ({"threads": -1}, "threads is -1 but must be a whole number of at least 0"),
         ({"labels": ["kind/deep"]}, "has no feature 'kind/deep'"),
         ({"labels": ["image"]}, "feature 'image' is .* not one class"),
     ],

@@ -1,4 +1,4 @@
-"""One worker, in this process; and how a process leaves that works on a store."""
+"""One worker in this process, and the ways of a process on a store to leave."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ from xinv import store, sweep, train
 
 @contextlib.contextmanager
 def leaving() -> Iterator[cli.Stop]:
-    """Yields what SIGTERM and SIGUSR2 set; a run that stops by it leaves with status 75."""
+    """Yields a flag of SIGTERM and SIGUSR2; a run that stops by it leaves with status 75."""
     try:
         yield cli.Stop(signal.SIGTERM, signal.SIGUSR2)
     except (train.Stopped, store.Lost) as error:
@@ -23,7 +23,7 @@ def leaving() -> Iterator[cli.Stop]:
 
 
 def leave(lease: Path) -> None:
-    """Ends the process at once: another has gone on with its work, and it must write no more."""
+    """Ends the process at once: another goes on with its work, so it must not write any more."""
     print(
         f"lost {lease}: this process was suspended, and another has gone on",
         file=sys.stderr,
@@ -39,7 +39,19 @@ def work(
     checkpoint_seconds: float,
     say: Callable[[str], None],
 ) -> sweep.Outcome:
-    """Works on a sweep until nothing is left."""
+    """Works on a sweep until nothing is left.
+
+    Args:
+      found: the sweep.
+      number: of the worker; workers of different numbers begin with different pieces.
+      tries: failed tries of a piece before it is given up.
+      checkpoint_seconds: between checkpoints of a training.
+      say: receives lines for a person.
+
+    Returns:
+      The pieces without a result.
+    """
+    # A lost lease ends the process, so that two never write to one stage.
     with leaving() as stop, store.opened(found.stages, leave) as stages:
         worker = sweep.Worker(
             found,

@@ -1,4 +1,4 @@
-"""Workers on Kubernetes: manifests are rendered, never applied.
+"""Renders manifests of workers on Kubernetes; none is applied.
 
 An Indexed Job of one-host workers, or a JobSet with one worker per TPU slice.
 """
@@ -43,14 +43,14 @@ def render(
     """Returns the YAML of `jobs` workers on the sweep in `workdir`.
 
     Args:
-      workdir: as the pods see it, below the mount.
+      workdir: path in the pods, below the mount.
       jobs: the number of workers.
       arguments: flags of launch/worker.py.
       options: "name=value"; see `_OPTIONS`.
-      tries: starts of a worker that was killed, other than by preemption.
+      tries: starts of a killed worker; preemptions do not count.
 
     Raises:
-      InputError: an option is unknown, missing or no name, or chips do not fill whole hosts.
+      InputError: an option is unknown, missing or not a name, or a slice has more than one host.
     """
     found = _parse(options)
     name = found.get("name", "xinv")
@@ -62,12 +62,15 @@ def render(
         "--number=$(JOB_COMPLETION_INDEX)",
     ]
     pod = _pod(found, [*command, *arguments])
+
+    # Kueue admits a job by the label of its queue.
     metadata = {"name": name, "labels": {"app.kubernetes.io/name": "xinv"}}
     if "namespace" in found:
         _require_label("namespace", found["namespace"])
         metadata["namespace"] = found["namespace"]
     if "queue" in found:
         metadata["labels"]["kueue.x-k8s.io/queue-name"] = found["queue"]
+    # Pods get a suffix to the name, and must still have a valid label.
     if "tpu" in found:
         manifest = _job_set(metadata, pod, jobs, found["tpu"], tries)
     else:
@@ -89,6 +92,7 @@ def _parse(options: Sequence[str]) -> dict[str, str]:
             known = "; ".join(f"{each} ({what})" for each, what in _OPTIONS.items())
             raise InputError(f"--k8s={option} is unknown: give name=value of {known}")
         found[name] = value
+    # Without an image and a claim there is nothing to run and nowhere to write.
     for name in _REQUIRED:
         if name not in found:
             raise InputError(f"--k8s has no {name}: give --k8s={name}=…, {_OPTIONS[name]}")
@@ -97,9 +101,13 @@ def _parse(options: Sequence[str]) -> dict[str, str]:
 
 def _pod(found: dict[str, str], command: list[str]) -> dict[str, Any]:
     """The template of a pod; the sweep's folder is on the shared claim."""
-    limits = {name: found[name] for name in ("cpu", "memory") if name in found}
+    limits = {}
+    for name in ("cpu", "memory"):
+        if name in found:
+            limits[name] = found[name]
     if "gpus" in found:
         limits["nvidia.com/gpu"] = str(_count("gpus", found["gpus"]))
+    # The cache of compiled programs is on the claim too: every pod would compile again.
     mount = found.get("mount", "/data")
     container = {
         "name": "worker",
@@ -129,6 +137,7 @@ def _job(pod: dict[str, Any], jobs: int, tries: int) -> dict[str, Any]:
             "onExitCodes": {"containerName": "worker", "operator": "In", "values": [_BAD_INPUT]},
         },
     ]
+    # One worker may fail for good without ending the others.
     return {
         "completionMode": "Indexed",
         "completions": jobs,
@@ -161,6 +170,8 @@ def _job_set(
             f" worker runs on one host, so choose a topology of at most {_CHIPS_PER_HOST} chips and"
             " more --jobs"
         )
+
+    # GKE places a slice by its type and topology.
     spec = pod["spec"]
     spec["nodeSelector"] = {
         "cloud.google.com/gke-tpu-accelerator": kind,
@@ -168,11 +179,13 @@ def _job_set(
     }
     limits = spec["containers"][0].setdefault("resources", {}).setdefault("limits", {})
     limits["google.com/tpu"] = str(chips)
-    # Each slice is a job of one pod, whose number is that of the job
+
+    # Each slice is a job of one pod, so the worker's number is the number of the job.
     command = spec["containers"][0]["command"]
     spec["containers"][0]["command"] = [
         part.replace("JOB_COMPLETION_INDEX", "XINV_NUMBER") for part in command
     ]
+    # JobSet writes the number of a job into a label, which the pod reads as a variable.
     index = {"fieldRef": {"fieldPath": "metadata.labels['jobset.sigs.k8s.io/job-index']"}}
     spec["containers"][0]["env"].append({"name": "XINV_NUMBER", "valueFrom": index})
     _require_length(f"{metadata['name']}-worker-{jobs - 1}-0-xxxxx")

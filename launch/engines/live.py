@@ -1,4 +1,4 @@
-"""The table of a sweep on a terminal, redrawn in place; elsewhere a line when something changes."""
+"""Shows the table of a sweep on a terminal, redrawn in place; elsewhere a line per change."""
 
 import shutil
 import sys
@@ -11,7 +11,7 @@ _UP, _CLEAR = "\x1b[{}A", "\x1b[J"
 
 
 class Table:
-    """The state of a sweep, as it goes on."""
+    """The current state of a sweep."""
 
     def __init__(self, board: sweep.Board):
         self._board = board
@@ -33,6 +33,7 @@ class Table:
 
     def _draw(self) -> None:
         if self._terminal:
+            # The lines drawn before are overwritten in place.
             size = shutil.get_terminal_size()
             found = sweep.lines(self._board, size.columns - 1, size.lines - 1)
             back = f"\r{_UP.format(self._drawn)}" if self._drawn else ""
@@ -40,6 +41,7 @@ class Table:
             self._drawn = len(found)
         else:
             line = sweep.summary(self._board)
+            # Times change with every look, counts with an event.
             counts, _, _ = line.partition(";")
             if counts != self._counts:
                 sys.stderr.write(line + "\n")

@@ -1,88 +1,48 @@
-"""Workers on this machine: a process per device, started again when it dies."""
+"""Runs workers on this machine: a process per device, started again when it dies."""
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from engines import live
+from engines import devices, live
 from xinv import sweep
 from xinv.sweep.manifest import WORKERS
 from xinv.types import InputError
 
 _WORKER = Path(__file__).resolve().parent.parent / "worker.py"
 _FUTILE = 5  # deaths in a row before which a worker did not take a piece
-_GRACE = 60.0  # seconds in which a worker may save its training when it is told to leave
+_GRACE = 60.0  # seconds for a worker to save its training and leave
 _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LEFT, _FAILED, _BAD_INPUT, _AGAIN = 0, 1, 2, 75
 
 
-class Slot(NamedTuple):
-    """A place for one worker: the variables of its device, and the cores that it may use."""
+def slots(jobs: int | None) -> list[devices.Slot]:
+    """Returns a place per worker.
 
-    environment: dict[str, str]
-    cores: tuple[int, ...] = ()
-
-
-def slots(jobs: int | None) -> list[Slot]:
-    """Returns a place per worker: as many as there are accelerators, without any one per four
-    cores.
+    Args:
+      jobs: number of workers; None for one per accelerator, or without any one per four cores.
 
     Raises:
       InputError: there are fewer accelerators than `jobs`.
     """
-    # JAX takes most of an accelerator's memory, so that two workers on one would die
-    for variables in (_gpus(), _tpus()):
+    # JAX takes most of an accelerator's memory, so two workers on one would die.
+    for variables in (devices.gpus(), devices.tpus()):
         if variables:
             jobs = jobs or len(variables)
             if jobs > len(variables):
                 raise InputError(
                     f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine"
                 )
-            return [Slot(each) for each in variables[:jobs]]
+            return [devices.Slot(each) for each in variables[:jobs]]
     cores = sorted(os.sched_getaffinity(0))
     jobs = jobs or max(1, len(cores) // 4)
     share = max(1, len(cores) // jobs)
-    return [Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
-
-
-def _gpus() -> list[dict[str, str]]:
-    """The variables that show a process one GPU each, without a client of JAX, which would hold
-    all.
-    """
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None and shutil.which("nvidia-smi"):
-        listed = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True
-        ).stdout
-        named = ",".join(
-            str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU")
-        )
-    return [
-        {"CUDA_VISIBLE_DEVICES": device}
-        for device in (named or "").split(",")
-        if device not in ("", "-1")
-    ]
-
-
-def _tpus() -> list[dict[str, str]]:
-    """The variables that show a process one chip of a TPU host each."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    chips = sorted(Path("/dev").glob("accel[0-9]*")) or sorted(Path("/dev/vfio").glob("[0-9]*"))
-    one = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
-    return [
-        {"TPU_VISIBLE_DEVICES": str(n), "TPU_VISIBLE_CHIPS": str(n), **one}
-        for n in range(len(chips))
-    ]
+    return [devices.Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
 
 
 class Crew:
@@ -97,25 +57,33 @@ class Crew:
     def __init__(
         self,
         found: sweep.Sweep,
-        places: list[Slot],
+        places: list[devices.Slot],
         arguments: list[str],
     ):
         self._sweep = found
         self._places = places
         self._arguments = arguments
+        # By worker: its process or exit status, deaths in a row without a piece, and the size of
+        # its log before this run
         self._running: dict[int, subprocess.Popen] = {}
         self._ended: dict[int, int] = {}
         self._futile = dict.fromkeys(range(len(places)), 0)
         self._logged = {number: _size(found.log(number)) for number in range(len(places))}
 
     def run(self, board: sweep.Board, show: Callable[[], None]) -> dict[int, int]:
-        """Keeps the workers alive until all have ended, and returns their exit statuses by number.
+        """Keeps the workers alive until all have ended.
 
-        `show()` is called about twice a second.
+        Args:
+          board: the state of the sweep.
+          show: called about twice a second.
+
+        Returns:
+          Exit statuses by number.
         """
         (self._sweep.workdir / WORKERS).mkdir(parents=True, exist_ok=True)
         for number in range(len(self._places)):
             self._start(number)
+        # A dead worker is started again before the table is drawn.
         while self._running:
             time.sleep(_LOOK)
             for number, process in list(self._running.items()):
@@ -126,10 +94,11 @@ class Crew:
         return self._ended
 
     def stop(self) -> None:
-        """Lets the workers save their trainings and leave; ends those that do not within a minute.
+        """Lets the workers save their trainings and leave.
 
-        A second Ctrl-C ends them at once.
+        After a minute, or a second Ctrl-C, it ends the others.
         """
+        # One deadline for all: they save at the same time.
         deadline = time.monotonic() + _GRACE
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
@@ -141,7 +110,8 @@ class Crew:
             process.wait()
 
     def errors(self) -> list[str]:
-        """Returns what the workers have found wrong in their input, one sentence each."""
+        """Returns the workers' errors of input, one sentence each."""
+        # Every worker finds the same error, so each sentence counts once.
         found: dict[str, None] = {}
         for number, start in self._logged.items():
             for line in self._tail(number, start):
@@ -150,7 +120,7 @@ class Crew:
         return list(found)
 
     def deaths(self) -> list[str]:
-        """Returns one sentence on each worker that could not be kept alive."""
+        """Returns one sentence on each worker that died again and again."""
         found = []
         for number, status in self._ended.items():
             if self._futile[number] >= _FUTILE:
@@ -167,6 +137,7 @@ class Crew:
             return log.read().decode(errors="replace").splitlines()
 
     def _start(self, number: int) -> None:
+        # The worker ends with this process, and keeps to its own device and cores.
         place = self._places[number]
         command = [
             sys.executable,
@@ -194,9 +165,11 @@ class Crew:
         process: subprocess.Popen,
         board: sweep.Board,
     ) -> None:
-        """Starts a worker again, unless it has left for good or dies before it takes a piece."""
+        """Starts a worker again, unless it left for good or keeps dying before it takes a piece."""
+        # A worker that failed a piece starts again while other pieces wait.
         status = process.returncode
         left = status in (_NOTHING_LEFT, _BAD_INPUT) or (status == _FAILED and not board.waiting())
+        # A death with a piece in hand is the fault of the piece.
         if status == _AGAIN or board.left_by(process.pid):
             self._futile[number] = 0
         else:
@@ -208,7 +181,9 @@ class Crew:
 
 
 def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    if path.exists():
+        return path.stat().st_size
+    return 0
 
 
 def run(
@@ -217,12 +192,24 @@ def run(
     tries: int,
     arguments: list[str],
 ) -> sweep.Outcome:
-    """Works on a sweep by processes of this machine, and shows a table of its state."""
+    """Works on a sweep by processes of this machine, and shows a table of its state.
+
+    Args:
+      found: the sweep.
+      jobs: as in `slots`.
+      tries: failed tries of a piece before it is given up.
+      arguments: flags of launch/worker.py.
+
+    Returns:
+      The pieces without a result.
+    """
     board = sweep.Board(found, tries)
     # The death of an earlier sweep was no fault of its pieces
     board.forget()
+
     crew = Crew(found, slots(jobs), arguments)
     shown = live.Table(board)
+    # A signal becomes an exception here: the workers save first.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

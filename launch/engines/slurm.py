@@ -1,6 +1,4 @@
-"""Workers on a SLURM cluster, by submitit: an array of identical jobs, requeued when preempted or
-killed.
-"""
+"""Runs workers on SLURM by submitit: an array of jobs, requeued when preempted or killed."""
 
 import ast
 import shlex
@@ -17,16 +15,14 @@ from xinv.types import InputError
 _LAUNCH = Path(__file__).resolve().parent.parent
 _WORKER = _LAUNCH / "worker.py"
 _LEFT = (0, 1, 2)
-"""Exit statuses of a worker that need no other start: nothing left, an experiment failed, bad
-input.
-"""
+"""Exit statuses without another start: nothing left, an experiment failed, bad input."""
 _RESTARTS = 2  # of a job, after which a crash is its end
 _SIGNAL_SECONDS = 120  # before the end of a job's time: more than the longest compilation
 _MINUTES = 240
 
 
 class Job:
-    """What a job of the array does: starts launch/worker.py and waits for it.
+    """A job of the array: starts launch/worker.py and waits for it.
 
     Args:
       command: the worker's.
@@ -39,7 +35,7 @@ class Job:
         self._process: subprocess.Popen | None = None
 
     def __call__(self) -> int:
-        """Returns the worker's exit status, or leaves with it if the job is to be started again."""
+        """Returns the worker's exit status, or leaves with it if the job must start again."""
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -56,8 +52,10 @@ class Job:
         return status
 
     def checkpoint(self) -> Any:
-        """Lets the worker save its training, when SLURM takes the node back, and returns the rest
-        of the work.
+        """Lets the worker save its training when SLURM takes the node back.
+
+        Returns:
+          The submission of the same job, which continues it.
         """
         from submitit.helpers import DelayedSubmission
 
@@ -73,11 +71,12 @@ def parameters(jobs: int, options: Sequence[str]) -> dict[str, Any]:
 
     Args:
       jobs: the number of workers.
-      options: "name=value", parameters of submitit's SlurmExecutor, that take precedence.
+      options: "name=value", parameters of submitit's SlurmExecutor; they take precedence.
 
     Raises:
       InputError: an option has no value.
     """
+    # Values are Python literals, or else strings.
     given = {}
     for option in options:
         name, found, value = option.partition("=")
@@ -87,7 +86,8 @@ def parameters(jobs: int, options: Sequence[str]) -> dict[str, Any]:
                 " partition=gpu,time=240"
             )
         given[name] = _literal(value)
-    # SLURM requeues what it preempts, and not what crashes or is killed
+
+    # SLURM requeues a preempted job, but not one that crashes or is killed.
     again = f'[ $code -ne 0 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {_RESTARTS} ]'
     teardown = f'code=$?; if {again}; then scontrol requeue "$SLURM_JOB_ID"; fi; exit $code'
     found = {
@@ -110,7 +110,16 @@ def submit(
     arguments: Sequence[str],
     options: Sequence[str],
 ) -> list[str]:
-    """Submits one worker per log to SLURM, and returns the ids of the jobs.
+    """Submits one worker per log to SLURM.
+
+    Args:
+      workdir: of the sweep.
+      logs: receive the output of the workers.
+      arguments: flags of launch/worker.py.
+      options: see `parameters`.
+
+    Returns:
+      The ids of the jobs.
 
     Raises:
       InputError: there is no SLURM, or it refuses the jobs.
@@ -121,7 +130,7 @@ def submit(
         raise InputError(
             "--launcher=slurm needs submitit: install the extra, pip install -e .[slurm]"
         ) from None
-    # A folder of its own: what a killed job has left half written would end every later one
+    # A folder of its own: half-written files of a killed job would end every later one.
     folder = workdir / "slurm" / uuid.uuid4().hex[:8]
     chosen = parameters(len(logs), options)
     jobs = []
@@ -132,6 +141,7 @@ def submit(
         executor = submitit.SlurmExecutor(folder, max_num_timeout=1000)
         executor.update_parameters(**chosen)
         logs[0].parent.mkdir(parents=True, exist_ok=True)
+        # One array: its jobs are requeued one by one, and cancelled together.
         with executor.batch():
             submitted = [executor.submit(job) for job in jobs]
         return [job.job_id for job in submitted]

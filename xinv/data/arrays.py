@@ -21,10 +21,10 @@ def arrays(
     classes: Mapping[str, int | Sequence[str]] | None = None,
     title: str = "",
 ) -> Dataset:
-    """Images and labels that an npz file holds under any keys.
+    """Reads images and labels from an npz file, under any keys.
 
     Args:
-      path: the file; object arrays, which need pickle, are refused.
+      path: the file; object arrays are refused, as they need pickle.
       image: key of images [N,H,W] or [N,H,W,C], C up to 4, uint8 or float in [0,1]; several keys
         are concatenated.
       labels: per label name the key of integers or strings [N], as many keys as `image` has;
@@ -32,7 +32,10 @@ def arrays(
       classes: per label name the number of classes or their names; without them integers have a
         class for each number from 0, or from their smallest, to their largest, and strings are
         their own class names. Labels from 1 to that number of classes count from 1.
-      title: what to call the data set; the file's name if empty.
+      title: name of the data set; the file's name if empty.
+
+    Returns:
+      The data set, in memory.
 
     Raises:
       InputError: the file is missing, truncated or no npz, lacks a key, or an array is not as
@@ -43,14 +46,16 @@ def arrays(
     unknown = sorted(set(classes) - set(labels))
     if unknown:
         raise InputError(f"classes are given for {unknown}, but the labels are {list(labels)}")
+    # Labels under their names, images under None
     loaded = _load(
         Path(path), {key: _several(keys) for key, keys in labels.items()} | {None: _several(image)}
     )
     images = _images(path, _several(image), loaded.pop(None))
-    encoded = {
-        key: _labelled(f"{path}: label {key!r}", parts, classes.get(key))
-        for key, parts in loaded.items()
-    }
+
+    # Class names of strings come from the strings, of integers from `classes` or their range.
+    encoded = {}
+    for key, parts in loaded.items():
+        encoded[key] = _labelled(f"{path}: label {key!r}", parts, classes.get(key))
     values = {key: value for key, (value, _) in encoded.items()}
     names = {key: name for key, (_, name) in encoded.items()}
     return create(title or Path(path).stem, images, values, names)
@@ -70,6 +75,7 @@ def _column(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
     stem, column = re.fullmatch(r"(.*?)(?:\[(\d+)\])?", key).groups()
     if stem not in file.files:
         raise InputError(f"{path} has no array {stem!r}: choose among {', '.join(file.files)}")
+    # A small archive may unpack to more than the memory holds, so the size is read first.
     if (
         sum(entry.file_size for entry in file.zip.infolist() if entry.filename == f"{stem}.npy")
         > MAX_BYTES
@@ -79,6 +85,7 @@ def _column(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
         array = file[stem]
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: {stem!r} is damaged or not a plain array: {error}") from error
+    # "key[2]" of a table of labels
     if column is None:
         return array
     if array.ndim != 2 or int(column) >= array.shape[1]:
@@ -87,6 +94,7 @@ def _column(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
 
 
 def _images(path: str, keys: Sequence[str], parts: Sequence[np.ndarray]) -> np.ndarray:
+    # In one range and type first, then in one array
     parts = [as_bytes(f"{path}: {key!r}", part) for key, part in zip(keys, parts, strict=True)]
     if len({part.shape[1:] for part in parts}) > 1:
         raise InputError(
@@ -97,6 +105,7 @@ def _images(path: str, keys: Sequence[str], parts: Sequence[np.ndarray]) -> np.n
 
 def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
     """uint8 [N,H,W,C] of images with or without channels, uint8 or float in [0,1]."""
+    # Grey images may come without an axis of channels.
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or not 1 <= images.shape[-1] <= 4:
         raise InputError(
@@ -106,6 +115,7 @@ def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
         return images
     if images.dtype.kind != "f":
         raise InputError(f"{what} has type {images.dtype}, not uint8 or float")
+    # Another range, such as [-1, 1], would give wrong pixels without an error.
     if not np.isfinite(images).all():
         raise InputError(
             f"{what} holds NaN or infinity in image {np.argwhere(~np.isfinite(images))[0, 0]}"
@@ -116,9 +126,12 @@ def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
 
 
 def _labelled(
-    what: str, parts: Sequence[np.ndarray], classes: int | Sequence[str] | None
+    what: str,
+    parts: Sequence[np.ndarray],
+    classes: int | Sequence[str] | None,
 ) -> tuple[np.ndarray, Sequence[str]]:
     """Integer labels [N] and their class names."""
+    # Labels [N,1] count as [N].
     values = np.concatenate(
         [part.reshape(len(part)) if part.size == len(part) else part for part in parts]
     )
@@ -132,4 +145,6 @@ def _labelled(
 
 
 def _several(keys: Keys) -> tuple[str, ...]:
-    return (keys,) if isinstance(keys, str) else tuple(keys)
+    if isinstance(keys, str):
+        return (keys,)
+    return tuple(keys)

@@ -1,6 +1,4 @@
-"""xinv's own TFDS builder: stores any Dataset as array_record, without TensorFlow, so that large
-sets stream.
-"""
+"""Stores a Dataset for TFDS as array_record, without TensorFlow: large sets then stream."""
 
 import io
 import re
@@ -17,13 +15,11 @@ from xinv.data.dataset import Dataset
 from xinv.types import InputError
 
 CHUNK = 256
-"""Images read at a time, which bounds the memory that a lazy set takes."""
+"""Images read at a time: the memory of a lazy set."""
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes a Dataset in its order, as one split "train": "image" as PNG and one class label per
-    label set.
-    """
+    """Writes a Dataset in its order as one split "train": images as PNG, and class labels."""
 
     # Else TFDS seeks checksums there, by a package (importlib_resources) that it does not require
     code_path = None
@@ -36,10 +32,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=self._dataset.images.shape[1:], encoding_format="png")
-        labels = {
-            key: tfds.features.ClassLabel(names=names)
-            for key, names in self._dataset.classes.items()
-        }
+        labels = {}
+        for key, names in self._dataset.classes.items():
+            labels[key] = tfds.features.ClassLabel(names=names)
+        # Without shuffling, so that indices stay those of the Dataset
         return tfds.core.DatasetInfo(
             builder=self,
             description=description(self._dataset),
@@ -51,7 +47,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        images, labels = self._dataset.images, self._dataset.labels
+        # By row, as the order is that of the Dataset
+        images = self._dataset.images
+        labels = self._dataset.labels
         for start in range(0, len(images), CHUNK):
             for row, image in enumerate(images[start : start + CHUNK], start):
                 yield (
@@ -62,11 +60,10 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
-    """Stores `dataset` below the TFDS folder `root`, to be read by `data.build("tfds",
-    dataset=name, root=root)`.
+    """Stores `dataset` for `data.build("tfds", dataset=name, root=root)`.
 
-    Images and labels come back equal and in order. A folder that is complete appears at once or not
-    at all; one that holds the same content already is kept.
+    Images and labels come back equal and in order. The folder appears complete or not at all; a
+    folder with the same content is kept.
 
     Args:
       dataset: images with 1, 3 or 4 channels, in memory or lazy.
@@ -74,14 +71,15 @@ def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
       name: lower-case letters, digits and underscores; made from the data set's name if empty.
 
     Returns:
-      The folder that holds the data set.
+      The folder of the data set.
 
     Raises:
-      InputError: the name or a class name is one TFDS cannot hold, the folder holds other content,
-        or it cannot be written.
+      InputError: TFDS does not allow the name or a class name, the folder has other content, or it
+        cannot be written.
     """
     name = name or re.sub(r"\W+", "_", dataset.name.lower())
     _check(dataset, name)
+    # TFDS writes beside the folder and renames it, and keeps one that is there.
     try:
         builder = Builder(dataset, name, Path(root))
         folder = Path(builder.data_dir)
@@ -92,6 +90,7 @@ def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
                 f"{folder} holds another data set: give this one another name, or remove that"
                 " folder"
             )
+        # Nothing is downloaded, but TFDS makes the folder.
         with tempfile.TemporaryDirectory() as downloads:
             builder.download_and_prepare(download_dir=downloads)
     except OSError as error:
@@ -114,6 +113,7 @@ def _check(dataset: Dataset, name: str) -> None:
         raise InputError(
             f"{dataset.name}: images have {dataset.images.shape[-1]} channels, PNG holds 1, 3 or 4"
         )
+    # TFDS keeps class names as lines of a file.
     broken = [
         repr(c)
         for names in dataset.classes.values()
@@ -130,8 +130,11 @@ def _check(dataset: Dataset, name: str) -> None:
 
 
 def _png(image: np.ndarray) -> bytes:
+    # Little compression: images are read far more often than stored.
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-        file, "png", compress_level=1
+        file,
+        "png",
+        compress_level=1,
     )
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Data sets as every source gives them: uint8 images [N,H,W,C] with named label arrays."""
+"""The data set of every source: uint8 images [N,H,W,C] with named label arrays."""
 
 import hashlib
 import json
@@ -7,10 +7,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xinv import stream
 from xinv.types import InputError
 
 MAX_BYTES = 4 * 2**30
-"""The most that the images of one source may take in memory; larger sets stream through `tfds`."""
+"""Largest size in memory of one source's images; larger sets stream through `tfds`."""
 MAX_CLASSES = 2**20
 
 
@@ -32,8 +33,8 @@ class Dataset(NamedTuple):
       images: uint8 [N,H,W,C], in memory or lazy.
       labels: int32 [N] per label name; the first is the default.
       classes: class names per label name, indexed by the labels.
-      name: what a report calls the set.
-      fingerprint: hash of the content, or of what determines it where the images are lazy.
+      name: of the set in a report.
+      fingerprint: hash of the content; of lazy images, of all that determines it.
       notes: lines for the log, such as the number of files that are no images.
     """
 
@@ -46,15 +47,22 @@ class Dataset(NamedTuple):
 
 
 class Lazy:
-    """Images that are read when indexed, as a NumPy array is: by int, slice, or integer or boolean
-    array.
-    """
+    """Images that are read when indexed, by int, slice, or integer or boolean array."""
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shape: Sequence[int], read: Callable[[np.ndarray], np.ndarray]):
-        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C]."""
+    def __init__(
+        self,
+        shape: Sequence[int],
+        read: Callable[[np.ndarray], np.ndarray],
+        threads: int = 0,
+    ):
+        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C].
+
+        With `threads`, which call `read` at once, batches are read before they are needed.
+        """
         self.shape = tuple(shape)
+        self.threads = threads
         self._read = read
 
     def __len__(self) -> int:
@@ -76,18 +84,33 @@ def create(
     classes: Mapping[str, Sequence[str]],
     fingerprint: str | None = None,
 ) -> Dataset:
-    """A validated Dataset, fingerprinted by its content unless `fingerprint` says what determines
-    it.
+    """Creates a validated Dataset.
+
+    Args:
+      name: of the set.
+      images: uint8 [N,H,W,C], in memory or lazy.
+      labels: integers [N] per label name.
+      classes: class names per label name.
+      fingerprint: of all that determines lazy images; None hashes the content.
+
+    Returns:
+      The Dataset, with labels int32.
 
     Raises:
       InputError: see `validate`.
     """
     classes = {key: tuple(map(str, names)) for key, names in classes.items()}
     dataset = Dataset(
-        images, {key: np.asarray(values) for key, values in labels.items()}, classes, name, ""
+        images,
+        {key: np.asarray(values) for key, values in labels.items()},
+        classes,
+        name,
+        "",
     )
     validate(dataset)
-    labels = {key: values.astype(np.int32) for key, values in dataset.labels.items()}
+    labels = {}
+    for key, values in dataset.labels.items():
+        labels[key] = values.astype(np.int32)
     if fingerprint is None:
         parts = [np.ascontiguousarray(images), *(labels[key] for key in sorted(labels))]
         fingerprint = digest([images.shape, sorted(classes.items())], *parts)
@@ -95,13 +118,14 @@ def create(
 
 
 def validate(dataset: Dataset) -> None:
-    """Checks the shape and type of the images, and that every label array fits them and its
-    classes.
+    """Checks shapes and types of images and labels, and labels against their classes.
 
     Raises:
-      InputError: naming the first thing that is wrong.
+      InputError: it names the first fault.
     """
-    images, name = dataset.images, dataset.name
+    # By shape alone, so that lazy images are not read.
+    images = dataset.images
+    name = dataset.name
     if images.dtype != np.uint8 or len(images.shape) != 4:
         raise InputError(
             f"{name}: images are {images.dtype} {tuple(images.shape)}, not uint8 [N,H,W,C]"
@@ -132,7 +156,7 @@ def _validate_labels(what: str, values: np.ndarray, count: int, classes: int) ->
 
 
 def encode(names: Sequence[str]) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels int32 [N] and the class names they index, sorted, of N class names."""
+    """Encodes N class names as labels int32 [N] and the sorted names that they index."""
     classes, values = np.unique(np.asarray(names, str), return_inverse=True)
     return values.astype(np.int32), tuple(classes.tolist())
 
@@ -141,7 +165,7 @@ def numbered(values: np.ndarray) -> tuple[str, ...]:
     """The class names "0", "1", … up to the largest of the integers `values` [N].
 
     Raises:
-      InputError: they are no integers, or reach MAX_CLASSES, as identifiers taken for labels would.
+      InputError: they are no integers, or reach MAX_CLASSES: identifiers are no labels.
     """
     if values.dtype.kind not in "iu":
         raise InputError(f"labels have type {values.dtype}, not integers")
@@ -155,17 +179,16 @@ def renumber(
     values: np.ndarray,
     classes: int | Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels from 0 and their class names, of integers `values` [N] that may begin at another
-    number.
+    """Renumbers integer labels from 0, and names their classes.
 
     Args:
-      values: the labels as stored, as 1 to 26 for the letters.
+      values: integers [N] as stored, such as 1 to 26 for letters.
       classes: the number of classes or their names. Where the labels lack 0 and end at that number,
         they count from 1. None gives a class to every number from 0, or from 1 or more where that
         is the smallest, to the largest.
 
     Returns:
-      Integers [N] that index the names; the names are the numbers as stored if there are no others.
+      Integers [N] that index the names, and the names; without names, the numbers as stored.
 
     Raises:
       InputError: see `numbered`.
@@ -174,6 +197,7 @@ def renumber(
         names = numbered(values)
         least = max(0, int(values.min())) if values.size else 0
         return values - values.dtype.type(least), names[least:]
+    # Labels 1 to K of K classes count from 1, as EMNIST's letters do.
     count = classes if isinstance(classes, int) else len(classes)
     whole = values.size > 0 and values.dtype.kind in "iu"
     first = 1 if whole and values.min() >= 1 and values.max() == count else 0
@@ -193,7 +217,8 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
     if isinstance(images, np.ndarray):
         chosen = images[indices]
     else:
-        chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
+        shape = (len(indices), *images.shape[1:])
+        chosen = Lazy(shape, lambda rows: images[indices[rows]], stream.threads(images))
     labels = {key: values[indices] for key, values in dataset.labels.items()}
     fingerprint = digest([dataset.fingerprint, "take"], indices)
     return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(
@@ -202,14 +227,19 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
 
 
 def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
-    """The images of some classes of `label`, renumbered in the order given, or of the first so
-    many.
+    """The images of some classes, renumbered.
+
+    Args:
+      dataset: left as it is.
+      label: name of the label set.
+      classes: names in the order of their new numbers, or the number of first classes.
 
     Raises:
       InputError: there is no such label or class, or no image of them.
     """
     if isinstance(classes, int):
         classes = _first(dataset, label, classes)
+    # The new number of each old one, −1 for a class that is left out
     renumbered = np.full(len(dataset.classes.get(label, ())), -1, np.int32)
     renumbered[_numbers(dataset, label, classes)] = np.arange(len(classes))
     values = renumbered[dataset.labels[label]]
@@ -230,7 +260,7 @@ def _first(dataset: Dataset, label: str, count: int) -> tuple[str, ...]:
 
 
 def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -> Dataset:
-    """With a binary label more, `attribute`: "yes" where `label` is one of `classes`.
+    """Adds a binary label `attribute`: "yes" where `label` is one of `classes`.
 
     Raises:
       InputError: there is no such label or class, or there is a label of that name.
@@ -240,10 +270,9 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(
         np.int32
     )
-    labels, names = (
-        {**dataset.labels, attribute: values},
-        {**dataset.classes, attribute: ("no", "yes")},
-    )
+    labels = {**dataset.labels, attribute: values}
+    names = {**dataset.classes, attribute: ("no", "yes")}
+    # The images are the same, so the old fingerprint and the change stand for all.
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
     return create(dataset.name, dataset.images, labels, names, described)._replace(
         notes=dataset.notes
@@ -265,8 +294,7 @@ def _numbers(dataset: Dataset, label: str, classes: Sequence[str]) -> list[int]:
 
 
 def concatenate(parts: Sequence[Images]) -> Images:
-    """One array-like of the images [N,H,W,C] of some parts, one after the other; lazy where a part
-    is.
+    """Joins images [N,H,W,C] of several parts; the result is lazy if one of them is.
 
     Raises:
       InputError: the parts differ in the size of their images.
@@ -281,6 +309,7 @@ def concatenate(parts: Sequence[Images]) -> Images:
         return parts[0]
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)
+    # A row is read from the part between whose ends it lies.
     ends = np.cumsum([len(part) for part in parts])
     starts = ends - [len(part) for part in parts]
 
@@ -291,11 +320,11 @@ def concatenate(parts: Sequence[Images]) -> Images:
             result[inside] = part[rows[inside] - start]
         return result
 
-    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read)
+    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read, stream.threads(list(parts)))
 
 
 def digest(description: Any, *arrays: np.ndarray) -> str:
-    """32 hexadecimal digits that stand for a JSON-able description and the bytes of some arrays."""
+    """Hashes a JSON-able description and the bytes of some arrays to 32 hexadecimal digits."""
     state = hashlib.sha256(json.dumps(description).encode())
     for array in arrays:
         state.update(np.ascontiguousarray(array).data)

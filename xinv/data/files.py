@@ -1,6 +1,4 @@
-"""Image files, in a folder or in an archive that is never unpacked: which there are, and what they
-show.
-"""
+"""Finds and decodes image files, in a folder or in an archive that is never unpacked."""
 
 import functools
 import io
@@ -19,17 +17,16 @@ from xinv.numbers import is_one_of
 from xinv.types import InputError
 
 MAX_FILE_BYTES = 256 * 2**20
-"""The largest image file that is read."""
+"""Size of the largest image file, in bytes."""
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 GREY_MODES = {"1", "L", "LA"}
 DEEP_MODES = {"I", "F"}
 BACKGROUNDS = {"white": 255, "grey": 128, "black": 0}
-"""The grey levels that transparent images may be composed on."""
+"""Grey levels of the backgrounds of transparent images."""
 FAINT = 8
-"""An image whose pixels all differ from its background by fewer levels (3 %) shows nothing."""
+"""Levels (3 %) by which a pixel must differ from its background for an image to show anything."""
 UNREAD = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-"""Formats that Pillow names and cannot decode, and PostScript, which would start another program.
-"""
+"""Formats that Pillow cannot decode, and PostScript: it would start another program."""
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -47,24 +44,24 @@ def read_files(
     select: Callable[[str], bool],
     left_out: list[str] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
-    """The relative path, with slashes, and the content of each selected file of a folder or tar
-    archive.
+    """Yields relative path, with slashes, and content of selected files of a folder or tar archive.
 
-    Hidden files and folders are left out. Links to folders are followed; a folder that several
-    links lead to is read once, under its own path if it lies below `root`. An archive is read front
-    to back in memory; nothing is written to disk.
+    Hidden files and folders are left out. Links to folders are followed; a folder behind several
+    links is read once, under its own path if it lies below `root`. An archive is read front to back
+    in memory; nothing is written to disk.
 
     Args:
       root: the folder or archive.
-      select: decides by the relative path whether a file is read.
-      left_out: receives the relative paths of the files that were not selected, and, with a slash
-        at the end, of the links to folders that are read already.
+      select: True for the relative path of a file to read.
+      left_out: receives the relative paths of the other files, and, with a slash at the end, of
+        links to folders that are read already.
 
     Raises:
       InputError: nothing is at `root`, it cannot be read, a link leads nowhere, an archive is
         truncated or has a member that leaves it (an absolute path, "..", a link or device), or a
         selected file exceeds MAX_FILE_BYTES.
     """
+    # Errors of the archive's library and of the disk become one sentence.
     root, left_out = Path(root), [] if left_out is None else left_out
     if not root.exists():
         raise InputError(f"no image folder or tar archive at {root}")
@@ -83,10 +80,13 @@ def read_files(
 
 
 def _folder(
-    root: Path, select: Callable[[str], bool], left_out: list[str]
+    root: Path,
+    select: Callable[[str], bool],
+    left_out: list[str],
 ) -> Iterator[tuple[str, bytes]]:
     seen: set[Path] = set()
-    folders, links = [root], []
+    folders = [root]
+    links = []
     while folders or links:
         # Links wait until no folder is left, so that a folder keeps its own path.
         folder = folders.pop(0) if folders else links.pop(0)
@@ -110,13 +110,17 @@ def _folder(
 
 
 def _archive(
-    root: Path, select: Callable[[str], bool], left_out: list[str]
+    root: Path,
+    select: Callable[[str], bool],
+    left_out: list[str],
 ) -> Iterator[tuple[str, bytes]]:
+    # As a stream, so that a compressed archive is decompressed once.
     with tarfile.open(root, "r|*") as archive:
         for member in archive:
             path = PurePosixPath(member.name)
             if path.is_absolute() or ".." in path.parts:
                 raise InputError(f"{root}: the path {member.name!r} leaves the archive")
+            # Links and devices could read files outside of the archive.
             if not (member.isreg() or member.isdir()):
                 raise InputError(
                     f"{root}: {member.name!r} is a link or device, only files and folders are"
@@ -155,19 +159,27 @@ def _extensions() -> frozenset[str]:
 
 
 def decode(
-    content: bytes, what: str, channels: int | None = None, background: str = "white"
+    content: bytes,
+    what: str,
+    channels: int | None = None,
+    background: str = "white",
 ) -> np.ndarray:
-    """The image in `content`, of any Pillow format, as uint8 [H,W,channels]; an animation gives its
-    first frame.
+    """Decodes an image of any Pillow format, upright by its EXIF orientation.
 
-    It is turned as its EXIF orientation says. Transparent pixels show the `background`: "white",
-    "grey" or "black". Without `channels` (1, 3 or 4) a grey image, or one whose palette is grey,
-    has one and any other has three; four keep the transparency.
+    Args:
+      content: the file; an animation gives its first frame.
+      what: name of the image in an error.
+      channels: 1, 3 or 4, of which 4 keep the transparency; None for 1 of a grey image or palette
+        and 3 of any other.
+      background: "white", "grey" or "black", shown by transparent pixels.
+
+    Returns:
+      uint8 [H,W,channels].
 
     Raises:
-      InputError: `what` cannot be decoded, holds more than 8 bits per channel (which would lose
-        detail silently), is transparent and shows nothing on `background`, or has more pixels than
-        Pillow's limit (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million); or there is no such background.
+      InputError: `content` cannot be decoded, has more than 8 bits per channel, is transparent and
+        shows nothing on `background`, or has more pixels than Pillow's limit
+        (`PIL.Image.MAX_IMAGE_PIXELS`, 89 million); or there is no such background.
     """
     level = check_background(background)
     try:
@@ -186,6 +198,7 @@ def decode(
         raise InputError(f"{what} is not a readable image: Pillow knows no such format") from error
     except Exception as error:  # Pillow's decoders raise a dozen types on corrupt data
         raise InputError(f"{what} is not a readable image: {error}") from error
+    # More than 8 bits would lose detail without a sign of it.
     if image.mode in DEEP_MODES or image.mode.startswith("I;"):
         raise InputError(
             f"{what} has pixels of mode {image.mode}, only 8 bits per channel are allowed"
@@ -209,11 +222,11 @@ def check_background(background: str) -> int:
 
 
 def _bits(image: Image.Image, content: bytes) -> int:
-    """Bits per channel by the file's header: Pillow reads colour of 16 bits as 8 and keeps no trace
-    of it.
-    """
+    """Bits per channel by the file's header, as Pillow reads colour of 16 bits as 8."""
     if image.format == "PNG":
-        return 16 if ";16" in str(image.tile[0].args) else 8
+        if ";16" in str(image.tile[0].args):
+            return 16
+        return 8
     if image.format == "TIFF":
         return int(np.max(image.tag_v2.get(258, 1)))
     if image.format == "PPM":
@@ -224,19 +237,22 @@ def _bits(image: Image.Image, content: bytes) -> int:
         return _bits_of_jpeg2000(content)
     if image.format == "AVIF":
         # Bit 6 of the third byte in the AV1 configuration box says that there are 10 or 12.
-        return 10 if content[content.index(b"av1C") + 6] & 0x40 else 8
+        if content[content.index(b"av1C") + 6] & 0x40:
+            return 10
+        return 8
     return 8
 
 
 def _bits_of_ppm(args: str | tuple[str | int, ...]) -> int:
-    """The length of the largest value, which Pillow gives its decoder where it is not 255."""
-    return args[1].bit_length() if isinstance(args, tuple) and args[0] in ("L", "RGB") else 8
+    """Bits of the largest value; Pillow gives it to its decoder where it is not 255."""
+    if isinstance(args, tuple) and args[0] in ("L", "RGB"):
+        return args[1].bit_length()
+    return 8
 
 
 def _bits_of_jpeg2000(content: bytes) -> int:
-    """The largest precision that the SIZ segment states, three bytes per component behind their
-    number.
-    """
+    """The largest precision in the SIZ segment."""
+    # Three bytes per component, behind the number of components (ISO 15444-1, A.5.1)
     segment = content[content.index(b"\xff\x4f\xff\x51") :]
     components = int.from_bytes(segment[40:42], "big")
     return max(1 + (value & 0x7F) for value in segment[42 : 42 + 3 * components : 3])
@@ -249,11 +265,14 @@ def _upright(image: Image.Image) -> Image.Image:
         Exception
     ):  # damaged metadata beside a whole image, which every viewer shows as it stands
         return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    if orientation in TURNS:
+        return image.transpose(TURNS[orientation])
+    return image
 
 
 def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> np.ndarray:
     """uint8 [H,W,channels] of an image of 8 bits per channel."""
+    # Transparency first, as a conversion to grey or RGB drops it
     palette = image.mode in ("P", "PA")
     if channels != 4 and image.has_transparency_data:
         image = _composed(image, what, level)
@@ -266,14 +285,18 @@ def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> 
         ) from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     grey = channels is None and palette and (pixels == pixels[..., :1]).all()
-    return pixels[..., :1] if grey else pixels
+    if grey:
+        return pixels[..., :1]
+    return pixels
 
 
 def _composed(image: Image.Image, what: str, level: int) -> Image.Image:
     """`image` in grey or RGB, over a background of the grey `level`."""
     grey = image.mode in ("1", "L", "LA", "La")
     pixels = np.asarray(image.convert("LA" if grey else "RGBA")).astype(int)
-    colour, alpha = pixels[..., :-1], pixels[..., -1:]
+    colour = pixels[..., :-1]
+    alpha = pixels[..., -1:]
+    # Rounded to the nearest level
     result = (colour * alpha + level * (255 - alpha) + 127) // 255
     if alpha.min() < 255 and np.abs(result - level).max() < FAINT:
         others = ", ".join(name for name, other in BACKGROUNDS.items() if other != level)

@@ -15,9 +15,7 @@ from xinv.data.transform import Crop, Size, geometry
 from xinv.types import InputError
 
 Labeller = Callable[[str], Mapping[str, str] | None]
-"""Class names per label name of the file at a path relative to the root, or None to leave the file
-out.
-"""
+"""From a relative path to class names per label name, or to None to leave the file out."""
 
 
 def folder(
@@ -32,38 +30,40 @@ def folder(
     level: int | None = None,
     background: str = "white",
 ) -> Dataset:
-    """Every selected image file below a folder or in a tar archive (.tar, .gz, .bz2, .xz), ordered
-    by path.
+    """Reads selected image files of a folder or tar archive (.tar, .gz, .bz2, .xz), by path.
 
     Args:
       root: the folder or archive; an archive is read in memory, never unpacked.
-      labels: says which files belong to the set and what their classes are:
-        a word, such as "identity": files with an image extension, and the class is the name of a
-        folder, see `level`; a regular expression with named groups: files whose relative path it
-        finds, one label set per group, as in r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)";
-        or a function from the relative path to class names per label name, or None to leave the
-        file out.
+      labels: selects the files and gives their classes. A word, such as "identity", selects files
+        with an image extension, and the class is the name of a folder, see `level`. A regular
+        expression with named groups selects relative paths in which it is found, one label set per
+        group, as in r"(?P<identity>subject\\d+)\\.(?P<emotion>happy|sad)". Or a function from the
+        relative path to class names per label name, or None to leave the file out.
       crop, resize, grayscale, method: as in `data.transform`, done while reading, so that sizes may
         differ; grey images among coloured ones get three equal channels.
-      drop_duplicates: keeps only the first, by path, of images whose files show the same pixels.
-      title: what to call the data set; the root's name if empty.
-      level: where `labels` is a word, which folder on the way to the file is the class, counted as
-        Python counts: 0 is the first below the root (`class/images/x.png`), -1 the last
-        (`train/class/x.png`). None is the last, and an error where that is a guess or tells nothing
-        apart: if files lie at different depths, or all in folders of one name.
-      background: what transparent pixels show: "white", "grey" or "black".
+      drop_duplicates: keeps the first, by path, of images with equal pixels.
+      title: name of the data set; the root's name if empty.
+      level: where `labels` is a word, the place of the class among the folders of a path, counted
+        as in Python: 0 is the first below the root (`class/images/x.png`), -1 the last
+        (`train/class/x.png`). None is the last, and an error where that is a guess: if files lie at
+        different depths, or all in folders of one name.
+      background: "white", "grey" or "black", shown by transparent pixels.
 
     Returns:
-      The images, whose `notes` count the files left out and name a label with one class.
+      The data set, in memory; its `notes` count the files left out and name a label of one class.
 
     Raises:
       InputError: see `read_files` and `decode`; or no image is found, their sizes or label sets
         differ, or no folder is at that level.
     """
+    # Options first: a mistake in them should not cost the reading of a large folder.
     labeller = _labeller(labels, level)
     check_background(background)
     change = geometry(crop, resize, grayscale, method)
-    found, identity, total, left_out = {}, {}, 0, []
+    found = {}
+    identity = {}
+    total = 0
+    left_out = []
     for path, content in read_files(root, lambda path: labeller(path) is not None, left_out):
         image = decode(content, f"{root}: {path}", background=background)
         identity[path] = _content(image) if drop_duplicates else path
@@ -74,6 +74,8 @@ def folder(
                 f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with"
                 " `tfds`"
             )
+
+    # Of equal images the first by path stays.
     if not found:
         raise InputError(f"{root}: no image file is selected by labels={labels!r}")
     paths = sorted(
@@ -81,14 +83,20 @@ def folder(
     )  # the first of each
     if isinstance(labels, str) and labels.isidentifier() and level is None:
         _check_layout(root, paths)
+    # Grey images among coloured ones get equal channels.
     channels = max(image.shape[-1] for image in found.values())
     found = {
         path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths
     }
     _check_shapes(root, {path: image.shape for path, image in found.items()})
+    # Popped, so that single images are freed once they are stacked
     names = [labeller(path) for path in paths]
     dataset = _dataset(
-        title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names
+        title or _stem(root),
+        root,
+        paths,
+        np.stack([found.pop(path) for path in paths]),
+        names,
     )
     notes = _notes(root, left_out)
     for label, classes in dataset.classes.items():
@@ -98,8 +106,13 @@ def folder(
 
 
 def _dataset(
-    name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]
+    name: str,
+    root: str,
+    paths: list[str],
+    images: np.ndarray,
+    names: list[Mapping[str, str]],
 ) -> Dataset:
+    # Every image needs a class of every label
     for path, row in zip(paths, names, strict=True):
         if list(row) != list(names[0]) or not all(row.values()):
             raise InputError(
@@ -113,6 +126,7 @@ def _dataset(
 def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
     if level is not None and (isinstance(level, bool) or not isinstance(level, int)):
         raise InputError(f"level {level!r} is not None or a whole number")
+    # A word names the label, a regular expression its groups; an identifier has no groups.
     if isinstance(labels, str) and labels.isidentifier():
         return partial(_parent, labels, level)
     if level is not None:
@@ -137,9 +151,7 @@ def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
 
 
 def _parent(label: str, level: int | None, path: str) -> dict[str, str] | None:
-    """The folder at `level` of an image file's path; the last, or "" if there is none, without a
-    level.
-    """
+    """The folder at `level` of an image file's path, by default the last, "" without any."""
     if not is_image(path):
         return None
     folders = _folders(path)
@@ -155,9 +167,10 @@ def _folders(path: str) -> tuple[str, ...]:
 
 
 def _check_layout(root: str, paths: list[str]) -> None:
-    """Refuses a layout that leaves open which folder is the class, or that has one class."""
+    """Refuses a layout without a clear folder of the class, or with one class."""
     ordered = sorted(paths, key=lambda path: len(_folders(path)))
-    least, most = ordered[0], ordered[-1]
+    least = ordered[0]
+    most = ordered[-1]
     if not _folders(least):
         return  # an image without a class, which is named where the classes are
     if len(_folders(least)) < len(_folders(most)):
@@ -165,8 +178,11 @@ def _check_layout(root: str, paths: list[str]) -> None:
             f"{root}: {least} and {most} lie at different depths: choose the folder that is the"
             " class with level=0 (the first below the root) to level=-1 (the last)"
         )
+
     # Several folders above one name, as in class/images: the class is one of those.
-    names = [sorted(set(column)) for column in zip(*map(_folders, paths), strict=True)]
+    names = []
+    for column in zip(*map(_folders, paths), strict=True):
+        names.append(sorted(set(column)))
     several = [level for level, found in enumerate(names) if len(found) > 1]
     if several and len(names[-1]) == 1:
         level = several[-1]
@@ -184,10 +200,9 @@ def _check_layout(root: str, paths: list[str]) -> None:
 
 
 def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
-    """Lines that count the files left out, by extension, and name the links to folders that are
-    read already.
-    """
+    """Counts the files left out, by extension, and names links to folders read already."""
     lines = []
+    # Links end in a slash, files do not
     kinds = Counter(
         PurePosixPath(path).suffix.lower() or "no extension" for path in left_out if path[-1] != "/"
     )
@@ -205,7 +220,9 @@ def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
 
 def _groups(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:
     found = pattern.search(path)
-    return found.groupdict() if found else None
+    if found:
+        return found.groupdict()
+    return None
 
 
 def _check_shapes(root: str, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -1,6 +1,4 @@
-"""The MNIST family: idx files as published (MNIST, Fashion-MNIST, KMNIST, EMNIST) or as unpacked by
-Kaggle.
-"""
+"""The MNIST family: idx files as published or as unpacked by Kaggle."""
 
 import gzip
 import math
@@ -40,8 +38,7 @@ def idx(
     title: str = "",
     prefix: str | None = None,
 ) -> Dataset:
-    """Images uint8 [N,H,W,1] and one label set, from
-    `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
+    """Reads `{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz]`.
 
     The names may have a point before "idx", "test" for "t10k" and a word in front, as in
     `emnist-letters-train-images-idx3-ubyte.gz`; each file may lie in a folder of its own name.
@@ -50,12 +47,14 @@ def idx(
     Args:
       root: the folder of the files.
       split: "train", "test", or "all" for train followed by test.
-      label: what to call the label set.
+      label: name of the label set.
       classes: the number of classes, "0", "1", …, or "1", "2", … if no label is 0 and the largest
         is that number; None begins at 0, or at the smallest label, and ends at the largest.
-      title: what to call the data set; the folder's name if empty.
-      prefix: what stands before "-train" in the names, such as "emnist-letters"; None where there
-        is only one.
+      title: name of the data set; the folder's name if empty.
+      prefix: of the names before "-train", such as "emnist-letters"; None where there is one.
+
+    Returns:
+      Images uint8 [N,H,W,1] and one label set, in memory.
 
     Raises:
       InputError: a file is missing, truncated, of another format, or does not match its partner, or
@@ -64,10 +63,14 @@ def idx(
     if not is_one_of(split, SPLITS):
         raise InputError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
     files = _files(Path(root), prefix)
+    # Train before test, so that the split "all" has them in this order
     images, labels = zip(*(_pair(Path(root), files, part) for part in SPLITS[split]), strict=True)
     values, names = renumber(np.concatenate(labels), classes)
     return create(
-        title or Path(root).name, np.concatenate(images)[..., None], {label: values}, {label: names}
+        title or Path(root).name,
+        np.concatenate(images)[..., None],
+        {label: values},
+        {label: names},
     )
 
 
@@ -83,17 +86,22 @@ def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
         if name and path.is_file():
             part = "train" if name["part"] == "train" else "t10k"
             found.setdefault(name["prefix"], {}).setdefault((part, name["kind"]), path)
+    # EMNIST has six sets in one folder: a guess could take the wrong one.
     if prefix is None and len(found) > 1:
         choices = ", ".join(map(repr, sorted(found)))
         raise InputError(f"{root} holds several sets of idx files: choose prefix among {choices}")
     if prefix is not None and not is_one_of(prefix, found):
         choices = ", ".join(map(repr, sorted(found))) or "none"
         raise InputError(f"{root} has no idx files of prefix {prefix!r}: there are {choices}")
-    return found[prefix] if prefix is not None else next(iter(found.values()), {})
+    if prefix is not None:
+        return found[prefix]
+    return next(iter(found.values()), {})
 
 
 def _pair(
-    root: Path, files: dict[tuple[str, str], Path], part: str
+    root: Path,
+    files: dict[tuple[str, str], Path],
+    part: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     images, labels = (_read(root, files, part, kind) for kind in RANKS)
     if len(images) != len(labels):
@@ -103,6 +111,7 @@ def _pair(
 
 def _read(root: Path, files: dict[tuple[str, str], Path], part: str, kind: str) -> np.ndarray:
     """The uint8 array of the images or the labels of a part."""
+    # Kaggle's copies are not compressed.
     rank = RANKS[kind]
     path = files.get((part, kind))
     if path is None:
@@ -118,6 +127,7 @@ def _read(root: Path, files: dict[tuple[str, str], Path], part: str, kind: str) 
 
 
 def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:
+    # The magic number: two zeros, the type of the values, the number of dimensions
     magic = file.read(4)
     if magic[:2] == b"\x1f\x8b":
         raise InputError(f"{path} is gzipped: add .gz to its name")
@@ -131,6 +141,7 @@ def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:
         raise InputError(
             f"{path} starts with {magic.hex()}, not 000008{rank:02x} (idx of bytes, rank {rank})"
         )
+    # One big-endian size per dimension, then the bytes
     header = file.read(4 * rank)
     if len(header) < 4 * rank:
         raise InputError(f"{path} is truncated within its header")
@@ -138,6 +149,7 @@ def _parse(path: Path, file: gzip.GzipFile, rank: int) -> np.ndarray:
     size = math.prod(shape)
     if size > MAX_BYTES:
         raise InputError(f"{path} claims {size} bytes of data, more than the {MAX_BYTES} allowed")
+    # One byte more than stated, to find a file that is too long
     content = file.read(size + 1)
     if len(content) != size:
         raise InputError(

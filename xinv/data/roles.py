@@ -1,4 +1,4 @@
-"""Roles, disjoint sets of images such as target_train and attack_test, drawn by a seed."""
+"""Draws roles by a seed: disjoint sets of images such as target_train and attack_test."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,10 +23,10 @@ PROTOCOLS: dict[str, Roles] = {
 
 
 class Half(NamedTuple):
-    """One of `of` random halves of a pool, of which every unit is in exactly `of` / 2.
+    """One of `of` random halves of a pool; every unit is in exactly `of` / 2 of them.
 
     Attributes:
-      half: the roles whose images are the pool.
+      half: the roles of the pool.
       number: the half's place, from 0 to `of` - 1.
       of: the number of halves, even; not all of them need be a role.
     """
@@ -44,7 +44,7 @@ def split(
     balance: str | None = None,
     group: str | Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Deals N images out to roles, disjointly by construction.
+    """Assigns N images to roles, disjointly by construction.
 
     Args:
       labels: integer [N] per label name, as in `Dataset.labels`.
@@ -58,11 +58,11 @@ def split(
         down so that the role's total is right too (largest remainder, carried over from class to
         class).
       balance: a label name, identity say. First each of its classes is reduced, at random, to the
-        size of the smallest; with `stratify` on the same name every role then holds its classes
+        size of the smallest; with `stratify` on the same name every role then has its classes
         equally often.
-      group: a label name, or several, whose equal images stay in one role: the frames of one track,
-        or all images of an identity for roles that share none. Fractions then count groups, and the
-        class of a group is its first image's.
+      group: a label name, or several; images with equal labels stay in one role: the frames of one
+        track, or all images of an identity for roles that share none. Fractions then count groups,
+        and the class of a group is its first image's.
 
     Returns:
       int64 indices per role, ascending.
@@ -82,12 +82,21 @@ def split(
             f"roles {roles!r} is neither a protocol's name nor a fraction for each role"
         )
     fractions, unions, halves = _check(roles)
+
+    # Units are single images or groups; a unit has the class of its first image.
     random = np.random.default_rng(seed)
     members = _groups(labels, group)
-    members = members if balance is None else _balanced(members, _column(labels, balance), random)
+    if balance is None:
+        members = members
+    else:
+        members = _balanced(members, _column(labels, balance), random)
     first = np.array([rows[0] for rows in members])
-    strata = np.zeros(len(first), int) if stratify is None else _column(labels, stratify)[first]
+    if stratify is None:
+        strata = np.zeros(len(first), int)
+    else:
+        strata = _column(labels, stratify)[first]
     dealt = _deal(strata, fractions, random)
+    # Unions and halves are of roles that are drawn already.
     for role, parts in unions.items():
         dealt[role] = np.concatenate([dealt[part] for part in parts])
     dealt |= _halves(halves, dealt, len(members), seed)
@@ -100,6 +109,7 @@ def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]], 
         role: tuple(parts) for role, parts in roles.items() if isinstance(parts, tuple | list)
     }
     stated = {role: fields for role, fields in roles.items() if isinstance(fields, Mapping)}
+    # All that is neither a union nor a half must be a fraction.
     fractions = {role: fraction for role, fraction in roles.items() if role not in unions | stated}
     for role, fraction in fractions.items():
         if (
@@ -126,10 +136,10 @@ def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]], 
 
 
 def _checked_half(role: str, fields: Mapping[str, Any], known: Mapping[str, Sequence[str]]) -> Half:
-    """Returns a half as stated, its pool as roles with a fraction; `known` gives those of a role.
+    """Returns a half as stated, its pool as roles with a fraction; `known` has those of each role.
 
     Raises:
-      InputError: it names the field that is wrong.
+      InputError: it names the wrong field.
     """
     allowed = Half._fields
     if set(fields) != set(allowed):
@@ -142,6 +152,7 @@ def _checked_half(role: str, fields: Mapping[str, Any], known: Mapping[str, Sequ
         raise InputError(f"role {role!r} is one of {described(of)} halves: give an even number")
     if not is_count(number, 0) or number >= of:
         raise InputError(f"role {role!r} is half number {described(number)}: choose 0 to {of - 1}")
+    # Two names of one pool are one pool: a union counts as its parts.
     leaves = {leaf for part in pool for leaf in known[part]}
     return Half(tuple(sorted(leaves)), int(number), int(of))
 
@@ -168,6 +179,7 @@ def _halves(
     pools: dict[tuple[str, ...], tuple[np.ndarray, np.ndarray]] = {}
     result = {}
     for role, (half, number, of) in halves.items():
+        # Halves of one pool are drawn together, so that each unit is in half of them.
         if half not in pools:
             units = np.unique(np.concatenate([dealt[part] for part in half]))
             pools[half] = units, _inside(count, of, seed)[units]
@@ -180,7 +192,7 @@ def _halves(
 
 
 def _inside(count: int, of: int, seed: int) -> np.ndarray:
-    """Tells which of `of` halves each unit is in, bool [count, of], at random."""
+    """Draws the halves of each unit: bool [count, of]."""
     # A stream of its own, so that nothing else that is drawn changes
     random = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(of,)))
     # Each unit puts the halves in an order of its own and is in the first of them
@@ -204,19 +216,20 @@ def _column(labels: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def _groups(
     labels: Mapping[str, np.ndarray], group: str | Sequence[str] | None
 ) -> list[np.ndarray]:
-    """The image indices of each unit that is dealt: single images, or images that agree in all
-    labels of `group`.
-    """
+    """The image indices of each unit: single images, or images equal in all labels of `group`."""
     if group is None:
         return list(np.arange(len(next(iter(labels.values()))))[:, None])
     names = list(group) if isinstance(group, list | tuple) and group else [group]
+    # Images equal in all columns are a unit; units are in the order of their labels.
     columns = np.stack([_column(labels, name) for name in names], axis=1)
     _, unit, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
     return np.split(np.argsort(unit.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1])
 
 
 def _balanced(
-    members: list[np.ndarray], values: np.ndarray, random: np.random.Generator
+    members: list[np.ndarray],
+    values: np.ndarray,
+    random: np.random.Generator,
 ) -> list[np.ndarray]:
     """`members` reduced so that every value occurs equally often."""
     keep = np.zeros(len(values), bool)
@@ -227,13 +240,17 @@ def _balanced(
 
 
 def _deal(
-    strata: np.ndarray, fractions: dict[str, float], random: np.random.Generator
+    strata: np.ndarray,
+    fractions: dict[str, float],
+    random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Indices into `strata` per role; each class gives a role its share, rounded up or down."""
+    # The last share is of no role: the images that the fractions leave unused.
     shares = np.array([*fractions.values(), max(0.0, 1 - sum(fractions.values()))])
     carry = np.zeros(len(shares))
     dealt: list[list[np.ndarray]] = [[] for _ in shares]
     for value in np.unique(strata):
+        # A random order within the class, cut at the roles' counts
         members = random.permutation(np.flatnonzero(strata == value))
         if len(members) < len(fractions):
             raise InputError(
@@ -241,10 +258,13 @@ def _deal(
                 " roles"
             )
         counts = _round(len(members) * shares, carry)
+        # A role that got less than its share of this class is first in the next one.
         carry += len(members) * shares - counts
         for chosen, part in zip(dealt, np.split(members, np.cumsum(counts)[:-1]), strict=True):
             chosen.append(part)
-    result = {role: np.concatenate(parts) for role, parts in zip(fractions, dealt, strict=False)}
+    result = {}
+    for role, parts in zip(fractions, dealt, strict=False):
+        result[role] = np.concatenate(parts)
     empty = [role for role, indices in result.items() if not len(indices)]
     if empty:
         raise InputError(
@@ -254,9 +274,8 @@ def _deal(
 
 
 def _round(quotas: np.ndarray, carry: np.ndarray) -> np.ndarray:
-    """Whole counts with the sum of `quotas`, each rounded up or down, up where remainder plus carry
-    is largest.
-    """
+    """Rounds `quotas` to whole counts of the same sum, up where remainder plus carry is largest."""
+    # Nine decimals, as a sum of fractions misses a whole number by rounding
     counts = np.floor(np.round(quotas, 9)).astype(int)
     remainder = np.round(quotas - counts, 9)
     priority = np.where(remainder > 0, remainder + carry, -np.inf)

@@ -1,19 +1,21 @@
-"""Any TFDS data set that was prepared as array_record, streamed from disk without TensorFlow."""
+"""Streams a TFDS data set, prepared as array_record, from disk without TensorFlow."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, renumber
 from xinv.data.files import decode
 from xinv.data.transform import Crop, Geometry, Size, geometry
+from xinv.numbers import require_count
 from xinv.types import InputError
 
 CHUNK = 1024
-"""Examples read at a time when collecting labels."""
+"""Examples per read of the labels."""
 RECORDS = "array_record"
-"""The format that is read without TensorFlow."""
+"""The format for reading without TensorFlow."""
 
 
 def tfds(
@@ -26,22 +28,29 @@ def tfds(
     resize: Size = None,
     grayscale: bool = False,
     method: str = "bilinear",
+    threads: int = 0,
 ) -> Dataset:
-    """Images that are read and decoded when indexed, with labels in memory.
+    """Streams images, which are read and decoded when indexed, with labels in memory.
 
     Args:
       dataset: as TFDS spells it: "mnist", "celeb_a", "my_set/config:1.0.0".
-      root: TFDS's data folder, which holds a folder per data set.
+      root: TFDS's data folder, with a folder per data set.
       split: "train", or TFDS's slicing such as "train[:50%]+test".
       image: name of the image feature.
       labels: names of the label features, class labels, integers or booleans; "attributes/Smiling"
         is a nested one. By default all class labels, by alphabet (TFDS keeps no order).
       crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed
         sizes need `resize`.
+      threads: that read and decode the next batches meanwhile, by Grain; 0 reads a batch when it is
+        needed. The images and their order are the same. At most two batches per thread wait.
 
     Raises:
-      InputError: the data set, split or a feature does not exist or cannot be read as above.
+      InputError: the data set, split or a feature does not exist or cannot be read as above; or
+        there are to be threads, and Grain is not installed.
     """
+    require_count(0, threads=threads)
+    if threads:
+        stream.require_installed()
     builder = _builder(dataset, root)
     features = builder.info.features
     labels = list(labels) or sorted(
@@ -52,14 +61,18 @@ def tfds(
         raise InputError(
             f"{dataset} has no class labels: choose labels among {', '.join(features)}"
         )
+
+    # The shape of an image after its changes, without reading one
     change = geometry(crop, resize, grayscale, method)
     stored, shape = _shapes(dataset, _feature(dataset, features, image), change)
     source = _source(builder, split, features)
     what = f"{dataset} {split} in {root}"
     read = _Reader(what, source, image, stored[-1], shape, change)
-    values, names = _values(what, source, labels), {}
+    values = _values(what, source, labels, threads)
+    names = {}
     for key, feature in columns.items():
         values[key], names[key] = _named(feature, values[key])
+    # Labels are hashed, images are not read: what determines them stands for them.
     identity = [
         builder.info.full_name,
         builder.info.description,
@@ -69,7 +82,8 @@ def tfds(
         change,
     ]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
-    return create(dataset, Lazy((len(source), *shape), read), values, names, fingerprint)
+    images = Lazy((len(source), *shape), read, threads)
+    return create(dataset, images, values, names, fingerprint)
 
 
 def _builder(name: str, root: str) -> Any:
@@ -79,6 +93,7 @@ def _builder(name: str, root: str) -> Any:
         builder = tensorflow_datasets.core.read_only_builder.builder_from_files(name, data_dir=root)
     except (tensorflow_datasets.core.DatasetNotFoundError, TypeError, ValueError, OSError) as error:
         raise InputError(f"no prepared TFDS data set {name!r} in {root}: {_line(error)}") from error
+    # Only this format is read without TensorFlow.
     stored = {form.value for form in builder.info.available_file_formats()}
     if RECORDS not in stored:
         raise InputError(
@@ -93,10 +108,12 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
     """The examples as a sequence, with encoded images left as they are."""
     import tensorflow_datasets
 
+    # TFDS would decode images by libraries of its own; `decode` is the same for every source.
     skip = tensorflow_datasets.decode.SkipDecoding()
-    encoded = {
-        key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")
-    }
+    encoded = {}
+    for key, feature in features.items():
+        if hasattr(feature, "encoding_format"):
+            encoded[key] = skip
     try:
         return builder.as_data_source(split, decoders=encoded, file_format=RECORDS)
     except (ValueError, KeyError, OSError) as error:
@@ -117,6 +134,7 @@ class _Reader(NamedTuple):
     change: Geometry
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
+        # Into one array, so that a batch is in memory once
         images = np.empty((len(rows), *self.shape), np.uint8)
         for place, example in enumerate(_examples(self.what, self.source, rows)):
             value = _field(self.what, example, self.image)
@@ -131,16 +149,17 @@ class _Reader(NamedTuple):
 
 
 def _shapes(
-    name: str, image: Any, change: Geometry
+    name: str,
+    image: Any,
+    change: Geometry,
 ) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
-    """The shapes of an image feature and of its images after `change`; TFDS may not know the
-    former's size.
-    """
+    """The shapes of an image feature, None where sizes vary, and of an image after `change`."""
     shape = image.shape
     if image.np_dtype != np.uint8 or len(shape) != 3 or shape[-1] not in (1, 3, 4):
         raise InputError(
             f"{name}: images are {image.np_dtype} {shape}, not uint8 (height, width, 1, 3 or 4)"
         )
+    # A fixed size is changed by the same code as an image.
     if None not in shape:
         return shape, change(np.zeros(shape, np.uint8)).shape
     if change.resize is None:
@@ -148,14 +167,19 @@ def _shapes(
     return shape, (*change.resize, 1 if change.grayscale and shape[-1] == 3 else shape[-1])
 
 
-def _values(what: str, source: Any, labels: Sequence[str]) -> dict[str, np.ndarray]:
+def _values(what: str, source: Any, labels: Sequence[str], threads: int) -> dict[str, np.ndarray]:
     """Integer [N] per label name, in one pass over the examples."""
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        examples = _examples(what, source, rows)
+        columns = []
+        for key in labels:
+            columns.append([int(_field(what, example, key)) for example in examples])
+        return np.array(columns, np.int64)
+
     chunks = np.split(np.arange(len(source)), range(CHUNK, len(source), CHUNK))
-    examples = (example for rows in chunks for example in _examples(what, source, rows))
-    columns = np.array(
-        [[int(_field(what, example, key)) for key in labels] for example in examples], np.int64
-    )
-    return dict(zip(labels, columns.T, strict=True))
+    columns = np.concatenate([*stream.read_ahead(read, chunks, threads)], axis=1)
+    return dict(zip(labels, columns, strict=True))
 
 
 def _examples(what: str, source: Any, rows: np.ndarray) -> list[Any]:

@@ -1,6 +1,4 @@
-"""Choosing classes, cropping, resizing, grey levels: deterministic, declared in a config, part of
-the fingerprint.
-"""
+"""Chooses classes, crops, resizes and makes grey: deterministic, and part of the fingerprint."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
 from xinv.numbers import is_one_of, require_flag
 from xinv.types import InputError
@@ -24,7 +23,7 @@ Size = tuple[int, int] | None
 
 
 class Geometry(NamedTuple):
-    """Crop, then grey, then resize; see `transform` for what the fields allow."""
+    """Crop, then grey, then resize; see `transform` for the values of the fields."""
 
     crop: Crop = None
     resize: Size = None
@@ -39,6 +38,7 @@ class Geometry(NamedTuple):
             image = np.asarray(Image.fromarray(np.ascontiguousarray(image)).convert("L"))[..., None]
         if self.resize is None or self.resize == image.shape[:2]:
             return image
+        # By channel, as Pillow has no mode for every number of channels
         planes = (
             Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)
         )
@@ -48,12 +48,15 @@ class Geometry(NamedTuple):
 
 
 def geometry(
-    crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear"
+    crop: Crop = None,
+    resize: Size = None,
+    grayscale: bool = False,
+    method: str = "bilinear",
 ) -> Geometry:
-    """A checked Geometry; lists, as configs hold them, count as tuples.
+    """Returns a checked Geometry; lists, as in configs, count as tuples.
 
     Raises:
-      InputError: an option has a value it does not allow.
+      InputError: an option has a value that is not allowed.
     """
     if crop is not None and crop != "centre":
         crop = _whole_numbers("crop", crop, 4, "None, 'centre' or (top, left, height, width)")
@@ -78,34 +81,39 @@ def transform(
     classes: tuple[str, Sequence[str] | int] | None = None,
     attributes: Mapping[str, tuple[str, Sequence[str]]] | None = None,
 ) -> Dataset:
-    """A new Dataset with every image cropped, made grey and resized, in this order; lazy images
-    stay lazy.
+    """Crops every image, makes it grey and resizes it, in this order.
 
     Args:
       dataset: left as it is.
       crop: None, "centre" for the largest centred square, or (top, left, height, width) in pixels.
       resize: None or (height, width) in pixels.
       grayscale: three channels become one by ITU-R 601 luma.
-      method: how Pillow resizes; all but "nearest" average over the area when shrinking.
-      classes: a label and the names of its classes to keep, renumbered in this order, or how many;
-        None keeps all.
+      method: of Pillow's resizing; all but "nearest" average over the area when shrinking.
+      classes: a label and the names of its classes to keep, renumbered in this order, or their
+        number; None keeps all.
       attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
+    Returns:
+      A new Dataset; lazy images stay lazy.
+
     Raises:
-      InputError: an option has a value it does not allow, or the crop leaves the image.
+      InputError: an option has a value that is not allowed, or the crop leaves the image.
     """
     dataset = dataset if classes is None else keep(dataset, *_chosen(classes))
     for attribute, meaning in (attributes or {}).items():
         dataset = mark(dataset, attribute, *meaning)
     change = geometry(crop, resize, grayscale, method)
-    images, name = dataset.images, dataset.name
+    images = dataset.images
+    name = dataset.name
     if change.grayscale and images.shape[-1] not in (1, 3):
         raise InputError(f"{name}: grayscale needs 1 or 3 channels, not {images.shape[-1]}")
+    # The changed shape by an empty image, so that lazy images stay unread
     shape = (len(images), *change(np.zeros(images.shape[1:], np.uint8)).shape)
     if isinstance(images, np.ndarray):
         changed = _apply(change, images, shape[1:])
     else:
-        changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
+        read = lambda rows: _apply(change, images[rows], shape[1:])
+        changed = Lazy(shape, read, stream.threads(images))
     fingerprint = digest([dataset.fingerprint, change])
     return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(
         notes=dataset.notes
@@ -134,6 +142,7 @@ def _box(crop: Crop, height: int, width: int) -> tuple[int, int, int, int]:
     """(top, left, height, width) of a crop in an image of this size."""
     if crop is None:
         return 0, 0, height, width
+    # The largest square in the middle
     if crop == "centre":
         side = min(height, width)
         return (height - side) // 2, (width - side) // 2, side, side

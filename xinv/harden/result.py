@@ -12,9 +12,10 @@ from xinv.audit.goals.membership import groups
 from xinv.audit.stage import key
 from xinv.harden import trial
 from xinv.harden.candidate import Candidate
+from xinv.harden.maps import fitted, release, reported
 from xinv.harden.policy import Policy, fingerprint
 from xinv.harden.search import Search
-from xinv.harden.subject import Subject, fitted
+from xinv.harden.subject import Subject
 from xinv.store import Stage
 from xinv.types import Array, Estimate, Observation
 
@@ -51,7 +52,7 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
     member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
     figures = {
-        when: trial.evaluated(subject, one, role, settings["attack"], when, subject.released, True)
+        when: trial.evaluated(subject, one, role, settings["attack"], when, reported, True)
         for when, one in candidates.items()
     }
     leak = _leak(member, figures, group)
@@ -151,8 +152,8 @@ def _control(
     def compute() -> dict[str, np.ndarray]:
         # Train on the control's shadow, and score the releases of a model without these images
         method = subject.attack(settings["attack"])
-        state = fitted(subject, candidate, method, shadow, subject.released)
-        maps = subject.released(candidate, shown, role)
+        state = fitted(subject, candidate, method, shadow, reported)
+        maps = reported(subject, candidate, shown, role)
         observed = subject.seen(method, shown, role, maps)
         return {"score": np.asarray(method.predict(state, observed))}
 
@@ -178,7 +179,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     def mean(part: str, role: str) -> np.ndarray:
         classifiers = subject.service.classifiers
         images = np.asarray(subject.images(role)[:])
-        explainer = subject.release(candidate, part)
+        explainer = release(subject, candidate, part)
         total = 0.0
         apply = classifiers.model(part).apply
         variables = classifiers.variables(part, subject.seed)
@@ -231,11 +232,11 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
     # A deterministic release gives the same maps under every secret
     maps = []
     for secret in (subject.secret, subject.secret + np.uint32(1)):
-        release = subject.release(candidate, subject.target, secret)
+        explainer = release(subject, candidate, subject.target, secret)
         key_unread = jax.random.key(0)
         maps.append(
             explain.batch(
-                release,
+                explainer,
                 model.apply,
                 variables,
                 images,
@@ -273,7 +274,7 @@ def _rebuilt(
         if candidate is None:
             maps = None
         else:
-            maps = subject.released(candidate, subject.target, role)
+            maps = reported(subject, candidate, subject.target, role)
         return Observation(subject.prediction(subject.target, role), maps)
 
     def compute() -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from xinv.harden import trial
 from xinv.harden.candidate import candidate, space_of
+from xinv.harden.maps import searched
 from xinv.harden.propose import propose
 from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
@@ -153,7 +154,8 @@ def _deviation(subject: Subject) -> float:
     """Returns the standard deviation of the unhardened maps of the shadow's images, or 1."""
     settings = subject.settings
     # The shadow's images, so that scaled parameters do not depend on audited ones
-    maps = subject.maps(
+    maps = searched(
+        subject,
         subject.unhardened,
         settings["shadow"],
         settings["roles"]["shadow"],

@@ -11,7 +11,8 @@ from jax.tree_util import Partial
 from xinv import attacks, metrics, parallel, plugins
 from xinv.audit.goals.membership import groups
 from xinv.harden.candidate import Candidate
-from xinv.harden.subject import Maps, Subject, fitted
+from xinv.harden.maps import Maps, fitted, release, searched
+from xinv.harden.subject import Subject
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
 
@@ -58,7 +59,7 @@ def run(
         role,
         attack,
         label,
-        subject.maps,
+        searched,
         sensitivity,
     )
     # The leak by the config's figure, the utility as means over images
@@ -132,10 +133,10 @@ def evaluated(
         # Train the attacker, score the target's releases, then measure their utility
         method = subject.attack(attack)
         state = fitted(subject, candidate, method, shadow, maps)
-        shown = maps(candidate, subject.target, role)
+        shown = maps(subject, candidate, subject.target, role)
         observed = subject.seen(method, subject.target, role, shown)
         found = {"score": np.asarray(method.predict(state, observed))}
-        original = maps(subject.unhardened, subject.target, role)
+        original = maps(subject, subject.unhardened, subject.target, role)
         found |= utility(subject, role, original, shown)
         if sensitivity:
             found["max_sensitivity"] = _sensitivity(subject, candidate, role, shown)
@@ -191,7 +192,7 @@ def _sensitivity(
     # The release itself, as a function of a changed image
     again = Partial(
         _again(apply),
-        subject.release(candidate, subject.target),
+        release(subject, candidate, subject.target),
         variables,
     )
     shown, truth = _sample(subject, role, len(maps))

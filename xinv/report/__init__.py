@@ -1,7 +1,4 @@
-"""Reports: rows become a page, a table and Markdown, from a workdir's files alone.
-
-So a run can be reported anywhere, at any time.
-"""
+"""Pages, tables and Markdown of a run, built from the files of its workdir alone."""
 
 from pathlib import Path
 
@@ -16,7 +13,7 @@ __all__ = ["hardened", "hardened_table", "markdown", "render", "table"]
 
 
 def render(workdir: str | Path, level: float = 0.90) -> Path:
-    """Writes `workdir/report.html`, one self-contained page on a run or a sweep's finished units.
+    """Writes `workdir/report.html`, a self-contained page on a run or a sweep's finished units.
 
     Args:
       workdir: a folder of launch/run.py or launch/sweep.py.
@@ -34,7 +31,12 @@ def render(workdir: str | Path, level: float = 0.90) -> Path:
 
 
 def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
-    """Returns the same figures for a terminal of `width` columns, predictions alone first.
+    """Returns the same figures for a terminal: one row per attack, predictions alone first.
+
+    Args:
+      workdir: as in `render`.
+      level: as in `render`.
+      width: columns of the terminal; a wider table continues below.
 
     Raises:
       InputError: as `render`.
@@ -45,6 +47,10 @@ def table(workdir: str | Path, level: float = 0.90, width: int = 100) -> str:
 def markdown(workdir: str | Path, level: float = 0.90) -> str:
     """Returns the same figures as Markdown: tables per unit, and measured beside published.
 
+    Args:
+      workdir: as in `render`.
+      level: as in `render`.
+
     Raises:
       InputError: as `render`.
     """
@@ -52,7 +58,13 @@ def markdown(workdir: str | Path, level: float = 0.90) -> str:
 
 
 def hardened(workdir: str | Path) -> Path:
-    """Writes `workdir/harden.html`, one self-contained page on the results of launch/harden.py.
+    """Writes `workdir/harden.html`, a self-contained page on a hardening.
+
+    Args:
+      workdir: a folder of launch/harden.py.
+
+    Returns:
+      The page's path.
 
     Raises:
       InputError: the hardening is not finished, or a file is damaged.
@@ -63,5 +75,12 @@ def hardened(workdir: str | Path) -> Path:
 
 
 def hardened_table(workdir: str | Path) -> str:
-    """Returns the same figures for a terminal: one line per explanation."""
+    """Returns the same figures for a terminal: one line per explanation.
+
+    Args:
+      workdir: as in `hardened`.
+
+    Raises:
+      InputError: as `hardened`.
+    """
     return hardening.text(Path(workdir))

@@ -1,8 +1,9 @@
-"""What may make an explanation leak who was in the training set, beside how much it leaks."""
+"""Properties of explanations that may make them leak membership, beside how much they leak."""
 
 import math
 from typing import NamedTuple
 
+import numpy as np
 from scipy.stats import spearmanr
 
 from xinv.report.cells import Cell, Rows, cell
@@ -11,11 +12,11 @@ from xinv.report.league import Entry, League
 from xinv.report.measures import measure, plain
 
 _COMPARED = "gini", "kurtosis", "l2", "max_sensitivity"
-"""Properties of a map of which there is one for members and one for others."""
+"""Properties of a map, each measured for members and for others."""
 _FREE = "gini", "kurtosis", "max_sensitivity"
-"""Those without a unit, which compare over explainers as they are."""
+"""Properties without a unit, comparable over explainers as they are."""
 _LEAST = 5
-"""Explainers that a correlation needs."""
+"""Least number of explainers of a correlation."""
 
 
 class Line(NamedTuple):
@@ -23,7 +24,7 @@ class Line(NamedTuple):
 
     Attributes:
       label: the explainer.
-      entry: the attack on it that finds most.
+      entry: the most successful attack on it.
       cells: by column; None where the run has none.
     """
 
@@ -39,7 +40,7 @@ class Table(NamedTuple):
       columns: metrics.
       lines: one per explainer.
       correlations: sentences; empty with too few explainers.
-      target: what the target learned by heart, in a sentence; empty if unknown.
+      target: how far the target memorised its training images, in a sentence; empty if unknown.
     """
 
     columns: list[str]
@@ -51,30 +52,38 @@ class Table(NamedTuple):
 def table(unit: Unit, league: League) -> Table | None:
     """The causes in a unit's rows; None without any."""
     rows = [row for row in unit.rows if row["stage"] == "cause"]
+    # Entries are sorted by AUC, so the first on an explainer is the most successful one.
     entries = {}
     for entry in league.entries:
         if entry.explainer and not entry.defence:
             entries.setdefault(entry.explainer, entry)
-    found = {name: [row for row in rows if row["arm"] == name] for name in entries}
-    target = _target(unit.rows, league.level)
-    if not any(found.values()):
-        if target:
-            return Table([], [], [], target)
-        return None
 
-    columns = [f"{name}_{kind}" for name in _COMPARED for kind in ("members", "others")]
-    columns = [name for name in columns if any(row["metric"] == name for row in rows)]
+    # One line per attacked explainer with measured properties
+    target = _target(unit.rows, league.level)
+    columns = _columns(rows)
     lines = []
-    for name, mine in found.items():
+    for name, entry in entries.items():
+        mine = [row for row in rows if row["arm"] == name]
         if mine:
-            lines.append(
-                Line(
-                    plain(name),
-                    entries[name],
-                    [_cell(mine, column, league.level) for column in columns],
-                )
-            )
-    return Table(columns, lines, _correlations(columns, lines), target)
+            cells = [_cell(mine, column, league.level) for column in columns]
+            lines.append(Line(plain(name), entry, cells))
+    if lines:
+        return Table(columns, lines, _correlations(columns, lines), target)
+    # The target's gap alone explains much of what a membership attack finds.
+    if target:
+        return Table([], [], [], target)
+    return None
+
+
+def _columns(rows: Rows) -> list[str]:
+    """The metrics of `rows`, in the order of `_COMPARED`."""
+    known = {row["metric"] for row in rows}
+    columns = []
+    for name in _COMPARED:
+        for metric in (f"{name}_members", f"{name}_others"):
+            if metric in known:
+                columns.append(metric)
+    return columns
 
 
 def _cell(rows: Rows, metric: str, level: float) -> Cell | None:
@@ -85,9 +94,8 @@ def _cell(rows: Rows, metric: str, level: float) -> Cell | None:
 
 
 def _digits(rows: Rows, metric: str) -> int:
-    """Decimals shown of an explainer's rows; maps have units of their own, so sizes have three
-    significant figures.
-    """
+    """Decimals shown of an explainer's rows; sizes of maps have three significant figures."""
+    # Each explainer's maps have a unit of their own, so fixed decimals would not suit all.
     sizes = []
     for row in rows:
         if row["metric"].startswith("l2_") and row["value"] > 0:
@@ -101,32 +109,46 @@ def _correlations(columns: list[str], lines: list[Line]) -> list[str]:
     """One sentence per property that varies over explainers."""
     found = []
     for name in _COMPARED:
-        kinds = [f"{name}_{kind}" for kind in ("members", "others")]
-        if set(kinds) <= set(columns):
-            first, second = (_means(columns, lines, kind) for kind in kinds)
-            if name in _FREE:
-                found += _correlation(
-                    _word(name), [(a + b) / 2 for a, b in zip(first, second, strict=True)], lines
-                )
-            gaps = [a - b for a, b in zip(first, second, strict=True)]
-            found += _correlation(f"{_word(name)} of members minus others", gaps, lines)
+        if f"{name}_members" not in columns or f"{name}_others" not in columns:
+            continue
+        members = _means(columns, lines, f"{name}_members")
+        others = _means(columns, lines, f"{name}_others")
+
+        # The property itself, where it has no unit
+        if name in _FREE:
+            both = (members + others) / 2
+            found += _correlation(_word(name), both, lines)
+
+        # Its gap between members and others, which an attack could use directly
+        gaps = members - others
+        found += _correlation(f"{_word(name)} of members minus others", gaps, lines)
     return found
 
 
-def _means(columns: list[str], lines: list[Line], metric: str) -> list[float]:
-    cells = [line.cells[columns.index(metric)] for line in lines]
-    return [math.nan if found is None else found.interval.mean for found in cells]
+def _means(columns: list[str], lines: list[Line], metric: str) -> np.ndarray:
+    """The mean of each line [n], NaN where it has none."""
+    column = columns.index(metric)
+    means = []
+    for line in lines:
+        found = line.cells[column]
+        means.append(math.nan if found is None else found.interval.mean)
+    return np.array(means)
 
 
-def _correlation(name: str, values: list[float], lines: list[Line]) -> list[str]:
-    pairs = []
-    for x, line in zip(values, lines, strict=True):
-        if math.isfinite(x):
-            pairs.append((x, line.entry.auc.value))
-    if len(pairs) < _LEAST or min(len(set(kind)) for kind in zip(*pairs, strict=True)) < 2:
+def _correlation(name: str, values: np.ndarray, lines: list[Line]) -> list[str]:
+    """Spearman's correlation of `values` [n] with the lines' AUC, in a sentence; [] without one."""
+    areas = np.array([line.entry.auc.value for line in lines])
+    known = np.isfinite(values)
+    values = values[known]
+    areas = areas[known]
+    if len(values) < _LEAST:
         return []
-    rank, p = spearmanr(*zip(*pairs, strict=True))
-    return [f"{name}: ρ = {rank:.2f}".replace("-", "−") + f", p = {p:.2g}, {len(pairs)} explainers"]
+    # A constant has no ranks
+    if len(set(values)) < 2 or len(set(areas)) < 2:
+        return []
+    rank, p = spearmanr(values, areas)
+    shown = f"{rank:.2f}".replace("-", "−")
+    return [f"{name}: ρ = {shown}, p = {p:.2g}, {len(values)} explainers"]
 
 
 def _word(name: str) -> str:
@@ -134,15 +156,16 @@ def _word(name: str) -> str:
 
 
 def _target(rows: Rows, level: float) -> str:
-    """How much better the target knows its training images, and what that alone gives away."""
+    """The target's accuracy on its training images and on others, and what the gap gives away."""
     mine = [row for row in rows if row["stage"] == "target"]
-    trained, gap = (
-        _cell(mine, metric, level) for metric in ("train_accuracy", "generalisation_gap")
-    )
+    trained = _cell(mine, "train_accuracy", level)
+    gap = _cell(mine, "generalisation_gap", level)
     if trained is None or gap is None:
         return ""
     learned = trained.interval.mean
     more = gap.interval.mean
+    # To call an example a member if it is classified correctly has the gap as its advantage
+    # (Yeom 2018), which is twice the balanced accuracy above 0.5.
     return (
         f"The target is right on {100 * learned:.1f}% of its training images and on"
         f" {100 * (learned - more):.1f}% of others. To take each image that it classifies correctly"

@@ -1,4 +1,4 @@
-"""One figure of a table: a mean over seeds, its interval, and where it stands among its column."""
+"""One figure of a table: a mean over seeds, its interval, and its place in its column."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,11 +16,10 @@ class Cell(NamedTuple):
       interval: mean over seeds and its confidence interval.
       values: the seeds' values, by seed.
       digits: decimals shown.
-      leak: 0 for the arm that gives least away in this metric, 1 for the one that gives most; None
+      leak: 0 for the arm that leaks least by this metric, 1 for the one with the largest leak; None
         where unknown.
-      against: "more" or "less" where an arm leaks more or less than the one it is compared with
-        (predictions alone, or the same explanation without a defence) and the intervals are apart,
-        "overlap" where they are not, None where that cannot be said.
+      against: comparison with predictions alone, or with the same explanation undefended: "more" or
+        "less" where the intervals are apart, "overlap" where they are not, None where unknown.
     """
 
     interval: Interval
@@ -56,34 +55,52 @@ class Cell(NamedTuple):
 
 def of_metric(rows: Rows, metric: str) -> Rows:
     """The rows of a metric, by seed."""
-    return sorted((row for row in rows if row["metric"] == metric), key=lambda row: row["seed"])
+    found = [row for row in rows if row["metric"] == metric]
+    return sorted(found, key=lambda row: row["seed"])
 
 
 def cell(rows: Rows, digits: int, level: float) -> Cell:
     """The figure of one (stage, arm, metric): one row per seed."""
-    values = tuple(float(row["value"]) for row in sorted(rows, key=lambda row: row["seed"]))
+    ordered = sorted(rows, key=lambda row: row["seed"])
+    values = tuple(float(row["value"]) for row in ordered)
     return Cell(mean_interval(values, level), values, digits)
 
 
 def leak_levels(cells: Sequence[Cell], direction: int) -> Callable[[Cell], Cell]:
-    """A function that gives a cell its leak level among `cells`, 0 for the one that leaks least and
-    1 for the most.
+    """Returns a function that sets a cell's leak: 0 for the least among `cells`, 1 for the largest.
+
+    Args:
+      cells: those of one column.
+      direction: of the metric, as `Measure.leak`.
     """
-    ranks = [direction * cell.interval.mean for cell in cells if math.isfinite(cell.interval.mean)]
+    means = [cell.interval.mean for cell in cells]
+    ranks = [direction * mean for mean in means if math.isfinite(mean)]
     low = min(ranks, default=0)
-    spread = max(ranks, default=0) - min(ranks, default=0)
+    spread = max(ranks, default=0) - low
 
     def place(cell: Cell) -> Cell:
         rank = direction * cell.interval.mean
-        return cell._replace(leak=(rank - low) / spread if spread and math.isfinite(rank) else None)
+        # Equal figures, or a metric without a direction, have no place.
+        if not spread or not math.isfinite(rank):
+            return cell._replace(leak=None)
+        return cell._replace(leak=(rank - low) / spread)
 
     return place
 
 
 def against(cell: Cell, other: Cell, direction: int) -> str | None:
-    """Whether `cell` leaks "more" or "less" than `other`, or the intervals "overlap"; None where
-    that is unknown.
+    """Compares the leaks of two cells by their intervals.
+
+    Args:
+      cell: an arm's figure.
+      other: the figure to compare it with.
+      direction: of the metric, as `Measure.leak`.
+
+    Returns:
+      "more" or "less" for `cell` where the intervals are apart, "overlap" where they are not; None
+      for a metric without a direction or a figure of one seed.
     """
+    # A single seed has no interval, so its half width is NaN.
     if not direction or not math.isfinite(cell.interval.half_width + other.interval.half_width):
         return None
     if overlap(cell.interval, other.interval):
@@ -103,6 +120,7 @@ def number(value: float, digits: int) -> str:
 def signed(value: float, digits: int) -> str:
     """As `number`, with a plus sign where `value` is positive; 0 has none."""
     text = number(value, digits)
+    # As shown: a value that rounds to 0 has no sign.
     if float(text.replace("−", "-")) > 0:
         return f"+{text}"
     return text

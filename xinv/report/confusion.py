@@ -1,4 +1,4 @@
-"""Which classes a classifier takes for which."""
+"""Confusion matrices of classifiers."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,9 @@ from xinv.report.measures import plain
 from xinv.report.pictures import picture
 
 _WRITTEN = 12
-"""Classes up to which a matrix is written in figures; a larger one is a picture."""
+"""Largest number of classes of a matrix in figures; a larger one is a picture."""
+_MISTAKES = 3
+"""Mistakes that are named in words."""
 
 
 class Confusion(NamedTuple):
@@ -38,51 +40,73 @@ class Confusion(NamedTuple):
 
 
 def confusions(unit: Unit) -> list[Confusion]:
-    """The matrices that the run kept."""
-    found = {}
+    """The matrices of a unit, one per classifier with one."""
+    found = []
     for name, array in unit.examples.items():
-        if name.startswith("confusion/"):
-            found[name] = array
-    return [
-        _confusion(unit, name.removeprefix("confusion/"), array) for name, array in found.items()
-    ]
+        kind, _, classifier = name.partition("/")
+        if kind == "confusion":
+            found.append(_confusion(unit, classifier, array))
+    return found
 
 
 def _confusion(unit: Unit, classifier: str, counts: np.ndarray) -> Confusion:
-    names = _names(unit, classifier, len(counts))
+    """The matrix of one classifier from its `counts` [K,K], rows the truth."""
     classes = len(counts)
+    names = _names(unit, classifier, classes)
     truths = counts.sum(axis=1)
     shares = counts / np.maximum(truths[:, None], 1)
+
+    # F1 of a class is 2 TP / (2 TP + FP + FN): the denominator counts its row and its column.
     sizes = truths + counts.sum(axis=0)
     right = np.diag(counts)
     f1 = 2 * right / np.maximum(sizes, 1)
-    wrong = np.where(np.eye(classes, dtype=bool), 0, counts)
-    worst = []
-    for place in np.argsort(-wrong, axis=None, kind="stable")[:3]:
-        worst.append(np.unravel_index(place, wrong.shape))
+    total = counts.sum()
+    accuracy = float("nan")
+    if total:
+        accuracy = float(right.sum() / total)
+
+    # A large matrix is legible as a picture alone.
+    written = None
+    drawn = None
+    if classes <= _WRITTEN:
+        written = counts.tolist()
+    else:
+        drawn = picture(matplotlib.colormaps["inferno"](shares)[..., :3])
     return Confusion(
         title=plain(classifier),
         names=names,
-        counts=counts.tolist() if classes <= _WRITTEN else None,
+        counts=written,
         shares=shares.tolist(),
-        picture=None
-        if classes <= _WRITTEN
-        else picture(matplotlib.colormaps["inferno"](shares)[..., :3]),
-        accuracy=float(right.sum() / counts.sum()) if counts.sum() else float("nan"),
-        weighted_f1=float((f1 * truths).sum() / max(counts.sum(), 1)),
-        confused=[
-            f"{names[i]} taken for {names[j]} ({wrong[i, j]} times)"
-            for i, j in worst
-            if wrong[i, j]
-        ],
+        picture=drawn,
+        accuracy=accuracy,
+        weighted_f1=float((f1 * truths).sum() / max(total, 1)),
+        confused=_confused(counts, names),
     )
 
 
+def _confused(counts: np.ndarray, names: list[str]) -> list[str]:
+    """The most frequent mistakes in `counts` [K,K], in words."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    found = []
+    # A stable order keeps ties in the order of the classes.
+    for place in np.argsort(-wrong, axis=None, kind="stable")[:_MISTAKES]:
+        truth, answer = np.unravel_index(place, wrong.shape)
+        times = wrong[truth, answer]
+        if times:
+            found.append(f"{names[truth]} taken for {names[answer]} ({times} times)")
+    return found
+
+
 def _names(unit: Unit, classifier: str, classes: int) -> list[str]:
-    """The classes' names of the label that the classifier answers, or their numbers where the
-    config has none.
-    """
-    places = unit.config, unit.config.get("shadows", {}), unit.config.get("attributes", {})
-    section = next((place[classifier] for place in places if classifier in place), {})
+    """Names of the classes of a classifier's label; their numbers where the config has none."""
+    config = unit.config
+    section = {}
+    for place in (config, config.get("shadows", {}), config.get("attributes", {})):
+        if classifier in place:
+            section = place[classifier]
+            break
     names = unit.dataset["labels"].get(section.get("label"), ())
-    return list(map(str, names if len(names) == classes else range(classes)))
+    if len(names) != classes:
+        names = range(classes)
+    return [str(name) for name in names]

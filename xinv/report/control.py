@@ -1,4 +1,4 @@
-"""Positive controls: units whose target must leak, so that "not found" elsewhere is believed."""
+"""Positive controls: units with a known leak, which give "not found" elsewhere its meaning."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from xinv.report.summary import Summary
 from xinv.report.verdict import LEAKS
 
 _NAMED = 3
-"""Attacks that a sentence names."""
+"""Largest number of attacks in a sentence."""
 
 
 def units(found: Iterable[Unit]) -> list[str]:
@@ -22,9 +22,10 @@ def units(found: Iterable[Unit]) -> list[str]:
 
 
 def sentence(unit: Unit, summary: Summary) -> str:
-    """Tells if a positive control leaks; empty for another unit, or without membership attacks."""
+    """States the leak of a positive control; empty for others, and without membership attacks."""
     if summary.league is None or not units([unit]):
         return ""
+    # A leak of explanations proves most: the attacks on explanations can then find one.
     leaks = summary.league.of(LEAKS)
     explained = [entry for entry in leaks if entry.explainer]
     if explained:
@@ -32,6 +33,7 @@ def sentence(unit: Unit, summary: Summary) -> str:
             f"The positive control {unit.name} leaks: {_named(explained)}; "
             f"{_share(summary.league, explained)}. So such a leak is found where there is one."
         )
+    # A leak of predictions alone leaves open if the attacks on explanations work.
     if leaks:
         return (
             f"The positive control {unit.name} leaks by predictions alone: {_named(leaks)}. "
@@ -45,13 +47,16 @@ def sentence(unit: Unit, summary: Summary) -> str:
 
 
 def _named(leaks: list[Entry]) -> str:
-    """The attacks that find most, with their AUC."""
+    """The most successful attacks, with their AUC."""
     shown = [f"{entry.label} has AUC {entry.text}" for entry in leaks[:_NAMED]]
     return ", ".join(shown)
 
 
 def _share(league: League, leaks: list[Entry]) -> str:
-    """How many attacks on explanations find a leak."""
+    """The share of attacks on explanations that find a leak."""
     total = sum(entry.explainer is not None for entry in league.entries)
-    finds = "finds" if total == 1 else "find"
-    return f"{len(leaks)} of {total} attack{'s' if total > 1 else ''} on explanations {finds} it"
+    if total == 1:
+        verb = "attack on explanations finds"
+    else:
+        verb = "attacks on explanations find"
+    return f"{len(leaks)} of {total} {verb} it"

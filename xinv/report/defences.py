@@ -1,6 +1,4 @@
-"""What each defence costs the explanation and what it takes from the attacker, by what is
-explained.
-"""
+"""Cost and effect of each defence, grouped by explanation."""
 
 import math
 from collections.abc import Sequence
@@ -16,13 +14,13 @@ class Group(NamedTuple):
     """The arms that read one explanation in one way.
 
     Attributes:
-      title: what they read.
+      title: the explanation.
       arms: the undefended one first, where there is one, then one per defence; their cells are
         compared with the first.
-      names: for each arm "no defence" or its defence, with more of its label where that does not
-        tell it from the group's others.
-      closed: for each arm the share of the distance from the undefended arm to predictions alone
-        that it closes.
+      names: for each arm "no defence" or its defence, with more of its label where several arms
+        share that.
+      closed: for each arm the closed share of the distance from the undefended arm to predictions
+        alone; see `closed`.
     """
 
     title: str
@@ -32,81 +30,123 @@ class Group(NamedTuple):
 
 
 def groups(summary: Summary) -> list[Group]:
-    """One group per explanation, and way of reading it, that an arm of `summary` defends."""
+    """One group per attack with a defended arm."""
+    # Arms of one attack differ in their defences alone.
     kinds = {arm.attack: arm for arm in summary.arms if arm.defence}
-    return [_group(summary, same_attack(arm, summary.arms)) for arm in kinds.values()]
+    found = []
+    for arm in kinds.values():
+        alike = same_attack(arm, summary.arms)
+        found.append(_group(summary, alike))
+    return found
 
 
 def closed(summary: Summary, undefended: Arm, defended: Arm) -> Cell | None:
-    """How much of the distance from `undefended` to predictions alone `defended` closes, in the
-    main metric.
+    """The share of the distance from `undefended` to predictions alone that `defended` closes.
 
-    A ratio per seed, in percent, with the interval of its mean over seeds; None where the
-    explanation is not known to leak more than predictions alone, so that there is no distance to
-    close.
+    Args:
+      summary: of the unit.
+      undefended: an arm without a defence.
+      defended: the same attack under a defence.
+
+    Returns:
+      One ratio per seed of the main metric, in percent, with the interval of its mean; None without
+      a distance to close, that is without a leak beyond predictions alone.
     """
-    arms = undefended, defended, summary.baseline
-    if None in arms or not all(summary.main in arm.cells for arm in arms):
+    if summary.baseline is None:
         return None
-    open_, shut, alone = (arm.cells[summary.main] for arm in arms)
+    cells = []
+    for arm in (undefended, defended, summary.baseline):
+        if summary.main not in arm.cells:
+            return None
+        cells.append(arm.cells[summary.main])
+    open_, shut, alone = cells
     if against(open_, alone, measure(summary.main).leak) != "more":
         return None
-    triples = list(zip(open_.values, shut.values, alone.values, strict=False))
-    if not len(open_.values) == len(shut.values) == len(triples) or any(
-        a == c for a, _, c in triples
-    ):
+
+    # A ratio needs the same seeds of all three, and a distance in each.
+    count = len(open_.values)
+    if len(shut.values) != count or len(alone.values) < count:
         return None
-    shares = tuple(100 * (a - b) / (a - c) for a, b, c in triples)
-    return Cell(mean_interval(shares, summary.level), shares, 0)
+    shares = []
+    for start, reached, end in zip(open_.values, shut.values, alone.values, strict=False):
+        if start == end:
+            return None
+        shares.append(100 * (start - reached) / (start - end))
+    return Cell(mean_interval(shares, summary.level), tuple(shares), 0)
 
 
 def best(summary: Summary, undefended: Arm) -> Arm | None:
-    """The defence that withstands best: of each one's most successful attack, the least successful.
+    """The best defence: of each one's most successful attack, the least successful.
 
-    Where some are apart from the undefended one, intervals and all, it is one of these.
+    Defences with an interval below that of the undefended arm come before the others. None without
+    a defence.
     """
-    arms = summary.ranked(arm for arm in same_attack(undefended, summary.arms) if arm.defence)
-    strongest = summary.ranked({arm.defence: arm for arm in reversed(arms)}.values())
+    defended = [arm for arm in same_attack(undefended, summary.arms) if arm.defence]
+
+    # The most successful attack on each defence comes last and stays.
+    attacks = {}
+    for arm in reversed(summary.ranked(defended)):
+        attacks[arm.defence] = arm
+    strongest = summary.ranked(attacks.values())
+    if not strongest:
+        return None
+
+    # A lower mean within the intervals shows nothing, so these yield.
     open_ = undefended.cells[summary.main]
     leak = measure(summary.main).leak
     apart = []
     for arm in strongest:
         if against(arm.cells[summary.main], open_, leak) == "less":
             apart.append(arm)
-    if strongest:
-        return (apart or strongest)[-1]
-    return None
+    return (apart or strongest)[-1]
 
 
 def _group(summary: Summary, arms: Sequence[Arm]) -> Group:
     undefended = next((arm for arm in arms if not arm.defence), None)
-    first = [undefended] if undefended else []
-    arms = [*first, *(arm for arm in arms if arm is not undefended)]
-    names = [plain(arm.defence) if arm.defence else "no defence" for arm in arms]
+    if undefended:
+        arms = [undefended, *(arm for arm in arms if arm is not undefended)]
+    first = arms[0]
+    title = first.label
+    if first.explainer and not undefended:
+        title = plain(first.explainer)
+
+    # A defence names its arm unless several arms share it.
+    defences = []
+    for arm in arms:
+        defences.append(plain(arm.defence) if arm.defence else "no defence")
     read = f"{undefended.label} with " if undefended else ""
+    names = []
+    for arm, defence in zip(arms, defences, strict=True):
+        if undefended and defences.count(defence) == 1:
+            names.append(defence)
+        else:
+            names.append(arm.label.removeprefix(read))
+
+    # The closed share of the distance that each defence covers
+    shares = []
+    for arm in arms:
+        if undefended and arm.defence:
+            shares.append(closed(summary, undefended, arm))
+        else:
+            shares.append(None)
     return Group(
-        title=plain(arms[0].explainer) if arms[0].explainer and not undefended else arms[0].label,
+        title=title,
         arms=tuple(_compared(arm, undefended) for arm in arms),
-        names=tuple(
-            name if undefended and names.count(name) == 1 else arm.label.removeprefix(read)
-            for name, arm in zip(names, arms, strict=True)
-        ),
-        closed=tuple(
-            closed(summary, undefended, arm) if arm.defence and undefended else None for arm in arms
-        ),
+        names=tuple(names),
+        closed=tuple(shares),
     )
 
 
 def _compared(arm: Arm, undefended: Arm | None) -> Arm:
-    """`arm` with its cells compared with the undefended arm instead of predictions alone."""
-    others = undefended.cells if undefended and arm is not undefended else {}
-    verdicts = {}
-    for m, mine in arm.cells.items():
-        if m in others:
-            verdicts[m] = against(mine, others[m], measure(m).leak)
-    return arm._replace(
-        cells={m: mine._replace(against=verdicts.get(m)) for m, mine in arm.cells.items()}
-    )
+    """`arm` with its cells compared with those of the undefended arm; with none for that arm."""
+    # In a table of defences the first row is the one to compare with, not predictions alone.
+    cells = {}
+    for metric, mine in arm.cells.items():
+        verdict = None
+        if undefended and arm is not undefended and metric in undefended.cells:
+            verdict = against(mine, undefended.cells[metric], measure(metric).leak)
+        cells[metric] = mine._replace(against=verdict)
+    return arm._replace(cells=cells)
 
 
 def share(cell: Cell) -> str:

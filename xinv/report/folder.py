@@ -1,4 +1,4 @@
-"""Reads what a run left in its workdir: the only file of the report that knows the layout."""
+"""Reads the files of a run's workdir; no other file of the report knows the layout."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from xinv.metrics import roc
 from xinv.types import InputError
 
 MEMBERSHIP = "membership"
-"""The goal of an attack that is after the training set."""
+"""The goal of an attack on the training set."""
 _NUMBER, _OPTIONAL_TEXT, _OPTIONAL_COUNT = (int, float), (str, NoneType), (int, NoneType)
 _OPTIONAL_NUMBER = (*_NUMBER, NoneType)
 _ROW = {
@@ -60,7 +60,7 @@ _PUBLISHED = {
     "source": (str,),
 }
 _FURTHER = {"band": _OPTIONAL_NUMBER, "note": (str,)}
-"""What an entry of the published figures may have besides."""
+"""Optional fields of an entry of the published figures."""
 _Fields = Mapping[str, tuple[type, ...]]
 
 
@@ -68,7 +68,7 @@ class Unit(NamedTuple):
     """One finished work unit.
 
     Attributes:
-      name: what its rows call it.
+      name: as in its rows.
       path: its folder.
       rows: one dict per (seed, stage, arm, metric), in the file's order.
       curves: one dict per (seed, stage, arm, epoch).
@@ -78,10 +78,10 @@ class Unit(NamedTuple):
         attack_accuracy/… by arm, distortion/… by defended arm; empty where the run kept none.
       members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty
         without one.
-      classes: the M examples' class names, of the label that the attacker wants.
+      classes: the M examples' class names, of the attacked label.
       dataset: name, fingerprint, image shape, class names, sizes of the roles.
       published: figures to compare with, one dict per (source, arm, metric): value, its spread or
-        None, and perhaps band, the upper end of what chance gives.
+        None, and where known band, the upper end of the figure by chance.
       config: the complete config.
       environment: versions, devices, date, times.
     """
@@ -118,6 +118,7 @@ def read(workdir: Path) -> Folder:
         raise InputError(
             f"workdir {str(workdir)!r} is not a folder: give one that launch/run.py wrote"
         )
+    # A sweep has its rows in the folders of its units.
     if (workdir / "units").is_dir() and not (workdir / "rows.jsonl").exists():
         return _sweep(workdir)
     if not (workdir / "rows.jsonl").exists():
@@ -129,16 +130,21 @@ def read(workdir: Path) -> Folder:
 
 
 def _sweep(workdir: Path) -> Folder:
-    folders = sorted(
-        (p for p in (workdir / "units").iterdir() if p.is_dir()),
-        key=lambda p: (len(p.name), p.name),
-    )
-    finished = [folder for folder in folders if (folder / "rows.jsonl").exists()]
+    folders = [path for path in (workdir / "units").iterdir() if path.is_dir()]
+    # By number: shorter names first, so that unit 9 comes before unit 10
+    folders.sort(key=lambda path: (len(path.name), path.name))
+    finished = []
+    unfinished = []
+    for folder in folders:
+        if (folder / "rows.jsonl").exists():
+            finished.append(folder)
+        else:
+            unfinished.append(folder.name)
     if not finished:
         raise InputError(
             f"no unit of {str(workdir / 'units')!r} has a rows.jsonl: run the sweep first"
         )
-    return Folder(tuple(map(_unit, finished)), tuple(f.name for f in folders if f not in finished))
+    return Folder(tuple(map(_unit, finished)), tuple(unfinished))
 
 
 def _unit(path: Path) -> Unit:
@@ -147,6 +153,8 @@ def _unit(path: Path) -> Unit:
         raise InputError(
             f"{path / 'rows.jsonl'} is empty: the run is not finished, start it again first"
         )
+
+    # Rows first: they state the arrays that the other files need.
     _check_unique(path / "rows.jsonl", rows)
     _check_membership(path / "rows.jsonl", rows)
     dataset = _json(path / "dataset.json")
@@ -194,7 +202,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _json_lines(path: Path, fields: _Fields) -> list[dict[str, Any]]:
-    """The file's objects, each with `fields` of the given types."""
+    """The objects of a file, one a line, each with `fields` of the given types."""
     found = []
     for number, line in enumerate(_text(path).splitlines(), 1):
         found.append(_json_line(path, number, line, fields))
@@ -207,6 +215,8 @@ def _json_line(
     line: str,
     fields: _Fields,
 ) -> dict[str, Any]:
+    """The object of one line; errors name the file and the line."""
+    # A copied folder may end within a line.
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -217,9 +227,8 @@ def _json_line(
 
 
 def _checked(place: str, value: Any, fields: _Fields) -> dict[str, Any]:
-    """`value`, an object with `fields` of the given types and no number that is not finite; errors
-    name `place`.
-    """
+    """`value` if it has `fields` of the given types and finite numbers; errors name `place`."""
+    # JSON of Python may hold NaN and Infinity, so numbers are tested too.
     for field, kinds in fields.items():
         if not isinstance(value, dict) or field not in value:
             raise InputError(f"{place} has no {field!r}: it needs {', '.join(fields)}")
@@ -234,22 +243,23 @@ def _checked(place: str, value: Any, fields: _Fields) -> dict[str, Any]:
 def _published(path: Path, config: dict[str, Any]) -> list[dict[str, Any]]:
     """The config's published figures; none where it has none."""
     report = config.get("report", {})
-    entries = report.get("published", []) if isinstance(report, dict) else []
+    if not isinstance(report, dict):
+        return []
+    entries = report.get("published", [])
     if not isinstance(entries, list):
         raise InputError(f"{path} has report.published = {entries!r}: a list of objects is allowed")
+    # These figures are typed by people, so each field is checked.
     for number, entry in enumerate(entries):
         place = f"{path} report.published[{number}]"
         _checked(place, entry, _PUBLISHED)
-        _checked(
-            place,
-            entry,
-            {name: _FURTHER[name] for name in _FURTHER if name in entry},
-        )
+        further = {name: kinds for name, kinds in _FURTHER.items() if name in entry}
+        _checked(place, entry, further)
     return entries
 
 
 def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
-    """A repeated row would count one run twice and make its interval too narrow."""
+    """Rejects a repeated row, which would count one run twice and make its interval too narrow."""
+    # Lines by key, so that the error names both
     seen = {}
     for number, row in enumerate(rows, 1):
         key = (row["stage"], row["arm"], row["metric"], row["seed"])
@@ -262,15 +272,16 @@ def _check_unique(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _check_membership(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Finds an attack that cannot be ranked, or a control of none."""
-    found = [row for row in rows if row["goal"] == MEMBERSHIP and row["stage"] == "attack"]
-    areas = [row for row in found if row["metric"] == "auc"]
-    known = {
-        (row["arm"], row["seed"])
-        for row in areas
-        if None not in (row["low"], row["high"], row["p"])
-    }
+    """Rejects a membership attack without a full AUC, and a control of an unknown attack."""
+    found = _membership(rows)
+    # An attack is ranked and judged by its AUC, in every seed.
+    known = set()
+    for row in found:
+        if row["metric"] == "auc" and None not in (row["low"], row["high"], row["p"]):
+            known.add((row["arm"], row["seed"]))
     arms = {row["arm"] for row in found}
+
+    # Each attack needs its AUC, and each control its attack.
     for row in found:
         if (row["arm"], row["seed"]) not in known:
             raise InputError(
@@ -284,7 +295,17 @@ def _check_membership(path: Path, rows: list[dict[str, Any]]) -> None:
             )
 
 
+def _membership(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of the membership attacks."""
+    found = []
+    for row in rows:
+        if row["goal"] == MEMBERSHIP and row["stage"] == "attack":
+            found.append(row)
+    return found
+
+
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    # Without pickle, as a workdir may come from elsewhere
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -297,14 +318,12 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """The arrays of `path`, with all that the rows' attacks need."""
     arrays = _arrays(path)
-    attacks = [row for row in rows if row["stage"] == "attack"]
-    rebuilt = [row for row in attacks if row["goal"] == "reconstruction"]
-    needed = {"images", "labels"} | {f"reconstruction/{row['arm']}" for row in rebuilt}
-    explained = [row["explainer"].split("+") for row in attacks if row["explainer"]]
-    needed |= {f"explanation/{name}" for names in explained for name in names}
-    needed |= {f"ssim/{row['arm']}" for row in attacks if row["metric"] == "ssim"}
-    for name in sorted(needed | {name for name in arrays if name.startswith("release/")}):
+    needed = _shown(rows)
+    # Releases are kept of some arms alone, and are checked where they are.
+    needed.update(name for name in arrays if name.startswith("release/"))
+    for name in sorted(needed):
         if name not in arrays:
             raise InputError(f"{path} has no array {name!r}: run the audit again")
         if len(arrays[name]) != len(arrays["images"]):
@@ -315,10 +334,27 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             raise InputError(
                 f"{path} has {name!r} of shape {arrays[name].shape} for {arrays['images'].shape}"
             )
+    # Confusion matrices are per class, not per image.
     for name, array in arrays.items():
         if name.startswith("confusion/") and (array.ndim != 2 or array.shape[0] != array.shape[1]):
             raise InputError(f"{path} has {name!r} of shape {array.shape}: a square is allowed")
     return arrays
+
+
+def _shown(rows: list[dict[str, Any]]) -> set[str]:
+    """Names of the example arrays of the rows' attacks."""
+    # Explanations of membership attacks are shown too; only reconstructions have an SSIM.
+    needed = {"images", "labels"}
+    for row in rows:
+        if row["stage"] != "attack":
+            continue
+        if row["goal"] == "reconstruction":
+            needed.add(f"reconstruction/{row['arm']}")
+        if row["metric"] == "ssim":
+            needed.add(f"ssim/{row['arm']}")
+        if row["explainer"]:
+            needed.update(f"explanation/{name}" for name in row["explainer"].split("+"))
+    return needed
 
 
 def _factors(path: Path) -> dict[str, np.ndarray]:
@@ -326,11 +362,11 @@ def _factors(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         return {}
     arrays = _arrays(path)
-    sizes = {name: array.shape for name, array in arrays.items()}
-    for name, size in sizes.items():
-        if len(size) != 1 or size != next(iter(sizes.values())):
+    sizes = [array.shape for array in arrays.values()]
+    for name, array in arrays.items():
+        if array.ndim != 1 or array.shape != sizes[0]:
             raise InputError(
-                f"{path} has {name!r} of shape {size}: all need one dimension and one length"
+                f"{path} has {name!r} of shape {array.shape}: all need one dimension and one length"
             )
     return arrays
 
@@ -340,30 +376,30 @@ def _members(
     rows: list[dict[str, Any]],
     config: dict[str, Any],
 ) -> dict[str, np.ndarray]:
-    """The scores of each membership attack, by seed, who is a member, and the groups of images that
-    come in such.
-
-    Empty without an attack.
-    """
-    found = []
-    for row in rows:
-        if row["goal"] == MEMBERSHIP and row["stage"] == "attack":
-            found.append(row)
-    names = dict.fromkeys(f"{row['seed']}/{row['arm']}" for row in found)
+    """Scores, members and, where the data have them, groups of each membership attack and seed."""
+    # A run without membership attacks writes no such file.
+    names = dict.fromkeys(f"{row['seed']}/{row['arm']}" for row in _membership(rows))
     if not names:
         return {}
     arrays = _arrays(path)
+    data = config.get("data") or {}
+    roles = data.get("roles") or {}
+    kinds = ["member", "score"]
+    if roles.get("group"):
+        kinds.append("group")
     needed = {}
-    roles = (config.get("data") or {}).get("roles") or {}
-    kinds = ("member", "score", "group") if roles.get("group") else ("member", "score")
     for name in names:
-        mine = [f"{name}/{kind}" for kind in kinds]
-        for array in mine:
+        mine = []
+        for kind in kinds:
+            array = f"{name}/{kind}"
             if array not in arrays:
                 raise InputError(f"{path} has no array {array!r}: run the audit again")
             needed[array] = arrays[array]
+            mine.append(arrays[array])
+
+        # A curve is drawn of each, so scores without one are found here.
         try:
-            roc.ranked(*(needed[array] for array in mine))
+            roc.ranked(*mine)
         except InputError as error:
             raise InputError(f"{path} has no ROC curve of {name!r}: {error}") from None
     return needed
@@ -375,6 +411,8 @@ def _classes(
     dataset: dict[str, Any],
     config: dict[str, Any],
 ) -> list[str]:
+    """The class names of `labels` [M]."""
+    # The label is the one of the config; its names are in the description of the data.
     try:
         names = dataset["labels"][config["evaluation"]["label"]]
         return [str(names[label]) for label in labels]

@@ -1,4 +1,4 @@
-"""The report of a hardening: what each explanation leaks before and after, and what that costs."""
+"""The report of a hardening: the leak of each explanation before and after, and the cost."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ Lines = Sequence[Mapping[str, Any]]
 
 
 class Figure(NamedTuple):
-    """A figure over seeds: its mean with the interval over seeds, and the 95 % interval of each."""
+    """A mean with its interval over seeds, and the 95 % interval within each seed as shown."""
 
     interval: Interval
     ends: str
@@ -47,19 +47,19 @@ class Row(NamedTuple):
     Attributes:
       name: of the explanation.
       verdict: in words.
-      before, after, difference: of the AUC on the half that was never searched.
+      before, after, difference: of the AUC on the half kept from the search.
       p: of the difference, adjusted by Holm over explanations; None without one.
       controls: by name, the AUC before and after.
       utility: by name, the mean before and after.
-      queries: the AUC of who averages several queries.
-      inversion: SSIM of what is rebuilt from predictions, and with the map before and after.
+      queries: the AUC of an attack on the mean of several queries.
+      inversion: SSIM of reconstructions from predictions, and with the map before and after.
       rebuilt: the mean change of an image's SSIM; None without one.
-      opens: True if it is above 0 in every seed.
+      opens: True if the change is above 0 in every seed, interval and all.
       values: the chosen parameters, by seed.
       trials: number of trials of a seed.
       pareto: the trials of each seed as a diagram.
-      legend: what its colours and marks stand for.
-      policies: the files.
+      legend: mark, CSS class of the colour and label of each group of trials.
+      policies: files of the policies, by seed.
     """
 
     name: str
@@ -89,29 +89,34 @@ def rows(workdir: Path) -> list[Row]:
     """
     results = _lines(workdir / "hardened.jsonl")
     trials = _lines(workdir / "trials.jsonl")
-    names = list(dict.fromkeys(line["explanation"] for line in results))
-    grouped = [[line for line in results if line["explanation"] == name] for name in names]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for line in results:
+        groups.setdefault(line["explanation"], []).append(line)
 
-    # One test per explanation, over its seeds
-    changes = [[_p(line) for line in lines if _p(line) is not None] for lines in grouped]
-    tested = [index for index, ps in enumerate(changes) if ps]
-    adjusted = dict(
-        zip(
-            tested,
-            holm([combined(changes[index]) for index in tested]),
-            strict=True,
-        )
-    )
+    # One test per explanation, over its seeds; Holm's correction covers all explanations.
+    values = {}
+    for name, lines in groups.items():
+        measured = []
+        for line in lines:
+            difference = line["leak"]["auc"].get("difference")
+            if difference:
+                measured.append(difference["p"])
+        if measured:
+            values[name] = combined(measured)
+    corrected = holm(list(values.values())).tolist()
+    adjusted = dict(zip(values, corrected, strict=True))
+
+    # One row per explanation, in the order of the file
     found = []
-    for index, (name, lines) in enumerate(zip(names, grouped, strict=True)):
+    for name, lines in groups.items():
         own = [trial for trial in trials if trial["explanation"] == name]
-        p = float(adjusted[index]) if index in adjusted else None
-        found.append(_row(name, lines, own, p))
+        found.append(_row(name, lines, own, adjusted.get(name)))
     return found
 
 
 def html(workdir: Path) -> str:
-    """Returns the page."""
+    """Returns the page of a folder that launch/harden.py wrote."""
+    # The config names the unit, the sizes of the search and the seeds.
     environment = templates()
     environment.filters["p_value"] = p_value
     found = rows(workdir)
@@ -127,17 +132,20 @@ def html(workdir: Path) -> str:
 
 
 def text(workdir: Path) -> str:
-    """Returns the figures for a terminal."""
+    """Returns the figures of a folder for a terminal, one line per explanation."""
     found = rows(workdir)
     lines = [headline(found), ""]
+    # The table, one line per explanation under a rule
     head = f"{'explanation':28s} {'AUC before':>16s} {'after':>16s} {'difference':>26s}  verdict"
     lines += [head, "-" * len(head)]
     for row in found:
-        after = row.after.text if row.after else "-"
+        # An explanation that stays as it is has neither an AUC after nor a difference.
+        after = "-"
+        change = "-"
+        if row.after:
+            after = row.after.text
         if row.difference:
             change = f"{row.difference.text} {row.difference.ends}"
-        else:
-            change = "-"
         lines.append(
             f"{row.name:28s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}"
         )
@@ -145,11 +153,13 @@ def text(workdir: Path) -> str:
 
 
 def headline(found: Sequence[Row]) -> str:
-    """Returns what was gained, in a sentence."""
+    """Returns the number of explanations that leak less, in a sentence."""
+    # An explanation without a leak to lower has no difference.
     hardened = [row for row in found if row.difference]
     less = [row for row in hardened if row.verdict.startswith("leaks less")]
     if not hardened:
         return f"No leak was lowered in {len(found)} explanations: see each verdict."
+    # The search chose the policies on one half of the images, so the claim is of the other half.
     count = f"{len(less)} of {len(hardened)} hardened explanations leak less"
     rest = len(found) - len(hardened)
     if not rest:
@@ -158,10 +168,11 @@ def headline(found: Sequence[Row]) -> str:
 
 
 def inversion(found: Sequence[Row]) -> str:
-    """Returns whether hardening opened the other leak, in a sentence; "" if it was not measured."""
+    """Returns the effect of hardening on inversion, in a sentence; "" if it was not measured."""
     both = [row for row in found if row.rebuilt]
     if not both:
         return ""
+    # A policy against membership attacks may help inversion attacks.
     opened = [row.name for row in both if row.opens]
     if not opened:
         return "No hardened explanation is shown to help an inversion attack more than before."
@@ -169,25 +180,44 @@ def inversion(found: Sequence[Row]) -> str:
 
 
 def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
-    # Before and after are of the same seeds: those in which something was chosen, if any
+    """One explanation of `lines`, one per seed, and `trials`; `p` is adjusted."""
+    # Before and after are of the same seeds: those with a chosen policy, if any.
     hardened = [line for line in lines if "after" in line["leak"]["auc"]]
     shown = hardened or lines
-    auc = [line["leak"]["auc"] for line in shown]
-    difference = _figure([one["difference"] for one in auc if "difference" in one])
-    rebuilt = [line["inversion"] for line in shown if line["inversion"]]
-    changes = [part.get("difference") for part in rebuilt if "difference" in part]
+    before = []
+    after = []
+    differences = []
+    for line in shown:
+        auc = line["leak"]["auc"]
+        before.append(auc["before"])
+        if "after" in auc:
+            after.append(auc["after"])
+        if "difference" in auc:
+            differences.append(auc["difference"])
+
+    # The difference of inversion is an estimate of its own, beside the SSIM of each release.
+    changes = []
+    rebuilt = []
+    for line in shown:
+        if line["inversion"]:
+            part = dict(line["inversion"])
+            if "difference" in part:
+                changes.append(part.pop("difference"))
+            rebuilt.append(part)
+
+    queries = [line["queries"] for line in hardened if line["queries"]]
     pareto, legend = _pareto(trials)
     return Row(
         name=name,
         verdict=_verdict(lines, hardened, p),
-        before=_figure([one["before"] for one in auc]),
-        after=_figure([one["after"] for one in auc if "after" in one]),
-        difference=difference,
+        before=_figure(before),
+        after=_figure(after),
+        difference=_figure(differences),
         p=p,
         controls=_nested([line["controls"] for line in shown]),
         utility=_nested([line["utility"] for line in shown]),
-        queries=_figure([line["queries"] for line in hardened if line["queries"]]),
-        inversion=_flat([{k: v for k, v in one.items() if k != "difference"} for one in rebuilt]),
+        queries=_figure(queries),
+        inversion=_flat(rebuilt),
         rebuilt=_figure(changes),
         opens=bool(changes) and all(one["low"] > 0 for one in changes),
         values=[_described(line) for line in lines],
@@ -199,16 +229,21 @@ def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
 
 
 def _verdict(lines: Lines, hardened: Lines, p: float | None) -> str:
+    """The verdict on one explanation, in words.
+
+    Args:
+      lines: one per seed.
+      hardened: those of the seeds with a chosen policy.
+      p: of the difference, adjusted; None without one.
+    """
+    # A leak of a control is not of the model, so hardening the model proves nothing.
     controls = _controls(hardened or lines)
     if controls and min(controls) <= _ALPHA:
         return CONFOUNDED
     if not hardened or p is None:
-        said = " / ".join(dict.fromkeys(line["outcome"] for line in lines))
-        before = [line["leak"]["auc"]["before"]["p"] for line in lines]
-        missed = all("no leak" in line["outcome"] for line in lines) and combined(before) <= _ALPHA
-        if missed:
-            return f"{said}; the reported half shows one"
-        return said
+        return _untouched(lines)
+
+    # Reservations follow the verdict: no control, or a policy in some seeds alone.
     verdict = _lowered(hardened, p)
     if not controls:
         verdict += ", without a control"
@@ -217,12 +252,27 @@ def _verdict(lines: Lines, hardened: Lines, p: float | None) -> str:
     return verdict
 
 
+def _untouched(lines: Lines) -> str:
+    """The outcome of a search without a chosen policy."""
+    outcomes = [line["outcome"] for line in lines]
+    said = " / ".join(dict.fromkeys(outcomes))
+    before = [line["leak"]["auc"]["before"]["p"] for line in lines]
+    none = all("no leak" in outcome for outcome in outcomes)
+    # The search saw the other half of the images, so the two may disagree.
+    if none and combined(before) <= _ALPHA:
+        return f"{said}; the reported half shows one"
+    return said
+
+
 def _lowered(hardened: Lines, p: float) -> str:
+    """The verdict on a difference with the adjusted p-value `p`."""
     if p > _ALPHA:
         return NOT_SHOWN
+    # Less than before is not nothing: the AUC after is tested against chance.
     left = [line["leak"]["auc"]["after"]["p"] for line in hardened]
     if combined(left) <= _ALPHA:
         return STILL
+    # A policy with noise may withstand one query and not the mean of several.
     asked = [line["queries"]["p"] for line in hardened if line["queries"]]
     if asked and combined(asked) <= _ALPHA:
         return AGAIN
@@ -234,28 +284,31 @@ def _controls(lines: Lines) -> list[float]:
     found = []
     for control in lines[0]["controls"]:
         for when in ("before", "after"):
-            parts = [line["controls"][control] for line in lines]
-            ps = [part[when]["p"] for part in parts if when in part]
-            if ps:
-                found.append(combined(ps))
+            values = []
+            for line in lines:
+                part = line["controls"][control]
+                if when in part:
+                    values.append(part[when]["p"])
+            # One test over the seeds, as for the attack itself
+            if values:
+                found.append(combined(values))
     return holm(found).tolist()
 
 
-def _p(line: Mapping[str, Any]) -> float | None:
-    difference = line["leak"]["auc"].get("difference")
-    if difference:
-        return difference["p"]
-    return None
-
-
 def _figure(estimates: Sequence[Mapping[str, float]]) -> Figure | None:
+    """The figure of one estimate per seed; None without any."""
     if not estimates:
         return None
-    ends = [f"[{number(one['low'], 3)}, {number(one['high'], 3)}]" for one in estimates]
-    return Figure(mean_interval([one["value"] for one in estimates], _LEVEL), " ".join(ends))
+    values = []
+    ends = []
+    for one in estimates:
+        values.append(one["value"])
+        ends.append(f"[{number(one['low'], 3)}, {number(one['high'], 3)}]")
+    return Figure(mean_interval(values, _LEVEL), " ".join(ends))
 
 
 def _nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figure]]:
+    """The figures by name and time (before, after), of one part per seed."""
     found: dict[str, dict[str, Figure]] = {}
     for name in parts[0]:
         found[name] = _flat([part[name] for part in parts])
@@ -263,21 +316,23 @@ def _nested(parts: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Figure]]:
 
 
 def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """The figures by name of one part per seed, of estimates or of numbers without an interval."""
+    groups: dict[str, list[Any]] = {}
+    for part in parts:
+        for name, value in part.items():
+            groups.setdefault(name, []).append(value)
+    # A plain number is a mean over images, without an interval of its own.
     found = {}
-    for name in dict.fromkeys(key for part in parts for key in part):
-        values = [part[name] for part in parts if name in part]
-        estimates = [one if isinstance(one, Mapping) else _point(one) for one in values]
-        figure = _figure(estimates)
-        is_point = not isinstance(values[0], Mapping)
-        found[name] = figure._replace(ends="") if is_point else figure
+    for name, values in groups.items():
+        if isinstance(values[0], Mapping):
+            found[name] = _figure(values)
+        else:
+            found[name] = Figure(mean_interval(values, _LEVEL), "")
     return found
 
 
-def _point(value: float) -> dict[str, float]:
-    return {"value": value, "low": value, "high": value}
-
-
 def _described(line: Mapping[str, Any]) -> str:
+    """A seed's chosen parameters in words."""
     values = line["values"]
     if not values:
         return "as it was"
@@ -295,30 +350,47 @@ def _pareto(trials: Lines) -> tuple[list[Markup], list[tuple[str, str, str]]]:
     values = [trial["values"] for trial in trials if trial["values"]]
     if not values:
         return [], []
-    # The first parameter that varies by colour, the second by mark
-    names = [name for name in values[0] if len({str(one[name]) for one in values}) > 1]
+
+    # The first parameter that varies is shown by colour, the second by mark.
+    names = []
+    for name in values[0]:
+        if len({str(one[name]) for one in values}) > 1:
+            names.append(name)
     names = names or list(values[0])
     colour = _Binned.of(names[0], [one[names[0]] for one in values])
     mark = None
     if len(names) > 1:
         mark = _Binned.of(names[1], [one[names[1]] for one in values])
+
+    # One diagram per seed that searched
+    seeds: dict[int, list[Mapping[str, Any]]] = {}
+    for trial in trials:
+        seeds.setdefault(trial["seed"], []).append(trial)
     diagrams = []
-    for seed in dict.fromkeys(trial["seed"] for trial in trials):
-        own = [trial for trial in trials if trial["seed"] == seed]
-        candidates = [trial for trial in own if trial["values"]]
-        if candidates:
+    for own in seeds.values():
+        # The explanation as it is, a trial without values, makes no diagram alone.
+        if any(trial["values"] for trial in own):
             dots = [_dot(trial, colour, mark, names) for trial in own]
             diagrams.append(plots.pareto(dots, (0.0, own[0]["chance"])))
+
+    # The legend: colours of the first parameter, then marks of the second in grey
     legend = []
     for ink, label in zip(_INKS, colour.labels, strict=False):
         legend.append(("■", ink, label))
     if mark is not None:
-        legend += [(sign, "c0", label) for sign, label in zip(_MARKS, mark.labels, strict=False)]
+        for sign, label in zip(_MARKS, mark.labels, strict=False):
+            legend.append((sign, "c0", label))
     return diagrams, legend
 
 
 class _Binned(NamedTuple):
-    """The values of a parameter in at most three groups."""
+    """The values of a parameter in at most three groups.
+
+    Attributes:
+      name: the parameter.
+      edges: two inner edges of numeric groups; () for groups by value.
+      names: values in order, the third and later ones in one group; () for groups by edges.
+    """
 
     name: str
     edges: tuple[float, ...]
@@ -326,29 +398,30 @@ class _Binned(NamedTuple):
 
     @classmethod
     def of(cls, name: str, values: Sequence[Any]) -> "_Binned":
-        numeric = all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in values
-        )
-        if numeric and len(set(values)) > len(_INKS):
+        """Groups `values` by thirds if they are many numbers, else by value."""
+        kinds = set(values)
+        # bool is a subclass of int, but a truth value has no thirds
+        numeric = all(type(value) in (int, float) for value in values)
+        if numeric and len(kinds) > len(_INKS):
             edges = np.quantile(np.asarray(values, float), [1 / 3, 2 / 3])
-            return cls(name, tuple(float(edge) for edge in edges), ())
-        kinds = sorted(
-            dict.fromkeys(values), key=lambda kind: (str(type(kind)), kind is None, kind)
-        )
-        return cls(name, (), tuple(kinds))
+            return cls(name, tuple(edges.tolist()), ())
+        # By type first: values of one parameter may not be comparable.
+        ordered = sorted(kinds, key=lambda kind: (str(type(kind)), kind))
+        return cls(name, (), tuple(ordered))
 
     @property
     def labels(self) -> list[str]:
+        """One label per group."""
         if self.edges:
-            low, high = (_short(edge) for edge in self.edges)
+            low, high = map(_short, self.edges)
             return [f"{self.name} < {low}", f"{low} to {high}", f"> {high}"]
-        shown = [f"{self.name} {_short(kind)}" for kind in self.names[:2]]
-        rest = self.names[2:]
-        if len(rest) > 1:
-            return [*shown, "others"]
-        return [*shown, *(f"{self.name} {_short(kind)}" for kind in rest)]
+        labels = [f"{self.name} {_short(kind)}" for kind in self.names]
+        if len(labels) > 3:
+            return [*labels[:2], "others"]
+        return labels
 
     def place(self, value: Any) -> int:
+        """The group of `value`, 0 to 2."""
         if self.edges:
             return int(np.searchsorted(self.edges, value))
         return min(2, self.names.index(value))
@@ -360,11 +433,16 @@ def _dot(
     mark: _Binned | None,
     names: Sequence[str],
 ) -> plots.Dot:
+    """A trial as a dot; the explanation as it is, a trial without values, is grey and hollow."""
     ink = "c0"
     sign = plots.UNDEFENDED
-    if trial["values"]:
-        ink = _INKS[colour.place(trial["values"][names[0]])]
-        sign = _MARKS[mark.place(trial["values"][names[1]])] if mark else _MARKS[0]
+    values = trial["values"]
+    if values:
+        ink = _INKS[colour.place(values[names[0]])]
+        sign = _MARKS[0]
+    if values and mark:
+        sign = _MARKS[mark.place(values[names[1]])]
+    # The interval of the chosen trial alone, as those of all would cover the dots
     leak = trial["leak"]
     ends = (leak["low"], leak["high"]) if trial["chosen"] else None
     return plots.Dot(
@@ -378,6 +456,7 @@ def _dot(
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file, one a line."""
     try:
         return [json.loads(line) for line in path.read_text().splitlines()]
     except FileNotFoundError:

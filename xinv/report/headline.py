@@ -1,4 +1,4 @@
-"""One honest sentence: what the audit shows, claiming no more than the intervals allow."""
+"""The result of an audit in one sentence, with no claim beyond its intervals."""
 
 from xinv.report.cells import Cell, against
 from xinv.report.defences import best, closed, share
@@ -8,11 +8,11 @@ from xinv.report.summary import Arm, Summary
 from xinv.report.verdict import CONFOUNDED, LEAKS, SMALL, UNCONTROLLED, UNRESOLVED
 
 _NAMED = 3
-"""Explanations that a sentence names."""
+"""Largest number of explanations in a sentence."""
 
 
 def headline(summary: Summary) -> str:
-    """What the audit shows: of rebuilt images one sentence, of membership one."""
+    """The result of an audit: a sentence on rebuilt images, one on membership, or both."""
     if summary.league is None:
         return _rebuilt(summary)
     found = membership(summary.league)
@@ -22,51 +22,61 @@ def headline(summary: Summary) -> str:
 
 
 def membership(league: League) -> str:
-    """Which attacks find who was in the training set, and whether their controls do so too."""
-    leaks, confounded, uncontrolled = (
-        league.of(verdict) for verdict in (LEAKS, CONFOUNDED, UNCONTROLLED)
-    )
-    if len(league.entries) > 1:
-        count = f"of {_several(league)} {counted(league.entries)}"
-    else:
-        count = ""
+    """The membership leaks of a unit, and those of their controls."""
+    # The strongest verdict of any attack decides the sentence.
+    leaks = league.of(LEAKS)
+    confounded = league.of(CONFOUNDED)
+    uncontrolled = league.of(UNCONTROLLED)
+    several = len(league.entries) > 1
+    count = ""
+    if several:
+        count = f"; of {_several(league)} {counted(league.entries)}"
     if leaks:
-        # Those of explanations count first
+        # Leaks of explanations come first: they are the subject of the audit.
         named = [entry for entry in leaks if entry.explainer] or leaks
-        best = f"{'best: ' if len(named) > 1 else ''}AUC {named[0].text}{_of(count)}"
+        best = f"AUC {named[0].text}{count}"
+        if len(named) > 1:
+            best = f"best: {best}"
         return f"{_subject(league, named)} ({best}); {_controls(league)}."
     if confounded:
         first = confounded[0]
         return (
-            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{_of(count)}), "
+            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{count}), "
             "but so can its control, so nothing shows that the model gives them away."
         )
     if uncontrolled:
         first = uncontrolled[0]
         return (
-            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{_of(count)}), but"
+            f"No leak is shown: {first.label} can {league.verb} (AUC {first.text}{count}), but"
             " has no control, so nothing tells a leak of the model from a difference of the"
             " images."
         )
+
+    # No attack is significant: either a leak above SMALL is excluded, or the audit is too small.
     first = league.entries[0]
-    open_ = len(league.of(UNRESOLVED))
+    unresolved = len(league.of(UNRESOLVED))
     said = f"No attack is known to {league.verb}: the best, {first.label}, has AUC {first.text}"
-    if not open_:
-        return f"{said}, and more than {SMALL} is excluded{' for each' if count else ''}."
-    which = f"for {open_} of {_several(league)} " if count else ""
-    return f"{said}, but {which}{SMALL} is not excluded."
+    if not unresolved:
+        each = " for each" if several else ""
+        return f"{said}, and more than {SMALL} is excluded{each}."
+    those = f"for {unresolved} of {_several(league)} " if several else ""
+    return f"{said}, but {those}{SMALL} is not excluded."
 
 
 def defended(summary: Summary) -> str:
-    """How far the best defence of what leaks most gets; empty where nothing defends it."""
-    arm = best(summary, summary.explained[0]) if summary.explained else None
-    if arm:
-        return _defence(summary, summary.explained[0], arm)
-    return ""
+    """The effect of the best defence of the largest leak; empty where nothing defends it."""
+    if not summary.explained:
+        return ""
+    first = summary.explained[0]
+    arm = best(summary, first)
+    if arm is None:
+        return ""
+    return _defence(summary, first, arm)
 
 
 def tally(summary: Summary) -> str:
-    """Counts explanations apart from predictions alone; empty if the headline says it all."""
+    """The number of explanations apart from predictions alone; empty if the headline says it."""
+    # One attack is in the headline; without intervals there is no verdict.
     verdicts = [arm.cells[summary.main].against for arm in summary.explained]
     if len(verdicts) < 2 or None in verdicts:
         return ""
@@ -75,64 +85,75 @@ def tally(summary: Summary) -> str:
         "overlap": "cannot be told from predictions alone",
         "less": "leak less than predictions alone, intervals apart",
     }
-    if len({arm.explainer for arm in summary.explained}) == len(verdicts):
+    # Several attacks on one explanation are no explanations of their own.
+    explainers = {arm.explainer for arm in summary.explained}
+    kind = "attacks on them"
+    if len(explainers) == len(verdicts):
         kind = "explanations"
-    else:
-        kind = "attacks on them"
     parts = []
-    for v, text in said.items():
-        if v in verdicts:
-            parts.append(f"{verdicts.count(v)} of {len(verdicts)} {kind} {text}")
+    for verdict, text in said.items():
+        count = verdicts.count(verdict)
+        if count:
+            parts.append(f"{count} of {len(verdicts)} {kind} {text}")
     return f"By {measure(summary.main).label}, {'; '.join(parts)} (confidence {summary.level:.0%})."
-
-
-def _of(count: str) -> str:
-    if count:
-        return f"; {count}"
-    return ""
 
 
 def _several(league: League) -> str:
     """Number and kind of a league's attacks."""
     explainers = {entry.explainer for entry in league.entries}
-    alike = None not in explainers and len(explainers) == len(league.entries)
-    return f"{len(league.entries)} {'explainers' if alike else 'attacks'}"
+    kind = "attacks"
+    if None not in explainers and len(explainers) == len(league.entries):
+        kind = "explainers"
+    return f"{len(league.entries)} {kind}"
 
 
 def _subject(league: League, leaks: list[Entry]) -> str:
-    """What leaks: explanations, by name up to three, or predictions."""
-    names = {}
+    """The subject of a leak: explanations, by name up to three, or predictions."""
+    names = []
     for entry in leaks:
         if entry.explainer:
-            names[
-                plain(entry.explainer) + (f" with {plain(entry.defence)}" if entry.defence else "")
-            ] = None
+            name = plain(entry.explainer)
+            if entry.defence:
+                name += f" with {plain(entry.defence)}"
+            names.append(name)
+    names = list(dict.fromkeys(names))
     if not names:
-        explained = any(entry.explainer for entry in league.entries)
-        return f"Predictions {league.verb}{', explanations are not known to' if explained else ''}"
-    shown = list(names)[:_NAMED]
+        if any(entry.explainer for entry in league.entries):
+            return f"Predictions {league.verb}, explanations are not known to"
+        return f"Predictions {league.verb}"
+
+    # The first ones by AUC, then the number of the others
+    shown = names[:_NAMED]
     if len(names) > len(shown):
         shown.append(f"{len(names) - len(shown)} others")
-    return (
-        f"Explanations by {', '.join(shown[:-1])}{' and ' if shown[1:] else ''}{shown[-1]}"
-        f" {league.verb}"
-    )
+    listed = shown[0]
+    if len(shown) > 1:
+        listed = f"{', '.join(shown[:-1])} and {shown[-1]}"
+    return f"Explanations by {listed} {league.verb}"
 
 
 def _controls(league: League) -> str:
-    """What the controls of a league find."""
-    leaking = sum(any(control.leaks for control in entry.controls) for entry in league.entries)
+    """The leaks of a league's controls."""
+    leaking = 0
+    for entry in league.entries:
+        leaking += any(control.leaks for control in entry.controls)
     if leaking:
-        return f"a control of {leaking} other{'s' if leaking > 1 else ''} does so too"
+        others = "others" if leaking > 1 else "other"
+        return f"a control of {leaking} {others} does so too"
+    # The wording depends on the number of control models: untrained, or of other images.
     several = {1: "their control does not", 2: "neither control does"}
     return several.get(len(league.models), "no control does")
 
 
 def _leak(summary: Summary, first: Arm) -> str:
+    """The leak of the most successful attack on explanations, against predictions alone."""
     shown = measure(summary.main)
     figure = first.cells[summary.main]
     seen = f"{plain(first.explainer)} explanations"
-    seen += "" if first.label == plain(first.explainer) else f" ({first.label})"
+    if first.label != plain(first.explainer):
+        seen += f" ({first.label})"
+
+    # The claim goes as far as the intervals: a difference, none established, or unknown.
     value = f"{shown.label} {figure.text}"
     if summary.baseline is None or summary.main not in summary.baseline.cells:
         return f"From {seen} an attacker can {first.verb} at {value}."
@@ -157,7 +178,9 @@ def _leak(summary: Summary, first: Arm) -> str:
 
 
 def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
+    """The effect of a defence: `arm` is the attack `first` under it."""
     figure = arm.cells[summary.main]
+    # Compared with the undefended attack of the headline
     name = plain(arm.defence) + _diverged(arm)
     match against(figure, first.cells[summary.main], measure(summary.main).leak):
         case "less":
@@ -174,30 +197,33 @@ def _defence(summary: Summary, first: Arm, arm: Arm) -> str:
 
 
 def _diverged(arm: Arm) -> str:
-    """In how many seeds the training of a defence diverged; nothing where none did."""
-    values = arm.release["diverged"].values if "diverged" in arm.release else ()
-    if any(values):
-        return f" (whose training diverged in {sum(values):.0f} of {len(values)} seeds)"
-    return ""
+    """The number of seeds in which a defence's training diverged; empty for 0."""
+    found = arm.release.get("diverged")
+    if found is None or not any(found.values):
+        return ""
+    times = f"{sum(found.values):.0f} of {len(found.values)}"
+    return f" (whose training diverged in {times} seeds)"
 
 
 def _far(part: Cell | None) -> str:
+    """The closed share of the distance to predictions alone; empty if unknown."""
     if part is None:
         return ""
+    # Predictions alone are the bound, so a share above 100 % is not shown as such.
     if part.interval.mean >= 100:
         return ", which leaves the attacker no better off than predictions alone do"
     return f", {share(part)} of the way to predictions alone"
 
 
 def _rebuilt(summary: Summary) -> str:
-    """What is rebuilt from undefended explanations, or from whatever was attacked."""
+    """The sentence on rebuilt images, of undefended explanations if there are any."""
     if summary.explained:
         return _leak(summary, summary.explained[0])
     return _without_explanations(summary)
 
 
 def _without_explanations(summary: Summary) -> str:
-    """The headline of a run that explains nothing, or nothing without a defence."""
+    """The headline of a run without an undefended explanation."""
     arms = summary.ranked(summary.arms)
     if not arms:
         return "This run attacked no explanation."
@@ -206,6 +232,7 @@ def _without_explanations(summary: Summary) -> str:
     value = f"{shown.label} {first.cells[summary.main].text}"
     if len(arms) == 1:
         return f"From {first.label} an attacker can {first.verb} at {value}."
+    # Without predictions alone to compare with, the extremes say most.
     last = arms[-1]
     least = f"the least successful, {last.label}, reaches {last.cells[summary.main].text}"
     return (

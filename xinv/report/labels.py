@@ -1,4 +1,4 @@
-"""Short names of attacks, by which a reader tells them apart."""
+"""Short and distinct names of attacks."""
 
 from collections import Counter
 from typing import Any
@@ -8,23 +8,30 @@ from xinv.report.measures import plain
 
 
 def labels(rows: Rows, alone: str | None) -> list[str]:
-    """The shortest labels that tell the arms apart: what is seen, how often, by what inputs, or the
-    arm's name.
+    """The shortest distinct labels of arms.
 
     Args:
       rows: one per arm.
       alone: name of the arm with predictions alone, None without one.
+
+    Returns:
+      One per arm: the release; with the number of releases; with the attack's inputs; or else the
+      arm's name.
     """
-    short = [seen(row, alone) for row in rows]
-    looks = [label + _looks(row) for label, row in zip(short, rows, strict=True)]
-    long = [_read(row, alone) for row in rows]
-    return shortest(short, looks, long, [row["arm"] for row in rows])
+    short = []
+    looks = []
+    long = []
+    names = []
+    for row in rows:
+        short.append(seen(row, alone))
+        looks.append(seen(row, alone) + _looks(row))
+        long.append(_read(row, alone))
+        names.append(row["arm"])
+    return shortest(short, looks, long, names)
 
 
 def seen(row: dict[str, Any], alone: str | None = None) -> str:
-    """What an arm sees: explanations or predictions alone and what defends them; an arm without
-    both has its name.
-    """
+    """The release that an arm sees, with its defence; the arm's name where it has neither."""
     if row["explainer"]:
         return plain(row["explainer"]) + _defended(row)
     if row["defence"]:
@@ -33,24 +40,29 @@ def seen(row: dict[str, Any], alone: str | None = None) -> str:
 
 
 def shortest(*candidates: list[str]) -> list[str]:
-    """Of each arm's candidates, in order of preference, the first that no other arm has, or the
-    last.
+    """Chooses a label for each of several arms.
+
+    Args:
+      candidates: lists with one label per arm, in order of preference.
+
+    Returns:
+      Of each arm's candidates the first without a double in its list, or else the last.
     """
+    # A label must be distinct within its own list of candidates.
     counts = [Counter(labels) for labels in candidates]
     found = []
-    for labels in zip(*candidates, strict=True):
-        found.append(
-            next(
-                label
-                for label, count in zip(labels, counts, strict=True)
-                if count[label] == 1 or label == labels[-1]
-            )
-        )
+    for mine in zip(*candidates, strict=True):
+        chosen = mine[-1]
+        for label, count in zip(mine, counts, strict=True):
+            if count[label] == 1 or label == chosen:
+                chosen = label
+                break
+        found.append(chosen)
     return found
 
 
 def _read(row: dict[str, Any], alone: str | None) -> str:
-    """What an arm sees, and how it reads it."""
+    """The release that an arm sees, with the attack's encoder."""
     if row["explainer"]:
         return f"{plain(row['explainer'])}, {plain(row['encoder'])}{_defended(row)}"
     return _name(row, alone)
@@ -69,7 +81,8 @@ def _defended(row: dict[str, Any]) -> str:
 
 
 def _looks(row: dict[str, Any]) -> str:
-    """How many releases of an image an attack has; nothing where it is one."""
+    """The number of releases of an image that an attack has; empty for one."""
+    # Releases of training and of attack differ: an attack may learn from many and see one.
     parts = []
     if row["releases"] > 1:
         parts.append(f"learns from {row['releases']} releases")

@@ -1,6 +1,4 @@
-"""The league of membership attacks: what each finds of the training set, and what its controls find
-without it.
-"""
+"""The league of membership attacks, the most successful first, with their controls."""
 
 import math
 from collections import Counter
@@ -35,6 +33,7 @@ class Figure(NamedTuple):
     @property
     def ends(self) -> str:
         """The interval as shown; empty without one."""
+        # NaN if either end is
         if math.isnan(self.low + self.high):
             return ""
         return f"{number(self.low, self.digits)}–{number(self.high, self.digits)}"
@@ -52,7 +51,7 @@ class Rate(NamedTuple):
       tpr: share of members above the threshold.
       fpr: realised share of others above it, with the interval of the true one; None if unknown.
       chance: the true-positive rate by chance, with its band; None if unknown.
-      resolved: False if there are too few others for this rate.
+      resolved: False if the number of others is too small for this rate.
     """
 
     tpr: Figure
@@ -62,7 +61,7 @@ class Rate(NamedTuple):
 
 
 class Control(NamedTuple):
-    """An attack that must find nothing: its model, AUC and adjusted p-value."""
+    """An attack without anything to find: its model, AUC and adjusted p-value."""
 
     name: str
     model: str
@@ -71,7 +70,7 @@ class Control(NamedTuple):
 
     @property
     def leaks(self) -> bool:
-        """True if it finds something."""
+        """True if it finds a leak nevertheless."""
         return self.p < SIGNIFICANT
 
 
@@ -80,20 +79,20 @@ class Entry(NamedTuple):
 
     Attributes:
       name: as in the rows.
-      label: the shortest text that tells it from the unit's other attacks.
-      explainer: what it reads, several joined by "+"; None without explanations.
-      defence: what changed the release, several joined by "+"; None for a release as it is.
+      label: the shortest distinct label among the unit's attacks.
+      explainer: explanations that it reads, joined by "+"; None without.
+      defence: defences of the release, joined by "+"; None for a release as it is.
       verdict: a key of `VERDICTS`.
       p: of the AUC against chance, over seeds, adjusted.
       auc: with the interval within a seed.
-      restarts: the AUC of the single networks that the attack averages, with the lowest and the
-        highest; None for one.
+      restarts: the mean AUC of the single networks of an ensemble, with the lowest and the highest;
+        None for one network.
       spread: the AUC's mean with Student's interval over seeds.
       rates: by name of the metric, such as "tpr_at_0.01".
       figures: the other metrics shown, by name.
-      carried: metrics at the threshold that the attacker carries over from the shadow, by name.
-      release: figures by metric of what the defence does to the release; empty without a defence.
-      controls: those of this attack.
+      carried: metrics at the threshold carried over from the shadow, by name.
+      release: the defence's cost by metric; empty without a defence.
+      controls: the controls of this attack.
     """
 
     name: str
@@ -118,7 +117,8 @@ class Entry(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The AUC with the interval over seeds; with one seed with that within it."""
+        """The AUC with its interval over seeds, or within the seed if there is one seed."""
+        # Over seeds the interval is wider, as it covers other trainings.
         if self.spread.half:
             return self.spread.text
         return f"{self.auc.text} [{self.auc.ends}]"
@@ -128,12 +128,12 @@ class League(NamedTuple):
     """The membership attacks of a unit.
 
     Attributes:
-      verb: what they do if they succeed, as people say it after "can".
+      verb: the attacks' aim, in words after "can".
       entries: the highest AUC first.
       rates: metrics of the entries' rates, the smallest rate first.
       figures: names of their other metrics.
-      carried: names of those at the threshold that is carried over.
-      releases: names of what their defences cost.
+      carried: names of metrics at the threshold that is carried over.
+      releases: names of the costs of their defences.
       models: of all controls.
       seeds: number of seeds.
       examples: members and others per seed.
@@ -159,19 +159,27 @@ class League(NamedTuple):
     @property
     def controls(self) -> list[Control]:
         """The controls of all entries."""
-        return [control for entry in self.entries for control in entry.controls]
+        found: list[Control] = []
+        for entry in self.entries:
+            found += entry.controls
+        return found
 
     @property
     def unresolved(self) -> list[tuple[str, str]]:
-        """Each rate that is not resolved, with the interval of the true false-positive rate."""
+        """Each unresolved rate, with the interval of the true false-positive rate."""
         found = []
         for name in self.rates:
-            rates = [entry.rates[name] for entry in self.entries if name in entry.rates]
-            open_ = [rate.fpr for rate in rates if not rate.resolved and rate.fpr]
-            if open_:
-                low = min(fpr.low for fpr in open_)
-                high = max(fpr.high for fpr in open_)
-                found.append((percent(name), f"{100 * low:.2g}% to {100 * high:.2g}%"))
+            # The widest interval over the attacks
+            lows = []
+            highs = []
+            for entry in self.entries:
+                rate = entry.rates.get(name)
+                if rate and rate.fpr and not rate.resolved:
+                    lows.append(rate.fpr.low)
+                    highs.append(rate.fpr.high)
+            if lows:
+                ends = f"{100 * min(lows):.2g}% to {100 * max(highs):.2g}%"
+                found.append((percent(name), ends))
         return found
 
     def of(self, verdict: str) -> list[Entry]:
@@ -185,7 +193,8 @@ def percent(metric: str) -> str:
 
 
 def counted(entries: Sequence[Entry]) -> str:
-    """How many entries have each verdict, in words: "3 leak, 10 not found"."""
+    """The number of entries with each verdict, in words: "3 leak, 10 not found"."""
+    # Two verdicts need other words in a list.
     counts = Counter(entry.verdict for entry in entries)
     words = {LEAKS: "leak" if counts[LEAKS] > 1 else "leaks", UNCONTROLLED: "without a control"}
     found = []

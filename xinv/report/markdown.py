@@ -23,6 +23,8 @@ def text(units: Sequence[Unit], level: float) -> str:
 
 
 def _unit(unit: Unit, summary: Summary) -> list[str]:
+    """One unit: name, sentences, tables and footnote."""
+    # A sentence may be empty
     said = [headline(summary), defended(summary), control.sentence(unit, summary)]
     parts = [f"### {_escaped(unit.name)}", _escaped(" ".join(filter(None, said)))]
     parts += [_table(table) for table in columns.tables(summary)]

@@ -1,20 +1,18 @@
-"""How a metric is shown: its label, its decimals, and which way the leak grows."""
+"""Labels, decimals, directions and meanings of metrics."""
 
 import re
 from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-    """What a reader needs to know of a metric.
+    """A metric as a reader sees it.
 
     Attributes:
       label: the column's heading.
-      leak: +1 where a higher value means that the attacker recovers more, −1 where it means less, 0
-        where unknown.
+      leak: +1 where a higher value is a larger leak, −1 where it is a smaller one, 0 where unknown.
       digits: decimals shown.
       meaning: one sentence.
-      intact: what an explanation released as it is has by definition; None where that must be
-        measured.
+      intact: value of an explanation released as it is, by definition; None if it must be measured.
     """
 
     label: str
@@ -25,6 +23,7 @@ class Measure(NamedTuple):
 
 
 _MEASURES = {
+    # Of reconstructions
     "ssim": Measure(
         "SSIM",
         1,
@@ -70,6 +69,7 @@ _MEASURES = {
         "Cosine between the evaluation model's features of original and reconstruction; 1 for equal"
         " features.",
     ),
+    # Of membership attacks; a name that ends in "_" is of a family, and {} its rate
     "auc": Measure(
         "AUC",
         1,
@@ -104,6 +104,7 @@ _MEASURES = {
         3,
         "Mean share of both kinds that the shadow's threshold tells rightly; 0.5 for guessing.",
     ),
+    # Of a training with differential privacy
     "noise": Measure(
         "Noise σ",
         0,
@@ -123,6 +124,7 @@ _MEASURES = {
         "ε of the largest group of images that are dealt as one.",
     ),
     "delta": Measure("δ", 0, 6, "Probability by which the training's ε may fail."),
+    # Of membership attacks again, in the order of a table
     "epsilon_lower_bound": Measure(
         "ε at least",
         1,
@@ -153,6 +155,7 @@ _MEASURES = {
         3,
         "Share of training images among those told to be, if {} of all images are training images.",
     ),
+    # Of classifiers
     "accuracy": Measure(
         "Accuracy",
         0,
@@ -171,6 +174,7 @@ _MEASURES = {
         3,
         "By how much the model's accuracy on its training images exceeds that on others.",
     ),
+    # Of maps, for members and for others
     "gini_members": Measure(
         "Gini, members", meaning="Sparsity of training images' maps; 0 even, 1 a single pixel."
     ),
@@ -205,6 +209,7 @@ _MEASURES = {
         3,
         "Largest relative change of other images' maps under small changes of these.",
     ),
+    # Of releases: the cost of a defence
     "distortion": Measure(
         "Distortion, MSE",
         0,
@@ -281,6 +286,7 @@ _MEASURES = {
         2,
         "Share of seeds whose training diverged; there an earlier epoch is deployed.",
     ),
+    # Of classifiers of attributes
     "f1": Measure(
         "F1",
         0,
@@ -297,7 +303,8 @@ _MEASURES = {
 
 
 def measure(metric: str) -> Measure:
-    """How `metric` is shown; one without an entry gets its own name and no direction."""
+    """The entry of `metric`; a metric without one has its name as label and no direction."""
+    # Attributes of the config have an F1 each, so these have no entry of their own.
     if metric.startswith("f1_"):
         name = plain(metric.removeprefix("f1_"))
         return Measure(
@@ -309,13 +316,12 @@ def measure(metric: str) -> Measure:
     shown = _MEASURES.get(_entry(metric), Measure(plain(metric)))
     if _entry(metric) == metric:
         return shown
-    # One of a family: its name ends in a rate
+    # One of a family, such as "tpr_at_0.01": its name ends in a rate.
     rate = float(metric.removeprefix(_entry(metric)))
     text = f"{100 * rate:g}%"
+    digits = shown.digits
     if metric.startswith("tpr_at_") and rate < 0.01:
-        digits = max(shown.digits, 4)
-    else:
-        digits = shown.digits
+        digits = max(digits, 4)
     return shown._replace(
         label=shown.label.format(text),
         meaning=shown.meaning.format(text),
@@ -324,20 +330,25 @@ def measure(metric: str) -> Measure:
 
 
 def plain(name: str) -> str:
-    """A plug-in's name as words: `input_x_gradient` is "input x gradient", `gradient+gradcam`
-    "gradient + gradcam".
-    """
+    """A plug-in's name as words: "input x gradient" for `input_x_gradient`."""
     return name.replace("_", " ").replace("+", " + ")
 
 
 def order(metrics: list[str]) -> list[str]:
-    """The metrics that have an entry in its order, then the others in theirs."""
-    places = {name: place for place, name in enumerate(_MEASURES)}
-    return sorted(metrics, key=lambda metric: places.get(_entry(metric), len(places)))
+    """`metrics` with an entry in the order of the entries, then the others as they come."""
+    places = list(_MEASURES)
+
+    def place(metric: str) -> int:
+        name = _entry(metric)
+        if name in _MEASURES:
+            return places.index(name)
+        return len(places)
+
+    return sorted(metrics, key=place)
 
 
 def _entry(metric: str) -> str:
-    """Returns the entry of `metric`; if its name ends in a rate, that of its family: "tpr_at_"."""
+    """Returns the key of `metric` in `_MEASURES`; of "tpr_at_0.01" it is "tpr_at_"."""
     found = re.fullmatch(r"(\w+_)\d[\d.e-]*", metric)
     if found and found[1] in _MEASURES:
         return found[1]

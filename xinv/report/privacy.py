@@ -1,4 +1,4 @@
-"""Trainings with differential privacy side by side: ε, accuracy, and what attacks still find."""
+"""Trainings with differential privacy side by side: ε, accuracy and attacks."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,8 +21,8 @@ class Line(NamedTuple):
       unit: its name.
       private: True if the target is trained with noise.
       cells: by column; None where the target has none.
-      entries: the attacks that find most, on predictions and on explanations; None without one.
-      bound: the attack whose lower bound of ε is the largest; None without one.
+      entries: the most successful attacks on predictions and on explanations; None without one.
+      bound: the attack with the largest lower bound of ε; None without one.
     """
 
     place: int
@@ -53,41 +53,56 @@ def table(
     level: float,
 ) -> Table | None:
     """The table of units with membership attacks; None if no target is trained with noise."""
-    lines = []
-    for place, (unit, summary) in enumerate(
-        zip(
-            units,
-            summaries,
-            strict=True,
-        ),
-        start=1,
-    ):
+    # Accuracy costs are read beside attacks, so units without these are left out.
+    private = []
+    plain = []
+    for place, (unit, summary) in enumerate(zip(units, summaries, strict=True), start=1):
         if summary.league:
-            lines.append(_line(place, unit, summary, level))
-    private = [line for line in lines if line.private]
+            line = _line(place, unit, summary, level)
+            group = private if line.private else plain
+            group.append(line)
     if not private:
         return None
 
-    # One unit without noise is enough to compare with
-    lines = [line for line in lines if not line.private][:1] + private
-    kept = [at for at in range(len(_COLUMNS)) if any(line.cells[at] for line in lines)]
-    deltas = {
-        f"{row['value']:g}" for unit in units for row in unit.rows if row["metric"] == "delta"
-    }
+    # One unit without noise is enough to compare with.
+    lines = [*plain[:1], *private]
+
+    # Columns that no unit has are left out.
+    kept = []
+    for at in range(len(_COLUMNS)):
+        if any(line.cells[at] for line in lines):
+            kept.append(at)
+    shown = []
+    for line in lines:
+        cells = [line.cells[at] for at in kept]
+        shown.append(line._replace(cells=cells))
     return Table(
         columns=[_COLUMNS[at] for at in kept],
-        deltas=sorted(deltas),
-        lines=[line._replace(cells=[line.cells[at] for at in kept]) for line in lines],
+        deltas=_deltas(units),
+        lines=shown,
     )
 
 
+def _deltas(units: Sequence[Unit]) -> list[str]:
+    """The different δ of all units, as shown."""
+    found = set()
+    for unit in units:
+        for row in unit.rows:
+            if row["metric"] == "delta":
+                found.add(f"{row['value']:g}")
+    return sorted(found)
+
+
 def _line(place: int, unit: Unit, summary: Summary, level: float) -> Line:
+    """One unit with membership attacks; `place` counts from 1."""
     mine = [row for row in unit.rows if row["stage"] == _TARGET]
     cells = []
     for name in _COLUMNS:
         found = [row for row in mine if row["metric"] == name]
         cells.append(cell(found, measure(name).digits, level) if found else None)
-    # Entries stand in the order of their AUC
+
+    # Entries are in the order of their AUC, so the first is the most successful. A defence of the
+    # release is no part of the training.
     entries = [entry for entry in summary.league.entries if not entry.defence]
     predicted = next((entry for entry in entries if not entry.explainer), None)
     explained = next((entry for entry in entries if entry.explainer), None)

@@ -1,12 +1,8 @@
-"""The ranking of a unit's membership attacks, by its rows."""
-
-import math
-from collections.abc import Iterable
-from typing import Any
+"""Ranks a unit's membership attacks by its rows."""
 
 import numpy as np
 
-from xinv.report.cells import Rows, cell, of_metric
+from xinv.report.cells import Cell, Rows, cell, of_metric
 from xinv.report.folder import MEMBERSHIP
 from xinv.report.labels import seen, shortest
 from xinv.report.league import Control, Entry, Figure, League, Rate, rate
@@ -20,65 +16,96 @@ _SHOWN = ("balanced_accuracy", "epsilon_lower_bound")
 
 
 def league(rows: Rows, level: float) -> League | None:
-    """The membership attacks of a unit's rows; None without one.
+    """Returns the league of the membership attacks in a unit's rows.
 
-    Intervals over seeds are at confidence `level`.
+    Args:
+      rows: of the unit.
+      level: confidence level of the intervals over seeds, in (0,1).
+
+    Returns:
+      The league; None without an attack on the target.
     """
-    attacks = [row for row in rows if (row["stage"], row["goal"]) == ("attack", MEMBERSHIP)]
+    # Attacks on the target, and controls: the same on models trained without the members
+    attacks = []
     arms: dict[str, Rows] = {}
-    for row in attacks:
-        arms.setdefault(row["arm"], []).append(row)
-    real = {name: found for name, found in arms.items() if found[0]["control_of"] is None}
+    for row in rows:
+        if row["stage"] == "attack" and row["goal"] == MEMBERSHIP:
+            attacks.append(row)
+            arms.setdefault(row["arm"], []).append(row)
+    real: dict[str, Rows] = {}
+    others: dict[str, Rows] = {}
+    for name, found in arms.items():
+        group = real if found[0]["control_of"] is None else others
+        group[name] = found
     if not real:
         return None
 
-    # Judge attacks and controls
-    controls = _controls({name: found for name, found in arms.items() if name not in real})
-    costs = [row for row in rows if row["stage"] == "defence"]
-    names = shortest([seen(found[0]) for found in real.values()], [plain(name) for name in real])
+    # Judge attacks by their p-values, adjusted over all of them, and by their controls.
+    controls = _controls(others)
     values = adjusted(real)
+    costs = [row for row in rows if row["stage"] == "defence"]
+    releases = [seen(found[0]) for found in real.values()]
+    labels = shortest(releases, [plain(name) for name in real])
     entries = []
-    for (name, found), label in zip(real.items(), names, strict=True):
+    for (name, found), label in zip(real.items(), labels, strict=True):
         mine = tuple(controls.get(name, ()))
         lost = [row for row in costs if row["arm"] == name]
         entries.append(_entry(found, label, values[name], mine, lost, level))
-
-    # Order them
+    # The highest AUC first
     entries.sort(key=lambda entry: -entry.auc.value)
-    counts = sorted({row["examples"] for row in attacks})
+    return _league(entries, attacks, level)
+
+
+def _league(entries: list[Entry], attacks: Rows, level: float) -> League:
+    """The league of ranked entries; `attacks` are the rows of all attacks and controls."""
+    # The columns of the table are those of any entry.
+    rates: dict[str, Rate] = {}
+    figures: dict[str, Figure] = {}
+    carried: dict[str, Figure] = {}
+    spent: dict[str, Cell] = {}
+    models: dict[str, None] = {}
+    for entry in entries:
+        rates |= entry.rates
+        figures |= entry.figures
+        carried |= entry.carried
+        spent |= entry.release
+        models |= dict.fromkeys(control.model for control in entry.controls)
     return League(
         verb=attacks[0]["verb"],
         entries=tuple(entries),
-        rates=tuple(sorted(_distinct(name for entry in entries for name in entry.rates), key=rate)),
-        figures=tuple(order(_distinct(name for entry in entries for name in entry.figures))),
-        carried=tuple(order(_distinct(name for entry in entries for name in entry.carried))),
-        releases=tuple(order(_distinct(name for entry in entries for name in entry.release))),
-        models=tuple(_distinct(control.model for entry in entries for control in entry.controls)),
+        rates=tuple(sorted(rates, key=rate)),
+        figures=tuple(order(list(figures))),
+        carried=tuple(order(list(carried))),
+        releases=tuple(order(list(spent))),
+        models=tuple(models),
         seeds=len({row["seed"] for row in attacks}),
-        examples=f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}",
+        examples=examples(attacks),
         level=level,
     )
 
 
+def examples(rows: Rows) -> str:
+    """Number of attacked images per seed, such as "360" or "300 to 360"."""
+    counts = sorted({row["examples"] for row in rows})
+    if len(counts) == 1:
+        return f"{counts[0]:,}"
+    return f"{counts[0]:,} to {counts[-1]:,}"
+
+
 def _controls(arms: dict[str, Rows]) -> dict[str, list[Control]]:
-    """The controls of each real arm, corrected among themselves; see rule 2."""
+    """The controls of each attack, corrected among themselves; see rule 2 of `verdict`."""
     groups: dict[str, dict[str, Rows]] = {}
     for name, rows in arms.items():
         groups.setdefault(rows[0]["control_of"], {})[name] = rows
     found: dict[str, list[Control]] = {}
     for real, group in groups.items():
+        # Among themselves alone: over all attacks, more of them would pass.
         values = adjusted(group)
         found[real] = []
         for name, rows in group.items():
             model = rows[0]["model"] or name
-            found[real].append(
-                Control(
-                    name,
-                    model,
-                    _figure(rows, "auc"),
-                    values[name],
-                )
-            )
+            auc = _figure(rows, "auc")
+            found[real].append(Control(name, model, auc, values[name]))
     return found
 
 
@@ -90,11 +117,38 @@ def _entry(
     costs: Rows,
     level: float,
 ) -> Entry:
+    """One attack.
+
+    Args:
+      rows: of its arm.
+      label: of the attack.
+      p: against chance, over seeds, adjusted.
+      controls: those of the attack.
+      costs: rows of its defence.
+      level: confidence level of the intervals over seeds.
+    """
     head = rows[0]
     auc = _figure(rows, "auc")
-    metrics = _distinct(row["metric"] for row in rows)
-    shown = [name for name in _SHOWN if name in metrics]
-    spent = _distinct(row["metric"] for row in costs)
+
+    # Figures within a seed, by the kind of their metric
+    rates = {}
+    carried = {}
+    figures = {}
+    restarts = None
+    for name in dict.fromkeys(row["metric"] for row in rows):
+        if _is_rate(name):
+            rates[name] = _operating(rows, name)
+        elif name.startswith(_CARRIED):
+            carried[name] = _figure(rows, name)
+        elif name in _SHOWN:
+            figures[name] = _figure(rows, name)
+        elif name == _RESTARTS:
+            restarts = _figure(rows, name)
+
+    # The cost of the defence, over seeds
+    release = {}
+    for name in dict.fromkeys(row["metric"] for row in costs):
+        release[name] = cell(of_metric(costs, name), measure(name).digits, level)
     return Entry(
         name=head["arm"],
         label=label,
@@ -104,40 +158,51 @@ def _entry(
         p=p,
         auc=auc,
         spread=cell(of_metric(rows, "auc"), auc.digits, level),
-        restarts=_figure(rows, _RESTARTS) if _RESTARTS in metrics else None,
-        rates={name: _operating(rows, name) for name in metrics if _is_rate(name)},
-        carried={name: _figure(rows, name) for name in metrics if name.startswith(_CARRIED)},
-        figures={name: _figure(rows, name) for name in shown},
-        release={name: cell(of_metric(costs, name), measure(name).digits, level) for name in spent},
+        restarts=restarts,
+        rates=rates,
+        carried=carried,
+        figures=figures,
+        release=release,
         controls=controls,
     )
 
 
 def _operating(rows: Rows, name: str) -> Rate:
-    """The figures of one operating point; one of several seeds is resolved if it is in all."""
+    """The figures of one operating point, resolved if it is so in every seed."""
     at = name.removeprefix(TPR)
-    resolved = [row["value"] for row in of_metric(rows, RESOLVED + at)]
-    others = []
-    for metric in (_FPR + at, _CHANCE + at):
-        others.append(_figure(rows, metric) if of_metric(rows, metric) else None)
-    return Rate(_figure(rows, name), *others, all(resolved))
+    # Realised rate and chance are rows of their own under names with the same rate.
+    resolved = of_metric(rows, RESOLVED + at)
+    return Rate(
+        tpr=_figure(rows, name),
+        fpr=_optional(rows, _FPR + at),
+        chance=_optional(rows, _CHANCE + at),
+        resolved=all(row["value"] for row in resolved),
+    )
+
+
+def _optional(rows: Rows, metric: str) -> Figure | None:
+    """The figure of a metric; None if the rows do not have it."""
+    if of_metric(rows, metric):
+        return _figure(rows, metric)
+    return None
 
 
 def _figure(rows: Rows, metric: str) -> Figure:
-    """The figure of a metric that the rows have."""
+    """The figure of a metric of the rows; a seed without an interval leaves it without one."""
     found = of_metric(rows, metric)
     values = tuple(float(row["value"]) for row in found)
-    ends = []
-    for end in ("low", "high"):
-        known = [math.nan if row[end] is None else row[end] for row in found]
-        ends.append(float(np.mean(known)))
-    return Figure(float(np.mean(values)), *ends, values, measure(metric).digits)
+    # None becomes NaN, and a mean with NaN is NaN
+    lows = np.array([row["low"] for row in found], float)
+    highs = np.array([row["high"] for row in found], float)
+    return Figure(
+        value=float(np.mean(values)),
+        low=float(np.mean(lows)),
+        high=float(np.mean(highs)),
+        values=values,
+        digits=measure(metric).digits,
+    )
 
 
 def _is_rate(metric: str) -> bool:
     """True for "tpr_at_0.01", False for "tpr_at_shadow"."""
     return metric.startswith(TPR) and metric.removeprefix(TPR)[:1].isdigit()
-
-
-def _distinct(values: Iterable[Any]) -> list[Any]:
-    return list(dict.fromkeys(values))

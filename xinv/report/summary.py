@@ -1,47 +1,43 @@
-"""Rows to the figures that a page or a terminal shows: arms, labels, a cell per metric."""
+"""Summarises rows: arms, their labels, and a cell per metric."""
 
 import math
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from xinv.report.cells import Cell, Rows, against, cell, leak_levels
+from xinv.report.cells import Cell, Rows, against, cell, leak_levels, of_metric
 from xinv.report.folder import MEMBERSHIP, Unit
 from xinv.report.labels import labels
 from xinv.report.league import League
 from xinv.report.measures import measure, order, plain
-from xinv.report.ranking import league
+from xinv.report.ranking import examples, league
 
 _COLOURS = 7
-"""Colours of page.css (Okabe-Ito, told apart by colour-blind readers) besides the grey of
-predictions alone.
-"""
-
-
+"""Colours of page.css, besides grey for predictions alone: Okabe-Ito, safe for the colour-blind."""
 _NOT_MODELS = "attack", "defence", "cause"
-"""Stages whose rows are not about a classifier."""
+"""Stages without rows on classifiers."""
 
 
 class Arm(NamedTuple):
-    """One attack: what it saw and how, and what came of it.
+    """One attack: its inputs, its method and its figures.
 
     Attributes:
       name: as in the rows.
-      label: the shortest text that tells it from the unit's other arms.
-      explainer: what the service explained with, several joined by "+"; None for predictions alone.
-      goal: what the attack is after.
-      verb: what it does if it succeeds, as people say it after "can".
-      encoder: how the attack read it, or the name of its method.
-      attack: stands for what it does, whatever defends the release: arms that share it differ in
-        nothing else.
-      defence: what changed the release, several joined by "+"; None for a release as it is.
-      adaptive: whether the attack was trained on releases by the same defences.
-      queries: releases of an image whose mean the attack is given.
-      releases: releases of each image that the attack is trained on.
-      roles: whose images it is trained on, several joined by "+".
-      baseline: whether the arms with explanations are compared with it.
-      cells: figure by metric, of what the attacker recovers.
-      release: figure by metric, of what the defence does to the release; empty without a defence.
+      label: the shortest distinct label among the unit's arms.
+      explainer: explainers of the service, joined by "+"; None for predictions alone.
+      goal: the aim of the attack.
+      verb: the aim in words after "can".
+      encoder: the attack's encoder, or the name of its method.
+      attack: identifies the attack without the defence: arms with the same one differ in their
+        defences alone.
+      defence: defences of the release, joined by "+"; None for a release as it is.
+      adaptive: True if the attack was trained on releases under the same defences.
+      queries: number of releases of an image in the attack's input, their mean.
+      releases: number of releases of each image in the attack's training.
+      roles: roles of its training images, joined by "+".
+      baseline: True for the arm that the arms with explanations are compared with.
+      cells: figure by metric of the recovered images.
+      release: figure by metric of the defence's cost; empty without a defence.
     """
 
     name: str
@@ -61,20 +57,19 @@ class Arm(NamedTuple):
     release: dict[str, Cell]
 
 
-_DESCRIBED = tuple(
-    field for field in Arm._fields if field not in ("name", "label", "cells", "release")
-)
-"""What each row of an arm says of it."""
+_COMPUTED = ("name", "label", "cells", "release")
+_DESCRIBED = tuple(field for field in Arm._fields if field not in _COMPUTED)
+"""Fields of an arm that each of its rows has."""
 
 
 class Summary(NamedTuple):
     """A unit in figures.
 
     Attributes:
-      arms: attacks that rebuild images: predictions alone first, then by explainer and inputs, arms
+      arms: attacks on the images: predictions alone first, then by explainer and inputs, arms
         without a defence before the others.
-      metrics: the metrics of the arms, the most telling first.
-      releases: the metrics of what defences do to the release.
+      metrics: the metrics of the arms, the main ones first.
+      releases: the metrics of the defences' cost.
       models: label, metric and cell of each figure of the target and the other classifiers.
       league: the membership attacks; None without one.
       seeds: number of seeds.
@@ -93,46 +88,62 @@ class Summary(NamedTuple):
 
     @property
     def main(self) -> str | None:
-        """The headline's metric: SSIM, or else the first whose leak direction is known."""
-        return next((name for name in self.metrics if measure(name).leak), None)
+        """The headline's metric: SSIM, or else the first one with a known direction."""
+        for name in self.metrics:
+            if measure(name).leak:
+                return name
+        return None
 
     @property
     def labels(self) -> dict[str, str]:
         """The label of each attack by its name."""
-        entries = self.league.entries if self.league else ()
-        return {attack.name: attack.label for attack in (*self.arms, *entries)}
+        attacks = [*self.arms]
+        if self.league:
+            attacks += self.league.entries
+        return {attack.name: attack.label for attack in attacks}
 
     @property
     def baseline(self) -> Arm | None:
-        """The attack without explanations that the others are compared with."""
+        """The attack on predictions alone, with which the others are compared."""
         return next((arm for arm in self.arms if arm.baseline), None)
 
     @property
     def explained(self) -> list[Arm]:
-        """The attacks on undefended explanations that the headline can rank, the most successful
-        first.
-        """
+        """The attacks on undefended explanations, ranked."""
         return self.ranked(arm for arm in self.arms if arm.explainer and not arm.defence)
 
     def ranked(self, arms: Iterable[Arm]) -> list[Arm]:
         """Those of `arms` with a figure of the main metric, the most successful attack first."""
-        found = [arm for arm in arms if self.main in arm.cells]
-        found = [arm for arm in found if not math.isnan(arm.cells[self.main].interval.mean)]
-        return sorted(
-            found, key=lambda arm: -measure(self.main).leak * arm.cells[self.main].interval.mean
-        )
+        # NaN has no rank
+        main = self.main
+        found = []
+        for arm in arms:
+            if main in arm.cells and not math.isnan(arm.cells[main].interval.mean):
+                found.append(arm)
+
+        def success(arm: Arm) -> float:
+            return measure(main).leak * arm.cells[main].interval.mean
+
+        return sorted(found, key=lambda arm: -success(arm))
 
 
 def summarise(unit: Unit, level: float = 0.90) -> Summary:
     """The figures of `unit` with intervals at confidence `level`."""
-    # Membership attacks are judged in a league of their own
+    # Membership attacks are judged in a league of their own.
     members = {row["arm"] for row in unit.rows if row["goal"] == MEMBERSHIP}
-    others = [row for row in unit.rows if row["arm"] not in members]
-    attacks = [row for row in others if row["stage"] == "attack"]
-    defences = [row for row in others if row["stage"] == "defence"]
+    attacked = []
+    attacks = []
+    defences = []
+    for row in unit.rows:
+        if row["stage"] == "attack":
+            attacked.append(row)
+        if row["arm"] in members:
+            continue
+        if row["stage"] == "attack":
+            attacks.append(row)
+        if row["stage"] == "defence":
+            defences.append(row)
     metrics = order(_distinct(row["metric"] for row in attacks))
-    attacked = [row for row in unit.rows if row["stage"] == "attack"]
-    counts = sorted({row["examples"] for row in attacks or attacked or unit.rows})
     return Summary(
         arms=tuple(_arms(attacks, defences, metrics, level)),
         metrics=tuple(metrics),
@@ -140,34 +151,49 @@ def summarise(unit: Unit, level: float = 0.90) -> Summary:
         models=tuple(_models(unit.rows, level)),
         league=league(unit.rows, level),
         seeds=len({row["seed"] for row in unit.rows}),
-        examples=f"{counts[0]:,}" if len(counts) == 1 else f"{counts[0]:,} to {counts[-1]:,}",
+        examples=examples(attacks or attacked or unit.rows),
         level=level,
     )
 
 
 def colours(summaries: Iterable[Summary]) -> dict[str, str]:
-    """The CSS class of each arm, the same in every unit: one per undefended attack, whose defended
-    versions share it.
+    """Assigns colours to the arms of several units, the same in every unit.
 
-    Grey is for predictions alone. Where the colours do not suffice there is one per explainer.
+    Args:
+      summaries: of the units.
+
+    Returns:
+      A CSS class by arm: grey, "c0", for predictions alone, else one per attack, defended or not;
+      one per explainer where the colours do not suffice for that.
     """
-    arms = [(arm, summary.baseline) for summary in summaries for arm in summary.arms]
-    fine = {arm.name: _origin(arm, [other for other, _ in arms]) for arm, _ in arms}
-    coarse = {arm.name: arm.explainer or "" for arm, _ in arms}
-    grey = {
-        arm.name
-        for arm, baseline in arms
-        if baseline and arm.attack == baseline.attack and arm.defence
-    }
-    grey |= {baseline.name for _, baseline in arms if baseline}
-    for keys in (fine, coarse):
-        found = _distinct(key for name, key in keys.items() if name not in grey)
-        if len(found) <= _COLOURS:
-            break
-    return {
-        name: "c0" if name in grey else f"c{found.index(key) % _COLOURS + 1}"
-        for name, key in keys.items()
-    }
+    arms: list[Arm] = []
+    grey = set()
+    for summary in summaries:
+        arms += summary.arms
+        baseline = summary.baseline
+        if baseline:
+            grey.add(baseline.name)
+            alike = same_attack(baseline, summary.arms)
+            grey.update(arm.name for arm in alike if arm.defence)
+
+    # Keys of the colours: by attack, or else by explainer
+    fine = {arm.name: _origin(arm, arms) for arm in arms}
+    coarse = {arm.name: arm.explainer or "" for arm in arms}
+    keys = fine
+    if len(_coloured(fine, grey)) > _COLOURS:
+        keys = coarse
+
+    # Colours repeat where even the explainers are too many.
+    found = _coloured(keys, grey)
+    classes = {}
+    for name, key in keys.items():
+        classes[name] = "c0" if name in grey else f"c{found.index(key) % _COLOURS + 1}"
+    return classes
+
+
+def _coloured(keys: dict[str, Any], grey: set[str]) -> list[Any]:
+    """The different keys of the arms that are not grey."""
+    return _distinct(key for name, key in keys.items() if name not in grey)
 
 
 def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
@@ -176,12 +202,14 @@ def same_attack(arm: Arm, others: Iterable[Arm]) -> list[Arm]:
 
 
 def _origin(arm: Arm, arms: list[Arm]) -> Any:
-    """What an arm's colour stands for: itself, or for a defended one the undefended one, or what
-    they all read.
-    """
+    """The key of an arm's colour: the name of the undefended arm, or the attack without one."""
+    # A defended attack has the colour of the undefended one.
     if not arm.defence:
         return arm.name
-    return next((other.name for other in same_attack(arm, arms) if not other.defence), arm.attack)
+    for other in same_attack(arm, arms):
+        if not other.defence:
+            return other.name
+    return arm.attack
 
 
 def _arms(
@@ -190,42 +218,58 @@ def _arms(
     metrics: list[str],
     level: float,
 ) -> list[Arm]:
-    groups = {}
-    for name in _distinct(r["arm"] for r in attacks):
-        groups[name] = [row for row in attacks if row["arm"] == name]
+    """The arms of attack rows, in the order of a table."""
+    # All rows of an arm describe it alike, so the first one stands for them.
+    groups: dict[str, Rows] = {}
+    for row in attacks:
+        groups.setdefault(row["arm"], []).append(row)
     heads = _sorted([rows[0] for rows in groups.values()])
     alone = next((row["arm"] for row in heads if row["baseline"]), None)
+
+    # Cells are placed within their column, so columns come first.
     columns = {metric: _column(groups, metric, alone, level) for metric in metrics}
-    return [
-        Arm(
-            name=row["arm"],
-            label=label,
-            cells={m: column[row["arm"]] for m, column in columns.items() if row["arm"] in column},
-            release=_release([found for found in defences if found["arm"] == row["arm"]], level),
-            **{field: row[field] for field in _DESCRIBED},
+    found = []
+    for head, label in zip(heads, labels(heads, alone), strict=True):
+        name = head["arm"]
+        cells = {}
+        for metric, column in columns.items():
+            if name in column:
+                cells[metric] = column[name]
+        costs = [row for row in defences if row["arm"] == name]
+        described = {field: head[field] for field in _DESCRIBED}
+        found.append(
+            Arm(
+                name=name,
+                label=label,
+                cells=cells,
+                release=_release(costs, level),
+                **described,
+            )
         )
-        for row, label in zip(heads, labels(heads, alone), strict=True)
-    ]
+    return found
 
 
 def _sorted(heads: Rows) -> Rows:
-    """The baseline and the others without an explainer first; then by what they read, undefended
-    ones first.
+    """Arms in the order of a table: the baseline, others without an explainer, then the rest.
 
-    Names that differ in numbers alone go by these: a config has "queries_16" before "queries_4".
+    The rest goes by explainer, attack, undefended before defended, and name.
     """
+    # Names that differ in numbers alone go by these: a config has "queries_16" before "queries_4".
     explainers = _distinct(row["explainer"] for row in heads)
     attacks = _distinct(row["attack"] for row in heads)
     names = _distinct(re.sub(r"\d+", "0", row["arm"]) for row in heads)
 
     def rank(row: dict[str, Any]) -> tuple[Any, ...]:
-        first = not row["baseline"], row["explainer"] is not None
-        kind = explainers.index(row["explainer"]), attacks.index(row["attack"])
-        name = (
+        numbers = re.findall(r"\d+", row["arm"])
+        return (
+            not row["baseline"],
+            row["explainer"] is not None,
+            explainers.index(row["explainer"]),
+            attacks.index(row["attack"]),
+            row["defence"] is not None,
             names.index(re.sub(r"\d+", "0", row["arm"])),
-            *map(int, re.findall(r"\d+", row["arm"])),
+            *map(int, numbers),
         )
-        return *first, *kind, row["defence"] is not None, name
 
     return sorted(heads, key=rank)
 
@@ -236,57 +280,45 @@ def _column(
     alone: str | None,
     level: float,
 ) -> dict[str, Cell]:
-    """The cells of one metric by arm, each placed between the arm that leaks least and the one that
-    leaks most.
-    """
+    """The cells of one metric by arm, with their leak in the column and against the arm `alone`."""
     shown = measure(metric)
-    found = {}
-    for arm, rows in groups.items():
-        found[arm] = [row for row in rows if row["metric"] == metric]
+    # An attack may lack a metric.
     cells = {}
-    for arm, rows in found.items():
-        if rows:
-            cells[arm] = cell(rows, shown.digits, level)
+    for arm, rows in groups.items():
+        mine = of_metric(rows, metric)
+        if mine:
+            cells[arm] = cell(mine, shown.digits, level)
+
+    # Its place among all arms, and its difference from predictions alone
     place = leak_levels(list(cells.values()), shown.leak)
     base = cells.get(alone)
-    return {
-        arm: (
-            place(mine)._replace(
-                against=against(mine, base, shown.leak) if base and arm != alone else None
-            )
-        )
-        for arm, mine in cells.items()
-    }
+    column = {}
+    for arm, found in cells.items():
+        verdict = None
+        if base and arm != alone:
+            verdict = against(found, base, shown.leak)
+        column[arm] = place(found)._replace(against=verdict)
+    return column
 
 
 def _release(rows: Rows, level: float) -> dict[str, Cell]:
-    metrics = order(_distinct(row["metric"] for row in rows))
+    """The figures of a defence's cost by metric, in the order of a table."""
     found = {}
-    for m in metrics:
-        found[m] = cell(
-            [row for row in rows if row["metric"] == m],
-            measure(m).digits,
-            level,
-        )
+    for metric in order(_distinct(row["metric"] for row in rows)):
+        found[metric] = cell(of_metric(rows, metric), measure(metric).digits, level)
     return found
 
 
 def _models(rows: Rows, level: float) -> Iterable[tuple[str, str, Cell]]:
-    others = [row for row in rows if row["stage"] not in _NOT_MODELS]
-    for stage, metric in _distinct((row["stage"], row["metric"]) for row in others):
-        found = []
-        for row in others:
-            if (row["stage"], row["metric"]) == (stage, metric):
-                found.append(row)
-        yield (
-            f"{plain(stage)} {plain(metric)}",
-            metric,
-            cell(
-                found,
-                measure(metric).digits,
-                level,
-            ),
-        )
+    """Label, metric and figure of each stage of a classifier."""
+    # In the order of the rows
+    groups: dict[tuple[str, str], Rows] = {}
+    for row in rows:
+        if row["stage"] not in _NOT_MODELS:
+            groups.setdefault((row["stage"], row["metric"]), []).append(row)
+    for (stage, metric), found in groups.items():
+        figure = cell(found, measure(metric).digits, level)
+        yield f"{plain(stage)} {plain(metric)}", metric, figure
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Several units side by side."""
+"""Compares the units of a sweep."""
 
 import json
 from collections import Counter
@@ -13,11 +13,11 @@ from xinv.report.summary import Arm, Summary
 
 
 class Comparison(NamedTuple):
-    """Units by one metric, the first headline's.
+    """Units by the main metric of the first one with attacks.
 
     Attributes:
-      headline: where an attacker gets furthest, in one sentence.
-      metric: that metric.
+      headline: the most successful attack of all units, in one sentence.
+      metric: the metric.
       arms: label by arm name, over all units.
       models: labels of the models' figures, over all units.
       rows: for each unit its cell per arm, with `leak` over the whole table, then per model; None
@@ -36,79 +36,120 @@ def compare(
     summaries: Sequence[Summary],
     controls: Collection[str] = (),
 ) -> Comparison | None:
-    """Places the units `names` beside each other; None where none of them attacked anything.
+    """Compares units.
 
-    Positive controls, the units `controls`, must leak, so the headline is of the others.
+    Args:
+      names: of the units.
+      summaries: of the units.
+      controls: names of positive controls; they must leak, so the headline is of the others.
+
+    Returns:
+      The comparison; None without an attack.
     """
-    metric = next((summary.main for summary in summaries if summary.main), None)
-    if metric is None and any(summary.league for summary in summaries):
-        metric = "auc"
+    metric = _main(summaries)
     if metric is None:
         return None
+    # Labels and leak levels are over the whole table.
     shown = measure(metric)
     attacks = [_attacks(summary, metric) for summary in summaries]
-    arms = labels([attack for found in attacks for attack, _ in found])
-    models = list(
-        dict.fromkeys(
-            label for summary in summaries for label, of, _ in summary.models if of == "accuracy"
-        )
-    )
-    place = leak_levels([cell for found in attacks for _, cell in found], shown.leak)
-    rows = [{attack.name: place(cell) for attack, cell in found} for found in attacks]
-    found = [
-        (cell, name, arms[arm])
-        for name, row in zip(names, rows, strict=True)
-        for arm, cell in row.items()
-    ]
-    found = [entry for entry in found if entry[1] not in controls] or found
-    cell, name, label = max(found, key=lambda entry: entry[0].leak or 0)
+    together: list[tuple[Arm | Entry, Cell]] = []
+    for found in attacks:
+        together += found
+    arms = labels([attack for attack, _ in together])
+    place = leak_levels([cell for _, cell in together], shown.leak)
+
+    # The table: each unit's attacks, then the accuracy of its models
+    models = _models(summaries)
+    rows = []
+    candidates = []
+    for name, summary, found in zip(names, summaries, attacks, strict=True):
+        cells = {attack.name: place(cell) for attack, cell in found}
+        figures = {label: cell for label, _, cell in summary.models}
+        rows.append([*map(cells.get, arms), *map(figures.get, models)])
+        for arm, cell in cells.items():
+            candidates.append((cell, name, arms[arm]))
+
+    # The headline: the largest leak
+    real = [candidate for candidate in candidates if candidate[1] not in controls]
+    cell, name, label = max(real or candidates, key=lambda candidate: candidate[0].leak or 0)
     figure = f"{shown.label} {cell.text} from {label}"
     return Comparison(
         headline=f"Across {len(names)} audits an attacker gets furthest in {name}: {figure}.",
         metric=metric,
         arms=arms,
         models=models,
-        rows=[
-            [row.get(arm) for arm in arms]
-            + [{of: cell for of, _, cell in summary.models}.get(label) for label in models]
-            for row, summary in zip(rows, summaries, strict=True)
-        ],
+        rows=rows,
     )
+
+
+def _main(summaries: Sequence[Summary]) -> str | None:
+    """The metric of a comparison: of rebuilt images, or else the AUC of membership attacks."""
+    for summary in summaries:
+        if summary.main:
+            return summary.main
+    if any(summary.league for summary in summaries):
+        return "auc"
+    return None
+
+
+def _models(summaries: Sequence[Summary]) -> list[str]:
+    """Labels of the units' accuracies, each once."""
+    found: dict[str, None] = {}
+    for summary in summaries:
+        for label, metric, _ in summary.models:
+            if metric == "accuracy":
+                found[label] = None
+    return list(found)
 
 
 def _attacks(summary: Summary, metric: str) -> list[tuple[Arm | Entry, Cell]]:
     """A unit's attacks with their figure of a metric; of membership attacks it is the AUC."""
-    if metric == "auc":
-        if summary.league:
-            return [(entry, entry.spread) for entry in summary.league.entries]
-        return []
-    return [(arm, arm.cells[metric]) for arm in summary.arms if metric in arm.cells]
+    found: list[tuple[Arm | Entry, Cell]] = []
+    if metric != "auc":
+        for arm in summary.arms:
+            if metric in arm.cells:
+                found.append((arm, arm.cells[metric]))
+    elif summary.league:
+        for entry in summary.league.entries:
+            found.append((entry, entry.spread))
+    return found
 
 
 def labels(arms: Sequence[Arm | Entry]) -> dict[str, str]:
-    """Labels of several units' arms by name: a unit's own, or the name where arms of different
-    names share a label.
-    """
+    """Distinct labels of several units' arms, by name."""
     found = {arm.name: arm.label for arm in arms}
     counts = Counter(found.values())
-    return {name: label if counts[label] == 1 else plain(name) for name, label in found.items()}
+    # Units choose labels on their own, so arms of different names may have the same one.
+    for name, label in found.items():
+        if counts[label] > 1:
+            found[name] = plain(name)
+    return found
 
 
 def changed(configs: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """For each config, the settings (dotted, as flags take them) in which it differs from another
-    one.
-    """
+    """The settings of each config in which the configs differ, under dotted names as in flags."""
+    # A unit's name differs by definition
     settings = [dict(flat(config)) for config in configs]
-    names = list(dict.fromkeys(name for found in settings for name in found if name != "unit"))
-    differing = []
+    names: dict[str, None] = {}
+    for found in settings:
+        names |= dict.fromkeys(found)
+    names.pop("unit", None)
+
+    changes: list[dict[str, str]] = [{} for _ in settings]
+    # A setting that a config lacks differs from any value of it.
     for name in names:
-        if len({found.get(name) for found in settings}) > 1:
-            differing.append(name)
-    return [{name: found[name] for name in differing if name in found} for found in settings]
+        values = {found.get(name) for found in settings}
+        if len(values) == 1:
+            continue
+        for change, found in zip(changes, settings, strict=True):
+            if name in found:
+                change[name] = found[name]
+    return changes
 
 
 def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
     """The leaves of nested settings, under dotted names."""
+    # An empty section is a leaf, so that it can differ.
     for name, item in value.items():
         if isinstance(item, Mapping) and item:
             yield from flat(item, f"{prefix}{name}.")
@@ -117,8 +158,12 @@ def flat(value: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]
 
 
 class Axis(NamedTuple):
-    """Units, by their places in the sweep, that differ in one number: the setting and its value for
-    each.
+    """Units with different values of one number.
+
+    Attributes:
+      setting: the number's dotted name.
+      units: their places in the sweep, from 0.
+      values: the number of each.
     """
 
     setting: str
@@ -127,56 +172,72 @@ class Axis(NamedTuple):
 
 
 def axes(changes: Sequence[Mapping[str, str]]) -> list[Axis]:
-    """Every set of units that differ in one number, by what `changed` gives.
+    """Every set of units with one number that differs in each, and nothing else that differs.
 
-    Settings that take the same value as that number in every unit, such as m in two places, count
-    as the same one.
+    Args:
+      changes: settings of each unit, as `changed` returns them.
+
+    Returns:
+      The sets; of settings with equal values in every unit, such as m in two places, the first.
     """
-    found = []
-    for name in dict.fromkeys(
-        name for settings in changes for name in settings if not name.startswith("report.")
-    ):
+    names: dict[str, None] = {}
+    for settings in changes:
+        names |= dict.fromkeys(settings)
+    found: list[Axis] = []
+    for name in names:
+        if name.startswith("report."):
+            continue
+
+        # Units that agree in everything but this number
         sets: dict[Any, list[int]] = {}
         for place, settings in enumerate(changes):
             if _number(settings.get(name)) is not None:
                 sets.setdefault(_others(settings, settings[name]), []).append(place)
         for units in sets.values():
             values = [_number(changes[place][name]) for place in units]
-            if len(set(values)) == len(units) > 1 and units not in [axis.units for axis in found]:
+            # Each unit needs a value of its own; an equal set of units is the same axis.
+            known = [axis.units for axis in found]
+            if len(set(values)) == len(units) > 1 and units not in known:
                 found.append(Axis(name, units, values))
     return found
 
 
 def defended_alike(units: Sequence[Unit], changes: Sequence[Mapping[str, str]]) -> list[int]:
-    """The largest set of units that differ in nothing but defences and attacks, so that one diagram
-    holds them all.
+    """The largest set of units that differ in defences and attacks alone.
 
-    Attackers who learn from images of other roles are of another diagram: one out of distribution
-    recovers less.
+    Args:
+      units: of the sweep.
+      changes: settings of each unit, as `changed` returns them.
+
+    Returns:
+      Their places in the sweep, from 0.
     """
     sets: dict[Any, list[int]] = {}
     for place, (unit, settings) in enumerate(zip(units, changes, strict=True)):
-        rest = {}
-        for n, v in settings.items():
-            if n.partition(".")[0] not in ("defences", "arms", "report"):
-                rest[n] = v
+        rest = []
+        for name, value in settings.items():
+            section = name.partition(".")[0]
+            if section not in ("defences", "arms", "report"):
+                rest.append((name, value))
+        # An attack trained out of distribution recovers less, so roles must agree too.
         roles = frozenset(row["roles"] for row in unit.rows if row["stage"] == "attack")
-        sets.setdefault((unit.dataset["fingerprint"], roles, frozenset(rest.items())), []).append(
-            place
-        )
+        alike = unit.dataset["fingerprint"], roles, frozenset(rest)
+        sets.setdefault(alike, []).append(place)
     return max(sets.values(), key=len, default=[])
 
 
 def _others(settings: Mapping[str, str], value: str) -> frozenset[tuple[str, str]]:
-    """What a unit has beside a number: all settings but those with that value and those of the
-    report.
-    """
-    return frozenset(
-        (n, v) for n, v in settings.items() if v != value and not n.startswith("report.")
-    )
+    """A unit's settings without those of `value` and those of the report."""
+    # By value, so that settings that move together count as one.
+    found = []
+    for name, other in settings.items():
+        if other != value and not name.startswith("report."):
+            found.append((name, other))
+    return frozenset(found)
 
 
 def _number(text: str | None) -> float | None:
+    """The number of a setting; None for another value, True and False among them."""
     try:
         value = json.loads(text or "null")
     except json.JSONDecodeError:

@@ -6,7 +6,7 @@ import jinja2
 
 
 def templates() -> jinja2.Environment:
-    """Returns the environment of the pages' templates; a name that is not given is an error."""
+    """Returns the environment of the pages' templates; an undefined name is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

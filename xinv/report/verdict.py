@@ -9,17 +9,16 @@ Rules:
    alone: a stricter correction would let more of them pass. An adjusted value below 0.05 is
    significant.
 3. A significant attack "leaks" if none of its controls is significant, and is "confounded" if one
-   is: what a control also finds is not in the model. Without any control it is "no control":
-   nothing then tells a leak from a difference between the images themselves.
+   is: controls attack other models, so this finding is not of the target. Without any control it is
+   "no control": a leak is then not distinguished from a difference between the images.
 4. Any other attack is "not found" if the upper end of its AUC's interval is below 0.55, and else
    "unresolved": the audit cannot exclude an AUC of 0.55.
 
-The interval is the 95 % one within a seed, its ends averaged over seeds. It speaks of these models;
-the ± beside it is Student's over seeds and speaks of models trained alike.
+The interval is the 95 % one within a seed, its ends averaged over seeds: it is of these models. The
+± of a table is Student's over seeds: it is of models trained alike.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,16 +34,17 @@ VERDICTS = {
     UNRESOLVED: "an AUC of 0.55 is not excluded",
     NOT_FOUND: "an AUC of 0.55 is excluded",
 }
-"""Why, by verdict."""
+"""The reason of each verdict."""
 SIGNIFICANT = 0.05
 SMALL = 0.55
-"""The AUC that an audit must exclude to say that it found nothing."""
+"""The AUC that an audit must exclude for the verdict "not found"."""
 TPR, RESOLVED = "tpr_at_", "resolved_at_"
-"""How the names of metrics at one rate begin."""
+"""Prefixes of the names of metrics at one rate."""
 
 
 def combined(p: Sequence[float]) -> float:
     """Returns one p-value of several seeds' ones, valid under any dependence; see rule 1."""
+    # One value needs no combination.
     if len(p) == 1:
         return float(p[0])
     return min(1.0, 2 * float(np.median(p)))
@@ -58,10 +58,12 @@ def judged(p: float, high: float, controls: Sequence[float]) -> str:
       high: upper end of the AUC's interval.
       controls: adjusted p-values of its controls.
     """
+    # Rule 4: absence needs an interval that excludes a small leak.
     if p >= SIGNIFICANT:
         if high < SMALL:
             return NOT_FOUND
         return UNRESOLVED
+    # Rule 3
     if not controls:
         return UNCONTROLLED
     if min(controls) < SIGNIFICANT:
@@ -70,7 +72,7 @@ def judged(p: float, high: float, controls: Sequence[float]) -> str:
 
 
 def p_value(p: float) -> str:
-    """A p-value as shown."""
+    """A p-value as shown: two digits, or "below 0.0001"."""
     if p >= 1e-4:
         return f"{p:.2g}"
     return "below 0.0001"
@@ -80,6 +82,7 @@ def adjusted(arms: dict[str, Rows]) -> dict[str, float]:
     """The p-value of each arm over seeds, by Holm's correction over all of them."""
     if not arms:
         return {}
+    # Rule 1 within an arm, rule 2 over arms
     values = [combined(_by_seed(rows)) for rows in arms.values()]
     return dict(zip(arms, holm(values).tolist(), strict=True))
 
@@ -89,15 +92,14 @@ def _by_seed(rows: Rows) -> list[float]:
     found = []
     for area in of_metric(rows, "auc"):
         same = [row for row in rows if row["seed"] == area["seed"]]
-        resolved = {row["metric"].removeprefix(RESOLVED) for row in same if _is_resolved(row)}
-        rates = []
+        resolved = set()
         for row in same:
-            if row["metric"].removeprefix(TPR) in resolved:
-                rates.append(row["p"])
-        values = [area["p"], *(p for p in rates if p is not None)]
+            if row["metric"].startswith(RESOLVED) and row["value"] == 1:
+                resolved.add(row["metric"].removeprefix(RESOLVED))
+        values = [area["p"]]
+        for row in same:
+            if row["metric"].removeprefix(TPR) in resolved and row["p"] is not None:
+                values.append(row["p"])
+        # Bonferroni's correction over the statistics of one attack
         found.append(min(1.0, len(values) * min(values)))
     return found
-
-
-def _is_resolved(row: Mapping[str, Any]) -> bool:
-    return row["metric"].startswith(RESOLVED) and row["value"] == 1

@@ -1,0 +1,149 @@
+"""Maps of a subject by a candidate: while a search runs, and as a policy releases them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.tree_util import Partial
+
+from xinv import explain, parallel
+from xinv.audit import outputs
+from xinv.audit.service import Service
+from xinv.audit.stage import Create, key
+from xinv.harden import released
+from xinv.harden.candidate import Candidate, chain_of
+from xinv.harden.subject import Subject
+from xinv.store import canonical
+from xinv.types import Array, Attack, Explainer
+
+# Number of maps in a transform at once
+_CHUNK = 256
+
+Maps = Callable[[Subject, Candidate, str, str], Array]
+"""`maps(subject, candidate, part, role)`: `searched` or `reported`."""
+
+
+def explainer(subject: Subject, candidate: Candidate, part: str) -> Explainer:
+    """Returns the explainer of a candidate, without its transforms and its secret."""
+    classifiers = subject.service.classifiers
+    # Only the explainer's section differs from the config's
+    config = {**classifiers.config, "explanations": {subject.name: candidate.explainer}}
+    service = Service(classifiers._replace(config=config))
+    return service.explainer(subject.name, subject.seed, part)
+
+
+def release(
+    subject: Subject,
+    candidate: Candidate,
+    part: str,
+    secret: np.ndarray | None = None,
+) -> Explainer:
+    """Returns the explainer of released maps, by another secret if one is given."""
+    if secret is None:
+        secret = subject.secret
+    chain = chain_of(candidate.transforms)
+    return released.defended(explainer(subject, candidate, part), chain, {}, secret)
+
+
+def searched(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:
+    """Returns the released maps [N,h,w,c] of a role's images, for a search."""
+    # Explain once for all candidates, and transform apart
+    explained = _explained(subject, candidate, part, role)
+    chain = chain_of(candidate.transforms)
+    if chain is None:
+        return explained
+    change = released.changed(chain, {}, subject.secret)
+    batch = {"image": subject.images(role), "map": explained}
+    return parallel.map_batches(_changed, change, batch, _CHUNK)
+
+
+def reported(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:
+    """Returns the maps of `searched`, stored, and to the bit as a policy releases them.
+
+    A policy explains and transforms in one program; two programs may round in another way.
+    """
+
+    def fill(create: Create) -> None:
+        # Without labels, as in a policy's default
+        shown = release(subject, candidate, part)
+        _batch(subject, shown, part, role, create, labelled=False)
+
+    spec = subject.spec([part], [role]) | candidate.spec()
+    label = f"{subject.name} of {part} on {role}, seed {subject.seed}"
+    return subject.service.stages.filled("policy", label, spec, fill).array("explanation")
+
+
+def fitted(
+    subject: Subject,
+    candidate: Candidate,
+    attack: Attack,
+    shadow: str,
+    maps: Maps,
+) -> dict[str, Any]:
+    """Returns the state of a membership attack, trained on releases of a shadow model.
+
+    Args:
+      subject: the explanation.
+      candidate: its release; the attacker makes the shadow's maps by it too.
+      attack: a membership attack on explanations.
+      shadow: the shadow model; of a control an untrained one, with the real shadow's members.
+      maps: see `Maps`.
+    """
+    # The attacker knows the shadow's members, and sees its releases by the same candidate
+    role = subject.settings["roles"]["shadow"]
+    truth = subject.member(subject.settings["shadow"], role)
+    shown = maps(subject, candidate, shadow, role)
+    observed = subject.seen(attack, shadow, role, shown)
+    state = dict(attack.fit(key(subject.seed, "harden", "attack"), observed, truth))
+    state.pop("history", None)
+    return state
+
+
+def _explained(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:
+    shown = released.of_image(explainer(subject, candidate, part), subject.secret)
+    if canonical(candidate.explainer) != canonical(subject.unhardened.explainer):
+        return _batch(subject, shown, part, role)
+
+    # Keep it: all candidates with the same explainer are made of it
+    def fill(create: Create) -> None:
+        _batch(subject, shown, part, role, create)
+
+    spec = subject.spec([part], [role]) | candidate._replace(transforms=()).spec()
+    label = f"{subject.name} of {part} on {role}, seed {subject.seed}"
+    return subject.service.stages.filled("explanation", label, spec, fill).array("explanation")
+
+
+def _batch(
+    subject: Subject,
+    shown: Explainer,
+    part: str,
+    role: str,
+    create: Create | None = None,
+    labelled: bool = True,
+) -> np.ndarray:
+    classifiers = subject.service.classifiers
+    images = subject.images(role)
+    apply = classifiers.model(part).apply
+    variables = classifiers.variables(part, subject.seed)
+    # With `create` write into a file of the stage, otherwise return an array
+    out = None
+    if create is not None:
+        shape = outputs.map_shape(shown, apply, variables, images)
+        out = create("explanation", (len(images), *shape))
+    labels = subject.labels(part, role) if labelled else None
+    key_unread = jax.random.key(0)
+    return explain.batch(
+        shown,
+        apply,
+        variables,
+        images,
+        labels,
+        key_unread,
+        out=out,
+    )
+
+
+def _changed(change: Partial, batch: Mapping[str, Array], keys: Any) -> jax.Array:
+    del keys
+    return change(batch["image"], batch["map"])
