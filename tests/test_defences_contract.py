@@ -294,8 +294,8 @@ def test_unreleasable_observations(observation, message):
             "relative is 'no' but must be True or False",
         ),
         ("gaussian", {"mse": 0.1, "clipped": "no"}, "clipped is 'no' but must be True or False"),
-        ("noise", {"stdev": None}, "has None for stdev, which it does not allow"),
-        ("gnime", {"lam": None}, "has None for lam, which it does not allow"),
+        ("noise", {"stdev": None}, "stdev is None but must be positive and finite"),
+        ("gnime", {"lam": None}, "lam is None but must be positive and finite"),
         ("gnime", {"inverter_width": 0}, "inverter_width is 0 but must be positive"),
         (
             "mask",

@@ -186,7 +186,7 @@ def test_embedding_is_mean_of_cut(name):
         np.asarray(jax.jit(model.embed)(variables, images())),
         variables["params"]["head"],
     )
-    logits = features @ head["kernel"] + head["bias"]
+    logits = features @ head["kernel"] + head["bias"][None]
     for same in (
         jax.jit(model.apply)(variables, images()),
         jax.jit(model.head)(variables, features),
@@ -356,7 +356,7 @@ def test_lrp_of_depthwise_convolution(rule):
         )
 
     def apply(convolution, variables, x):
-        x = convolution(x, variables["depthwise"], 2) * variables["scale"] + 0.1
+        x = convolution(x, variables["depthwise"], 2) * variables["scale"][None, None, None] + 0.1
         return jax.nn.relu(x).mean((1, 2)) @ variables["head"]
 
     explainer = explain.lrp(rule)

@@ -122,7 +122,9 @@ def counting_step(state, batch, key):
     """Counts how often each example is drawn, and the steps."""
     counts = state.variables.at[batch["id"]].add(1)
     variables = state.variables + jax.lax.psum(counts - state.variables, parallel.AXIS)
-    return State(state.step + 1, variables, state.opt_state), {"loss": jnp.mean(batch["id"] * 1.0)}
+    return State(state.step + 1, variables, state.opt_state), {
+        "loss": jnp.mean(jnp.float32(batch["id"]))
+    }
 
 
 def test_epoch_draws_without_replacement():
