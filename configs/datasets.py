@@ -1,8 +1,11 @@
-"""The data sets of the papers, as the `data` section of a config: where they lie, their size, and
-who may see what.
+"""The data sets of the papers, as the `data` section of a config: place, geometry, roles.
 
-A `share` below 1 deals a part of the images, for a run that takes minutes.
+`roles` gives each party its fraction of the images. A `share` below 1 is a part of the images, for
+a run of some minutes.
 """
+
+import math
+from decimal import Decimal
 
 from configs.base import data_root
 
@@ -18,28 +21,59 @@ DEFENDED = dict(
 
 
 def section(source: dict, label: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
-    """A `data` section without auxiliary images."""
-    geometry = dict(crop=None, resize=None, grayscale=False, classes=None) | transform
-    fractions = {}
+    """Returns a `data` section without auxiliary images.
+
+    Args:
+      source: a factory of `xinv.data` with its parameters.
+      label: its classes are equally frequent in every role.
+      roles: the specification of each role, as in `xinv.data.roles.split`.
+      share: fraction of the images in use.
+      **transform: changes of the geometry: crop, resize, grayscale, classes.
+    """
+    geometry = dict(crop=None, resize=None, grayscale=False, classes=None)
+    return dict(
+        source=source,
+        transform=geometry | transform,
+        roles=dict(roles=shared(roles, share), stratify=label, balance=None, group=None),
+        auxiliary={},
+    )
+
+
+def shared(roles: dict, share: float) -> dict:
+    """Returns the roles with fractions times `share`; unions and halves stay."""
+    found = {}
     for role, part in roles.items():
-        fractions[role] = share * part if isinstance(part, float) else part
-    dealt = dict(roles=fractions, stratify=label, balance=None, group=None)
-    return dict(source=source, transform=geometry, roles=dealt, auxiliary={})
+        if isinstance(part, float):
+            # As decimals: a tenth of 0.1 is 0.01 and not 0.010000000000000002
+            part = float(Decimal(str(part)) * Decimal(str(share)))
+        found[role] = part
+    return found
 
 
 def auxiliary(data: dict, role: str = "auxiliary") -> dict:
-    """A data section's images as the auxiliary set of another, all in one role."""
+    """Returns the images of a data section as auxiliary set of another, all in one role."""
     roles = data["roles"]
-    share = sum(part for part in roles["roles"].values() if isinstance(part, float))
+    fractions = [part for part in roles["roles"].values() if isinstance(part, float)]
+    used = min(1.0, math.fsum(fractions))
     return dict(
         source=data["source"],
         transform=data["transform"],
-        roles=roles | dict(roles={role: min(1.0, share)}),
+        roles=roles | dict(roles={role: used}),
+    )
+
+
+def digits(roles: dict | str) -> dict:
+    """Returns scikit-learn's 1,797 digits at 32x32; they are part of the package."""
+    return dict(
+        source=dict(name="digits"),
+        transform=dict(crop=None, resize=(32, 32), grayscale=False),
+        roles=dict(roles=roles, stratify="digit", balance=None),
+        auxiliary={},
     )
 
 
 def idx(folder: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
-    """MNIST or Fashion-MNIST at 32x32: the four idx files in $XINV_DATA/folder."""
+    """Returns MNIST or Fashion-MNIST at 32x32: the four idx files in $XINV_DATA/folder."""
     source = dict(
         name="idx",
         root=data_root(folder),
@@ -47,17 +81,12 @@ def idx(folder: str, roles: dict, share: float = 1.0, **transform: object) -> di
         classes=10,
         title=folder,
     )
-    return section(
-        source,
-        "label",
-        roles,
-        share,
-        **(dict(resize=(32, 32)) | transform),
-    )
+    geometry = dict(resize=(32, 32)) | transform
+    return section(source, "label", roles, share, **geometry)
 
 
 def cifar10(roles: dict, share: float = 1.0, **transform: object) -> dict:
-    """All of CIFAR-10, prepared by TFDS in $XINV_DATA/tfds."""
+    """Returns all of CIFAR-10, prepared by TFDS in $XINV_DATA/tfds."""
     source = dict(
         name="tfds",
         dataset="cifar10",
@@ -69,17 +98,15 @@ def cifar10(roles: dict, share: float = 1.0, **transform: object) -> dict:
 
 
 def cifar10_subset(roles: dict, share: float = 1.0, **transform: object) -> dict:
-    """The first 5,000 images of CIFAR-10, bit-exact:
-    $XINV_DATA/cifar10_lossless5k/cifar10_lossless5k.npz.
+    """Returns the first 5,000 images of CIFAR-10, bit-exact.
+
+    They are in $XINV_DATA/cifar10_lossless5k/cifar10_lossless5k.npz.
     """
-    path = data_root("cifar10_lossless5k/cifar10_lossless5k.npz")
-    images = ("x_train", "x_test")
-    labels = {"label": ("y_train", "y_test")}
     source = dict(
         name="arrays",
-        path=path,
-        image=images,
-        labels=labels,
+        path=data_root("cifar10_lossless5k/cifar10_lossless5k.npz"),
+        image=("x_train", "x_test"),
+        labels={"label": ("y_train", "y_test")},
         classes={"label": 10},
         title="CIFAR-10 subset",
     )
@@ -95,7 +122,17 @@ def faces(
     title: str,
     **transform: object,
 ) -> dict:
-    """A folder or archive below $XINV_DATA, grey, its largest centred square at side x side."""
+    """Returns grey faces: the largest centred square of each image at `side` x `side` pixels.
+
+    Args:
+      archive: a folder or archive of images below $XINV_DATA.
+      labels: a regular expression of paths with labels as named groups; or the label of folders.
+      stratify: its classes are equally frequent in every role.
+      roles: fraction of the images per role.
+      side: height and width in pixels.
+      title: name in reports.
+      **transform: changes of the geometry, and attributes.
+    """
     geometry = dict(crop="centre", resize=(side, side), grayscale=True)
     source = dict(
         name="folder",
@@ -109,7 +146,7 @@ def faces(
 
 
 def yale(side: int) -> dict:
-    """Yale faces, 15 people with 6 emotions: emotion and identity, in place of iCV-MEFED."""
+    """Returns Yale faces, 15 people with six emotions, in place of iCV-MEFED."""
     labels = r"(?P<identity>subject\d+)\.(?P<emotion>happy|normal|sad|sleepy|surprised|wink)"
     roles = dict(target_train=0.4, attack_train=0.35, attack_test=0.25)
     return faces(
@@ -123,7 +160,7 @@ def yale(side: int) -> dict:
 
 
 def orl(side: int, roles: dict = HALVES) -> dict:
-    """AT&T/ORL faces: 40 identities with 10 images each."""
+    """Returns AT&T/ORL faces, 40 people with ten images each."""
     return faces(
         "orl_faces/att_orl_faces.tar.xz",
         r"(?P<identity>s\d+)/",
@@ -135,7 +172,7 @@ def orl(side: int, roles: dict = HALVES) -> dict:
 
 
 def lfw(side: int) -> dict:
-    """Labeled Faces in the Wild, 62 identities: out-of-distribution faces for ORL."""
+    """Returns Labeled Faces in the Wild, 62 people: out of distribution for ORL."""
     labels = r"(?P<identity>[^/]+)/[^/]+\.jpg$"
     return faces(
         "lfw_gray/lfw_gray250_min20.tar",
@@ -152,7 +189,10 @@ def celeba(
     side: int,
     labels: tuple[str, ...] = ("attributes/Eyeglasses",),
 ) -> dict:
-    """CelebA, prepared by TFDS in $XINV_DATA/tfds, the face cropped (Yang 2019, Section V-A)."""
+    """Returns CelebA, prepared by TFDS in $XINV_DATA/tfds, the face cropped.
+
+    The crop is that of Yang 2019, Section V-A.
+    """
     geometry = dict(crop=(70, 35, 108, 108), resize=(side, side), grayscale=False)
     source = dict(
         name="tfds",
@@ -165,8 +205,9 @@ def celeba(
 
 
 def imagenet100(roles: dict, side: int) -> dict:
-    """The first hundred classes of ImageNet, prepared by TFDS in $XINV_DATA/tfds, the largest
-    centred square.
+    """Returns the first hundred classes of ImageNet, the largest centred square of each image.
+
+    ImageNet is prepared by TFDS in $XINV_DATA/tfds.
     """
     geometry = dict(crop="centre", resize=(side, side), grayscale=False)
     source = dict(
@@ -180,9 +221,11 @@ def imagenet100(roles: dict, side: int) -> dict:
 
 
 def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> dict:
-    """Any folder of images with one subfolder per identity below $XINV_DATA: CelebA, FaceScrub or
-    iCV-MEFED crops.
+    """Returns a folder of images below $XINV_DATA with one subfolder per person or class.
+
+    For example crops of CelebA, FaceScrub or iCV-MEFED.
     """
+    # Files may be coloured or grey, and transparent
     data = faces(folder, "identity", "identity", roles, side, folder)
     data["source"] |= dict(grayscale=grayscale, level=None, background="white")
     return data

@@ -1,6 +1,6 @@
-"""DeepLeak (2026): which explanations give away who was in the training set.
+"""DeepLeak (2026): explanations that leak the members of the training set.
 
-The page is configs/deepleak.md: the claim, what was measured, what was never run.
+The page, configs/deepleak.md, has the claim, the measured figures and the open runs.
 
     python launch/run.py --config=configs/deepleak.py:SIZE --workdir=runs/deepleak
     # Each further experiment too
@@ -18,15 +18,15 @@ The page is configs/deepleak.md: the claim, what was measured, what was never ru
 `runlocal-cifar10` has 5,000 lossless images, `runlocal-gtsrb` signs at 32x32, three
 frames of each track.
 
-Every explainer is attacked by a network on its maps. An attack learns on a shadow model, whose
-training set the attacker knows, and is tested on the target. Each has two controls that must score
-chance: an untrained pair of models, and a stranger that was trained on none of the audited images.
+Every explainer is attacked by a network on its maps. An attack learns on a shadow model with a
+known training set, and is tested on the target. Each has two controls, which must score chance: an
+untrained pair of models, and a stranger trained on none of the audited images.
 
 Expected at `runlocal-cifar10`: AUC .64 from confidences, at most .53 from explanations.
 """
 
+import dataclasses
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -50,15 +50,14 @@ EXPLAINERS = {
     "anchors": {},
     "guided_gradcam": {},
 }
-"""Table III of the paper, in its order, and what its released code calls GradCAM++, with the code's
-numbers of samples and steps.
+"""Table III of the paper, in its order, and Guided Grad-CAM, the "GradCAM++" of its released code;
+with the code's numbers of samples and steps.
 """
 LOCAL = EXPLAINERS | {
     "integrated_gradients": dict(steps=16),
     "anchors": dict(max_samples=500),
 }
 """The same with fewer steps, and a search for anchors of at most five rounds."""
-QUICK = {name: LOCAL[name] for name in ("integrated_gradients", "gradcam", "saliency")}
 GRADIENTS = (
     "smoothgrad",
     "vargrad",
@@ -68,25 +67,22 @@ GRADIENTS = (
     "deconvolution",
     "gradcam",
 )
-"""The gradient family, of which a positive control must leak."""
+"""The gradient family; it must leak in the positive control."""
+TRAJECTORIES = ("saliency", "integrated_gradients", "gradcam")
+"""Explainers in whose order pixels are removed."""
 SHARES = dict(
-    target_train=0.2,
-    attack_test=0.3,
-    shadow_train=0.2,
-    shadow_test=0.2,
-    reference=0.05,
+    target_train=0.2,  # members
+    attack_test=0.3,  # others
+    shadow_train=0.2,  # the shadow's members
+    shadow_test=0.2,  # the shadow's others; the stranger's training images
+    reference=0.05,  # public images
 )
-"""Members, others, a shadow's members and others, and public images; the stranger is trained on the
-shadow's others.
-"""
-NOISES = (0.05, 0.2, 0.5, 1.0, 4.0)
-"""Multipliers of the noise of DP-SGD, from the end that keeps the accuracy (Aerni 2024) on."""
-PRIVATE = ("integrated_gradients", "saliency")
-"""Explainers that are audited under DP-SGD."""
 POOL = ("target_train", "attack_test")
-"""What is audited."""
-
-
+"""Roles of the audited images."""
+NOISES = (0.05, 0.2, 0.5, 1.0, 4.0)
+"""Noise multipliers of DP-SGD; the smallest keep the accuracy (Aerni 2024)."""
+PRIVATE = ("integrated_gradients", "saliency")
+"""Explainers under DP-SGD."""
 OTHERS = {
     "densenet": dict(
         name="densenet",
@@ -105,61 +101,162 @@ OTHERS = {
         version=1,
     ),
 }
-"""Architectures of a shadow that differs from the target."""
+"""Architectures of a shadow unlike the target."""
 
 
-class Size(NamedTuple):
-    """What the sizes differ in.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size(base.Size):
+    """A size, and the effort of its attacks.
 
     Attributes:
-      data: the data section.
-      label: what the target classifies.
-      model: of the target and its like.
-      train: their recipe.
-      halves: shadow models of the likelihood ratio, each trained on a random half of what is
-        audited.
-      published: a data set of deepleak_published.py, or "".
-      attack: parameters of the attack's network.
-      epochs: of the attack.
       explainers: parameters by name.
-      trials: of the search for a release.
-      searching: restarts of the attack's network while searching.
+      attack: parameters of the attack's network.
+      halves: shadow models of the likelihood ratio, each trained on a random half of the audited
+        images.
       private: changes of the recipe under DP-SGD.
-      grouped: changes of the model there, whose examples must not see each other.
-      seeds: number of seeds.
+      grouped: changes of the model there, without statistics of the batch.
+      trials: of the search for a release.
+      search_restarts: restarts of the attack's network in these trials.
+      published: a data set of deepleak_published.py, or "".
     """
 
-    data: dict
-    label: str
-    model: dict
-    train: ConfigDict
-    halves: int
-    published: str
-    attack: dict
-    epochs: int
     explainers: dict[str, dict]
+    attack: dict
+    halves: int
     private: dict
-    grouped: dict
+    grouped: dict = dataclasses.field(default_factory=dict)
     trials: int = 20
-    searching: int = 2
-    seeds: int = 3
+    search_restarts: int = 2
+    published: str = ""
 
 
-def _digits() -> dict:
-    return datasets.section(dict(name="digits"), "digit", SHARES, resize=(32, 32))
+def sizes() -> dict[str, Size]:
+    """Returns the sizes of the table above, the paper's CIFAR-10 first."""
+    sgd = dict(
+        optimizer="sgd",
+        learning_rate=0.1,
+        b1=0.9,
+        weight_decay=1e-4,
+        schedule="cosine",
+    )
+    cifar10 = Size(
+        unit="deepleak-cifar10",
+        data=_cifar("cifar10"),
+        target_label="label",
+        attack_label="label",
+        model=dict(name="mobilenet_v2", dtype="float32", width=1.0, stem="small"),
+        train=_recipe(batch_size=128, epochs=100, augment=("crop", "flip"), **sgd),
+        explainers=EXPLAINERS,
+        attack_width=1.0,
+        attack_train=_attack_recipe(epochs=15),
+        attack=dict(trunk="mobilenet_v2", width=1.0, restarts=5),
+        halves=16,
+        private=dict(
+            batch_size=2000,
+            epochs=50,
+            optimizer="adam",
+            learning_rate=2e-3,
+        ),
+        grouped=dict(norm="group"),
+        published="cifar10",
+    )
+    cifar100 = dataclasses.replace(
+        cifar10,
+        unit="deepleak-cifar100",
+        data=_cifar("cifar100"),
+        published="cifar100",
+    )
+    gtsrb = dataclasses.replace(
+        cifar10,
+        unit="deepleak-gtsrb",
+        data=_signs("gtsrb/gtsrb_train.npz"),
+        target_label="sign",
+        attack_label="sign",
+        model=dict(name="resnet", dtype="float32", depth=18, width=1.0, stem="small"),
+        # No flips: a flipped sign is another sign
+        train=_recipe(batch_size=128, epochs=100, augment=("crop",), **sgd),
+        published="gtsrb",
+    )
+
+    # On two cores
+    adam = dict(batch_size=50, epochs=30, learning_rate=1e-3)
+    cnn = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512)
+    network = dict(trunk="cnn", width=0.125, restarts=5)
+    local = dataclasses.replace(
+        cifar10,
+        unit="deepleak-runlocal-cifar10",
+        data=datasets.cifar10_subset(SHARES),
+        model=cnn | dict(width=0.25),
+        train=_recipe(augment=("crop", "flip"), **adam),
+        explainers=LOCAL,
+        attack=network,
+        halves=8,
+        private=dict(batch_size=500, learning_rate=4e-3),
+        grouped={},
+    )
+    local_gtsrb = dataclasses.replace(
+        local,
+        unit="deepleak-runlocal-gtsrb",
+        data=_signs("gtsrb32/gtsrb32_train_every3rd.npz", frames=("11", "20", "29")),
+        target_label="sign",
+        attack_label="sign",
+        train=_recipe(augment=("crop",), **adam),
+        published="gtsrb",
+    )
+    digits = dataclasses.replace(
+        local,
+        unit="deepleak-quick",
+        data=datasets.section(dict(name="digits"), "digit", SHARES, resize=(32, 32)),
+        target_label="digit",
+        attack_label="digit",
+        model=cnn | dict(width=0.125),
+        train=_recipe(batch_size=25, epochs=25, learning_rate=2e-3),
+        explainers={name: LOCAL[name] for name in ("integrated_gradients", "gradcam", "saliency")},
+        attack_train=_attack_recipe(epochs=8),
+        attack=network | dict(restarts=2),
+        seeds=1,
+        halves=4,
+        private=dict(batch_size=175, learning_rate=1e-2),
+        trials=4,
+        search_restarts=1,
+        published="",
+    )
+    return {
+        "cifar10": cifar10,
+        "cifar100": cifar100,
+        "gtsrb": gtsrb,
+        "runlocal-cifar10": local,
+        "runlocal-gtsrb": local_gtsrb,
+        "quick": digits,
+    }
+
+
+def _recipe(**changes: object) -> ConfigDict:
+    """Returns a recipe without held-out images: a classifier is trained on all of its roles."""
+    return base.recipe(validation=0.0, patience=0, **changes)
+
+
+def _attack_recipe(epochs: int) -> ConfigDict:
+    return base.recipe(
+        batch_size=128,
+        epochs=epochs,
+        learning_rate=1e-3,
+        b1=0.9,
+        weight_decay=1e-4,
+        validation=0.2,
+    )
 
 
 def _signs(file: str, frames: tuple[str, ...] = ()) -> dict:
-    """Frames of one track are near-duplicates: tracks are dealt, counted and resampled as one.
+    """Returns GTSRB; `frames` keeps these of each track, none keeps all.
 
-    `frames` keeps these of each track; none keeps all.
+    Frames of one track are near-duplicates: tracks are split, counted and resampled as one.
     """
-    labels = {"sign": "y", "track": "track_frame[0]", "frame": "track_frame[1]"}
     source = dict(
         name="arrays",
         path=base.data_root(file),
         image="x",
-        labels=labels,
+        labels={"sign": "y", "track": "track_frame[0]", "frame": "track_frame[1]"},
         title="GTSRB",
     )
     kept = ("frame", frames) if frames else None
@@ -168,16 +265,8 @@ def _signs(file: str, frames: tuple[str, ...] = ()) -> dict:
     return data
 
 
-def _paper(dataset: str) -> dict:
-    """10,000 members of 60,000 images, and every image that no model needs among the others."""
-    sixth = 1 / 6
-    roles = dict(
-        target_train=sixth,
-        attack_test=0.48,
-        shadow_train=sixth,
-        shadow_test=sixth,
-        reference=0.02,
-    )
+def _cifar(dataset: str) -> dict:
+    """Returns 10,000 members of 60,000 images; the others are all images without another use."""
     source = dict(
         name="tfds",
         dataset=dataset,
@@ -185,143 +274,43 @@ def _paper(dataset: str) -> dict:
         split="train+test",
         labels=("label",),
     )
+    # The paper's 10,000 each; 1,200 public images, for ProtoDash and RMIA
+    roles = dict(
+        target_train=1 / 6,
+        attack_test=0.48,
+        shadow_train=1 / 6,
+        shadow_test=1 / 6,
+        reference=0.02,
+    )
     return datasets.section(source, "label", roles)
 
 
-def _sizes() -> dict[str, Size]:
-    cnn = dict(name="cnn", dtype="float32", channels=(128, 256), hidden=512)
-    mobilenet = dict(name="mobilenet_v2", dtype="float32", width=1.0, stem="small")
-    resnet = dict(name="resnet", dtype="float32", depth=18, width=1.0, stem="small")
-    sgd = dict(
-        optimizer="sgd",
-        learning_rate=0.1,
-        b1=0.9,
-        weight_decay=1e-4,
-        schedule="cosine",
-    )
-    signs = _recipe(
-        batch_size=128,
-        epochs=100,
-        augment=("crop",),
-        **sgd,
-    )  # a flipped sign is another one
-    short = dict(batch_size=50, epochs=30, learning_rate=1e-3)
-    network = dict(trunk="cnn", width=0.125, restarts=5)
-    paper = Size(
-        data=_paper("cifar10"),
-        label="label",
-        model=mobilenet,
-        train=_recipe(batch_size=128, epochs=100, augment=("crop", "flip"), **sgd),
-        halves=16,
-        published="cifar10",
-        attack=dict(trunk="mobilenet_v2", width=1.0, restarts=5),
-        epochs=15,
-        explainers=EXPLAINERS,
-        private=dict(
-            batch_size=2000,
-            epochs=50,
-            optimizer="adam",
-            learning_rate=2e-3,
-        ),
-        grouped=dict(norm="group"),
-    )
-    local = paper._replace(
-        data=datasets.cifar10_subset(SHARES),
-        model=cnn | dict(width=0.25),
-        train=_recipe(**short, augment=("crop", "flip")),
-        halves=8,
-        attack=network,
-        explainers=LOCAL,
-        private=dict(batch_size=500, learning_rate=4e-3),
-        grouped={},
-    )
-    return {
-        "quick": Size(
-            data=_digits(),
-            label="digit",
-            model=cnn | dict(width=0.125),
-            train=_recipe(batch_size=25, epochs=25, learning_rate=2e-3),
-            halves=4,
-            published="",
-            attack=network | dict(restarts=2),
-            epochs=8,
-            explainers=QUICK,
-            trials=4,
-            searching=1,
-            private=dict(batch_size=175, learning_rate=1e-2),
-            grouped={},
-            seeds=1,
-        ),
-        "runlocal-cifar10": local,
-        "runlocal-gtsrb": local._replace(
-            data=_signs("gtsrb32/gtsrb32_train_every3rd.npz", frames=("11", "20", "29")),
-            label="sign",
-            train=_recipe(**short, augment=("crop",)),
-            published="gtsrb",
-        ),
-        "cifar10": paper,
-        "cifar100": paper._replace(data=_paper("cifar100"), published="cifar100"),
-        "gtsrb": paper._replace(
-            data=_signs("gtsrb/gtsrb_train.npz"),
-            label="sign",
-            model=resnet,
-            train=signs,
-            published="gtsrb",
-        ),
-    }
-
-
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is a size of the table above; "" is `cifar10`."""
-    arg = arg or "cifar10"
-    return configured(f"deepleak-{arg}", sized(arg))
+    """Returns the audit at the size `arg`."""
+    return configured(base.size(sizes(), arg))
 
 
-def sized(arg: str) -> Size:
-    """The size of that name."""
-    sizes = _sizes()
-    if arg not in sizes:
-        raise ValueError(
-            f"configs/deepleak.py has no size {arg!r}: choose one of {', '.join(sizes)}"
-        )
-    return sizes[arg]
-
-
-def configured(unit: str, size: Size) -> ConfigDict:
-    """The audit of a size."""
-    attack_train = base.recipe(
-        batch_size=128,
-        epochs=size.epochs,
-        learning_rate=1e-3,
-        b1=0.9,
-        weight_decay=1e-4,
-        validation=0.2,
+def configured(size: Size) -> ConfigDict:
+    """Returns the audit of a size."""
+    explanations = {}
+    for name, parameters in size.explainers.items():
+        explanations[name] = dict(name=name, normalise="none") | parameters
+    config = base.audit(
+        size,
+        explanations=explanations,
+        arms=arms(size),
+        harden=harden(size),
     )
-    config = base.inversion(
-        unit=unit,
-        data=size.data,
-        target_label=size.label,
-        attack_label=size.label,
-        model=size.model,
-        train=size.train,
-        attack_width=1.0,
-        attack_train=attack_train,
-        explanations=ConfigDict(
-            {
-                name: dict(name=name, normalise="none") | given
-                for name, given in size.explainers.items()
-            }
-        ),
-    )
-    config.seeds = size.seeds
+
+    # Roles of shadow models of the audited images, and of the search for a release
+    roles = config.data.roles.roles
     for number in range(size.halves):
-        config.data.roles.roles[f"half_{number}"] = dict(
+        roles[f"half_{number}"] = dict(
             half=POOL,
             number=number,
             of=size.halves,
         )
-
-    config.data.roles.roles.update(base.searched(*POOL))
+    roles.update(base.searched(*POOL))
 
     # Models whose training sets the attacker knows, and the controls
     target = config.target.to_dict()
@@ -333,135 +322,151 @@ def configured(unit: str, size: Size) -> ConfigDict:
             untrained_shadow=target | dict(roles=("reference",), train={}),
         )
     )
-    config.arms = ConfigDict(arms(size))
-    config.harden = ConfigDict(harden(size))
-    rows = deepleak_published.published(size.published) if size.published else ()
-    config.report.published = _of(rows, config.arms)
+    config.report.published = _of(deepleak_published.published(size.published), config.arms)
     return base.unshared(config)
 
 
 def _of(rows: Iterable[dict], arms: Iterable[str]) -> tuple[dict, ...]:
-    """Published figures of these arms and of the target."""
+    """Returns published figures of these arms and of the target."""
     known = {"target", *arms}
     return tuple(row for row in rows if row["arm"] in known)
 
 
 def arms(size: Size) -> dict[str, ConfigDict]:
-    """Every explainer attacked by a network and by one statistic, and predictions by confidence,
-    for reference.
+    """Returns attacks on each explainer by a network and by one statistic.
+
+    Attacks on predictions, by confidence and by correctness, are for reference.
     """
     found = {}
     for name in size.explainers:
         found |= _attacked(name, size)
-    held = "prediction", "label"
+    held = ("prediction", "label")
     found |= base.controlled("confidence", *held, name="confidence")
     found |= base.controlled("gap", *held, name="gap")
     return found
 
 
 def harden(size: Size) -> dict:
-    """The search of launch/harden.py (Section IV-B): 20 trials for each explainer."""
+    """Returns the search of launch/harden.py (Section IV-B)."""
     attack = dict(name="membership_network", **size.attack)
     return base.harden(
         tuple(size.explainers),
-        attack,
-        attack | dict(restarts=size.searching),
+        attack=attack,
+        search_attack=attack | dict(restarts=size.search_restarts),
         trials=size.trials,
         controls=dict(untrained=("untrained_shadow", "untrained"), stranger=("shadow", "stranger")),
     )
 
 
 def _attacked(name: str, size: Size) -> dict[str, ConfigDict]:
-    """DeepLeak's attack and Shokri's on one explanation, with controls."""
+    """Returns DeepLeak's attack and Shokri's on one explanation, with controls."""
     network = base.controlled(
         f"network({name})",
         name,
         name="membership_network",
         **size.attack,
     )
-    return network | base.controlled(
-        f"variance({name})", name, name="map_statistic", statistic="variance"
+    # A threshold, learned on the same shadow
+    variance = base.controlled(
+        f"variance({name})",
+        name,
+        name="map_statistic",
+        statistic="variance",
     )
+    return network | variance
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """The audit; shadow models of the audited images; a target that must leak; a shadow of another
-    architecture.
+    """Returns the audit, and the units beside it.
 
     | unit | paper | question |
     |---|---|---|
     | audit | Tables I to III | which explanations leak |
-    | overfitted | | does a target that learned its images by heart leak: the positive control |
+    | overfitted | | does a target leak after memorising its images: the positive control |
     | likelihood | | how much more do many shadow models find |
-    | trajectory | Table II, Liu 2024 | does the confidence, as pixels go, tell more than the map |
+    | trajectory | Table II, Liu 2024 | do confidences, as pixels go, leak more than the map |
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
-    | dp-0.05 to dp-4 | Table III | what does DP-SGD cost, and what does it leave to attacks |
+    | dp-0.05 to dp-4 | Table III | the cost of DP-SGD, and the remaining leak |
 
-    Table V's "disjoint" shadow is that of "audit"; its "subset" one shares images with the target
-    and has no unit.
+    Table V's "disjoint" shadow is in "audit"; its "subset" one shares images with the target and
+    has no unit.
     """
-    arg = arg or "cifar10"
-    size, config = sized(arg), config or get_config(arg)
-    shadows = config.shadows.to_dict()
-    target = config.target.to_dict()
-    plain = target["train"] | dict(
-        augment=(), weight_decay=0.0, epochs=2 * target["train"]["epochs"]
-    )
-    regular = target["train"] | dict(
-        weight_decay=5e-3, epochs=max(1, target["train"]["epochs"] // 2)
-    )
+    size = base.size(sizes(), arg)
+    config = config or get_config(arg)
+    # Experiments on the audit's models, or with other training
     units = [
-        dict(unit="audit"),
-        {"unit": "overfitted", "report.positive_control": True}
-        | _trained(config, plain)
-        | _gradients(size, config),
-        dict(unit="likelihood") | _likelihood(size, config),
-        dict(unit="trajectory") | _trajectory(size, config),
+        {"unit": "audit"},
+        {"unit": "overfitted"} | _overfitted(size, config),
+        {"unit": "likelihood"} | _likelihood(size, config),
+        {"unit": "trajectory"} | _trajectory(size, config),
     ]
+
+    # Tables of the paper
     for name, model in OTHERS.items():
-        changed = shadows | {
-            part: shadows[part] | dict(model=model) for part in ("shadow", "untrained_shadow")
-        }
-        rows = _of(deepleak_published.table_6(size.published, name), config.arms)
-        units.append({"unit": f"table-6-{name}", "shadows": changed, "report.published": rows})
-    rows = _of(deepleak_published.table_7(size.published), config.arms)
-    units.append({"unit": "table-7", "report.published": rows} | _trained(config, regular))
-    units += [dict(unit=f"dp-{noise:g}") | _private(size, config, noise) for noise in NOISES]
+        units.append({"unit": f"table-6-{name}"} | _table_6(size, config, name, model))
+    units.append({"unit": "table-7"} | _table_7(size, config))
+    for noise in NOISES:
+        units.append({"unit": f"dp-{noise:g}"} | _private(size, config, noise))
     return units
 
 
-def _trained(config: ConfigDict, recipe: dict, **model: object) -> dict:
-    """Every trained model by another recipe, and every model's network with these changes."""
-    parts = dict(target=config.target.to_dict()) | config.shadows.to_dict()
-    changed = {}
-    for name, part in parts.items():
-        changed[name] = part | dict(model=part["model"] | model)
-        if part["train"]:
-            changed[name]["train"] = recipe
-    return dict(target=changed.pop("target"), shadows=changed)
+def _table_6(size: Size, config: ConfigDict, name: str, model: dict) -> dict:
+    """Returns a shadow of another architecture, and the untrained one alike."""
+    shadows = config.shadows.to_dict()
+    for part in ("shadow", "untrained_shadow"):
+        shadows[part]["model"] = model
+    rows = deepleak_published.table_6(size.published, name)
+    return {"shadows": shadows, "report.published": _of(rows, config.arms)}
 
 
-def _gradients(size: Size, config: ConfigDict) -> dict:
-    """The gradient family; also of probabilities, which saturate on what was learned by heart
-    (Shokri 2021).
+def _table_7(size: Size, config: ConfigDict) -> dict:
+    """Returns models with more weight decay, trained half as long."""
+    train = config.target.train.to_dict()
+    regular = train | dict(weight_decay=5e-3, epochs=max(1, train["epochs"] // 2))
+    rows = deepleak_published.table_7(size.published)
+    return _trained(config, regular) | {"report.published": _of(rows, config.arms)}
+
+
+def _overfitted(size: Size, config: ConfigDict) -> dict:
+    """Returns models trained twice as long without regularisation, and the gradient family.
+
+    Probabilities are explained too: they saturate on memorised images (Shokri 2021).
     """
-    explanations = {
-        name: config.explanations[name].to_dict() for name in GRADIENTS if name in size.explainers
-    }
+    # Without regularisation
+    train = config.target.train.to_dict()
+    plain = train | dict(augment=(), weight_decay=0.0, epochs=2 * train["epochs"])
+
+    # Of the logit, and of the probability
+    explanations = {}
+    for name in GRADIENTS:
+        if name in size.explainers:
+            explanations[name] = config.explanations[name].to_dict()
     of_probability = dict(of="probability")
     for name in ("saliency", "input_x_gradient"):
         if name in explanations:
             explanations[f"probability({name})"] = explanations[name] | of_probability
+    saliency = dict(name="saliency") | of_probability
     for name in ("smoothgrad", "vargrad"):
         if name in explanations:
-            base_section = dict(name="saliency") | of_probability
-            explanations[f"probability({name})"] = explanations[name] | dict(base=base_section)
-    return _audited(size, config, explanations)
+            explanations[f"probability({name})"] = explanations[name] | dict(base=saliency)
+    audited = _audited(size, config, explanations)
+    return {"report.positive_control": True} | _trained(config, plain) | audited
+
+
+def _trained(config: ConfigDict, recipe: dict, **model: object) -> dict:
+    """Returns each trained model with another recipe, and each model's network with changes."""
+    parts = dict(target=config.target.to_dict()) | config.shadows.to_dict()
+    # Untrained controls have no recipe
+    for part in parts.values():
+        part["model"] |= model
+        if part["train"]:
+            part["train"] = recipe
+    return dict(target=parts.pop("target"), shadows=parts)
 
 
 def _audited(size: Size, config: ConfigDict, explanations: dict) -> dict:
-    """Attacks on these explanations instead of those of the audit, and on predictions."""
+    """Returns attacks on these explanations instead of those of the audit, and on predictions."""
     arms = references(config)
     for name in explanations:
         arms |= _attacked(name, size)
@@ -474,28 +479,31 @@ def _audited(size: Size, config: ConfigDict, explanations: dict) -> dict:
 
 
 def _private(size: Size, config: ConfigDict, noise: float) -> dict:
-    """Every trained model by DP-SGD, and the attacks on some of its explanations.
+    """Returns each trained model trained by DP-SGD, and attacks on some of its explanations.
 
-    An image is read once an epoch, whatever the batches, so that large ones have the same ε and
-    less noise.
+    An image is read once an epoch at any batch size, so that large batches have the same ε and less
+    noise.
     """
     explanations = {name: config.explanations[name].to_dict() for name in PRIVATE}
     explanations["probability(saliency)"] = explanations["saliency"] | dict(of="probability")
-    recipe = (
-        config.target.train.to_dict() | dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
-    )
+    private = dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
+    recipe = config.target.train.to_dict() | private
     return _trained(config, recipe, **size.grouped) | _audited(size, config, explanations)
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:
-    """Likelihood ratios of maps and of confidences, and RMIA, by models of random halves of what is
-    audited.
+    """Returns likelihood ratios of maps and of confidences, and RMIA.
+
+    They learn from models of random halves of the audited images.
     """
+    # Each audited image is in half of the training sets
     target = config.target.to_dict()
     halves = {}
     for number in range(size.halves):
         halves[f"half_{number}"] = target | dict(roles=(f"half_{number}",))
     shadows = dict(prediction=tuple(halves), explanation=tuple(halves), roles=())
+
+    # Attacks on maps, and on predictions for reference
     held = ("prediction", "label")
     ratio = "likelihood_ratio"
     arms = references(config)
@@ -503,17 +511,19 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
         arms |= _paired(f"ratio({name})", name, shadows=shadows, name=ratio)
     arms |= _paired("ratio(confidence)", *held, shadows=shadows, name=ratio, signal="confidence")
     arms |= _paired("relative", *held, shadows=shadows, population="reference", name="relative")
-    found = ConfigDict(arms).to_dict()
-    return {"shadows": config.shadows.to_dict() | halves, "arms": found, "report.published": ()}
+    return {
+        "shadows": config.shadows.to_dict() | halves,
+        "arms": ConfigDict(arms).to_dict(),
+        "report.published": (),
+    }
 
 
 def _paired(called: str, *inputs: str, shadows: dict, **settings: object) -> dict[str, ConfigDict]:
-    """An attack that learns from many shadow models, and its control: the same on a stranger."""
-    stranger = base.view_of("stranger", "target")
+    """Returns an attack learnt from many shadow models, and the same on a stranger."""
     control = base.arm(
         *inputs,
         train_view=shadows,
-        test_view=stranger,
+        test_view=base.view_of("stranger", "target"),
         control_of=called,
         **settings,
     )
@@ -524,37 +534,33 @@ def _paired(called: str, *inputs: str, shadows: dict, **settings: object) -> dic
 
 
 def references(config: ConfigDict) -> dict[str, ConfigDict]:
-    """The attacks on predictions, with their controls."""
-    return {
-        name: arm for name, arm in config.arms.items() if name.split()[0] in ("confidence", "gap")
-    }
+    """Returns the attacks on predictions, with their controls."""
+    found = {}
+    for name, arm in config.arms.items():
+        if name.split()[0] in ("confidence", "gap"):
+            found[name] = arm
+    return found
 
 
 def _trajectory(size: Size, config: ConfigDict) -> dict:
-    """The target's confidence while pixels go in the order of a map, read by a network."""
+    """Returns attacks on the target's confidence while pixels go in the order of a map."""
+    # A few confidences are no image: a perceptron reads them
+    attack = dict(name="membership_network", trunk="mlp", width=1.0, restarts=5)
     explanations = {}
     arms = references(config)
-    rows = deepleak_published.published(size.published) if size.published else ()
-    for base_name in ("saliency", "integrated_gradients", "gradcam"):
-        if base_name not in config.explanations:
+    for name in TRAJECTORIES:
+        if name not in config.explanations:
             continue
-        name = f"removal({base_name})"
-        of = size.explainers[base_name] | dict(name=base_name)
-        explanations[name] = dict(
+        removal = f"removal({name})"
+        explanations[removal] = dict(
             name="removal_trajectory",
-            base=of,
+            base=size.explainers[name] | dict(name=name),
             steps=16,
             normalise="none",
         )
-        attack = dict(name="membership_network", trunk="mlp", width=1.0, restarts=5)
-        arms |= base.controlled(f"network({name})", name, **attack)
+        arms |= base.controlled(f"network({removal})", removal, **attack)
     return {
         "explanations": explanations,
         "arms": ConfigDict(arms).to_dict(),
-        "report.published": _of(rows, arms),
+        "report.published": _of(deepleak_published.published(size.published), arms),
     }
-
-
-def _recipe(**changes: object) -> ConfigDict:
-    """Without held-out images: each image of a classifier's roles is trained on."""
-    return base.recipe(**dict(validation=0.0, patience=0) | changes)

@@ -1,7 +1,7 @@
-"""What DeepLeak (arXiv 2601.03429) and its references state, beside which xinv's figures are shown.
+"""Figures of DeepLeak (arXiv 2601.03429) and of its references, shown beside xinv's.
 
-The paper's "GradCAM++" is captum's Guided Grad-CAM in its released code, so it stands beside xinv's
-`guided_gradcam`; `NOTES` says what else the code computes under a method's name.
+The paper's "GradCAM++" is captum's Guided Grad-CAM in its released code, and so compared with
+xinv's `guided_gradcam`; `NOTES` has further methods of the code under other names.
 """
 
 import math
@@ -11,11 +11,9 @@ from configs import base
 
 DATASETS = ("cifar10", "cifar100", "gtsrb")
 EXAMPLES = {"cifar10": 5000, "cifar100": 5000, "gtsrb": 1500}
-"""Members, and as many others, that the paper's figures are of."""
+"""Numbers of members, and of others, behind the paper's figures."""
 RATES = {5000: 0.0028, 1500: 0.0047}
-"""The TPR at 0.1 % FPR that 97.5 % of attacks stay below that know nothing: negative
-hypergeometric.
-"""
+"""The 97.5 % quantile of the TPR at 0.1 % FPR of an attack by chance: negative hypergeometric."""
 METRICS = ("tpr_at_0.001", "balanced_accuracy", "auc")
 NOTES = {
     "guided_gradcam": (
@@ -28,7 +26,7 @@ NOTES = {
     "deconvolution": "its code computes the gradient",
     "protodash": "its code takes the explained images as reference",
 }
-"""What the released code does under the name of a method; xinv computes the method."""
+"""Deviations of the released code from a method of that name; xinv computes the method."""
 
 TABLE_I = {
     "smoothgrad": 0.0007,
@@ -91,7 +89,7 @@ TABLE_III = {
     "protodash": (0.149, 0.149, 0.5296),
     "anchors": (0.4544, 0.4332, 0.808),
 }
-"""TPR at 0.1 % FPR before hardening, of the explainers that Table II lacks."""
+"""TPR at 0.1 % FPR before hardening, of the explainers missing in Table II."""
 
 
 TABLE_V = {
@@ -103,7 +101,7 @@ TABLE_V = {
     "kernel_shap": 0.052,
     "lime": 0.046,
 }
-"""TPR at 0.1 % FPR with a shadow whose images are not the target's, CIFAR-10."""
+"""TPR at 0.1 % FPR with a shadow trained on none of the target's images, CIFAR-10."""
 
 TABLE_VI = {
     "saliency": (0.0708, 0.0642),
@@ -131,7 +129,9 @@ TABLE_X = {"cifar10": (0.998, 0.771), "cifar100": (1.0, 0.454), "gtsrb": (0.997,
 
 
 def published(dataset: str) -> tuple[dict, ...]:
-    """The rows of a data set, for the arms of configs/deepleak.py."""
+    """Returns the rows of a data set, for the arms of configs/deepleak.py; "" has none."""
+    if not dataset:
+        return ()
     place = DATASETS.index(dataset)
     rate, *_ = METRICS
     rest = {name: values[place] for name, values in TABLE_III.items()}
@@ -141,6 +141,7 @@ def published(dataset: str) -> tuple[dict, ...]:
         *_table_2("Shokri 2021, in DeepLeak's Table II", "variance({})", TABLE_II_SHOKRI, place),
         *_table_2("Liu 2024, in DeepLeak's Table II", "network(removal({}))", TABLE_II_LIU, place),
     )
+    # Tables of this data set alone
     if dataset == "cifar10":
         source = "DeepLeak, Table I: shadow of the target's distribution, data set not stated"
         first = _rows(source, rate, "network({})", TABLE_I)
@@ -150,7 +151,7 @@ def published(dataset: str) -> tuple[dict, ...]:
 
 
 def table_6(dataset: str, shadow: str) -> tuple[dict, ...]:
-    """Table VI for a shadow "densenet" or "resnet"; empty for other data sets than CIFAR-10."""
+    """Returns Table VI for a shadow "densenet" or "resnet"; empty but for CIFAR-10."""
     if dataset != "cifar10":
         return ()
     place = ("densenet", "resnet").index(shadow)
@@ -159,7 +160,7 @@ def table_6(dataset: str, shadow: str) -> tuple[dict, ...]:
 
 
 def table_7(dataset: str) -> tuple[dict, ...]:
-    """Table VII's smaller gap; empty for other data sets than CIFAR-100."""
+    """Returns Table VII's smaller gap; empty but for CIFAR-100."""
     if dataset != "cifar100":
         return ()
     source = "DeepLeak, Table VII: smaller generalisation gap"
@@ -167,11 +168,10 @@ def table_7(dataset: str) -> tuple[dict, ...]:
 
 
 def chance(count: int) -> dict[str, float]:
-    """The value by metric that 97.5 % of attacks stay below that know nothing, of as many members
-    as others.
+    """Returns the 97.5 % quantile of each metric of an attack by chance.
 
-    The AUC's is Mann-Whitney's, the balanced accuracy's that of two binomials at a rate of 1/2,
-    where it is widest.
+    It has `count` members and as many others. The AUC's is Mann-Whitney's, the balanced accuracy's
+    from two binomials at a rate of 1/2, the widest case.
     """
     area = math.sqrt((2 * count + 1) / (12 * count**2))
     accuracy = math.sqrt(1 / (8 * count))
@@ -179,7 +179,7 @@ def chance(count: int) -> dict[str, float]:
 
 
 def _banded(rows: Iterable[dict], dataset: str) -> tuple[dict, ...]:
-    """The rows with the upper end of what chance gives."""
+    """Returns the rows with the upper end of chance."""
     bands = chance(EXAMPLES[dataset])
     return tuple(row | dict(band=bands[row["metric"]]) for row in rows)
 
@@ -192,7 +192,7 @@ def _accuracies(dataset: str) -> tuple[dict, ...]:
 
 
 def _table_2(source: str, arm: str, table: dict, place: int) -> tuple[dict, ...]:
-    """All metrics of one part of Table II, explainer by explainer."""
+    """Returns all metrics of one part of Table II, explainer by explainer."""
     rows = []
     for name, cells in table.items():
         for metric, values in zip(METRICS, cells, strict=True):
@@ -201,7 +201,7 @@ def _table_2(source: str, arm: str, table: dict, place: int) -> tuple[dict, ...]
 
 
 def _rows(source: str, metric: str, arm: str, values: dict[str, float]) -> tuple[dict, ...]:
-    """Figures by explainer, with a note where the code computes something else."""
+    """Returns figures by explainer, with a note if the code computes something else."""
     notes = {arm.format(name): note for name, note in NOTES.items()}
     rows = base.published(
         source, metric, {arm.format(name): value for name, value in values.items()}

@@ -7,11 +7,14 @@
     # The digits on a CNN, a ViT and a ConvNeXt, side by side on one page
     python launch/sweep.py --config=configs/explainers.py --workdir=runs/gallery-networks
 
-No attack; some minutes on two cores. Every parameter of a method can be set:
+Some minutes on two cores. It attacks nothing: a page of maps is expected, and no figure but the
+target's accuracy. Every parameter of a method can be set:
 --config.explanations.smoothgrad.samples=100.
 Data of `signs`: gtsrb32_train_every3rd.npz in $XINV_DATA/gtsrb32, or
 --config.data.source.path=FILE.
 """
+
+import dataclasses
 
 from ml_collections import ConfigDict
 
@@ -66,84 +69,92 @@ NETWORKS = {
         stem="small",
     ),
 }
-"""What the sweep explains, each small enough to be trained in minutes on CPU."""
+"""Networks of the sweep, each small enough to be trained in minutes on CPU."""
+WITH_RELUS = ("cnn",)
 RECTIFIED = ("deconvolution", "guided_backprop", "guided_gradcam")
-"""Methods that change the ReLUs' derivative: the ViT and the ConvNeXt have none."""
-_SIZES = ("", "signs")
+"""Methods with another derivative of ReLUs, for networks that have any."""
+LEARNING_RATES = {"vit": 1e-3, "convnext": 1e-3}
+"""Rates of transformers and the like: at the CNN's they learn nothing."""
+
+
+def sizes() -> dict[str, base.Size]:
+    """Returns "" for digits, "signs" for traffic signs."""
+    digits_train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
+    digits = base.Size(
+        unit="gallery",
+        data=_data(
+            source=dict(name="digits"),
+            roles=dict(
+                # Few images are shown, all others are trained on
+                roles=dict(
+                    target_train=0.9,
+                    attack_train=0.02,
+                    attack_test=0.02,
+                ),
+                stratify="digit",
+            ),
+        ),
+        target_label="digit",
+        attack_label="digit",
+        model=NETWORKS["cnn"],
+        train=digits_train,
+        attack_width=1.0,
+        attack_train=digits_train,
+        seeds=1,
+    )
+    signs_train = base.recipe(batch_size=64, epochs=8, learning_rate=2e-3)
+    signs = dataclasses.replace(
+        digits,
+        unit="gallery-signs",
+        data=_data(
+            source=dict(
+                name="arrays",
+                path=base.data_root("gtsrb32/gtsrb32_train_every3rd.npz"),
+                image="x",
+                labels={"sign": "y", "track": "track_frame[0]"},
+                title="GTSRB",
+            ),
+            roles=dict(
+                roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05),
+                stratify="sign",
+                # Frames of one track are near-duplicates
+                group=("sign", "track"),
+            ),
+        ),
+        target_label="sign",
+        attack_label="sign",
+        train=signs_train,
+        attack_train=signs_train,
+    )
+    return {"": digits, "signs": signs}
+
+
+def _data(source: dict, roles: dict) -> dict:
+    transform = dict(crop=None, resize=(32, 32), grayscale=False)
+    return dict(source=source, transform=transform, roles=roles, auxiliary={})
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is "" for digits or "signs" for traffic signs."""
-    if arg not in _SIZES:
-        raise ValueError(
-            f"configs/explainers.py has no size {arg!r}: choose one of"
-            f" {', '.join(map(repr, _SIZES))}"
-        )
-    if arg == "signs":
-        path = base.data_root("gtsrb32/gtsrb32_train_every3rd.npz")
-        labels = {"sign": "y", "track": "track_frame[0]"}
-        label = "sign"
-        source = dict(
-            name="arrays",
-            path=path,
-            image="x",
-            labels=labels,
-            title="GTSRB",
-        )
-        roles = dict(
-            roles=dict(target_train=0.5, attack_train=0.01, attack_test=0.05),
-            stratify=label,
-            group=("sign", "track"),
-        )
-        train = base.recipe(batch_size=64, epochs=8, learning_rate=2e-3)
-    else:
-        source = dict(name="digits")
-        label = "digit"
-        roles = dict(
-            roles=dict(
-                target_train=0.9,
-                attack_train=0.02,
-                attack_test=0.02,
-            ),
-            stratify=label,
-        )
-        train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
-    config = base.inversion(
-        unit="gallery" + (f"-{arg}" if arg else ""),
-        data=dict(
-            auxiliary={},
-            source=source,
-            transform=dict(crop=None, resize=(32, 32), grayscale=False),
-            roles=roles,
-        ),
-        target_label=label,
-        attack_label=label,
-        model=NETWORKS["cnn"],
-        train=train,
-        attack_width=1.0,
-        attack_train=train,
-    )
-    config.seeds = 1
-    config.arms = ConfigDict()
-    config.explanations = ConfigDict(
-        {name: dict(name=name, normalise="none") | hyper for name, hyper in METHODS.items()}
-    )
-    return config
+    """Returns the explanations of the size `arg`, unscaled, without any attack."""
+    methods = {}
+    for name, parameters in METHODS.items():
+        methods[name] = dict(name=name, normalise="none") | parameters
+    return base.audit(base.size(sizes(), arg), explanations=methods, arms={})
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """One unit per network, on the same images; each leaves out the methods that it has no ReLU
-    for.
-    """
+    """Returns one unit per network, on the same images, with the methods it allows."""
     config = config or get_config(arg)
     units = []
     for name, model in NETWORKS.items():
+        target = config.target.to_dict()
+        target["model"] = model
+        if name in LEARNING_RATES:
+            target["train"]["learning_rate"] = LEARNING_RATES[name]
+
+        # A method that changes ReLUs raises an error for a network without any
         methods = dict(config.explanations.items())
-        if name != "cnn":
+        if name not in WITH_RELUS:
             methods = {key: value for key, value in methods.items() if key not in RECTIFIED}
-        # A transformer learns nothing at the CNN's rate.
-        rate = config.target.train.learning_rate if name == "cnn" else 1e-3
-        train = config.target.train.to_dict() | {"learning_rate": rate}
-        target = config.target.to_dict() | {"model": model, "train": train}
         units.append({"unit": f"{config.unit}-{name}", "target": target, "explanations": methods})
     return units

@@ -1,6 +1,6 @@
 """Jeong 2022 (GNIME): defended explanations, adaptive attackers; Tables 1 to 3, Figures 4 to 6.
 
-The page is configs/gnime.md: the claim, what was measured, what was never run.
+The page, configs/gnime.md, has the claim, the measured figures and the open runs.
 
     # Tables 1 and 3, Figures 4 and 5
     python launch/run.py --config=configs/gnime.py:SIZE --workdir=runs/gnime
@@ -22,7 +22,7 @@ The page is configs/gnime.md: the claim, what was measured, what was never run.
 | imagenet100 | imagenet100/CLASS, 256x256 | an accelerator, a day (estimate) |
 | imagenet100-tfds | 100 classes of TFDS's imagenet2012 | an accelerator, a day (estimate) |
 
-Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. What is released is
+Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. Releases are
 stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
 
 | unit of the sweep | experiment |
@@ -38,442 +38,500 @@ stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it r
 | deployed | a generator of a quarter of the width, as a service would have it |
 
 An arm "…_rnd_16" learns from 16 releases of each of its images, not from one: noise drawn once for
-each is learned by heart. So do all that attack noise in "gamma", "queries" and "lambda-…"; of large
+each would be memorised. So do all attacks on noise in "gamma", "queries" and "lambda-…"; on large
 maps, from 4. Attacks are trained until they stop improving, or nearly so at `runlocal`: stopped
-early, every defence looks better than it is. GNIME's game takes thousands of steps: stopped early,
-it looks worse (configs/gnime.md).
+early, every defence looks better than it is. GNIME's own training takes thousands of steps: stopped
+early, it looks worse (configs/gnime.md).
 
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code,
 "gnime_decoder", since the published figures come from these; the paper's text names Zhao's,
-"decoder", which takes ten times the operations. At `runlocal` they have an eighth of the channels:
+"decoder", with ten times the operations. At `runlocal` they have an eighth of the channels:
 8 at 32×32, doubling to 64 at 4×4.
 
 Expected at `runlocal-gradcam`: SSIM .31 from predictions alone, .72 with Grad-CAM, .48 with GNIME.
 """
 
+import dataclasses
 import functools
 
 from ml_collections import ConfigDict, config_dict
 
 from configs import base, datasets, gnime_published
 
-PAPER = "mnist"
-"""The size where none is named."""
-
 GAMMAS = (0.0005, 0.001, 0.002, 0.004, 0.008)
 LAMBDAS = (1.0, 10.0, 100.0, 1000.0)
 QUERIES = (1, 4, 16, 64)
 DEPLOYED = 0.25
-"""The width, beside the attackers', of a generator whose releases take less than a fifth of
-Gradient's time.
+"""Width of a deployed generator beside the attackers'.
+
+Its releases take less than a fifth of Gradient's time.
 """
 NETWORK = "gnime_decoder"
-CELEBA_ATTRIBUTES = tuple(
-    f"attributes/{name}"
-    for name in (
-        "Eyeglasses",
-        "Male",
-        "Wearing_Hat",
-        "Smiling",
-        "Bald",
-        "Mustache",
-        "Wearing_Earrings",
-        "Young",
-    )
+CELEBA_ATTRIBUTES = (
+    "attributes/Eyeglasses",
+    "attributes/Male",
+    "attributes/Wearing_Hat",
+    "attributes/Smiling",
+    "attributes/Bald",
+    "attributes/Mustache",
+    "attributes/Wearing_Earrings",
+    "attributes/Young",
 )
-_CNN = dict(
-    name="cnn",
-    dtype="float32",
-    channels=(128, 256),
-    hidden=512,
-    dropout=(0.0, 0.0),
-)
-_DEEP = _CNN | dict(channels=(128, 256, 512), dropout=(0.5, 0.5))
-_HUGE = _CNN | dict(channels=(128, 256, 512, 1024), dropout=(0.5, 0.5))
 
 
-def _sizes() -> dict:
-    """Per size: data, label, network, factors on widths, seeds, training of target, attack and
-    GNIME, lambda.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size(base.Size):
+    """A size, and its explanations, defences and further experiments.
+
+    Attributes:
+      explanations: names; the experiments beyond Table 1 take the first.
+      lam: GNIME's trade-off (Eq. 2).
+      gnime_train: recipe of GNIME's two networks.
+      releases: of each image for an attacker on noise; fewer of large maps.
+      faithfulness: whether insertion, deletion and max-sensitivity are measured.
+      neighbours: of an image, for max-sensitivity.
+      attributes: labels of the unit "attributes" (Figure 6).
+      attribute_model: their network.
+      published: tables of gnime_published.py, or "".
     """
-    endless = dict(patience=0, validation=0.0)
-    digits = base.recipe(batch_size=256)
-    crops = base.recipe(batch_size=128)
-    paper = digits, digits, base.recipe(batch_size=1024, epochs=500, **endless)
-    crops = crops, crops, base.recipe(batch_size=128, epochs=500, **endless)
-    game = base.recipe(learning_rate=1e-3, epochs=40, **endless)
-    long = base.recipe(learning_rate=1e-3, epochs=160, schedule="cosine", **endless)
-    local = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (12, 20)), game
-    quick = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 30)), long
-    gradcam = *(base.recipe(learning_rate=2e-3, epochs=epochs) for epochs in (8, 60)), long
-    slow = base.recipe(
-        learning_rate=1e-3,
-        epochs=2400,
-        batch_size=16,
-        schedule="cosine",
-        **endless,
+
+    explanations: tuple[str, ...] = gnime_published.EXPLANATIONS
+    lam: float = 100.0
+    gnime_train: ConfigDict
+    releases: int = 16
+    faithfulness: bool = True
+    neighbours: int
+    attributes: tuple[str, ...] = ()
+    attribute_model: dict = dataclasses.field(default_factory=dict)
+    published: str = ""
+
+
+def sizes() -> dict[str, Size]:
+    """Returns the sizes of the table above, the paper's MNIST first."""
+    return _papers() | _local()
+
+
+def _papers() -> dict[str, Size]:
+    """Returns the paper's settings."""
+    train = base.recipe(batch_size=256)
+    mnist = Size(
+        unit="gnime-mnist",
+        data=_mnist(),
+        target_label="label",
+        attack_label="label",
+        model=_network(128, 256),
+        train=train,
+        attack_width=1.0,
+        attack_train=train,
+        seeds=5,
+        gnime_train=_gnime_recipe(batch_size=1024, epochs=500),
+        neighbours=10,
+        published="mnist",
     )
-    few = (
-        *(
-            base.recipe(learning_rate=2e-3, epochs=epochs, batch_size=16, **endless)
-            for epochs in (40, 400)
-        ),
-        slow,
+    cifar10 = dataclasses.replace(
+        mnist,
+        unit="gnime-cifar10",
+        data=datasets.cifar10(datasets.DEFENDED),
+        published="cifar10",
     )
-    subset = datasets.cifar10_subset(datasets.DEFENDED)
-    some = {r: 0.05 * part for r, part in datasets.DEFENDED.items()}
-    objects = functools.partial(datasets.identities, "imagenet100", grayscale=False)
-    celeba = _celeba(1000, 128)
-    outside = dict(
-        auxiliary=datasets.auxiliary(
-            datasets.identities(
-                "facescrub",
-                datasets.HALVES,
-                128,
-                False,
-            )
-        )
+
+    # Larger images: smaller batches, and fewer releases for attackers on noise
+    crops_train = base.recipe(batch_size=128)
+    celeba = dataclasses.replace(
+        mnist,
+        unit="gnime-celeba",
+        data=_celeba(people=1000, side=128),
+        target_label="identity",
+        attack_label="identity",
+        model=_network(128, 256, 512, dropout=0.5),
+        train=crops_train,
+        attack_train=crops_train,
+        gnime_train=_gnime_recipe(batch_size=128, epochs=500),
+        lam=500.0,
+        releases=4,
+        published="celeba",
     )
-    marked = datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES)
+    facescrub = datasets.identities("facescrub", datasets.HALVES, 128, grayscale=False)
+    celeba_facescrub = dataclasses.replace(
+        celeba,
+        unit="gnime-celeba-facescrub",
+        data=celeba.data | dict(auxiliary=datasets.auxiliary(facescrub)),
+        published="celeba-facescrub",
+    )
+
+    # TFDS has no identities: an attribute is the target's label
+    celeba_attributes = dataclasses.replace(
+        celeba,
+        unit="gnime-celeba-attributes",
+        data=datasets.celeba(datasets.DEFENDED, 128, CELEBA_ATTRIBUTES),
+        target_label=CELEBA_ATTRIBUTES[0],
+        attack_label=CELEBA_ATTRIBUTES[0],
+        attributes=CELEBA_ATTRIBUTES,
+        attribute_model=_resnet(depth=50, width=1.0, stem="large"),
+        published="",
+    )
+    imagenet100 = dataclasses.replace(
+        celeba,
+        unit="gnime-imagenet100",
+        data=_imagenet100(side=256),
+        model=_network(128, 256, 512, 1024, dropout=0.5),
+        lam=100.0,
+        published="imagenet100",
+    )
+    imagenet100_tfds = dataclasses.replace(
+        imagenet100,
+        unit="gnime-imagenet100-tfds",
+        data=datasets.imagenet100(datasets.DEFENDED, 256),
+        target_label="label",
+        attack_label="label",
+    )
     return {
-        "runlocal": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *quick, 100.0),
-        "runlocal-gradcam": (_mnist(0.1), "label", _CNN, 0.125, 0.125, 3, *gradcam, 100.0),
-        "runlocal-cifar10": (subset, "label", _CNN, 0.25, 0.125, 3, *local, 100.0),
-        "runlocal-yale": (_yale(32), "identity", _DEEP, 0.125, 0.125, 3, *few, 100.0),
-        "runlocal-celeba": (_celeba(50, 64), "identity", _DEEP, 0.125, 0.125, 3, *local, 500.0),
-        "runlocal-imagenet100": (
-            objects(some, 64),
-            "identity",
-            _HUGE,
-            0.125,
-            0.125,
-            3,
-            *local,
-            100.0,
-        ),
-        "mnist": (_mnist(1.0), "label", _CNN, 1.0, 1.0, 5, *paper, 100.0),
-        "cifar10": (datasets.cifar10(datasets.DEFENDED), "label", _CNN, 1.0, 1.0, 5, *paper, 100.0),
-        "celeba": (celeba, "identity", _DEEP, 1.0, 1.0, 5, *crops, 500.0),
-        "celeba-facescrub": (celeba | outside, "identity", _DEEP, 1.0, 1.0, 5, *crops, 500.0),
-        "celeba-attributes": (marked, CELEBA_ATTRIBUTES[0], _DEEP, 1.0, 1.0, 5, *crops, 500.0),
-        "imagenet100": (
-            objects(datasets.DEFENDED, 256),
-            "identity",
-            _HUGE,
-            1.0,
-            1.0,
-            5,
-            *crops,
-            100.0,
-        ),
-        "imagenet100-tfds": (
-            datasets.imagenet100(datasets.DEFENDED, 256),
-            "label",
-            _HUGE,
-            1.0,
-            1.0,
-            5,
-            *crops,
-            100.0,
-        ),
+        "mnist": mnist,
+        "cifar10": cifar10,
+        "celeba": celeba,
+        "celeba-facescrub": celeba_facescrub,
+        "celeba-attributes": celeba_attributes,
+        "imagenet100": imagenet100,
+        "imagenet100-tfds": imagenet100_tfds,
     }
 
 
-def _mnist(share: float) -> dict:
-    outside = datasets.auxiliary(
-        datasets.idx(
-            "fashion_mnist",
-            datasets.HALVES,
-            share * 0.4,
-        )
+def _local() -> dict[str, Size]:
+    """Returns sizes for two cores."""
+    mnist = Size(
+        unit="gnime-runlocal",
+        data=_mnist(share=0.1, fashion_share=0.04),
+        target_label="label",
+        attack_label="label",
+        model=_network(128, 256, width=0.125),
+        train=base.recipe(learning_rate=2e-3, epochs=8),
+        attack_width=0.125,
+        attack_train=base.recipe(learning_rate=2e-3, epochs=30),
+        gnime_train=_gnime_recipe(learning_rate=1e-3, epochs=160, schedule="cosine"),
+        neighbours=2,
+        published="mnist",
     )
-    return datasets.idx("mnist", datasets.DEFENDED, share) | dict(auxiliary=outside)
+
+    # One explanation, without the metrics that take most of the time
+    gradcam = dataclasses.replace(
+        mnist,
+        unit="gnime-runlocal-gradcam",
+        explanations=("gradcam",),
+        attack_train=base.recipe(learning_rate=2e-3, epochs=60),
+        faithfulness=False,
+    )
+    cifar10 = dataclasses.replace(
+        mnist,
+        unit="gnime-runlocal-cifar10",
+        data=datasets.cifar10_subset(datasets.DEFENDED),
+        model=_network(128, 256, width=0.25),
+        train=base.recipe(learning_rate=2e-3, epochs=12),
+        attack_train=base.recipe(learning_rate=2e-3, epochs=20),
+        gnime_train=_gnime_recipe(learning_rate=1e-3, epochs=40),
+        published="cifar10",
+    )
+    celeba = dataclasses.replace(
+        cifar10,
+        unit="gnime-runlocal-celeba",
+        data=_celeba(people=50, side=64),
+        target_label="identity",
+        attack_label="identity",
+        model=_network(128, 256, 512, dropout=0.5, width=0.125),
+        lam=500.0,
+        published="celeba",
+    )
+    imagenet100 = dataclasses.replace(
+        celeba,
+        unit="gnime-runlocal-imagenet100",
+        data=_imagenet100(side=64, share=0.05),
+        model=_network(128, 256, 512, 1024, dropout=0.5, width=0.125),
+        lam=100.0,
+        published="imagenet100",
+    )
+
+    # 150 images: small batches, many epochs, and none held out
+    few_images = functools.partial(base.recipe, batch_size=16, patience=0, validation=0.0)
+    yale = dataclasses.replace(
+        mnist,
+        unit="gnime-runlocal-yale",
+        data=_yale(side=32),
+        target_label="identity",
+        attack_label="identity",
+        model=_network(128, 256, 512, dropout=0.5, width=0.125),
+        train=few_images(learning_rate=2e-3, epochs=40),
+        attack_train=few_images(learning_rate=2e-3, epochs=400),
+        gnime_train=few_images(learning_rate=1e-3, epochs=2400, schedule="cosine"),
+        attributes=("glasses", "side_light"),
+        attribute_model=_resnet(depth=18, width=0.125, stem="small"),
+        published="",
+    )
+    return {
+        "runlocal": mnist,
+        "runlocal-gradcam": gradcam,
+        "runlocal-cifar10": cifar10,
+        "runlocal-yale": yale,
+        "runlocal-celeba": celeba,
+        "runlocal-imagenet100": imagenet100,
+    }
+
+
+def _network(*channels: int, dropout: float = 0.0, width: float = 1.0) -> dict:
+    return dict(
+        name="cnn",
+        dtype="float32",
+        channels=channels,
+        hidden=512,
+        dropout=(dropout, dropout),
+        width=width,
+    )
+
+
+def _resnet(depth: int, width: float, stem: str) -> dict:
+    return dict(name="resnet", depth=depth, version=2, width=width, stem=stem)
+
+
+def _gnime_recipe(**changes: object) -> ConfigDict:
+    """Returns a recipe without early end: two players have no common validation loss."""
+    return base.recipe(patience=0, validation=0.0, **changes)
+
+
+def _mnist(share: float = 1.0, fashion_share: float = 0.4) -> dict:
+    """Returns MNIST, with images of Fashion-MNIST as a set out of distribution."""
+    fashion = datasets.idx("fashion_mnist", datasets.HALVES, fashion_share)
+    data = datasets.idx("mnist", datasets.DEFENDED, share)
+    return data | dict(auxiliary=datasets.auxiliary(fashion))
 
 
 def _celeba(people: int, side: int) -> dict:
-    """As many images of each person; the paper's subset has 30 of each of 1,000."""
-    data = datasets.identities("celeba", datasets.DEFENDED, side, False)
+    """Returns crops of CelebA, equally many of each person.
+
+    The paper's subset has 30 of each of 1,000.
+    """
+    data = datasets.identities("celeba", datasets.DEFENDED, side, grayscale=False)
     data["transform"]["classes"] = ("identity", people)
     data["roles"]["balance"] = "identity"
     return data
 
 
+def _imagenet100(side: int, share: float = 1.0) -> dict:
+    roles = datasets.shared(datasets.DEFENDED, share)
+    return datasets.identities("imagenet100", roles, side, grayscale=False)
+
+
 def _yale(side: int) -> dict:
-    """Two attributes by the pictures' names; three people also wear glasses where these do not say
-    so.
+    """Returns Yale faces with two attributes, by the names of the pictures.
+
+    Three people also wear glasses in further pictures.
     """
-    labels = r"(?P<picture>(?P<identity>subject\d+)\.(?P<condition>\w+))"
-    roles = dict(
-        target_train=0.3,
-        defence_test=0.1,
-        attack_train=0.4,
-        attack_test=0.2,
-    )
     lights = ("centerlight", "leftlight", "rightlight")
-    faces = ("happy", "sad", "sleepy", "surprised", "wink")
-    worn = [f"subject{number:02d}.glasses" for number in range(1, 16)]
-    worn += [
-        f"{who}.{condition}" for who in ("subject08", "subject13") for condition in lights + faces
-    ]
-    worn += [
-        "subject13.normal",
-        *(f"subject14.{light}" for light in lights),
-    ]  # subject08.normal is a duplicate
+    expressions = ("happy", "sad", "sleepy", "surprised", "wink")
+    glasses = [f"subject{number:02d}.glasses" for number in range(1, 16)]
+    for person in ("subject08", "subject13"):
+        glasses += [f"{person}.{condition}" for condition in lights + expressions]
+    glasses.append("subject13.normal")  # subject08.normal is a duplicate
+    glasses += [f"subject14.{light}" for light in lights]
     attributes = dict(
-        glasses=("picture", worn), side_light=("condition", ("leftlight", "rightlight"))
+        glasses=("picture", glasses),
+        side_light=("condition", ("leftlight", "rightlight")),
     )
     return datasets.faces(
         "yale_faces/yalefaces.tar.xz",
-        labels,
-        "identity",
-        roles,
-        side,
-        "Yale",
+        labels=r"(?P<picture>(?P<identity>subject\d+)\.(?P<condition>\w+))",
+        stratify="identity",
+        roles=dict(
+            target_train=0.3,
+            defence_test=0.1,
+            attack_train=0.4,
+            attack_test=0.2,
+        ),
+        side=side,
+        title="Yale",
         attributes=attributes,
     )
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """Tables 1 and 3 at the size `arg`; the docstring above lists the sizes."""
-    arg = arg or PAPER
-    sizes = _sizes()
-    if arg not in sizes:
-        raise ValueError(f"configs/gnime.py has no size {arg!r}: choose one of {', '.join(sizes)}")
-    data, label, network, width, attack_width, seeds, train, attack, game, lam = sizes[arg]
-    config = base.inversion(
-        unit=f"gnime-{arg}",
-        data=data,
-        target_label=label,
-        attack_label=label,
-        model=network | dict(width=width),
-        train=train,
-        attack_width=attack_width,
-        attack_train=attack,
-        explanations=explanations(_names(arg)),
-        defences=defences(attack_width, attack, game, lam),
-        arms=table_1(_names(arg), _releases(arg)),
+    """Returns Tables 1 and 3 at the size `arg`."""
+    size = base.size(sizes(), arg)
+    config = base.audit(
+        size,
+        explanations=explanations(size.explanations),
+        defences=defences(size),
+        arms=table_1(size),
     )
-    config.seeds = seeds
+    # None, for a number on the command line
+    config.defences.gnime.gamma = config_dict.placeholder(float)
     config.attack.network = NETWORK
-    samples = 2 if arg.startswith("runlocal") else 10
-    faithfulness = dict(
-        deletion={},
-        insertion={},
-        max_sensitivity=dict(radius=0.02, samples=samples),
-    )
-    utility = dict(distortion={}, masked_deepsim={}) | (
-        faithfulness if len(_names(arg)) > 1 else {}
-    )
+    utility = dict(distortion={}, masked_deepsim={})
+    if size.faithfulness:
+        utility |= dict(
+            deletion={},
+            insertion={},
+            max_sensitivity=dict(radius=0.02, samples=size.neighbours),
+        )
     config.metrics.explanation = ConfigDict(utility)
-    config.report.published = tuple(
-        row for row in gnime_published.tables_1_and_3(arg) if row["arm"] in config.arms
-    )
-    config.defences.gnime.gamma = config_dict.placeholder(
-        float
-    )  # None, for a number on the command line
+    rows = gnime_published.tables_1_and_3(size.published)
+    config.report.published = tuple(row for row in rows if row["arm"] in config.arms)
     return config
 
 
-def _releases(arg: str) -> int:
-    """From how many releases of an image an attacker learns what noise hides; fewer where maps are
-    large.
-    """
-    if arg.startswith(("celeba", "imagenet100")):
-        return 4
-    return 16
-
-
-def _names(arg: str) -> tuple[str, ...]:
-    """The explanations of a size; the experiments beyond Table 1 take the first."""
-    if arg == "runlocal-gradcam":
-        return ("gradcam",)
-    return gnime_published.EXPLANATIONS
-
-
 def explanations(names: tuple[str, ...]) -> ConfigDict:
-    """Absolute values scaled to [0,1]; LRP by the paper's rule."""
-    rules = {"lrp": dict(rule="gnime")}
-    return ConfigDict(
-        {name: dict(name=name, normalise="absolute_minmax") | rules.get(name, {}) for name in names}
-    )
+    """Returns explanations, absolute values scaled to [0,1]; LRP by the paper's rule."""
+    found = {}
+    for name in names:
+        found[name] = dict(name=name, normalise="absolute_minmax")
+    if "lrp" in found:
+        found["lrp"]["rule"] = "gnime"
+    return ConfigDict(found)
 
 
-def defences(
-    width: float,
-    attack: ConfigDict,
-    game: ConfigDict,
-    lam: float,
-) -> ConfigDict:
-    """GNIME, and random and optimised noise of the magnitude that GNIME has on images that the
-    defender holds back.
+def defences(size: Size) -> ConfigDict:
+    """Returns GNIME, and random and optimised noise of GNIME's magnitude.
 
-    Random noise leaves the maps' range, as in GNIME's code.
+    The magnitude is measured on the defender's held-out images. Random noise leaves the maps'
+    range, as in GNIME's code.
     """
     network = dict(
         network=NETWORK,
         encoder="flatten_unet",
-        width=width,
+        width=size.attack_width,
         dtype="float32",
     )
-    limits = dict(max_distortion=2.0, max_inverter_error=1.0)
-    player = (
-        dict(
-            name="gnime",
-            lam=lam,
-            gamma=None,
-            inverter_width=width,
-            updates="alternating",
-            train=game,
-        )
-        | limits
+    # Two players, of which the generator is released (Eq. 2)
+    gnime = dict(
+        name="gnime",
+        lam=size.lam,
+        gamma=None,
+        inverter_width=size.attack_width,
+        updates="alternating",
+        train=size.gnime_train,
+        max_distortion=2.0,
+        max_inverter_error=1.0,
     )
-    optimised = (
-        dict(name="pgd", match_distortion_of="gnime", steps=10, step_size=0.25, train=attack)
-        | network
+
+    # Noise of GNIME's magnitude
+    optimised = dict(
+        name="pgd",
+        match_distortion_of="gnime",
+        steps=10,
+        step_size=0.25,
+        train=size.attack_train,
     )
     random = dict(name="gaussian", match_distortion_of="gnime", clipped=False)
-    return ConfigDict(dict(gnime=player | network, ond=optimised, rnd=random))
+    return ConfigDict(dict(gnime=gnime | network, ond=optimised | network, rnd=random))
 
 
-def table_1(names: tuple[str, ...], releases: int) -> ConfigDict:
-    """Predictions alone, and every explanation without and with each defence, against attackers
-    that adapt.
+def table_1(size: Size) -> ConfigDict:
+    """Returns predictions alone, and each explanation without and with each defence.
 
-    Noise also against one that learns from several releases of each of its images, and so to see
-    through it.
+    Attackers adapt. Noise is also attacked by one who learns from several releases of each of its
+    images, and so to see through it.
     """
     arms = {"prediction": base.arm("prediction", encoder="none")}
-    for name in names:
+    for name in size.explanations:
         arms[name] = base.arm("prediction", name)
-        arms |= {f"{name}_{defence}": _by(name, defence) for defence in gnime_published.DEFENCES}
-        arms[f"{name}_rnd_{releases}"] = _by(name, "rnd", releases=releases)
+        for defence in gnime_published.DEFENCES:
+            arms[f"{name}_{defence}"] = _by(name, defence)
+        arms[f"{name}_rnd_{size.releases}"] = _by(name, "rnd", releases=size.releases)
     return ConfigDict(arms)
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """Table 1, then each further experiment; units share what they have in common."""
-    arg = arg or PAPER
+    """Returns Table 1, then each further experiment; units share common stages."""
+    size = base.size(sizes(), arg)
     config = config or get_config(arg)
-    name = _names(arg)[0]
-    known = config.defences.to_dict()
-    shared = dict(
+    name = size.explanations[0]
+    defences = config.defences.to_dict()
+    # The arms of several units
+    undefended = dict(
         prediction=base.arm("prediction", encoder="none"), bare=base.arm("prediction", name)
     )
-    with_gnime = shared | dict(gnime=_by(name, "gnime"))
-    bounded = {by: defence for gamma in GAMMAS for by, defence in _bounded(gamma, known).items()}
-    asked = {}
-    for count in QUERIES:
-        asked[f"rnd_queries_{count}"] = _by(
-            name,
-            "rnd",
-            queries=count,
-            releases=_releases(arg),
-        )
-    asked |= {
-        f"gnime_queries_{count}": _by(name, "gnime", queries=count)
-        for count in (QUERIES[0], QUERIES[-1])
-    }
-    sigmoid = dict(sigmoid=dict(name="reverse_sigmoid", beta=1.0, gamma=0.1))
-    third = {
-        "prediction_sigmoid": base.defended(
-            "prediction",
-            by=("sigmoid",),
-            encoder="none",
-        )
-    }
-    third |= {"surrogate": _transferred(name, "surrogate")}
-    third |= {
-        "surrogate_sigmoid": _transferred(
-            name,
-            "surrogate_sigmoid",
-            "sigmoid",
-        )
-    }
-    extracted = {"report.published": gnime_published.section_6(arg)}
-    third |= {"_".join(by): _by(name, *by) for by in (("gnime",), ("gnime", "sigmoid"))}
+    with_gnime = undefended | dict(gnime=_by(name, "gnime"))
+
+    # Experiments on the first explanation
+    bounded = {}
+    for gamma in GAMMAS:
+        bounded |= _bounded(gamma, defences)
     units = [
         {"unit": "defences"},
         _unit(
             "gamma",
-            with_gnime | _limited(name, bounded, _releases(arg)),
-            defences=known | bounded,
+            with_gnime | _limited(name, bounded, size.releases),
+            defences=defences | bounded,
         ),
-        _unit("queries", shared | asked),
-        _unit(
-            "reverse-sigmoid",
-            shared | third,
-            defences=known | sigmoid,
-            shadows=_surrogates(config),
-            **extracted,
-        ),
+        _unit("queries", undefended | _averaged(name, size.releases)),
+        _reverse_sigmoid(name, undefended, config, size),
     ]
+
+    # Experiments of some data sets
     if config.data.auxiliary:
         units += [
             _unit(
                 "ood-attacker",
-                table_2(_names(arg)),
-                **{"report.published": gnime_published.table_2(arg)},
+                table_2(size.explanations),
+                **{"report.published": gnime_published.table_2(size.published)},
             ),
             _unit("ood-defender", with_gnime, **{"defender.role": "auxiliary"}),
         ]
-    attributes = _attributes(arg, config)
-    units += [{"unit": "attributes", "attributes": attributes}] if attributes else []
-    units += [_unit("logits", with_gnime, **{"attack.rescale": "logits"})]
+    if size.attributes:
+        units.append({"unit": "attributes", "attributes": _attributes(config, size)})
+    deployed = DEPLOYED * defences["gnime"]["width"]
     units += [
-        _unit(
-            "deployed",
-            with_gnime,
-            **{"defences.gnime.width": DEPLOYED * known["gnime"]["width"]},
-        )
+        _unit("logits", with_gnime, **{"attack.rescale": "logits"}),
+        _unit("deployed", with_gnime, **{"defences.gnime.width": deployed}),
     ]
-    alike = with_gnime | dict(
-        ond=_by(name, "ond"),
-        rnd=_by(
-            name,
-            "rnd",
-            releases=_releases(arg),
-        ),
-    )
-    return units + [
-        _unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}) for lam in LAMBDAS
-    ]
+
+    # All defences at each trade-off
+    alike = with_gnime | dict(ond=_by(name, "ond"), rnd=_by(name, "rnd", releases=size.releases))
+    for lam in LAMBDAS:
+        units.append(_unit(f"lambda-{lam:g}", alike, **{"defences.gnime.lam": lam}))
+    return units
 
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
     return {"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": (), **changes}
 
 
-def _bounded(gamma: float, known: dict) -> dict:
-    """GNIME within Eq. 3's bound, and noise and optimised noise of the magnitude that leaves it."""
-    size = f"{gamma * 1e4:02.0f}e-4"  # in the order of the sizes, also of the names
-    bound = f"gamma_{size}"
+def _bounded(gamma: float, defences: dict) -> dict:
+    """Returns GNIME within Eq. 3's bound, and both kinds of noise of its magnitude."""
+    written = f"{gamma * 1e4:02.0f}e-4"  # so that names are in the order of numbers
+    bound = f"gamma_{written}"
     return {
         bound: dict(reuse_state_of="gnime", gamma=gamma),
-        f"rnd_{size}": known["rnd"] | dict(match_distortion_of=bound),
-        f"ond_{size}": dict(reuse_state_of="ond", match_distortion_of=bound),
+        f"rnd_{written}": defences["rnd"] | dict(match_distortion_of=bound),
+        f"ond_{written}": dict(reuse_state_of="ond", match_distortion_of=bound),
     }
 
 
 def _limited(name: str, bounded: dict, releases: int) -> dict:
-    """An arm for each of these defences; noise is attacked by one that learns from several
-    releases.
-    """
-    noise = dict(releases=releases)
+    """Returns an arm for each of these defences; against noise it learns from several releases."""
     found = {}
-    for by, known in bounded.items():
-        found[by] = _by(
+    for by, settings in bounded.items():
+        is_noise = settings.get("name") == "gaussian"
+        found[by] = _by(name, by, releases=releases if is_noise else 1)
+    return found
+
+
+def _averaged(name: str, releases: int) -> dict:
+    """Returns attackers who average releases, of noise and of GNIME."""
+    found = {}
+    for count in QUERIES:
+        found[f"rnd_queries_{count}"] = _by(
             name,
-            by,
-            **(noise if known.get("name") == "gaussian" else {}),
+            "rnd",
+            queries=count,
+            releases=releases,
         )
+    for count in (QUERIES[0], QUERIES[-1]):
+        found[f"gnime_queries_{count}"] = _by(name, "gnime", queries=count)
     return found
 
 
 def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> ConfigDict:
-    """An explanation, defended, against an attacker who adapts.
+    """Returns an explanation, defended, against an attacker who adapts.
 
-    It averages `queries` releases of each image, and learns from so many such means of each of its
-    own.
+    It averages `queries` releases of each image, and learns from `releases` such means of each of
+    its own.
     """
     view = dict(defences=defences, queries=queries)
     return base.arm(
@@ -484,10 +542,36 @@ def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> Confi
     )
 
 
+def _reverse_sigmoid(name: str, undefended: dict, config: ConfigDict, size: Size) -> dict:
+    """Returns ExpMI-3: perturbed predictions, and attackers who explain a surrogate."""
+    # Each attacker with full and with perturbed predictions
+    sigmoid = dict(name="reverse_sigmoid", beta=1.0, gamma=0.1)
+    arms = dict(
+        prediction_sigmoid=base.defended(
+            "prediction",
+            by=("sigmoid",),
+            encoder="none",
+        ),
+        surrogate=_transferred(name, "surrogate"),
+        surrogate_sigmoid=_transferred(
+            name,
+            "surrogate_sigmoid",
+            "sigmoid",
+        ),
+        gnime=_by(name, "gnime"),
+        gnime_sigmoid=_by(name, "gnime", "sigmoid"),
+    )
+    return _unit(
+        "reverse-sigmoid",
+        undefended | arms,
+        defences=config.defences.to_dict() | dict(sigmoid=sigmoid),
+        shadows=_surrogates(config),
+        **{"report.published": gnime_published.section_6(size.published)},
+    )
+
+
 def _surrogates(config: ConfigDict) -> dict:
-    """Models that an attacker trains on what the target answers, plain or perturbed, about images
-    of its own.
-    """
+    """Returns an attacker's models of the target's answers, plain or perturbed."""
     own = config.target.to_dict() | dict(roles=("attack_train",))
     teachers = {"surrogate": (), "surrogate_sigmoid": ("sigmoid",)}
     found = {}
@@ -497,8 +581,9 @@ def _surrogates(config: ConfigDict) -> dict:
 
 
 def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
-    """ExpMI-3: the target releases predictions alone, and the attacker explains a surrogate instead
-    (Zhao's rs-CAM).
+    """Returns an attack on predictions alone, learnt from a surrogate's explanations.
+
+    Zhao's rs-CAM.
     """
     train_view = dict(explanation=surrogate, defences=defences)
     test_view = dict(explanation="none", defences=defences)
@@ -513,9 +598,11 @@ def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
 
 
 def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
-    """Predictions alone, and explanations without and with GNIME, against attackers who have images
-    of another kind.
+    """Returns predictions alone, and explanations without and with GNIME.
+
+    Attackers have images of another kind.
     """
+    # The attacker learns on its own images, also of defended releases
     roles = dict(roles=("auxiliary",))
     seen = dict(defences=("gnime",))
     arms = dict(prediction=base.arm("prediction", train_view=roles, encoder="none"))
@@ -530,17 +617,18 @@ def table_2(names: tuple[str, ...]) -> dict[str, ConfigDict]:
     return arms
 
 
-def _attributes(arg: str, config: ConfigDict) -> dict:
-    """Classifiers of attributes (Figure 6: ResNet-50 V2), trained on images that no attack learns
-    from.
+def _attributes(config: ConfigDict, size: Size) -> dict:
+    """Returns classifiers of attributes, trained on the target's images.
+
+    Those of Figure 6 are ResNet-50 V2.
     """
-    names = {
-        "celeba-attributes": CELEBA_ATTRIBUTES,
-        "runlocal-yale": ("glasses", "side_light"),
-    }.get(arg, ())
-    depth, width, stem = (18, 0.125, "small") if arg.startswith("runlocal") else (50, 1.0, "large")
-    model = dict(name="resnet", depth=depth, version=2, width=width, stem=stem)
     train = config.target.train.to_dict() | dict(learning_rate=1e-3)
-    return {
-        name: dict(label=name, roles=("target_train",), model=model, train=train) for name in names
-    }
+    found = {}
+    for name in size.attributes:
+        found[name] = dict(
+            label=name,
+            roles=("target_train",),
+            model=size.attribute_model,
+            train=train,
+        )
+    return found

@@ -1,4 +1,4 @@
-"""Audit of a model that you have, or of what your service released.
+"""Audit of your own model, or of your service's releases.
 
 The page is configs/own.md, a walk-through.
 
@@ -16,67 +16,141 @@ The page is configs/own.md, a walk-through.
         --config.target.function=my_model:load --workdir=runs/harden
 
 `function` explains the model with xinv's explainers. `recorded` needs no model: predictions and
-explanation maps come from any library, in a file. Both read images that the model was not trained
-on, and their labels, from `my_data.npz` (--config.data.source.path). `membership` asks whether
-explanations of models that are trained as yours tell training images from others: `train` beside
-`load` trains the model that is attacked, the attacker's shadow, and a stranger that saw none of the
-audited images, each on images of its own. Three minutes each on two cores for 900 images of 32x32.
+explanation maps come from any library, in a file. Both read images outside the model's training
+set, and their labels, from `my_data.npz` (--config.data.source.path). `membership` asks if
+explanations of a model like yours separate its training images from others: `train` beside `load`
+trains the attacked model, the attacker's shadow, and a stranger to the audited images, each on
+images of its own.
+Expected: three minutes each on two cores for 900 images of 32x32; an AUC near .5 of the stranger.
 """
+
+import dataclasses
 
 from ml_collections import ConfigDict
 
 from configs import base
 
-_SIZES = ("function", "recorded", "membership")
 EXPLAINERS = ("gradient", "input_x_gradient", "gradcam")
 RECORDED = ("saliency", "gradcam")
 """The arrays explanation/saliency and explanation/gradcam of release.npz."""
 
 
-def get_config(arg: str = "") -> ConfigDict:
-    """`arg` is "function" (or "") or "membership" for a model of yours, or "recorded" for your
-    service's releases.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size(base.Size):
+    """A size, and the audited model.
+
+    Attributes:
+      target: the function or the recording, as a field of the target section.
+      explanations: names of explainers, or of recorded maps.
+      membership: whether training images are separated from others, and none rebuilt.
     """
-    arg = arg or "function"
-    if arg not in _SIZES:
-        raise ValueError(
-            f"configs/own.py has no size {arg!r}: choose one of {', '.join(map(repr, _SIZES))}"
-        )
-    if arg == "membership":
-        return _membership()
-    names = EXPLAINERS if arg == "function" else RECORDED
-    target = {"function": dict(function="my_model:load"), "recorded": dict(recorded="release.npz")}[
-        arg
-    ]
-    config = _config(f"own-{arg}", names, dict(attack_train=0.8, attack_test=0.2))
-    config.arms = base.arms(("flatten_unet",), names)
-    # The target is not trained here; the evaluation model is, on images that no figure is reported
-    # on.
-    config.target = ConfigDict(dict(label="label", roles=()) | target)
-    config.evaluation.roles = ("attack_train",)
+
+    target: dict
+    explanations: tuple[str, ...]
+    membership: bool = False
+
+
+def sizes() -> dict[str, Size]:
+    """Returns "function" and "membership" for a model, "recorded" for a service's releases."""
+    evaluation_train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
+    function = Size(
+        unit="own-function",
+        data=_data(attack_train=0.8, attack_test=0.2),
+        target_label="label",
+        attack_label="label",
+        target=dict(function="my_model:load"),
+        # The evaluation model, which recognises reconstructions
+        model=dict(
+            name="cnn",
+            dtype="float32",
+            channels=(128, 256),
+            hidden=512,
+            width=0.125,
+        ),
+        train=evaluation_train,
+        explanations=EXPLAINERS,
+        attack_width=0.0625,
+        attack_train=base.recipe(batch_size=32, epochs=12, learning_rate=3e-3),
+    )
+    recorded = dataclasses.replace(
+        function,
+        unit="own-recorded",
+        target=dict(recorded="release.npz"),
+        explanations=RECORDED,
+    )
+    membership = dataclasses.replace(
+        function,
+        unit="own-membership",
+        data=_data(
+            target_train=0.25,
+            attack_test=0.25,
+            shadow_train=0.25,
+            shadow_test=0.25,
+            # Halves for launch/harden.py, which searches a release of the model that `train` makes
+            **base.searched("target_train", "attack_test"),
+        ),
+        membership=True,
+        attack_train=base.recipe(
+            batch_size=64,
+            epochs=15,
+            learning_rate=1e-3,
+            b1=0.9,
+            weight_decay=1e-4,
+            validation=0.2,
+        ),
+    )
+    return {"function": function, "recorded": recorded, "membership": membership}
+
+
+def _data(**roles: object) -> dict:
+    """Returns images and labels of my_data.npz."""
+    # Names of the arrays in the file
+    source = dict(
+        name="arrays",
+        path="my_data.npz",
+        image="images",
+        labels=dict(label="labels"),
+        title="my data",
+    )
+    return dict(
+        source=source,
+        transform=dict(crop=None, resize=None, grayscale=False),
+        roles=dict(roles=roles, stratify="label", balance=None),
+        auxiliary={},
+    )
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns the audit at the size `arg`."""
+    size = base.size(sizes(), arg)
+    target = dict(label=size.target_label, roles=()) | size.target
+    config = base.audit(size, target=target)
+    if size.membership:
+        _ask_membership(config, size)
+    else:
+        _rebuild(config, size)
     return base.unshared(config)
 
 
-def _membership() -> ConfigDict:
-    """The arms of configs/deepleak.py on models that `train` beside the target's function makes."""
-    shares = dict(
-        target_train=0.25,
-        attack_test=0.25,
-        shadow_train=0.25,
-        shadow_test=0.25,
-    )
-    config = _config("own-membership", EXPLAINERS, shares)
-    config.target = ConfigDict(
-        dict(
-            label="label",
-            roles=(),
-            function="my_model:load",
-        )
-    )
+def _explanations(size: Size, normalise: str) -> ConfigDict:
+    found = {}
+    for name in size.explanations:
+        found[name] = dict(name=name, normalise=normalise)
+    return ConfigDict(found)
+
+
+def _rebuild(config: ConfigDict, size: Size) -> None:
+    """Sets the arms of an inversion audit."""
+    # The target is not trained here; the evaluation model is, on images without reported figures
+    config.evaluation.roles = ("attack_train",)
+    config.explanations = _explanations(size, "absolute_minmax")
+    config.arms = base.arms(("flatten_unet",), size.explanations)
+
+
+def _ask_membership(config: ConfigDict, size: Size) -> None:
+    """Sets the arms of configs/deepleak.py, on models made by `train` beside the target."""
     config.evaluation.roles = ("target_train",)
-    for settings in config.explanations.values():
-        settings.normalise = "none"  # the size of a map tells, too
-    alike = dict(label="label", function="target")
+    alike = dict(label=size.target_label, function="target")
     config.shadows = ConfigDict(
         dict(
             model=alike | dict(roles=("target_train",)),
@@ -84,18 +158,10 @@ def _membership() -> ConfigDict:
             stranger=alike | dict(roles=("shadow_test",)),
         )
     )
-    trained = dict(
-        batch_size=64,
-        epochs=15,
-        learning_rate=1e-3,
-        b1=0.9,
-        weight_decay=1e-4,
-        validation=0.2,
-    )
-    config.attack.train.update(trained)
-    arms = {}
+    config.explanations = _explanations(size, "none")  # the size of a map leaks, too
     attack = dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
-    for name in EXPLAINERS:
+    arms = {}
+    for name in size.explanations:
         arms[name] = base.membership(
             name,
             test_view=base.view_of("model"),
@@ -108,50 +174,12 @@ def _membership() -> ConfigDict:
             **attack,
         )
     config.arms = ConfigDict(arms)
-
-    # launch/harden.py searches a release of the model that `train` makes
-    config.data.roles.roles.update(base.searched("target_train", "attack_test"))
-    changes = dict(target="model", transform_all=True)
     config.harden = ConfigDict(
-        base.harden(EXPLAINERS, attack, attack | dict(restarts=2), **changes)
-    )
-    return base.unshared(config)
-
-
-def _config(
-    unit: str,
-    names: tuple[str, ...],
-    shares: dict[str, float],
-) -> ConfigDict:
-    """Images and labels of my_data.npz, and an explanation of each name."""
-    train = base.recipe(batch_size=32, epochs=15, learning_rate=3e-3)
-    return base.inversion(
-        unit=unit,
-        data=dict(
-            auxiliary={},
-            source=dict(
-                name="arrays",
-                path="my_data.npz",
-                image="images",
-                labels=dict(label="labels"),
-                title="my data",
-            ),
-            transform=dict(crop=None, resize=None, grayscale=False),
-            roles=dict(roles=shares, stratify="label", balance=None),
-        ),
-        target_label="label",
-        attack_label="label",
-        model=dict(
-            name="cnn",
-            dtype="float32",
-            channels=(128, 256),
-            hidden=512,
-            width=0.125,
-        ),
-        train=train,
-        attack_width=0.0625,
-        attack_train=base.recipe(batch_size=32, epochs=12, learning_rate=3e-3),
-        explanations=ConfigDict(
-            {name: dict(name=name, normalise="absolute_minmax") for name in names}
-        ),
+        base.harden(
+            size.explanations,
+            attack=attack,
+            search_attack=attack | dict(restarts=2),
+            target="model",
+            transform_all=True,
+        )
     )

@@ -1,6 +1,6 @@
 """Thielen 2024: reconstructions by a shadow model's gradient, and networks that read them.
 
-The page is configs/thielen.md: the claim, what was measured, what was never run.
+The page, configs/thielen.md, has the claim, the measured figures and the open runs.
 
     # Tables 2 to 6
     python launch/run.py --config=configs/thielen.py:SIZE --workdir=runs/thielen
@@ -28,146 +28,184 @@ The attacker holds a shadow of the target, trained on images of its own (attack_
 from the shadow's answers; of the private images it sees the target's. X is a gradient
 reconstruction, A the shadow's last activations. The paper's output vectors are logits (Figure 25
 ends in a linear layer, Eq. 16 takes its softmax). A service releases probabilities; the networks
-read their logarithm, which is the logits up to the constant that is hidden.
+read their logarithm, the logits up to a hidden constant.
 
 Expected at `runlocal`: SSIM .37 from O, .41 from X, .45 from O, A and X together.
 """
 
-import functools
+import dataclasses
 import itertools
-from collections.abc import Callable
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import base, datasets
-
-PAPER = "mnist"
-"""The size where none is named."""
+from configs import base, datasets, thielen_published
 
 READS = {"O": ("prediction",), "A": ("activations",), "X": ("pixels",)}
+"""Inputs of an inversion network, by the paper's letters."""
 STARTS = ("random", "class_instance", "class_average")
 ACTIVATIONS = ("none", "relu", "sigmoid", "gelu", "silu")
+DROPOUTS = (0.0, 0.5)
+TRUNCATIONS = (5, 3, 1)
 
 
-class Size(NamedTuple):
-    """What a size decides.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size(base.Size):
+    """A size, and the effort of gradient reconstructions.
 
     Attributes:
-      read: `(roles) -> data section`.
-      images: that the paper's numbers of images are taken of.
-      widths: factors on the channels of classifiers and of inverters.
-      epochs: of every training.
-      seeds: runs.
       steps: of descent.
-      trials: coarse and fine ones of the search.
+      trials: of the coarse and of the fine search of weights.
       published: whether the paper's figures are of these images.
     """
 
-    read: Callable[..., dict]
-    images: int
-    widths: tuple[float, float]
-    epochs: int
-    seeds: int
     steps: int
     trials: tuple[int, int]
-    published: bool = True
+    published: bool
 
 
-_LOCAL = dict(widths=(0.125, 0.25), epochs=10, seeds=3, steps=100, trials=(6, 3))
-_FULL = dict(widths=(1.0, 1.0), epochs=20, seeds=5, steps=400, trials=(20, 10))
-_MNIST = functools.partial(datasets.idx, "mnist")
-_SIZES = {
-    "runlocal": Size(functools.partial(_MNIST, share=0.2), 70_000, **_LOCAL),
-    "runlocal-cifar10": Size(
-        datasets.cifar10_subset,
-        25_000,
-        **_LOCAL,
-        published=False,
-    ),
-    "mnist": Size(_MNIST, 70_000, **_FULL),
-    "cifar10": Size(datasets.cifar10, 60_000, **_FULL, published=False),
-}
-
-
-def get_config(arg: str = "") -> ConfigDict:
-    """Tables 2 to 6 at the size `arg`; the docstring above lists the sizes."""
-    arg = arg or PAPER
-    if arg not in _SIZES:
-        raise ValueError(
-            f"configs/thielen.py has no size {arg!r}: choose one of {', '.join(_SIZES)}"
-        )
-    size = _SIZES[arg]
-    width, attack_width = size.widths
-    # 10,000 to train on and 1,333 to validate, each of two; 1,333 are reported (Section 3.3.1)
-    used = 11_333 / size.images
-    roles = dict(
-        target_train=used,
-        attack_train=used,
-        attack_test=1_333 / size.images,
+def sizes() -> dict[str, Size]:
+    """Returns the sizes of the table above, the paper's MNIST first."""
+    paper_train = _recipe(epochs=20)
+    paper = Size(
+        unit="thielen-mnist",
+        data=datasets.idx("mnist", _roles(70_000)),
+        target_label="label",
+        attack_label="label",
+        model=_network(width=1.0),
+        train=paper_train,
+        attack_width=1.0,
+        attack_train=paper_train,
+        seeds=5,
+        steps=400,
+        trials=(20, 10),
+        published=True,
     )
-    layers = dict(channels=(128, 256, 512), hidden=round(50 / width))  # 50 activations at any width
-    network = layers | dict(norm="batch", activation="none", dropout=(0.0, 0.5))
-    train = base.recipe(
+    local_train = _recipe(epochs=10)
+    local = dataclasses.replace(
+        paper,
+        unit="thielen-runlocal",
+        data=datasets.idx("mnist", _roles(70_000), share=0.2),
+        model=_network(width=0.125),
+        train=local_train,
+        attack_width=0.25,
+        attack_train=local_train,
+        seeds=3,
+        steps=100,
+        trials=(6, 3),
+    )
+    return {
+        "mnist": paper,
+        "cifar10": dataclasses.replace(
+            paper,
+            unit="thielen-cifar10",
+            data=datasets.cifar10(_roles(60_000)),
+            published=False,
+        ),
+        "runlocal": local,
+        "runlocal-cifar10": dataclasses.replace(
+            local,
+            unit="thielen-runlocal-cifar10",
+            # As many images as a fifth of MNIST's, of 5,000
+            data=datasets.cifar10_subset(_roles(25_000)),
+            published=False,
+        ),
+    }
+
+
+def _roles(images: int) -> dict[str, float]:
+    """Returns the fractions of a number of images (Section 3.3.1).
+
+    Target and shadow have 10,000 to train on and 1,333 to validate each; 1,333 are reported.
+    """
+    return dict(
+        target_train=11_333 / images,
+        attack_train=11_333 / images,
+        attack_test=1_333 / images,
+    )
+
+
+def _network(width: float) -> dict:
+    """Returns the target network; the layer before the last has 50 features at any width."""
+    return dict(
+        name="cnn",
+        dtype="float32",
+        channels=(128, 256, 512),
+        hidden=round(50 / width),
+        width=width,
+        norm="batch",
+        activation="none",
+        dropout=(0.0, 0.5),
+    )
+
+
+def _recipe(epochs: int) -> ConfigDict:
+    return base.recipe(
         batch_size=64,
-        epochs=size.epochs,
+        epochs=epochs,
         learning_rate=1e-3,
         b1=0.9,
         patience=0,
         validation=0.1176,
     )
-    config = base.inversion(
-        unit=f"thielen-{arg}",
-        data=size.read(roles),
-        target_label="label",
-        attack_label="label",
-        model=dict(name="cnn", dtype="float32", width=width) | network,
-        train=train,
-        attack_width=attack_width,
-        attack_train=train,
-        explanations=ConfigDict(),
-        defences=ConfigDict(
-            {"rounded": dict(name="round_to", decimals=1)}
-            | {f"top{k}": dict(name="truncate", m=k) for k in (5, 3, 1)}
-        ),
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """Returns Tables 2 to 6 at the size `arg`."""
+    size = base.size(sizes(), arg)
+    defences = {"rounded": dict(name="round_to", decimals=1)}
+    for m in TRUNCATIONS:
+        defences[f"top{m}"] = dict(name="truncate", m=m)
+    config = base.audit(
+        size,
+        explanations={},
+        defences=defences,
     )
-    config.seeds = size.seeds
-    config.attack.encoder, config.attack.network, config.attack.loss = (
-        "flatten",
-        "dropout_tcnn",
-        "dssim",
-    )
+    config.shadows.shadow = config.target.to_dict() | dict(roles=("attack_train",))
+
+    # The paper's inversion network
+    config.attack.encoder = "flatten"
+    config.attack.network = "dropout_tcnn"
+    config.attack.loss = "dssim"
     config.attack.rescale = "logits"
-    config.shadows = ConfigDict(
-        dict(shadow=config.target.to_dict() | dict(roles=("attack_train",)))
-    )
+    # The arms of all tables; equal names are equal arms
+    arms = {}
+    for of_table in tables(size.steps).values():
+        arms |= of_table
+    config.arms = ConfigDict(arms)
     config.metrics.image = ConfigDict(dict(ssim=dict(sigma=1.5, window=11), mse={}))
-    config.arms = ConfigDict(
-        {name: arm for arms in tables(size.steps).values() for name, arm in arms.items()}
-    )
-    config.report.published = PUBLISHED if size.published else ()
+    if size.published:
+        config.report.published = thielen_published.PUBLISHED
     return config
 
 
 def tables(steps: int) -> dict[str, dict[str, ConfigDict]]:
-    """The arms of each table; X and A are arms too, whose guesses the inversion networks read."""
+    """Returns the arms of each table, at so many steps of descent.
+
+    X and A are arms too: the inversion networks read their guesses.
+    """
+    starts = {start: _pixels(steps, start) for start in STARTS}
+
+    # Table 4: each combination of O, A and X
     derived = {
         "pixels": _pixels(steps),
         "activations": _shadowed("prediction", evaluate=False, name="activations"),
     }
-    starts = {start: _pixels(steps, start) for start in STARTS}
-    sets = [part for count in (1, 2, 3) for part in itertools.combinations("OAX", count)]
     combined = {}
-    for part in sets:
-        combined["+".join(part)] = _inverter(*(name for one in part for name in READS[one]))
-    rounded = _defended("rounded", steps)
-    truncated = {name: arm for k in (5, 3, 1) for name, arm in _defended(f"top{k}", steps).items()}
-    basis = {name: combined[name] for name in ("O", "X")}
+    for count in (1, 2, 3):
+        for letters in itertools.combinations("OAX", count):
+            inputs = itertools.chain.from_iterable(READS[letter] for letter in letters)
+            combined["+".join(letters)] = _inverter(*inputs)
+
+    # Tables 5 and 6: O and X, of full and of defended predictions
+    undefended = derived | dict(O=combined["O"], X=combined["X"])
+    truncated = {}
+    for m in TRUNCATIONS:
+        truncated |= _defended(f"top{m}", steps)
     return {
         "3": starts,
         "4": derived | combined,
-        "5": derived | basis | rounded,
-        "6": derived | basis | truncated,
+        "5": undefended | _defended("rounded", steps),
+        "6": undefended | truncated,
     }
 
 
@@ -175,11 +213,13 @@ def _shadowed(
     *inputs: str,
     by: tuple[str, ...] = (),
     answers: str = "target",
+    known: str = "shadow",
     evaluate: bool = True,
     **attack: object,
 ) -> ConfigDict:
-    """Learns from the shadow, whose weights it has, and sees what the model `answers` says of the
-    private images.
+    """Returns an arm that learns from the shadow, and may use its weights (`known`).
+
+    Of the private images it sees the predictions of the model `answers`.
     """
     train_view = dict(prediction="shadow", defences=by)
     test_view = dict(prediction=answers, defences=by)
@@ -187,13 +227,14 @@ def _shadowed(
         *inputs,
         train_view=train_view,
         test_view=test_view,
-        known="shadow",
+        known=known,
         evaluate=evaluate,
         **attack,
     )
 
 
 def _pixels(steps: int, start: str = "class_average", **views: object) -> ConfigDict:
+    """Returns a gradient reconstruction by the paper's weights of L2 and TV."""
     descent = dict(
         name="gradient_reconstruction",
         start=start,
@@ -205,15 +246,12 @@ def _pixels(steps: int, start: str = "class_average", **views: object) -> Config
 
 
 def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
-    return _shadowed(
-        *inputs,
-        by=by,
-        encoder="none" if inputs == ("prediction",) else "flatten",
-    )
+    encoder = "none" if inputs == ("prediction",) else "flatten"
+    return _shadowed(*inputs, by=by, known="", encoder=encoder)
 
 
 def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:
-    """O and X where the service releases less of its predictions, and the attacker knows."""
+    """Returns O and X of defended predictions, by an attacker who knows the defence."""
     return {
         f"pixels_{defence}": _pixels(steps, by=(defence,), evaluate=False),
         f"O_{defence}": _inverter("prediction", by=(defence,)),
@@ -221,111 +259,17 @@ def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:
     }
 
 
-def _table(source: str, ssim: dict, mse: dict) -> tuple[dict, ...]:
-    return base.published(source, "ssim", ssim) + base.published(source, "mse", mse)
-
-
-PUBLISHED = (
-    base.published("Table 2", "weighted_f1", dict(target=0.9856, shadow=0.9866))
-    + _table(
-        "Table 3",
-        dict(
-            random=(0.0417, 0.0065),
-            class_instance=(0.1846, 0.0141),
-            class_average=(0.2409, 0.0068),
-        ),
-        dict(
-            random=(0.1136, 0.0047),
-            class_instance=(0.0778, 0.0084),
-            class_average=(0.0672, 0.0021),
-        ),
-    )
-    + _table(
-        "Table 4",
-        {
-            "O": (0.2298, 0.0041),
-            "A": (0.1218, 0.0043),
-            "X": (0.3727, 0.0030),
-            "O+A": (0.1619, 0.0027),
-            "O+X": (0.2467, 0.0013),
-            "A+X": (0.1822, 0.0051),
-            "O+A+X": (0.2194, 0.0016),
-        },
-        {
-            "O": (0.0966, 0.0011),
-            "A": (0.1077, 0.0014),
-            "X": (0.0649, 0.0009),
-            "O+A": (0.1055, 0.0016),
-            "O+X": (0.0904, 0.0013),
-            "A+X": (0.0961, 0.0012),
-            "O+A+X": (0.0927, 0.0011),
-        },
-    )
-    + _table(
-        "Table 5",
-        dict(
-            O=(0.2287, 0.0031),
-            X=(0.3720, 0.0043),
-            O_rounded=(0.2295, 0.0025),
-            X_rounded=(0.3716, 0.0060),
-        ),
-        dict(
-            O=(0.0977, 0.0012),
-            X=(0.0659, 0.0005),
-            O_rounded=(0.0965, 0.0015),
-            X_rounded=(0.0658, 0.0013),
-        ),
-    )
-    + _table(
-        "Table 6",
-        dict(
-            O=(0.2538, 0.0025),
-            O_top5=(0.3895, 0.0024),
-            O_top3=(0.4092, 0.0018),
-            O_top1=(0.4135, 0.0013),
-            X=(0.3747, 0.0015),
-            X_top5=(0.4084, 0.0014),
-            X_top3=(0.4172, 0.0027),
-            X_top1=(0.4296, 0.0017),
-        ),
-        dict(
-            O=(0.0952, 0.0003),
-            O_top5=(0.0604, 0.0008),
-            O_top3=(0.0580, 0.0007),
-            O_top1=(0.0569, 0.0004),
-            X=(0.0649, 0.0006),
-            X_top5=(0.0588, 0.0003),
-            X_top3=(0.0572, 0.0005),
-            X_top1=(0.0548, 0.0005),
-        ),
-    )
-)
-
-TABLE_1 = {
-    ("none", 0.0): (0.9838, 0.0027),
-    ("none", 0.5): (0.9865, 0.0019),
-    ("relu", 0.0): (0.9750, 0.0114),
-    ("relu", 0.5): (0.7113, 0.3255),
-    ("sigmoid", 0.0): (0.9851, 0.0030),
-    ("sigmoid", 0.5): (0.8829, 0.1553),
-    ("gelu", 0.0): (0.9826, 0.0061),
-    ("gelu", 0.5): (0.8918, 0.0909),
-    ("silu", 0.0): (0.9770, 0.0081),
-    ("silu", 0.5): (0.8714, 0.1602),
-}
-"""Weighted F1 of the target, per activation and dropout between its dense layers."""
-
-
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """Table 1, a unit per activation and dropout, then a unit per table of reconstructions."""
+    """Returns Table 1, a unit per activation and dropout, then a unit per table and Figure 8."""
     del config
-    size = _SIZES[arg or PAPER]
+    size = base.size(sizes(), arg)
+    # Table 1: other targets, without attacks
     units = []
-    for activation, dropout in itertools.product(ACTIVATIONS, (0.0, 0.5)):
+    for activation, dropout in itertools.product(ACTIVATIONS, DROPOUTS):
         published = base.published(
             "Table 1",
             "weighted_f1",
-            dict(target=TABLE_1[activation, dropout]),
+            dict(target=thielen_published.TABLE_1[activation, dropout]),
         )
         units.append(
             {
@@ -336,42 +280,26 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
                 "report.published": published if size.published else (),
             }
         )
+
+    # Reconstructions
+    of_unit = {f"table-{name}": arms for name, arms in tables(size.steps).items()}
+    of_unit["table-3-shadow"] = {
+        start: _pixels(size.steps, start, answers="shadow") for start in STARTS
+    }
     searched = _shadowed(
         "prediction",
         name="gradient_reconstruction",
         steps=size.steps,
         search=size.trials,
     )
-    further = {
-        "table-3-shadow": {start: _pixels(size.steps, start, answers="shadow") for start in STARTS},
-        "figure-8": dict(class_average=_pixels(size.steps), searched=searched),
-    }
-    tabled = {f"table-{name}": arms for name, arms in tables(size.steps).items()}
-    for name, arms in (tabled | further).items():
-        published = _PUBLISHED_IN[name] if size.published else ()
+    of_unit["figure-8"] = dict(class_average=_pixels(size.steps), searched=searched)
+    for name, arms in of_unit.items():
+        published = thielen_published.UNITS[name]
         units.append(
-            {"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": published}
+            {
+                "unit": name,
+                "arms": ConfigDict(arms).to_dict(),
+                "report.published": published if size.published else (),
+            }
         )
     return units
-
-
-_PUBLISHED_IN = {
-    f"table-{number}": tuple(row for row in PUBLISHED if row["source"] == f"Table {number}")
-    for number in range(2, 7)
-}
-_PUBLISHED_IN["figure-8"] = tuple(
-    row for row in _PUBLISHED_IN["table-3"] if row["arm"] == "class_average"
-)
-_PUBLISHED_IN["table-3-shadow"] = _PUBLISHED_IN["table-2"] + _table(
-    "Table 3, shadow validation set",
-    dict(
-        random=(0.0536, 0.0081),
-        class_instance=(0.2476, 0.0138),
-        class_average=(0.3014, 0.0079),
-    ),
-    dict(
-        random=(0.1032, 0.0042),
-        class_instance=(0.0687, 0.0078),
-        class_average=(0.0601, 0.0037),
-    ),
-)

@@ -1,6 +1,6 @@
 """Yang 2019: truncated predictions, auxiliary sets, class inference, joint training, pre-images.
 
-The page is configs/yang.md: the claim, what was measured, what was never run.
+The page, configs/yang.md, has the claim, the measured figures and the open runs.
 
     # Every figure and Table II
     python launch/sweep.py --config=configs/yang.py:SIZE --workdir=runs/yang
@@ -33,33 +33,19 @@ subset of CIFAR-10, and MNIST for CIFAR-10 itself.
 Expected at `runlocal`, m = 3: SSIM .29 of the aligned attacker, .18 of the baseline.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from configs import base, datasets
 
-PAPER = "mnist"
-"""The size where none is named."""
-
 HALVES = datasets.HALVES
 OUTSIDE = dict(target_train=0.8, attack_test=0.2)
-"""Who has which images where the attacker's are of another set (Table I)."""
-HIDDEN = {"label": 50, "identity": 2650}
-"""Features before the last layer (Figures 13 and 15)."""
-_NETWORK = dict(
-    name="cnn",
-    dtype="float32",
-    norm="batch",
-    activation="none",
-    dropout=(0.0, 0.5),
-)
-_SMALL = _NETWORK | dict(channels=(128, 256, 512))
-_LARGE = _NETWORK | dict(channels=(128, 256, 512, 1024))
-_DIGITS = tuple("0123456789")
-_CIFAR10 = (
+"""Roles if the attacker's images are of another set (Table I)."""
+DIGITS = tuple("0123456789")
+CIFAR10 = (
     "airplane",
     "automobile",
     "bird",
@@ -71,154 +57,258 @@ _CIFAR10 = (
     "ship",
     "truck",
 )
+AUXILIARY = {"same": "", "distinct": "distinct", "generic": "generic"}
+"""The auxiliary set of each unit "auxiliary-…"; "" is the target's own."""
+JOINT_WEIGHTS = {"joint_10": 10.0, "joint_100": 100.0}
+"""Weights of the reconstruction in joint training, beside Eq. 11's."""
+
+TABLE_II = base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
+TABLE_II += base.published("Table II", "accuracy", dict(target=0.994, joint=0.992))
+"""MNIST."""
+TABLE_II_FACES = base.published(
+    "Table II",
+    "mse",
+    dict(
+        black_box=0.1072,
+        joint=0.0085,
+        augmented=0.0083,
+    ),
+)
+TABLE_II_FACES += base.published("Table II", "accuracy", dict(target=0.783, joint=0.768))
+"""FaceScrub."""
 
 
-class Size(NamedTuple):
-    """What a size decides.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size(base.Size):
+    """A size, and its auxiliary sets and experiments.
 
     Attributes:
-      label: of target and attack.
-      data: `(auxiliary set, classes kept, roles) -> data section`.
-      model: the target network.
-      widths: factors on the channels of target and inverter.
-      train: how both are trained.
-      kept: the classes kept in the units "size-…".
+      images: `(auxiliary set, classes kept, roles) -> data section`, as `data`.
+      outside: roles if the attacker's images are of another set.
+      auxiliary: the default set of a unit; "" is the target's own.
+      kept: the classes of the units "size-…", by name or by number.
       cuts: the m of the unit "truncation".
       steps: of an optimised inversion.
-      outside: the roles where the attacker's images are of another set.
-      auxiliary: that set, where a unit states none; "" is the target's own.
-      accuracy: of the target as published, trained on half of the images and on 80 % of them.
+      side: of the images, in pixels.
+      augmented: whether joint training also uses the generic set (Section V-F).
+      accuracy: figures of the target as published, by auxiliary set.
+      table_ii: figures of joint training.
     """
 
-    label: str
-    data: Callable[..., dict]
-    model: dict
-    widths: tuple[float, float]
-    train: ConfigDict
+    images: Callable[..., dict]
+    outside: dict[str, float]
+    auxiliary: str = ""
     kept: tuple[tuple[str, ...] | int, ...]
     cuts: tuple[int, ...] = (3, 5, 10)
-    steps: int = 400
-    outside: dict = HALVES
-    auxiliary: str = ""
-    accuracy: tuple[float, ...] = ()
+    steps: int
+    side: int = 32
+    augmented: bool = False
+    accuracy: dict[str, tuple[dict, ...]]
+    table_ii: tuple[dict, ...]
 
 
-def _sizes() -> dict[str, Size]:
-    paper = base.recipe(learning_rate=2e-4, batch_size=128, patience=0)
-    local = base.recipe(learning_rate=2e-3, epochs=8, patience=0)
-    longer = base.recipe(learning_rate=2e-3, epochs=20, patience=0)
-    few = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0)
-    digits, few_digits = (
-        functools.partial(datasets.idx, "mnist", share=share) for share in (1.0, 0.1)
+def sizes() -> dict[str, Size]:
+    """Returns the sizes of the table above, the paper's MNIST first."""
+    paper_train = base.recipe(learning_rate=2e-4, batch_size=128, patience=0)
+    mnist_images = _ten_classes(
+        functools.partial(datasets.idx, "mnist"),
+        DIGITS,
+        distinct=_objects(32),
     )
-    subset, cifar10 = (
-        functools.partial(f, grayscale=True) for f in (datasets.cifar10_subset, datasets.cifar10)
+    mnist = Size(
+        unit="yang-mnist",
+        data=mnist_images(),
+        images=mnist_images,
+        outside=OUTSIDE,
+        kept=_first(DIGITS),
+        target_label="label",
+        attack_label="label",
+        model=_network(128, 256, 512, features=50),
+        train=paper_train,
+        attack_width=1.0,
+        attack_train=paper_train,
+        steps=400,
+        accuracy={"": _accuracy(0.994), "distinct": _accuracy_outside(0.996)},
+        table_ii=TABLE_II,
     )
-    objects = _objects(32)
-    small = ((0.125, 0.0625), local)
-    full = ((1.0, 1.0), paper)
-    ten = _first(_DIGITS)
-    named = _first(_CIFAR10)
-    people = dict(
-        cuts=(10, 50, 100, 530),
+
+    # Not in the paper
+    cifar10_images = _ten_classes(
+        functools.partial(datasets.cifar10, grayscale=True),
+        CIFAR10,
+        distinct=datasets.idx("mnist", HALVES),
+    )
+    cifar10 = dataclasses.replace(
+        mnist,
+        unit="yang-cifar10",
+        data=cifar10_images(),
+        images=cifar10_images,
+        kept=_first(CIFAR10),
+        accuracy={},
+        table_ii=(),
+    )
+
+    # The attacker has other people's faces (Table I)
+    facescrub_images = _people(_crops("facescrub"), generic=_crops("celeba"))
+    facescrub = Size(
+        unit="yang-facescrub",
+        data=facescrub_images("generic", roles=OUTSIDE),
+        images=facescrub_images,
+        outside=OUTSIDE,
         auxiliary="generic",
-        accuracy=(0.783, 0.857),
+        kept=(10, 50, 100, 530),
+        cuts=(10, 50, 100, 530),
+        side=64,
+        target_label="identity",
+        attack_label="identity",
+        model=_network(128, 256, 512, 1024, features=2650),
+        train=paper_train,
+        attack_width=1.0,
+        attack_train=paper_train,
+        steps=400,
+        augmented=True,
+        accuracy={
+            "": _accuracy(0.783),
+            "distinct": _accuracy_outside(0.857),
+            "generic": _accuracy_outside(0.857),
+        },
+        table_ii=TABLE_II_FACES,
+    )
+
+    # On two cores
+    local_train = base.recipe(learning_rate=2e-3, epochs=8, patience=0)
+    local_images = _ten_classes(
+        functools.partial(datasets.idx, "mnist", share=0.1),
+        DIGITS,
+        distinct=_objects(32),
+    )
+    local = dataclasses.replace(
+        mnist,
+        unit="yang-runlocal",
+        data=local_images(),
+        images=local_images,
+        outside=HALVES,
+        model=_network(128, 256, 512, features=50, width=0.125),
+        train=local_train,
+        attack_width=0.0625,
+        attack_train=local_train,
+        steps=100,
+        accuracy={},
+    )
+    subset_train = base.recipe(learning_rate=2e-3, epochs=20, patience=0)
+    subset_images = _ten_classes(
+        functools.partial(datasets.cifar10_subset, grayscale=True),
+        DIGITS,
+        distinct=datasets.idx("mnist", HALVES, share=0.1),
+    )
+    subset = dataclasses.replace(
+        local,
+        unit="yang-runlocal-cifar10",
+        data=subset_images(),
+        images=subset_images,
+        train=subset_train,
+        attack_train=subset_train,
+        table_ii=(),
+    )
+    faces_train = base.recipe(learning_rate=2e-3, epochs=60, batch_size=16, patience=0)
+    faces_images = _people(datasets.orl, generic=datasets.lfw)
+    faces = dataclasses.replace(
+        facescrub,
+        unit="yang-runlocal-faces",
+        data=faces_images(),
+        images=faces_images,
+        outside=HALVES,
+        auxiliary="",
+        kept=(10, 20, 40),
+        cuts=(3, 5, 10),
+        model=_network(128, 256, 512, 1024, features=2650, width=0.125),
+        train=faces_train,
+        attack_width=0.0625,
+        attack_train=faces_train,
+        steps=100,
+        accuracy={},
     )
     return {
-        "runlocal": Size(
-            "label",
-            _ten(few_digits, _DIGITS, objects),
-            _SMALL,
-            *small,
-            ten,
-            steps=100,
-        ),
-        "runlocal-cifar10": Size(
-            "label",
-            _ten(subset, _DIGITS, few_digits(HALVES)),
-            _SMALL,
-            small[0],
-            longer,
-            ten,
-            steps=100,
-        ),
-        "runlocal-faces": Size(
-            "identity",
-            _people(datasets.orl, datasets.lfw),
-            _LARGE,
-            small[0],
-            few,
-            (10, 20, 40),
-            steps=100,
-        ),
-        "mnist": Size(
-            "label",
-            _ten(digits, _DIGITS, objects),
-            _SMALL,
-            *full,
-            ten,
-            outside=OUTSIDE,
-            accuracy=(0.994, 0.996),
-        ),
-        "cifar10": Size(
-            "label",
-            _ten(cifar10, _CIFAR10, digits(HALVES)),
-            _SMALL,
-            *full,
-            named,
-            outside=OUTSIDE,
-        ),
-        "facescrub": Size(
-            "identity",
-            _people(_crops("facescrub"), _crops("celeba")),
-            _LARGE,
-            *full,
-            people["cuts"],
-            outside=OUTSIDE,
-            **people,
-        ),
+        "mnist": mnist,
+        "cifar10": cifar10,
+        "facescrub": facescrub,
+        "runlocal": local,
+        "runlocal-cifar10": subset,
+        "runlocal-faces": faces,
     }
+
+
+def _network(*channels: int, features: int, width: float = 1.0) -> dict:
+    """Returns a target network, with so many features before its last layer at any width.
+
+    Figures 13 and 15.
+    """
+    return dict(
+        name="cnn",
+        dtype="float32",
+        channels=channels,
+        hidden=round(features / width),
+        width=width,
+        norm="batch",
+        activation="none",
+        dropout=(0.0, 0.5),
+    )
+
+
+def _accuracy(value: float) -> tuple[dict, ...]:
+    """Returns the published accuracy of a target trained on half of the images."""
+    return base.published("Table II", "accuracy", dict(target=value))
+
+
+def _accuracy_outside(value: float) -> tuple[dict, ...]:
+    """Returns the published accuracy of a target trained on 80 % of the images."""
+    return base.published("Section V-A", "accuracy", dict(target=value))
 
 
 def _first(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(names[:count] for count in (3, 5, 10))
 
 
-def _ten(
+def _ten_classes(
     read: Callable[..., dict],
     names: tuple[str, ...],
     distinct: dict,
 ) -> Callable[..., dict]:
-    """Ten classes; the generic auxiliary set are five of them, the target's the other five."""
+    """Returns `images` of ten classes.
 
-    def data(
+    The generic auxiliary set has the last five of them, and the target then the first five.
+    """
+
+    def images(
         auxiliary: str = "",
-        kept: tuple[str, ...] = (),
+        kept: tuple[str, ...] | None = None,
         roles: dict = HALVES,
     ) -> dict:
+        # Both parties have halves of the classes, or the attacker has another set
         if auxiliary == "generic":
+            own = read(roles, classes=("label", names[:5]))
             others = read(HALVES, classes=("label", names[5:]))
-            return read(roles, classes=("label", names[:5])) | dict(
-                auxiliary=datasets.auxiliary(others)
-            )
-        own = read(roles, classes=("label", kept) if kept else None)
-        return own | dict(auxiliary=datasets.auxiliary(distinct) if auxiliary else {})
+        else:
+            own = read(roles, classes=("label", kept) if kept else None)
+            others = distinct
+        return own | dict(auxiliary=datasets.auxiliary(others) if auxiliary else {})
 
-    return data
+    return images
 
 
 def _people(own: Callable[..., dict], generic: Callable[..., dict]) -> Callable[..., dict]:
-    """Faces, and those of other people as generic auxiliary set."""
+    """Returns `images` of faces at 64x64, with other people as generic auxiliary set."""
+    others = {"generic": generic, "distinct": _objects}
 
-    def data(auxiliary: str = "", kept: int = 0, roles: dict = HALVES) -> dict:
-        section = own(64, roles)
-        section["transform"]["classes"] = ("identity", kept) if kept else None
-        others = {"generic": generic, "distinct": _objects}
-        return section | dict(
-            auxiliary=datasets.auxiliary(others[auxiliary](64)) if auxiliary else {}
-        )
+    def images(auxiliary: str = "", kept: int | None = None, roles: dict = HALVES) -> dict:
+        data = own(64, roles)
+        if kept:
+            data["transform"]["classes"] = ("identity", kept)
+        if auxiliary:
+            data["auxiliary"] = datasets.auxiliary(others[auxiliary](64))
+        return data
 
-    return data
+    return images
 
 
 def _crops(folder: str) -> Callable[..., dict]:
@@ -230,37 +320,31 @@ def _objects(side: int) -> dict:
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """The truncation experiment on the data set of the size `arg`; the docstring above lists the
-    sizes.
-    """
-    arg = arg or PAPER
-    sizes = _sizes()
-    if arg not in sizes:
-        raise ValueError(f"configs/yang.py has no size {arg!r}: choose one of {', '.join(sizes)}")
-    size = sizes[arg]
-    images = _images(size, size.auxiliary)
-    config = base.inversion(
-        unit=f"yang-{arg}",
-        data=images["data"],
-        target_label=size.label,
-        attack_label=size.label,
-        model=size.model
-        | dict(width=size.widths[0], hidden=round(HIDDEN[size.label] / size.widths[0])),
-        train=size.train,
-        attack_width=size.widths[1],
-        attack_train=size.train,
-        explanations=ConfigDict(),
-        defences=ConfigDict({f"top{m}": dict(name="truncate", m=m) for m in (1, *size.cuts)}),
+    """Returns the unit "truncation" on the data set of the size `arg`."""
+    size = base.size(sizes(), arg)
+    defences = {}
+    for m in (1, *size.cuts):
+        defences[f"top{m}"] = dict(name="truncate", m=m)
+    config = base.audit(
+        size,
+        explanations={},
+        defences=defences,
         arms=_truncation(size),
     )
-    config.attack.encoder, config.attack.network, config.attack.rescale = "none", "tcnn", "logits"
-    config.evaluation.roles = images["evaluation.roles"]
-    config.report.published = _accuracy(size, size.auxiliary)
+
+    # No image of the evaluation model is reported
+    config.evaluation.roles = _images(size, size.auxiliary)["evaluation.roles"]
+
+    # The paper's inverter reads the logarithm of predictions (Eq. 12)
+    config.attack.encoder = "none"
+    config.attack.network = "tcnn"
+    config.attack.rescale = "logits"
+    config.report.published = size.accuracy.get(size.auxiliary, ())
     return config
 
 
 def _arm(auxiliary: str, train_view: dict | None = None, **rest: object) -> ConfigDict:
-    """An attack on predictions, by who has the images of that auxiliary set."""
+    """Returns an attack on predictions, by an attacker with the images of an auxiliary set."""
     roles = dict(roles=("auxiliary",)) if auxiliary else {}
     return base.arm("prediction", train_view=roles | (train_view or {}), **rest)
 
@@ -270,75 +354,67 @@ def _images(
     auxiliary: str,
     kept: tuple[str, ...] | int | None = None,
 ) -> dict:
-    """The images of a unit, and those that its judge is trained on."""
+    """Returns the images of a unit, and the training roles of its evaluation model."""
     roles = size.outside if auxiliary else HALVES
-    judge = tuple(role for role in roles if role != "attack_test")
-    return {"data": size.data(auxiliary, kept, roles), "evaluation.roles": judge}
-
-
-def _accuracy(size: Size, auxiliary: str) -> tuple[dict, ...]:
-    """The accuracy published for a target of all classes."""
-    if not size.accuracy:
-        return ()
-    source = "Section V-A" if auxiliary else "Table II"
-    return base.published(
-        source,
-        "accuracy",
-        dict(target=size.accuracy[bool(auxiliary)]),
-    )
+    unreported = tuple(role for role in roles if role != "attack_test")
+    return {"data": size.images(auxiliary, kept, roles), "evaluation.roles": unreported}
 
 
 def _truncation(size: Size) -> ConfigDict:
-    """Trained on what it will see, beside the baseline, which is trained on full predictions
-    (Section IV-B).
+    """Returns attacks on truncated predictions (Section IV-B).
+
+    The aligned one is trained on such, the baseline on full ones.
     """
     arms = {}
     for m in size.cuts:
         seen = dict(defences=(f"top{m}",))
-        arms |= {
-            f"aligned_{m}": _arm(
-                size.auxiliary,
-                train_view=seen,
-                test_view=seen,
-            )
-        }
-        arms |= {f"baseline_{m}": _arm(size.auxiliary, test_view=seen)}
+        arms[f"aligned_{m}"] = _arm(size.auxiliary, train_view=seen, test_view=seen)
+        arms[f"baseline_{m}"] = _arm(size.auxiliary, test_view=seen)
     return ConfigDict(arms)
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """Every figure and Table II; units share what they have in common."""
-    size = _sizes()[arg or PAPER]
+    """Returns every figure and Table II; units share common stages."""
+    size = base.size(sizes(), arg)
     units = [{"unit": "truncation"}]
-    for name, auxiliary in {"same": "", "distinct": "distinct", "generic": "generic"}.items():
-        images = _images(size, auxiliary) if auxiliary != size.auxiliary else {}
-        if name == "generic" and size.label == "label":
-            published = ()
-        else:
-            published = _accuracy(size, auxiliary)
-        arms = {"arms": _only(**{name: _arm(auxiliary)})}
-        units.append({"unit": f"auxiliary-{name}", "report.published": published} | arms | images)
+
+    # Figures 4 and 5: the attacker's images
+    for name, auxiliary in AUXILIARY.items():
+        unit = {
+            "unit": f"auxiliary-{name}",
+            "arms": _only(**{name: _arm(auxiliary)}),
+            "report.published": size.accuracy.get(auxiliary, ()),
+        }
+        if auxiliary != size.auxiliary:
+            unit |= _images(size, auxiliary)
+        units.append(unit)
+
+    # Figures 8 and 9: the number of classes
     for kept in size.kept:
         count = kept if isinstance(kept, int) else len(kept)
         unit = {
             "unit": f"size-{count}",
-            "report.published": (),
             "arms": _only(full=_arm(size.auxiliary)),
+            "report.published": (),
         }
         units.append(unit | _images(size, size.auxiliary, kept))
+
+    # Figures 10 to 12, and Section II-B
     units.append({"unit": "classes", "arms": _inference(size)})
-    units.append(_joint(config or get_config(arg), arg or PAPER, size))
-    return [*units, {"unit": "optimised", "arms": _optimised(size)}]
+    units.append(_joint(config or get_config(arg), size))
+    units.append({"unit": "optimised", "arms": _optimised(size)})
+    return units
 
 
 def _inference(size: Size) -> dict:
-    one = dict(defences=("top1",))
+    """Returns attacks on the image of a class (Figure 10)."""
+    only_class = dict(defences=("top1",))
     return _only(
         mi_face=_arm(size.auxiliary, known="target", name="fredrikson"),
-        training_based=_arm(size.auxiliary, test_view=one),
+        training_based=_arm(size.auxiliary, test_view=only_class),
         class_inference=_arm(
             size.auxiliary,
-            test_view=one,
+            test_view=only_class,
             name="class_inference",
             rescale="none",
         ),
@@ -354,18 +430,17 @@ PRIORS = {
     "l6_norm_tv_jitter": _NORM_AND_VARIATION | dict(jitter=1),
     "blur": _NO_PRIOR | dict(blur=0.5),
 }
-"""What Section II-B lists: none, Simonyan's, Mahendran and Vedaldi's of 2015 and of 2016, and
-Yosinski's.
+"""Priors that Section II-B lists: none, Simonyan's, Mahendran and Vedaldi's of 2015 and of 2016,
+and Yosinski's.
 
-The paper states no weights. By each of these, 48 digits at `runlocal` are given images of the
+The paper states no weights. With each of these, 48 digits at `runlocal` lead to images of the
 observed class, and of its prediction to a mean squared distance below 0.003.
 """
 
 
 def _optimised(size: Size) -> dict:
-    """White-box searches for an image of the observed prediction, beside what an inverter makes of
-    it.
-    """
+    """Returns white-box searches for an image of the observed prediction, and an inverter."""
+    # Longer searches take smaller steps
     search = dict(
         name="preimage",
         known="target",
@@ -383,56 +458,29 @@ def _optimised(size: Size) -> dict:
     )
 
 
-def _joint(config: ConfigDict, arg: str, size: Size) -> dict:
-    """A developer who trains classifier and inverter together, at weights of the reconstruction
-    from 10 to Eq. 11's.
-    """
-    faces = size.label == "identity"
-    own = {name: value for name, value in config.attack.to_dict().items() if name in _INVERTER}
-    pixels = 64.0**2 if faces else 32.0**2  # Eq. 11 sums over them
+def _joint(config: ConfigDict, size: Size) -> dict:
+    """Returns a developer who trains classifier and inverter together, by several weights."""
+    inverter = {}
+    for name in ("network", "loss", "rescale", "width", "dtype"):
+        inverter[name] = config.attack[name]
+    weights = JOINT_WEIGHTS | dict(joint=float(size.side**2))  # Eq. 11 sums over pixels
     shadows = {}
     arms = {"black_box": base.arm("prediction", train_view=dict(roles=("target_train",)))}
-    for name, weight in {"joint_10": 10.0, "joint_100": 100.0, "joint": pixels}.items():
-        shadows[name] = config.target.to_dict() | dict(
-            joint=own | dict(weight=weight, truncation=0)
-        )
-        trained = dict(roles=(), prediction=name)
+    for name, weight in weights.items():
+        joint = inverter | dict(weight=weight, truncation=0)
+        shadows[name] = config.target.to_dict() | dict(joint=joint)
         arms[name] = base.arm(
             "prediction",
-            train_view=trained,
+            train_view=dict(roles=(), prediction=name),
             test_view=dict(prediction=name),
         )
-    images = {}
-    if faces:
-        arms["augmented"] = base.arm(
-            "prediction", train_view=dict(roles=("target_train", "auxiliary"))
-        )
-        images = _images(size, "") | {
-            "data": size.data("generic")
-        }  # halves of the target's set (Section V-F)
-    unit = {"unit": "joint", "shadows": shadows, "arms": _only(**arms)}
-    return unit | images | {"report.published": () if "cifar10" in arg else TABLE_II[size.label]}
-
-
-_INVERTER = ("network", "loss", "rescale", "width", "dtype")
-TABLE_II = {
-    "label": (
-        base.published("Table II", "mse", dict(black_box=0.3120, joint=0.0197))
-        + base.published("Table II", "accuracy", dict(target=0.994, joint=0.992))
-    ),
-    "identity": (
-        base.published(
-            "Table II",
-            "mse",
-            dict(
-                black_box=0.1072,
-                joint=0.0085,
-                augmented=0.0083,
-            ),
-        )
-        + base.published("Table II", "accuracy", dict(target=0.783, joint=0.768))
-    ),
-}
+    unit = {"unit": "joint", "shadows": shadows, "report.published": size.table_ii}
+    if size.augmented:
+        # Halves of the target's set, beside the generic one
+        both = dict(roles=("target_train", "auxiliary"))
+        arms["augmented"] = base.arm("prediction", train_view=both)
+        unit |= _images(size, "") | {"data": size.images("generic")}
+    return unit | {"arms": _only(**arms)}
 
 
 def _only(**arms: ConfigDict) -> dict:

@@ -1,6 +1,6 @@
 """Zhao 2021: every input method, explanation and attack, on one target per data set.
 
-The page is configs/zhao.md: the claim, what was measured, what was never run.
+The page, configs/zhao.md, has the claim, the measured figures and the open runs.
 
     # All arms on one data set
     python launch/run.py --config=configs/zhao.py:SIZE --workdir=runs/zhao
@@ -19,186 +19,231 @@ The page is configs/zhao.md: the claim, what was measured, what was never run.
 | celeba-facescrub | facescrub out of distribution (S5a) | an accelerator, 14 hours (estimate) |
 
 Folders are those of $XINV_DATA. MNIST has Fashion-MNIST as its set out of distribution. The target
-of icv-mefed tells emotions (Figures 1, 4), that of icv-mefed-identity people (Figures 3, 5). An
+of icv-mefed predicts emotions (Figures 1, 4), of icv-mefed-identity people (Figures 3, 5). An
 estimate counts operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. The sweep's
 unit "figure-4b-inputs" reads each type of explanation by each input method.
 
 Expected at `runlocal`: SSIM .31 from predictions alone, .69 with CAM, .89 with partial-CAM.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict
 
 from configs import base, datasets
 
-PAPER = "mnist"
-"""The size where none is named."""
-
 ENCODERS = ("flatten", "cnn", "unet", "flatten_unet")
 TYPES = ("lrp", "gradient", "gradcam", "input_x_gradient")
-_WIDE = dict(name="cnn", dtype="float32", hidden=512)
-_SMALL = _WIDE | dict(channels=(128, 256))
-_LARGE = _WIDE | dict(channels=(128, 256, 512))
-_HUGE = _WIDE | dict(channels=(128, 256, 512, 1024), hidden=1024)
 
 
-def _sizes() -> dict:
-    """Per size: data, label of the target and of the attack, target network, factors on widths, and
-    training.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Size(base.Size):
+    """A size, and parameters of metrics by its kind of images.
+
+    Attributes:
+      region: of expected relevance (Figure 6): "bright" pixels of an object, or the "ellipse"
+        of a face.
+      sigma: of SSIM's window, in pixels.
     """
-    local = base.recipe(learning_rate=2e-3, epochs=12)
-    faces = base.recipe(
+
+    region: str = "ellipse"
+    sigma: float = 1.5
+
+
+def sizes() -> dict[str, Size]:
+    """Returns the sizes of the table above, the paper's MNIST first."""
+    # Recipes and widths of the attack
+    paper = dict(
+        train=base.recipe(),
+        attack_width=1.0,
+        attack_train=base.recipe(),
+    )
+    local_train = base.recipe(learning_rate=2e-3, epochs=12)
+    local = dict(
+        train=local_train,
+        attack_width=0.0625,
+        attack_train=local_train,
+    )
+    faces_train = base.recipe(
         learning_rate=2e-3,
         epochs=60,
         batch_size=16,
         patience=0,
         validation=0.0,
     )
+    local_faces = dict(
+        train=faces_train,
+        attack_width=0.0625,
+        attack_train=faces_train,
+    )
+
+    # Labels of the target and of recognition
+    objects = dict(target_label="label", attack_label="label", region="bright")
+    emotions = dict(target_label="emotion", attack_label="identity")
+    people = dict(target_label="identity", attack_label="identity")
     return {
-        "runlocal": (_mnist(0.1), "label", "label", _SMALL, 0.125, 0.0625, local),
-        "runlocal-cifar10": (
-            datasets.cifar10_subset(datasets.HALVES),
-            "label",
-            "label",
-            _SMALL,
-            0.25,
-            0.0625,
-            local,
+        "mnist": Size(
+            unit="zhao-mnist",
+            data=_mnist(),
+            model=_network(128, 256),
+            **objects,
+            **paper,
         ),
-        "runlocal-yale": (datasets.yale(64), "emotion", "identity", _LARGE, 0.125, 0.0625, faces),
-        "runlocal-orl": (_orl(64), "identity", "identity", _LARGE, 0.125, 0.0625, faces),
-        "mnist": (_mnist(1.0), "label", "label", _SMALL, 1.0, 1.0, base.recipe()),
-        "cifar10": (
-            datasets.cifar10(datasets.HALVES),
-            "label",
-            "label",
-            _SMALL,
-            1.0,
-            1.0,
-            base.recipe(),
+        "cifar10": Size(
+            unit="zhao-cifar10",
+            data=datasets.cifar10(datasets.HALVES),
+            model=_network(128, 256),
+            **objects,
+            **paper,
         ),
-        "icv-mefed": (_emotions(128), "emotion", "identity", _LARGE, 1.0, 1.0, base.recipe()),
-        "icv-mefed-identity": (
-            _emotions(128),
-            "identity",
-            "identity",
-            _LARGE,
-            1.0,
-            1.0,
-            base.recipe(),
+        "icv-mefed": Size(
+            unit="zhao-icv-mefed",
+            data=_emotions(),
+            model=_network(128, 256, 512),
+            **emotions,
+            **paper,
         ),
-        "celeba": (_celeba(), "identity", "identity", _HUGE, 1.0, 1.0, base.recipe()),
-        "celeba-facescrub": (
-            _celeba() | _facescrub(),
-            "identity",
-            "identity",
-            _HUGE,
-            1.0,
-            1.0,
-            base.recipe(),
+        "icv-mefed-identity": Size(
+            unit="zhao-icv-mefed-identity",
+            data=_emotions(),
+            model=_network(128, 256, 512),
+            **people,
+            **paper,
+        ),
+        "celeba": Size(
+            unit="zhao-celeba",
+            data=_celeba(),
+            model=_network(128, 256, 512, 1024, hidden=1024),
+            sigma=2.5,
+            **people,
+            **paper,
+        ),
+        "celeba-facescrub": Size(
+            unit="zhao-celeba-facescrub",
+            data=_celeba() | dict(auxiliary=_facescrub()),
+            model=_network(128, 256, 512, 1024, hidden=1024),
+            sigma=2.5,
+            **people,
+            **paper,
+        ),
+        "runlocal": Size(
+            unit="zhao-runlocal",
+            data=_mnist(share=0.1, fashion_share=0.04),
+            model=_network(128, 256, width=0.125),
+            **objects,
+            **local,
+        ),
+        "runlocal-cifar10": Size(
+            unit="zhao-runlocal-cifar10",
+            data=datasets.cifar10_subset(datasets.HALVES),
+            model=_network(128, 256, width=0.25),
+            **objects,
+            **local,
+        ),
+        "runlocal-yale": Size(
+            unit="zhao-runlocal-yale",
+            data=datasets.yale(64),
+            model=_network(128, 256, 512, width=0.125),
+            **emotions,
+            **local_faces,
+        ),
+        "runlocal-orl": Size(
+            unit="zhao-runlocal-orl",
+            data=datasets.orl(64) | dict(auxiliary=datasets.auxiliary(datasets.lfw(64))),
+            model=_network(128, 256, 512, width=0.125),
+            **people,
+            **local_faces,
         ),
     }
 
 
-def _mnist(share: float) -> dict:
+def _network(*channels: int, hidden: int = 512, width: float = 1.0) -> dict:
+    return dict(name="cnn", dtype="float32", channels=channels, hidden=hidden, width=width)
+
+
+def _mnist(share: float = 1.0, fashion_share: float = 0.4) -> dict:
+    """Returns MNIST, and as many images of Fashion-MNIST as an attacker has of MNIST."""
+    fashion = datasets.idx("fashion_mnist", datasets.HALVES, fashion_share)
     data = datasets.idx("mnist", datasets.HALVES, share)
-    return data | dict(
-        auxiliary=datasets.auxiliary(
-            datasets.idx(
-                "fashion_mnist",
-                datasets.HALVES,
-                share * 0.4,
-            )
-        )
-    )
+    return data | dict(auxiliary=datasets.auxiliary(fashion))
 
 
-def _emotions(side: int) -> dict:
-    labels = r"(?P<identity>[^/]+)/(?P<emotion>[^/]+)/[^/]+$"
+def _emotions() -> dict:
     return datasets.faces(
         "faces",
-        labels,
-        "identity",
-        datasets.HALVES,
-        side,
-        "iCV-MEFED",
+        labels=r"(?P<identity>[^/]+)/(?P<emotion>[^/]+)/[^/]+$",
+        stratify="identity",
+        roles=datasets.HALVES,
+        side=128,
+        title="iCV-MEFED",
     )
 
 
 def _celeba() -> dict:
-    """As many images of each person (Section 4.1)."""
-    data = datasets.identities("faces", datasets.HALVES, 256, False)
+    """Returns crops of CelebA, equally many of each person (Section 4.1)."""
+    data = datasets.identities("faces", datasets.HALVES, 256, grayscale=False)
     data["roles"]["balance"] = "identity"
     return data
 
 
 def _facescrub() -> dict:
-    return dict(
-        auxiliary=datasets.auxiliary(
-            datasets.identities(
-                "facescrub",
-                datasets.HALVES,
-                256,
-                False,
-            )
-        )
-    )
-
-
-def _orl(side: int) -> dict:
-    return datasets.orl(side) | dict(auxiliary=datasets.auxiliary(datasets.lfw(side)))
+    faces = datasets.identities("facescrub", datasets.HALVES, 256, grayscale=False)
+    return datasets.auxiliary(faces)
 
 
 def get_config(arg: str = "") -> ConfigDict:
-    """All arms of all figures on the data set of the size `arg`; the docstring above lists the
-    sizes.
-    """
-    arg = arg or PAPER
-    sizes = _sizes()
-    if arg not in sizes:
-        raise ValueError(f"configs/zhao.py has no size {arg!r}: choose one of {', '.join(sizes)}")
-    data, target_label, attack_label, model, width, attack_width, train = sizes[arg]
-    config = base.inversion(
-        unit=f"zhao-{arg}",
-        data=data,
-        target_label=target_label,
-        attack_label=attack_label,
-        model=model | dict(width=width),
-        train=train,
-        attack_width=attack_width,
-        attack_train=train,
-        sigma=2.5 if arg.startswith("celeba") else 1.5,
+    """Returns all arms of all figures on the data set of the size `arg`."""
+    size = base.size(sizes(), arg)
+    config = base.audit(
+        size,
+        sigma=size.sigma,
         explanations=explanations(),
-        analysis=dict(
-            explanation="gradcam", region="bright" if target_label == "label" else "ellipse"
-        ),
+        analysis=dict(explanation="gradcam", region=size.region),
     )
-    shadows = dict(surrogate=config.target.to_dict() | dict(roles=("attack_train",)))
-    if data[
-        "auxiliary"
-    ]:  # whose labels mean nothing to the target: what it answers is learned instead
-        distilled = dict(roles=("auxiliary",), teacher=dict(prediction="target", defences=()))
-        shadows["ood_surrogate"] = config.target.to_dict() | distilled
+
+    # Surrogates of attackers in and out of distribution
+    target = config.target.to_dict()
+    shadows = dict(surrogate=target | dict(roles=("attack_train",)))
+    if config.data.auxiliary:
+        # The target does not know these images' labels: the surrogate learns its answers instead
+        teacher = dict(prediction="target", defences=())
+        shadows["ood_surrogate"] = target | dict(roles=("auxiliary",), teacher=teacher)
     config.shadows = ConfigDict(shadows)
-    config.arms = ConfigDict(
-        {name: arm for arms in figures(config).values() for name, arm in arms.items()}
-    )
-    return config
+
+    # The arms of all figures; equal names are equal arms
+    arms = {}
+    for of_figure in figures(config).values():
+        arms |= of_figure
+    config.arms = ConfigDict(arms)
+    return base.unshared(config)
 
 
 def explanations() -> ConfigDict:
-    """Those of Section 4.1; the paper states no rule for LRP, so that of Jeong 2022 is taken."""
-    names = ("gradient", "input_x_gradient", "gradcam", "class_cams", "constituent_cams")
-    methods = {name: dict(name=name) for name in names} | {"lrp": dict(name="lrp", rule="gnime")}
-    return ConfigDict(
-        {name: method | dict(normalise="absolute_minmax") for name, method in methods.items()}
-    )
+    """Returns the explanations of Section 4.1.
+
+    The paper states no rule for LRP; this one is of Jeong 2022.
+    """
+    found = {}
+    for name in ("gradient", "input_x_gradient", "gradcam", "class_cams", "constituent_cams"):
+        found[name] = dict(name=name, normalise="absolute_minmax")
+    found["lrp"] = dict(name="lrp", rule="gnime", normalise="absolute_minmax")
+    return ConfigDict(found)
 
 
 def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
-    """The arms of each figure."""
+    """Returns the arms of each figure; S5a needs images out of distribution."""
     alone = {"prediction": base.arm("prediction", encoder="none")}
-    several = {name: _read(name) for name in ("class_cams", "constituent_cams")}
-    several["several"] = _read("gradient", "gradcam", "lrp")
+    with_cam = {"flatten_unet(gradcam)": _read("gradcam")}
+
+    # 4a: input methods, and several maps at once; 4b: types of explanations
+    several = {
+        "class_cams": _read("class_cams"),
+        "constituent_cams": _read("constituent_cams"),
+        "several": _read("gradient", "gradcam", "lrp"),
+    }
+    types = {f"flatten_unet({name})": _read(name) for name in TYPES}
+
+    # 5: attacks on targets that release no explanation, by an attacker who explains a surrogate
     surrogate = dict(explanation="surrogate")
     unexplained = dict(explanation="none")
     transfer = dict(name="attention_transfer", weight=1.0)
@@ -213,30 +258,32 @@ def figures(config: ConfigDict) -> dict[str, dict[str, ConfigDict]]:
         ),
         "s_cam": _read("gradcam", train_view=surrogate, test_view=surrogate),
     }
-    result = {
+    found = {
         "4a": alone | dict(base.arms(ENCODERS, ("gradcam",))) | several,
-        "4b": alone | {f"flatten_unet({name})": _read(name) for name in TYPES},
-        "5": alone | others | {"flatten_unet(gradcam)": _read("gradcam")},
+        "4b": alone | types,
+        "5": alone | others | with_cam,
     }
-    if config.data.auxiliary:
-        outside = dict(roles=("auxiliary",))
-        result["S5a"] = {
-            "ood_prediction": base.arm(
-                "prediction",
-                train_view=outside,
-                encoder="none",
-            ),
-            "ood_cam": _read("gradcam", train_view=outside),
-            "ood_rs_cam": base.arm(
-                "prediction",
-                "gradcam",
-                train_view=outside | dict(explanation="ood_surrogate"),
-                test_view=unexplained,
-                **transfer,
-            ),
-        }
-        result["S5a"] |= alone | {"flatten_unet(gradcam)": _read("gradcam")}
-    return result
+    if not config.data.auxiliary:
+        return found
+
+    # S5a: attackers who learn from images of another distribution
+    outside = dict(roles=("auxiliary",))
+    shifted = {
+        "ood_prediction": base.arm(
+            "prediction",
+            train_view=outside,
+            encoder="none",
+        ),
+        "ood_cam": _read("gradcam", train_view=outside),
+        "ood_rs_cam": base.arm(
+            "prediction",
+            "gradcam",
+            train_view=outside | dict(explanation="ood_surrogate"),
+            test_view=unexplained,
+            **transfer,
+        ),
+    }
+    return found | {"S5a": alone | shifted | with_cam}
 
 
 def _read(*names: str, **views: dict) -> ConfigDict:
@@ -244,9 +291,9 @@ def _read(*names: str, **views: dict) -> ConfigDict:
 
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
-    """One unit per figure; Figures 6 and S3 are drawn from the reconstructions of 4a and 4b."""
-    units = figures(config or get_config(arg)) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
-    found = []
-    for name, arms in units.items():
-        found.append({"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()})
-    return found
+    """Returns one unit per figure; Figures 6 and S3 use the reconstructions of 4a and 4b."""
+    found = figures(config or get_config(arg)) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
+    units = []
+    for name, arms in found.items():
+        units.append({"unit": f"figure-{name}", "arms": ConfigDict(arms).to_dict()})
+    return units

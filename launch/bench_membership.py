@@ -47,7 +47,11 @@ DEEPLEAK = (
     "protodash",
     "anchors",
 )
-AUDIT = deepleak.sized("quick")._replace(explainers=deepleak.LOCAL)
+AUDIT = dataclasses.replace(
+    deepleak.sizes()["quick"],
+    unit="bench",
+    explainers=deepleak.LOCAL,
+)
 """The audit that is timed: every explainer, on a part of the digits."""
 ROLES = dict(
     target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06
@@ -179,7 +183,7 @@ def _fitting(rounds: int) -> None:
 
 def _auditing() -> None:
     """Seconds of a small audit of every explainer, from images to rows, compiling included."""
-    config = deepleak.configured("bench", AUDIT)
+    config = deepleak.configured(AUDIT)
     config.data.roles.roles.update(ROLES)
     config.attack.train.batch_size = 32
     members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)

@@ -22,7 +22,7 @@ sys.path.insert(
 from xinv.types import InputError
 
 _HARDEN = "harden"  # the section of launch/harden.py
-_SHARED = ("base", "datasets")  # of configs/, what its experiments share
+_TEMPLATE = "base"  # of configs/, the file that shows every key and is no experiment
 AGAIN = 75
 """Exit status of a process to start again (EX_TEMPFAIL)."""
 _PR_SET_PDEATHSIG = 1
@@ -104,18 +104,24 @@ def config_file(value: str) -> tuple[ModuleType, str]:
     """
     path, _, arg = value.partition(":")
     if not Path(path).is_file():
-        known = sorted(
-            str(file) for file in Path("configs").glob("*.py") if file.stem not in _SHARED
-        )
-        raise InputError(
-            f"there is no config file {path!r}: known here are {', '.join(known) or 'none'}"
-        )
+        known = ", ".join(_experiments()) or "none"
+        raise InputError(f"there is no config file {path!r}: known here are {known}")
     spec = importlib.util.spec_from_file_location("xinv_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise InputError(f"{path} is no config file: it defines no get_config(arg)")
     return module, arg
+
+
+def _experiments() -> list[str]:
+    """Returns the files of configs/ that define an experiment."""
+    found = []
+    for file in sorted(Path("configs").glob("*.py")):
+        # Data sets and published figures are in files of their own there
+        if file.stem != _TEMPLATE and "\ndef get_config(" in file.read_text():
+            found.append(str(file))
+    return found
 
 
 def config(flag: flags.FlagHolder) -> dict:
@@ -193,17 +199,23 @@ def overridden(argv: Sequence[str]) -> list[str]:
 def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> object:
     try:
         return call(argv)
-    except InputError as error:
-        _stop(str(error))
-    except flags.Error as error:
-        _stop(" ".join(str(error).split()))
-    except OSError as error:
-        _stop(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except Exception as error:
+        said = sentence(error)
+        if said is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(2)
 
 
-def _stop(sentence: str) -> None:
-    print(f"error: {sentence}", file=sys.stderr)
-    sys.exit(2)
+def sentence(error: Exception) -> str | None:
+    """What a person can mend, in one sentence; None if the error is a fault of the program."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, flags.Error):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}"
+    return None
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -270,7 +282,7 @@ def _check_overrides(value: str, argv: Sequence[str]) -> None:
     try:
         config = module.get_config(arg)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"--config={value}: {error}") from None
     # Key by key, so that the error names the section and its keys.
     for path in overridden(argv):
         node, seen = config, "config"

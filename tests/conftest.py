@@ -9,7 +9,7 @@ import pytest
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 15_000
-_PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own"
+_PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own", "test_processes"
 _LONGEST = (
     *_PIPELINE,
     "test_attacks_trained",

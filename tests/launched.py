@@ -20,8 +20,9 @@ _SERVER.set_forkserver_preload(["xinv.audit", "xinv.report", "ml_collections.con
 class Launched:
     """A program that runs as `python PROGRAM ARGUMENTS` does; its path is absolute, or in launch/.
 
-    `cwd` is its working directory, and `programs` the folder of its compiled programs, if not that
-    of all tests. It optimises programs as this process does.
+    `cwd` is its working directory, `programs` the folder of its compiled programs, if not that of
+    all tests, and `devices` the number of its CPU devices. It optimises programs as this process
+    does.
     """
 
     def __init__(
@@ -30,12 +31,14 @@ class Launched:
         *arguments: object,
         cwd: str | Path = ROOT,
         programs: str | Path | None = None,
+        devices: int = 1,
     ):
         self._command = [str(ROOT / "launch" / program), *map(str, arguments)]
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name, name) for name in ("stdout", "stderr")]
         settings = {
-            "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations")
+            "jax_disable_most_optimizations": jax.config.read("jax_disable_most_optimizations"),
+            "jax_num_cpu_devices": devices,
         }
         if programs:
             settings["jax_compilation_cache_dir"] = str(programs)

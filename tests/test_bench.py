@@ -1,5 +1,6 @@
 """`launch/bench.py explainers` and `membership` run, and the first says what it does not know."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -48,11 +49,12 @@ def test_membership_rates(monkeypatch, capsys):
 
     small = bench_membership.AUDIT
     small.train.epochs = 1
-    small = small._replace(
+    small.attack_train.epochs = 1
+    small = dataclasses.replace(
+        small,
         explainers={"saliency": {}},
         model=small.model | dict(width=0.0625),
         attack=dict(trunk="mlp", width=0.25, restarts=2),
-        epochs=1,
         data=small.data | dict(transform=small.data["transform"] | dict(resize=None)),
     )
     for name, value in dict(

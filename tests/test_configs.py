@@ -2,6 +2,7 @@
 validation.
 """
 
+import dataclasses
 import functools
 import importlib
 import json
@@ -14,21 +15,22 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from xinv import audit, data, models, store
+from xinv import audit, data, models, store, train
 from xinv.audit.attacker import arms, parts
 from xinv.audit.roles import Roles
+from xinv.audit.sections import SECTIONS, sections
 from xinv.audit.service import Classifiers, Service
 from xinv.types import InputError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from configs import deepleak, gnime, thielen, yang, zhao
+from configs import base, datasets, deepleak, digits, gnime, thielen, yang, zhao
 
 SIZES = {
-    "yang": tuple(yang._sizes()),
-    "thielen": tuple(thielen._SIZES),
-    "zhao": tuple(zhao._sizes()),
-    "gnime": tuple(gnime._sizes()),
-    "deepleak": tuple(deepleak._sizes()),
+    "yang": tuple(yang.sizes()),
+    "thielen": tuple(thielen.sizes()),
+    "zhao": tuple(zhao.sizes()),
+    "gnime": tuple(gnime.sizes()),
+    "deepleak": tuple(deepleak.sizes()),
 }
 CONFIGS = [
     path
@@ -88,6 +90,9 @@ def _load(text):
     if "track" in labels:  # ten images each
         classes["track"] = tuple(map(str, range(len(images) // 10)))
         labels["track"] = np.arange(len(images)) // 100 * 10 + labels["track"]
+    if "frame" in labels:  # every third of the track's frames
+        classes["frame"] = tuple(map(str, range(2, 30, 3)))
+        labels["frame"] = np.arange(len(images)) // 10 % 10
     drawn = data.create(
         source.get("title", ""), images, labels, classes, data.dataset.digest([text])
     )
@@ -230,6 +235,31 @@ def test_a_change_on_the_command_line_changes_one_place(path):
         assert not [(place, first[one]) for one, place in places if first[one] != place], size
 
 
+def test_base_has_every_key():
+    """The commented config has every section and recipe key, and passes validation's key checks."""
+    config = base.get_config().to_dict()
+    assert set(config) == set(SECTIONS)
+    sections(config)
+    assert set(base.recipe()) == {field.name for field in dataclasses.fields(train.Recipe)}
+    for key in ("source", "transform", "roles"):
+        assert set(digits.get_config().data[key]) <= set(config["data"][key])
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_unknown_size(path):
+    """Every config names a size that it does not have, by the one error."""
+    module = importlib.import_module(f"configs.{path.stem}")
+    with pytest.raises(ValueError, match="there is no size 'huge': "):
+        module.get_config("huge")
+
+
+def test_shares_multiply_as_decimals():
+    """A tenth of 0.1 is 0.01, not 0.010000000000000002; other fractions keep every digit."""
+    roles = dict(a=0.1, b=1 / 6, both=("a", "b"))
+    assert datasets.shared(roles, 0.1) == dict(a=0.01, b=(1 / 6) / 10, both=("a", "b"))
+    assert datasets.shared(roles, 1.0) == roles
+
+
 def test_gnimes_bound_is_none_or_a_number():
     config = gnime.get_config("runlocal").lock()
     assert config.to_dict()["defences"]["gnime"]["gamma"] is None
@@ -239,7 +269,7 @@ def test_gnimes_bound_is_none_or_a_number():
 
 def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
     for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):
-        section = yang._sizes()[size].data("generic")
+        section = yang.sizes()[size].images("generic")
         own, others = (
             section["transform"]["classes"][1],
             section["auxiliary"]["transform"]["classes"][1],

@@ -15,8 +15,15 @@ DIGITS = "--config=configs/digits.py"
     ("arguments", "sentence"),
     [
         ([], "--config is missing"),
-        (["--config=configs/nope.py"], "no config file 'configs/nope.py'"),
-        (["--config=configs/digits.py:huge"], "no size 'huge'"),
+        (
+            ["--config=configs/nope.py"],
+            # Experiments alone: neither data sets nor published figures
+            "no config file 'configs/nope.py': known here are configs/deepleak.py,"
+            " configs/digits.py, configs/explainers.py, configs/faces.py, configs/gnime.py,"
+            " configs/mnist.py, configs/own.py, configs/shokri.py, configs/thielen.py,"
+            " configs/yang.py, configs/zhao.py",
+        ),
+        (["--config=configs/digits.py:huge"], "configs/digits.py:huge: there is no size 'huge'"),
         (["--config=tests/test_launch.py"], "defines no get_config"),
         ([DIGITS, "--config.attack.trian.epochs=3"], "unknown config key 'attack.trian.epochs'"),
         (

@@ -78,7 +78,7 @@ def crew(tmp_path, monkeypatch):
         (tmp_path / "worker.py").write_text(program)
         monkeypatch.setattr(local, "_WORKER", tmp_path / "worker.py")
         found = create(tmp_path / "w", *names)
-        return local.Crew(found, [local.Slot({})] * places, list(arguments)), found
+        return local.Crew(found, [local.devices.Slot({})] * places, list(arguments)), found
 
     return make
 
@@ -149,7 +149,7 @@ def test_gpus_listed_without_jax(monkeypatch):
     """The cards are counted by nvidia-smi, since a client of JAX would hold them."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(local.shutil, "which", lambda name: name)
+    monkeypatch.setattr(local.devices.shutil, "which", lambda name: name)
     listed = "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n"
     monkeypatch.setattr(
         subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, listed, "")

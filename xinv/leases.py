@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import LeaseCompromise, SoftFileLease, Timeout
 
+from xinv import processes
 from xinv.types import InputError
 
 SECONDS = 60.0
@@ -102,11 +103,18 @@ class Leases:
 
 @contextlib.contextmanager
 def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
-    """Holds `folder` for this process; removes folders it made if they stay empty.
+    """Holds `folder` for this run; removes folders it made if they stay empty.
 
     Raises:
       InputError: another run holds it, or the file system cannot be shared.
     """
+    with contextlib.ExitStack() as stack:
+        processes.led(lambda: stack.enter_context(_locked(folder, leases or Leases())))
+        yield
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, leases: Leases) -> Iterator[None]:
     require_exclusive(folder)
     # Remember the new folders, innermost first, for the way back
     made = [path for path in (folder, *folder.parents) if not path.exists()]
@@ -114,7 +122,7 @@ def locked(folder: Path, leases: Leases | None = None) -> Iterator[None]:
     try:
         with contextlib.ExitStack() as stack:
             try:
-                stack.enter_context((leases or Leases()).hold(folder / ".lease"))
+                stack.enter_context(leases.hold(folder / ".lease"))
             except Busy:
                 raise InputError(
                     f"another run is using {folder}, or was killed on another host less than a"

@@ -1,8 +1,8 @@
-"""Devices and batches: the only file that names pmap, meshes or processes.
+"""Devices and batches: the only file that names pmap or meshes.
 
 A function is written for one device and sees its share of a batch; `AXIS` names the devices among
 themselves. A batch is sharded over them and everything else is replicated, without a leading device
-axis.
+axis. The devices are those of all processes of the run: each process reads its part of a batch.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from xinv import processes
 from xinv.types import InputError, Key
 
 AXIS = "data"
@@ -36,8 +37,64 @@ _PROGRAMS = 64  # compiled functions kept alive by the caches below
 
 
 def device_count() -> int:
-    """The number of devices that a batch is divided among."""
-    return jax.local_device_count()
+    """The number of devices that a batch is divided among, over all processes."""
+    return jax.device_count()
+
+
+@functools.cache
+def places() -> np.ndarray:
+    """int [local devices], where this process's devices stand among all.
+
+    The first call connects the processes; each makes it at its start.
+
+    Raises:
+      InputError: the processes have different numbers of devices.
+    """
+    local = jax.local_device_count()
+    if processes.count() == 1:
+        return np.arange(local)
+    owners = [device.process_index for device in jax.devices()]
+    counts = np.bincount(owners, minlength=processes.count())
+    if np.ptp(counts):
+        raise InputError(
+            f"the processes of a run need equally many devices: they have {counts.tolist()}"
+        )
+
+    def place(one: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # XLA would compute the sum of a constant without a connection
+        return jax.lax.axis_index(AXIS), total(one)
+
+    found, _ = jax.pmap(place, axis_name=AXIS, out_axes=(0, None))(np.ones(local, np.float32))
+    return np.asarray(found)
+
+
+def own(positions: np.ndarray) -> np.ndarray:
+    """The part of a batch's positions [B] that the devices of this process take, in their order."""
+    return positions.reshape(device_count(), -1)[places()].reshape(-1)
+
+
+def broadcast(tree: Tree) -> Tree:
+    """Process 0's NumPy arrays, on every process; all give arrays of the same shapes and types."""
+    if processes.count() == 1:
+        return tree
+    # As bytes, since a sum of numbers would lose the sign of a zero
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    raw = [np.frombuffer(leaf.tobytes(), np.uint8) for leaf in leaves]
+    given = np.zeros((jax.local_device_count(), sum(map(len, raw))), np.uint8)
+    if processes.leads():
+        given[0] = np.concatenate(raw)
+    told = np.asarray(_pmap_total()(given))
+    found, start = [], 0
+    for leaf in leaves:
+        part = told[start : start + leaf.nbytes]
+        found.append(np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape).copy())
+        start += leaf.nbytes
+    return jax.tree.unflatten(jax.tree.structure(tree), found)
+
+
+@functools.cache
+def _pmap_total() -> Callable[[np.ndarray], jax.Array]:
+    return jax.pmap(total, axis_name=AXIS, out_axes=None)
 
 
 def mean(tree: Tree) -> Tree:
@@ -78,21 +135,24 @@ def batch_positions(local_size: int) -> jax.Array:
 
 
 def replicate(tree: Tree) -> Tree:
-    """A copy of `tree` on every device; never an alias, so that the copy may be donated."""
+    """A copy of `tree` on each device of this process; never an alias, so it may be donated."""
     return jax.device_put(tree, _sharding(PartitionSpec()), may_alias=False)
 
 
 def shard(tree: Tree) -> Tree:
-    """Divides each leaf's leading axis [B,...] among the devices, [devices, B/devices, ...]."""
-    devices = device_count()
+    """Divides each leaf's leading axis [B,...] among this process's devices, [devices, B/devices,
+    ...].
+    """
+    devices = jax.local_device_count()
     return jax.tree.map(
         lambda leaf: np.reshape(leaf, (devices, len(leaf) // devices, *leaf.shape[1:])), tree
     )
 
 
 def per_device(key: Key) -> Key:
-    """`key` as the argument of a pmapped step: one copy for each device."""
-    return jax.device_put(jnp.broadcast_to(key, (device_count(),)), _sharding(PartitionSpec(AXIS)))
+    """`key` as the argument of a pmapped step: one copy for each device of this process."""
+    copies = jnp.broadcast_to(key, (jax.local_device_count(),))
+    return jax.device_put(copies, _sharding(PartitionSpec(AXIS)))
 
 
 def _sharding(spec: PartitionSpec) -> NamedSharding:
@@ -164,14 +224,15 @@ def runner(step: Step, data: Tree, resident: bool | None = None) -> Runner:
     if not resident:
         data = host(data)
         return Runner(
-            lambda order: (shard(take(data, positions)) for positions in order),
+            lambda order: (shard(take(data, own(positions))) for positions in order),
             _paced(pmap_step(step)),
         )
     placed = replicate(data)
 
     def feed(order: np.ndarray) -> Iterator[Any]:
         for part in np.array_split(order, math.ceil(len(order) / _STEPS_PER_DISPATCH)):
-            yield placed, np.swapaxes(part.reshape(len(part), device_count(), -1), 0, 1)
+            shares = np.swapaxes(part.reshape(len(part), device_count(), -1), 0, 1)
+            yield placed, shares[places()]
 
     return Runner(feed, _paced(_pmap_steps(step)))
 
@@ -229,7 +290,8 @@ def map_batches(
     batches.
 
     The result depends on neither `batch_size` nor the number of devices. `fn` is compiled once for
-    each function object and batch shape: the last batch is padded, and the padding dropped.
+    each function object and batch shape: the last batch is padded, and the padding dropped. Of
+    several processes each reads its part of the examples, and has all results.
 
     Args:
       fn: `(shared, batch, keys[B]) -> tree of [B,...]`, one result per example, independent of its
@@ -261,7 +323,8 @@ def map_batches(
     pending = None
     for start in range(0, count, batch_size):
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
-        result = program(shared, shard((take(arrays, positions), positions)), key)
+        mine = own(positions)
+        result, _ = program(shared, shard((take(arrays, mine), mine)), key)
         out = _write(out, pending, count)
         pending = start, result
     return _write(out, pending, count)
@@ -274,9 +337,14 @@ def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         (shared, _), (examples, positions) = shared, batch
         keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
-        return fn(shared, examples, keys)
+        # Not the results alone: pmap over several processes fails without any leaf
+        found = fn(shared, examples, keys), positions
+        # A process sees the results of its own devices alone, unless they are exchanged
+        return jax.lax.all_gather(found, AXIS) if exchanged else found
 
-    return jax.pmap(program, axis_name=AXIS, in_axes=(None, 0, None))
+    exchanged = processes.count() > 1
+    out_axes = None if exchanged else 0
+    return jax.pmap(program, axis_name=AXIS, in_axes=(None, 0, None), out_axes=out_axes)
 
 
 def _write(out: Tree | None, pending: tuple[int, Tree] | None, count: int) -> Tree | None:

@@ -2,8 +2,9 @@
 
 A stage's folder is `stages/<name>-<hash>/`. It is built as `….partial`, with the checkpoints of a
 training inside, so that a killed run continues. It is renamed when complete: a folder without this
-ending is always whole. Any number of processes may share a store; the holder of a stage's lease
-builds it.
+ending is always whole. Any number of runs may share a store; the holder of a stage's lease
+builds it. Of the processes of one run the first alone looks for a stage, holds its lease and
+writes; the others read what it has completed.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from xinv.leases import Leases, require_exclusive
+from xinv import processes
+from xinv.leases import Busy, Leases, require_exclusive
 from xinv.types import InputError
 
 _FORMAT = 3
@@ -69,17 +71,13 @@ class Store(NamedTuple):
             hand).
         """
         stage = Stage(self.root / f"{name}-{digest(spec)}", digest(spec))
-        if not stage.path.is_dir():
-            return stage, False
-        # Compare the JSON form of both, where tuples and lists are the same
-        if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(
-            canonical(spec)
-        ):
+        asked, done = processes.led(lambda: (stage.path.name, _is_there(stage, spec)))
+        if asked != stage.path.name:
             raise InputError(
-                f"{stage.path} holds the result of another config than its name says: delete that"
-                " folder"
+                f"this process asks for {stage.path.name} and the first one of the run for {asked}:"
+                " all of them need the same config and the same data"
             )
-        return stage, True
+        return stage, done
 
     def compute(
         self,
@@ -97,20 +95,36 @@ class Store(NamedTuple):
           Busy: another process builds it.
           Lost: another process has taken it over, since this one was suspended.
         """
+        with contextlib.ExitStack() as stack:
+            folder = processes.led(lambda: stack.enter_context(self._begun(stage, spec)), Busy)
+            if folder is not None:
+                build(Path(folder))
+            # The others may read the result once the first process has left the context
+            processes.led(stack.close, Lost)
+
+    @contextlib.contextmanager
+    def _begun(self, stage: Stage, spec: Mapping[str, Any]) -> Iterator[str | None]:
+        """Yields a folder to build `stage` in, under its lease; None if it is there.
+
+        The folder becomes the stage's if the context ends well.
+        """
         self.root.mkdir(parents=True, exist_ok=True)
         with self.leases.hold(_marker(stage.path)):
             # Only this look counts: another process may have completed it after an earlier one
             if stage.path.is_dir():
+                yield None
                 return
             partial = _taken(stage)
             # Remember the folder's identity: a process that takes over renames it
             held = os.stat(partial)
             write_json(partial / "spec.json", json.loads(canonical(spec)))
-            build(partial)
+            yield str(partial)
             _publish(partial, held, stage)
 
     def tidy(self) -> None:
         """Removes the remains of killed processes from complete stages."""
+        if not processes.leads():
+            return
         # A look at a lease removes the marker of a dead holder
         for marker in self.root.glob("*.lease"):
             self.leases.is_held(marker)
@@ -118,6 +132,18 @@ class Store(NamedTuple):
         for partial in self.root.glob("*.partial"):
             if (self.root / partial.name.partition(".")[0]).is_dir():
                 shutil.rmtree(partial, ignore_errors=True)
+
+
+def _is_there(stage: Stage, spec: Mapping[str, Any]) -> bool:
+    if not stage.path.is_dir():
+        return False
+    # Compare the JSON form of both, where tuples and lists are the same
+    if read_json(stage.path / "spec.json", _recompute(stage.path)) != json.loads(canonical(spec)):
+        raise InputError(
+            f"{stage.path} holds the result of another config than its name says: delete that"
+            " folder"
+        )
+    return True
 
 
 def _marker(path: Path) -> Path:
@@ -216,22 +242,31 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes `text` atomically: readers see the old content or the new one, never a part."""
+    if not processes.leads():
+        return
     with atomic(path) as temporary:
         temporary.write_text(text)
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
     """Saves one array as .npy, atomically."""
+    if not processes.leads():
+        return
     with atomic(path) as temporary, open(temporary, "wb") as file:
         np.save(file, np.asarray(array), allow_pickle=False)
 
 
-def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap:
+def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Creates a .npy file to be filled in place; complete only once its stage is.
+
+    Of several processes all may fill it; what others than the first write is dropped.
 
     Raises:
       OSError: the disk is full.
     """
+    if not processes.leads():
+        # All elements are one, so that the array takes no memory
+        return np.lib.stride_tricks.as_strided(np.zeros(1, dtype), shape, (0,) * len(shape))
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     # Allocate all pages: a write to a sparse file on a full disk would kill the process (SIGBUS)
     with open(path, "r+b") as file:
@@ -253,9 +288,11 @@ def load_array(path: Path, mmap: bool = True) -> np.ndarray:
 
 def save_tree(path: Path | str, tree: Any) -> None:
     """Saves a pytree of arrays with Orbax."""
+    if not processes.leads():
+        return
     path = Path(path)
     # Orbax needs absolute paths, and NumPy leaves make the file independent of devices
-    with writing(path, tree), ocp.StandardCheckpointer() as checkpointer:
+    with writing(path, tree), _checkpointer() as checkpointer:
         checkpointer.save(
             path.absolute(),
             jax.tree.map(np.asarray, tree),
@@ -271,11 +308,15 @@ def load_tree(path: Path | str) -> Any:
     """
     path = Path(path)
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             return jax.tree.map(np.asarray, checkpointer.restore(path.absolute()))
     except (ValueError, KeyError, FileNotFoundError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} is damaged ({reason}): {_recompute(path.parent)}") from None
+
+
+def _checkpointer() -> ocp.StandardCheckpointer:
+    return ocp.StandardCheckpointer(multiprocessing_options=processes.alone())
 
 
 @contextlib.contextmanager

@@ -2,16 +2,14 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
-from engines import live
+from engines import devices, live
 from xinv import sweep
 from xinv.sweep.manifest import WORKERS
 from xinv.types import InputError
@@ -23,14 +21,7 @@ _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LEFT, _FAILED, _BAD_INPUT, _AGAIN = 0, 1, 2, 75
 
 
-class Slot(NamedTuple):
-    """A place for one worker: the variables of its device, and the cores that it may use."""
-
-    environment: dict[str, str]
-    cores: tuple[int, ...] = ()
-
-
-def slots(jobs: int | None) -> list[Slot]:
+def slots(jobs: int | None) -> list[devices.Slot]:
     """Returns a place per worker.
 
     Args:
@@ -40,51 +31,18 @@ def slots(jobs: int | None) -> list[Slot]:
       InputError: there are fewer accelerators than `jobs`.
     """
     # JAX takes most of an accelerator's memory, so two workers on one would die.
-    for variables in (_gpus(), _tpus()):
+    for variables in (devices.gpus(), devices.tpus()):
         if variables:
             jobs = jobs or len(variables)
             if jobs > len(variables):
                 raise InputError(
                     f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine"
                 )
-            return [Slot(each) for each in variables[:jobs]]
+            return [devices.Slot(each) for each in variables[:jobs]]
     cores = sorted(os.sched_getaffinity(0))
     jobs = jobs or max(1, len(cores) // 4)
     share = max(1, len(cores) // jobs)
-    return [Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
-
-
-def _gpus() -> list[dict[str, str]]:
-    """The variables that show a process one GPU each, without a client of JAX, which would hold
-    all.
-    """
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None and shutil.which("nvidia-smi"):
-        listed = subprocess.run(
-            ["nvidia-smi", "--list-gpus"], capture_output=True, text=True
-        ).stdout
-        named = ",".join(
-            str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU")
-        )
-    return [
-        {"CUDA_VISIBLE_DEVICES": device}
-        for device in (named or "").split(",")
-        if device not in ("", "-1")
-    ]
-
-
-def _tpus() -> list[dict[str, str]]:
-    """The variables that show a process one chip of a TPU host each."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    chips = sorted(Path("/dev").glob("accel[0-9]*")) or sorted(Path("/dev/vfio").glob("[0-9]*"))
-    one = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
-    return [
-        {"TPU_VISIBLE_DEVICES": str(n), "TPU_VISIBLE_CHIPS": str(n), **one}
-        for n in range(len(chips))
-    ]
+    return [devices.Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
 
 
 class Crew:
@@ -99,7 +57,7 @@ class Crew:
     def __init__(
         self,
         found: sweep.Sweep,
-        places: list[Slot],
+        places: list[devices.Slot],
         arguments: list[str],
     ):
         self._sweep = found

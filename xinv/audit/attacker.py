@@ -45,14 +45,9 @@ class Arm(NamedTuple):
     @property
     def others(self) -> tuple["Arm", ...]:
         """The arms whose guesses are among its inputs."""
-        known = self.service.config["arms"]
         own = (PREDICTION, *HELD, *self.explanations)
         names = [name for name in self.settings["inputs"] if name not in own]
-        for name in names:
-            if name not in known:
-                explanations = self.service.config["explanations"]
-                allowed = ", ".join((PREDICTION, *HELD, *explanations, *known))
-                raise InputError(f"arm {self.name!r} reads {name!r}: there is {allowed}")
+        _require_arms(self, names)
         return tuple(Arm(self.service, name) for name in names)
 
     @property
@@ -109,6 +104,7 @@ class Arm(NamedTuple):
             spec["members"] = [membership_spec(service, part, seed) for part in view.members]
         spec |= holdings.spec(self, TRAIN_VIEW, seed)
 
+        # Paired attacks have the truth of each shadow model, others of one
         def fit(session: Any) -> dict[str, Any]:
             truths = [self.goal.secret(service, part, roles, seed) for part in view.members]
             truth = np.stack(truths, axis=1) if attack.paired else truths[0]
@@ -122,12 +118,8 @@ class Arm(NamedTuple):
             )
 
         # Kept under the hash of all that the attacker learned from
-        return service.stages.trained(
-            "attack",
-            f"{self.name}, seed {seed}",
-            spec,
-            fit,
-        )
+        label = f"{self.name}, seed {seed}"
+        return service.stages.trained("attack", label, spec, fit)
 
     def guess(self, view: str, role: str, seed: int) -> Stage:
         """Returns what the attack makes of a role's images."""
@@ -143,7 +135,8 @@ class Arm(NamedTuple):
 
         def compute() -> dict[str, Array]:
             state = state_of(learned)
-            state.pop("classifier", None)  # of a model that is trained jointly with its inversion
+            # A joint training has left the target among the attack's state
+            state.pop("classifier", None)
             held = holdings.held(self, view, [role], seed)
             if attack.parts is None:
                 return {"guess": attack.predict(state, observed, **held)}
@@ -151,12 +144,8 @@ class Arm(NamedTuple):
             parts = attack.parts(state, observed, **held)
             return {"guess": parts.mean(axis=0), "parts": parts}
 
-        return self.service.stages.computed(
-            "guess",
-            f"{self.name} on {role}, seed {seed}",
-            spec,
-            compute,
-        )
+        label = f"{self.name} on {role}, seed {seed}"
+        return self.service.stages.computed("guess", label, spec, compute)
 
     def guessed(self, seed: int) -> Stage:
         """Returns the guesses of the examples that its goal reports."""
@@ -182,6 +171,15 @@ class Arm(NamedTuple):
         self.view(TEST_VIEW).shapes(images, below)
         trained = self.view(TRAIN_VIEW).shapes(images, below)
         return self.method.build().check(trained, images, **held)
+
+
+def _require_arms(arm: Arm, names: Sequence[str]) -> None:
+    """Raises InputError for an input that is neither an explanation nor an arm."""
+    config = arm.service.config
+    for name in names:
+        if name not in config["arms"]:
+            allowed = ", ".join((PREDICTION, *HELD, *config["explanations"], *config["arms"]))
+            raise InputError(f"arm {arm.name!r} reads {name!r}: there is {allowed}")
 
 
 def arms(service: Service) -> list[Arm]:

@@ -1,6 +1,6 @@
-"""The form of a config: which settings are sections, lists of names, names, numbers or flags.
+"""The form of a config: sections, lists of names, names, numbers and flags.
 
-Factories check their own parameters. Here are the settings that the pipeline itself reads.
+Factories check their own parameters. Here are the settings of the pipeline itself.
 """
 
 import re
@@ -115,11 +115,12 @@ FORM = {
 
 
 def require_form(config: Config) -> None:
-    """Checks that each setting of the pipeline is of its kind.
+    """Checks that each setting of the pipeline has its kind.
 
     Raises:
       InputError: one is not.
     """
+    # Outer sections come first in the table, so that inner settings may rely on them
     for pattern, kind in FORM.items():
         for path, value in _found(config, pattern.split(".")):
             if not kind.holds(value):
@@ -127,7 +128,8 @@ def require_form(config: Config) -> None:
 
 
 def _found(section: Config, pattern: list[str], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the path and the value of each setting that a pattern names."""
+    """Yields the path and the value of each setting of a pattern."""
+    # One step of the path at a time
     first, *rest = pattern
     names = list(section) if first == _ANY else [first]
     for name in names:

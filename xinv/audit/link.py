@@ -147,7 +147,7 @@ class Link(NamedTuple):
         )
         defence = self.build(None)
         if "reuse_state_of" in settings:
-            self._check_reused(defence)
+            _check_reused(self, defence)
         return defence
 
     def referred(self, path: tuple[str, ...] = ()) -> dict[str, "Link"]:
@@ -163,16 +163,17 @@ class Link(NamedTuple):
                 found |= self.instead(settings[kind]).referred((*path, self.name))
         return found
 
-    def _check_reused(self, defence: Defence) -> None:
-        """Checks that a defence with another's state states only parameters of the release."""
-        own = self.source.service.config["defences"][self.name]
-        unknown = sorted(set(own) - {*REFERENCES, *defence.releasing})
-        if unknown:
-            allowed = ", ".join(defence.releasing) or "nothing"
-            raise InputError(
-                f"defence {self.name!r} has {unknown[0]}, which what {own['reuse_state_of']!r} "
-                f"has learned depends on: it may state {allowed}"
-            )
+
+def _check_reused(link: Link, defence: Defence) -> None:
+    """Checks that a defence with another's state states only parameters of the release."""
+    own = link.source.service.config["defences"][link.name]
+    unknown = sorted(set(own) - {*REFERENCES, *defence.releasing})
+    if unknown:
+        allowed = ", ".join(defence.releasing) or "nothing"
+        raise InputError(
+            f"defence {link.name!r} has {unknown[0]}, which what {own['reuse_state_of']!r} "
+            f"has learned depends on: it may state {allowed}"
+        )
 
 
 def _check_settings(

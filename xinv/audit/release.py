@@ -144,7 +144,7 @@ class Release(NamedTuple):
         def fill(create: Create) -> None:
             # Each release is drawn by a key of its own, and written in its place
             defence, state = self.chain.applied(seed)
-            out = self._created(create, observed)
+            out = _created(self, create, observed)
             release_key = key(seed, "release", self.defences[-1], role)
             if self.releases == 1:
                 views = [out]
@@ -165,18 +165,19 @@ class Release(NamedTuple):
         label = f"{self.label} on {role}, seed {seed}"
         return self.service.stages.filled("release", label, spec, fill)
 
-    def _created(self, create: Create, observed: Observation) -> Observation:
-        """Creates the arrays of an observation, [N,releases,…] if there are several releases."""
-        several = ()
-        if self.releases > 1:
-            several = (self.releases,)
-        # Created on disk: releases may exceed memory
-        prediction, explanation = observed
-        out = Observation(create("prediction", (len(prediction), *several, *prediction.shape[1:])))
-        if explanation is None:
-            return out
-        shape = (len(explanation), *several, *explanation.shape[1:])
-        return out._replace(explanation=create("explanation", shape))
+
+def _created(release: Release, create: Create, observed: Observation) -> Observation:
+    """Creates the arrays of an observation, [N,releases,…] if there are several releases."""
+    several = ()
+    if release.releases > 1:
+        several = (release.releases,)
+    # Created on disk: releases may exceed memory
+    prediction, explanation = observed
+    out = Observation(create("prediction", (len(prediction), *several, *prediction.shape[1:])))
+    if explanation is None:
+        return out
+    shape = (len(explanation), *several, *explanation.shape[1:])
+    return out._replace(explanation=create("explanation", shape))
 
 
 def _of_release(out: Observation, number: int) -> Observation:

@@ -1,13 +1,12 @@
 """The pipeline, in the order of a run: a config becomes stages, stages become rows."""
 
 import functools
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from xinv import data, leases
+from xinv import data, leases, processes
 from xinv.audit import (
     cost,
     environment,
@@ -102,12 +101,12 @@ def opened(
 def audited(service: Service, workdir: Path, started: float) -> Rows:
     """Computes all stages of a service under attack, and writes the files to `workdir`."""
     # Find what is wrong before anything is computed
-    done = is_written(service, workdir)
+    done = processes.led(lambda: is_written(service, workdir))
     if not done:
         validate.validate(service)
 
     # Compute and write
-    results.begin(workdir, service.config)
+    processes.led(lambda: results.begin(workdir, service.config))
     seeds = service.classifiers.seeds
     found = each(seeds, lambda seed: computed(service, seed))
     by_seed = dict(zip(seeds, found, strict=True))
@@ -133,7 +132,7 @@ def each(pieces: Sequence[Any], compute: Callable[[Any], Any]) -> list[Any]:
             return [found[number] for number in range(len(pieces))]
         # Say once what is waited for
         if busy not in announced:
-            print(f"waiting: {busy}", file=sys.stderr, flush=True)
+            processes.say(f"waiting: {busy}")
             announced.add(busy)
         time.sleep(_PAUSE)
 
@@ -170,20 +169,19 @@ def write(
     for seed in seeds:
         figures += found[seed].rows
         curves += found[seed].curves
-    # A run that only writes its report again keeps the environment that computed it
-    used = None
-    if not is_written(service, workdir):
-        used = environment.describe() | {"seconds": round(seconds, 1)}
-    results.finish(
-        workdir,
-        figures,
-        curves,
-        examples.examples(service, seeds[0]),
-        examples.factors(service),
-        examples.dataset(service, seeds[0]),
-        used,
-        leaks.scores(service),
-    )
+    shown = examples.examples(service, seeds[0])
+    factors = examples.factors(service)
+    dataset = examples.dataset(service, seeds[0])
+    members = leaks.scores(service)
+
+    def finish() -> None:
+        # A run that only writes its report again keeps the environment that computed it
+        used = None
+        if not is_written(service, workdir):
+            used = environment.describe() | {"seconds": round(seconds, 1)}
+        results.finish(workdir, figures, curves, shown, factors, dataset, used, members)
+
+    processes.led(finish)
     return figures
 
 
@@ -198,7 +196,7 @@ def load_data(settings: Config) -> data.Dataset:
 @functools.cache
 def _print_once(note: str) -> None:
     """Prints a line to stderr: the units of a sweep read the same data, and so may both sides."""
-    print(note, file=sys.stderr, flush=True)
+    processes.say(note)
 
 
 def _target(config: Config, roles: Roles) -> targets.Own | recorded.Recorded | None:

@@ -262,32 +262,42 @@ class Service(NamedTuple):
         if self.classifiers.is_recorded(part):
             sections = [self.config["explanations"][name] for name in inputs]
             return recorded.shapes(self.classifiers.target, sections, images)
-        # Networks and explanations are known by what determines their shapes
-        settings = self.classifiers.settings(part)
-        own = self.classifiers.own(part)
-        network = {
-            "model": settings.get("model"),
-            "own": own and own.fingerprint,
-            "classes": self.classifiers.classes(part),
-            "images": images.shape,
-        }
-
-        def predicted() -> jax.ShapeDtypeStruct:
-            model, variables = self.classifiers.abstract(part, images)
-            return jax.eval_shape(model.apply, variables, images)
-
-        def explained(name: str) -> tuple[int, ...]:
-            model, variables = self.classifiers.abstract(part, images)
-            explainer = self.explainer(name, self.config["seed"])
-            return outputs.map_shape(explainer, model.apply, variables, images)
-
-        maps = []
-        for name in inputs:
-            mapped = [network, self.config["explanations"][name]]
-            maps.append(outputs.traced(mapped, functools.partial(explained, name)))
-        return outputs.traced(network, predicted), maps
+        return _traced(self, part, inputs, images)
 
     def _spec(self, part: str, role: str, seed: int) -> dict[str, Any]:
         # What a classifier answers follows from its weights and from the images
         classifier = self.classifiers.identity(part, seed)
         return self.roles.spec(seed, [role]) | {"role": role, "classifier": classifier}
+
+
+def _traced(
+    service: Service,
+    part: str,
+    inputs: tuple[str, ...],
+    images: jax.ShapeDtypeStruct,
+) -> tuple[jax.ShapeDtypeStruct, list[tuple[int, ...]]]:
+    """Returns the shapes of `Service.shapes` by tracing the model and the explainers."""
+    # Networks and explanations are known by what determines their shapes
+    settings = service.classifiers.settings(part)
+    own = service.classifiers.own(part)
+    network = {
+        "model": settings.get("model"),
+        "own": own and own.fingerprint,
+        "classes": service.classifiers.classes(part),
+        "images": images.shape,
+    }
+
+    def predicted() -> jax.ShapeDtypeStruct:
+        model, variables = service.classifiers.abstract(part, images)
+        return jax.eval_shape(model.apply, variables, images)
+
+    def explained(name: str) -> tuple[int, ...]:
+        model, variables = service.classifiers.abstract(part, images)
+        explainer = service.explainer(name, service.config["seed"])
+        return outputs.map_shape(explainer, model.apply, variables, images)
+
+    maps = []
+    for name in inputs:
+        mapped = [network, service.config["explanations"][name]]
+        maps.append(outputs.traced(mapped, functools.partial(explained, name)))
+    return outputs.traced(network, predicted), maps

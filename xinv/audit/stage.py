@@ -5,7 +5,6 @@ that determines it. The three methods of `Stages` differ in the way to a missing
 `leases.Busy` if another process builds it, and `train.Stopped` if this one is to leave.
 """
 
-import sys
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from xinv import store, train
+from xinv import processes, store, train
 from xinv.audit.results import Rows
 from xinv.store import Stage, Store
 from xinv.train.scalars import Scalars
@@ -95,7 +94,8 @@ class Stages(NamedTuple):
             # The store renames a complete folder, so that all of it is to be on disk
             fill(create)
             for array in made:
-                array.flush()
+                if isinstance(array, np.memmap):
+                    array.flush()
 
         return self._stage(name, label, spec, build)
 
@@ -115,7 +115,7 @@ class Stages(NamedTuple):
                 session = train.Session(
                     directory=folder / "checkpoints",
                     name=label,
-                    log=scalars.write,
+                    log=scalars.write if processes.leads() else None,
                     checkpoint_seconds=self.checkpoint_seconds,
                     stop=self.watch.stop,
                 )
@@ -139,7 +139,7 @@ class Stages(NamedTuple):
         self.watch.used(stage)
         if done:
             return stage
-        if self.watch.stop():
+        if processes.led(self.watch.stop):
             raise train.Stopped(f"stopped before {label}")
 
         def timed(folder: Path) -> None:
@@ -149,11 +149,7 @@ class Stages(NamedTuple):
             build(folder)
             seconds = time.monotonic() - started
             store.write_json(folder / COST, {"label": label, "seconds": round(seconds, 3)})
-            print(
-                f"{name:12s} {label:40s} {seconds:6.1f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            processes.say(f"{name:12s} {label:40s} {seconds:6.1f} s")
 
         self.store.compute(stage, spec, timed)
         return stage

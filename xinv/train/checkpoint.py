@@ -1,4 +1,7 @@
-"""Checkpoints of one training, by Orbax: the two newest states, readable after any kill."""
+"""Checkpoints of one training, by Orbax: the two newest states, readable after any kill.
+
+Of several processes the first alone writes and reads them, and tells the others what it has read.
+"""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,6 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from xinv import parallel, processes
 from xinv.store import writing
 from xinv.types import InputError
 
@@ -47,6 +51,16 @@ class Checkpoints:
         Raises:
           InputError: none is readable though there are some, or they belong to another training.
         """
+        # What the first process finds; the others read no file
+        read: list[Saved] = []
+        record = processes.led(lambda: self._found(template, read))
+        if record is None:
+            return None
+        tree = parallel.broadcast(read[0].tree if read else template)
+        return Saved(tree, record)
+
+    def _found(self, template: Any, read: list[Saved]) -> dict[str, Any] | None:
+        """Adds the newest checkpoint to `read` and returns its record; None if there is none."""
         if self._directory is None or not self._directory.exists():
             return None
         # The newest that can be read: a kill may have left damaged ones
@@ -60,7 +74,8 @@ class Checkpoints:
             for newer in unreadable:
                 self._open().delete(newer)
             tree = jax.tree.unflatten(jax.tree.structure(template), arrays)
-            return Saved(tree, about["record"])
+            read.append(Saved(tree, about["record"]))
+            return about["record"]
         if unreadable:
             raise InputError(
                 f"no checkpoint in {self._directory} is readable: "
@@ -75,8 +90,11 @@ class Checkpoints:
         record: dict[str, Any],
     ) -> None:
         """Writes a checkpoint; a kill during it leaves the one before it intact."""
-        if self._directory is None:
-            return
+        if self._directory is not None:
+            # The others wait, and learn of an error
+            processes.led(lambda: self._write(step, tree, record))
+
+    def _write(self, step: int, tree: Any, record: dict[str, Any]) -> None:
         # Orbax keeps arrays by name, and a flat dict needs no structure to be read again
         arrays = {}
         for number, leaf in enumerate(jax.tree.leaves(tree)):
@@ -108,7 +126,11 @@ class Checkpoints:
                 cleanup_tmp_directories=True,
                 # A save that has returned is on disk
                 enable_async_checkpointing=False,
+                # Orbax creates no folder for some of several processes
+                create=False,
+                multiprocessing_options=processes.alone(),
             )
+            self._directory.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self._directory, options=options)
         return self._manager
 

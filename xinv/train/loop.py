@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv import parallel
+from xinv import parallel, processes
 from xinv.numbers import require
 from xinv.train import batches
 from xinv.train.batches import Evaluate, steps_per_epoch
@@ -212,9 +212,9 @@ def _run(
                     best = finite
 
             # Save, so that a training that is killed continues from here
-            elapsed = time.monotonic() - saved
-            stopped = session.stop()
-            due = stopped or elapsed >= session.checkpoint_seconds
+            due, stopped = processes.led(
+                lambda saved=saved: _interruption(session, time.monotonic() - saved)
+            )
             if session.directory is not None and due:
                 pending = monitor.follow(pending)
                 _save(checkpoints, record, {"state": state, "best": best}, session)
@@ -285,6 +285,12 @@ def _finite_copy(tree: Any, step: int, session: Session) -> Any:
         total = float(np.sum(leaf, dtype=np.float64))
         require_finite({"the state": total}, step, session.name, session.advice)
     return tree
+
+
+def _interruption(session: Session, elapsed: float) -> tuple[bool, bool]:
+    """Tells if a training is to be saved now, and if it is to leave."""
+    stopped = session.stop()
+    return stopped or elapsed >= session.checkpoint_seconds, stopped
 
 
 def _save(checkpoints: Checkpoints, record: Record, tree: Any, session: Session) -> None:

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from xinv import processes
 from xinv.train.recipe import Recipe
 from xinv.types import InputError
 
@@ -149,7 +150,7 @@ class TrainingMonitor:
             if not keeps or not record.kept:
                 raise
             self.diverged = f"{error}; the state after epoch {record.kept} is kept"
-            print(self.diverged, file=sys.stderr, flush=True)
+            processes.say(self.diverged)
 
     def _enter_step(self, values: dict[str, float]) -> None:
         record = self.record
@@ -199,7 +200,7 @@ class _Display:
         self._last_line = self._began
         self._bar = None
         # In a log file a bar would be thousands of lines
-        if sys.stderr.isatty():
+        if sys.stderr.isatty() and processes.leads():
             self._bar = tqdm(
                 total=steps * batch_size,
                 initial=start * batch_size,
@@ -241,4 +242,4 @@ class _Display:
             f"loss {self._loss:.4g}",
             note,
         ]
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        processes.say(", ".join(parts))
