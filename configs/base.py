@@ -64,7 +64,9 @@ def size(sizes: Mapping[str, _Size], arg: str) -> _Size:
 
 def audit(size: Size, **sections: object) -> ConfigDict:
     """Returns the audit of a size; `sections` replace whole sections, as in `inversion`."""
-    shared = {field.name: getattr(size, field.name) for field in dataclasses.fields(Size)}
+    shared = {}
+    for field in dataclasses.fields(Size):
+        shared[field.name] = getattr(size, field.name)
     return inversion(**shared, **sections)
 
 

@@ -2,6 +2,9 @@
 
 `roles` gives each party its fraction of the images. A `share` below 1 is a part of the images, for
 a run of some minutes.
+
+Sets that TFDS has prepared are not in memory: with `--config.data.source.threads=8` (extra
+`stream`) eight threads read and decode the next batches while the device computes.
 """
 
 import math
@@ -93,6 +96,7 @@ def cifar10(roles: dict, share: float = 1.0, **transform: object) -> dict:
         root=data_root("tfds"),
         split="train+test",
         labels=("label",),
+        threads=0,
     )
     return section(source, "label", roles, share, **transform)
 
@@ -199,6 +203,7 @@ def celeba(
         dataset="celeb_a",
         root=data_root("tfds"),
         split="train+validation+test",
+        threads=0,
         **geometry,
     )
     return section(source | dict(labels=labels), labels[0], roles)
@@ -216,6 +221,7 @@ def imagenet100(roles: dict, side: int) -> dict:
         root=data_root("tfds"),
         split="train",
         labels=("label",),
+        threads=0,
     )
     return section(source | geometry, "label", roles, classes=("label", 100))
 

@@ -273,6 +273,7 @@ def _cifar(dataset: str) -> dict:
         root=base.data_root("tfds"),
         split="train+test",
         labels=("label",),
+        threads=0,
     )
     # The paper's 10,000 each; 1,200 public images, for ProtoDash and RMIA
     roles = dict(

@@ -7,15 +7,18 @@ Example:
 
 `training`: images per second of a training step of Zhao's MNIST target and decoders at the paper's
 width, against the same networks in PyTorch where that is installed. Rounds alternate and the
-medians are reported. On an accelerator also in bfloat16, and always with the fraction of the rate
-that a large matrix product reaches in this run. The target's step of DP-SGD stands beside its plain
-one.
+medians are reported, with the fractions of the rates that a large matrix product and a large copy
+reach in this run. On an accelerator also in bfloat16, and PyTorch by torch.compile. The target's
+step of DP-SGD stands beside its plain one.
+
+All that an accelerator is measured by runs with one command: see launch/accelerator.sh.
 
 `explainers`: maps per second of the MNIST target at the paper's width and of MobileNetV2 at 32×32,
 against captum with the same weights, images, superpixels and parameters, where that is installed.
 Beside them the memory that each needs, and the fraction of the roofline: the rate that the passes
 of a map would reach if each were as fast as the model's forward pass on the same images, measured
-in the same rounds. ViT-Tiny with patches of 4 is measured for xinv alone.
+in the same rounds. ViT-Tiny with patches of 4 is measured for xinv alone, and MobileNetV2 at
+224×224 where --networks names it.
 With --first instead the seconds of tracing (and lowering) and of compiling one map, on ResNet-18 at
 32×32, ResNet-50 at 224×224 and ViT-Tiny, and their ratio to one jitted `jax.grad`: what someone
 waits for before the first map.
@@ -50,28 +53,41 @@ from absl import flags
 from xinv.types import InputError
 
 BATCH = flags.DEFINE_integer(
-    "batch_size", None, "Images per step. Default: 64; membership 128; explainers on CPU 16.", 1
+    "batch_size",
+    None,
+    "Images per step. Default: 64; membership 128; explainers on CPU 16.",
+    1,
 )
 IMAGES = flags.DEFINE_integer(
-    "images", None, "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.", 1
+    "images",
+    None,
+    "Images to reconstruct. Default: 64 on CPU, 1000 on an accelerator.",
+    1,
 )
 WIDTH = flags.DEFINE_float("width", 1.0, "Factor on the channels of the inverted classifier.", 0.0)
 ROUNDS = flags.DEFINE_integer("rounds", 7, "Alternating measurements of each network.", 1)
 STEPS = flags.DEFINE_integer(
-    "steps", None, "Steps per round. Default: 2 on CPU, 128 on an accelerator; inversion 4, 400.", 1
+    "steps",
+    None,
+    "Steps per round. Default: 2 on CPU, 128 on an accelerator; inversion 4, 400.",
+    1,
 )
 METHODS = flags.DEFINE_list("methods", None, "Explainers to measure. Default: all.")
 NETWORKS = flags.DEFINE_list(
     "networks",
     None,
-    "Networks to explain: cnn, mobilenet_v2, vit_tiny; with --first resnet18, resnet50, vit_tiny."
-    " Default: all.",
+    "Networks to explain: cnn, mobilenet_v2, vit_tiny, which are the default, or mobilenet_v2_224;"
+    " with --first resnet18, resnet50, vit_tiny, which are all the default.",
 )
 SIZE = flags.DEFINE_string(
-    "size", "quick", "Of configs/deepleak.py, the size whose explanations are hardened."
+    "size",
+    "quick",
+    "Of configs/deepleak.py, the size whose explanations are hardened.",
 )
 FIRST = flags.DEFINE_bool(
-    "first", False, "Measure the time to the first map: tracing and compiling."
+    "first",
+    False,
+    "Measure the time to the first map: tracing and compiling.",
 )
 
 
@@ -135,7 +151,10 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Takes the subcommand off the arguments, and leaves the flags to absl."""
-    name = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
+    if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
+        name = sys.argv.pop(1)
+    else:
+        name = None
 
     def run(argv: Sequence[str]) -> None:
         del argv

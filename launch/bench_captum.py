@@ -4,13 +4,25 @@ weights, explained.
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import captum
 import jax
 import numpy as np
 import torch
-from bench_explainers import ORDERS, SAMPLES, SEGMENTS, STDEV, STEPS, STRIDE, WINDOW, Inputs, Run
+from bench_explainers import (
+    ORDERS,
+    SAMPLES,
+    SEGMENTS,
+    SIZE,
+    STDEV,
+    STEPS,
+    STRIDE,
+    WINDOW,
+    Inputs,
+    Run,
+)
 from captum import attr
 from captum._utils.models.linear_model import SkLearnLasso
 from captum.attr._core import deep_lift, lrp
@@ -23,7 +35,7 @@ from xinv.models.mobilenet import STAGES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 AT_ONCE = {"cpu": 64, "cuda": 4096}[DEVICE]
-"""Images per forward pass where captum asks for a batch size."""
+"""Images of 32×32 per forward pass where captum asks for a batch size."""
 Arrays = Mapping[str, Any]
 
 
@@ -41,9 +53,14 @@ class Task(NamedTuple):
     superpixels: torch.Tensor
 
     @property
+    def at_once(self) -> int:
+        """Images in a forward pass: as many pixels for images of any size."""
+        return max(1, AT_ONCE * SIZE**2 // (self.x.shape[2] * self.x.shape[3]))
+
+    @property
     def copies(self) -> int:
         """Copies of every image in a forward pass."""
-        return max(1, AT_ONCE // len(self.x))
+        return max(1, self.at_once // len(self.x))
 
 
 def _simple(name: str, net: str = "plain") -> Callable[[Task], Any]:
@@ -52,7 +69,10 @@ def _simple(name: str, net: str = "plain") -> Callable[[Task], Any]:
 
 def _integrated_gradients(t: Task) -> Any:
     return attr.IntegratedGradients(t.plain).attribute(
-        t.x, target=t.y, n_steps=STEPS, internal_batch_size=AT_ONCE
+        t.x,
+        target=t.y,
+        n_steps=STEPS,
+        internal_batch_size=t.at_once,
     )
 
 
@@ -69,14 +89,21 @@ def _gradcam(t: Task) -> Any:
 
 def _guided_gradcam(t: Task) -> Any:
     return attr.GuidedGradCam(t.hooked, t.hooked.cam).attribute(
-        t.x, t.y, interpolate_mode="bilinear"
+        t.x,
+        t.y,
+        interpolate_mode="bilinear",
     )
 
 
 def _occlusion(t: Task) -> Any:
-    window, stride = ((t.x.shape[1], n, n) for n in (WINDOW, STRIDE))
+    channels, side = t.x.shape[1:3]
+    window, stride = ((channels, n, n) for n in (round(WINDOW * side), round(STRIDE * side)))
     return attr.Occlusion(t.plain).attribute(
-        t.x, window, stride, target=t.y, perturbations_per_eval=t.copies
+        t.x,
+        window,
+        stride,
+        target=t.y,
+        perturbations_per_eval=t.copies,
     )
 
 
@@ -199,7 +226,9 @@ class Twin(nn.Module):
 def _cnn(variables: Arrays, hooked: bool) -> Twin:
     """`xinv.models.cnn`; captum has rules for all its modules, whether `hooked` or not."""
     del hooked
-    rows, features, head = variables["params"]["layers"], [], []
+    rows = variables["params"]["layers"]
+    features = []
+    head = []
     for name in sorted(rows, key=lambda name: int(name.lstrip("convf"))):
         if name.startswith("conv"):
             features += [_convolution(rows[name]), nn.ReLU(), nn.MaxPool2d(2)]
@@ -208,26 +237,42 @@ def _cnn(variables: Arrays, hooked: bool) -> Twin:
     return Twin(nn.Sequential(*features), nn.Sequential(*head[:-1]), -1)
 
 
-def _mobilenet_v2(variables: Arrays, hooked: bool) -> Twin:
-    """`xinv.models.mobilenet_v2` with the small stem."""
+def _mobilenet_v2(large: bool, variables: Arrays, hooked: bool) -> Twin:
+    """`xinv.models.mobilenet_v2` with the large stem or the small one."""
     activation = _ClippedReLU if hooked else nn.ReLU6
-    scopes = [variables[name]["features"] for name in ("params", "batch_stats")]
+    scopes = []
+    for name in ("params", "batch_stats"):
+        scopes.append(variables[name]["features"])
     strides = [1 if index else stride for _, _, count, stride in STAGES for index in range(count)]
-    strides[1] = 1  # small stem
-    blocks = [
-        _InvertedResidual(
-            *(scope[f"_InvertedResidual_{number}"] for scope in scopes), stride, activation
+    if not large:
+        strides[1] = 1
+    blocks = []
+    for number, stride in enumerate(strides):
+        blocks.append(
+            _InvertedResidual(
+                *(scope[f"_InvertedResidual_{number}"] for scope in scopes),
+                stride,
+                activation,
+            )
         )
-        for number, stride in enumerate(strides)
-    ]
-    first, last = (nn.Sequential(*_unit(*scopes, number)) for number in (0, 1))
+    first = nn.Sequential(*_unit(*scopes, 0, 2 if large else 1))
+    last = nn.Sequential(*_unit(*scopes, 1))
     features = nn.Sequential(
-        first, activation(), *blocks, last, activation(), nn.AdaptiveAvgPool2d(1)
+        first,
+        activation(),
+        *blocks,
+        last,
+        activation(),
+        nn.AdaptiveAvgPool2d(1),
     )
     return Twin(features, _dense(variables["params"]["head"]), -2)
 
 
-TWINS = {"cnn": _cnn, "mobilenet_v2": _mobilenet_v2}
+TWINS = {
+    "cnn": _cnn,
+    "mobilenet_v2": partial(_mobilenet_v2, False),
+    "mobilenet_v2_224": partial(_mobilenet_v2, True),
+}
 
 
 class _ClippedReLU(nn.ReLU):
@@ -245,26 +290,39 @@ lrp.SUPPORTED_NON_LINEAR_LAYERS.append(_ClippedReLU)
 
 class _InvertedResidual(nn.Module):
     def __init__(
-        self, params: Arrays, stats: Arrays, stride: int, activation: Callable[[], nn.Module]
+        self,
+        params: Arrays,
+        stats: Arrays,
+        stride: int,
+        activation: Callable[[], nn.Module],
     ):
         super().__init__()
-        units, count = [], len(stats)
+        units = []
+        count = len(stats)
         for number in range(count):
             depthwise = number == count - 2
             units += _unit(params, stats, number, stride if depthwise else 1, depthwise)
             units += [activation()] if number < count - 1 else []
-        self.units, self.add = nn.Sequential(*units), Addition_Module()
+        self.units = nn.Sequential(*units)
+        self.add = Addition_Module()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.units(x)
-        return self.add(x, y) if x.shape == y.shape else y
+        if x.shape == y.shape:
+            return self.add(x, y)
+        return y
 
 
 def _unit(
-    params: Arrays, stats: Arrays, number: int, stride: int = 1, depthwise: bool = False
+    params: Arrays,
+    stats: Arrays,
+    number: int,
+    stride: int = 1,
+    depthwise: bool = False,
 ) -> list[nn.Module]:
     """A convolution and its BatchNorm."""
-    scale, statistics = params[f"BatchNorm_{number}"], stats[f"BatchNorm_{number}"]
+    scale = params[f"BatchNorm_{number}"]
+    statistics = stats[f"BatchNorm_{number}"]
     norm = nn.BatchNorm2d(len(scale["bias"]))
     _fill(
         norm,

@@ -1,28 +1,25 @@
 """`bench.py defences`: see there."""
 
 import functools
-import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from bench_training import (
-    CLASSES,
-    NETWORKS,
-    SHAPE,
-    Network,
+from bench_networks import CLASSES, NETWORKS, SHAPE, Network, examples, forward_operations
+from bench_table import Row
+from bench_torch import (
     Run,
-    examples,
-    forward_operations,
-    stepping,
-    timed,
     torch,
     torch_batches,
+    torch_call,
     torch_module,
+    torch_run,
     torch_settings,
 )
+from bench_training import Bench, Training, bench, compared, timed
 
 from xinv import defences, explain, models, train
 from xinv.defences.gnime import UPDATES, Players, two_player_step
@@ -40,16 +37,17 @@ LAMBDA, ADAM = 100.0, 1e-4
 
 def run(batch_size: int, rounds: int, steps: int | None) -> None:
     """Prints the cost of releasing beside explaining, and images/s of the two-player step."""
-    steps = steps or (2 if jax.default_backend() == "cpu" else 128)
+    how = bench(batch_size, rounds, steps)
     print(
         f"jax {jax.__version__} on {jax.devices()[0].device_kind}; batch {batch_size}, {rounds}"
         " rounds"
     )
     print(torch_settings())
-    data = examples(4 * batch_size)
-    _applying(data, batch_size, rounds)
-    for name in WIDTHS:
-        _training(name, data, batch_size, rounds, steps)
+    _applying(examples(batch_size), batch_size, rounds)
+    for dtype in how.rates:
+        for name in WIDTHS:
+            for updates in UPDATES:
+                print(two_player(name, updates, dtype, how).line(), flush=True)
 
 
 def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> None:
@@ -65,7 +63,8 @@ def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> N
         f"gradient explanation: {seconds['explain'] * 1e3:.1f} ms a batch, {rate / 1e9:.0f} GFLOP/s"
     )
     for name, width in networks:
-        taken, done = seconds[name, width], forward_operations(_network(name, width))
+        taken = seconds[name, width]
+        done = forward_operations(_network(name, width))
         print(
             f"  {name} at width {width}: {taken * 1e3:.1f} ms, adds"
             f" {taken / seconds['explain']:.0%} ({done / gradient:.0%} of the operations,"
@@ -100,32 +99,32 @@ def _releasing(name: str, width: float, observation: Observation) -> Run:
         "limits": np.float32([0, 1]),
     }
     variables = jax.jit(generator.init)(
-        jax.random.key(0), observation.prediction[:1], observation.explanation[:1]
+        jax.random.key(0),
+        observation.prediction[:1],
+        observation.explanation[:1],
     )
     state = {"generator": variables, "calibration": jax.tree.map(jnp.asarray, calibration)}
     apply = jax.jit(defences.gnime(network=name, width=width).apply)
     return lambda steps: jax.block_until_ready(apply(state, observation, jax.random.key(1)))
 
 
-def _training(
-    name: str, data: Mapping[str, np.ndarray], batch_size: int, rounds: int, steps: int
-) -> None:
-    for updates in UPDATES:
-        runs = {"xinv": _step(name, updates, data, batch_size)}
-        if torch:
-            runs["torch"] = _torch_step(name, updates, data, batch_size)
-        seconds = timed(runs, rounds, steps)
-        rates = {key: batch_size * steps / value for key, value in seconds.items()}
-        versus = (
-            f"  torch {rates['torch']:8.1f}  ratio {rates['xinv'] / rates['torch']:.2f}"
-            if torch
-            else ""
-        )
-        print(
-            f"two-player step, {name:13s} {updates:12s} images/s: xinv"
-            f" {rates['xinv']:8.1f}{versus}",
-            flush=True,
-        )
+def two_player(
+    network: str,
+    updates: str,
+    dtype: str,
+    how: Bench,
+    width: float = 1.0,
+) -> Row:
+    """GNIME's step of two networks, as xinv's loop and as PyTorch code has it."""
+    built = _network(network, width)
+    data = examples(4 * how.batch_size)
+    return compared(
+        f"GNIME, {network}, {updates}",
+        dtype,
+        _step(built, updates, dtype, data),
+        functools.partial(_torch_step, built, updates, dtype, data, how.batch_size),
+        how,
+    )
 
 
 def _network(name: str, width: float = 1.0) -> Network:
@@ -141,56 +140,64 @@ def _network(name: str, width: float = 1.0) -> Network:
     return Network(lambda dtype: models.build(name, dtype=dtype, **hyper), *tables[name])
 
 
-def _step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
-    """xinv's own step, dispatched as its training loop does."""
-    model, tx = _network(network).build("float32"), optax.adam(ADAM)
+def _step(network: Network, updates: str, dtype: str, data: Mapping[str, np.ndarray]) -> Training:
+    """xinv's own step."""
+    model = network.build(dtype)
+    tx = optax.adam(ADAM)
     players = Players(model, model)
     read = {name: data[name] for name in ("prediction", "explanation", "image")}
     example = [jnp.asarray(values[:1]) for values in read.values()][:2]
-    nets = {name: jax.jit(model.init)(jax.random.key(0), *example) for name in Players._fields}
+    nets = {}
+    for name in Players._fields:
+        nets[name] = jax.jit(model.init)(jax.random.key(0), *example)
     scale = {"moments": np.float32([0.5, 0.3]), "limits": np.float32([0, 1])}
     state = train.State(
-        np.int32(0), nets | scale, {name: tx.init(net) for name, net in nets.items()}
+        np.int32(0),
+        nets | scale,
+        {name: tx.init(net) for name, net in nets.items()},
     )
-    return stepping(two_player_step(players, LAMBDA, updates, tx), state, read, batch_size)
+    return Training(two_player_step(players, LAMBDA, updates, tx), state, read)
 
 
-def _torch_step(network: str, updates: str, data: Mapping[str, np.ndarray], batch_size: int) -> Run:
+def _torch_step(
+    network: Network,
+    updates: str,
+    dtype: str,
+    data: Mapping[str, np.ndarray],
+    batch_size: int,
+    compiles: bool,
+) -> Run:
     """The same step as PyTorch code has it: a backward pass for each player."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
-    modules = [torch_module(_network(network)) for _ in range(2)]
-    generator, inverter = (module.to(device, memory_format=layout) for module in modules)
-    first, second = (
-        torch.optim.Adam(net.parameters(), ADAM, fused=True) for net in (generator, inverter)
-    )
-    batches, error = torch_batches(data, batch_size, device), torch.nn.functional.mse_loss
+    modules = [torch_module(network) for _ in range(2)]
+    calls: list[Callable[[Any], Any]] = [torch_call(module, dtype, compiles) for module in modules]
+    generate, invert = calls
+    generator, inverter = (list(module.parameters()) for module in modules)
+    first, second = (torch.optim.Adam(net, ADAM, fused=True) for net in (generator, inverter))
+    error = torch.nn.functional.mse_loss
+    again = updates == "alternating"
+    # Both players differentiate one graph, whose buffers must outlive the first
+    torch._functorch.config.donated_buffer = again
 
-    def start(steps: int) -> None:
-        for batch in itertools.islice(batches, steps):
-            clean, truth = (batch["explanation"] - 0.5) / 0.3, batch["image"]
+    def step(batch: Any) -> None:
+        clean = (batch["explanation"] - 0.5) / 0.3
+        truth = batch["image"]
 
-            def invert(maps, batch=batch):
-                return inverter({"prediction": batch["prediction"], "explanation": maps})
+        def inverted(maps: Any) -> Any:
+            return invert({"prediction": batch["prediction"], "explanation": maps})
 
-            noised = generator({"prediction": batch["prediction"], "explanation": clean})
-            released = ((noised * 0.3 + 0.5).clip(0, 1) - 0.5) / 0.3
-            again = updates == "alternating"
-            guess = invert(released.detach() if again else released)
-            second.zero_grad(set_to_none=True)
-            loss = error(invert(clean), truth) + error(guess, truth)
-            loss.backward(inputs=list(inverter.parameters()), retain_graph=not again)
-            if again:
-                second.step()
-                guess = invert(released)
-            first.zero_grad(set_to_none=True)
-            (error(noised, clean) - LAMBDA * error(guess, truth)).backward(
-                inputs=list(generator.parameters())
-            )
-            first.step()
-            if not again:
-                second.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
+        noised = generate({"prediction": batch["prediction"], "explanation": clean})
+        released = ((noised * 0.3 + 0.5).clip(0, 1) - 0.5) / 0.3
+        guess = inverted(released.detach() if again else released)
+        second.zero_grad(set_to_none=True)
+        loss = error(inverted(clean), truth) + error(guess, truth)
+        loss.backward(inputs=inverter, retain_graph=not again)
+        if again:
+            second.step()
+            guess = inverted(released)
+        first.zero_grad(set_to_none=True)
+        (error(noised, clean) - LAMBDA * error(guess, truth)).backward(inputs=generator)
+        first.step()
+        if not again:
+            second.step()
 
-    return start
+    return torch_run(step, torch_batches(data, batch_size))

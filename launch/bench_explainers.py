@@ -7,12 +7,14 @@ import os
 import re
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from bench_table import Row
 from bench_training import matmul_rate
 
 from xinv import explain, models
@@ -21,9 +23,9 @@ from xinv.explain.engine import memory
 from xinv.explain.perturbation.segment import slic
 from xinv.types import Explainer, InputError, Model
 
-STEPS, SAMPLES, STDEV, SEGMENTS, ORDERS, WINDOW, STRIDE = 50, 25, 0.15, 25, 2, 8, 4
+STEPS, SAMPLES, STDEV, SEGMENTS, ORDERS, WINDOW, STRIDE = 50, 25, 0.15, 25, 2, 1 / 4, 1 / 8
 """Settings of both libraries: of integrated gradients, all that samples, superpixels, Shapley
-values, occlusion.
+values, occlusion (in sides of the image).
 """
 SIZE = 32
 SHORTEST = 0.2
@@ -70,39 +72,50 @@ NETWORKS = {
     "mobilenet_v2": Network(models.mobilenet_v2(10), (SIZE, SIZE, 3)),
     "vit_tiny": Network(models.vit(10), (SIZE, SIZE, 3)),
 }
+LARGE = {
+    "mobilenet_v2_224": Network(models.mobilenet_v2(1000, stem="large"), (224, 224, 3)),
+}
+"""Measured where they are asked for: a round takes minutes on CPU."""
 FIRST_NETWORKS = {
     "resnet18": Network(models.resnet(10), (SIZE, SIZE, 3)),
     "resnet50": Network(models.resnet(1000, 50, stem="large"), (224, 224, 3)),
     "vit_tiny": NETWORKS["vit_tiny"],
 }
 """What the time to a first map is measured on."""
-WINDOWS, SUPERPIXELS = (
-    (math.ceil((SIZE - WINDOW) / STRIDE) + 1) ** 2,
-    slic(SEGMENTS).count(SIZE, SIZE),
-)
-METHODS = {
-    "gradient": Method(explain.gradient(), 2),
-    "saliency": Method(explain.saliency(), 2),
-    "input_x_gradient": Method(explain.input_x_gradient(), 2),
-    "integrated_gradients": Method(explain.integrated_gradients(STEPS), 2 * STEPS),
-    "smoothgrad": Method(explain.smoothgrad(STDEV, SAMPLES), 2 * SAMPLES),
-    "vargrad": Method(explain.vargrad(STDEV, SAMPLES), 2 * SAMPLES),
-    "deconvolution": Method(explain.deconvolution(), 2),
-    "guided_backprop": Method(explain.guided_backprop(), 2),
-    "deeplift": Method(explain.deeplift(), 3),
-    "lrp": Method(explain.lrp("epsilon"), 2),
-    "gradcam": Method(explain.gradcam(), 1),
-    "gradcam_plus_plus": Method(explain.gradcam_plus_plus(), 1),
-    "class_cams": Method(explain.class_cams(), 1),
-    "constituent_cams": Method(explain.constituent_cams(), 1),
-    "guided_gradcam": Method(explain.guided_gradcam(), 3),
-    "occlusion": Method(explain.occlusion(WINDOW, STRIDE), WINDOWS + 1),
-    "lime": Method(explain.lime(SAMPLES, SEGMENTS), SAMPLES),
-    "kernel_shap": Method(explain.kernel_shap(SAMPLES, SEGMENTS), SAMPLES),
-    "shapley_sampling": Method(
-        explain.shapley_sampling(ORDERS, SEGMENTS), ORDERS * (SUPERPIXELS - 1) + 2
-    ),
-}
+
+
+def methods_of(side: int) -> dict[str, Method]:
+    """The explainers with their settings for images of that size."""
+    window = round(WINDOW * side)
+    stride = round(STRIDE * side)
+    windows = (math.ceil((side - window) / stride) + 1) ** 2
+    superpixels = slic(SEGMENTS).count(side, side)
+    return {
+        "gradient": Method(explain.gradient(), 2),
+        "saliency": Method(explain.saliency(), 2),
+        "input_x_gradient": Method(explain.input_x_gradient(), 2),
+        "integrated_gradients": Method(explain.integrated_gradients(STEPS), 2 * STEPS),
+        "smoothgrad": Method(explain.smoothgrad(STDEV, SAMPLES), 2 * SAMPLES),
+        "vargrad": Method(explain.vargrad(STDEV, SAMPLES), 2 * SAMPLES),
+        "deconvolution": Method(explain.deconvolution(), 2),
+        "guided_backprop": Method(explain.guided_backprop(), 2),
+        "deeplift": Method(explain.deeplift(), 3),
+        "lrp": Method(explain.lrp("epsilon"), 2),
+        "gradcam": Method(explain.gradcam(), 1),
+        "gradcam_plus_plus": Method(explain.gradcam_plus_plus(), 1),
+        "class_cams": Method(explain.class_cams(), 1),
+        "constituent_cams": Method(explain.constituent_cams(), 1),
+        "guided_gradcam": Method(explain.guided_gradcam(), 3),
+        "occlusion": Method(explain.occlusion(window, stride), windows + 1),
+        "lime": Method(explain.lime(SAMPLES, SEGMENTS), SAMPLES),
+        "kernel_shap": Method(explain.kernel_shap(SAMPLES, SEGMENTS), SAMPLES),
+        "shapley_sampling": Method(
+            explain.shapley_sampling(ORDERS, SEGMENTS), ORDERS * (superpixels - 1) + 2
+        ),
+    }
+
+
+METHODS = methods_of(SIZE)
 
 
 def run(
@@ -115,7 +128,8 @@ def run(
     """Prints a table of images per second, beside those of the module `captum` (bench_captum.py),
     if there is one.
     """
-    methods, networks = _chosen("method", methods, METHODS), _chosen("network", networks, NETWORKS)
+    methods = _chosen("method", methods, METHODS)
+    networks = _chosen("network", networks, NETWORKS, LARGE)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves room for PyTorch
     batch_size = batch_size or (16 if jax.default_backend() == "cpu" else 64)
     print(
@@ -127,9 +141,10 @@ def run(
         if captum
         else "captum is not installed (pip install 'xinv[bench]'): xinv alone"
     )
-    ratios, peak = [], matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
+    ratios = []
+    peak = matmul_rate("float32", 2048 if jax.default_backend() == "cpu" else 8192)
     for name in networks:
-        operations = _operations(NETWORKS[name])
+        operations = _operations((NETWORKS | LARGE)[name])
         print(f"{name}: a forward pass takes {operations / 1e6:.0f} million operations;", end=" ")
         print(
             f"at the {peak / 1e12:.2f} TFLOP/s of a matrix product {peak / operations:.0f} images/s"
@@ -137,18 +152,54 @@ def run(
         print(
             f"{name:22s}xinv: images/s  of roofline      MiB   captum: images/s      MiB    ratio"
         )
-        inputs = _inputs(NETWORKS[name], batch_size)
-        theirs = captum.runs(name, inputs, methods) if captum else {}  # {} if captum has no twin
-        for method in methods:
-            try:
-                ratios += _measure(method, NETWORKS[name].model, inputs, theirs.get(method), rounds)
-            except InputError as error:  # what a method refuses is a finding
-                print(f"  {method:20s} {error}", flush=True)
+        for row in measured(name, methods, batch_size, rounds, captum):
+            print(_line(row), flush=True)
+            if row.ratio:
+                ratios.append(row.ratio)
     if ratios:
         print(
             f"geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.2f}, least"
             f" {min(ratios):.2f}"
         )
+
+
+class Explained(NamedTuple):
+    """A row, and what only explainers have.
+
+    Attributes:
+      row: rates in images per second.
+      roofline: fraction of the rate at which the method's passes would run as forward passes.
+      captum_mib: memory that captum needs.
+    """
+
+    row: Row
+    roofline: float | None = None
+    captum_mib: float | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """The rate of xinv over captum's."""
+        return self.row.ratio
+
+
+def measured(
+    name: str,
+    methods: list[str],
+    batch_size: int,
+    rounds: int,
+    captum: Any = None,
+) -> Iterator[Explained]:
+    """Explains images by a network, with each method, by xinv and by the module `captum`."""
+    network = (NETWORKS | LARGE)[name]
+    inputs = _inputs(network, batch_size)
+    side = network.shape[0]
+    theirs = captum.runs(name, inputs, methods) if captum else {}  # {} if captum has no twin
+    for method in methods:
+        how = methods_of(side)[method]
+        try:
+            yield _measure(method, how, network.model, inputs, theirs.get(method), rounds)
+        except InputError as error:  # what a method refuses is a finding
+            yield Explained(Row(method, note=str(error)))
 
 
 def first(methods: list[str] | None, networks: list[str] | None) -> None:
@@ -195,7 +246,11 @@ def _prepared(explainer: Explainer, model: Model, shape: tuple[int, int, int]) -
 
 
 def _gradient(
-    apply: Any, variables: Any, image: jax.Array, label: jax.Array, key: jax.Array
+    apply: Any,
+    variables: Any,
+    image: jax.Array,
+    label: jax.Array,
+    key: jax.Array,
 ) -> jax.Array:
     """The gradient as a user would write it, without the engine."""
     del key
@@ -207,10 +262,17 @@ def _first_row(name: str, took: Preparation, grad: Preparation) -> str:
     return f"  {name:20s}{took.trace:9.2f} {took.compile:11.2f} {sum(took):9.2f} {ratio:12.2f}"
 
 
-def _chosen(kind: str, names: list[str] | None, known: Mapping[str, Any]) -> list[str]:
+def _chosen(
+    kind: str,
+    names: list[str] | None,
+    known: Mapping[str, Any],
+    others: Mapping[str, Any] = MappingProxyType({}),
+) -> list[str]:
+    """The names that were asked for, also of `others`; or all that are known."""
+    allowed = {**known, **others}
     for name in names or ():
-        if name not in known:
-            raise InputError(f"unknown {kind} {name!r}: choose of {', '.join(known)}")
+        if name not in allowed:
+            raise InputError(f"unknown {kind} {name!r}: choose of {', '.join(allowed)}")
     return names or [*known]
 
 
@@ -218,7 +280,9 @@ def _inputs(network: Network, batch_size: int) -> Inputs:
     images = jax.random.uniform(jax.random.key(0), (batch_size, *network.shape))
     variables = jax.jit(network.model.init)(jax.random.key(1), images[:1])
     return Inputs(
-        variables, images, jnp.argmax(jax.jit(network.model.apply)(variables, images), -1)
+        variables,
+        images,
+        jnp.argmax(jax.jit(network.model.apply)(variables, images), -1),
     )
 
 
@@ -230,25 +294,40 @@ def _operations(network: Network) -> float:
 
 
 def _measure(
-    name: str, model: Model, inputs: Inputs, captum: Run | None, rounds: int
-) -> list[float]:
-    """Prints a row; the rate of xinv over captum's, if there is one."""
-    method, count = METHODS[name], len(inputs.images)
-    forward, xinv = jax.jit(model.apply), _xinv(method.explainer, model, inputs)
+    name: str,
+    method: Method,
+    model: Model,
+    inputs: Inputs,
+    captum: Run | None,
+    rounds: int,
+) -> Explained:
+    count = len(inputs.images)
+    forward = jax.jit(model.apply)
+    xinv = _xinv(method.explainer, model, inputs)
     starts = {"forward": lambda: jax.block_until_ready(forward(*inputs[:2])), "xinv": xinv.start}
+    begin = time.perf_counter()
+    xinv.start()
+    first = time.perf_counter() - begin
     if captum:
         starts["captum"] = captum.start
     seconds = _time(starts, rounds)
-    fraction = method.passes * seconds["forward"] / seconds["xinv"]
-    row = f"  {name:20s}{count / seconds['xinv']:15.1f} {fraction:12.0%} {_peak(xinv):8.0f}"
+    rate = count / seconds["xinv"]
+    row = Row(name, "float32", "images/s", rate, mib=_peak(xinv), compile=first)
+    explained = Explained(row, method.passes * seconds["forward"] / seconds["xinv"])
     if not captum:
-        print(row, flush=True)
-        return []
-    ratio = seconds["captum"] / seconds["xinv"]
-    print(
-        f"{row}   {count / seconds['captum']:16.1f} {_peak(captum):8.0f} {ratio:8.2f}", flush=True
-    )
-    return [ratio]
+        return explained
+    row = row._replace(torch=count / seconds["captum"])
+    return explained._replace(row=row, captum_mib=_peak(captum))
+
+
+def _line(explained: Explained) -> str:
+    row = explained.row
+    if row.xinv is None:
+        return f"  {row.name:20s} {row.note}"
+    text = f"  {row.name:20s}{row.xinv:15.1f} {explained.roofline:12.0%} {row.mib:8.0f}"
+    if row.torch:
+        text += f"   {row.torch:16.1f} {explained.captum_mib:8.0f} {row.ratio:8.2f}"
+    return text
 
 
 def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
@@ -261,10 +340,9 @@ def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
         len(images), at_once(explainer, model.apply, variables, images, jax.random.key(2))
     )
     keys = jax.random.split(jax.random.key(2), len(images))
-    parts = [
-        tuple(x[start : start + size] for x in (images, labels, keys))
-        for start in range(0, len(images), size)
-    ]
+    parts = []
+    for start in range(0, len(images), size):
+        parts.append(tuple(x[start : start + size] for x in (images, labels, keys)))
     program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
 
     def device_mib() -> float:

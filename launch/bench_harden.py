@@ -48,10 +48,12 @@ def run(size: str, methods: Sequence[str] | None, rounds: int) -> None:
 
 
 def _measured(subject: Subject, rounds: int) -> None:
-    settings, explainer = subject.settings, subject.unhardened.explainer
+    settings = subject.settings
+    explainer = subject.unhardened.explainer
     transforms = searched_transforms(settings, explainer)
     values = propose(space_of(explainer, transforms), [], subject.name, rounds + 1, rounds + 1)
-    role, shadow = settings["roles"]["search"], settings["shadow"]
+    role = settings["roles"]["search"]
+    shadow = settings["shadow"]
     # The kept maps that transforms change
     searched(subject, subject.unhardened, subject.target, role)
     searched(subject, subject.unhardened, shadow, settings["roles"]["shadow"])
@@ -67,10 +69,15 @@ def _measured(subject: Subject, rounds: int) -> None:
             attack.predict(state, subject.seen(attack, subject.target, role, shown))
         with _timed(spent["utility"].append):
             trial.utility(
-                subject, role, searched(subject, subject.unhardened, subject.target, role), shown
+                subject,
+                role,
+                searched(subject, subject.unhardened, subject.target, role),
+                shown,
             )
     # The first compiles what all trials share
-    medians = {part: statistics.median(times[1:] or times) for part, times in spent.items()}
+    medians = {}
+    for part, times in spent.items():
+        medians[part] = statistics.median(times[1:] or times)
     total = sum(medians.values())
     shares = ", ".join(f"{part} {seconds / total:.0%}" for part, seconds in medians.items())
     print(

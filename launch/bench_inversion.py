@@ -31,7 +31,13 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
         f" {rounds} rounds"
     )
     model = models.cnn(
-        CLASSES, CHANNELS, HIDDEN, width, norm="batch", activation="none", dropout=(0.0, 0.5)
+        CLASSES,
+        CHANNELS,
+        HIDDEN,
+        width,
+        norm="batch",
+        activation="none",
+        dropout=(0.0, 0.5),
     )
     rng = np.random.default_rng(0)
     own = rng.random((4 * CLASSES, *SHAPE), np.float32)
@@ -85,13 +91,15 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
     layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     network = _network(variables).to(device, memory_format=layout).eval().requires_grad_(False)
     place = lambda x: torch.from_numpy(x.copy()).to(device)
-    begin, wanted = place(np.moveaxis(starts, -1, 1)), place(prediction)
+    begin = place(np.moveaxis(starts, -1, 1))
+    wanted = place(prediction)
     print(f"torch {torch.__version__} on {device}, {torch.get_num_threads()} threads, eager")
 
     def descend(images: "torch.Tensor", y: "torch.Tensor", steps: int) -> "torch.Tensor":
         for _ in range(steps):
             images.requires_grad_()
-            down, right = images.diff(dim=2).abs().sum(), images.diff(dim=3).abs().sum()
+            down = images.diff(dim=2).abs().sum()
+            right = images.diff(dim=3).abs().sum()
             cross_entropy = -(y * torch.log_softmax(network(images), 1)).sum()
             loss = cross_entropy + L2 * images.square().sum() + TV * (down + right)
             (gradient,) = torch.autograd.grad(loss, images)
@@ -101,7 +109,9 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
     def start(size: int, steps: int = steps, count: int | None = None) -> np.ndarray:
         parts = zip(begin[:count].split(size), wanted[:count].split(size), strict=True)
         return np.moveaxis(
-            torch.cat([descend(*part, steps) for part in parts]).cpu().numpy(), 1, -1
+            torch.cat([descend(*part, steps) for part in parts]).cpu().numpy(),
+            1,
+            -1,
         )
 
     def trial(size: int) -> float:
@@ -119,15 +129,16 @@ def _network(variables: Variables) -> "torch.nn.Module":
     """The classifier, same weights: convolution, BatchNorm, pool, ReLU; two linear layers."""
     from torch import nn
 
-    weights, averages = variables["params"]["layers"], variables["batch_stats"]["layers"]
+    weights = variables["params"]["layers"]
+    averages = variables["batch_stats"]["layers"]
     tensor = lambda x: torch.from_numpy(np.array(x))
-    rows, size = [], SHAPE[0]
+    rows = []
+    size = SHAPE[0]
     for row in range(0, 2 * len(CHANNELS), 2):
-        kernel, statistics = weights[f"conv{row}"]["kernel"], averages[f"norm{row}"]
-        convolution, norm = (
-            nn.Conv2d(*kernel.shape[2:], 3, padding=1),
-            nn.BatchNorm2d(kernel.shape[3]),
-        )
+        kernel = weights[f"conv{row}"]["kernel"]
+        statistics = averages[f"norm{row}"]
+        convolution = nn.Conv2d(*kernel.shape[2:], 3, padding=1)
+        norm = nn.BatchNorm2d(kernel.shape[3])
         convolution.load_state_dict(
             {
                 "weight": tensor(kernel.transpose(3, 2, 0, 1)),

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from bench_explainers import METHODS
-from bench_training import Run, stepping, timed, torch, torch_settings
+from bench_table import Row
+from bench_torch import torch_settings
+from bench_training import Bench, Training, bench, compared, stepping, timed
 
 from xinv import attacks, audit, explain, models, store, train
 from xinv.attacks import ensemble
@@ -54,7 +56,11 @@ AUDIT = dataclasses.replace(
 )
 """The audit that is timed: every explainer, on a part of the digits."""
 ROLES = dict(
-    target_train=0.04, attack_test=0.06, shadow_train=0.04, shadow_test=0.04, reference=0.06
+    target_train=0.04,
+    attack_test=0.06,
+    shadow_train=0.04,
+    shadow_test=0.04,
+    reference=0.06,
 )
 TARGET = models.cnn(CLASSES, (32, 64), 64)
 EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
@@ -62,15 +68,15 @@ EXPLAINED, REFERENCES, CANDIDATES, SHADOWS = 16, 256, 512, 4
 
 def run(batch_size: int, rounds: int, steps: int | None) -> None:
     """Prints the rates of training the attack, of explaining, and of fitting every attack."""
-    steps = steps or (2 if jax.default_backend() == "cpu" else 128)
+    how = bench(batch_size, rounds, steps)
     kind = jax.devices()[0].device_kind
     print(f"jax {jax.__version__} on {kind}; batch {batch_size}, {rounds} rounds")
     print(torch_settings())
-    data = _maps(2 * batch_size)
+    for dtype in how.rates:
+        for trunk, width in NETWORKS.items():
+            print(training_step(trunk, width, dtype, how).line(), flush=True)
     for trunk, width in NETWORKS.items():
-        _training(trunk, width, data, batch_size, rounds, steps)
-    for trunk, width in NETWORKS.items():
-        _restarting(trunk, width, data, batch_size, rounds, steps)
+        print(restarting(trunk, width, how).line(), flush=True)
     _explaining(rounds)
     _fitting(rounds)
     _auditing()
@@ -86,49 +92,45 @@ def _maps(count: int) -> dict[str, np.ndarray]:
     }
 
 
-def _training(
-    trunk: str,
-    width: float,
-    data: Mapping[str, np.ndarray],
-    batch_size: int,
-    rounds: int,
-    steps: int,
-) -> None:
+def training_step(trunk: str, width: float, dtype: str, how: Bench) -> Row:
     """One network's training step against PyTorch."""
-    runs = {"xinv": _step(trunk, width, (0,), data, batch_size)}
-    if torch:
-        runs["torch"] = bench_membership_torch.step(trunk, width, data, batch_size, RECIPE, DROPOUT)
-    seconds = timed(runs, rounds, steps)
-    rates = {name: batch_size * steps / value for name, value in seconds.items()}
-    row = f"step, {trunk:13s} width {width}: maps/s: xinv {rates['xinv']:9.1f}"
-    if torch:
-        row += f"  torch {rates['torch']:9.1f}  ratio {rates['xinv'] / rates['torch']:.2f}"
-    print(row, flush=True)
+    data = _maps(2 * how.batch_size)
+    other = functools.partial(
+        bench_membership_torch.step,
+        trunk,
+        width,
+        dtype,
+        data,
+        how.batch_size,
+        RECIPE,
+        DROPOUT,
+    )
+    training = _step(trunk, width, (0,), dtype, data)
+    return compared(f"membership, {trunk}, width {width}", dtype, training, other, how, "maps/s")
 
 
-def _restarting(
-    trunk: str,
-    width: float,
-    data: Mapping[str, np.ndarray],
-    batch_size: int,
-    rounds: int,
-    steps: int,
-) -> None:
+def restarting(trunk: str, width: float, how: Bench) -> Row:
     """Restarts in one program against as many programs in turn."""
-    alone = _step(trunk, width, (0,), data, batch_size)
+    data = _maps(2 * how.batch_size)
+    alone = stepping(_step(trunk, width, (0,), "float32", data), how.batch_size)
 
     def in_turn(steps: int) -> None:
         for _ in range(RESTARTS):
             alone(steps)
 
-    together = _step(trunk, width, tuple(range(RESTARTS)), data, batch_size)
-    seconds = timed({"together": together, "in turn": in_turn}, rounds, steps)
-    ratio = seconds["in turn"] / seconds["together"]
-    each = {name: value / steps for name, value in seconds.items()}
-    print(
-        f"{RESTARTS} restarts, {trunk:13s} seconds a step: in one program {each['together']:.3f}"
-        f"  in turn {each['in turn']:.3f}  ratio {ratio:.2f}",
-        flush=True,
+    together = _step(trunk, width, tuple(range(RESTARTS)), "float32", data)
+    runs = {"together": stepping(together, how.batch_size), "in turn": in_turn}
+    seconds = timed(runs, how.rounds, how.steps)
+    rates = {}
+    for name, value in seconds.items():
+        rates[name] = RESTARTS * how.steps / value
+    return Row(
+        f"{RESTARTS} restarts, {trunk}, width {width}, in one program",
+        "float32",
+        "steps/s",
+        rates["together"],
+        note=f"in turn {rates['in turn']:.2f} steps/s, ratio"
+        f" {rates['together'] / rates['in turn']:.2f}",
     )
 
 
@@ -136,17 +138,17 @@ def _step(
     trunk: str,
     width: float,
     numbers: tuple[int, ...],
+    dtype: str,
     data: Mapping[str, np.ndarray],
-    batch_size: int,
-) -> Run:
-    """xinv's own step of networks with those numbers, dispatched as its training loop does."""
-    model = models.detector(trunk, width, DROPOUT)
+) -> Training:
+    """xinv's own step of networks with those numbers."""
+    model = models.detector(trunk, width, DROPOUT, dtype)
     tx = train.optimizer(RECIPE, 1)
     evidence = {name: leaf for name, leaf in data.items() if name != "member"}
     variables = ensemble.start(model, CLASSES, numbers, jax.random.key(0), evidence)
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
     loss = ensemble.objective(model, CLASSES, numbers)
-    return stepping(train.sgd_step(loss, tx), state, data, batch_size)
+    return Training(train.sgd_step(loss, tx), state, data)
 
 
 def _explaining(rounds: int) -> None:
@@ -172,7 +174,10 @@ def _fitting(rounds: int) -> None:
     print(f"fitting to {CANDIDATES} maps of {SIDE}×{SIDE}×{CHANNELS}; networks for one epoch")
     given = {"inputs": ("explanation",), "recipe": dataclasses.replace(RECIPE, epochs=1)}
     for factory in attacks.FACTORIES:
-        hyper = dict(trunk="cnn", restarts=1) if factory is attacks.membership_network else {}
+        if factory is attacks.membership_network:
+            hyper = dict(trunk="cnn", restarts=1)
+        else:
+            hyper = {}
         attack = attacks.build(factory.__name__, given, **hyper)
         if attack.goal != "membership":
             continue

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from bench_training import Run, torch, torch_batches
+from bench_torch import Run, torch, torch_batches, torch_call, torch_run
 
 from xinv import train
 from xinv.models.detector import cnn_rows
@@ -16,36 +16,32 @@ from xinv.models.table import Layer
 def step(
     trunk: str,
     width: float,
+    dtype: str,
     data: Mapping[str, np.ndarray],
     batch_size: int,
     recipe: train.Recipe,
     dropout: float,
+    compiles: bool,
 ) -> Run:
     """A training step of one network on maps."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
     trunks = {"cnn": _cnn, "mobilenet_v2": _mobilenet}
     _, height, breadth, channels = data["explanation"].shape
     head = torch.nn.Sequential(torch.nn.Dropout(dropout), torch.nn.LazyLinear(1))
     module = torch.nn.Sequential(trunks[trunk](width, height, channels), head)
     module(torch.zeros(2, channels, height, breadth))  # tells the lazy layers their sizes
-    module = module.to(device, memory_format=layout)
+    call = torch_call(module, dtype, compiles)
     renamed = {"image": data["explanation"], "label": data["member"]}
-    batches = torch_batches(renamed, batch_size, device)
     settings = dict(weight_decay=recipe.weight_decay, fused=True)
     optimizer = torch.optim.Adam(module.parameters(), recipe.learning_rate, **settings)
 
-    def start(steps: int) -> None:
-        for batch in itertools.islice(batches, steps):
-            optimizer.zero_grad(set_to_none=True)
-            logits = module(batch["image"].contiguous(memory_format=layout))[:, 0]
-            entropy = torch.nn.functional.binary_cross_entropy_with_logits
-            entropy(logits, batch["label"].float()).backward()
-            optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits
 
-    return start
+    def step(batch: Any) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        entropy(call(batch["image"])[:, 0], batch["label"].float()).backward()
+        optimizer.step()
+
+    return torch_run(step, torch_batches(renamed, batch_size))
 
 
 def _cnn(width: float, side: int, channels: int) -> Any:
@@ -89,10 +85,13 @@ def _mobilenet(width: float, side: int, channels: int) -> Any:
             self.adds = stride == 1 and inputs == outputs
 
         def forward(self, x):
-            return x + self.body(x) if self.adds else self.body(x)
+            if self.adds:
+                return x + self.body(x)
+            return self.body(x)
 
     twin = mobilenet_features(width, "small")
-    blocks, inputs = [*conv(channels, twin.first, 3, twin.stride), nn.ReLU6()], twin.first
+    blocks = [*conv(channels, twin.first, 3, twin.stride), nn.ReLU6()]
+    inputs = twin.first
     for expansion, outputs, count, stride in twin.stages:
         for index in range(count):
             blocks.append(Residual(expansion, inputs, outputs, 1 if index else stride))

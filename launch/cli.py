@@ -243,7 +243,9 @@ def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     The flag of a field has the type of its value, so None needs this. The last argument of a field
     counts, as elsewhere.
     """
-    kept, cleared, places = [], [], iter(range(len(argv)))
+    kept = []
+    cleared = []
+    places = iter(range(len(argv)))
     for place in places:
         flag, _, value = argv[place].partition("=")
         # --flag None in two arguments, or --flag=None in one

@@ -36,32 +36,54 @@ from ml_collections import config_flags
 from xinv.types import InputError
 
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "The experiment: a file of configs/, with :size behind it."
+    "config",
+    None,
+    "The experiment: a file of configs/, with :size behind it.",
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where results go. Default: a new folder below runs/."
+    "workdir",
+    None,
+    "Where results go. Default: a new folder below runs/.",
 )
 STORE = flags.DEFINE_string(
-    "store", None, "Where stages are kept, to share them between runs. Default: WORKDIR/stages."
+    "store",
+    None,
+    "Where stages are kept, to share them between runs. Default: WORKDIR/stages.",
 )
 PROCESSES = flags.DEFINE_integer(
-    "processes", 1, "Processes of this machine that compute the run together.", 1
+    "processes",
+    1,
+    "Processes of this machine that compute the run together.",
+    1,
 )
 MULTIPROCESS = flags.DEFINE_bool(
-    "multiprocess", False, "This is one of several processes that an engine has started."
+    "multiprocess",
+    False,
+    "This is one of several processes that an engine has started.",
 )
 COORDINATOR = flags.DEFINE_string(
-    "coordinator_address", None, "Where process 0 of --processes listens, if started by hand."
+    "coordinator_address",
+    None,
+    "Where process 0 of --processes listens, if started by hand.",
 )
 NUMBER = flags.DEFINE_integer(
-    "process_id", None, "Which of --processes this one is, if started by hand.", 0
+    "process_id",
+    None,
+    "Which of --processes this one is, if started by hand.",
+    0,
 )
 PARENT = flags.DEFINE_integer(
-    "parent", 0, "The process that has started this one, and takes it along when it dies.", 0
+    "parent",
+    0,
+    "The process that has started this one, and takes it along when it dies.",
+    0,
 )
 
 CHECKPOINT_SECONDS = flags.DEFINE_float(
-    "checkpoint_seconds", 30.0, "Seconds between checkpoints of a training.", 0.0
+    "checkpoint_seconds",
+    30.0,
+    "Seconds between checkpoints of a training.",
+    0.0,
 )
 
 

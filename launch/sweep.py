@@ -148,7 +148,10 @@ def run(argv: Sequence[str]) -> None:
         if LAUNCHER.value == "slurm":
             _submit(found)
             return
-        outcome = _distributed(found) if LAUNCHER.value or (JOBS.value or 1) > 1 else _here(found)
+        if LAUNCHER.value or (JOBS.value or 1) > 1:
+            outcome = _distributed(found)
+        else:
+            outcome = _here(found)
     _report(workdir, found)
     _end(found, outcome)
 

@@ -9,14 +9,32 @@ import pytest
 
 _MAPS = Path("/proc/self/maps")
 _MOST_MAPS = 15_000
-_PIPELINE = "test_audit", "test_deepleak", "test_membership", "test_own", "test_processes"
+_STRICT = (
+    "test_attacks",
+    "test_defences",
+    "test_metrics",
+    "test_models",
+    "test_parallel",
+    "test_train",
+)
+"""Files, by how their names begin, in which no dtype and no rank is promoted implicitly.
+
+Explainers are tested on functions as users write them, and audits run explainers.
+"""
+_PIPELINE = (
+    "test_audit",
+    "test_audit_deepleak",
+    "test_audit_membership",
+    "test_audit_own",
+    "test_processes",
+)
 _LONGEST = (
     *_PIPELINE,
     "test_attacks_trained",
     "test_explain_modern",
     "test_explain_walked",
-    "test_gnime",
-    "test_rows",
+    "test_defences_gnime",
+    "test_audit_rows",
 )
 """Files that take over a minute, which a worker that starts them last would take alone."""
 
@@ -44,6 +62,16 @@ def pytest_unconfigure(config):
     config.programs.cleanup()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _promotion(request):
+    """Refuses implicit promotion, which hides wrong dtypes and axes that line up by chance."""
+    if not request.path.stem.startswith(_STRICT):
+        yield
+        return
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
 def pytest_collection_modifyitems(items):
     """Puts the longest files first; launch/test.sh hands them to its workers in this order."""
     items.sort(key=lambda item: item.path.stem not in _LONGEST)
@@ -56,8 +84,8 @@ def _programs(request):
 
     Files of the pipeline test what is computed from what, what is kept and what is refused; most of
     their time is XLA's. What a program computes is tested elsewhere, as it is optimised for users;
-    `test_rows` audits so from end to end. One level within a file: a program of the other would
-    round otherwise.
+    `test_audit_rows` audits so from end to end. One level within a file: a program of the other
+    would round otherwise.
 
     A program holds three or four maps, and XLA dies of more than the 65,530 that a process may
     have. Programs that are freed after every file are compiled again in the next, small ones of

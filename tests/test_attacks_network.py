@@ -35,6 +35,7 @@ def fitted(observed, member, **hyper):
     return attack, attack.fit(KEY, observed, member, **held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("trunk", "shape", "dtype"),
     [
@@ -56,6 +57,7 @@ def test_planted_signal_found(trunk, shape, dtype):
     assert all(leaf.dtype == jnp.float32 for leaf in leaves)
 
 
+@pytest.mark.slow
 def test_restarts_train_separately():
     """Restarts in one program end where each ends in a training of its own."""
     observed, member = planted(256)
@@ -98,6 +100,7 @@ def test_masks_differ():
     np.testing.assert_allclose(quiet[0], quiet[1], rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "inputs",
     [("explanation", "image"), ("prediction", "label")],
@@ -139,6 +142,7 @@ def test_small_maps():
     assert attacks.membership_network(trunk="mlp").check(single, None) == ()
 
 
+@pytest.mark.slow
 def test_scores_are_calibrated():
     """With a held-out part, 0 has nearly the best balanced accuracy where few are members."""
     recipe = train.Recipe(batch_size=64, epochs=8, learning_rate=3e-3, validation=0.25)
@@ -161,6 +165,7 @@ def test_threshold_of_one_kind():
     assert network._threshold(np.array([False, False, True, True]), np.float32([1, 2, 4, 5])) == 3
 
 
+@pytest.mark.slow
 def test_maps_are_streamed(monkeypatch):
     """Maps that can be indexed alone, read in parts, give the same scores."""
     observed, member = planted(256)
@@ -174,6 +179,7 @@ def test_maps_are_streamed(monkeypatch):
     np.testing.assert_allclose(parts, whole, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_releases_are_drawn():
     """Several releases of each example are learned from; one is judged."""
     observed, member = planted(256)

@@ -64,8 +64,10 @@ def mean_square(attack, state, observed):
 # Inputs and networks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", ["decoder", "dropout_tcnn"])
-def test_explanations_alone_are_read_end_to_end(network):
+def test_explanations_alone_suffice(network):
+    """A decoder learns from explanations alone, and reads no prediction."""
     hyper = TINY if network == "decoder" else TINY | {"width": 0.5}
     attack = attacks.build(
         "decoder", inputs=["explanation"], encoder="flatten", network=network, **hyper
@@ -79,7 +81,9 @@ def test_explanations_alone_are_read_end_to_end(network):
     np.testing.assert_array_equal(attack.predict(state, observed), attack.predict(state, blind))
 
 
-def test_equal_releases_are_as_good_as_one():
+@pytest.mark.slow
+def test_equal_releases_count_as_one():
+    """Training on several equal releases gives what training on one gives."""
     attack, known = attacks.build("decoder", encoder="flatten", **TINY), observe(maps(4, 4, 2))
     equal = jax.tree.map(lambda part: np.repeat(part[:, None], 3, axis=1), known)
     assert attack.check(jax.eval_shape(lambda: equal), digits()[0]) == (8, 8, 1)
@@ -87,7 +91,8 @@ def test_equal_releases_are_as_good_as_one():
     jax.tree.map(np.testing.assert_array_equal, several, alone)
 
 
-def test_of_several_releases_a_step_reads_one_of_each_example_drawn_anew():
+def test_releases_drawn_anew_each_step():
+    """Of several releases a step reads one of each example, drawn anew."""
     tags = np.broadcast_to(np.arange(5.0), (64, 5))
     releases = Observation(tags[..., None], tags[..., None, None, None])
     first, again = (draw_release(releases, jax.random.key(seed))[0] for seed in (0, 1))
@@ -101,7 +106,8 @@ def test_of_several_releases_a_step_reads_one_of_each_example_drawn_anew():
     ("prediction", "explanation"),
     [((320, 3, 10), (320, 2, 4, 4, 1)), ((320, 0, 10), None), ((320, 10), (320, 2, 4, 4, 1))],
 )
-def test_releases_that_do_not_match_are_named(prediction, explanation):
+def test_releases_that_do_not_match(prediction, explanation):
+    """Releases that do not match are named."""
     wrong = Observation(
         np.zeros(prediction), None if explanation is None else np.zeros(explanation)
     )
@@ -114,7 +120,8 @@ def test_releases_that_do_not_match_are_named(prediction, explanation):
 
 @pytest.mark.parametrize("shape", [(2, 2, 10), (4, 4, 3), (7, 5, 2), (8, 8, 4)])
 @pytest.mark.parametrize("encoder", ["flatten", "cnn", "unet", "flatten_unet"])
-def test_every_encoder_takes_stacked_maps_of_any_size(encoder, shape):
+def test_encoders_take_any_stacked_maps(encoder, shape):
+    """Every encoder takes stacked maps of any size."""
     attack = attacks.build("decoder", encoder=encoder, **TINY)
     shapes = (
         jax.ShapeDtypeStruct((4, 10), np.float32),
@@ -151,7 +158,8 @@ def test_bad_settings_are_named(name, hyper, message):
         attacks.build(name, **hyper)
 
 
-def test_what_does_not_fit_is_named():
+def test_unfit_inputs_named():
+    """Inputs that do not fit the attack are named."""
     with pytest.raises(InputError, match="11 pixels"):
         attacks.build("decoder", loss="dssim", **TINY).check(observe(maps(8, 8, 1)), digits()[0])
     for name in ("decoder", "attention_transfer"):
@@ -160,7 +168,7 @@ def test_what_does_not_fit_is_named():
 
 
 @pytest.mark.parametrize("name", ["decoder", "attention_transfer", "class_inference"])
-def test_what_cannot_be_learned_from_is_told(name):
+def test_unlearnable_data_refused(name):
     """No network is trained on what is not finite, nor on images of other observations."""
     attack = attacks.build(name, **TINY)
     broken = predictions()
@@ -186,7 +194,8 @@ LINEAR = Model(
 )
 
 
-def test_logits_are_recovered_up_to_the_constant_and_truncated_classes_stay_zero():
+def test_logits_recovered_up_to_constant():
+    """Logits are recovered up to the constant, and truncated classes stay zero."""
     logits = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
     model, prediction = logit_input(LINEAR), jax.nn.softmax(logits)
     variables = model.init(KEY, prediction)
@@ -200,6 +209,7 @@ def test_logits_are_recovered_up_to_the_constant_and_truncated_classes_stay_zero
     np.testing.assert_allclose(slope, np.where(kept, 1 / prediction, 0), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_constant_is_learned():
     attack = attacks.build(
         "decoder", inputs=["prediction"], encoder="none", network="tcnn", rescale="logits", **TINY
@@ -222,7 +232,9 @@ def test_truncation_keeps_the_largest():
 # Attention transfer: Zhao 2021, Section 3.4
 
 
-def test_attention_transfer_sees_predictions_alone_and_learns():
+@pytest.mark.slow
+def test_attention_transfer_from_predictions():
+    """Attention transfer sees predictions alone when it attacks, and learns."""
     attack = attacks.build("attention_transfer", given={"inputs": ("prediction",)}, **TINY)
     observed = observe(maps(4, 4, 2))
     assert attack.check(observed, digits()[0]) == (8, 8, 1)
@@ -234,8 +246,12 @@ def test_attention_transfer_sees_predictions_alone_and_learns():
     )
 
 
-def test_attention_transfers_loss_is_the_sum_of_equations_1_and_2():
-    """From the two inverters, run one after the other."""
+@pytest.mark.slow
+def test_attention_transfer_loss():
+    """Attention transfer's loss is the sum of Eq. 1 and 2.
+
+    From the two inverters, run one after the other.
+    """
     prediction, explanation, images = (
         predictions()[:4],
         maps(4, 4, 1)[:4],
@@ -262,7 +278,8 @@ def test_attention_transfers_loss_is_the_sum_of_equations_1_and_2():
 # Training classes: Yang 2019, Scenario 2
 
 
-def test_a_class_has_one_image_and_is_known_by_its_answers_alone():
+def test_class_image_by_answers_alone():
+    """A class has one image, which is found by the model's answers alone."""
     chosen = np.isin(digits()[1], (1, 4, 7))
     answers = np.eye(10, dtype=np.float32)[digits()[1][chosen]] * 0.9
     recipe = train.Recipe(batch_size=32, epochs=30, learning_rate=5e-3, validation=0)
@@ -291,8 +308,10 @@ def classifier():
     return models.cnn(10, (8,), 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("truncation", "weight"), [(0, 1.0), (3, 64.0)])
-def test_the_joint_loss_is_equation_11(truncation, weight):
+def test_joint_loss_is_equation_11(truncation, weight):
+    """The joint loss is Eq. 11."""
     images, labels = digits()[0][:16] / np.float32(255), digits()[1][:16]
     inversion = models.tcnn((8, 8, 1), width=0.03)
     variables = joint_variables(jax.random.split(KEY), classifier(), inversion, images)
@@ -309,7 +328,8 @@ def test_the_joint_loss_is_equation_11(truncation, weight):
     assert not jax.tree.leaves(updates)
 
 
-def test_both_networks_learn_from_the_reconstruction():
+@pytest.mark.slow
+def test_both_networks_learn_from_reconstruction():
     """The classifier's gradient is the sum's, and the inverter's BatchNorm follows the batch."""
     images, labels = digits()[0][:16] / np.float32(255), digits()[1][:16]
     inversion = models.tcnn((8, 8, 1), width=0.03)
@@ -335,7 +355,8 @@ def test_both_networks_learn_from_the_reconstruction():
     assert list(updates["batch_stats"]) == ["inverter"]
 
 
-def test_joint_training_classifies_and_gives_a_state_that_inverts():
+@pytest.mark.slow
+def test_joint_training_classifies_and_inverts():
     """The decoder attack reads the state; a classifier's answers are inverted to well below the
     images' variance.
     """
@@ -354,7 +375,8 @@ def test_joint_training_classifies_and_gives_a_state_that_inverts():
 @pytest.mark.parametrize(
     "wrong", [{"truncation": -1}, {"truncation": 1.5}, {"weight": np.nan}, {"width": 0}]
 )
-def test_a_wrong_setting_of_joint_training_is_named(wrong):
+def test_joint_training_bad_settings(wrong):
+    """A wrong setting of joint training is named."""
     ((name, value),) = wrong.items()
     with pytest.raises(InputError, match=f"{name} is {value} but must be"):
         attacks.fit_jointly(KEY, *digits(), classifier(), **wrong)

@@ -56,7 +56,9 @@ def finished(tmp_path_factory):
     return workdir, run(tiny(), workdir)
 
 
-def test_rows_name_every_arm_and_metric_once(finished):
+@pytest.mark.slow
+def test_rows_name_everything_once(finished):
+    """Rows name every arm and metric once."""
     workdir, rows = finished
     assert [json.loads(line) for line in (workdir / "rows.jsonl").read_text().splitlines()] == rows
     arms = {row["arm"] for row in rows if row["stage"] == "attack"}
@@ -82,7 +84,8 @@ def _stage(workdir, name):
     return next((workdir / "stages").glob(f"{name}-*"))
 
 
-def test_rows_agree_with_the_images_that_the_attack_made(finished):
+@pytest.mark.slow
+def test_rows_agree_with_reconstructions(finished):
     """mse of the rows = the mean over reported images recomputed from the stored reconstructions in
     float64.
     """
@@ -100,7 +103,9 @@ def test_rows_agree_with_the_images_that_the_attack_made(finished):
         assert any(np.allclose(values[shown], wanted, rtol=1e-5) for values in per_image)
 
 
-def test_the_same_config_again_computes_nothing(finished):
+@pytest.mark.slow
+def test_same_config_computes_nothing(finished):
+    """The same config again computes nothing."""
     workdir, rows = finished
     before = {path: path.stat().st_mtime_ns for path in (workdir / "stages").iterdir()}
     assert run(tiny(), workdir) == rows
@@ -110,7 +115,9 @@ def test_the_same_config_again_computes_nothing(finished):
     }
 
 
-def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(finished):
+@pytest.mark.slow
+def test_another_attack_reuses_stages(finished):
+    """Another attack reuses target and explanations, and keeps the old rows."""
     workdir, rows = finished
     before = stage_names(workdir)
     changed = run(tiny(**{"attack.train.learning_rate": 1e-3}), workdir)
@@ -147,19 +154,20 @@ def test_another_attack_reuses_target_and_explanations_and_keeps_the_old_rows(fi
         ({"defneces": {}}, "the config has 'defneces', which is ignored: it needs unit, seed"),
     ],
 )
-def test_a_wrong_config_is_told_in_one_sentence(finished, change, sentence):
-    workdir, _ = finished
+def test_wrong_config_in_one_sentence(tmp_path, change, sentence):
+    """A wrong config is named in one sentence."""
     with pytest.raises(InputError) as error:
-        run(tiny(**change), workdir)
+        run(tiny(**change), tmp_path)
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_run_killed_at_several_points_ends_with_the_same_rows(finished, tmp_path):
-    """SIGKILL while the target trains, between stages, and while an attack trains; then the same
-    command again.
+@pytest.mark.slow
+def test_killed_run_same_rows(finished, tmp_path):
+    """A run that is killed at several points ends with the same rows.
 
-    The rows are also those of an audit in another process.
+    SIGKILL while the target trains, between stages, and while an attack trains; then the same
+    command again. The rows are also those of an audit in another process.
     """
     _, rows = finished
     killed = tmp_path / "killed"

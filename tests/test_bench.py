@@ -4,11 +4,13 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
 from launched import launch
 
 LAUNCH = Path(__file__).parents[1] / "launch"
 
 
+@pytest.mark.slow
 def test_a_row_per_method(monkeypatch, capsys):
     monkeypatch.syspath_prepend(LAUNCH)
     import bench_explainers
@@ -42,6 +44,7 @@ def test_first_map(monkeypatch, capsys):
     assert numbers["jax.grad"][3] == 1
 
 
+@pytest.mark.slow
 def test_membership_rates(monkeypatch, capsys):
     """Every part prints a positive rate, and attacks on other goals are left out."""
     monkeypatch.syspath_prepend(LAUNCH)
@@ -73,8 +76,8 @@ def test_membership_rates(monkeypatch, capsys):
     bench_membership.run(4, 1, 1)
     printed = capsys.readouterr().out
     rows = [
-        r"step, cnn +width 0.125: maps/s: xinv +(\S+)",
-        r"2 restarts, cnn .*ratio (\S+)",
+        r"membership, cnn, width 0.125, float32: maps/s: xinv +(\S+)",
+        r"2 restarts, cnn, .*ratio ([\d.]+)",
         r"saliency +maps/s +(\S+)",
         r"protodash +maps/s +(\S+)",
         r"map_statistic +fits/s +(\S+)",

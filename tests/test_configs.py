@@ -109,9 +109,9 @@ def _load(text):
         ("zhao", "celeba-facescrub", "figure-S5a"),
         ("gnime", "runlocal-gradcam", "gamma|reverse|ood|lambda-1$|logits|deployed"),
         ("gnime", "runlocal-celeba", "defences"),
-        ("deepleak", "quick", ""),
-        ("deepleak", "runlocal-gtsrb", "audit"),
-        ("deepleak", "cifar10", "audit|likelihood|dp-1$"),
+        pytest.param("deepleak", "quick", "", marks=pytest.mark.slow),
+        pytest.param("deepleak", "runlocal-gtsrb", "audit", marks=pytest.mark.slow),
+        pytest.param("deepleak", "cifar10", "audit|likelihood|dp-1$", marks=pytest.mark.slow),
     ],
 )
 def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):
@@ -194,8 +194,8 @@ def test_gallery_networks():
 @pytest.mark.parametrize(
     ("name", "size"), [(name, size) for name, sizes in SIZES.items() for size in sizes]
 )
-def test_what_is_published_is_what_is_measured(name, size):
-    """Of an arm or a classifier of that unit; and no two units have one name."""
+def test_published_matches_measured(name, size):
+    """Every published figure is of an arm or a classifier of its unit; unit names are unique."""
     configs = units(name, size)
     assert len({config["unit"] for config in configs}) == len(configs)
     for config in configs:
@@ -204,7 +204,8 @@ def test_what_is_published_is_what_is_measured(name, size):
 
 
 @pytest.mark.parametrize("name", SIZES)
-def test_the_docstring_lists_every_size_with_its_cost(name):
+def test_docstring_lists_sizes(name):
+    """The docstring lists every size with its cost."""
     lines = importlib.import_module(f"configs.{name}").__doc__.splitlines()
     rows = [line.strip("|").split("|") for line in lines if line.startswith("|")]
     table = [row for row in rows if re.search("two cores|accelerator", row[-1])]
@@ -216,8 +217,10 @@ def test_the_docstring_lists_every_size_with_its_cost(name):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_change_on_the_command_line_changes_one_place(path):
-    """ConfigDict keeps it where two places are one object: the attack's training could change the
+def test_override_changes_one_place(path):
+    """A change on the command line changes one place.
+
+    ConfigDict keeps it where two places are one object: the attack's training could change the
     target's.
     """
 
@@ -260,14 +263,16 @@ def test_shares_multiply_as_decimals():
     assert datasets.shared(roles, 1.0) == roles
 
 
-def test_gnimes_bound_is_none_or_a_number():
+def test_gnimes_bound():
+    """GNIME's bound is None or a number."""
     config = gnime.get_config("runlocal").lock()
     assert config.to_dict()["defences"]["gnime"]["gamma"] is None
     config.update_from_flattened_dict({"defences.gnime.gamma": 0.004})
     assert config.to_dict()["defences"]["gnime"]["gamma"] == 0.004
 
 
-def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
+def test_auxiliary_classes_are_disjoint():
+    """Auxiliary sets of other classes are disjoint by construction."""
     for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):
         section = yang.sizes()[size].images("generic")
         own, others = (
@@ -278,7 +283,8 @@ def test_auxiliary_sets_of_other_classes_are_disjoint_by_construction():
         assert not set(own) & set(others)
 
 
-def test_so_many_classes_are_the_first_of_them():
+def test_first_classes_kept():
+    """So many classes are the first of them."""
     images, labels = (
         np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1),
         {"identity": np.arange(12) % 4},
@@ -294,7 +300,7 @@ def test_so_many_classes_are_the_first_of_them():
             data.keep(faces, "identity", count)
 
 
-def test_faces_are_attacked_as_in_the_papers_figures():
+def test_faces_as_in_the_paper():
     """Figures 6 and 8: m and k of 10, 50, 100 and 530, by attackers who have CelebA; Table I: 80 %
     train the target.
     """

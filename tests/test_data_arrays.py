@@ -20,7 +20,8 @@ def save(tmp_path):
     return write
 
 
-def test_bytes_come_back_as_they_are(save):
+def test_bytes_come_back(save):
+    """Bytes come back as they are."""
     found = data.build("arrays", path=save(images=IMAGES, labels=LABELS))
     np.testing.assert_array_equal(found.images, IMAGES)
     np.testing.assert_array_equal(found.labels["label"], LABELS)
@@ -37,7 +38,8 @@ def test_floats_become_bytes(save, dtype):
     np.testing.assert_array_equal(found.images, IMAGES[..., :1])
 
 
-def test_keys_columns_names_and_several_arrays(save):
+def test_keys_and_columns(save):
+    """Keys, columns and names choose among several arrays."""
     path = save(
         x=IMAGES,
         x2=IMAGES[:2],
@@ -153,7 +155,8 @@ def test_broken_files_are_named(save, tmp_path):
         data.build("arrays", path="nowhere")
 
 
-def test_memory_is_limited_before_it_is_taken(save, monkeypatch):
+def test_memory_limited_beforehand(save, monkeypatch):
+    """Memory is limited before it is taken."""
     monkeypatch.setitem(data.arrays.__globals__, "MAX_BYTES", 100)
     with pytest.raises(InputError, match="'labels' exceeds the 100 bytes"):
         data.build("arrays", path=save(images=IMAGES, labels=LABELS))

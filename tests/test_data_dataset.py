@@ -30,7 +30,8 @@ def lazily(dataset, log=None):
     return dataset._replace(images=data.Lazy(dataset.images.shape, read))
 
 
-def test_digits_are_scikit_learns_in_all_of_0_to_255():
+def test_digits_are_scikit_learns():
+    """The digits are scikit-learn's, in all of 0 to 255."""
     digits, source = data.build("digits"), load_digits()
     assert digits.images.shape == (1797, 8, 8, 1)
     assert digits.images.dtype == np.uint8
@@ -41,7 +42,8 @@ def test_digits_are_scikit_learns_in_all_of_0_to_255():
     assert digits.labels["digit"].dtype == np.int32
 
 
-def test_fingerprint_depends_on_pixels_labels_and_classes_and_nothing_else():
+def test_fingerprint_depends_on_content():
+    """The fingerprint depends on pixels, labels and classes and on nothing else."""
     base = toy()
     assert toy().fingerprint == base.fingerprint
     images = base.images.copy()
@@ -88,7 +90,8 @@ def test_bad_data_is_named(images, labels, classes, message):
 @pytest.mark.parametrize(
     "index", [2, -1, slice(1, 5, 2), [4, 0, 0], np.array([], int), np.array([1, 5])]
 )
-def test_lazy_images_index_like_an_array(index):
+def test_lazy_images_index_like_arrays(index):
+    """Lazy images are indexed like an array."""
     dataset = toy()
     lazy = lazily(dataset).images
     np.testing.assert_array_equal(lazy[index], dataset.images[index])
@@ -97,7 +100,8 @@ def test_lazy_images_index_like_an_array(index):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_take_keeps_images_labels_and_laziness(lazy):
+def test_take(lazy):
+    """`take` keeps images, labels and laziness."""
     dataset, log = toy(), []
     part = data.take(lazily(dataset, log) if lazy else dataset, [5, 1, 2])
     assert log == []
@@ -116,7 +120,8 @@ def test_no_image_is_chosen():
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_transform_is_crop_then_grey_then_resize(lazy, channels):
+def test_transform_order(lazy, channels):
+    """A transform crops, then turns grey, then resizes."""
     dataset = toy(channels=channels)
     before = dataset.images.copy()
     source = lazily(dataset) if lazy else dataset
@@ -151,7 +156,8 @@ def test_centre_is_the_largest_square():
     np.testing.assert_array_equal(data.transform(dataset).images, dataset.images)
 
 
-def test_transform_is_recorded_in_the_fingerprint():
+def test_transform_enters_fingerprint():
+    """The transform is recorded in the fingerprint."""
     dataset = toy()
     options = [
         {},
@@ -189,7 +195,8 @@ def test_grey_needs_colours_it_knows():
         data.transform(toy(channels=4), grayscale=True)
 
 
-def test_unknown_sources_and_options_are_named():
+def test_unknown_names_refused():
+    """Unknown sources and options are named."""
     with pytest.raises(
         InputError,
         match="unknown data source 'mnist': choose one of arrays, digits, folder, idx, tfds",

@@ -95,7 +95,8 @@ def test_left_out_logged(tmp_path, capsys):
     assert capsys.readouterr().err.splitlines() == list(data.folder(root).notes)
 
 
-def test_one_name_can_carry_two_label_sets(tmp_path):
+def test_two_label_sets(tmp_path):
+    """One name can carry two label sets."""
     names = ["subject02.sad", "subject01.happy", "subject01.sad", "subject01.wink", "notes"]
     root = write(tmp_path, {name: encoded(picture(seed), "gif") for seed, name in enumerate(names)})
     found = data.build("folder", root=root, labels=YALE)
@@ -114,7 +115,8 @@ def test_a_function_may_label(tmp_path):
     assert found.classes == {"first": ("z",)}
 
 
-def test_duplicates_can_be_dropped_and_the_first_stays(tmp_path):
+def test_duplicates_dropped(tmp_path):
+    """Duplicates can be dropped, and the first stays."""
     same = picture(5)
     members = {"a.png": encoded(same), "b.png": encoded(picture(6)), "c.gif": encoded(same, "gif")}
     root = write(tmp_path, {f"x/{name}": content for name, content in members.items()})
@@ -129,7 +131,8 @@ def test_duplicates_can_be_dropped_and_the_first_stays(tmp_path):
     assert len(found.images) == 3
 
 
-def test_sizes_and_colours_may_differ_where_the_geometry_evens_them_out(tmp_path):
+def test_mixed_sizes_and_colours(tmp_path):
+    """Sizes and colours may differ where the geometry evens them out."""
     members = {"a/1.png": encoded(picture(0, 9, 7, 3)), "a/2.png": encoded(picture(1, 6, 8))}
     root = write(tmp_path, members)
     with pytest.raises(
@@ -448,7 +451,8 @@ def test_a_corrupt_image_is_named(tmp_path, broken, packed):
         data.build("folder", root=root)
 
 
-def test_flipped_bytes_never_escape_as_another_error():
+def test_flipped_bytes():
+    """Flipped bytes never escape as another error."""
     content = encoded(picture(0, 20, 20, 3))
     random = np.random.default_rng(0)
     for _ in range(100):
@@ -463,7 +467,8 @@ def test_flipped_bytes_never_escape_as_another_error():
 @pytest.mark.parametrize(
     "factor", [0.6, 0.4]
 )  # Pillow warns above its limit and raises above twice the limit
-def test_a_decompression_bomb_is_refused_before_it_unfolds(tmp_path, monkeypatch, factor):
+def test_decompression_bomb(tmp_path, monkeypatch, factor):
+    """A decompression bomb is refused before it unfolds."""
     content = encoded(np.zeros((3000, 3000), np.uint8))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", int(9e6 * factor))
     root = write(tmp_path, {"a/bomb.png": content})
@@ -491,7 +496,8 @@ def link(name, target, kind=tarfile.SYMTYPE):
         ({"a": link("a/d.png", "", tarfile.CHRTYPE)}, "is a link or device"),
     ],
 )
-def test_an_archive_may_not_reach_outside(tmp_path, member, message):
+def test_archive_reaching_outside(tmp_path, member, message):
+    """An archive may not reach outside its folder."""
     root = pack(tmp_path / "evil.tar.gz", PEOPLE | member)
     with pytest.raises(InputError, match=message):
         data.build("folder", root=root)
@@ -506,7 +512,8 @@ def test_a_truncated_archive_is_named(tmp_path, mode):
         data.build("folder", root=str(path))
 
 
-def test_what_is_no_archive_is_named(tmp_path):
+def test_no_archive(tmp_path):
+    """A file that is no archive is named."""
     (tmp_path / "a.tar.gz").write_bytes(b"plain text")
     with pytest.raises(InputError, match=r"a.tar.gz is truncated or not a tar archive"):
         data.build("folder", root=str(tmp_path / "a.tar.gz"))
@@ -528,7 +535,8 @@ def test_limits_of_files_and_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "options", [{"background": ["white"]}, {"method": ["box"]}, {"crop": {}}, {"labels": 1}]
 )
-def test_options_of_another_type_are_named(tmp_path, options):
+def test_options_of_another_type(tmp_path, options):
+    """Options of another type are named."""
     (name,) = options
     with pytest.raises(InputError, match=name):
         data.folder(write(tmp_path, PEOPLE), **options)
@@ -550,7 +558,8 @@ def test_bad_labels_are_named(tmp_path, labels, message):
         data.build("folder", root=write(tmp_path, PEOPLE), labels=labels)
 
 
-def test_an_image_outside_any_folder_has_no_class(tmp_path):
+def test_image_without_folder(tmp_path):
+    """An image outside any folder has no class."""
     with pytest.raises(InputError, match=r"1.png has labels"):
         data.build("folder", root=write(tmp_path, {"1.png": encoded(picture(0))}))
 

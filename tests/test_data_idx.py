@@ -138,7 +138,8 @@ def test_gzip_under_plain_name(root):
         load(root)
 
 
-def test_a_wrong_root_says_what_was_looked_for(root):
+def test_wrong_root(root):
+    """A wrong root names the files that were looked for."""
     (root / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(
         InputError, match=r"no file t10k-labels-idx1-ubyte.gz \(or t10k-labels-idx1-ubyte\) in "

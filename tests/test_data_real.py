@@ -32,7 +32,8 @@ def test_orl_faces():
     assert np.bincount(found.labels["identity"]).tolist() == [10] * 40
 
 
-def test_yale_faces_carry_identity_and_emotion_and_nine_duplicates():
+def test_yale_faces():
+    """Yale's faces carry identity and emotion, and nine are duplicates."""
     options = {"root": str(ROOT / "yale_faces" / "yalefaces.tar.xz"), "resize": (32, 32)}
     pattern = r"(?P<identity>subject\d+)\.(?P<emotion>\w+)"
     everything = data.build("folder", labels=pattern, **options)

@@ -19,7 +19,8 @@ def labels(count=997, seed=0):
     }
 
 
-def test_roles_are_disjoint_ascending_and_within_the_images():
+def test_roles_are_disjoint():
+    """Roles are disjoint, ascending and within the images."""
     split = roles.split(labels(), FRACTIONS, seed=3)
     assert list(split) == ["a", "b", "c"]
     together = np.concatenate(list(split.values()))
@@ -37,7 +38,8 @@ def test_the_seed_decides():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_classes_and_totals_are_exact_to_rounding(seed):
+def test_shares_exact_to_rounding(seed):
+    """Classes and totals are exact to rounding."""
     kinds = labels(seed=seed)["kind"]
     split = roles.split({"kind": kinds}, FRACTIONS, seed=seed, stratify="kind")
     for role, fraction in FRACTIONS.items():
@@ -47,7 +49,8 @@ def test_classes_and_totals_are_exact_to_rounding(seed):
         assert abs(len(split[role]) - exact * len(kinds)) < 2
 
 
-def test_rounding_does_not_favour_a_role():
+def test_rounding_is_fair():
+    """Rounding does not favour a role."""
     kinds = np.repeat(np.arange(15), 11)  # 15 identities with 11 images each, as Yale's
     split = roles.split({"kind": kinds}, {"a": 0.5, "b": 0.5}, seed=0, stratify="kind")
     assert sorted(map(len, split.values())) == [82, 83]
@@ -63,7 +66,8 @@ def test_exact_shares_stay_exact():
     ]
 
 
-def test_zhao_halves_and_tests_the_target_on_the_attack_set():
+def test_zhaos_halves():
+    """Zhao halves the images, and the attack's half tests the target."""
     split = roles.split({"digit": np.repeat(np.arange(10), 20)}, "zhao", seed=0, stratify="digit")
     assert {role: len(indices) for role, indices in split.items()} == {
         "target_train": 100,
@@ -89,7 +93,8 @@ def test_balance_equalises_identities():
     assert np.bincount(who[mixed["a"]]).tolist() == [10] * 4
 
 
-def test_groups_stay_together_and_classes_balanced():
+def test_groups_stay_together():
+    """Groups stay together and classes balanced."""
     sign = np.repeat([0, 1], 60)
     track = np.tile(np.repeat(np.arange(10), 6), 2)  # tracks are numbered within a sign, as GTSRB's
     split = roles.split(
@@ -132,7 +137,8 @@ def test_bad_specifications_are_named(options, message):
         roles.split(labels(), **({"roles": FRACTIONS, "seed": 0} | options))
 
 
-def test_too_few_images_for_the_roles():
+def test_too_few_images():
+    """Too few images for the roles are named."""
     with pytest.raises(InputError, match="class 1 has 2 images or groups, fewer than 3 roles"):
         roles.split({"kind": np.array([0] * 9 + [1] * 2)}, FRACTIONS, seed=0, stratify="kind")
     with pytest.raises(InputError, match="has 2 images or groups, fewer than 3 roles"):

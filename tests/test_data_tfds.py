@@ -28,7 +28,8 @@ def stored(tmp_path_factory):
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_images_and_labels_come_back_equal_and_in_order(tmp_path, channels):
+def test_images_and_labels_come_back(tmp_path, channels):
+    """Images and labels come back equal and in order."""
     dataset = toy(channels, count=7)
     assert data.prepare(dataset, str(tmp_path), name="seven") == tmp_path / "seven" / "1.0.0"
     found = data.build("tfds", dataset="seven", root=str(tmp_path))
@@ -40,7 +41,8 @@ def test_images_and_labels_come_back_equal_and_in_order(tmp_path, channels):
     assert [path.name for path in tmp_path.iterdir()] == ["seven"]
 
 
-def test_reading_is_lazy_and_indexes_like_an_array(stored):
+def test_lazy_indexing(stored):
+    """Reading is lazy and indexes like an array."""
     found = data.build("tfds", dataset="toy_set", root=str(stored), labels=["kind"])
     assert isinstance(found.images, data.Lazy)
     assert list(found.labels) == ["kind"]
@@ -64,7 +66,8 @@ def test_splits_and_geometry(stored):
     np.testing.assert_array_equal(resized.images[:], expected.images)
 
 
-def test_fingerprints_tell_content_split_and_geometry_apart(stored, tmp_path):
+def test_fingerprints(stored, tmp_path):
+    """Fingerprints tell content, split and geometry apart."""
     data.prepare(toy(seed=1), str(tmp_path))  # another set of the same name, size and labels
     options = [{}, {"split": "train[:50%]"}, {"resize": (3, 3)}]
     prints = [
@@ -76,7 +79,8 @@ def test_fingerprints_tell_content_split_and_geometry_apart(stored, tmp_path):
     assert data.build("tfds", dataset="toy_set", root=str(stored)).fingerprint == prints[0]
 
 
-def test_a_lazy_set_is_stored_in_chunks(tmp_path):
+def test_storing_in_chunks(tmp_path):
+    """A lazy set is stored in chunks."""
     dataset, most = toy(count=600), []
     read = data.Lazy(
         dataset.images.shape, lambda rows: most.append(len(rows)) or dataset.images[rows]
@@ -87,7 +91,8 @@ def test_a_lazy_set_is_stored_in_chunks(tmp_path):
     np.testing.assert_array_equal(found.images[:], dataset.images)
 
 
-def test_storing_twice_keeps_the_first_and_never_mixes(tmp_path):
+def test_storing_twice(tmp_path):
+    """Storing twice keeps the first and never mixes."""
     folder = data.prepare(toy(count=5), str(tmp_path))
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     data.prepare(toy(count=5), str(tmp_path))
@@ -96,7 +101,8 @@ def test_storing_twice_keeps_the_first_and_never_mixes(tmp_path):
         data.prepare(toy(count=5, seed=1), str(tmp_path))
 
 
-def test_tensorflow_is_never_imported_even_where_it_is_installed(tmp_path):
+def test_tensorflow_is_never_imported(tmp_path):
+    """TensorFlow is never imported, even where it is installed."""
     (tmp_path / "tensorflow").mkdir()
     (tmp_path / "tensorflow" / "__init__.py").write_text("raise RuntimeError('imported')")
     code = f"""
@@ -122,6 +128,7 @@ assert data.build("tfds", dataset="three", root={str(tmp_path)!r}).images[2].sha
         ({"split": "train[:"}, r"split 'train\[:' cannot be read"),
         ({"image": "picture"}, "has no feature 'picture': choose among "),
         ({"image": "kind"}, "not uint8"),
+        ({"threads": -1}, "threads is -1 but must be a whole number of at least 0"),
         ({"labels": ["kind/deep"]}, "has no feature 'kind/deep'"),
         ({"labels": ["image"]}, "feature 'image' is .* not one class"),
     ],
@@ -165,7 +172,8 @@ def test_tfrecord_names_command(tmp_path):
         data.build("tfds", dataset="toy_set", root=str(tmp_path))
 
 
-def test_a_root_that_cannot_be_written_is_named(tmp_path):
+def test_unwritable_root(tmp_path):
+    """A root that cannot be written is named."""
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(InputError, match=r"toy_set cannot be stored in .*file"):
         data.prepare(toy(), str(tmp_path / "file"))
@@ -188,7 +196,8 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path):
         ),
     ],
 )
-def test_what_tfds_cannot_hold_is_named(tmp_path, change, name, message):
+def test_unstorable_data(tmp_path, change, name, message):
+    """Data that TFDS cannot hold are named."""
     with pytest.raises(InputError, match=message):
         data.prepare(toy()._replace(**change), str(tmp_path), name)
     assert not list(tmp_path.iterdir())

@@ -11,7 +11,8 @@ from xinv.defences.gaussian import clipped_variance
 from xinv.types import InputError, Observation
 
 
-def test_truncate_keeps_the_largest_and_the_first_of_equals():
+def test_truncate():
+    """Truncation keeps the largest, and the first of equals."""
     prediction = np.array([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]], np.float32)
     released = defences.truncate(2).apply({}, Observation(prediction), None).prediction
     np.testing.assert_array_equal(
@@ -59,7 +60,8 @@ def test_deepleaks_order_of_transforms():
     np.testing.assert_array_equal(np.ravel(relative.explanation), np.float32([0, 0, 0, 0, 2]))
 
 
-def test_noise_is_normal_and_independent_along_a_chain():
+def test_noise_along_a_chain():
+    """Noise is normal, and independent along a chain."""
     maps = Observation(np.ones((400, 2), np.float32) / 2, np.zeros((400, *SHAPE), np.float32))
     twice = defences.chain(defences.noise(0.3), defences.noise(0.4))
     released = defences.release(twice, {"0": {}, "1": {}}, maps, jax.random.key(0)).explanation
@@ -73,7 +75,8 @@ def test_noise_is_normal_and_independent_along_a_chain():
 
 @pytest.mark.parametrize("mse", [0.0005, 0.01, 0.1])
 @pytest.mark.parametrize("shift", [0.0, -0.5])
-def test_gaussian_realises_its_magnitude_after_clipping(mse, shift):
+def test_gaussian_magnitude_after_clipping(mse, shift):
+    """Gaussian noise has its magnitude after clipping."""
     maps = observed(500)
     maps = maps._replace(explanation=maps.explanation + np.float32(shift))
     defence = defences.gaussian(mse)
@@ -87,8 +90,11 @@ def test_gaussian_realises_its_magnitude_after_clipping(mse, shift):
     assert low <= released.min() <= released.max() <= high
 
 
-def test_unclipped_noise_is_that_of_gnimes_code():
-    """N(0, mse), beyond the maps' range; what is clipped must be larger for the same distortion."""
+def test_unclipped_noise_of_gnime():
+    """Unclipped noise is that of GNIME's code.
+
+    N(0, mse), beyond the maps' range; what is clipped must be larger for the same distortion.
+    """
     maps = observed(500)
     unclipped, clipped = defences.gaussian(0.01, clipped=False), defences.gaussian(0.01)
     states = [
@@ -110,7 +116,8 @@ def test_clipped_variance_by_simulation():
         )
 
 
-def test_noise_larger_than_the_maps_allow_is_named():
+def test_too_large_noise():
+    """Noise larger than the maps allow is named."""
     with pytest.raises(
         InputError,
         match=r"mse is 0\.7 but noise within \[0\.0, 1\.0\] distorts these maps by at most",
@@ -118,7 +125,9 @@ def test_noise_larger_than_the_maps_allow_is_named():
         defences.gaussian(0.7).init(jax.random.key(0), observed(), images())
 
 
-def test_pgd_changes_every_map_by_its_magnitude_and_its_inverter_more_than_noise_does():
+@pytest.mark.slow
+def test_pgd_magnitude_and_effect():
+    """PGD changes every map by its magnitude, and harms its inverter more than noise does."""
     defence, state, _ = fitted("pgd")
     original, released = observed(), changed("pgd", observed())
     np.testing.assert_allclose(
@@ -142,6 +151,7 @@ def test_pgd_changes_every_map_by_its_magnitude_and_its_inverter_more_than_noise
 # Repeated queries
 
 
+@pytest.mark.slow
 def test_queries_average_independent_releases():
     maps, defence = observed(200), defences.noise(0.2)
     for queries in (1, 4, 16):
@@ -153,13 +163,16 @@ def test_queries_average_independent_releases():
 
 
 @pytest.mark.parametrize(("fraction", "expected"), [(0.5, 2.0), (0.1, 10.0)])
-def test_noise_withstands_one_over_the_fraction(fraction, expected):
+def test_queries_that_noise_withstands(fraction, expected):
+    """Averaging 1/`fraction` releases leaves that fraction of the noise."""
     found = defences.withstands(defences.noise(0.2), {}, observed(100), jax.random.key(0), fraction)
     assert found == pytest.approx(expected, rel=0.05)
 
 
-def test_withstands_tells_constant_from_random_change():
-    """A shift by b and noise of variance b²: q releases leave b²(1 + 1/q), 3/4 of 2b² at q = 2,
+def test_withstands_constant_or_random_change():
+    """A constant change withstands averaging and a random one does not.
+
+    A shift by b and noise of variance b²: q releases leave b²(1 + 1/q), 3/4 of 2b² at q = 2,
     never a half.
     """
     shift = defences.noise(0.2)
@@ -185,7 +198,8 @@ def test_withstands_tells_constant_from_random_change():
 # Chains
 
 
-def test_a_chain_fits_each_to_what_the_one_before_releases(tmp_path):
+def test_chain_fits_in_turn(tmp_path):
+    """A chain fits each defence to the release of the one before."""
     defence = defences.chain(defences.clip(0.0, 0.5), defences.gaussian(0.01))
     state = defence.init(jax.random.key(0), observed(), images())
     clipped = observed()._replace(explanation=np.clip(observed().explanation, 0, 0.5))
@@ -196,7 +210,8 @@ def test_a_chain_fits_each_to_what_the_one_before_releases(tmp_path):
         defences.release(defence, state, too_large, jax.random.key(0))
 
 
-def test_a_chain_of_defences_that_learn_nothing_needs_no_state():
+def test_stateless_chain():
+    """A chain of defences that learn nothing needs no state."""
     hardened = defences.chain(defences.clip(0.0, 0.5), defences.mask(0.1))
     released = defences.release(hardened, {}, observed(), jax.random.key(0)).explanation
     clipped = np.clip(observed().explanation, 0, 0.5)

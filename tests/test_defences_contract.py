@@ -13,7 +13,18 @@ from xinv import defences, store
 from xinv.train import Recipe
 from xinv.types import InputError, Observation
 
-every = pytest.mark.parametrize("name", [factory.__name__ for factory in defences.FACTORIES])
+LEARNED = "gnime", "pgd"
+"""Defences that train networks."""
+
+
+def parameter(name):
+    """The name as a parameter of a test, slow where the defence trains."""
+    return pytest.param(name, marks=[pytest.mark.slow] if name in LEARNED else [])
+
+
+every = pytest.mark.parametrize(
+    "name", [parameter(factory.__name__) for factory in defences.FACTORIES]
+)
 
 
 def assert_equal(left: Observation, right: Observation) -> None:
@@ -34,7 +45,8 @@ def test_public_documented_and_effective(name):
 
 
 @every
-def test_neighbours_change_nothing_and_one_trace_serves_all(name):
+def test_neighbours_change_nothing(name):
+    """Neighbours in a batch change nothing, and one trace serves all."""
     first, other = observed(), observed(seed=5)
     mixed = jax.tree.map(lambda a, b: np.concatenate([a[:1], b[1:]]), first, other)
     assert_equal(
@@ -66,7 +78,8 @@ def test_constant_maps_give_no_nan(name, value):
 
 
 @every
-def test_a_release_depends_on_neither_the_batch_nor_the_store(name, tmp_path):
+def test_batch_and_store_change_nothing(name, tmp_path):
+    """A release depends on neither the batch nor the store."""
     defence, state, _ = fitted(name)
     expected = defences.release(defence, state, observed(), jax.random.key(3))
     if state:
@@ -79,8 +92,9 @@ def test_a_release_depends_on_neither_the_batch_nor_the_store(name, tmp_path):
 # Bad input
 
 
-@pytest.mark.parametrize("name", ["gnime", "pgd", "gaussian"])
-def test_another_shape_or_scale_is_an_error(name):
+@pytest.mark.parametrize("name", [*map(parameter, LEARNED), "gaussian"])
+def test_other_shape_or_scale(name):
+    """Another shape or scale is an error."""
     defence, state, _ = fitted(name)
     smaller = observed()._replace(explanation=observed().explanation[:, :4])
     with pytest.raises(
@@ -101,10 +115,12 @@ def test_another_shape_or_scale_is_an_error(name):
             defences.release(defence, state, scaled, jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "part"), [("gnime", "generator"), ("pgd", "inverter"), ("gaussian", "stdev")]
 )
-def test_a_state_of_another_defence_is_an_error(name, part):
+def test_state_of_another_defence(name, part):
+    """A state of another defence is an error."""
     defence = fitted(name)[0]
     for state in ({}, fitted("pgd" if name == "gnime" else "gnime")[1]):
         with pytest.raises(
@@ -113,8 +129,10 @@ def test_a_state_of_another_defence_is_an_error(name, part):
             defences.release(defence, state, observed(), jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gnime", "pgd"])
-def test_what_a_service_would_not_see_is_not_learned_from(name):
+def test_unservable_observations_refused(name):
+    """Observations that no service would release are not learned from."""
     defence = fitted(name)[0]
     logits = observed()._replace(prediction=observed().prediction * 9)
     with pytest.raises(InputError, match="a service releases probabilities"):
@@ -127,8 +145,11 @@ def test_what_a_service_would_not_see_is_not_learned_from(name):
             defence.init(jax.random.key(0), observed(), wrong)
 
 
-def test_of_maps_that_share_a_peak_each_is_to_have_it():
-    """As after min–max scaling of each: scaled by the batch's largest value, most would be dim."""
+def test_shared_peak():
+    """Of maps that share a peak each is to have it.
+
+    As after min–max scaling of each: scaled by the batch's largest value, most would be dim.
+    """
     defence, state, _ = fitted("gaussian")
     maps = observed().explanation.copy()
     maps[3] *= 0.5
@@ -136,7 +157,9 @@ def test_of_maps_that_share_a_peak_each_is_to_have_it():
         defences.release(defence, state, observed()._replace(explanation=maps), jax.random.key(0))
 
 
-def test_images_that_rounding_has_moved_are_learned_from():
+@pytest.mark.slow
+def test_images_moved_by_rounding():
+    """Images that rounding has moved are learned from."""
     for kind in (np.float32, jnp.bfloat16):
         moved = jnp.asarray(images() / 255 * 1.000001, kind)
         assert np.isfinite(
@@ -144,8 +167,11 @@ def test_images_that_rounding_has_moved_are_learned_from():
         ).all()
 
 
-def test_a_dim_map_is_released_and_a_dim_service_is_not():
-    """Maps of widely different peaks, as ReLUs leave them without scaling."""
+def test_dim_maps():
+    """A dim map is released, and the maps of a dim service are not.
+
+    Maps of widely different peaks, as ReLUs leave them without scaling.
+    """
     draw = np.random.default_rng(0)
     maps = np.abs(draw.normal(size=(COUNT, *SHAPE)) * draw.normal(size=(COUNT, 1, 1, 1))).astype(
         np.float32
@@ -180,8 +206,10 @@ def test_nobody_defends_without_images():
         defences.gaussian(0.01).init(jax.random.key(0), none, images(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "part"), [("gnime", "generator"), ("pgd", "inverter")])
-def test_a_state_of_another_network_is_an_error(name, part):
+def test_state_of_another_network(name, part):
+    """A state of another network is an error."""
     defence, state, _ = fitted(name)
     other = defences.build(name, **NEEDED[name] | {"width": 1 / 32})
     with pytest.raises(
@@ -194,7 +222,8 @@ def test_a_state_of_another_network_is_an_error(name, part):
         jax.eval_shape(defence.apply, empty, observed(), jax.random.key(0))
 
 
-def test_maps_of_whole_numbers_are_an_error():
+def test_integer_maps():
+    """Maps of whole numbers are an error."""
     maps = observed()._replace(explanation=(255 * observed().explanation).astype(np.uint8))
     for name in ("gnime", "pgd", "gaussian"):
         with pytest.raises(
@@ -203,8 +232,11 @@ def test_maps_of_whole_numbers_are_an_error():
             fitted(name)[0].init(jax.random.key(0), maps, images())
 
 
-def test_small_maps_are_treated_as_large_ones():
-    """Of a millionth of the size, changed by a millionth; for GNIME by Eq. 3, whose γ is a
+@pytest.mark.slow
+def test_small_maps():
+    """Small maps are treated as large ones.
+
+    Of a millionth of the size, changed by a millionth; for GNIME by Eq. 3, whose γ is a
     variance.
     """
     small = observed()._replace(explanation=observed().explanation * np.float32(1e-6))
@@ -239,7 +271,8 @@ def test_small_maps_are_treated_as_large_ones():
         ),
     ],
 )
-def test_what_cannot_be_released_is_named(observation, message):
+def test_unreleasable_observations(observation, message):
+    """Observations that cannot be released are named."""
     with pytest.raises(InputError, match=message):
         defences.release(defences.round_to(1), {}, observation, jax.random.key(0))
 
@@ -300,7 +333,9 @@ def test_bad_parameters_are_named(name, hyper, message):
         defences.build(name, **hyper)
 
 
-def test_checks_name_what_a_defence_cannot_treat():
+@pytest.mark.slow
+def test_checks_name_the_unfit():
+    """Checks name what a defence cannot treat."""
     bare = Observation(observed().prediction)
     for name in ("gnime", "pgd", "gaussian", "clip", "mask", "noise"):
         with pytest.raises(InputError, match="the observation has none"):

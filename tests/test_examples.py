@@ -47,7 +47,7 @@ def extended(tmp_path, monkeypatch):
     ids=lambda package: package.__name__,
 )
 def test_opening_example(package, tmp_path, monkeypatch):
-    """It runs without other imports; that of `audit` is run by tests/test_own.py."""
+    """It runs without other imports; that of `audit` is run by tests/test_audit_own.py."""
     monkeypatch.chdir(tmp_path)
     example(package)
 

@@ -43,8 +43,10 @@ def default(apply, image=IMAGE):
 
 
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])
-def test_a_resized_map_keeps_rows_and_columns(method):
-    """A resize multiplies by a matrix of literals, or gathers: the map before or after it, and no
+def test_resized_map(method):
+    """A resized map keeps rows and columns.
+
+    A resize multiplies by a matrix of literals, or gathers: the map before or after it, and no
     mixture.
     """
     shape = default(pooled(lambda v, g: jax.image.resize(g, (len(g), 9, 12, WIDTH), method)))
@@ -132,7 +134,7 @@ LISTED = {
 
 
 @pytest.mark.parametrize("case", LISTED)
-def test_layers_are_listed_of_a_model_and_an_image(case):
+def test_layers(case):
     """`layers` checks its input as an explainer does; of an image the shape alone matters."""
     given, words = LISTED[case]
     fine = {

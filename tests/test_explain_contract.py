@@ -85,7 +85,8 @@ def mapped(explainer, name="marked"):
 LABELS = jnp.array([0, 2, 3])
 
 
-def test_every_factory_is_public_and_documented():
+def test_factories_documented():
+    """Every factory is public and documented."""
     for factory in explain.FACTORIES:
         assert factory.__name__ in explain.__all__
         assert inspect.getdoc(factory)
@@ -103,16 +104,21 @@ def test_shape_finiteness_and_effect(factory, hyper):
 
 
 @every
-def test_neighbours_in_a_batch_change_nothing(factory, hyper):
-    """The model has a non-linear head, so that any mean over the batch would show."""
+def test_neighbours_change_nothing(factory, hyper):
+    """Neighbours in a batch change nothing.
+
+    The model has a non-linear head, so that any mean over the batch would show.
+    """
     explain_all = mapped(factory(**hyper))
     others = images(seed=9).at[0].set(images()[0])
     first = explain_all(images(), LABELS)[0]
     np.testing.assert_array_equal(explain_all(others, LABELS.at[1:].set(1))[0], first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", explain.FACTORIES)
-def test_alone_and_eager_equal_mapped_and_compiled(factory):
+def test_eager_equals_compiled(factory):
+    """An image alone and eager equals one of a batch, mapped and compiled."""
     hyper = NEEDED.get(factory.__name__, {})
     apply, variables = case("marked")
     keys = jax.random.split(jax.random.key(0), 3)
@@ -122,7 +128,8 @@ def test_alone_and_eager_equal_mapped_and_compiled(factory):
 
 
 @every
-def test_one_trace_serves_many_calls_and_a_key_gives_the_same_map_twice(factory, hyper):
+def test_one_trace_and_key(factory, hyper):
+    """One trace serves many calls, and a key gives the same map twice."""
     explain_all = mapped(factory(**hyper))
     first = explain_all(images(), LABELS)
     np.testing.assert_array_equal(explain_all(images(), LABELS), first)
@@ -136,6 +143,7 @@ def test_constant_images_give_no_nan(factory, hyper, value):
     assert np.isfinite(mapped(factory(**hyper))(jnp.full_like(images(), value), LABELS)).all()
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("name", ["residual", "depthwise"])
 def test_other_models_are_accepted(factory, hyper, name):

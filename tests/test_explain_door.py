@@ -96,6 +96,7 @@ def test_constant_logits_have_no_slope():
     assert not explain.batch(explain.gradient(), constant, None, IMAGES, None, KEY).any()
 
 
+@pytest.mark.slow
 @every
 def test_nan_weights_are_named(name):
     """A model that gives NaN has no map, and never a map of zeros."""
@@ -111,16 +112,18 @@ def broken(variables, images):
 
 
 @every
-def test_nan_of_another_class_is_named(name):
+def test_nan_of_another_class(name):
     """A model that gives NaN for any class has no map of the others."""
     assert "NaN" in sentence(lambda: direct(name, broken))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labels", [None, [0, 1, 1]])
 @pytest.mark.parametrize("name", ["gradient", "gradcam", "guided_backprop", "lime", "protodash"])
-def test_nan_of_another_class_in_batch(name, labels):
-    """`batch` names it as a direct call does; given labels or none, where NaN predicts no class to
-    explain.
+def test_nan_in_batch(name, labels):
+    """`batch` names NaN of another class as a direct call does.
+
+    Given labels or none, where NaN predicts no class to explain.
     """
     assert "NaN" in sentence(
         lambda: explain.batch(made(name), broken, (KERNEL, HEAD), IMAGES, labels, KEY)
@@ -356,6 +359,7 @@ def test_images_of_direct_calls(name, case):
     assert words in sentence(lambda: direct(name, linear, WEIGHTS, given))
 
 
+@pytest.mark.slow
 @every
 def test_spellings_of_an_image(name):
     """An image of float64 or nested lists gives the map of the float32 one."""
@@ -435,6 +439,7 @@ def test_models_that_are_none():
             assert "apply is a function" in sentence(call)
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision(name, dtype):
@@ -466,6 +471,7 @@ def test_half_precision_in_batch(name):
     np.testing.assert_allclose(found[0], want, rtol=1e-2, atol=1e-2 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @every
 def test_double_precision(name):
     """With x64 a float64 image gives a float64 map, equal to float32's up to its rounding."""

@@ -39,8 +39,12 @@ def test_gradient_is_a_central_difference(of):
         np.testing.assert_allclose(product.ravel(), image.ravel() * np.array(expected), atol=1e-7)
 
 
-def test_copies_share_one_baseline_or_draw_their_own():
-    """Without noise the copies differ by their baselines alone."""
+@pytest.mark.slow
+def test_baselines_of_copies():
+    """Copies share one baseline or draw their own.
+
+    Without noise the copies differ by their baselines alone.
+    """
     base = explain.integrated_gradients(3, baseline="uniform")
     variances = [call(explain.vargrad(0.0, 4, base, anew), "plain") for anew in (False, True)]
     assert variances[0].max() < 1e-9 * variances[1].max()
@@ -49,7 +53,8 @@ def test_copies_share_one_baseline_or_draw_their_own():
     )
 
 
-def test_a_drawn_baseline_is_where_the_path_starts():
+def test_path_from_drawn_baseline():
+    """A drawn baseline is where the path starts."""
     apply, image = lambda a, x: jnp.sin(x.reshape(len(x), -1) @ a), images(1)[0]
     a = jnp.asarray(np.random.default_rng(0).normal(size=(image.size, CLASSES)) / 10)
     explanation = explain.integrated_gradients(20, baseline="uniform")(apply, a, image, 1, KEY)
@@ -86,7 +91,8 @@ def test_gradcam_layers_sizes_and_upsampling():
     assert call(explain.gradcam(upsample="bilinear"), "plain").shape == (12, 12, 1)
 
 
-def test_a_cut_without_spatial_axes_is_named():
+def test_cut_without_spatial_axes():
+    """A cut without spatial axes is named."""
     apply = lambda variables, x: jax.ad_checkpoint.checkpoint_name(x.reshape(len(x), -1), "cam")
     with pytest.raises(
         InputError, match=r"needs a tensor \[1,h,w,c\], but the default layer is \[1, 432\]"
@@ -109,7 +115,8 @@ def test_bad_hyper_parameters_are_named(make, message):
         make()
 
 
-def test_equal_hyper_parameters_give_the_same_object():
+def test_equal_parameters_same_object():
+    """Equal hyper-parameters give the same object."""
     assert explain.build("gradcam", layer=-1) is explain.gradcam(layer=-1)
     assert explain.normalise(explain.gradient()) is explain.normalise(explain.build("gradient"))
 
@@ -129,7 +136,8 @@ def test_scales():
     np.testing.assert_allclose(scaled["absolute_minmax"], expected, rtol=1e-5, atol=1e-7)
 
 
-def test_a_constant_map_is_scaled_to_zero():
+def test_constant_map():
+    """A constant map is scaled to zero."""
     apply = lambda variables, x: jnp.stack([x.sum((1, 2, 3))] * CLASSES, -1)
     scaled = explain.normalise(explain.gradient())(apply, {}, images(1)[0], 0, KEY)
     np.testing.assert_array_equal(scaled, np.zeros(SHAPE))
@@ -193,7 +201,8 @@ def test_batch_keeps_no_precision():
     assert {"highest", "default"} <= set(traces)
 
 
-def test_batch_refuses_labels_that_are_no_class():
+def test_labels_without_class():
+    """`batch` refuses labels that are no class."""
     apply, variables = case("plain")
     with pytest.raises(InputError, match="label 4 is no class of a model with classes 0 to 3"):
         explain.batch(explain.gradient(), apply, variables, images(2), np.array([0, 4]), KEY)

@@ -53,14 +53,19 @@ def test_equation_by_equation_equals_grad(name):
 
 
 @pytest.mark.parametrize("rules", [no_rules, one_by_one], ids=["no rules", "one by one"])
-def test_ties_keep_the_derivative_that_the_model_declares(rules):
-    """jax.nn.relu declares 0 at 0 where `maximum` gives 0.5."""
+def test_ties_keep_declared_derivatives(rules):
+    """Ties keep the derivative that the model declares.
+
+    jax.nn.relu declares 0 at 0 where `maximum` gives 0.5.
+    """
     declared = lambda x: jax.nn.relu(x) + 10 * jax.nn.relu6(x) + 100 * jnp.maximum(x, 0)
     _, pull = vjp(declared, jnp.array([0.0, 6.0, 1.0]), rules)
     np.testing.assert_array_equal(pull(jnp.ones(3)), [50, 101, 111])
 
 
-def test_custom_vjp_and_control_flow_keep_their_derivatives():
+def test_custom_vjp_and_control_flow():
+    """Functions with a derivative of their own and control flow keep their derivatives."""
+
     @jax.custom_vjp
     def clipped(x):
         return x * x
@@ -79,7 +84,9 @@ def test_custom_vjp_and_control_flow_keep_their_derivatives():
         )
 
 
-def test_random_numbers_and_integers_inside_a_model():
+def test_random_numbers_and_integers():
+    """Random numbers and integers inside a model change no gradient."""
+
     def function(x):
         noise = jax.random.normal(jax.random.key(0), x.shape)
         order = jnp.argsort(x)
@@ -91,13 +98,15 @@ def test_random_numbers_and_integers_inside_a_model():
     )
 
 
-def test_a_function_that_ignores_its_input_has_no_gradient():
+def test_ignored_input_has_no_gradient():
+    """A function that ignores its input has no gradient."""
     output, pull = vjp(lambda x: jnp.arange(3.0), jnp.ones(2))
     np.testing.assert_array_equal(output, [0, 1, 2])
     np.testing.assert_array_equal(pull(jnp.ones(3)), [0, 0])
 
 
-def test_rules_see_inside_relu6_and_clip_with_their_bounds():
+def test_rules_inside_relu6_and_clip():
+    """Rules see inside ReLU6 and clip, with their bounds."""
     seen = []
 
     def rules(equation):
@@ -113,7 +122,9 @@ def test_rules_see_inside_relu6_and_clip_with_their_bounds():
     assert all(any(bounds) for _, bounds in seen)
 
 
-def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
+def test_declared_derivative_without_rules():
+    """A declared derivative is kept unless all of it has rules."""
+
     @jax.custom_jvp
     def declared(x):
         return jnp.exp(jnp.maximum(x, 0))
@@ -132,8 +143,11 @@ def test_a_declared_derivative_is_kept_unless_all_of_it_has_rules():
     ]
 
 
-def test_a_rule_never_misses_an_equation_hidden_in_a_loop():
-    """A loop whose length the values decide cannot be unrolled."""
+def test_equations_hidden_in_loops():
+    """A rule never misses an equation that is hidden in a loop.
+
+    A loop whose length the values decide cannot be unrolled.
+    """
 
     def function(x):
         return jax.lax.cond(x.sum() > 0, lambda x: jnp.maximum(x, 0), jnp.cos, x)
@@ -164,7 +178,9 @@ def test_scan_is_unrolled(reverse):
     assert len(seen) == 3
 
 
-def test_rules_see_the_reference_beside_the_image():
+def test_rules_see_the_reference():
+    """Rules see the reference beside the image."""
+
     def slope(context):
         (reference_inputs, reference_outputs) = context.reference
         return [
@@ -185,7 +201,8 @@ def test_rules_see_the_reference_beside_the_image():
 
 
 @pytest.mark.parametrize("name", ["plain", "residual", "depthwise", "marked", "nnx"])
-def test_the_rest_of_a_cut_model_gives_its_logits(name):
+def test_rest_of_a_cut_model(name):
+    """The rest of a cut model gives its logits."""
     apply, variables = case(name)
     image = images(1)[0]
     value, rest = cut(one(apply, variables), image)
@@ -194,8 +211,10 @@ def test_the_rest_of_a_cut_model_gives_its_logits(name):
     assert np.abs(jax.grad(lambda value: rest(value)[1])(value)).max() > 0
 
 
-def test_the_default_cut_is_the_last_activated_convolution():
-    """After bias, BatchNorm, residual sum and ReLU, before pooling; but a tensor that the model
+def test_default_cut():
+    """The default cut is the last activated convolution.
+
+    After bias, BatchNorm, residual sum and ReLU, before pooling; but a tensor that the model
     names "cam" first.
     """
     shapes = {
@@ -218,7 +237,8 @@ def test_the_default_cut_is_the_last_activated_convolution():
     )
 
 
-def test_layers_by_index_name_and_side():
+def test_layer_names():
+    """Layers are chosen by index, name and side."""
     function, image = one(*case("depthwise")), images(1)[0]
     assert cut(function, image, "joined")[0].shape == (1, 12, 12, 17)
     assert cut(function, image, "joined", "input")[0].shape == (
@@ -232,7 +252,9 @@ def test_layers_by_index_name_and_side():
     np.testing.assert_array_equal(cut(function, image, 0, "input")[0][0], image)
 
 
-def test_convolutions_with_a_derivative_of_their_own_count():
+def test_convolutions_with_own_derivative():
+    """Convolutions with a derivative of their own count as layers."""
+
     @jax.custom_vjp
     def conv(x, kernel):
         return jax.lax.conv_general_dilated(
@@ -246,7 +268,8 @@ def test_convolutions_with_a_derivative_of_their_own_count():
     np.testing.assert_array_equal(cut(function, image, -1, "input")[0][0], image * 2)
 
 
-def test_an_unknown_layer_is_named_with_those_that_exist():
+def test_unknown_layer():
+    """An unknown layer is named with those that exist."""
     with pytest.raises(
         InputError, match=r"no layer 'cram': it names 'joined' and has 4 convolutions"
     ):

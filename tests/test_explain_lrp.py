@@ -141,7 +141,7 @@ def test_lrp_reads_as_its_definition(rule, weights):
     )
 
 
-def test_gnime_reads_as_its_released_code():
+def test_gnimes_released_code():
     """z⁺ without biases, an input of ones, max-pooling as a sum, all logits (FACTS: GNIME)."""
     random = np.random.default_rng(2)
     kernel, dense = random.normal(size=(3, 3, 1, 4)), random.normal(size=(16, 3))
@@ -183,7 +183,8 @@ class Normed(nn.Module):
 @pytest.mark.parametrize(
     "rule", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box", "w2", "gnime"]
 )
-def test_lrp_is_the_same_with_batch_norm_folded(rule):
+def test_batch_norm_folded(rule):
+    """LRP is the same with BatchNorm folded into the weights."""
     variables = fill(jax.eval_shape(Normed(False).init, jax.random.key(0), jnp.zeros((1, *SHAPE))))
     variables["params"]["BatchNorm_0"]["scale"] *= jnp.array([1, -1, 1, -1, 1, 1])
     folded = {"Dense_0": variables["params"]["Dense_0"]}

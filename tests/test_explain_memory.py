@@ -20,7 +20,8 @@ def peak(function, *example):
     return memory.Traced(function, *example).peak()
 
 
-def test_the_estimate_of_a_deep_network_is_what_xla_needs_within_a_factor_of_two():
+def test_estimate_near_xlas():
+    """The estimate of a deep network is what XLA needs, within a factor of two."""
     variables = jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     one = functools.partial(explain.guided_backprop(), MODEL.apply)
     maps = jax.jit(jax.vmap(one, (None, 0, 0, None)))
@@ -41,7 +42,9 @@ def test_the_estimate_of_a_deep_network_is_what_xla_needs_within_a_factor_of_two
     assert 0.5 < each.peak() / ((needed(maps, *rows(6)) - needed(maps, *rows(2))) / 4) < 2
 
 
-def test_what_nobody_reads_takes_no_memory():
+def test_unread_takes_no_memory():
+    """A value that nobody reads takes no memory."""
+
     def forgetful(x):
         _ = jnp.cumsum(x) @ jnp.ones((len(x), 1000))
         return jnp.cumsum(x)
@@ -49,7 +52,9 @@ def test_what_nobody_reads_takes_no_memory():
     assert peak(forgetful, jnp.ones(10)) == peak(jnp.cumsum, jnp.ones(10))
 
 
-def test_a_chain_of_elementwise_steps_keeps_its_start_alone():
+def test_elementwise_chain_keeps_start():
+    """A chain of elementwise steps keeps its start alone."""
+
     def chain(x):
         y = jnp.cumsum(x)
         return jnp.cumsum(jnp.exp(-y) * 2 + 1)

@@ -95,7 +95,7 @@ def test_every_explainer_explains_every_model(name, kind):
     "factory", [explain.gradcam, explain.gradcam_plus_plus, explain.class_cams]
 )
 @pytest.mark.parametrize("of", ["output", "input"])
-def test_class_activation_maps_do_not_depend_on_the_layout(factory, of):
+def test_layout_changes_no_cam(factory, of):
     """The same network computed channels-first and channels-last: convolutions say which axis is
     which.
     """

@@ -228,6 +228,7 @@ ANSWERS_ALONE = ("anchors", "kernel_shap", "lime", "occlusion", "shapley_samplin
 LOOK_INSIDE = [factory for factory in explain.FACTORIES if factory.__name__ not in ANSWERS_ALONE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factory", LOOK_INSIDE, ids=lambda factory: factory.__name__)
 def test_three_spellings_agree(factory):
     explainer = explain.build(factory.__name__, **CHEAP.get(factory.__name__, {}))
@@ -237,6 +238,7 @@ def test_three_spellings_agree(factory):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", ["epsilon", "zplus", "alpha_beta", "gamma", "epsilon_gamma_box", "w2"]
 )
@@ -250,6 +252,7 @@ def test_three_spellings_share_relevance(rule):
 # Every kind of model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_deeplift_is_complete(name):
     """In float32, from a black baseline (of variance 0) and from a grey one."""
@@ -302,6 +305,7 @@ def test_the_feature_map_is_found(name):
     assert explain.layers(apply, variables, images(1)[0])[-1].shape[1:3] == shape[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "vit dense", "vit fused"])
 def test_gradcam_of_a_transformer(name):
     """Eq. 1 and 2 on the tokens that the last attention reads, without the class token."""
@@ -327,7 +331,9 @@ def test_named_tokens_need_a_grid():
     np.testing.assert_allclose(named, call(explain.gradcam(), apply, matrix, image), rtol=1e-5)
 
 
-def test_a_tensor_without_influence_is_refused():
+def test_uninfluential_tensor_refused():
+    """A tensor without influence is refused."""
+
     def apply(v, x):
         checkpoint_name(jnp.sin(x), "aside")
         return (x.reshape(1, -1) @ v)[:, :2]
@@ -413,7 +419,7 @@ def test_sorted_pooling(pool):
     )
 
 
-def test_the_box_is_that_of_the_image():
+def test_box_of_the_image():
     """Standardised inside: the map of the same model with the standardisation in its weights, whose
     box is [0,1].
     """

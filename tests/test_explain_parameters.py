@@ -164,8 +164,10 @@ def bright(variables, images):
 
 
 @pytest.mark.parametrize(("name", "hyper", "others"), ROWS)
-def test_every_value_of_a_parameter_gives_a_map_of_its_own(name, hyper, others):
-    """One program for all values of a method's parameters, so that they share what they have in
+def test_every_value_changes_the_map(name, hyper, others):
+    """Every value of a parameter gives a map of its own.
+
+    One program for all values of a method's parameters, so that they share what they have in
     common.
     """
     apply, variables = (bright, {}) if name == "anchors" else (centred, case("plain").variables)

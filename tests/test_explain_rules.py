@@ -16,8 +16,10 @@ IMAGE = jnp.zeros((4, 5, 3))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "raw"])
-def test_deeplift_and_integrated_gradients_sum_to_the_change(name):
-    """Rounding of DeepLIFT is that of float32; IG's error is that of 64 points on a function with
+def test_contributions_sum_to_the_change(name):
+    """DeepLIFT and integrated gradients sum to the change.
+
+    Rounding of DeepLIFT is that of float32; IG's error is that of 64 points on a function with
     kinks.
     """
     apply, variables = case(name)
@@ -42,7 +44,8 @@ def test_deeplift_and_integrated_gradients_sum_to_the_change(name):
     ],
     ids=["product", "softmax", "leaky", "gate", "layer norm"],
 )
-def test_deeplift_is_complete_on_functions_of_several_values(function):
+def test_deeplift_of_several_values(function):
+    """DeepLIFT is complete on functions of several values."""
     with jax.enable_x64(True):
         apply = lambda v, x: function(x.reshape(len(x), -1)) @ v
         matrix = jnp.asarray(np.random.default_rng(0).normal(size=(4, 2)))
@@ -56,7 +59,7 @@ def test_deeplift_is_complete_on_functions_of_several_values(function):
         )
 
 
-def test_guided_and_deconvolution_see_every_kind_of_relu():
+def test_every_kind_of_relu():
     """Nothing is silently a plain gradient: raw functions, jax.nn, one ReLU used twice, ReLU6 by
     minimum and clamp.
     """
@@ -94,8 +97,11 @@ def test_guided_and_deconvolution_see_every_kind_of_relu():
 
 
 @pytest.mark.parametrize("size", [8, 300])
-def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
-    """300 x 300 zeros are too many to be evaluated at trace time."""
+def test_handwritten_relu(size):
+    """A ReLU by hand is guided beside one of JAX.
+
+    300 x 300 zeros are too many to be evaluated at trace time.
+    """
     image = jnp.asarray(np.random.default_rng(0).normal(size=(size, size, 1)), jnp.float32)
     maps = []
     for relu in (
@@ -110,8 +116,11 @@ def test_a_relu_by_hand_is_guided_beside_one_of_jax(size):
     np.testing.assert_array_equal(maps[2], maps[0])
 
 
-def test_guided_leaves_other_functions_their_derivative():
-    """Leaky ReLUs and smooth functions; softplus too, which has a maximum and is no ReLU."""
+def test_guided_keeps_other_derivatives():
+    """Guided backpropagation leaves other functions their derivative.
+
+    Leaky ReLUs and smooth functions; softplus too, which has a maximum and is no ReLU.
+    """
     x, matrix = jnp.array([-1.5, -0.2, 0.4, 2.0]), jnp.array([[1.0, -2.0]])
     for function in (
         jax.nn.leaky_relu,
@@ -128,7 +137,8 @@ def test_guided_leaves_other_functions_their_derivative():
         np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5, atol=1e-7)
 
 
-def test_gradcam_plus_plus_reads_as_its_equations():
+def test_gradcam_plus_plus_equations():
+    """Grad-CAM++ reads as its equations."""
     apply, variables = case("residual")
     activation, rest = explain.cut(one(apply, variables), images(1)[0])
     slope = np.float64(jax.grad(lambda a: rest(a)[1])(activation))[0]
@@ -145,7 +155,8 @@ def test_gradcam_plus_plus_reads_as_its_equations():
     )
 
 
-def test_cams_of_classes_and_channels_are_those_of_gradcam():
+def test_cams_of_classes_and_channels():
+    """CAMs of classes and channels are those of Grad-CAM."""
     apply, variables = case("marked")
     image = images(1)[0]
     single = [call(explain.gradcam(), apply, variables, image, label) for label in range(CLASSES)]
@@ -172,7 +183,8 @@ def test_cams_of_classes_and_channels_are_those_of_gradcam():
     ],
 )
 @pytest.mark.parametrize("explainer", [explain.guided_backprop(), explain.deconvolution()])
-def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
+def test_respelled_relu_refused(explainer, relu):
+    """A ReLU in other words is refused, also beside known ones."""
     with pytest.raises(
         InputError, match=r"has no rule for the ReLU that .* computes here: write it as jax.nn.relu"
     ):
@@ -195,7 +207,8 @@ def test_a_relu_in_other_words_is_refused_beside_known_ones(explainer, relu):
         lambda x: jnp.select([x > 0], [x], -1.0),
     ],
 )
-def test_what_is_no_relu_is_not_refused(function):
+def test_other_functions_accepted(function):
+    """A function that is no ReLU is not refused."""
     explainer = explain.guided_backprop()
     found = jax.eval_shape(
         lambda x: explainer(lambda _, x: jax.nn.relu(function(x)).sum((1, 2)), {}, x, 0, KEY), IMAGE
@@ -204,7 +217,8 @@ def test_what_is_no_relu_is_not_refused(function):
 
 
 @pytest.mark.parametrize("minus", [lambda x: 0 - x, lambda x: -1 * x, jnp.negative])
-def test_a_minimum_between_two_changes_of_sign_is_a_relu(minus):
+def test_mirrored_minimum_is_relu(minus):
+    """A minimum between two changes of sign is a ReLU."""
     matrix = jnp.array([[1.0, -2.0], [0.5, 1.0], [-1.0, 1.0]])
     maps = [
         call(

@@ -120,8 +120,8 @@ def test_ends():
         assert len(ours) == 201
 
 
-def test_ties_go_from_the_upper_left():
-    """A constant map removes row after row."""
+def test_ties():
+    """Ties go from the upper left: a constant map removes row after row."""
     flat = lambda apply, variables, image, label, key: jnp.ones((*SHAPE[:2], 1))
     ours = found(explain.removal_trajectory(flat, SHAPE[0], 0.0))
     expected = []

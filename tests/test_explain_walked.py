@@ -12,6 +12,8 @@ from walked_zoo import GATED, MODELS
 
 from xinv import explain
 
+pytestmark = pytest.mark.slow
+
 CASES = [(name, rule, "signal") for name in MODELS for rule in ("epsilon", "epsilon_plus")]
 CASES += [(name, "epsilon_plus", "uniform") for name in GATED]
 IMAGE = np.random.default_rng(7).uniform(0.1, 1, (12, 12, 3))

@@ -56,7 +56,7 @@ def policy(variables, **changes):
 # Proposals
 
 
-def test_proposals_are_a_function_of_the_trials():
+def test_proposals_depend_on_trials():
     """The same trials give the same proposals, each of them new and within the space."""
     first = propose(SPACE, [], "a", 4, startup=4)
     assert first == propose(SPACE, [], "a", 4, startup=4)
@@ -77,7 +77,7 @@ def test_small_space_is_exhausted():
     assert sorted(map(str, (values["kind"] for values in found))) == ["None", "True", "a"]
 
 
-def test_audit_does_not_read_the_section():
+def test_audit_refuses_hardenings_fields():
     """An audit refuses a field that only a hardening reads."""
     flags = ("--config=configs/deepleak.py:quick", "--config.harden.trials=3", "--workdir=unused")
     found = launch("run.py", *flags)
@@ -161,7 +161,8 @@ def test_noise_is_of_the_image(network):
     assert np.abs(secret - maps).mean() > 0.1
 
 
-def test_uint8_and_float_images_release_alike(network):
+def test_uint8_and_float_images(network):
+    """uint8 and float images are released alike."""
     apply, variables, images = network
     pixels = np.round(255 * images).astype(np.uint8)
     one = policy(variables)
@@ -171,7 +172,7 @@ def test_uint8_and_float_images_release_alike(network):
     )
 
 
-def test_keys_of_images_beyond_the_unit_range():
+def test_keys_beyond_unit_range():
     """Standardised images are told apart below 0 and above 1."""
     images = jnp.array([1.5, 5.0, -1.0, -3.0]).reshape(4, 1, 1, 1) * jnp.ones((1, 2, 2, 1))
     keys = jax.random.key_data(jax.vmap(lambda image: released.key_of(SECRET, image))(images))
@@ -191,7 +192,7 @@ def test_image_keys_do_not_collide():
     assert len(np.unique(keys, axis=0)) == 2000
 
 
-def test_transforms_of_kept_maps_equal_the_policy(network):
+def test_kept_maps_equal_the_policy(network):
     """The search transforms maps that it keeps; a policy does both in one program."""
     apply, variables, images = network
     labels = np.zeros(6, np.int32)

@@ -65,7 +65,8 @@ DIGITS = "--config=configs/digits.py"
         ),
     ],
 )
-def test_a_mistake_is_told_in_one_sentence(tmp_path, arguments, sentence):
+def test_mistakes_in_one_sentence(tmp_path, arguments, sentence):
+    """A mistake is named in one sentence."""
     result = launch("run.py", *(argument.replace("{tmp}", str(tmp_path)) for argument in arguments))
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
@@ -123,7 +124,8 @@ def test_last_value_counts(fields):
         assert fields(*arguments)["transform"]["resize"] == last
 
 
-def test_help_names_every_flag_and_an_example():
+def test_help():
+    """The help names every flag and an example."""
     text = launch("run.py", "--helpshort").stdout
     for word in (
         "--config",
@@ -136,7 +138,8 @@ def test_help_names_every_flag_and_an_example():
         assert word in text
 
 
-def test_a_sweep_needs_a_config_that_defines_one(tmp_path):
+def test_config_without_sweep(tmp_path):
+    """A sweep needs a config that defines one."""
     result = launch("sweep.py", "--config=configs/mnist.py", f"--workdir={tmp_path}")
     assert result.returncode == 2
     assert "defines no sweep" in result.stderr
@@ -157,9 +160,10 @@ def sweep(arg, config):
 """
 
 
-def test_a_sweeps_units_follow_what_the_command_line_changes_and_name_what_they_set_themselves(
+def test_overrides_and_units(
     tmp_path,
 ):
+    """A sweep's units follow the command line, and name the values that they set themselves."""
     (tmp_path / "experiment.py").write_text(SWEEP)
     changes = (
         "--config.seeds=1",

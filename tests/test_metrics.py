@@ -30,7 +30,7 @@ def pair(channels=3, size=32, count=5, seed=0):
 
 def embed(variables, images):
     """Stands in for a network: one ReLU layer of 16 features."""
-    return jax.nn.relu(images.reshape(len(images), -1) @ variables["w"] + variables["b"])
+    return jax.nn.relu(images.reshape(len(images), -1) @ variables["w"] + variables["b"][None])
 
 
 def weights(inputs=32 * 32 * 3, seed=1):
@@ -70,7 +70,8 @@ def test_ssim_agrees_with_scikit_image(channels, sigma, size):
     )  # float32 variances
 
 
-def test_psnr_and_mse_agree_with_scikit_image():
+def test_psnr_and_mse():
+    """PSNR and MSE agree with scikit-image."""
     truth, guess = pair()
     expected = [
         peak_signal_noise_ratio(a, b, data_range=1) for a, b in zip(truth, guess, strict=True)
@@ -97,14 +98,16 @@ def test_window_is_the_given_one():
 
 
 @pytest.mark.parametrize("name", IMAGE)
-def test_equal_images_are_as_similar_as_can_be(name):
+def test_equal_images(name):
+    """Equal images are as similar as can be."""
     best = {"mse": 0, "one_minus_mse": 1, "psnr": 100, "ssim": 1}
     for image in (np.zeros((2, 16, 16, 1), np.float32), pair(size=16)[0]):
         np.testing.assert_allclose(metrics.build(name)(image, image), best[name], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", IMAGE)
-def test_image_metrics_are_pure_per_example_functions(name):
+def test_image_metrics_are_per_example(name):
+    """Image metrics are pure functions of each example."""
     truth, guess = pair()
     fn = metrics.build(name)
     assert fn is metrics.build(name)
@@ -117,13 +120,15 @@ def test_image_metrics_are_pure_per_example_functions(name):
     np.testing.assert_allclose(stacked[0], values, rtol=1e-5, atol=1e-6)
 
 
-def test_stored_images_are_compared_in_the_unit_range():
+def test_stored_images_in_unit_range():
+    """Stored images are compared in the unit range."""
     truth = np.full((1, 12, 12, 1), 255, np.uint8)
     guess = np.full((1, 12, 12, 1), 0.5, np.float32)
     assert metrics.mse()(truth, guess)[0] == pytest.approx(0.25)
 
 
-def test_embedding_similarity_is_the_exponential_of_the_mean_squared_error():
+def test_embedding_similarity():
+    """Embedding similarity is the exponential of the mean squared error."""
     truth, guess = pair()
     variables = weights()
     z, z_r = embed64(variables, truth), embed64(variables, guess)
@@ -134,7 +139,8 @@ def test_embedding_similarity_is_the_exponential_of_the_mean_squared_error():
     )
 
 
-def test_deepsim_is_the_cosine_of_the_features():
+def test_deepsim():
+    """DeepSim is the cosine of the features."""
     truth, guess = pair()
     variables = weights()
     z, z_r = embed64(variables, truth), embed64(variables, guess)
@@ -143,7 +149,9 @@ def test_deepsim_is_the_cosine_of_the_features():
     np.testing.assert_allclose(metrics.deepsim(embed, variables)(truth, guess), expected, rtol=1e-5)
 
 
-def test_deepsim_of_opposite_and_of_vanishing_features():
+def test_deepsim_at_the_ends():
+    """Opposite features have a DeepSim of 0; two that vanish have 1, one alone 0."""
+
     def identity(_, images):
         return images[:, 0, 0]
 
@@ -166,7 +174,8 @@ def test_attack_accuracy_counts_true_labels():
 @pytest.mark.parametrize(
     "factory", [metrics.attack_accuracy, metrics.embedding_similarity, metrics.deepsim]
 )
-def test_recognition_compiles_once_for_all_seeds(factory):
+def test_recognition_compiles_once(factory):
+    """Recognition compiles once for all seeds."""
     truth, guess = pair()
     first = np.arange(5) if factory is metrics.attack_accuracy else truth
     traces = []
@@ -215,7 +224,8 @@ def test_interval_is_students(level):
     )
 
 
-def test_interval_of_one_seed_is_unknown_and_overlaps_everything():
+def test_interval_of_one_seed():
+    """The interval of one seed is unknown and overlaps everything."""
     one = stats.mean_interval([0.9])
     assert one.mean == 0.9
     assert math.isnan(one.half_width)

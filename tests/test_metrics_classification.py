@@ -17,7 +17,8 @@ def f1(truth, guess, of):
     return 2 * hits / (2 * hits + errors) if hits or errors else 0
 
 
-def test_confusion_counts_every_class_also_one_without_examples():
+def test_confusion_counts_every_class():
+    """The confusion matrix counts every class, also one without examples."""
     expected = np.zeros((5, 5), int)
     for t, g in zip(TRUTH, GUESS, strict=True):
         expected[t, g] += 1
@@ -26,14 +27,16 @@ def test_confusion_counts_every_class_also_one_without_examples():
     np.testing.assert_array_equal(matrix, expected)
 
 
-def test_weighted_f1_is_thielens_equation_5():
+def test_weighted_f1():
+    """Weighted F1 is Thielen's Eq. 5."""
     expected = sum(np.mean(k == TRUTH) * f1(TRUTH, GUESS, k) for k in range(5))
     assert classification.weighted_f1(TRUTH, GUESS) == pytest.approx(expected)
     assert classification.weighted_f1(TRUTH, TRUTH) == 1
     assert classification.weighted_f1(TRUTH, np.full(10, 3)) == 0
 
 
-def test_binary_f1_is_that_of_the_present_attribute():
+def test_binary_f1():
+    """Binary F1 is that of the present attribute."""
     truth, guess = TRUTH > 0, GUESS > 0
     assert classification.binary_f1(truth.astype(int), guess.astype(int)) == pytest.approx(
         f1(truth, guess, True)

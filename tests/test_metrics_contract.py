@@ -40,7 +40,7 @@ def release(variables, images, labels, keys):
     noise = jax.vmap(lambda key: jax.random.normal(key, (16, 16, 1)))(keys)
     return (
         images.mean(-1, keepdims=True) * variables.mean()
-        + labels[:, None, None, None]
+        + jnp.float32(labels)[:, None, None, None]
         + 0.01 * noise
     )
 
@@ -89,7 +89,8 @@ def test_is_public_and_documented(factory):
 
 
 @every
-def test_gives_one_finite_number_per_example_compiled_or_not(factory):
+def test_one_finite_number_each(factory):
+    """A metric gives one finite number per example, compiled or not."""
     truth, guess = case(factory)
     values = bound(factory)(truth, guess)
     assert values.shape == SHAPE[:1]
@@ -99,7 +100,8 @@ def test_gives_one_finite_number_per_example_compiled_or_not(factory):
 
 
 @every
-def test_neighbours_in_a_batch_change_nothing(factory):
+def test_neighbours_change_nothing(factory):
+    """Neighbours in a batch change nothing."""
     one, other = case(factory), case(factory, seed=2)
     mixed = jax.tree.map(lambda a, b: np.concatenate([a[:1], b[1:]]), one, other)
     assert compiled(bound(factory), *mixed)[0] == compiled(bound(factory), *one)[0]

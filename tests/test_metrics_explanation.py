@@ -55,14 +55,16 @@ def brightness(variables, images):
     return jnp.log(jnp.stack([mean, 1 - mean], axis=-1))
 
 
-def test_distortion_is_the_mean_squared_perturbation():
+def test_distortion():
+    """Distortion is the mean squared perturbation."""
     truth, released = case(map_channels=2)
     expected = ((truth["explanation"].astype(np.float64) - released) ** 2).mean((1, 2, 3))
     np.testing.assert_allclose(metrics.distortion()(truth, released), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("map_channels", [1, 3, 5])
-def test_masked_deepsim_is_the_cosine_of_features_of_masked_images(map_channels):
+def test_masked_deepsim(map_channels):
+    """Masked DeepSim is the cosine of features of masked images."""
     truth, released = case(map_channels=map_channels)
     variables = weights()
 
@@ -79,7 +81,7 @@ def test_masked_deepsim_is_the_cosine_of_features_of_masked_images(map_channels)
     )
 
 
-def test_small_maps_are_interpolated_to_the_image():
+def test_small_maps_interpolated():
     """A map that is constant in each half becomes a ramp between the centres of its halves."""
     truth, _ = case(channels=1, map_size=2)
     e, released = np.zeros((2, COUNT, 2, 2, 1), np.float32)
@@ -94,7 +96,8 @@ def test_small_maps_are_interpolated_to_the_image():
 
 
 @pytest.mark.parametrize("decimals", [1, 7])
-def test_spearman_agrees_with_scipy_with_and_without_ties(decimals):
+def test_spearman(decimals):
+    """Spearman's correlation agrees with SciPy, with and without ties."""
     truth, released = case(map_channels=2)
     e, released = truth["explanation"].round(decimals), released.round(decimals)
     expected = [
@@ -106,7 +109,8 @@ def test_spearman_agrees_with_scipy_with_and_without_ties(decimals):
     )
 
 
-def test_spearman_of_equal_opposite_and_constant_maps():
+def test_spearman_at_the_ends():
+    """Equal maps have 1, opposite ones -1, one constant map 0 and two constant maps 1."""
     truth, _ = case()
     e = truth["explanation"]
     spearman = metrics.spearman()
@@ -119,7 +123,8 @@ def test_spearman_of_equal_opposite_and_constant_maps():
 
 
 @pytest.mark.parametrize("share", [0.001, 0.3, 1.0])
-def test_top_overlap_is_the_overlap_of_the_largest_values(share):
+def test_top_overlap(share):
+    """The overlap is of the largest values."""
     truth, released = case(map_channels=2)
     count = max(1, round(share * SIZE * SIZE))
 
@@ -135,7 +140,8 @@ def test_top_overlap_is_the_overlap_of_the_largest_values(share):
     ("baseline", "steps"), [(0.0, 1), (0.3, 7), ((0.1, 0.5, 0.9), 100), ("blur", 16)]
 )
 @pytest.mark.parametrize("name", ["deletion", "insertion"])
-def test_curves_agree_with_a_literal_loop(name, baseline, steps):
+def test_curves_equal_a_loop(name, baseline, steps):
+    """Curves agree with a literal loop."""
     truth, released = case()
     variables = weights()
 
@@ -169,8 +175,10 @@ def test_curves_agree_with_a_literal_loop(name, baseline, steps):
     np.testing.assert_allclose(value, expected, rtol=2e-5)
 
 
-def test_areas_on_a_linear_model_have_closed_forms():
-    """Half the pixels are 1 and half are 0: the probability is piecewise linear in the share of
+def test_areas_of_linear_model():
+    """Areas on a linear model have closed forms.
+
+    Half the pixels are 1 and half are 0: the probability is piecewise linear in the share of
     pixels changed.
     """
     x = np.zeros((1, SIZE, SIZE, 1), np.float32)
@@ -187,15 +195,17 @@ def test_areas_on_a_linear_model_have_closed_forms():
     assert insertion(truth, -x)[0] == pytest.approx(1 / 8, abs=1e-5)
 
 
-def test_the_contributions_to_a_linear_score_are_the_most_faithful_map():
-    """Of all orders theirs lowers the score most at every step of the deletion, and raises it most
+def test_linear_contributions_are_most_faithful():
+    """The contributions to a linear score are the most faithful map.
+
+    Of all orders theirs lowers the score most at every step of the deletion, and raises it most
     when inserting.
     """
     truth, noise = case(channels=1)
     w = RNG.normal(0, 0.3, (SIZE, SIZE, 1)).astype(np.float32)
 
     def score(w, images):
-        return jnp.pad((images * w).sum((1, 2)), ((0, 0), (0, 1)))
+        return jnp.pad((images * w[None]).sum((1, 2)), ((0, 0), (0, 1)))
 
     faithful, truth = truth["image"] * w, truth | {"label": np.zeros(COUNT, np.int32)}
     for other in (noise, -faithful):
@@ -212,8 +222,11 @@ def linear(matrix, images, labels, keys):
     return jnp.einsum("nij,njwc->niwc", matrix[labels], images).mean(-1, keepdims=True)
 
 
-def test_max_sensitivity_is_the_largest_relative_change():
-    """The draws are made again; what they do to the map is read literally, in float64."""
+def test_max_sensitivity():
+    """Max-sensitivity is the largest relative change.
+
+    The draws are made again; what they do to the map is read literally, in float64.
+    """
     truth, _ = case()
     matrix = RNG.normal(0, 1, (3, SIZE, SIZE)).astype(np.float32)
     released = np.asarray(linear(matrix, truth["image"], truth["label"], None))
@@ -230,8 +243,11 @@ def test_max_sensitivity_is_the_largest_relative_change():
     np.testing.assert_allclose(fn(truth | {"explanation": released}, released), expected, rtol=1e-4)
 
 
-def test_max_sensitivity_of_a_map_that_is_the_image():
-    """‖δ‖ of D values uniform in ±r is r √(D/3) to a few per cent, and never above r √D."""
+def test_max_sensitivity_in_closed_form():
+    """A map that is the image has a closed form.
+
+    ‖δ‖ of D values uniform in ±r is r √(D/3) to a few per cent, and never above r √D.
+    """
     image = np.full((2, 32, 32, 3), 0.5, np.float32)
     truth = {"image": image, "explanation": image, "label": np.zeros(2, np.int32)}
     identity = Partial(lambda images, labels, keys: images)
@@ -240,7 +256,8 @@ def test_max_sensitivity_of_a_map_that_is_the_image():
     np.testing.assert_array_equal(metrics.max_sensitivity(identity, radius=0.0)(truth, image), 0)
 
 
-def test_max_sensitivity_counts_the_noise_of_a_random_release_and_ignores_the_rest():
+def test_max_sensitivity_of_random_release():
+    """Max-sensitivity counts the noise of a random release and ignores the rest."""
     truth, _ = case()
 
     def noisy(images, labels, keys):
@@ -256,7 +273,8 @@ def test_max_sensitivity_counts_the_noise_of_a_random_release_and_ignores_the_re
 
 
 @pytest.mark.parametrize("largest", [1, 2 * COUNT * SIZE**2])
-def test_large_images_are_treated_a_few_steps_at_a_time(monkeypatch, largest):
+def test_large_images_in_parts(monkeypatch, largest):
+    """Large images are treated a few steps at a time."""
     truth, released = case()
     deletion = metrics.deletion(apply, weights(), steps=6)
     matrix = RNG.normal(0, 1, (3, SIZE, SIZE)).astype(np.float32)

@@ -11,7 +11,8 @@ from xinv.types import InputError
 RNG = np.random.default_rng(0)
 
 
-def test_relevance_is_the_intersection_over_union_of_two_rectangles():
+def test_relevance():
+    """Relevance is the intersection over union of two rectangles."""
     maps = np.zeros((2, 8, 8, 1), np.float32)
     maps[0, 2:6, 2:6] = 3  # 16 pixels on a scale of their own
     maps[1, 2:6, 2:6], maps[1, 0, 0] = (
@@ -29,7 +30,8 @@ def test_relevance_is_the_intersection_over_union_of_two_rectangles():
     )
 
 
-def test_relevance_of_small_and_of_constant_maps():
+def test_relevance_of_special_maps():
+    """Small maps are resized before their relevance is read; constant ones have none."""
     maps = np.zeros((2, 2, 2, 3), np.float32)
     maps[0, 0] = 1  # the upper half, of channels that agree
     mask = np.zeros((2, 8, 8), bool)
@@ -49,7 +51,8 @@ def test_masks():
     np.testing.assert_array_equal(face, face[::-1, ::-1])
 
 
-def test_typicalness_is_pearsons_correlation_with_the_class_mean():
+def test_typicalness():
+    """Typicalness is Pearson's correlation with the class mean."""
     maps = RNG.random((9, 4, 4, 2))
     label = np.array([0, 0, 2, 0, 2, 2, 5, 0, 2])
     maps[3] = 0.5
@@ -72,8 +75,10 @@ def test_confidence_and_target_accuracy():
     np.testing.assert_array_equal(factors.target_accuracy(prediction, [1, 2]), [1, 0])
 
 
-def test_trend_is_the_smoothing_spline_where_every_point_is_a_knot():
-    """SciPy minimises the sum of squares + λ∫f''² with its own search for λ; the search here is
+def test_trend_is_the_smoothing_spline():
+    """The trend is SciPy's smoothing spline where every point is a knot.
+
+    SciPy minimises the sum of squares + λ∫f''² with its own search for λ; the search here is
     over a grid.
     """
     x = np.sort(RNG.uniform(3, 7, 30))
@@ -83,8 +88,11 @@ def test_trend_is_the_smoothing_spline_where_every_point_is_a_knot():
     assert (found.grid[0], found.grid[-1]) == (pytest.approx(x[0]), pytest.approx(x[-1]))
 
 
-def test_trend_of_a_line_is_the_regression_line_with_its_band():
-    """Two values of x leave nothing to smooth: the band is that of ordinary least squares."""
+def test_trend_of_a_line():
+    """The trend of a line is the regression line with its band.
+
+    Two values of x leave nothing to smooth: the band is that of ordinary least squares.
+    """
     x = np.repeat([0.0, 1.0], [7, 12])
     y = 0.3 + 0.5 * x + RNG.normal(0, 0.1, 19)
     found = trend.fit(x, y, level=0.9, points=2)
@@ -96,7 +104,8 @@ def test_trend_of_a_line_is_the_regression_line_with_its_band():
     np.testing.assert_allclose(found.mean - found.low, half)
 
 
-def test_trend_does_not_depend_on_units_or_order():
+def test_units_and_order_of_trend():
+    """The trend does not depend on units or order."""
     x, y = RNG.random(50), RNG.random(50)
     order = RNG.permutation(50)
     found, other = trend.fit(x, y), trend.fit(1000 * x[order] - 5, 7 * y[order])
@@ -107,7 +116,7 @@ def test_trend_does_not_depend_on_units_or_order():
 @pytest.mark.parametrize(
     "curve", [np.zeros_like, lambda x: np.sin(6 * x), lambda x: 1 / (1 + np.exp(20 - 40 * x))]
 )
-def test_the_band_holds_the_true_curve_as_often_as_it_says(curve):
+def test_band_covers_at_its_level(curve):
     """Wahba's band covers at its level on average over x; 200 data sets tell to about 2 %."""
     inside = []
     for _ in range(200):
@@ -118,7 +127,7 @@ def test_the_band_holds_the_true_curve_as_often_as_it_says(curve):
     assert np.mean(inside) == pytest.approx(0.9, abs=0.05)
 
 
-def test_trend_bridges_gaps_and_pooled_values():
+def test_gaps_and_pooled_values():
     """Confidences crowd at 1: the sparse rest has a wide band, and nothing overshoots."""
     x = np.concatenate([[0.3, 0.35], np.full(500, 1.0), 1 - 1e-6 * RNG.random(500)])
     y = 0.5 + RNG.normal(0, 0.1, len(x))

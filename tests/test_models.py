@@ -47,7 +47,8 @@ def affine(*pairs, taps=1):
     ("size", "channels", "hidden"),
     [(128, (128, 256, 512), 512), (256, (128, 256, 512, 1024), 1024), (32, (128, 256), 512)],
 )
-def test_targets_have_the_parameters_of_tables_1_to_3(size, channels, hidden):
+def test_target_parameters_of_tables(size, channels, hidden):
+    """Targets have the parameters of Tables 1 to 3."""
     pooled = size // 2 ** len(channels)
     expected = affine(*zip((1, *channels), channels, strict=False), taps=9)
     expected += affine((pooled * pooled * channels[-1], hidden), (hidden, 7))
@@ -90,14 +91,17 @@ def encoder_parameters(stages):
         ),
     ],
 )
-def test_decoders_have_the_parameters_of_tables_4_to_8(encoder, size, expected):
+def test_decoder_parameters_of_tables(encoder, size, expected):
+    """Decoders have the parameters of Tables 4 to 8."""
     model = models.build("decoder", image_shape=(128, 128, 1), encoder=encoder)
     assert parameters(model, jnp.zeros((1, 8)), jnp.zeros((1, size, size, 1))) == expected
 
 
 @pytest.mark.parametrize(("size", "channels"), [(32, 1), (128, 3)])
-def test_gnime_networks_have_the_parameters_of_its_code(size, channels):
-    """Channels fall from 512 (encoder) and 256 (decoder) at 4×4 to half at each doubling; without
+def test_gnime_parameters(size, channels):
+    """GNIME's networks have the parameters of its code.
+
+    Channels fall from 512 (encoder) and 256 (decoder) at 4×4 to half at each doubling; without
     maps from 1024.
     """
     stages = [2**power for power in range(2, size.bit_length())]
@@ -123,8 +127,11 @@ def test_gnime_networks_have_the_parameters_of_its_code(size, channels):
 
 
 @pytest.mark.parametrize("size", [8, 4])
-def test_gnime_decoder_concatenates_and_upsamples_by_repeating(size):
-    """For 8×8 images, a map of their size or half of it: written out with plain convolutions."""
+def test_gnime_decoder(size):
+    """GNIME's decoder concatenates, and upsamples by repeating.
+
+    For 8×8 images, a map of their size or half of it: written out with plain convolutions.
+    """
     model = models.build(
         "gnime_decoder", image_shape=(8, 8, 2), encoder="flatten_unet", width=1 / 64
     )
@@ -183,6 +190,7 @@ def assert_same_function(form, reference, *inputs):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kernel", "stride"), list(itertools.product((2, 3, 4, 5), (1, 2, 3))))
 def test_transposed_convolutions_equal_lax(kernel, stride):
     x, weights, padding = normal(2, 4, 5, 3), normal(3, kernel, kernel, 2, seed=1), kernel // 3
@@ -197,6 +205,7 @@ def test_transposed_convolutions_equal_lax(kernel, stride):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stride", "padding", "size"), [(1, 0, 1), (2, 1, 4), (2, 1, 5)])
 def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
     torch = pytest.importorskip("torch")
@@ -215,6 +224,7 @@ def test_transposed_convolution_pads_as_pytorch(stride, padding, size):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "channels", "kernel", "padding"),
     [
@@ -244,11 +254,14 @@ def test_convolutions_equal_lax(height, width, channels, kernel, padding):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "padding", "repeat", "size"),
     [(3, 1, 2, 3), (3, 1, 4, 1), (3, 0, 3, 2), (5, 2, 2, 3)],
 )
-def test_convolutions_of_repeated_pixels_equal_lax(kernel, padding, repeat, size):
+def test_convolutions_of_repeated_pixels(kernel, padding, repeat, size):
+    """Convolutions of repeated pixels equal lax's."""
+
     def reference(x, weights):
         x = x.repeat(repeat, 1).repeat(repeat, 2)
         return lax.conv_general_dilated(
@@ -264,7 +277,8 @@ def test_convolutions_of_repeated_pixels_equal_lax(kernel, padding, repeat, size
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 6), (5, 6), (7, 3)])
-def test_pool_equals_lax_where_inputs_tie(height, width):
+def test_pooling_of_ties(height, width):
+    """Pooling equals lax's where inputs tie."""
     x = jnp.round(normal(2, height, width, 3))
     window = (1, 2, 2, 1)
     assert_same_function(
@@ -297,8 +311,10 @@ def classifier(**hyper):
     return model, drawn(model, images), (images,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [small, classifier])
-def test_examples_are_independent_and_jit_changes_nothing(build):
+def test_examples_are_independent(build):
+    """Examples are independent, and jit changes nothing."""
     model, variables, inputs = build()
     together = jax.jit(model.apply)(variables, *inputs)
     alone = model.apply(variables, *(x[:1] for x in inputs))
@@ -309,7 +325,8 @@ def test_examples_are_independent_and_jit_changes_nothing(build):
 
 
 @pytest.mark.parametrize("build", [small, classifier])
-def test_bfloat16_keeps_float32_parameters_and_outputs(build):
+def test_bfloat16(build):
+    """Computing in bfloat16 keeps float32 parameters and outputs."""
     model, variables, inputs = build(dtype="bfloat16")
     outputs = jax.jit(model.apply)(variables, *inputs)
     exact = jax.jit(build()[0].apply)(variables, *inputs)
@@ -323,7 +340,8 @@ def test_bfloat16_keeps_float32_parameters_and_outputs(build):
     )  # 8 bits of mantissa through some ten layers
 
 
-def test_width_scales_the_hidden_layers_alone():
+def test_width():
+    """The width scales the hidden layers alone."""
     model, variables, (images,) = classifier()
     kernels = {name: leaf["kernel"].shape for name, leaf in variables["params"]["layers"].items()}
     assert kernels == {
@@ -347,6 +365,7 @@ def test_width_scales_the_hidden_layers_alone():
     )  # 1024 · 0.01; the image's 3 stay
 
 
+@pytest.mark.slow
 def test_signals_keep_their_scale():
     """He initialisation through transposed convolutions: outputs neither vanish nor explode over
     ten layers.
@@ -356,9 +375,11 @@ def test_signals_keep_their_scale():
     assert 0.05 < jax.jit(model.apply)(jax.jit(model.init)(KEY, *inputs), *inputs).std() < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(16, 16, 1), (5, 3, 3), (28, 28, 1), (20, 40, 3)])
 @pytest.mark.parametrize("size", [(3, 3), (7, 7), (8, 8), (40, 40), (4, 9)])
-def test_images_and_maps_of_any_size_fit(shape, size):
+def test_any_size_fits(shape, size):
+    """Images and maps of any size fit."""
     model = models.build("decoder", image_shape=shape, encoder="flatten_unet", width=0.01)
     inputs = normal(2, 5), normal(2, *size, 4)
     assert jax.eval_shape(lambda *x: model.apply(model.init(KEY, *x), *x), *inputs).shape == (
@@ -367,7 +388,7 @@ def test_images_and_maps_of_any_size_fit(shape, size):
     )
 
 
-def test_a_map_of_the_image_stays_in_register_when_both_are_resized():
+def test_resized_maps_stay_in_register():
     """Of a network that hands its largest map on unchanged, the output is the map, resized there
     and back.
     """
@@ -377,7 +398,8 @@ def test_a_map_of_the_image_stays_in_register_when_both_are_resized():
     np.testing.assert_allclose(to_shape(there, (28, 28, 1))[:, 1:-1], ramp[:, 1:-1], atol=0.1)
 
 
-def test_the_same_arguments_give_the_same_model():
+def test_same_arguments_same_model():
+    """The same arguments give the same model."""
     assert models.build("cnn", classes=3, channels=[4]) is models.build(
         "cnn", classes=3, channels=(4,)
     )
@@ -398,7 +420,8 @@ def test_bad_input_is_named(hyper, message):
         models.build("decoder", **hyper)
 
 
-def test_a_bad_map_or_image_is_named():
+def test_bad_map_or_image():
+    """A bad map or image is named."""
     model = models.build("decoder", image_shape=(16, 16, 1), encoder="unet", width=0.01)
     with pytest.raises(InputError, match="explanation"):
         model.init(KEY, jnp.zeros((1, 5)), None)

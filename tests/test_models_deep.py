@@ -146,7 +146,8 @@ def test_logits_equal_torchvision(case, name, hyper):
 
 
 @every
-def test_examples_are_independent_and_jit_changes_nothing(name):
+def test_examples_are_independent(name):
+    """Examples are independent, and jit changes nothing."""
     model, variables = tiny(name)
     together = jax.jit(model.apply)(variables, images())
     assert together.shape == (3, 5)
@@ -178,7 +179,8 @@ def test_head_of_embedding(name):
 
 
 @normed_by_batch
-def test_embedding_is_the_mean_of_the_map_that_gradcam_cuts_at(name):
+def test_embedding_is_mean_of_cut(name):
+    """The embedding is the mean of the map that Grad-CAM cuts at."""
     model, variables = tiny(name)
     features, head = (
         np.asarray(jax.jit(model.embed)(variables, images())),
@@ -271,7 +273,7 @@ def test_training_is_inference(name):
 
 
 @normed_by_batch
-def test_training_takes_statistics_over_all_devices(name):
+def test_statistics_over_all_devices(name):
     """Halves of a batch on two devices give what the whole gives on one; statistics move."""
     model, variables = tiny(name)
 
@@ -291,7 +293,8 @@ def test_training_takes_statistics_over_all_devices(name):
 
 
 @every
-def test_bfloat16_keeps_float32_parameters_and_outputs(name):
+def test_bfloat16(name):
+    """Computing in bfloat16 keeps float32 parameters and outputs."""
     exact, variables = tiny(name)
     outputs = jax.jit(classifier(TINY[name], 5, "bfloat16").apply)(variables, images())
     reference = jax.jit(exact.apply)(variables, images())
@@ -331,8 +334,10 @@ def test_depthwise_convolution_equals_lax(height, width, stride, size):
 
 
 @pytest.mark.parametrize("rule", ["epsilon_plus", "zplus", "gamma"])
-def test_lrp_reads_a_depthwise_convolution_as_the_layer_that_it_is(rule):
-    """The same map as for lax's grouped convolution, with the scale that follows folded into
+def test_lrp_of_depthwise_convolution(rule):
+    """LRP reads a depthwise convolution as the layer that it is.
+
+    The same map as for lax's grouped convolution, with the scale that follows folded into
     either.
     """
     random = np.random.default_rng(2)
@@ -401,7 +406,8 @@ def test_unfit_image_sizes(name, size, message):
         model.apply(variables, images(1, size))
 
 
-def test_the_same_arguments_give_the_same_model():
+def test_same_arguments_same_model():
+    """The same arguments give the same model."""
     assert models.build("densenet", classes=3, blocks=[2]) is models.build(
         "densenet", classes=3, blocks=(2,)
     )

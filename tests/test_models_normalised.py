@@ -47,7 +47,8 @@ def trained(model, *inputs, key=KEY, variables=None, devices=1):
 
 
 @pytest.mark.parametrize(("channels", "size"), [(48, 16), (20, 10), (17, 1)])
-def test_group_norm_is_wu_and_hes_formula(channels, size):
+def test_group_norm(channels, size):
+    """GroupNorm is Wu and He's formula."""
     x, scale = np.asarray(normal(2, 3, 3, channels)) + 4, np.linspace(1, 2, channels)
     groups = x.astype(np.float64).reshape(2, 9, channels // size, size)
     mean, variance = groups.mean((1, 3), keepdims=True), groups.var((1, 3), keepdims=True)
@@ -77,9 +78,8 @@ def blocks(pairs, taps):
     ("size", "channels", "hidden", "classes"),
     [(32, (128, 256, 512), 50, 10), (64, (128, 256, 512, 1024), 2650, 530)],
 )
-def test_classifiers_have_the_parameters_of_yangs_figures_13_and_15(
-    size, channels, hidden, classes
-):
+def test_classifiers_of_figures_13_15(size, channels, hidden, classes):
+    """Classifiers have the parameters of Yang's figures 13 and 15."""
     model = models.build(
         "cnn",
         classes=classes,
@@ -98,14 +98,16 @@ def test_classifiers_have_the_parameters_of_yangs_figures_13_and_15(
 @pytest.mark.parametrize(
     ("size", "stages", "vector"), [(32, (512, 256, 128), 10), (64, (1024, 512, 256, 128), 530)]
 )
-def test_inverters_have_the_parameters_of_yangs_figures_14_and_16(size, stages, vector):
+def test_inverters_of_figures_14_16(size, stages, vector):
+    """Inverters have the parameters of Yang's figures 14 and 16."""
     model = models.build("tcnn", image_shape=(size, size, 1))
     expected = blocks(zip((vector, *stages), stages, strict=False), 16) + 16 * stages[-1] + 1
     assert parameters(model, jnp.zeros((1, vector))) == expected
 
 
 @pytest.mark.parametrize(("columns", "channels"), [(10, 1034), (0, 1024)])
-def test_inverters_read_any_explanation_beside_the_prediction(columns, channels):
+def test_inverters_read_any_explanation(columns, channels):
+    """Inverters read any explanation beside the prediction."""
     model = models.build("dropout_tcnn", image_shape=(32, 32, 1), encoder="flatten")
     for explanation in (jnp.zeros((1, 32, 32, 1)), jnp.zeros((1, 1024))):
         shapes = jax.eval_shape(model.init, KEY, jnp.zeros((1, columns)), explanation)["params"][
@@ -114,7 +116,7 @@ def test_inverters_read_any_explanation_beside_the_prediction(columns, channels)
         assert shapes["upsample0"]["kernel"].shape == (channels, 4, 4, 512)
 
 
-def test_a_classifier_is_the_published_sequence_in_pytorch():
+def test_classifier_equals_pytorchs():
     """Figure 15's order of layers in inference, and its running averages after one step."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -164,7 +166,7 @@ def test_a_classifier_is_the_published_sequence_in_pytorch():
     np.testing.assert_allclose(moved, theirs[5].running_mean.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_an_inverter_is_the_published_sequence_in_pytorch():
+def test_inverter_equals_pytorchs():
     """Figure 16's order of layers, in inference."""
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -199,8 +201,11 @@ def test_an_inverter_is_the_published_sequence_in_pytorch():
 
 
 @pytest.mark.parametrize("activation", ["none", "relu", "sigmoid", "gelu", "silu"])
-def test_a_classifier_is_its_head_after_its_embedding(activation):
-    """For each row of Thielen's Table 1."""
+def test_head_after_embedding(activation):
+    """A classifier is its head after its embedding, for each row of Thielen's Table 1.
+
+    For each row of Thielen's Table 1.
+    """
     model = models.build(
         "cnn",
         classes=5,
@@ -238,7 +243,8 @@ def test_activations_are_the_papers_formulas():
         )
 
 
-def test_dropout_keeps_the_mean_and_the_masks_of_other_device_counts():
+def test_dropout_mean_and_masks():
+    """Dropout keeps the mean, and the masks of other numbers of devices."""
     x = jnp.ones((8, 500))
 
     def dropped(devices):
@@ -260,7 +266,7 @@ def test_dropout_keeps_the_mean_and_the_masks_of_other_device_counts():
     ("hyper", "dropped"),
     [({"dropout": [0.9, 0]}, "fc2"), ({"dropout": [0, 0.9]}, "fc3"), ({"dropout": [0, 0]}, "")],
 )
-def test_dropout_acts_before_the_layer_that_it_is_given_for(hyper, dropped):
+def test_dropout_before_its_layer(hyper, dropped):
     """With one weight of 1 per output and no bias, an output is a multiple of an input or 0."""
     model = models.build("cnn", classes=4, channels=[4], hidden=4, activation="none", **hyper)
     images = jax.random.uniform(KEY, (64, 2, 2, 1))
@@ -275,7 +281,8 @@ def test_dropout_acts_before_the_layer_that_it_is_given_for(hyper, dropped):
     assert abs(kept.mean() - (0.1 if dropped else 1)) < (0.08 if dropped else 1e-6)
 
 
-def test_a_training_step_is_the_same_on_two_devices():
+def test_step_on_two_devices():
+    """A training step is the same on two devices."""
     model = models.build("dropout_tcnn", image_shape=(8, 8, 1), width=0.05)
     inputs = normal(6, 5)
     (alone, statistics), (together, same) = (

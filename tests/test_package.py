@@ -23,7 +23,7 @@ def test_the_tree_is_clean(command):
 
 
 @pytest.mark.parametrize("config", sorted(path.stem for path in (ROOT / "configs").glob("*.py")))
-def test_configs_import_no_jax_and_are_complete(config):
+def test_configs_import_no_jax(config):
     """A config that is read on a login node must not wake an accelerator, and one without a default
     is no config.
     """
@@ -38,7 +38,7 @@ assert "jax" not in sys.modules
     assert result.returncode == 0, result.stderr
 
 
-def test_the_papers_setting_of_every_config_fits_the_launchers():
+def test_published_settings_fit_the_launchers():
     """Every section that the pipeline reads is there, so nothing falls back on a default that the
     log does not show.
     """

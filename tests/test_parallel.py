@@ -30,7 +30,8 @@ def scale_and_noise(shared, batch, keys):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 5, 11, 64])
-def test_map_batches_depends_on_no_batch_size_and_drops_padding(batch_size):
+def test_batch_size_changes_nothing(batch_size):
+    """`map_batches` depends on no batch size and drops padding."""
     x, key = np.arange(22, dtype=np.float32).reshape(11, 2), jax.random.key(3)
     result = parallel.map_batches(scale_and_noise, jnp.float32(2), {"x": x}, batch_size, key)
     np.testing.assert_array_equal(result["scaled"], x * 2)
@@ -38,7 +39,8 @@ def test_map_batches_depends_on_no_batch_size_and_drops_padding(batch_size):
     np.testing.assert_allclose(result["noise"], expected, rtol=1e-6)
 
 
-def test_map_batches_compiles_once_across_variables_and_the_partial_batch():
+def test_compiles_once():
+    """`map_batches` compiles once across variables and the partial batch."""
     traces = []
 
     def fn(shared, batch, keys):
@@ -51,7 +53,8 @@ def test_map_batches_compiles_once_across_variables_and_the_partial_batch():
     assert traces == [None]
 
 
-def test_map_batches_streams_lazy_arrays_into_a_memory_map(tmp_path):
+def test_streams_into_memory_map(tmp_path):
+    """`map_batches` streams lazy arrays into a memory map."""
     lazy = Lazy(np.arange(20, dtype=np.uint8).reshape(10, 2))
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.float32, (10, 2))
     result = parallel.map_batches(lambda _, batch, keys: batch / 2, None, lazy, 4, out=out)
@@ -60,21 +63,24 @@ def test_map_batches_streams_lazy_arrays_into_a_memory_map(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), lazy.array / 2)
 
 
-def test_map_batches_keeps_missing_parts_of_a_structure():
+def test_missing_parts_are_kept():
+    """`map_batches` keeps missing parts of a structure."""
     result = parallel.map_batches(
         lambda _, batch, keys: (batch["a"], batch["b"]), None, {"a": np.ones(3), "b": None}, 2
     )
     assert result[1] is None
 
 
-def test_map_batches_rejects_nothing_and_unequal_lengths():
+def test_unequal_lengths_refused():
+    """`map_batches` rejects nothing and unequal lengths."""
     with pytest.raises(InputError, match="at least one example"):
         parallel.map_batches(scale_and_noise, 1.0, {"x": np.zeros((0, 2))}, 4)
     with pytest.raises(InputError, match=r"\[2, 3\]"):
         parallel.map_batches(scale_and_noise, 1.0, {"x": np.zeros((2, 1)), "y": np.zeros(3)}, 4)
 
 
-def test_replicate_copies_so_that_donation_spares_the_original():
+def test_replicate_copies():
+    """`replicate` copies, so that donation spares the original."""
     original = jnp.arange(4.0)
     step = parallel.pmap_step(lambda state, batch, key: (state + parallel.mean(batch.sum()), {}))
     state, _ = step(
@@ -86,7 +92,8 @@ def test_replicate_copies_so_that_donation_spares_the_original():
     np.testing.assert_array_equal(state, np.arange(4.0) + 4 / parallel.device_count())
 
 
-def test_map_batches_maps_without_shared_arguments():
+def test_without_shared_arguments():
+    """`map_batches` maps without shared arguments."""
     values = np.arange(10, dtype=np.float32)[:, None]
     doubled = parallel.map_batches(
         lambda shared, batch, keys: 2 * batch, {}, values, 8, jax.random.key(0)

@@ -31,6 +31,8 @@ peers = importlib.import_module("engines.peers")
 TWO_CORES = pytest.mark.skipif(
     len(os.sched_getaffinity(0)) < 2, reason="two processes need a core each"
 )
+
+pytestmark = pytest.mark.slow
 ROUNDING = 1e-5  # sums over the devices of several processes are taken in another order
 
 

@@ -41,7 +41,8 @@ def pixels(uri):
     )
 
 
-def test_figures_are_means_with_students_intervals(tmp_path):
+def test_means_and_intervals(tmp_path):
+    """Figures are means with Student's intervals."""
     page, table = render(make_unit(tmp_path / "unit")), report.table(tmp_path / "unit")
     for arm, values in SSIM.items():
         for metric, digits in (("ssim", 3), ("mse", 4), ("psnr", 2)):
@@ -57,7 +58,8 @@ def test_figures_are_means_with_students_intervals(tmp_path):
     )
 
 
-def test_headline_and_verdicts_of_a_clear_difference(tmp_path):
+def test_clear_difference(tmp_path):
+    """A clear difference has its headline and its verdicts."""
     page = render(make_unit(tmp_path / "unit"))
     assert (
         "Releasing gradient explanations lets an attacker rebuild inputs at SSIM 0.707 ± 0.026, "
@@ -108,14 +110,15 @@ def test_headline_and_verdicts_of_a_clear_difference(tmp_path):
         ({}, 3, "This run attacked no explanation."),
     ],
 )
-def test_headline_claims_no_more_than_the_intervals_allow(tmp_path, ssim, seeds, headline):
+def test_headline_within_intervals(tmp_path, ssim, seeds, headline):
+    """The headline claims no more than the intervals allow."""
     page = render(make_unit(tmp_path / "unit", ssim, seeds=seeds))
     assert headline in page.text
     assert ("±" in page.text) == (seeds > 1)
     assert headline.split(":")[0] in " ".join(report.table(tmp_path / "unit").split())
 
 
-def test_headline_follows_the_direction_of_the_leak(tmp_path):
+def test_direction_of_the_leak(tmp_path):
     """With MSE alone the smallest error leaks most."""
     unit = make_unit(tmp_path / "unit")
     rows = [json.loads(line) for line in (unit / "rows.jsonl").read_text().splitlines()]
@@ -169,7 +172,7 @@ def test_pictures_are_the_arrays(tmp_path):
     assert score in page.text
 
 
-def test_explanations_without_an_attack_are_a_gallery(tmp_path):
+def test_gallery_without_attack(tmp_path):
     """One row per image, one column per method, each map the stored array's picture."""
     unit = make_unit(tmp_path / "unit", ssim={})
     page = Page(report.render(unit).read_text())
@@ -189,7 +192,8 @@ def test_colour_images_and_large_ones():
     assert pixels(pictures.picture(np.zeros((600, 300, 1), np.float32))).shape == (192, 96)
 
 
-def test_heatmaps_tell_signs_apart_and_survive_constant_maps():
+def test_heatmaps():
+    """Heatmaps tell signs apart and survive constant maps."""
     signed = np.array([[[-1.0], [0.0], [1.0]]])[None]
     red, white, blue = pixels(pictures.heatmaps(signed)[0])[0][::-1].astype(int)
     assert red[0] > red[2] + 50
@@ -263,7 +267,8 @@ def test_sweep_compares_its_units(tmp_path):
     assert "Not finished, so left out: 0001, 0002." in render(tmp_path).text
 
 
-def test_arms_that_differ_in_their_inputs_have_labels_of_their_own(tmp_path):
+def test_labels_of_similar_arms(tmp_path):
+    """Arms that differ in their inputs have labels of their own."""
     arms = {
         "prediction": (0.4, 0.41, 0.4),
         "flatten(gradient)": (0.5, 0.5, 0.51),
@@ -289,7 +294,8 @@ def test_table_fits_its_width(tmp_path):
         assert label in table
 
 
-def test_reproduction_calls_what_the_pipeline_offers(tmp_path):
+def test_reproduction_calls(tmp_path):
+    """The lines that reproduce a result call what the pipeline offers."""
     page = render(make_unit(tmp_path / "unit", examples=1))
     code = next(text for text in page.words if "import audit" in text)
     compile(code, "page", "exec")
@@ -359,7 +365,8 @@ def append(path, line):
         (lambda unit: (unit / "environment.json").unlink(), "environment.json is missing"),
     ],
 )
-def test_damaged_folders_are_told_in_one_sentence(tmp_path, damage, message):
+def test_damaged_folders(tmp_path, damage, message):
+    """Damaged folders are named in one sentence."""
     unit = make_unit(tmp_path / "unit", examples=2)
     damage(unit)
     with pytest.raises(InputError, match=message) as error:

@@ -45,7 +45,8 @@ def summary(path):
     return summarise(folder.read(path).units[0])
 
 
-def test_best_defence_is_told_with_the_distance_that_it_closes(unit, page):
+def test_best_defence_and_its_distance(unit, page):
+    """The best defence is named with the distance that it closes."""
     said = (
         f"The best defence, gnime, brings that to {interval(DEFENDED[GNIME], 3)},"
         f" {interval(shares(GNIME), 0)}%"
@@ -54,7 +55,8 @@ def test_best_defence_is_told_with_the_distance_that_it_closes(unit, page):
     assert said in " ".join(report.table(unit).split())
 
 
-def test_table_sets_what_a_defence_costs_beside_what_leaks(unit, page):
+def test_cost_beside_leak(unit, page):
+    """The table has what a defence costs beside what leaks."""
     group = defences.groups(summary(unit))[0]
     assert group.names == ("no defence", "rnd", "ond", "gnime")
     assert [arm.name for arm in group.arms] == [
@@ -86,27 +88,33 @@ def test_table_sets_what_a_defence_costs_beside_what_leaks(unit, page):
         ),
     ],
 )
-def test_defences_are_praised_no_more_than_the_intervals_allow(tmp_path, gnime, sentence):
+def test_praise_within_intervals(tmp_path, gnime, sentence):
+    """Defences are praised no more than the intervals allow."""
     arms = SSIM | {GNIME: gnime}
     assert sentence in defended(summary(make_unit(tmp_path / "unit", arms, examples=1)))
 
 
-def test_the_best_defence_is_one_that_is_known_to_help(tmp_path):
-    """And not one of a lesser mean, but with an interval as wide as what it does."""
+def test_best_defence_certainly_helps(tmp_path):
+    """The best defence is one that is known to help.
+
+    And not one of a lesser mean, but with an interval as wide as what it does.
+    """
     arms = SSIM | {GNIME: (0.2, 0.8, 0.4), f"{GRADIENT}@ond": (0.6, 0.61, 0.6)}
     assert defended(summary(make_unit(tmp_path / "unit", arms, examples=1))).startswith(
         "The best defence, ond, brings"
     )
 
 
-def test_one_seed_gives_no_verdict_on_a_defence(tmp_path):
+def test_one_seed(tmp_path):
+    """One seed gives no verdict on a defence."""
     arms = SSIM | {GNIME: (0.5,)}
     found = summary(make_unit(tmp_path / "unit", arms, seeds=1, examples=1))
     assert defended(found) == "Under the best defence, gnime, it is 0.500."
     assert defences.groups(found)[0].closed == (None, None)
 
 
-def test_defence_of_predictions_is_no_baseline(tmp_path):
+def test_defended_predictions(tmp_path):
+    """A defence of predictions is no baseline."""
     arms = {
         "prediction": (0.4, 0.41, 0.4),
         "none@rnd": (0.3, 0.31, 0.3),
@@ -134,8 +142,10 @@ def with_rows(unit, changes):
     return summary(unit)
 
 
-def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
-    """A defence is as good as its most successful attack says; attacks of another kind are not
+def test_averaging_attackers(tmp_path):
+    """Attackers who average queries weaken their defence.
+
+    A defence is as good as its most successful attack says; attacks of another kind are not
     compared.
     """
     more, other = f"{GRADIENT}@ond", f"{GRADIENT}@rnd"
@@ -154,7 +164,8 @@ def test_attackers_who_average_queries_weaken_their_defence(tmp_path):
     assert [group.title for group in defences.groups(apart)] == ["gradient", "gradient"]
 
 
-def test_names_that_differ_in_a_number_go_by_its_value(tmp_path, monkeypatch):
+def test_order_of_numbered_names(tmp_path, monkeypatch):
+    """Names that differ in a number go by its value."""
     names = ("rnd16", "rnd4", "clip")
     for name in names:
         monkeypatch.setitem(DISTORTION, name, DISTORTION["rnd"])
@@ -163,14 +174,16 @@ def test_names_that_differ_in_a_number_go_by_its_value(tmp_path, monkeypatch):
     assert [arm.defence for arm in found.arms if arm.defence] == ["rnd4", "rnd16", "clip"]
 
 
-def test_defended_arms_share_the_colour_of_the_undefended_one(unit):
+def test_colours_of_defended_arms(unit):
+    """Defended arms share the colour of the undefended one."""
     found = colours([summary(unit)])
     assert found["prediction"] == "c0"
     assert found[GNIME] == found[GRADIENT]
     assert len(set(found.values())) == 4  # grey, and one per explanation
 
 
-def test_diagrams_place_every_arm_and_the_bound(page):
+def test_diagrams_place_every_arm(page):
+    """Diagrams place every arm and the bound."""
     panels = page.all("svg", **{"aria-label": "SSIM by "})
     assert [p["aria-label"] for p in panels][:2] == [
         "SSIM by Distortion, MSE",
@@ -187,7 +200,8 @@ def test_diagrams_place_every_arm_and_the_bound(page):
     Page(svg)
 
 
-def test_histograms_state_mean_and_quantile_of_the_stored_distortions(page):
+def test_histograms_of_distortions(page):
+    """Histograms state mean and quantile of the stored distortions."""
     values = make_factors(DEFENDED)[f"distortion/{GNIME}"]
     assert (
         f"gradient with gnime: mean {values.mean():.4f}, 95% below {np.quantile(values, 0.95):.4f}"
@@ -196,7 +210,8 @@ def test_histograms_state_mean_and_quantile_of_the_stored_distortions(page):
     assert len(page.all("svg", **{"aria-label": "images by distortion"})) == 6
 
 
-def test_pictures_show_release_and_reconstruction_of_every_defence(unit, page):
+def test_pictures_of_every_defence(unit, page):
+    """Pictures show release and reconstruction of every defence."""
     for name in DISTORTION:
         assert len(page.all("img", alt=f"Released: gradient with {name}")) == 2
         assert len(page.all("img", alt=f"Reconstruction from gradient with {name}")) == 2
@@ -215,7 +230,8 @@ def make_sweep(path):
     return path
 
 
-def test_units_that_differ_in_one_number_are_drawn_over_it(tmp_path):
+def test_units_over_a_number(tmp_path):
+    """Units that differ in one number are drawn over it."""
     page = Page(report.render(make_sweep(tmp_path)).read_text())
     assert "By defences.gnime.lam" in page.text
     assert page.all("svg", **{"aria-label": "SSIM by defences.gnime.lam"})
@@ -250,8 +266,11 @@ def test_axes(changes, axes):
     assert [tuple(axis) for axis in sweep.axes(changes)] == axes
 
 
-def test_a_bounded_defence_is_drawn_with_the_one_whose_state_it_applies(tmp_path):
-    """As a mark of its kind, joined with it."""
+def test_bounded_beside_unbounded_defence(tmp_path):
+    """A bounded defence is drawn with the one whose state it applies.
+
+    As a mark of its kind, joined with it.
+    """
     settings = dict(
         gnime=dict(name="gnime"), ond=dict(reuse_state_of="gnime"), rnd=dict(name="gaussian")
     )
@@ -262,8 +281,11 @@ def test_a_bounded_defence_is_drawn_with_the_one_whose_state_it_applies(tmp_path
     assert [label for _, label in diagrams.marks] == ["no defence", "gaussian", "gnime"]
 
 
-def test_a_curve_is_of_one_units_defences_or_of_one_defence_over_units(tmp_path, monkeypatch):
-    """γ in a unit, λ through the units: two lines, not one."""
+def test_curves_of_defences(tmp_path, monkeypatch):
+    """A curve is of one unit's defences, or of one defence over units.
+
+    γ in a unit, λ through the units: two lines, not one.
+    """
     drawn = []
     monkeypatch.setattr(tradeoffs.plots, "tradeoff", lambda series, *rest: drawn.append(series))
     monkeypatch.setitem(DISTORTION, "tight", (0.001, 0.0011, 0.001))
@@ -288,7 +310,8 @@ def test_a_curve_is_of_one_units_defences_or_of_one_defence_over_units(tmp_path,
     assert sorted(mine) == [2, 2, 3]  # the first unit's two; both explanations' over the units
 
 
-def test_a_defence_that_diverged_is_not_praised_without_saying_so(tmp_path):
+def test_diverged_defence(tmp_path):
+    """A defence that diverged is not praised without saying so."""
     path = make_unit(tmp_path / "unit", DEFENDED, examples=1)
     with (path / "rows.jsonl").open("a") as file:
         for seed in range(3):
@@ -303,7 +326,8 @@ def test_a_defence_that_diverged_is_not_praised_without_saying_so(tmp_path):
     assert "0.33 ±" in report.table(path)
 
 
-def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
+def test_attackers_out_of_distribution(tmp_path):
+    """Attackers out of distribution are not joined with others."""
     for place, roles in enumerate(("attack_train", "auxiliary", "attack_train")):
         path = make_unit(
             tmp_path / "units" / f"{place:04d}", DEFENDED, name=f"unit {place}", examples=1
@@ -313,7 +337,8 @@ def test_attackers_out_of_distribution_are_not_joined_with_others(tmp_path):
     assert sweep.defended_alike(units, [{} for _ in units]) == [0, 2]
 
 
-def test_a_game_is_shown_by_what_each_player_is_after(tmp_path):
+def test_objectives_of_adversaries(tmp_path):
+    """An adversarial training is drawn by the objective of each network."""
     unit = make_unit(tmp_path / "unit", examples=1)
     line = dict(seed=0, stage="defence", arm="gnime(gradient)", validation_loss=None)
     rounds = [
@@ -325,7 +350,8 @@ def test_a_game_is_shown_by_what_each_player_is_after(tmp_path):
     assert "defence: gnime(gradient), distortion" in page.text
 
 
-def test_published_figures_of_a_sweep_are_joined(tmp_path):
+def test_published_figures_of_sweep(tmp_path):
+    """Published figures of a sweep are joined."""
     for place, name in enumerate(("one", "two")):
         make_unit(
             tmp_path / "units" / f"{place:04d}",

@@ -19,7 +19,8 @@ def read(path):
     return unit, summarise(unit)
 
 
-def test_every_factor_is_drawn_against_every_kept_metric(tmp_path):
+def test_factors_against_metrics(tmp_path):
+    """Every factor is drawn against every kept metric."""
     unit = make_unit(tmp_path / "unit", DEFENDED, factors=True, examples=1)
     page = Page(report.render(unit).read_text())
     for factor in ("relevance", "typicalness", "target accuracy"):
@@ -27,7 +28,8 @@ def test_every_factor_is_drawn_against_every_kept_metric(tmp_path):
             assert len(page.all("svg", **{"aria-label": f"{metric} by {factor}"})) == 1
 
 
-def test_dots_are_means_of_equally_large_groups():
+def test_dots_are_group_means():
+    """Dots are means of equally large groups."""
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=40), rng.normal(size=40)
     order = np.argsort(x).reshape(10, 4)
@@ -36,7 +38,8 @@ def test_dots_are_means_of_equally_large_groups():
     np.testing.assert_allclose(trends.binned(right, np.arange(4.0)), ([0, 1], [1, (0 + 2 + 3) / 3]))
 
 
-def test_factors_that_do_not_vary_are_left_out(tmp_path):
+def test_constant_factors_left_out(tmp_path):
+    """Factors that do not vary are left out."""
     unit = make_unit(tmp_path / "unit", examples=1)
     arrays = make_factors(SSIM)
     arrays["relevance"][:] = 0.5
@@ -71,7 +74,8 @@ def test_confusions_state_accuracy_and_f1(tmp_path, classes):
     )
 
 
-def test_grids_hold_a_page_width_of_columns_and_lose_none(tmp_path):
+def test_grids_fit_the_page(tmp_path):
+    """Grids hold a page width of columns and lose none."""
     arms = {"prediction": (0.4, 0.4, 0.4)}
     arms |= {
         f"{inputs}({name})": (0.5, 0.5, 0.5)
@@ -129,7 +133,8 @@ def test_one_grid_per_defended_explanation(tmp_path):
         ),
     ],
 )
-def test_damaged_files_are_told_in_one_sentence(tmp_path, damage, message):
+def test_damaged_files(tmp_path, damage, message):
+    """Damaged files are named in one sentence."""
     unit = make_unit(tmp_path / "unit", examples=2)
     damage(unit)
     with pytest.raises(InputError, match=message) as error:

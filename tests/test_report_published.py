@@ -27,7 +27,8 @@ def lines(path, entries):
     return [line for table in found for group in table.groups for line in group]
 
 
-def test_published_figures_stand_beside_measured_ones(tmp_path):
+def test_published_beside_measured(tmp_path):
+    """Published figures stand beside measured ones."""
     unit = make_unit(tmp_path / "unit", published=PUBLISHED, examples=1)
     page, table = Page(report.render(unit).read_text()), report.table(unit)
     measured = np.mean([METRICS["ssim"](value) for value in SSIM[GRADIENT]])
@@ -59,7 +60,8 @@ def test_published_figures_stand_beside_measured_ones(tmp_path):
         (0.0, 0.001, 0.002, True),
     ],
 )
-def test_within_is_the_larger_of_two_deviations_and_five_percent(value, spread, measured, same):
+def test_width_of_agreement(value, spread, measured, same):
+    """A figure agrees within the larger of two deviations and five per cent."""
     assert published.within(measured, value, spread) is same
 
 
@@ -86,7 +88,8 @@ def test_verdicts(tmp_path):
     assert found[4].arm == "target"  # an arm's figures stand together
 
 
-def test_figures_are_shown_with_the_published_decimals(tmp_path):
+def test_published_decimals(tmp_path):
+    """Figures are shown with the published decimals."""
     assert [line.published for line in lines(tmp_path, [entry(0.25, 0.0031), entry(0.9065)])] == [
         "0.2500 ± 0.0031",
         "0.9065",

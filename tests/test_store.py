@@ -27,7 +27,8 @@ def _compute(stages, spec, value=1.0):
     return stage, done
 
 
-def test_a_spec_is_computed_once_and_another_spec_apart(stages):
+def test_specs_computed_once(stages):
+    """A spec is computed once, and another spec apart."""
     first, done = _compute(stages, {"rate": 0.1})
     again, again_done = _compute(stages, {"rate": 0.1}, value=2.0)
     other, other_done = _compute(stages, {"rate": 0.2}, value=3.0)
@@ -37,12 +38,14 @@ def test_a_spec_is_computed_once_and_another_spec_apart(stages):
     assert other.array("x").tolist() == [3, 3, 3]
 
 
-def test_the_hash_ignores_the_order_of_keys_and_the_kind_of_sequence():
+def test_hash_ignores_order_of_keys():
+    """The hash ignores the order of keys and the kind of sequence."""
     assert store.digest({"a": (1, 2), "b": 3}) == store.digest({"b": 3, "a": [1, 2]})
     assert store.digest({"a": 1}) != store.digest({"a": 2})
 
 
-def test_a_failed_stage_is_absent_and_its_checkpoints_stay_for_the_next_try(stages):
+def test_failed_stage_keeps_checkpoints(stages):
+    """A failed stage is absent, and its checkpoints stay for the next try."""
     stage, _ = stages.find("square", {"rate": 0.1})
 
     def fail(folder):
@@ -59,7 +62,8 @@ def test_a_failed_stage_is_absent_and_its_checkpoints_stay_for_the_next_try(stag
     assert list(stages.root.iterdir()) == [stage.path]
 
 
-def test_trees_and_arrays_survive_to_the_bit(tmp_path):
+def test_trees_and_arrays_survive(tmp_path):
+    """Trees and arrays survive to the bit."""
     random = np.random.default_rng(0)
     tree = {
         "params": {"a": random.normal(size=(3, 4)).astype(np.float32), "b": {"c": np.arange(5)}},
@@ -72,7 +76,8 @@ def test_trees_and_arrays_survive_to_the_bit(tmp_path):
     np.testing.assert_array_equal(back["params"]["b"]["c"], tree["params"]["b"]["c"])
 
 
-def test_a_result_of_another_config_is_refused(stages):
+def test_result_of_another_config(stages):
+    """A result of another config is refused."""
     stage, _ = _compute(stages, {"rate": 0.1})
     (stage.path / "spec.json").write_text(json.dumps({"rate": 0.3}))
     with pytest.raises(InputError, match="another config"):
@@ -96,7 +101,8 @@ def test_a_damaged_tree_is_named(tmp_path):
         store.load_tree(tmp_path / "tree")
 
 
-def test_two_processes_do_not_share_a_folder(tmp_path):
+def test_two_processes(tmp_path):
+    """Two processes do not share a folder."""
     code = (
         "from pathlib import Path; from xinv import leases\nwith"
         f" leases.locked(Path({str(tmp_path)!r})): pass"
@@ -107,7 +113,8 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path):
+def test_empty_run_leaves_nothing(tmp_path):
+    """A run that leaves nothing leaves no folder."""
     (tmp_path / "own").mkdir()
     locked = (
         leases.locked(tmp_path / "own" / "new" / "stages"),
@@ -121,7 +128,8 @@ def test_a_run_that_leaves_nothing_leaves_no_folder(tmp_path):
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["result"]
 
 
-def test_a_failed_write_leaves_the_old_content(tmp_path):
+def test_failed_write(tmp_path):
+    """A failed write leaves the old content."""
     path = tmp_path / "rows.jsonl"
     store.write_text(path, "old")
 
@@ -136,8 +144,11 @@ def test_a_failed_write_leaves_the_old_content(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
 
 
-def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    """One sentence, where Orbax would print a traceback for every file it cannot write."""
+def test_full_disk(tmp_path, monkeypatch):
+    """A full disk is named before anything is written.
+
+    One sentence, where Orbax would print a traceback for every file it cannot write.
+    """
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     with pytest.raises(InputError, match="1000 bytes are free on the device"):

@@ -15,6 +15,8 @@ from test_audit import tiny
 
 from xinv import sweep
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 CORES = [str(core) for core in sorted(os.sched_getaffinity(0))[:2]]
 
@@ -85,7 +87,7 @@ def lines(workdir):
     return re.findall(r"^(\w+ .*, seed \d) +[\d.]+ s$", text, flags=re.MULTILINE)
 
 
-def test_killed_workers_end_with_rows_of_one(experiment):
+def test_killed_workers_same_rows(experiment):
     """A worker is killed while another trains, then the sweep; again, the rows are those of one
     worker on one core.
     """

@@ -91,7 +91,8 @@ def test_classifier_loss_is_cross_entropy():
     np.testing.assert_allclose(np.mean(losses), expected, rtol=1e-5)
 
 
-def test_fit_learns_variables_of_any_shape_and_spares_the_initial_ones():
+def test_any_variables_are_learned():
+    """`fit` learns variables of any shape and spares the initial ones."""
     zero = jnp.zeros(3)
     loss = lambda w, batch, key: ((batch["x"] @ w - batch["y"]) ** 2, {})
     fitted = train.fit(
@@ -124,7 +125,8 @@ def counting_step(state, batch, key):
     return State(state.step + 1, variables, state.opt_state), {"loss": jnp.mean(batch["id"] * 1.0)}
 
 
-def test_an_epoch_draws_each_example_at_most_once_and_fills_every_batch():
+def test_epoch_draws_without_replacement():
+    """An epoch draws each example at most once and fills every batch."""
     data, recipe = {"id": np.arange(22)}, Recipe(batch_size=4, epochs=3, validation=0)
     orders = list(batches.Plan(recipe, 22, jax.random.key(0), "").orders(0))
     assert [order.shape for order in orders] == [(5, 4)] * 3
@@ -153,13 +155,15 @@ def test_left_out_examples(epochs):
     assert len(found) == 7 if epochs == 1 else len(found) < 7
 
 
-def test_streamed_data_gives_the_same_bits(monkeypatch):
+def test_streamed_data_same_bits(monkeypatch):
+    """Streamed data give the same bits."""
     expected = fit_small()
     lazy = {name: Lazy(array) for name, array in pictures().items()}
     assert equal(fit_small(data=lazy), expected)
 
 
-def test_many_steps_per_dispatch_on_resident_data_give_the_same_result(monkeypatch):
+def test_many_steps_per_dispatch(monkeypatch):
+    """Many steps per dispatch on resident data give the same result."""
     expected, runner = fit_small(), parallel.runner
     monkeypatch.setattr(parallel, "runner", lambda step, data: runner(step, data, resident=True))
     monkeypatch.setattr(parallel, "_STEPS_PER_DISPATCH", 3)  # epochs of 4 steps: dispatches of 2
@@ -200,7 +204,8 @@ def test_one_compilation_serves_all_seeds():
 # Augmentation
 
 
-def test_augmentation_shifts_and_flips_whole_images():
+def test_augmentation():
+    """Augmentation shifts and flips whole images."""
     image = np.arange(1, 13, dtype=np.uint8).reshape(3, 4, 1)
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
     possible = {
@@ -217,7 +222,8 @@ def test_augmentation_shifts_and_flips_whole_images():
     assert len(possible) == 18
 
 
-def test_steps_see_float_images_and_other_arrays_as_they_are():
+def test_arrays_seen_by_steps():
+    """Steps see images as floats, and other arrays as they are."""
     seen = {}
 
     def step(state, batch, key):
@@ -234,7 +240,8 @@ def test_steps_see_float_images_and_other_arrays_as_they_are():
 # Validation
 
 
-def test_validation_examples_are_never_trained_on():
+def test_validation_never_trained_on():
+    """Validation examples are never trained on."""
     one_hot = {"x": np.eye(40, dtype=np.float32), "y": np.ones(40, np.float32)}
     recipe = Recipe(
         batch_size=8, epochs=8, optimizer="sgd", b1=0, validation=0.2, patience=8, learning_rate=0.1
@@ -250,8 +257,10 @@ def test_validation_examples_are_never_trained_on():
     )  # the error of the examples whose weight stays zero
 
 
-def test_early_stopping_restores_the_best_epoch():
-    """The variable counts steps, 2 an epoch; the score is lowest at 6, after epoch 3; patience 2
+def test_best_epoch_restored():
+    """Early stopping restores the best epoch.
+
+    The variable counts steps, 2 an epoch; the score is lowest at 6, after epoch 3; patience 2
     ends after epoch 5.
     """
 
@@ -291,7 +300,8 @@ def test_early_stopping_restores_the_best_epoch():
         ({"validation": 0, "clip": 1.0, "noise": float("inf")}, "noise is inf but must be finite"),
     ],
 )
-def test_a_recipe_names_what_is_wrong_with_it(changes, message):
+def test_bad_recipes(changes, message):
+    """A recipe names what is wrong with it."""
     with pytest.raises(InputError, match=message):
         Recipe(**changes)
 
@@ -316,7 +326,8 @@ def test_a_recipe_names_what_is_wrong_with_it(changes, message):
         ),
     ],
 )
-def test_data_that_cannot_be_trained_on_is_named(data, changes, message):
+def test_untrainable_data(data, changes, message):
+    """Data that cannot be trained on are named."""
     with pytest.raises(InputError, match=message):
         train.fit(
             squared_error,
@@ -327,7 +338,8 @@ def test_data_that_cannot_be_trained_on_is_named(data, changes, message):
         )
 
 
-def test_a_batch_that_the_devices_do_not_divide_is_named(monkeypatch):
+def test_indivisible_batch(monkeypatch):
+    """A batch that the devices do not divide is named."""
     monkeypatch.setattr(parallel, "device_count", lambda: 3)
     with pytest.raises(InputError, match="a batch of 8 does not divide among 3 devices"):
         fit_small()

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from xinv import processes
+from xinv import processes, stream
 from xinv.types import InputError, Key
 
 AXIS = "data"
@@ -84,7 +84,8 @@ def broadcast(tree: Tree) -> Tree:
     if processes.leads():
         given[0] = np.concatenate(raw)
     told = np.asarray(_pmap_total()(given))
-    found, start = [], 0
+    found = []
+    start = 0
     for leaf in leaves:
         part = told[start : start + leaf.nbytes]
         found.append(np.frombuffer(part.tobytes(), leaf.dtype).reshape(leaf.shape).copy())
@@ -176,7 +177,9 @@ def _pmap_steps(step: Step) -> Step:
     """
 
     def steps(
-        state: Any, batch: tuple[Tree, jax.Array], key: Key
+        state: Any,
+        batch: tuple[Tree, jax.Array],
+        key: Key,
     ) -> tuple[Any, dict[str, jax.Array]]:
         data, positions = batch
 
@@ -186,7 +189,11 @@ def _pmap_steps(step: Step) -> Step:
         return jax.lax.scan(body, state, positions)
 
     return jax.pmap(
-        steps, axis_name=AXIS, in_axes=(None, (None, 0), 0), out_axes=None, donate_argnums=0
+        steps,
+        axis_name=AXIS,
+        in_axes=(None, (None, 0), 0),
+        out_axes=None,
+        donate_argnums=0,
     )
 
 
@@ -216,15 +223,21 @@ def runner(step: Step, data: Tree, resident: bool | None = None) -> Runner:
     Args:
       step: see `Step`.
       data: a tree of arrays [N,...], or of lazy array-likes with `.shape` and `[int array] ->
-        numpy`.
+        numpy`. One with `.threads` is read that many batches at once, see `stream.read_ahead`.
       resident: whether the data lives on the devices, if the caller knows better.
     """
     if resident is None:
         resident = jax.default_backend() != "cpu" and _fits(data)
     if not resident:
         data = host(data)
+        threads = stream.threads(data)
+
+        # Each process reads the rows of its own devices
+        def read(positions: np.ndarray) -> Tree:
+            return take(data, own(positions))
+
         return Runner(
-            lambda order: (shard(take(data, own(positions))) for positions in order),
+            lambda order: map(shard, stream.read_ahead(read, order, threads)),
             _paced(pmap_step(step)),
         )
     placed = replicate(data)
@@ -316,15 +329,23 @@ def map_batches(
             f" {batch_size}"
         )
     batch_size = math.ceil(min(batch_size, count) / device_count()) * device_count()
-    arrays, program = host(arrays), _pmap_examples(fn)
-    shared = replicate(
-        (shared, np.int32(0))
-    )  # pmap mistakes the axes of what follows an argument without leaves
-    pending = None
-    for start in range(0, count, batch_size):
+    arrays = host(arrays)
+    program = _pmap_examples(fn)
+    # pmap mistakes the axes of what follows an argument without leaves
+    shared = replicate((shared, np.int32(0)))
+
+    # Each process reads the rows of its own devices
+    def read(start: int) -> Tree:
         positions = np.minimum(np.arange(start, start + batch_size, dtype=np.int32), count - 1)
         mine = own(positions)
-        result, _ = program(shared, shard((take(arrays, mine), mine)), key)
+        return take(arrays, mine), mine
+
+    # One batch is written while the next is computed
+    pending = None
+    starts = range(0, count, batch_size)
+    batches = stream.read_ahead(read, starts, stream.threads(arrays))
+    for start, batch in zip(starts, batches, strict=True):
+        result, _ = program(shared, shard(batch), key)
         out = _write(out, pending, count)
         pending = start, result
     return _write(out, pending, count)
@@ -333,14 +354,21 @@ def map_batches(
 @functools.lru_cache(_PROGRAMS)
 def _pmap_examples(fn: Callable[..., Any]) -> Callable[..., Any]:
     def program(
-        shared: tuple[Any, jax.Array], batch: tuple[Tree, jax.Array], key: Key | None
+        shared: tuple[Any, jax.Array],
+        batch: tuple[Tree, jax.Array],
+        key: Key | None,
     ) -> Any:
         (shared, _), (examples, positions) = shared, batch
-        keys = None if key is None else jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
+        if key is None:
+            keys = None
+        else:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, positions)
         # Not the results alone: pmap over several processes fails without any leaf
         found = fn(shared, examples, keys), positions
         # A process sees the results of its own devices alone, unless they are exchanged
-        return jax.lax.all_gather(found, AXIS) if exchanged else found
+        if exchanged:
+            return jax.lax.all_gather(found, AXIS)
+        return found
 
     exchanged = processes.count() > 1
     out_axes = None if exchanged else 0

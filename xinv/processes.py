@@ -164,5 +164,7 @@ def alone() -> ocp.options.MultiprocessingOptions:
         return ocp.options.MultiprocessingOptions()
     number = jax.process_index()
     return ocp.options.MultiprocessingOptions(
-        primary_host=number, active_processes={number}, barrier_sync_key_prefix=f"of-{number}"
+        primary_host=number,
+        active_processes={number},
+        barrier_sync_key_prefix=f"of-{number}",
     )

@@ -26,11 +26,11 @@ def gpus() -> list[dict[str, str]]:
         named = ",".join(
             str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU")
         )
-    return [
-        {"CUDA_VISIBLE_DEVICES": device}
-        for device in (named or "").split(",")
-        if device not in ("", "-1")
-    ]
+    found = []
+    for device in (named or "").split(","):
+        if device not in ("", "-1"):
+            found.append({"CUDA_VISIBLE_DEVICES": device})
+    return found
 
 
 def tpus() -> list[dict[str, str]]:
@@ -39,7 +39,7 @@ def tpus() -> list[dict[str, str]]:
         return []
     chips = sorted(Path("/dev").glob("accel[0-9]*")) or sorted(Path("/dev/vfio").glob("[0-9]*"))
     one = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
-    return [
-        {"TPU_VISIBLE_DEVICES": str(n), "TPU_VISIBLE_CHIPS": str(n), **one}
-        for n in range(len(chips))
-    ]
+    found = []
+    for n in range(len(chips)):
+        found.append({"TPU_VISIBLE_DEVICES": str(n), "TPU_VISIBLE_CHIPS": str(n), **one})
+    return found

@@ -101,7 +101,10 @@ def _parse(options: Sequence[str]) -> dict[str, str]:
 
 def _pod(found: dict[str, str], command: list[str]) -> dict[str, Any]:
     """The template of a pod; the sweep's folder is on the shared claim."""
-    limits = {name: found[name] for name in ("cpu", "memory") if name in found}
+    limits = {}
+    for name in ("cpu", "memory"):
+        if name in found:
+            limits[name] = found[name]
     if "gpus" in found:
         limits["nvidia.com/gpu"] = str(_count("gpus", found["gpus"]))
     # The cache of compiled programs is on the claim too: every pod would compile again.

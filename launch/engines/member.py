@@ -54,7 +54,8 @@ def joined(place: Place | None) -> Iterator[None]:
 
 def _fail(error: Exception) -> None:
     """Ends this process at once with a sentence, or with the traceback of a program's fault."""
-    sentence, status = cli.sentence(error), 2
+    sentence = cli.sentence(error)
+    status = 2
     if isinstance(error, jax.errors.JaxRuntimeError) and _CONNECTION.search(str(error)):
         # A parent knows more, and ends this process meanwhile
         time.sleep(GRACE)

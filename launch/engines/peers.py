@@ -58,7 +58,8 @@ def run(count: int, command: Sequence[str]) -> int:
     Raises:
       InputError: see `shares`.
     """
-    places, coordinator = shares(count), f"localhost:{_free_port()}"
+    places = shares(count)
+    coordinator = f"localhost:{_free_port()}"
     # Children have their parent's cores
     cores = os.sched_getaffinity(0)
     with contextlib.ExitStack() as files:
@@ -91,7 +92,10 @@ class _Group:
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
         """Starts the next process."""
         printed = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (it does)
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": printed} if self._members else {}
+        if self._members:
+            quiet = {"stdout": subprocess.DEVNULL, "stderr": printed}
+        else:
+            quiet = {}
         # A session of its own: Ctrl-C reaches the parent, with which all end
         process = subprocess.Popen(
             command,
@@ -113,7 +117,8 @@ class _Group:
         deadline = time.monotonic() + GRACE
         while not (self._killed() or self._statuses()[0]) and time.monotonic() < deadline:
             time.sleep(_LOOK)
-        killed, statuses = self._killed(), self._statuses()
+        killed = self._killed()
+        statuses = self._statuses()
         for process in self._members:
             process.kill()
             process.wait()
@@ -123,7 +128,9 @@ class _Group:
         if number and not killed:
             self._printed[number].seek(0)
             sys.stderr.write(self._printed[number].read().decode(errors="replace"))
-        return status if status > 0 else self._lost(number, status)
+        if status > 0:
+            return status
+        return self._lost(number, status)
 
     def _stop(self, *_: object) -> None:
         """Lets the first process save; it tells the others."""

@@ -53,7 +53,7 @@ def objective(network: Model, classes: int, numbers: tuple[int, ...]) -> train.L
         key: Key | None,
     ) -> tuple[jax.Array, Mapping[str, Any]]:
         logits, updates = together(variables, batch, key)
-        losses = optax.sigmoid_binary_cross_entropy(logits, batch["member"])
+        losses = optax.sigmoid_binary_cross_entropy(logits, batch["member"][None])
         total = losses.sum(0)
         mean = losses.mean(0)
         # The value of the mean, the gradient of the sum: no network's step depends on how many

@@ -4,13 +4,12 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 
 from xinv import models, train
 from xinv.attacks import checks
-from xinv.images import as_float
+from xinv.images import as_float, ssim
 from xinv.numbers import require_positive
 from xinv.types import Array, Batch, InputError, Key, Model, Observation, Variables
 
@@ -29,7 +28,7 @@ def _mae(images: jax.Array, guesses: jax.Array) -> jax.Array:
 
 
 def _dssim(images: jax.Array, guesses: jax.Array) -> jax.Array:
-    return 1 - dm_pix.ssim(images, guesses, filter_size=_DSSIM_WINDOW)
+    return 1 - ssim(images, guesses, _DSSIM_WINDOW)
 
 
 LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {

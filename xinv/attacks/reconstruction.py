@@ -4,14 +4,13 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import dm_pix
 import jax
 import numpy as np
 
 from xinv import parallel
 from xinv.attacks import checks, pixels
 from xinv.attacks.search import check_trials, log_uniform_search
-from xinv.images import as_float
+from xinv.images import as_float, ssim
 from xinv.numbers import require_count, require_not_negative, require_positive
 from xinv.types import Apply, Array, Attack, InputError, Key, Observation, WhiteBox
 
@@ -193,7 +192,7 @@ def _searched(
 
     def score(l2: np.float32, tv: np.float32) -> float:
         guesses = predict(state | {"l2": l2, "tv": tv}, seen)
-        return float(dm_pix.ssim(images, guesses, filter_size=_SSIM_WINDOW).mean())
+        return float(ssim(images, guesses, _SSIM_WINDOW).mean())
 
     trials = log_uniform_search(
         search_key,

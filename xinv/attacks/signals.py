@@ -34,8 +34,8 @@ def variance(explanation: jax.Array) -> jax.Array:
     """Returns the unbiased spatial variance, summed over channels; 0 of a map of one pixel."""
     pixels = explanation.astype(jnp.float32).reshape(-1, explanation.shape[-1])
     # Subtract one of the pixels first, so that a constant map has exactly 0
-    pixels -= pixels[0]
-    pixels -= pixels.mean(axis=0)
+    pixels -= pixels[:1]
+    pixels -= pixels.mean(axis=0, keepdims=True)
     return jnp.square(pixels).sum() / max(1, len(pixels) - 1)
 
 

@@ -53,10 +53,9 @@ def arrays(
     images = _images(path, _several(image), loaded.pop(None))
 
     # Class names of strings come from the strings, of integers from `classes` or their range.
-    encoded = {
-        key: _labelled(f"{path}: label {key!r}", parts, classes.get(key))
-        for key, parts in loaded.items()
-    }
+    encoded = {}
+    for key, parts in loaded.items():
+        encoded[key] = _labelled(f"{path}: label {key!r}", parts, classes.get(key))
     values = {key: value for key, (value, _) in encoded.items()}
     names = {key: name for key, (_, name) in encoded.items()}
     return create(title or Path(path).stem, images, values, names)
@@ -127,7 +126,9 @@ def as_bytes(what: str, images: np.ndarray) -> np.ndarray:
 
 
 def _labelled(
-    what: str, parts: Sequence[np.ndarray], classes: int | Sequence[str] | None
+    what: str,
+    parts: Sequence[np.ndarray],
+    classes: int | Sequence[str] | None,
 ) -> tuple[np.ndarray, Sequence[str]]:
     """Integer labels [N] and their class names."""
     # Labels [N,1] count as [N].
@@ -144,4 +145,6 @@ def _labelled(
 
 
 def _several(keys: Keys) -> tuple[str, ...]:
-    return (keys,) if isinstance(keys, str) else tuple(keys)
+    if isinstance(keys, str):
+        return (keys,)
+    return tuple(keys)

@@ -32,10 +32,9 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         image = tfds.features.Image(shape=self._dataset.images.shape[1:], encoding_format="png")
-        labels = {
-            key: tfds.features.ClassLabel(names=names)
-            for key, names in self._dataset.classes.items()
-        }
+        labels = {}
+        for key, names in self._dataset.classes.items():
+            labels[key] = tfds.features.ClassLabel(names=names)
         # Without shuffling, so that indices stay those of the Dataset
         return tfds.core.DatasetInfo(
             builder=self,
@@ -49,7 +48,8 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         # By row, as the order is that of the Dataset
-        images, labels = self._dataset.images, self._dataset.labels
+        images = self._dataset.images
+        labels = self._dataset.labels
         for start in range(0, len(images), CHUNK):
             for row, image in enumerate(images[start : start + CHUNK], start):
                 yield (
@@ -133,6 +133,8 @@ def _png(image: np.ndarray) -> bytes:
     # Little compression: images are read far more often than stored.
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(
-        file, "png", compress_level=1
+        file,
+        "png",
+        compress_level=1,
     )
     return file.getvalue()

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from xinv import stream
 from xinv.types import InputError
 
 MAX_BYTES = 4 * 2**30
@@ -50,9 +51,18 @@ class Lazy:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, shape: Sequence[int], read: Callable[[np.ndarray], np.ndarray]):
-        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C]."""
+    def __init__(
+        self,
+        shape: Sequence[int],
+        read: Callable[[np.ndarray], np.ndarray],
+        threads: int = 0,
+    ):
+        """`read` turns indices int64 [M] into uint8 images [M,H,W,C]; `shape` is [N,H,W,C].
+
+        With `threads`, which call `read` at once, batches are read before they are needed.
+        """
         self.shape = tuple(shape)
+        self.threads = threads
         self._read = read
 
     def __len__(self) -> int:
@@ -91,10 +101,16 @@ def create(
     """
     classes = {key: tuple(map(str, names)) for key, names in classes.items()}
     dataset = Dataset(
-        images, {key: np.asarray(values) for key, values in labels.items()}, classes, name, ""
+        images,
+        {key: np.asarray(values) for key, values in labels.items()},
+        classes,
+        name,
+        "",
     )
     validate(dataset)
-    labels = {key: values.astype(np.int32) for key, values in dataset.labels.items()}
+    labels = {}
+    for key, values in dataset.labels.items():
+        labels[key] = values.astype(np.int32)
     if fingerprint is None:
         parts = [np.ascontiguousarray(images), *(labels[key] for key in sorted(labels))]
         fingerprint = digest([images.shape, sorted(classes.items())], *parts)
@@ -108,7 +124,8 @@ def validate(dataset: Dataset) -> None:
       InputError: it names the first fault.
     """
     # By shape alone, so that lazy images are not read.
-    images, name = dataset.images, dataset.name
+    images = dataset.images
+    name = dataset.name
     if images.dtype != np.uint8 or len(images.shape) != 4:
         raise InputError(
             f"{name}: images are {images.dtype} {tuple(images.shape)}, not uint8 [N,H,W,C]"
@@ -200,7 +217,8 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
     if isinstance(images, np.ndarray):
         chosen = images[indices]
     else:
-        chosen = Lazy((len(indices), *images.shape[1:]), lambda rows: images[indices[rows]])
+        shape = (len(indices), *images.shape[1:])
+        chosen = Lazy(shape, lambda rows: images[indices[rows]], stream.threads(images))
     labels = {key: values[indices] for key, values in dataset.labels.items()}
     fingerprint = digest([dataset.fingerprint, "take"], indices)
     return create(dataset.name, chosen, labels, dataset.classes, fingerprint)._replace(
@@ -252,10 +270,8 @@ def mark(dataset: Dataset, attribute: str, label: str, classes: Sequence[str]) -
     values = np.isin(dataset.labels.get(label, ()), _numbers(dataset, label, classes)).astype(
         np.int32
     )
-    labels, names = (
-        {**dataset.labels, attribute: values},
-        {**dataset.classes, attribute: ("no", "yes")},
-    )
+    labels = {**dataset.labels, attribute: values}
+    names = {**dataset.classes, attribute: ("no", "yes")}
     # The images are the same, so the old fingerprint and the change stand for all.
     described = digest([dataset.fingerprint, "mark", attribute, label, list(classes)])
     return create(dataset.name, dataset.images, labels, names, described)._replace(
@@ -304,7 +320,7 @@ def concatenate(parts: Sequence[Images]) -> Images:
             result[inside] = part[rows[inside] - start]
         return result
 
-    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read)
+    return Lazy((int(ends[-1]), *parts[0].shape[1:]), read, stream.threads(list(parts)))
 
 
 def digest(description: Any, *arrays: np.ndarray) -> str:

@@ -15,5 +15,8 @@ def digits() -> Dataset:
     source = load_digits()
     images = np.rint(source.images * (255 / 16)).astype(np.uint8)
     return create(
-        "digits", images[..., None], {"digit": source.target}, {"digit": source.target_names}
+        "digits",
+        images[..., None],
+        {"digit": source.target},
+        {"digit": source.target_names},
     )

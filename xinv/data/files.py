@@ -80,10 +80,13 @@ def read_files(
 
 
 def _folder(
-    root: Path, select: Callable[[str], bool], left_out: list[str]
+    root: Path,
+    select: Callable[[str], bool],
+    left_out: list[str],
 ) -> Iterator[tuple[str, bytes]]:
     seen: set[Path] = set()
-    folders, links = [root], []
+    folders = [root]
+    links = []
     while folders or links:
         # Links wait until no folder is left, so that a folder keeps its own path.
         folder = folders.pop(0) if folders else links.pop(0)
@@ -107,7 +110,9 @@ def _folder(
 
 
 def _archive(
-    root: Path, select: Callable[[str], bool], left_out: list[str]
+    root: Path,
+    select: Callable[[str], bool],
+    left_out: list[str],
 ) -> Iterator[tuple[str, bytes]]:
     # As a stream, so that a compressed archive is decompressed once.
     with tarfile.open(root, "r|*") as archive:
@@ -154,7 +159,10 @@ def _extensions() -> frozenset[str]:
 
 
 def decode(
-    content: bytes, what: str, channels: int | None = None, background: str = "white"
+    content: bytes,
+    what: str,
+    channels: int | None = None,
+    background: str = "white",
 ) -> np.ndarray:
     """Decodes an image of any Pillow format, upright by its EXIF orientation.
 
@@ -216,7 +224,9 @@ def check_background(background: str) -> int:
 def _bits(image: Image.Image, content: bytes) -> int:
     """Bits per channel by the file's header, as Pillow reads colour of 16 bits as 8."""
     if image.format == "PNG":
-        return 16 if ";16" in str(image.tile[0].args) else 8
+        if ";16" in str(image.tile[0].args):
+            return 16
+        return 8
     if image.format == "TIFF":
         return int(np.max(image.tag_v2.get(258, 1)))
     if image.format == "PPM":
@@ -227,13 +237,17 @@ def _bits(image: Image.Image, content: bytes) -> int:
         return _bits_of_jpeg2000(content)
     if image.format == "AVIF":
         # Bit 6 of the third byte in the AV1 configuration box says that there are 10 or 12.
-        return 10 if content[content.index(b"av1C") + 6] & 0x40 else 8
+        if content[content.index(b"av1C") + 6] & 0x40:
+            return 10
+        return 8
     return 8
 
 
 def _bits_of_ppm(args: str | tuple[str | int, ...]) -> int:
     """Bits of the largest value; Pillow gives it to its decoder where it is not 255."""
-    return args[1].bit_length() if isinstance(args, tuple) and args[0] in ("L", "RGB") else 8
+    if isinstance(args, tuple) and args[0] in ("L", "RGB"):
+        return args[1].bit_length()
+    return 8
 
 
 def _bits_of_jpeg2000(content: bytes) -> int:
@@ -251,7 +265,9 @@ def _upright(image: Image.Image) -> Image.Image:
         Exception
     ):  # damaged metadata beside a whole image, which every viewer shows as it stands
         return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+    if orientation in TURNS:
+        return image.transpose(TURNS[orientation])
+    return image
 
 
 def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> np.ndarray:
@@ -269,14 +285,17 @@ def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> 
         ) from error
     pixels = pixels.reshape(*pixels.shape[:2], -1)
     grey = channels is None and palette and (pixels == pixels[..., :1]).all()
-    return pixels[..., :1] if grey else pixels
+    if grey:
+        return pixels[..., :1]
+    return pixels
 
 
 def _composed(image: Image.Image, what: str, level: int) -> Image.Image:
     """`image` in grey or RGB, over a background of the grey `level`."""
     grey = image.mode in ("1", "L", "LA", "La")
     pixels = np.asarray(image.convert("LA" if grey else "RGBA")).astype(int)
-    colour, alpha = pixels[..., :-1], pixels[..., -1:]
+    colour = pixels[..., :-1]
+    alpha = pixels[..., -1:]
     # Rounded to the nearest level
     result = (colour * alpha + level * (255 - alpha) + 127) // 255
     if alpha.min() < 255 and np.abs(result - level).max() < FAINT:

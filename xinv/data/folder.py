@@ -60,7 +60,10 @@ def folder(
     labeller = _labeller(labels, level)
     check_background(background)
     change = geometry(crop, resize, grayscale, method)
-    found, identity, total, left_out = {}, {}, 0, []
+    found = {}
+    identity = {}
+    total = 0
+    left_out = []
     for path, content in read_files(root, lambda path: labeller(path) is not None, left_out):
         image = decode(content, f"{root}: {path}", background=background)
         identity[path] = _content(image) if drop_duplicates else path
@@ -89,7 +92,11 @@ def folder(
     # Popped, so that single images are freed once they are stacked
     names = [labeller(path) for path in paths]
     dataset = _dataset(
-        title or _stem(root), root, paths, np.stack([found.pop(path) for path in paths]), names
+        title or _stem(root),
+        root,
+        paths,
+        np.stack([found.pop(path) for path in paths]),
+        names,
     )
     notes = _notes(root, left_out)
     for label, classes in dataset.classes.items():
@@ -99,7 +106,11 @@ def folder(
 
 
 def _dataset(
-    name: str, root: str, paths: list[str], images: np.ndarray, names: list[Mapping[str, str]]
+    name: str,
+    root: str,
+    paths: list[str],
+    images: np.ndarray,
+    names: list[Mapping[str, str]],
 ) -> Dataset:
     # Every image needs a class of every label
     for path, row in zip(paths, names, strict=True):
@@ -158,7 +169,8 @@ def _folders(path: str) -> tuple[str, ...]:
 def _check_layout(root: str, paths: list[str]) -> None:
     """Refuses a layout without a clear folder of the class, or with one class."""
     ordered = sorted(paths, key=lambda path: len(_folders(path)))
-    least, most = ordered[0], ordered[-1]
+    least = ordered[0]
+    most = ordered[-1]
     if not _folders(least):
         return  # an image without a class, which is named where the classes are
     if len(_folders(least)) < len(_folders(most)):
@@ -168,7 +180,9 @@ def _check_layout(root: str, paths: list[str]) -> None:
         )
 
     # Several folders above one name, as in class/images: the class is one of those.
-    names = [sorted(set(column)) for column in zip(*map(_folders, paths), strict=True)]
+    names = []
+    for column in zip(*map(_folders, paths), strict=True):
+        names.append(sorted(set(column)))
     several = [level for level, found in enumerate(names) if len(found) > 1]
     if several and len(names[-1]) == 1:
         level = several[-1]
@@ -206,7 +220,9 @@ def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
 
 def _groups(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:
     found = pattern.search(path)
-    return found.groupdict() if found else None
+    if found:
+        return found.groupdict()
+    return None
 
 
 def _check_shapes(root: str, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -67,7 +67,10 @@ def idx(
     images, labels = zip(*(_pair(Path(root), files, part) for part in SPLITS[split]), strict=True)
     values, names = renumber(np.concatenate(labels), classes)
     return create(
-        title or Path(root).name, np.concatenate(images)[..., None], {label: values}, {label: names}
+        title or Path(root).name,
+        np.concatenate(images)[..., None],
+        {label: values},
+        {label: names},
     )
 
 
@@ -90,11 +93,15 @@ def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
     if prefix is not None and not is_one_of(prefix, found):
         choices = ", ".join(map(repr, sorted(found))) or "none"
         raise InputError(f"{root} has no idx files of prefix {prefix!r}: there are {choices}")
-    return found[prefix] if prefix is not None else next(iter(found.values()), {})
+    if prefix is not None:
+        return found[prefix]
+    return next(iter(found.values()), {})
 
 
 def _pair(
-    root: Path, files: dict[tuple[str, str], Path], part: str
+    root: Path,
+    files: dict[tuple[str, str], Path],
+    part: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     images, labels = (_read(root, files, part, kind) for kind in RANKS)
     if len(images) != len(labels):

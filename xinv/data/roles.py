@@ -86,9 +86,15 @@ def split(
     # Units are single images or groups; a unit has the class of its first image.
     random = np.random.default_rng(seed)
     members = _groups(labels, group)
-    members = members if balance is None else _balanced(members, _column(labels, balance), random)
+    if balance is None:
+        members = members
+    else:
+        members = _balanced(members, _column(labels, balance), random)
     first = np.array([rows[0] for rows in members])
-    strata = np.zeros(len(first), int) if stratify is None else _column(labels, stratify)[first]
+    if stratify is None:
+        strata = np.zeros(len(first), int)
+    else:
+        strata = _column(labels, stratify)[first]
     dealt = _deal(strata, fractions, random)
     # Unions and halves are of roles that are drawn already.
     for role, parts in unions.items():
@@ -221,7 +227,9 @@ def _groups(
 
 
 def _balanced(
-    members: list[np.ndarray], values: np.ndarray, random: np.random.Generator
+    members: list[np.ndarray],
+    values: np.ndarray,
+    random: np.random.Generator,
 ) -> list[np.ndarray]:
     """`members` reduced so that every value occurs equally often."""
     keep = np.zeros(len(values), bool)
@@ -232,7 +240,9 @@ def _balanced(
 
 
 def _deal(
-    strata: np.ndarray, fractions: dict[str, float], random: np.random.Generator
+    strata: np.ndarray,
+    fractions: dict[str, float],
+    random: np.random.Generator,
 ) -> dict[str, np.ndarray]:
     """Indices into `strata` per role; each class gives a role its share, rounded up or down."""
     # The last share is of no role: the images that the fractions leave unused.
@@ -252,7 +262,9 @@ def _deal(
         carry += len(members) * shares - counts
         for chosen, part in zip(dealt, np.split(members, np.cumsum(counts)[:-1]), strict=True):
             chosen.append(part)
-    result = {role: np.concatenate(parts) for role, parts in zip(fractions, dealt, strict=False)}
+    result = {}
+    for role, parts in zip(fractions, dealt, strict=False):
+        result[role] = np.concatenate(parts)
     empty = [role for role, indices in result.items() if not len(indices)]
     if empty:
         raise InputError(

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, renumber
 from xinv.data.files import decode
 from xinv.data.transform import Crop, Geometry, Size, geometry
+from xinv.numbers import require_count
 from xinv.types import InputError
 
 CHUNK = 1024
@@ -26,6 +28,7 @@ def tfds(
     resize: Size = None,
     grayscale: bool = False,
     method: str = "bilinear",
+    threads: int = 0,
 ) -> Dataset:
     """Streams images, which are read and decoded when indexed, with labels in memory.
 
@@ -38,10 +41,16 @@ def tfds(
         is a nested one. By default all class labels, by alphabet (TFDS keeps no order).
       crop, resize, grayscale, method: as in `data.transform`, done while reading; sets of mixed
         sizes need `resize`.
+      threads: that read and decode the next batches meanwhile, by Grain; 0 reads a batch when it is
+        needed. The images and their order are the same. At most two batches per thread wait.
 
     Raises:
-      InputError: the data set, split or a feature does not exist or cannot be read as above.
+      InputError: the data set, split or a feature does not exist or cannot be read as above; or
+        there are to be threads, and Grain is not installed.
     """
+    require_count(0, threads=threads)
+    if threads:
+        stream.require_installed()
     builder = _builder(dataset, root)
     features = builder.info.features
     labels = list(labels) or sorted(
@@ -59,7 +68,8 @@ def tfds(
     source = _source(builder, split, features)
     what = f"{dataset} {split} in {root}"
     read = _Reader(what, source, image, stored[-1], shape, change)
-    values, names = _values(what, source, labels), {}
+    values = _values(what, source, labels, threads)
+    names = {}
     for key, feature in columns.items():
         values[key], names[key] = _named(feature, values[key])
     # Labels are hashed, images are not read: what determines them stands for them.
@@ -72,7 +82,8 @@ def tfds(
         change,
     ]
     fingerprint = digest([identity, sorted(names.items())], *values.values())
-    return create(dataset, Lazy((len(source), *shape), read), values, names, fingerprint)
+    images = Lazy((len(source), *shape), read, threads)
+    return create(dataset, images, values, names, fingerprint)
 
 
 def _builder(name: str, root: str) -> Any:
@@ -99,9 +110,10 @@ def _source(builder: Any, split: str, features: Mapping[str, Any]) -> Any:
 
     # TFDS would decode images by libraries of its own; `decode` is the same for every source.
     skip = tensorflow_datasets.decode.SkipDecoding()
-    encoded = {
-        key: skip for key, feature in features.items() if hasattr(feature, "encoding_format")
-    }
+    encoded = {}
+    for key, feature in features.items():
+        if hasattr(feature, "encoding_format"):
+            encoded[key] = skip
     try:
         return builder.as_data_source(split, decoders=encoded, file_format=RECORDS)
     except (ValueError, KeyError, OSError) as error:
@@ -137,7 +149,9 @@ class _Reader(NamedTuple):
 
 
 def _shapes(
-    name: str, image: Any, change: Geometry
+    name: str,
+    image: Any,
+    change: Geometry,
 ) -> tuple[tuple[int | None, ...], tuple[int, ...]]:
     """The shapes of an image feature, None where sizes vary, and of an image after `change`."""
     shape = image.shape
@@ -153,14 +167,19 @@ def _shapes(
     return shape, (*change.resize, 1 if change.grayscale and shape[-1] == 3 else shape[-1])
 
 
-def _values(what: str, source: Any, labels: Sequence[str]) -> dict[str, np.ndarray]:
+def _values(what: str, source: Any, labels: Sequence[str], threads: int) -> dict[str, np.ndarray]:
     """Integer [N] per label name, in one pass over the examples."""
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        examples = _examples(what, source, rows)
+        columns = []
+        for key in labels:
+            columns.append([int(_field(what, example, key)) for example in examples])
+        return np.array(columns, np.int64)
+
     chunks = np.split(np.arange(len(source)), range(CHUNK, len(source), CHUNK))
-    examples = (example for rows in chunks for example in _examples(what, source, rows))
-    columns = np.array(
-        [[int(_field(what, example, key)) for key in labels] for example in examples], np.int64
-    )
-    return dict(zip(labels, columns.T, strict=True))
+    columns = np.concatenate([*stream.read_ahead(read, chunks, threads)], axis=1)
+    return dict(zip(labels, columns, strict=True))
 
 
 def _examples(what: str, source: Any, rows: np.ndarray) -> list[Any]:

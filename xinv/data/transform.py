@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
 from xinv.numbers import is_one_of, require_flag
 from xinv.types import InputError
@@ -47,7 +48,10 @@ class Geometry(NamedTuple):
 
 
 def geometry(
-    crop: Crop = None, resize: Size = None, grayscale: bool = False, method: str = "bilinear"
+    crop: Crop = None,
+    resize: Size = None,
+    grayscale: bool = False,
+    method: str = "bilinear",
 ) -> Geometry:
     """Returns a checked Geometry; lists, as in configs, count as tuples.
 
@@ -99,7 +103,8 @@ def transform(
     for attribute, meaning in (attributes or {}).items():
         dataset = mark(dataset, attribute, *meaning)
     change = geometry(crop, resize, grayscale, method)
-    images, name = dataset.images, dataset.name
+    images = dataset.images
+    name = dataset.name
     if change.grayscale and images.shape[-1] not in (1, 3):
         raise InputError(f"{name}: grayscale needs 1 or 3 channels, not {images.shape[-1]}")
     # The changed shape by an empty image, so that lazy images stay unread
@@ -107,7 +112,8 @@ def transform(
     if isinstance(images, np.ndarray):
         changed = _apply(change, images, shape[1:])
     else:
-        changed = Lazy(shape, lambda rows: _apply(change, images[rows], shape[1:]))
+        read = lambda rows: _apply(change, images[rows], shape[1:])
+        changed = Lazy(shape, read, stream.threads(images))
     fingerprint = digest([dataset.fingerprint, change])
     return create(name, changed, dataset.labels, dataset.classes, fingerprint)._replace(
         notes=dataset.notes

@@ -187,7 +187,9 @@ def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Arra
     slopes = context.derivative()
     at_both = zip(slopes, context._replace(inputs=others).derivative(), strict=True)
     # Start from the mean of the derivatives at the image and at the baseline.
-    back = [None if slope is None else (slope + other) / 2 for slope, other in at_both]
+    back = []
+    for slope, other in at_both:
+        back.append(None if slope is None else (slope + other) / 2)
     places = [place for place, slope in enumerate(back) if slope is not None]
     moves = {place: context.inputs[place] - others[place] for place in places}
     outputs = zip(

@@ -234,7 +234,7 @@ def _area(
         order = _order(_importance(resize(released, x.shape[1:3]))).reshape(x.shape[:3])
         pixels = x.shape[1] * x.shape[2]
         # Both ends belong to the curve
-        counts = np.linspace(0, pixels, steps + 1).round()
+        counts = np.linspace(0, pixels, steps + 1).round().astype(np.int32)
 
         # One forward pass per point of the curve
         def probability(count: jax.Array) -> jax.Array:
@@ -264,11 +264,8 @@ def _max_sensitivity(
         def moved(key: Key) -> jax.Array:
             # One draw serves all images, so that an image does not depend on its neighbours
             for_noise, for_release = jax.random.split(key)
-            near = jnp.clip(
-                x + jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius),
-                0,
-                1,
-            )
+            noise = jax.random.uniform(for_noise, x.shape[1:], minval=-radius, maxval=radius)
+            near = jnp.clip(x + noise[None], 0, 1)
             again = release(
                 near,
                 labels,

@@ -5,10 +5,10 @@ The factories are cached, so the same arguments give the same function and compi
 
 import functools
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 
+from xinv import images
 from xinv.images import as_float
 from xinv.types import Array, InputError, Metric
 
@@ -70,7 +70,7 @@ def ssim(sigma: float = 1.5, window: int | None = None) -> Metric:
                 f"SSIM window of {side}x{side} pixels does not fit in images of {height}x{width}: "
                 f"give a window of at most {min(height, width)}"
             )
-        return dm_pix.ssim(truth, guess, filter_size=side, filter_sigma=sigma)
+        return images.ssim(truth, guess, side, sigma)
 
     return fn
 

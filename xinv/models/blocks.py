@@ -71,7 +71,10 @@ def layer_norm(x: jax.Array) -> jax.Array:
 
     The fast variance, a difference of two means, loses digits and needs a clip at 0.
     """
-    return nn.LayerNorm(epsilon=1e-6, dtype=x.dtype, use_fast_variance=False)(x)
+    layer = nn.LayerNorm(epsilon=1e-6, dtype=x.dtype, use_fast_variance=False)
+    # Flax mixes x with statistics in float32, whatever promotion the caller allows.
+    with jax.numpy_dtype_promotion("standard"):
+        return layer(x)
 
 
 def check_stem(stem: str) -> bool:

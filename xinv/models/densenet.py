@@ -78,7 +78,7 @@ class DenseNet(nn.Module):
         x = pool_stem(x) if self.large else x
         for index, count in enumerate(self.blocks):
             # The transition before every block but the first.
-            x = nn.avg_pool(unit(x, x.shape[-1] // 2), (2, 2), (2, 2)) if index else x
+            x = _halved(unit(x, x.shape[-1] // 2)) if index else x
             for _ in range(count):
                 # A bottleneck of 4·growth channels, then `growth` new ones beside all before.
                 x = jnp.concatenate(
@@ -93,3 +93,9 @@ class DenseNet(nn.Module):
                     axis=-1,
                 )
         return nn.relu(norm(x, train, self.norm))
+
+
+def _halved(x: jax.Array) -> jax.Array:
+    # Flax divides by an integer, whatever promotion the caller allows.
+    with jax.numpy_dtype_promotion("standard"):
+        return nn.avg_pool(x, (2, 2), (2, 2))

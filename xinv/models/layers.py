@@ -213,7 +213,7 @@ def _shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     height = x.shape[1] - size + 1
     width = x.shape[2] - size + 1
     return sum(
-        x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b]
+        x[:, a : a + height : stride, b : b + width : stride] * kernel[a, b, None, None, None]
         for a in range(size)
         for b in range(size)
     )

@@ -35,23 +35,26 @@ def norm(
         # Groups of equal size, so the largest divisor of up to 16 channels.
         groups = x.shape[-1] // _group_size(x.shape[-1])
         # The variance is the mean square of centred values, as in `blocks.layer_norm`.
-        return nn.GroupNorm(
+        layer = nn.GroupNorm(
             groups,
             epsilon=1e-5,
             dtype=x.dtype,
             use_fast_variance=False,
             name=name,
-        )(x)
-    # In training the statistics are those of the whole batch, over all devices.
-    axis = parallel.AXIS if train else None
-    return nn.BatchNorm(
-        not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=x.dtype,
-        axis_name=axis,
-        name=name,
-    )(x)
+        )
+    else:
+        # In training the statistics are those of the whole batch, over all devices.
+        layer = nn.BatchNorm(
+            not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=x.dtype,
+            axis_name=parallel.AXIS if train else None,
+            name=name,
+        )
+    # Flax mixes x with statistics in float32, whatever promotion the caller allows.
+    with jax.numpy_dtype_promotion("standard"):
+        return layer(x)
 
 
 def check_norm(norm: str) -> str:

@@ -247,7 +247,8 @@ class _Affine(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (layer.outputs,), jnp.float32).astype(
             self.dtype
         )
-        return _apply(layer, parts, kernel) + bias
+        outputs = _apply(layer, parts, kernel)
+        return outputs + jnp.expand_dims(bias, range(outputs.ndim - 1))
 
 
 def _apply(layer: Layer, parts: list[jax.Array], kernel: jax.Array) -> jax.Array:

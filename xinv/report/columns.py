@@ -159,7 +159,9 @@ def _marks(league: League | None) -> list[str]:
     """The meaning of the marks in a league's table; [] without marks."""
     if league is None:
         return []
-    marks = [f"?: unresolved, true FPR at {at} within {ends}" for at, ends in league.unresolved]
+    marks = []
+    for at, ends in league.unresolved:
+        marks.append(f"?: unresolved, true FPR at {at} within {ends}")
     if any(control.leaks for control in league.controls):
         marks.append("!: the control leaks")
     return marks

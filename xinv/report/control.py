@@ -55,5 +55,8 @@ def _named(leaks: list[Entry]) -> str:
 def _share(league: League, leaks: list[Entry]) -> str:
     """The share of attacks on explanations that find a leak."""
     total = sum(entry.explainer is not None for entry in league.entries)
-    verb = "attack on explanations finds" if total == 1 else "attacks on explanations find"
+    if total == 1:
+        verb = "attack on explanations finds"
+    else:
+        verb = "attacks on explanations find"
     return f"{len(leaks)} of {total} {verb} it"

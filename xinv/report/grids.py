@@ -246,7 +246,9 @@ def _released(unit: Unit, arms: Sequence[Arm]) -> Iterable[Column]:
 
 def _rebuilt(unit: Unit, arm: Arm, heading: str) -> Column:
     """The reconstructions of an arm, with their SSIM where it is stored."""
-    shown = [pictures.picture(image) for image in unit.examples[f"reconstruction/{arm.name}"]]
+    shown = []
+    for image in unit.examples[f"reconstruction/{arm.name}"]:
+        shown.append(pictures.picture(image))
     scores = unit.examples.get(f"ssim/{arm.name}")
     texts: list[str | None] = [None] * len(shown)
     if scores is not None:

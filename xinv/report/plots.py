@@ -354,7 +354,9 @@ def operating(
 
 def _face(mark: str, ink: str) -> str:
     """The fill of a mark: none for no defence."""
-    return "none" if mark == UNDEFENDED else ink
+    if mark == UNDEFENDED:
+        return "none"
+    return ink
 
 
 def _hatch(axes: Axes, share: float) -> None:

@@ -138,7 +138,9 @@ def sweep_lines(
         labels.setdefault(colours[arm.name], arm.label)
     signs = []
     if len(marks) > 1:
-        signs = [(mark, plain(defence or "no defence")) for defence, mark in marks.items()]
+        signs = []
+        for defence, mark in marks.items():
+            signs.append((mark, plain(defence or "no defence")))
     return Diagrams(panels, list(labels.items()), signs)
 
 

@@ -161,7 +161,10 @@ def _require_idle(
     # Equal manifests may be written again, and so may others without workers
     old = {entry["number"]: entry["digest"] for entry in earlier["units"]}
     new = {entry["number"]: entry["digest"] for entry in manifest["units"]}
-    differing = [number for number in old | new if old.get(number) != new.get(number)]
+    differing = []
+    for number in old | new:
+        if old.get(number) != new.get(number):
+            differing.append(number)
     if not differing and earlier["stages"] == manifest["stages"]:
         return
     # Living workers would go on by the old manifest

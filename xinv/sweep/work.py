@@ -217,7 +217,9 @@ class Worker:
             # Join the pieces: rows, the stages behind them, and their cost
             service = self._service(unit, Watch(self._stop))
             found = self.board.results(unit)
-            used = {seed: result.pop("stages") for seed, result in found.items()}
+            used = {}
+            for seed, result in found.items():
+                used[seed] = result.pop("stages")
             results.begin(unit.folder, unit.config)
             store.write_json(unit.folder / results.STAGES, used)
             names = {name for of_seed in used.values() for name in of_seed}

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from xinv import parallel
+from xinv import parallel, stream
 from xinv.images import as_float
 from xinv.train.recipe import Recipe
 from xinv.types import Array, Batch, InputError, Key, Variables
@@ -107,6 +107,7 @@ class Rows:
         self._positions = positions
         self.shape = (len(positions), *array.shape[1:])
         self.dtype = array.dtype
+        self.threads = stream.threads(array)
 
     def __len__(self) -> int:
         return len(self._positions)

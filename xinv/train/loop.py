@@ -206,7 +206,11 @@ def _run(
                 pending = monitor.follow(pending)
                 finite = _finite_copy(state.variables, record.step, session)
                 score = batches.mean_score(
-                    evaluate, finite, data, plan.validation, recipe.batch_size
+                    evaluate,
+                    finite,
+                    data,
+                    plan.validation,
+                    recipe.batch_size,
                 )
                 if monitor.judge(score, limits or {}):
                     best = finite

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+import jax
 import optax
 
 from xinv.numbers import require, require_count, require_not_negative, require_positive
@@ -143,6 +144,17 @@ class Recipe:
 @functools.lru_cache(64)
 def optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     """Returns the recipe's optimizer, with its learning rate scheduled over `steps` steps."""
+    rule = _rule(recipe, steps)
+
+    def update(gradient, state, parameters=None):
+        # Optax multiplies its integer counts by floats, whatever promotion the caller allows
+        with jax.numpy_dtype_promotion("standard"):
+            return rule.update(gradient, state, parameters)
+
+    return optax.GradientTransformation(rule.init, update)
+
+
+def _rule(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     rate = _schedule(recipe, steps)
     # AdamW decouples the decay from the gradient; the others add it to the gradient
     if recipe.optimizer == "adamw":

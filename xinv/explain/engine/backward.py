@@ -104,7 +104,9 @@ def walk(
     arrays = {graph.input: image}
     others = None if reference is None else {graph.input: reference}
     # Forward: evaluate stretch by stretch, and keep each one's way back.
-    pulls = [_forward(stretch, arrays, others) for stretch in _stretches(graph, rules)]
+    pulls = []
+    for stretch in _stretches(graph, rules):
+        pulls.append(_forward(stretch, arrays, others))
     (output,) = read(arrays, [graph.output])
 
     def pull_back(signal: jax.Array) -> jax.Array:

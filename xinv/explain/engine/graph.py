@@ -155,7 +155,9 @@ def inside(equation: Equation) -> list[Equation]:
     builder = _Builder(lambda _: True)
     for jaxpr in jex.jaxprs_in_params(equation.params):
         jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
-        values = {atom: Value(atom.aval) for atom in [*jaxpr.constvars, *jaxpr.invars]}
+        values = {}
+        for atom in [*jaxpr.constvars, *jaxpr.invars]:
+            values[atom] = Value(atom.aval)
         builder.run(jaxpr, values)
     return [deeper for found in builder.equations for deeper in (found, *inside(found))]
 

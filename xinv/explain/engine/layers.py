@@ -78,7 +78,10 @@ Axes = dict[int, int]
 
 def is_layer(equation: Equation) -> bool:
     """Tells if the equation weighs one value of the image by learned weights."""
-    constants = [value for value in equation.inputs if value.constant is not None]
+    constants = []
+    for value in equation.inputs:
+        if value.constant is not None:
+            constants.append(value)
     return equation.name in WEIGHTED and len(constants) == 1 and not constants[0].literal
 
 
@@ -262,7 +265,10 @@ def _rises(steps: list[Equation], around: _Surroundings) -> bool:
 
 def _turns(equation: Equation) -> bool:
     """Tells if a scale changes the sign."""
-    numbers = [value.number for value in equation.inputs if value.number is not None]
+    numbers = []
+    for value in equation.inputs:
+        if value.number is not None:
+            numbers.append(value.number)
     return equation.name == "neg" or (
         equation.name in ("div", "mul") and any(number < 0 for number in numbers)
     )
@@ -316,7 +322,10 @@ def _shifts_or_scales(equation: Equation, axes: Iterable[int]) -> bool:
     if equation.name == "div" and equation.inputs[1].constant is None:
         return False
     # Its constants may vary along channels only, not over positions.
-    constants = [value for value in equation.inputs if value.constant is not None]
+    constants = []
+    for value in equation.inputs:
+        if value.constant is not None:
+            constants.append(value)
     return (
         all(_varies(value) <= set(axes) for value in constants)
         and len(equation.inputs) == len(constants) + 1
@@ -378,7 +387,9 @@ def _blocks(old: Sequence[int], new: Sequence[int]) -> list[tuple[set[int], set[
     """Pairs the axes of two shapes of a reshape, cut where both have a boundary, without size 1."""
     blocks = []
     place = [0, 0]
-    rest = [[axis for axis, size in enumerate(shape) if size > 1] for shape in (old, new)]
+    rest = []
+    for shape in (old, new):
+        rest.append([axis for axis, size in enumerate(shape) if size > 1])
     while place[0] < len(rest[0]):
         groups = ([], [])
         sizes = [1, 1]

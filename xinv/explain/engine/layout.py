@@ -97,7 +97,9 @@ def _given(shape: Sequence[int], tokens: tuple[int, int]) -> Layout | None:
 def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None:
     """Returns the layout of an equation's output; None if nothing is known."""
     name, params, (output, *_) = equation.name, equation.params, equation.outputs
-    ours = [found.get(value, (None,) * len(value.shape)) for value in equation.inputs]
+    ours = []
+    for value in equation.inputs:
+        ours.append(found.get(value, (None,) * len(value.shape)))
     if not any(value in found for value in equation.inputs):
         return None
     # A convolution, also inside a function with its own derivative.
@@ -235,7 +237,9 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
     """Returns the layout of a product; a matrix of literals resizes rows or columns."""
     contracted, batched = equation.params["dimension_numbers"]
     # Batch axes first, then the free axes of either side.
-    shared = [_agreed([ours[0][a], ours[1][b]]) for a, b in zip(*batched, strict=True)]
+    shared = []
+    for a, b in zip(*batched, strict=True):
+        shared.append(_agreed([ours[0][a], ours[1][b]]))
     free = [
         span
         for side in (0, 1)

@@ -202,7 +202,10 @@ def _peak(jaxpr: Any, rows: Iterable) -> int:
     made: dict[Any, int] = {}
     most = 0
     for number, eqn in enumerate(equations):
-        new = {atom: _bytes(atom.aval) for atom in eqn.outvars if atom not in sources}
+        new = {}
+        for atom in eqn.outvars:
+            if atom not in sources:
+                new[atom] = _bytes(atom.aval)
         most = max(most, sum(made.values()) + max(sum(new.values()), *_inside(eqn, depends), 0))
         made |= new
         made = {atom: size for atom, size in made.items() if last.get(atom, -1) > number}

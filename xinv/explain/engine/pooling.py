@@ -68,7 +68,9 @@ def _backward(
 ) -> tuple[jax.Array]:
     x, highest = saved
     # View x as windows: axes in pairs of windows and places within.
-    used = [count * size for count, size in zip(highest.shape, window, strict=True)]
+    used = []
+    for count, size in zip(highest.shape, window, strict=True):
+        used.append(count * size)
     blocks = [size for pair in zip(highest.shape, window, strict=True) for size in pair]
     inner = tuple(range(1, 2 * x.ndim, 2))  # the axes within a window
     values = x[tuple(slice(size) for size in used)].reshape(blocks)

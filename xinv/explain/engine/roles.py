@@ -155,7 +155,10 @@ def _softmax(
         return None
     root, steps = way
     exponential, masks = _exponential(root, equations, position)
-    sums = [number for number, step in enumerate(steps) if step.name == "reduce_sum"]
+    sums = []
+    for number, step in enumerate(steps):
+        if step.name == "reduce_sum":
+            sums.append(number)
     if exponential is None or len(sums) != 1:
         return None
     # Before the sum only moves, after it moves, one inversion and guards from 0.
@@ -215,7 +218,10 @@ def _inverts(step: Equation) -> bool:
 
 def _guards(step: Equation) -> bool:
     """Tells if the equation keeps a sum from 0 by a small number, not a learned one."""
-    numbers = [value.number for value in step.inputs if value.constant is not None]
+    numbers = []
+    for value in step.inputs:
+        if value.constant is not None:
+            numbers.append(value.number)
     return step.name in ("add", "max") and all(n is not None and 0 <= n <= _SMALL for n in numbers)
 
 

@@ -189,7 +189,9 @@ def _on_host(
     def host(images: Any) -> np.ndarray:
         # vmap hands over leading axes; scikit-image computes in float64.
         images = np.asarray(images, np.float64)
-        flat = [at_most(image) for image in images.reshape(-1, *images.shape[-3:])]
+        flat = []
+        for image in images.reshape(-1, *images.shape[-3:]):
+            flat.append(at_most(image))
         return np.stack(flat).reshape(images.shape[:-1])
 
     def labels(image: Array) -> jax.Array:
@@ -255,7 +257,9 @@ def _grid(height: int, width: int, segments: int) -> tuple[np.ndarray, np.ndarra
     """Initial centres [M,2] and the steps [2] between them."""
     # scikit-image's grid of about `segments` points.
     slices = regular_grid((1, height, width), segments)[1:]
-    axes = [np.arange(n)[cut] for n, cut in zip((height, width), slices, strict=True)]
+    axes = []
+    for n, cut in zip((height, width), slices, strict=True):
+        axes.append(np.arange(n)[cut])
     centres = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
     return centres.astype(np.float32), np.array([cut.step or 1 for cut in slices], np.float32)
 

@@ -86,7 +86,9 @@ def _pays(equation: Equation) -> bool:
     if not plain or shape[2:] != [TAPS, TAPS] or min(shape[:2]) < LEAST_CHANNELS:
         return False
     # Products per pair of channels: 36 per tile, against 9 per output.
-    outputs = [equation.outputs[0].shape[axis] for axis in numbers.out_spec[2:]]
+    outputs = []
+    for axis in numbers.out_spec[2:]:
+        outputs.append(equation.outputs[0].shape[axis])
     products = math.prod(SIDE * math.ceil(n / TILE) for n in outputs)
     return 0 < products <= MOST_PRODUCTS * math.prod(TAPS * n for n in outputs)
 

@@ -5,7 +5,7 @@ look at the images.
 import collections
 
 import pytest
-from test_arms import run, stages, unit
+from test_audit_arms import run, stages, unit
 
 from configs import base, gnime
 from xinv.audit.roles import REPORTED, Roles
@@ -23,7 +23,8 @@ SIZES = (
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_alone(size):
+def test_gnimes_arms_differ_as_stated(size):
+    """Arms of GNIME's tables differ in their inputs and in the defences alone."""
     config = gnime.get_config(size)
     units = [config.arms.to_dict()]
     units += [
@@ -47,10 +48,14 @@ def test_the_arms_of_gnimes_tables_differ_in_what_they_read_and_in_the_defences_
             )
 
 
-def test_an_explanation_is_defended_by_what_reads_nothing_without_explaining_the_defenders_half(
+@pytest.mark.slow
+def test_unlearned_defence_explains_no_half(
     tmp_path,
 ):
-    """And the reported images are read once by each measurement, and by nothing that is trained."""
+    """A defence that learns nothing needs no explanations of the defender's half.
+
+    And the reported images are read once by each measurement, and by nothing that is trained.
+    """
     reads, under_way = collections.Counter(), []
     stage, images, labelled = Stages._stage, Roles.images, Roles.labelled
 

@@ -59,8 +59,11 @@ def test_slic_agrees_with_scikit_image(options):
 @pytest.mark.skipif(
     "XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets"
 )
-def test_slic_agrees_with_scikit_image_on_faces():
-    """Smooth grey images leave no fragments: the two are the same, but for a pixel that ties."""
+def test_slic_on_faces():
+    """SLIC agrees with scikit-image on faces.
+
+    Smooth grey images leave no fragments: the two are the same, but for a pixel that ties.
+    """
     root = Path(os.environ["XINV_DATA"]) / "orl_faces" / "att_orl_faces.tar.xz"
     faces = sources.build(
         "folder", root=str(root), labels="identity", crop="centre", resize=(64, 64)
@@ -74,7 +77,8 @@ def test_slic_agrees_with_scikit_image_on_faces():
 
 @pytest.mark.parametrize("compactness", [0.1, 10.0])
 @pytest.mark.parametrize("image", [DIGITS[0], PHOTOGRAPH, np.zeros((9, 13, 1), np.float32)])
-def test_slic_superpixels_are_connected_and_not_tiny(image, compactness):
+def test_superpixels_are_connected(image, compactness):
+    """Superpixels of SLIC are connected and not tiny."""
     segmenter = segment.slic(30, compactness)
     count, labels = segmenter.count(*image.shape[:2]), np.asarray(jax.jit(segmenter.labels)(image))
     assert labels.dtype == np.int32
@@ -85,7 +89,8 @@ def test_slic_superpixels_are_connected_and_not_tiny(image, compactness):
 
 
 @pytest.mark.parametrize("name", ["slic", "felzenszwalb", "quickshift"])
-def test_segmenting_a_batch_is_segmenting_each_image(name):
+def test_batch_is_each_image(name):
+    """Segmenting a batch is segmenting each image."""
     segmenter = segment.superpixels(name, 20, None, 0.5)
     one = jax.jit(segmenter.labels)
     batch = jax.jit(jax.vmap(one))(jnp.stack(DIGITS))
@@ -105,7 +110,8 @@ def test_host_segmentations_are_scikit_images():
         assert segmenter.labels(PHOTOGRAPH).max() < 6
 
 
-def test_a_given_label_map_is_used_as_it_is():
+def test_given_label_map():
+    """A given label map is used as it is."""
     segmenter = segment.superpixels(((0, 1), (1, 2)), None, None, None)
     assert segmenter.count(2, 2) == 3
     np.testing.assert_array_equal(segmenter.labels(np.zeros((2, 2, 1))), [[0, 1], [1, 2]])
@@ -124,11 +130,13 @@ def test_a_given_label_map_is_used_as_it_is():
         ((((0, 1),), 5, None, None), "segments is 5 but a given segmentation takes none"),
     ],
 )
-def test_bad_options_name_what_is_allowed(arguments, message):
+def test_bad_options(arguments, message):
+    """Bad options name what is allowed."""
     with pytest.raises(InputError, match=message):
         segment.superpixels(*arguments)
 
 
-def test_a_label_map_of_another_size_is_refused():
+def test_label_map_of_another_size():
+    """A label map of another size is refused."""
     with pytest.raises(InputError, match=r"the label map is \(1, 2\), the image \(3, 3\)"):
         segment.fixed(((0, 1),)).labels(np.zeros((3, 3, 1)))

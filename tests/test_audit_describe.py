@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from test_arms import unit
+from test_audit_arms import unit
 
 from configs import base
 from xinv.audit.attacker import Arm

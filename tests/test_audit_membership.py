@@ -62,6 +62,7 @@ def noise(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_learned_by_heart(noise, capfd):
     """The target gives its training images away, the untrained control does not."""
     rows = noise(config())
@@ -95,6 +96,7 @@ def public(settings, **changes):
     return settings
 
 
+@pytest.mark.slow
 def test_public_reference(noise, tmp_path):
     """Prototypes are of one public role for all classifiers; a number takes their own."""
     settings = json.loads(json.dumps(public(config()).to_dict()))

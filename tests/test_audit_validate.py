@@ -83,7 +83,8 @@ from xinv.types import InputError
         ),
     ],
 )
-def test_a_wrong_arm_is_told_before_anything_is_computed(tmp_path, arms, sentence):
+def test_wrong_arm_refused(tmp_path, arms, sentence):
+    """A wrong arm is refused before anything is computed."""
     with pytest.raises(InputError) as error:
         run(unit(arms), tmp_path)
     assert sentence in str(error.value)
@@ -145,7 +146,8 @@ GNIME = dict(
         ),
     ],
 )
-def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, sentence):
+def test_wrong_defence_refused(tmp_path, known, sentence):
+    """A wrong defence is refused before anything is computed."""
     arm = base.defended("prediction", "gradient", by=("a",), encoder="flatten")
     with pytest.raises(InputError) as error:
         run(unit({"arm": arm}, defences=known | dict(top2=dict(name="truncate", m=2))), tmp_path)
@@ -156,9 +158,8 @@ def test_a_wrong_defence_is_told_before_anything_is_computed(tmp_path, known, se
 @pytest.mark.parametrize(
     ("metric", "sentence"), [("insertoin", "'insertoin'"), ("deletion", "steps 0 is not allowed")]
 )
-def test_a_wrong_metric_of_explanations_is_told_before_anything_is_computed(
-    tmp_path, metric, sentence
-):
+def test_wrong_explanation_metric_refused(tmp_path, metric, sentence):
+    """A wrong metric of explanations is refused before anything is computed."""
     metrics = base.metrics().to_dict()
     metrics["explanation"] = {metric: dict(steps=0)}
     with pytest.raises(InputError) as error:

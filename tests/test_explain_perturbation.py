@@ -118,8 +118,11 @@ def test_anchors_are_alibis(beam_size):
 
 
 @pytest.mark.parametrize("budget", [7, 30])
-def test_an_unsure_model_is_asked_no_more_often_than_allowed(budget):
-    """Chance decides here: no anchor holds, and without a bound every size would be tried."""
+def test_anchors_of_unsure_model(budget):
+    """An unsure model is asked no more often than allowed.
+
+    Chance decides here: no anchor holds, and without a bound every size would be tried.
+    """
     rounds = []
 
     def draw(key, parents):
@@ -172,7 +175,8 @@ def shapley_values(value, players):
 
 
 @pytest.mark.parametrize("samples", [None, 16, 1000])
-def test_kernel_shap_with_all_coalitions_is_exact(samples):
+def test_kernel_shap_is_exact(samples):
+    """KernelSHAP with all coalitions is exact."""
     variables, image = small_problem()
     labels = np.array(FOUR)
 
@@ -192,7 +196,7 @@ SEVEN = ((0, 1, 2, 3, 4, 5, 6),)
 @pytest.mark.parametrize(
     "explainer", [kernel_shap(40, segmentation=SEVEN), shapley_sampling(2, segmentation=SEVEN)]
 )
-def test_shapley_axioms_on_an_additive_game(explainer):
+def test_shapley_axioms(explainer):
     """Additivity makes every estimator exact: values are the terms; a dummy gets 0; equals get
     equal values.
     """
@@ -212,7 +216,8 @@ def test_shapley_values_are_efficient(factory, samples):
     np.testing.assert_allclose(explanation.sum(), gap[0, 2], atol=1e-5)
 
 
-def test_one_superpixel_has_the_whole_difference():
+def test_one_superpixel():
+    """One superpixel has the whole difference."""
     variables, image = small_problem()
     gap = smooth(variables, image[None]) - smooth(variables, 0 * image[None])
     for explain in (
@@ -224,7 +229,8 @@ def test_one_superpixel_has_the_whole_difference():
         )
 
 
-def test_occlusion_is_a_loop_over_windows():
+def test_occlusion_equals_a_loop():
+    """Occlusion is a loop over windows."""
     variables, image = small_problem(3, (6, 8, 2))
     scores = lambda x: (
         np.tanh(x.reshape(-1).astype(np.float64) @ variables)[2] + x.astype(np.float64).prod()
@@ -267,7 +273,7 @@ def test_nonnegative_quadratic_program_is_scipys():
     )
 
 
-def test_sum_constrained_regression_meets_its_optimality_conditions():
+def test_sum_constrained_regression():
     """The residual's gradient is one for every coordinate (Lagrange), and the sum is as asked."""
     rng = np.random.default_rng(6)
     x, y, w = rng.integers(0, 2, (30, 6)), rng.normal(size=30), rng.random(30)
@@ -277,7 +283,7 @@ def test_sum_constrained_regression_meets_its_optimality_conditions():
     np.testing.assert_allclose(b.sum(), 1.5, atol=1e-6)
 
 
-def test_prototypes_come_from_the_label_and_sigma_selects():
+def test_prototypes_by_label_and_sigma():
     """A narrow kernel gives the nearest image of the class; without an image of the class all are
     candidates.
     """

@@ -25,8 +25,10 @@ def killer(at: int) -> Callable[[int, dict], None]:
 
 
 @pytest.mark.parametrize("stops", [[1], [3, 6], [5], [9], [12]], ids=str)
-def test_a_stopped_training_resumes_to_the_bit(stops, tmp_path):
-    """Epochs have 4 steps; metrics arrive one dispatch late or, as a checkpoint follows each
+def test_stopped_training_resumes(stops, tmp_path):
+    """A stopped training resumes to the bit.
+
+    Epochs have 4 steps; metrics arrive one dispatch late or, as a checkpoint follows each
     dispatch, with it.
     """
     for at in stops:
@@ -38,7 +40,8 @@ def test_a_stopped_training_resumes_to_the_bit(stops, tmp_path):
     )  # and once more, from the last checkpoint
 
 
-def test_a_training_killed_by_the_system_resumes_to_the_bit(tmp_path):
+def test_killed_training_resumes(tmp_path):
+    """A training that the system kills resumes to the bit."""
     killed = run_here("kill", str(tmp_path / "run"))
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     steps = []
@@ -48,7 +51,8 @@ def test_a_training_killed_by_the_system_resumes_to_the_bit(tmp_path):
     assert steps[0] == 7  # the kill at step 7 came after the checkpoint of step 6
 
 
-def test_a_resumed_training_remembers_its_patience(tmp_path):
+def test_resumed_training_keeps_patience(tmp_path):
+    """A resumed training remembers its patience."""
     changes = {"patience": 1, "epochs": 30, "learning_rate": 0.3}
     expected = fit_small(**changes)
     assert 4 < expected.steps < 120
@@ -57,7 +61,8 @@ def test_a_resumed_training_remembers_its_patience(tmp_path):
     assert equal(fit_small(Session(tmp_path, checkpoint_seconds=0), **changes), expected)
 
 
-def test_a_short_training_leaves_no_checkpoint(tmp_path):
+def test_short_training_leaves_no_checkpoint(tmp_path):
+    """A short training leaves no checkpoint."""
     fit_small(Session(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
 
@@ -66,7 +71,8 @@ def test_a_short_training_leaves_no_checkpoint(tmp_path):
     ("changes", "named"),
     [({"learning_rate": 0.5}, "learning_rate"), ({"b1": 0.8}, "b1"), ({"epochs": 4}, "epochs")],
 )
-def test_a_checkpoint_of_another_recipe_is_refused(changes, named, tmp_path):
+def test_checkpoint_of_another_recipe(changes, named, tmp_path):
+    """A checkpoint of another recipe is refused."""
     with pytest.raises(KeyboardInterrupt):
         fit_small(Session(tmp_path, log=killer(3), checkpoint_seconds=0))
     with pytest.raises(InputError, match=f"another training \\({named} was"):
@@ -79,14 +85,16 @@ def truncate(checkpoint: Path) -> None:
         os.truncate(file, file.stat().st_size // 2)
 
 
-def test_a_corrupt_checkpoint_falls_back_on_the_one_before(tmp_path):
+def test_corrupt_checkpoint_falls_back(tmp_path):
+    """A corrupt checkpoint falls back on the one before."""
     with pytest.raises(KeyboardInterrupt):
         fit_small(Session(tmp_path, log=killer(7), checkpoint_seconds=0))
     truncate(max(tmp_path.iterdir(), key=lambda path: int(path.name)))
     assert equal(fit_small(Session(tmp_path, checkpoint_seconds=0)), fit_small())
 
 
-def test_corrupt_checkpoints_alone_are_one_clear_error(tmp_path):
+def test_only_corrupt_checkpoints(tmp_path):
+    """Corrupt checkpoints alone are one clear error."""
     with pytest.raises(KeyboardInterrupt):
         fit_small(Session(tmp_path, log=killer(7), checkpoint_seconds=0))
     for checkpoint in tmp_path.iterdir():
@@ -95,7 +103,9 @@ def test_corrupt_checkpoints_alone_are_one_clear_error(tmp_path):
         fit_small(Session(tmp_path))
 
 
-def test_a_loss_that_diverges_stops_the_training_and_keeps_the_last_finite_checkpoint(tmp_path):
+def test_diverging_loss_stops_training(tmp_path):
+    """A loss that diverges stops the training and keeps the last finite checkpoint."""
+
     def loss(variables, batch, key):
         return squared_error(variables, batch, key)[0] * jnp.where(
             variables["steps"] > 4, jnp.nan, 1
@@ -113,7 +123,9 @@ def test_a_loss_that_diverges_stops_the_training_and_keeps_the_last_finite_check
     assert sorted(path.name for path in tmp_path.iterdir()) == ["4", "5"]
 
 
-def test_a_state_that_is_no_longer_finite_is_not_saved(tmp_path):
+def test_infinite_state_not_saved(tmp_path):
+    """A state that is no longer finite is not saved."""
+
     def step(state, batch, key):
         broken = jnp.where(state.step == 2, jnp.inf, state.variables)
         return State(state.step + 1, broken, ()), {"loss": jnp.float32(0)}

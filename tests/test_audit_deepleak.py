@@ -67,6 +67,7 @@ def areas(rows):
     return {row["arm"]: row for row in rows if row["metric"] == "auc"}
 
 
+@pytest.mark.slow
 def test_models_trained_once(audited, capsys, tmp_path):
     """One target, one shadow, a stranger, and two untrained models; no evaluation model."""
     rows = audited(IMAGES)
@@ -111,6 +112,7 @@ def crop(image):
     return np.pad(image, ((2, 0), (2, 0), (0, 0)))[:8, :8][:, ::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [jpeg, crop])
 def test_confounds_are_found(audited, tmp_path, change):
     """Members that were stored or augmented differently are told apart by an untrained pair of
@@ -141,6 +143,7 @@ def halves(path, **arms):
     return base.unshared(found)
 
 
+@pytest.mark.slow
 def test_many_shadow_models(tmp_path):
     """Likelihood ratios and RMIA run on halves of the audited images, by track; maps of shadows are
     not kept.
@@ -211,6 +214,7 @@ def test_unused_half_refused(tmp_path):
         audit.run(json.loads(json.dumps(settings.to_dict())), tmp_path / "audit", stages)
 
 
+@pytest.mark.slow
 def test_arms_beside_each_other(tmp_path):
     """An attack that reads more is another attack; and one page tells membership and what the
     images are.
@@ -366,6 +370,7 @@ def test_private_refused(tmp_path, changes, message):
     assert not (tmp_path / "audit" / "rows.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_guarantee(tmp_path):
     """ε of an image, and of the largest group of images that are dealt as one; nothing without
     noise.
@@ -388,6 +393,7 @@ def test_guarantee(tmp_path):
         assert privacy.guarantee(Service(classifiers), "shadow", 0) == ({}, 0)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     """SIGKILL while a shadow trains, between stages and while an attack trains; then the same
     command.

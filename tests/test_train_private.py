@@ -40,8 +40,11 @@ def stepped(loss, variables, batch, clip, noise, devices=1, key=KEY):
     return change, jax.tree.map(lambda leaf: leaf[0], metrics)
 
 
-def test_a_step_is_the_papers_loop():
-    """Each gradient is clipped by itself; their sum is divided by the batch size."""
+def test_papers_loop():
+    """A step is the paper's loop.
+
+    Each gradient is clipped by itself; their sum is divided by the batch size.
+    """
     w, clip = np.array([0.5, 0.0, -0.5]), 2.0
     total, clipped = np.zeros(3), 0
     for x, y in zip(BATCH["x"].astype(np.float64), BATCH["y"], strict=True):
@@ -123,7 +126,8 @@ def test_batch_statistics_are_refused():
         train.fit(counting, zeros(), line(), KEY, recipe)
 
 
-def test_a_step_of_ones_own_adds_no_noise():
+def test_own_step_refused():
+    """A step of one's own would add no noise and is refused."""
     recipe = Recipe(batch_size=8, epochs=1, validation=0, clip=1.0, noise=1.0)
     with pytest.raises(
         InputError,
@@ -179,7 +183,7 @@ def test_bad_privacy_is_named(call, message):
         call()
 
 
-def test_no_attack_shows_more_than_epsilon():
+def test_epsilon_bounds_attacks():
     """A classifier that learns labels drawn at random by heart gives them away, and with ε = 1 it
     does not.
     """

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import pytest
 from test_audit import tiny
 
 from xinv import store
@@ -10,6 +11,8 @@ from xinv.audit.run import opened
 from xinv.audit.stage import Stages
 from xinv.audit.validate import validate
 from xinv.types import InputError
+
+pytestmark = pytest.mark.slow
 
 UNREAD = ("attack.encoder",)
 """Parameters of the attack that every arm of the config states itself."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from explain_zoo import quick
-from test_perturbation import KEY, as_tuples, compiled, small_problem, smooth
+from test_explain_perturbation import KEY, as_tuples, compiled, small_problem, smooth
 
 from xinv.explain import batch, build, gradient, normalise
 from xinv.explain.anchors import anchors
@@ -129,18 +129,19 @@ def test_chunks_hold_to_the_budget(monkeypatch):
         ),
     ],
 )
-def test_bad_options_name_what_is_allowed(call, message):
+def test_bad_options(call, message):
+    """Bad options name what is allowed."""
     with pytest.raises(InputError, match=message):
         call()
 
 
-def test_equal_options_give_the_same_explainer():
-    """So that what was compiled for one is found again."""
+def test_equal_options_same_explainer():
+    """Equal options give the same explainer, so that its programs are found again."""
     assert lime(10, 5) is lime(10, 5)
     assert normalise(lime(10, 5)) is normalise(lime(10, 5))
 
 
-def test_references_of_one_shape_share_a_program():
+def test_references_share_a_program():
     """A pipeline offers each seed's images; explainers that have no use for them ignore them."""
     variables, traces = np.random.default_rng(9).normal(size=(64, 3)).astype(np.float32), []
 

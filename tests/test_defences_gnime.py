@@ -87,7 +87,8 @@ def _literal(variables, batch):
 
 
 @pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
-def test_a_step_descends_equations_1_and_2(updates):
+def test_equations_1_and_2(updates):
+    """A step descends Eq. 1 and 2."""
     observation, images = observed(6)
     batch = {**observation._asdict(), "image": (images / 255).astype(np.float32)}
     lam, rate = 30.0, 0.01
@@ -145,6 +146,7 @@ def trained():
     return defence, defence.init(jax.random.key(0), observation, images)
 
 
+@pytest.mark.slow
 def test_the_state_and_its_history(trained):
     _, state = trained
     maps = observed()[0].explanation
@@ -158,7 +160,9 @@ def test_the_state_and_its_history(trained):
     assert "inverter" not in state
 
 
-def test_the_network_of_the_authors_code_is_trained_and_applied():
+@pytest.mark.slow
+def test_network_of_authors_code():
+    """The network of the authors' code is trained and applied."""
     observation, images = observed(8)
     hyper = {"network": "gnime_decoder", "encoder": "flatten_unet", "width": 1 / 64}
     hyper |= {"recipe": dataclasses.replace(RECIPE, epochs=1)}
@@ -183,7 +187,9 @@ def test_the_network_of_the_authors_code_is_trained_and_applied():
         assert np.any(released != observation.explanation)
 
 
-def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):
+@pytest.mark.slow
+def test_saved_and_loaded(trained, tmp_path):
+    """A saved state is loaded, and applied in one compiled call."""
     defence, state = trained
     observation, _ = observed()
     store.save_tree(
@@ -196,6 +202,7 @@ def test_saved_loaded_and_applied_in_one_compiled_call(trained, tmp_path):
     assert defences.withstands(defence, state, observation, jax.random.key(0), releases=2) == np.inf
 
 
+@pytest.mark.slow
 def test_equation_3(trained):
     defence, state = trained
     observation, _ = observed()
@@ -211,7 +218,10 @@ def test_equation_3(trained):
     assert 0 <= clipped.min() <= clipped.max() <= 1
 
 
-def test_a_killed_training_continues_to_the_same_generator(trained, tmp_path):
+@pytest.mark.slow
+def test_killed_training_continues(trained, tmp_path):
+    """A killed training continues to the same generator."""
+
     def kill(step, values):
         if step == 5:
             raise KeyboardInterrupt
@@ -231,7 +241,8 @@ def test_a_killed_training_continues_to_the_same_generator(trained, tmp_path):
     assert equal(state, expected)
 
 
-def test_the_generator_learns_to_mislead_the_inverter():
+@pytest.mark.slow
+def test_generator_misleads_the_inverter():
     """Maps that are the image: with λ the inverter does worse on the generated map than on the
     original, at once.
     """
@@ -266,7 +277,8 @@ def run(values, limits, session=Session()):
     )
 
 
-def test_within_limits_the_last_epoch_counts_whatever_came_before():
+def test_last_epoch_within_limits():
+    """Within the limits the last epoch counts, whatever came before."""
     fitted = run([9, 9, 1, 2, 1, 1], {"distortion": 2.0})
     assert (fitted.variables, fitted.diverged) == (6, "")
 
@@ -288,9 +300,8 @@ def test_within_limits_the_last_epoch_counts_whatever_came_before():
         ),
     ],
 )
-def test_a_training_that_diverges_is_named_and_leaves_the_last_finite_epoch(
-    values, message, capsys, tmp_path
-):
+def test_diverging_training(values, message, capsys, tmp_path):
+    """A training that diverges is named and leaves the last finite epoch."""
     fitted = run(values, {"distortion": 2.0})
     assert fitted.variables == 4
     assert re.fullmatch(f"train: {message}", fitted.diverged)
@@ -302,15 +313,18 @@ def test_a_training_that_diverges_is_named_and_leaves_the_last_finite_epoch(
 
 
 @pytest.mark.parametrize("scale", [1, 255])
-def test_the_error_of_the_mean_image(scale):
+def test_error_of_mean_image(scale):
+    """The error of the mean image is its variance over the images."""
     images = observed(2000)[1]
     expected = (images / 255).var(axis=0).mean()
     given = images if scale == 255 else (images / 255).astype(np.float32)
     assert gnime._variance(given) == pytest.approx(expected, rel=1e-6)
 
 
-def test_an_inverter_that_has_died_is_named(capsys):
-    """By its error on original maps, in units of the mean image's; a generator without an opponent
+def test_dead_inverter(capsys):
+    """An inverter that has died is named.
+
+    By its error on original maps, in units of the mean image's; a generator without an opponent
     defends nothing.
     """
     observation, images = observed()
@@ -332,14 +346,16 @@ def test_an_inverter_that_has_died_is_named(capsys):
         )
 
 
-def test_without_a_finite_epoch_there_is_nothing_to_keep():
+def test_no_finite_epoch():
+    """Without a finite epoch there is nothing to keep."""
     with pytest.raises(train.Diverged, match=r"distortion is 3, above 2 in the last epoch"):
         run([9, 9, 3, 3], {"distortion": 2.0})
     with pytest.raises(train.Diverged, match="distortion is nan at step 3"):
         run([1, 1, np.nan, 1], None)
 
 
-def test_a_lambda_that_is_too_large_is_named():
+def test_too_large_lambda():
+    """A lambda that is too large is named."""
     observation, images = observed()
     fast = Recipe(
         batch_size=8, epochs=2, learning_rate=0.3, validation=0
@@ -354,8 +370,11 @@ def test_a_lambda_that_is_too_large_is_named():
 # What the issue asks of a deployment, and of a training that goes too far
 
 
-def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
-    """By XLA's count of operations, at the defaults, for the paper's MNIST target."""
+def test_cost_of_release():
+    """Releasing costs less than a fifth of the gradient explanation.
+
+    By XLA's count of operations, at the defaults, for the paper's MNIST target.
+    """
     target, maps = models.cnn(10), jnp.zeros((2, 32, 32, 1))
     observation, defence = Observation(jnp.zeros((2, 10)), maps), defences.gnime()
     generator = models.build(
@@ -380,7 +399,7 @@ def test_releasing_costs_less_than_a_fifth_of_the_gradient_explanation():
     assert operations(defence.apply, state, observation, jax.random.key(0)) < 0.2 * gradient
 
 
-def test_a_generator_that_goes_too_far_is_left_behind():
+def test_too_distorting_generator():
     """Where the last epoch is beyond `max_distortion`, the state is that of a training which ends
     before.
     """
@@ -409,6 +428,7 @@ def test_a_generator_that_goes_too_far_is_left_behind():
     assert equal(state["generator"], expected["generator"])
 
 
+@pytest.mark.slow
 def test_deployment(tmp_path, monkeypatch):
     """The example of the page runs as it is written, but with small networks and few epochs."""
     code = block("configs/gnime.md", "Deploy it").replace("epochs=160", "epochs=2")

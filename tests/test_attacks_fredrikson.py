@@ -32,7 +32,8 @@ def digits_model():
     ), images
 
 
-def test_mi_face_finds_an_image_that_the_model_is_sure_of():
+def test_finds_a_sure_image():
+    """MI-Face finds an image that the model is sure of."""
     known, images = digits_model()
     attack = attacks.fredrikson(steps=2000, learning_rate=1.0, threshold=0.05)
     seen = Observation(np.eye(10, dtype=np.float32)[[3, 8, 3]])
@@ -71,7 +72,8 @@ def literal_mi_face(label, steps, rate, patience, threshold, every):
 
 
 @pytest.mark.parametrize(("patience", "threshold"), [(3, 0.0), (50, 0.2)])
-def test_mi_face_is_the_papers_algorithm(patience, threshold):
+def test_papers_algorithm(patience, threshold):
+    """MI-Face is the paper's algorithm."""
     attack = attacks.fredrikson(40, 0.3, patience, threshold, process_every=7)
     state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     for label in range(CLASSES):

@@ -8,7 +8,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from launched import launch
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {

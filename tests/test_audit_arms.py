@@ -12,6 +12,8 @@ from arm_zoo import ARMS, TRAIN, base, run, stages, unit, values
 from xinv import store
 from xinv.types import InputError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -19,7 +21,8 @@ def finished(tmp_path_factory):
     return workdir, run(unit(ARMS), workdir)
 
 
-def test_every_arm_is_scored_and_every_target_is_trained_once(finished):
+def test_arms_scored_targets_trained_once(finished):
+    """Every arm is scored, and every target is trained once."""
     workdir, rows = finished
     scored = {row["arm"] for row in rows if row["stage"] == "attack"}
     assert scored == set(ARMS) - {"activations"}
@@ -33,7 +36,8 @@ def test_every_arm_is_scored_and_every_target_is_trained_once(finished):
     )  # gnime and rnd; bounded applies gnime's, and top2 learns nothing
 
 
-def test_all_attacks_read_one_training_configuration(finished):
+def test_one_configuration_for_all_attacks(finished):
+    """All attacks read one training configuration."""
     workdir, _ = finished
     specs = [json.loads((path / "spec.json").read_text()) for path in stages(workdir, "attack")]
     assert {json.dumps(spec["train"], sort_keys=True) for spec in specs} == {
@@ -52,8 +56,10 @@ def test_all_attacks_read_one_training_configuration(finished):
         )
 
 
-def test_nothing_is_fitted_to_what_is_reported(finished):
-    """No classifier, defence or attack has a stage among its sources that comes, however
+def test_nothing_fitted_to_reported_images(finished):
+    """Nothing is fitted to what is reported.
+
+    No classifier, defence or attack has a stage among its sources that comes, however
     indirectly, of that role.
     """
     workdir, _ = finished
@@ -75,7 +81,8 @@ def test_nothing_is_fitted_to_what_is_reported(finished):
     assert not kinds & {"attack", "defence", "target", "evaluation", "surrogate", "distilled"}
 
 
-def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(finished):
+def test_noise_matches_distortion_of_gnime(finished):
+    """Matched noise changes what the defender holds back as much as GNIME does."""
     _, rows = finished
     gnime, rnd = (
         values(rows, arm, "held_out_distortion", "defence")[0] for arm in ("gnime", "rnd")
@@ -83,8 +90,11 @@ def test_matched_noise_changes_what_the_defender_holds_back_as_much_as_gnime(fin
     assert rnd == pytest.approx(gnime, rel=0.1)  # fitted on the defender's training images
 
 
-def test_a_bound_is_released_by_the_generator_that_another_defence_has_learned(finished):
-    """Eq. 3: a perturbation of variance γ, which the clipping to [0,1] only takes from."""
+def test_bound_reuses_the_learned_generator(finished):
+    """A bound is released by the generator that another defence has learned.
+
+    Eq. 3: a perturbation of variance γ, which the clipping to [0,1] only takes from.
+    """
     workdir, rows = finished
     (bounded,) = values(rows, "bounded", "held_out_distortion", "defence")
     assert 0 < bounded < values(rows, "gnime", "held_out_distortion", "defence")[0]
@@ -106,7 +116,8 @@ def test_defence_histories_are_kept(finished):
     )
 
 
-def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finished):
+def test_averaged_releases_near_the_original(finished):
+    """Averaging many releases brings noisy maps closer to the original."""
     workdir, _ = finished
     examples = np.load(workdir / "examples.npz")
     original = examples["explanation/gradient"]
@@ -117,8 +128,11 @@ def test_averaging_many_releases_brings_noisy_maps_closer_to_the_original(finish
 
 
 @pytest.mark.parametrize(("arm", "count"), [("releases", 3), ("chained", 2)])
-def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished, arm, count):
-    """Each passes through all defences anew, also where only the first of them draws."""
+def test_training_on_independent_releases(finished, arm, count):
+    """An attacker may learn from independent releases of an image.
+
+    Each passes through all defences anew, also where only the first of them draws.
+    """
     workdir, _ = finished
     found = [np.load(path) for path in (workdir / "stages").glob("release-*/explanation.npy")]
     (several,) = (maps for maps in found if maps.ndim == 5 and maps.shape[1] == count)
@@ -132,8 +146,11 @@ def test_an_attacker_may_learn_from_independent_releases_of_an_image(finished, a
     assert averaged < 0.9 * once
 
 
-def test_a_defender_may_have_images_of_another_kind(tmp_path):
-    """The generator learns from other digits; what it changes is measured on the service's own."""
+def test_defender_with_other_images(tmp_path):
+    """A defender may have images of another kind.
+
+    The generator learns from other digits; what it changes is measured on the service's own.
+    """
     rows = run(
         unit({"gnime": ARMS["gnime"]}, defender=dict(role="others", held_out="defence_test")),
         tmp_path,
@@ -144,7 +161,8 @@ def test_a_defender_may_have_images_of_another_kind(tmp_path):
     assert values(rows, "gnime", "ssim")
 
 
-def test_several_defences_are_applied_in_order(finished):
+def test_defences_applied_in_order(finished):
+    """Several defences are applied in order."""
     workdir, _ = finished
     examples = np.load(workdir / "examples.npz")
     np.testing.assert_array_equal(
@@ -153,7 +171,8 @@ def test_several_defences_are_applied_in_order(finished):
     assert not np.array_equal(examples["release/rnd"], examples["explanation/gradient"])
 
 
-def test_class_images_are_one_per_predicted_class(finished):
+def test_one_image_per_predicted_class(finished):
+    """Images of classes are one per predicted class."""
     workdir, _ = finished
     for arm in ("classes", "class_image"):
         spec = next(p for p in stages(workdir, "guess") if _is(p, workdir, arm))
@@ -184,14 +203,15 @@ def test_a_search_leaves_its_trials(finished):
     assert found[0]["l2"] == trials["l2"][trials["ssim"].argmax()]
 
 
-def test_an_image_is_read_by_its_own_arm_and_by_others(finished):
+def test_reconstruction_read_by_other_arms(finished):
     """X̃ is scored as a reconstruction and is the input of another network."""
     _, rows = finished
     assert values(rows, "pixels", "ssim")
     assert values(rows, "reads", "ssim")
 
 
-def test_a_jointly_trained_target_brings_its_inverter(tmp_path):
+def test_joint_target_brings_its_inverter(tmp_path):
+    """A jointly trained target brings its inverter."""
     joint = dict(
         network="tcnn",
         loss="mse",

@@ -145,6 +145,7 @@ FRAMEWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_frameworks(module, framework):
     """The model answers as the user's does, under jit; its variables are arrays alone, trained ones
@@ -284,6 +285,7 @@ def audited(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_shadows_like_the_target(audited, module):
     """A shadow is trained by the user's `train` on images like those of `apply`, and attacked in
     the white box.
@@ -304,6 +306,7 @@ def test_shadows_like_the_target(audited, module):
     assert {row["stage"] for row in rows} >= {"target", "shadow", "evaluation"}
 
 
+@pytest.mark.slow
 def test_membership(audited, module):
     """Models that the user's `train` makes are attacked, with a stranger as control; none of xinv's
     is trained.
@@ -350,6 +353,7 @@ def test_training_refused(module, body, message):
         train(IMAGES, LABELS, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_recorded_needs_no_model(audited, tmp_path):
     maps = {"explanation/saliency": MAPS, "explanation/gradcam": np.abs(MAPS)}
     np.savez(tmp_path / "release.npz", prediction=PREDICTION, labels=LABELS, **maps)
@@ -434,6 +438,7 @@ TORCH = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "workdir"),
     [

@@ -60,8 +60,11 @@ def test_reconstruction_is_the_papers_descent(target):
     np.testing.assert_allclose(guesses(attack), wanted, atol=2e-6)
 
 
-def test_a_released_vector_is_taken_as_it_is():
-    """Truncated and rounded: it has zeros and does not sum to 1 (Thielen, Tables 5 and 6)."""
+def test_released_vectors_unchanged():
+    """A released vector is taken as it is.
+
+    Truncated and rounded: it has zeros and does not sum to 1 (Thielen, Tables 5 and 6).
+    """
     cut = np.where(
         PREDICTION.max(1, keepdims=True) == PREDICTION, np.round(PREDICTION, 1), 0
     ).astype(np.float32)
@@ -79,7 +82,8 @@ def test_a_released_vector_is_taken_as_it_is():
     )
 
 
-def test_instances_are_of_the_predicted_class():
+def test_instances_of_predicted_class():
+    """Instances are of the predicted class."""
     starts = pixels.class_starts(KEY, "class_instance", SEEN, (255 * IMAGES).astype(np.uint8))
     stored = (255 * IMAGES).astype(np.uint8) / np.float32(255)
     for c in np.unique(PREDICTION.argmax(1)):
@@ -159,7 +163,8 @@ def test_blur_comes_every_few_steps():
     np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR), wanted, atol=1e-6)
 
 
-def test_jitter_rolls_each_image_its_own_way():
+def test_jitter_per_image():
+    """Jitter rolls each image its own way."""
     keys = jax.random.split(KEY, len(IMAGES))
     rolled = np.stack([shift(IMAGES, keys, jnp.int32(step), 1) for step in range(4)])
     every = {(a, b): np.roll(IMAGES, (a, b), (1, 2)) for a in (-1, 0, 1) for b in (-1, 0, 1)}
@@ -182,7 +187,8 @@ def test_jitter_rolls_each_image_its_own_way():
         attacks.activations(start="normal"),
     ],
 )
-def test_no_guess_depends_on_its_neighbours_or_the_batch_size(attack, monkeypatch):
+def test_neighbours_change_nothing(attack, monkeypatch):
+    """No guess depends on its neighbours or the batch size."""
     state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
     whole = attack.predict(state, SEEN, known=LINEAR)
     assert whole.shape[1:] == attack.check(SEEN, IMAGES, known=LINEAR)
@@ -194,7 +200,8 @@ def test_no_guess_depends_on_its_neighbours_or_the_batch_size(attack, monkeypatc
     np.testing.assert_allclose(attack.predict(state, SEEN, known=LINEAR), whole, atol=1e-6)
 
 
-def test_one_program_for_new_arrays_of_the_same_shape():
+def test_one_program_per_shape():
+    """One program serves new arrays of the same shape."""
     traces = []
 
     def counted(variables, images):
@@ -214,7 +221,9 @@ def test_one_program_for_new_arrays_of_the_same_shape():
     assert len(traces) == once > 0
 
 
-def test_search_is_coarse_then_fine_and_finds_the_top():
+def test_coarse_to_fine_search():
+    """The search is coarse, then fine, and finds the top."""
+
     def score(a, b):
         return -(np.log(a / 3e-3) ** 2) - np.log(b / 2e-4) ** 2
 
@@ -228,7 +237,8 @@ def test_search_is_coarse_then_fine_and_finds_the_top():
     assert trials.scores.max() == score(*trials.best) > -0.1
 
 
-def test_fit_keeps_the_weights_of_the_best_trial_in_one_program(monkeypatch):
+def test_fit_keeps_best_weights(monkeypatch):
+    """`fit` keeps the weights of the best trial, in one program."""
     monkeypatch.setattr(reconstruction, "TRIAL_IMAGES", 4)
     traces, weights = [], DRAW.normal(size=(144, CLASSES)).astype(np.float32)
 
@@ -276,7 +286,8 @@ DESCENTS = [
 
 
 @pytest.mark.parametrize("attack", DESCENTS)
-def test_what_cannot_be_inverted_is_told(attack):
+def test_uninvertible_refused(attack):
+    """Observations that cannot be inverted are named."""
     broken = Observation(np.where(np.arange(12)[:, None] == 5, np.nan, PREDICTION))
     with pytest.raises(InputError, match="prediction 5 of class 0 is nan: prob"):
         attack.fit(KEY, broken, IMAGES, known=LINEAR)

@@ -90,6 +90,7 @@ def wait_for(what):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_killed_and_preempted_workers_return(cluster, tmp_path, monkeypatch):
     """SLURM starts both again, the second after it has saved; a worker with bad input is not
     started again.
@@ -112,6 +113,7 @@ def test_killed_and_preempted_workers_return(cluster, tmp_path, monkeypatch):
     assert words(tmp_path, 2) == ["began"]
 
 
+@pytest.mark.slow
 def test_wrong_parameter_named(cluster, tmp_path):
     """A parameter that submitit does not know is told in one sentence."""
     with pytest.raises(InputError, match=r"Unavailable parameter\(s\): \['partitoin'\]"):
