@@ -208,7 +208,7 @@ def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> ob
 
 
 def sentence(error: Exception) -> str | None:
-    """What a person can mend, in one sentence; None if the error is a fault of the program."""
+    """Returns a sentence on an error of a person; None if the error is a fault of the program."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, flags.Error):

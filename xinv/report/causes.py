@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
-from xinv.report.cells import Cell, Rows, cell
+from xinv.report.cells import Cell, Rows, cell, of_metric
 from xinv.report.folder import Unit
 from xinv.report.league import Entry, League
 from xinv.report.measures import measure, plain
@@ -87,7 +87,7 @@ def _columns(rows: Rows) -> list[str]:
 
 
 def _cell(rows: Rows, metric: str, level: float) -> Cell | None:
-    mine = [row for row in rows if row["metric"] == metric]
+    mine = of_metric(rows, metric)
     if mine:
         return cell(mine, _digits(rows, metric), level)
     return None

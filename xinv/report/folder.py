@@ -321,8 +321,8 @@ def _examples(path: Path, rows: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     """The arrays of `path`, with all that the rows' attacks need."""
     arrays = _arrays(path)
     needed = _shown(rows)
-    # Releases are kept of some arms alone, and are checked where they are.
-    needed.update(name for name in arrays if name.startswith("release/"))
+    # Releases are kept of some arms alone, and maps of no arm too: checked where they are.
+    needed.update(name for name in arrays if name.startswith(("release/", "explanation/")))
     for name in sorted(needed):
         if name not in arrays:
             raise InputError(f"{path} has no array {name!r}: run the audit again")

@@ -133,17 +133,23 @@ def curves(lines: Sequence[dict[str, Any]], limits: tuple[float, float] | None) 
         seeds.setdefault(line["seed"], []).append(line)
     for own in seeds.values():
         mine = sorted(own, key=lambda line: line["epoch"])
-        epochs = [line["epoch"] for line in mine]
-        # None becomes NaN, a gap in the line
-        validation = np.array([line["validation_loss"] for line in mine], float)
+        epochs = []
+        training = []
+        validation = []
+        for line in mine:
+            epochs.append(line["epoch"])
+            training.append(line["loss"])
+            validation.append(line["validation_loss"])
         axes.plot(
             epochs,
-            [line["loss"] for line in mine],
+            training,
             color=_LINE,
             lw=0.9,
             ls=(0, (1.5, 1.5)),
             alpha=0.75,
         )
+        # None becomes NaN, a gap in the line.
+        validation = np.array(validation, float)
         if not np.isnan(validation).all():
             axes.plot(epochs, validation, color=_LINE, lw=1.2)
     if limits:

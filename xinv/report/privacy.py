@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from xinv.report.cells import Cell, cell
+from xinv.report.cells import Cell, cell, of_metric
 from xinv.report.folder import Unit
 from xinv.report.league import Entry
 from xinv.report.measures import measure
@@ -98,7 +98,7 @@ def _line(place: int, unit: Unit, summary: Summary, level: float) -> Line:
     mine = [row for row in unit.rows if row["stage"] == _TARGET]
     cells = []
     for name in _COLUMNS:
-        found = [row for row in mine if row["metric"] == name]
+        found = of_metric(mine, name)
         cells.append(cell(found, measure(name).digits, level) if found else None)
 
     # Entries are in the order of their AUC, so the first is the most successful. A defence of the

@@ -44,8 +44,12 @@ def league(rows: Rows, level: float) -> League | None:
     controls = _controls(others)
     values = adjusted(real)
     costs = [row for row in rows if row["stage"] == "defence"]
-    releases = [seen(found[0]) for found in real.values()]
-    labels = shortest(releases, [plain(name) for name in real])
+    releases = []
+    names = []
+    for name, found in real.items():
+        releases.append(seen(found[0]))
+        names.append(plain(name))
+    labels = shortest(releases, names)
     entries = []
     for (name, found), label in zip(real.items(), labels, strict=True):
         mine = tuple(controls.get(name, ()))
@@ -189,16 +193,19 @@ def _optional(rows: Rows, metric: str) -> Figure | None:
 
 def _figure(rows: Rows, metric: str) -> Figure:
     """The figure of a metric of the rows; a seed without an interval leaves it without one."""
-    found = of_metric(rows, metric)
-    values = tuple(float(row["value"]) for row in found)
-    # None becomes NaN, and a mean with NaN is NaN
-    lows = np.array([row["low"] for row in found], float)
-    highs = np.array([row["high"] for row in found], float)
+    values = []
+    lows = []
+    highs = []
+    for row in of_metric(rows, metric):
+        values.append(float(row["value"]))
+        lows.append(row["low"])
+        highs.append(row["high"])
+    # None becomes NaN, and a mean with NaN is NaN.
     return Figure(
         value=float(np.mean(values)),
-        low=float(np.mean(lows)),
-        high=float(np.mean(highs)),
-        values=values,
+        low=float(np.mean(np.array(lows, float))),
+        high=float(np.mean(np.array(highs, float))),
+        values=tuple(values),
         digits=measure(metric).digits,
     )
 

@@ -77,9 +77,12 @@ def binned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         parts = np.array_split(np.argsort(x, kind="stable"), _BINS)
     else:
         parts = [np.flatnonzero(x == value) for value in values]
-    centres = np.array([x[part].mean() for part in parts])
-    means = np.array([y[part].mean() for part in parts])
-    return centres, means
+    centres = []
+    means = []
+    for part in parts:
+        centres.append(x[part].mean())
+        means.append(y[part].mean())
+    return np.array(centres), np.array(means)
 
 
 def sweep_lines(
@@ -191,7 +194,22 @@ def _trends(
 
 def _line(cells: _Cells, colour: str, mark: str) -> plots.Line:
     """The line through cells at their x; a cell of one seed has no band."""
-    x = np.array([at for at, _ in cells], float)
-    y = np.array([found.interval.mean for _, found in cells])
-    half = np.nan_to_num([found.interval.half_width for _, found in cells])
-    return plots.Line(colour, mark, x, y, y - half, y + half, (x, y))
+    places = []
+    means = []
+    halves = []
+    for at, found in cells:
+        places.append(at)
+        means.append(found.interval.mean)
+        halves.append(found.interval.half_width)
+    x = np.array(places, float)
+    y = np.array(means)
+    half = np.nan_to_num(halves)
+    return plots.Line(
+        colour,
+        mark,
+        x=x,
+        y=y,
+        low=y - half,
+        high=y + half,
+        dots=(x, y),
+    )
