@@ -56,6 +56,7 @@ def test_neighbours_change_nothing(name):
     assert len(fitted(name)[2].traces) == 1
 
 
+@pytest.mark.slow
 @every
 def test_eager_and_mapped_equal_compiled(name):
     defence, state, _ = fitted(name)
@@ -77,6 +78,7 @@ def test_constant_maps_give_no_nan(name, value):
     assert all(np.isfinite(leaf).all() for leaf in changed(name, constant))
 
 
+@pytest.mark.slow
 @every
 def test_batch_and_store_change_nothing(name, tmp_path):
     """A release depends on neither the batch nor the store."""
@@ -222,6 +224,7 @@ def test_state_of_another_network(name, part):
         jax.eval_shape(defence.apply, empty, observed(), jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_integer_maps():
     """Maps of whole numbers are an error."""
     maps = observed()._replace(explanation=(255 * observed().explanation).astype(np.uint8))

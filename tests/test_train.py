@@ -180,6 +180,7 @@ def test_many_steps_per_dispatch(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_four_devices_agree_with_one(tmp_path):
     flags = "--xla_force_host_platform_device_count=4"
     done = run_here("save", str(tmp_path / "four.npz"), XLA_FLAGS=flags, NPROC="8")
