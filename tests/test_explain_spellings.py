@@ -108,6 +108,7 @@ NORMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NORMS)
 @pytest.mark.parametrize(
     "method", [explain.lrp("epsilon"), explain.deeplift(0.2)], ids=["lrp", "deeplift"]

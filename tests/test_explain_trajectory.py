@@ -75,6 +75,7 @@ def found(explainer, weights=WEIGHTS, label=2):
     return result[0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("base", "explanation"),
     [

@@ -44,6 +44,7 @@ def predict(apply, kernel, x):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "padding"),
     [((2, 4, 8), ((1, 1), (1, 1))), ((1, 11, 9), ((2, 1), (0, 3))), ((3, 10, 9), ((0, 0), (0, 0)))],
@@ -62,6 +63,7 @@ def test_equals_the_sum_over_taps(shape, padding, used):
     np.testing.assert_allclose(found[1], 2 * expected, atol=2e-5 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("numbers", [("NCHW", "OIHW", "NCHW"), ("HWNC", "OHWI", "NHWC")])
 def test_any_layout(numbers, used):
     x, kernel = arrays((2, 8, 12))
@@ -95,6 +97,7 @@ def test_others_stay_as_they_are(shape, channels, size, options, used):
     assert not used
 
 
+@pytest.mark.slow
 def test_the_explainers_use_it(used):
     """Occlusion of the targets' second block, whose convolution is written with a derivative of its
     own.

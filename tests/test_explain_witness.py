@@ -115,6 +115,7 @@ def test_every_map_is_compared(source):
     assert set(CASES) == {name for name in maps("attribution", source) if "/" in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("name", CASES)
 def test_agrees_with(name, source):

@@ -136,6 +136,7 @@ def test_leaks_within_chance_are_equal():
 # Releases
 
 
+@pytest.mark.slow
 def test_noise_is_of_the_image(network):
     """The same image has the same map, wherever it stands; another pixel or secret gives other
     noise.
@@ -192,6 +193,7 @@ def test_image_keys_do_not_collide():
     assert len(np.unique(keys, axis=0)) == 2000
 
 
+@pytest.mark.slow
 def test_kept_maps_equal_the_policy(network):
     """The search transforms maps that it keeps; a policy does both in one program."""
     apply, variables, images = network
@@ -443,6 +445,7 @@ def done(config, tmp_path_factory):
     return root, hardened(config, root / "one", root / "stages")
 
 
+@pytest.mark.slow
 def test_hardening_lowers_the_leak(done, config):
     """The difference is of images that the search never saw, and both controls stand beside it."""
     root, (line,) = done
@@ -459,6 +462,7 @@ def test_hardening_lowers_the_leak(done, config):
     assert "leaks less" in report.hardened_table(root / "one")
 
 
+@pytest.mark.slow
 def test_search_reads_no_reported_image(done, config):
     """No stage that the choice depends on reads a role of the reported half."""
     root, _ = done
@@ -485,6 +489,7 @@ def test_search_reads_no_reported_image(done, config):
             assert specs[digest]["settings"]["roles"] in (["target_train"], ["shadow_train"])
 
 
+@pytest.mark.slow
 def test_policy_is_the_audited_release(done, config):
     """The policy gives the bits of the maps whose leak is reported."""
     root, (line,) = done
@@ -522,6 +527,7 @@ def _images(config, *roles):
     return images
 
 
+@pytest.mark.slow
 def test_same_bytes_again(done, config, tmp_path):
     """A second start that lacks some trials, as after a kill, ends with the same bytes."""
     root, _ = done
@@ -560,6 +566,7 @@ def test_bad_section(config, tmp_path, changes, message):
         check(opened(changed, Stages(kept, tmp_path)))
 
 
+@pytest.mark.slow
 def test_no_leak_is_a_result(config, tmp_path):
     """A target that is not trained leaks nothing, and there is nothing to harden."""
     untrained = {**config, "target": {**config["target"], "train": {}}}
