@@ -177,6 +177,7 @@ def test_jitter_per_image():
     assert len({each[0] for each in found}) == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     [

@@ -189,8 +189,8 @@ def test_unlearnable_data_refused(name):
 
 LINEAR = Model(
     init=lambda key, p: {"params": jnp.ones(p.shape[1])},
-    apply=lambda variables, p: p * variables["params"],
-    train=lambda variables, p, key: (p * variables["params"], {}),
+    apply=lambda variables, p: p * variables["params"][None],
+    train=lambda variables, p, key: (p * variables["params"][None], {}),
 )
 
 

@@ -109,9 +109,9 @@ def _load(text):
         ("zhao", "celeba-facescrub", "figure-S5a"),
         ("gnime", "runlocal-gradcam", "gamma|reverse|ood|lambda-1$|logits|deployed"),
         ("gnime", "runlocal-celeba", "defences"),
-        pytest.param("deepleak", "quick", "", marks=pytest.mark.slow),
-        pytest.param("deepleak", "runlocal-gtsrb", "audit", marks=pytest.mark.slow),
-        pytest.param("deepleak", "cifar10", "audit|likelihood|dp-1$", marks=pytest.mark.slow),
+        ("deepleak", "quick", ""),
+        ("deepleak", "runlocal-gtsrb", "audit"),
+        ("deepleak", "cifar10", "audit|likelihood|dp-1$"),
     ],
 )
 def test_every_unit_validates(name, size, chosen, tmp_path, monkeypatch):

@@ -56,6 +56,7 @@ def test_neighbours_change_nothing(name):
     assert len(fitted(name)[2].traces) == 1
 
 
+@pytest.mark.slow
 @every
 def test_eager_and_mapped_equal_compiled(name):
     defence, state, _ = fitted(name)
@@ -77,6 +78,7 @@ def test_constant_maps_give_no_nan(name, value):
     assert all(np.isfinite(leaf).all() for leaf in changed(name, constant))
 
 
+@pytest.mark.slow
 @every
 def test_batch_and_store_change_nothing(name, tmp_path):
     """A release depends on neither the batch nor the store."""
@@ -222,6 +224,7 @@ def test_state_of_another_network(name, part):
         jax.eval_shape(defence.apply, empty, observed(), jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_integer_maps():
     """Maps of whole numbers are an error."""
     maps = observed()._replace(explanation=(255 * observed().explanation).astype(np.uint8))
@@ -294,8 +297,8 @@ def test_unreleasable_observations(observation, message):
             "relative is 'no' but must be True or False",
         ),
         ("gaussian", {"mse": 0.1, "clipped": "no"}, "clipped is 'no' but must be True or False"),
-        ("noise", {"stdev": None}, "has None for stdev, which it does not allow"),
-        ("gnime", {"lam": None}, "has None for lam, which it does not allow"),
+        ("noise", {"stdev": None}, "stdev is None but must be positive and finite"),
+        ("gnime", {"lam": None}, "lam is None but must be positive and finite"),
         ("gnime", {"inverter_width": 0}, "inverter_width is 0 but must be positive"),
         (
             "mask",

@@ -143,6 +143,7 @@ def test_constant_map():
     np.testing.assert_array_equal(scaled, np.zeros(SHAPE))
 
 
+@pytest.mark.slow
 def test_batch_is_one_by_one():
     """For labels given and predicted, uint8 and float; a last partial batch; into a given array."""
     apply, variables = case("marked")

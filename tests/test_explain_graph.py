@@ -30,6 +30,7 @@ def plain_gradient(apply, variables, image):
     return jax.grad(lambda image: one(apply, variables)(image)[2])(image)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_without_rules_equals_grad_exactly(name):
     apply, variables = case(name)

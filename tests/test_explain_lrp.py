@@ -95,6 +95,7 @@ def weights():
     return v | {"var": random.uniform(0.5, 2, 8), "scale": random.normal(size=8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["epsilon", "zplus", "alpha_beta", "gamma", "flat", "w2", "zbox"])
 def test_lrp_reads_as_its_definition(rule, weights):
     """Every affine stage by its Jacobian; max-pooling by the winner; other stages pass. zbox for

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from xinv import explain
 from xinv.explain.engine import memory
@@ -20,6 +21,7 @@ def peak(function, *example):
     return memory.Traced(function, *example).peak()
 
 
+@pytest.mark.slow
 def test_estimate_near_xlas():
     """The estimate of a deep network is what XLA needs, within a factor of two."""
     variables = jax.eval_shape(MODEL.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))

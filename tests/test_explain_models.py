@@ -78,6 +78,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_every_explainer_explains_every_model(name, kind):
     apply, variables = model(kind)
@@ -91,6 +92,7 @@ def test_every_explainer_explains_every_model(name, kind):
     assert height == SHAPE[0] or name in COARSE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factory", [explain.gradcam, explain.gradcam_plus_plus, explain.class_cams]
 )

@@ -163,6 +163,7 @@ def bright(variables, images):
     return jnp.stack([jnp.full_like(mean, 0.3), mean], -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "hyper", "others"), ROWS)
 def test_every_value_changes_the_map(name, hyper, others):
     """Every value of a parameter gives a map of its own.

@@ -58,6 +58,7 @@ def small_problem(seed=0, shape=(2, 3, 1), classes=3):
 # stops at 1e-4 -------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize(
     ("name", "explainer", "tolerance"),
@@ -87,6 +88,7 @@ def test_maps_are_captums(name, explainer, tolerance, source):
     np.testing.assert_allclose(explanation, expected, atol=tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beam_size", [1, 2])
 def test_anchors_are_alibis(beam_size):
     """Games whose anchor is clear: alibi finds the same with five seeds, and so does xinv, in one
@@ -117,6 +119,7 @@ def test_anchors_are_alibis(beam_size):
         assert (found == found[0]).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [7, 30])
 def test_anchors_of_unsure_model(budget):
     """An unsure model is asked no more often than allowed.

@@ -40,6 +40,7 @@ SIZES = {"removal_trajectory": (1, 1)}
 """Rows and columns of maps that have not the image's."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPLAINERS)
 def test_a_batch_is_its_examples(name, monkeypatch):
     """vmap with many chunks = one example at a time in one chunk; constant images stay finite; one

@@ -15,6 +15,7 @@ from xinv.types import InputError
 IMAGE = jnp.zeros((4, 5, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "raw"])
 def test_contributions_sum_to_the_change(name):
     """DeepLIFT and integrated gradients sum to the change.

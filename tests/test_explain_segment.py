@@ -75,6 +75,7 @@ def test_slic_on_faces():
         assert agreement > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compactness", [0.1, 10.0])
 @pytest.mark.parametrize("image", [DIGITS[0], PHOTOGRAPH, np.zeros((9, 13, 1), np.float32)])
 def test_superpixels_are_connected(image, compactness):

@@ -49,6 +49,7 @@ def embed64(variables, images):
     return np.maximum(z, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("sigma", "size"), [(1.5, 32), (1.5, 11), (2.5, 27), (0.8, 16)])
 def test_ssim_agrees_with_scikit_image(channels, sigma, size):

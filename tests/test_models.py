@@ -354,7 +354,7 @@ def test_width():
     assert features.shape == (3, 32)
     assert features.min() == 0
     last = variables["params"]["layers"]["fc5"]
-    logits = features @ last["kernel"] + last["bias"]
+    logits = features @ last["kernel"] + last["bias"][None]
     for same in (model.apply(variables, images), model.head(variables, features)):
         np.testing.assert_allclose(same, logits, rtol=1e-5, atol=1e-5)
     assert small()[1]["params"]["encoder"]["conv2"]["kernel"].shape == (

@@ -50,6 +50,7 @@ def tiny(name):
     return model, fill(jax.eval_shape(model.init, KEY, images()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "hyper", "parameters"),
     [
@@ -123,6 +124,7 @@ def drawn_variables(model, inputs):
     return variables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "name", "hyper"),
     [
@@ -145,6 +147,7 @@ def test_logits_equal_torchvision(case, name, hyper):
     np.testing.assert_allclose(got, RECORDED[case], atol=3e-5 * np.abs(RECORDED[case]).max())
 
 
+@pytest.mark.slow
 @every
 def test_examples_are_independent(name):
     """Examples are independent, and jit changes nothing."""
@@ -155,6 +158,7 @@ def test_examples_are_independent(name):
     np.testing.assert_allclose(alone, together[1:2], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "resnet_v2", "mobilenet_v2", "densenet"])
 def test_group_norm_is_local(name):
     """In training, too, an example's logits depend on no other one, and no statistics are kept."""
@@ -186,7 +190,7 @@ def test_embedding_is_mean_of_cut(name):
         np.asarray(jax.jit(model.embed)(variables, images())),
         variables["params"]["head"],
     )
-    logits = features @ head["kernel"] + head["bias"]
+    logits = features @ head["kernel"] + head["bias"][None]
     for same in (
         jax.jit(model.apply)(variables, images()),
         jax.jit(model.head)(variables, features),
@@ -272,6 +276,7 @@ def test_training_is_inference(name):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(slopes))
 
 
+@pytest.mark.slow
 @normed_by_batch
 def test_statistics_over_all_devices(name):
     """Halves of a batch on two devices give what the whole gives on one; statistics move."""
@@ -304,6 +309,7 @@ def test_bfloat16(name):
     )  # 8 bits of mantissa, some ten layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("height", "width", "stride", "size"),
     [(5, 6, 1, 3), (5, 6, 2, 3), (6, 5, 2, 3), (7, 7, 3, 5), (4, 4, 1, 1), (2, 1, 2, 3)],
@@ -356,7 +362,7 @@ def test_lrp_of_depthwise_convolution(rule):
         )
 
     def apply(convolution, variables, x):
-        x = convolution(x, variables["depthwise"], 2) * variables["scale"] + 0.1
+        x = convolution(x, variables["depthwise"], 2) * variables["scale"][None, None, None] + 0.1
         return jax.nn.relu(x).mean((1, 2)) @ variables["head"]
 
     explainer = explain.lrp(rule)

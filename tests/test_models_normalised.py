@@ -281,6 +281,7 @@ def test_dropout_before_its_layer(hyper, dropped):
     assert abs(kept.mean() - (0.1 if dropped else 1)) < (0.08 if dropped else 1e-6)
 
 
+@pytest.mark.slow
 def test_step_on_two_devices():
     """A training step is the same on two devices."""
     model = models.build("dropout_tcnn", image_shape=(8, 8, 1), width=0.05)

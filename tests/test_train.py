@@ -122,7 +122,9 @@ def counting_step(state, batch, key):
     """Counts how often each example is drawn, and the steps."""
     counts = state.variables.at[batch["id"]].add(1)
     variables = state.variables + jax.lax.psum(counts - state.variables, parallel.AXIS)
-    return State(state.step + 1, variables, state.opt_state), {"loss": jnp.mean(batch["id"] * 1.0)}
+    return State(state.step + 1, variables, state.opt_state), {
+        "loss": jnp.mean(jnp.float32(batch["id"]))
+    }
 
 
 def test_epoch_draws_without_replacement():
@@ -178,6 +180,7 @@ def test_many_steps_per_dispatch(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_four_devices_agree_with_one(tmp_path):
     flags = "--xla_force_host_platform_device_count=4"
     done = run_here("save", str(tmp_path / "four.npz"), XLA_FLAGS=flags, NPROC="8")

@@ -68,6 +68,7 @@ def dropping(variables, batch, key):
     return (kept @ variables["params"]["w"] - batch["y"]) ** 2, {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "devices"), [(2, 1), (6, 1), (1, 2), (3, 2)])
 def test_neither_parts_nor_devices_matter(part, devices, monkeypatch):
     """Dropout masks are those of the example, and noise is added once."""

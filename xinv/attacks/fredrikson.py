@@ -193,7 +193,7 @@ def _advance(
         jnp.where(better[:, None, None, None], images, at.best),
         jnp.where(better, cost, at.cost),
         at.recent.at[:, (at.step + 1) % at.recent.shape[1]].set(cost),
-        at.taken + at.running,
+        jnp.where(at.running, at.taken + 1, at.taken),
         at.running & ~stopped,
     )
 

@@ -260,7 +260,7 @@ def two_player_step(
                 jnp.tile(prediction, (copies, 1)),
                 maps,
             )
-            differences = guesses.reshape(copies, *truth.shape) - truth
+            differences = guesses.reshape(copies, *truth.shape) - truth[None]
             return jnp.mean(differences**2, axis=(1, 2, 3, 4))
 
         def equation_1(inverter: Variables, noised: jax.Array) -> tuple[jax.Array, jax.Array]:

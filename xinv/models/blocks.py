@@ -134,9 +134,8 @@ class _Conv(nn.Module):
         y = self._convolve(x, kernel)
         if not self.bias:
             return y
-        return y + self.param("bias", nn.initializers.zeros, (channels,), jnp.float32).astype(
-            x.dtype
-        )
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        return y + bias.astype(x.dtype)[None, None, None]
 
     def _convolve(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         # The fastest exact form of each kind, see `layers`.

@@ -121,7 +121,7 @@ class _Block(nn.Module):
         # Deep networks start near the identity.
         initial = nn.initializers.constant(self.layer_scale)
         factor = self.param("layer_scale", initial, (channels,), jnp.float32)
-        return x + factor.astype(x.dtype) * y
+        return x + factor.astype(x.dtype)[None, None, None] * y
 
 
 def _dense(outputs: int, dtype: jnp.dtype) -> nn.Dense:
