@@ -143,6 +143,8 @@ def _rebuild(config: ConfigDict, size: Size) -> None:
     """Sets the arms of an inversion audit."""
     # The target is not trained here; the evaluation model is, on images without reported figures
     config.evaluation.roles = ("attack_train",)
+    # Who adds a defence names a role of its own images
+    config.defender.role = ""
     config.explanations = _explanations(size, "absolute_minmax")
     config.arms = base.arms(("flatten_unet",), size.explanations)
 
