@@ -99,6 +99,7 @@ def _load(text):
     return data.transform(drawn, classes=change["classes"] and tuple(change["classes"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "chosen"),
     [

@@ -201,6 +201,7 @@ def test_rules_see_the_reference():
     np.testing.assert_allclose(pull(jnp.ones(2)), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "residual", "depthwise", "marked", "nnx"])
 def test_rest_of_a_cut_model(name):
     """The rest of a cut model gives its logits."""

@@ -266,6 +266,7 @@ def test_deeplift_is_complete(name):
         np.testing.assert_allclose(total, logits[0] - start, rtol=2e-3, atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["convnext", "efficientnet", "mobilenet v3", "mixer", "groupnorm", "nfnet"]
 )

@@ -42,6 +42,7 @@ def test_baselines_of_gradients(name, case):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", BASELINES)
 @pytest.mark.parametrize("name", ["occlusion", "lime", "kernel_shap", "shapley_sampling"])
 def test_baselines_of_superpixels(name, case):
@@ -54,6 +55,7 @@ def test_baselines_of_superpixels(name, case):
     np.testing.assert_allclose(found[..., 0], values[QUARTERS], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_baseline_image_of_anchors():
     """With the image itself as baseline nothing changes when superpixels are replaced: the anchor
     is empty.

@@ -142,6 +142,7 @@ def test_equal_options_same_explainer():
     assert normalise(lime(10, 5)) is normalise(lime(10, 5))
 
 
+@pytest.mark.slow
 def test_references_share_a_program():
     """A pipeline offers each seed's images; explainers that have no use for them ignore them."""
     variables, traces = np.random.default_rng(9).normal(size=(64, 3)).astype(np.float32), []

@@ -9,6 +9,7 @@ from jax import lax
 from xinv.explain.engine.pooling import max_pool
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "window"), [((1, 7, 9, 3), (1, 2, 3, 1)), ((2, 6, 6, 2), (1, 6, 6, 1))]
 )

@@ -46,6 +46,7 @@ def trained(model, *inputs, key=KEY, variables=None, devices=1):
     return outputs.reshape(-1, *outputs.shape[2:]), updates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "size"), [(48, 16), (20, 10), (17, 1)])
 def test_group_norm(channels, size):
     """GroupNorm is Wu and He's formula."""
