@@ -110,7 +110,6 @@ def compiled(name):
     return quick(functools.partial(explain.build(factory, **hyper), model))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_every_map_is_compared(source):
     assert set(CASES) == {name for name in maps("attribution", source) if "/" in name}
