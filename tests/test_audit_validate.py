@@ -139,7 +139,7 @@ GNIME = dict(
         ),
         (dict(a=GNIME | dict(train=dict(epochs="3"))), "epochs is '3' but must be a whole number"),
         (dict(a=GNIME | dict(width="a")), "width is 'a' but must be positive and finite"),
-        (dict(a=dict(name="gaussian", mse=None)), "has None for mse, which it does not allow"),
+        (dict(a=dict(name="gaussian", mse=None)), "mse is None but must be positive and finite"),
         (
             dict(a=dict(name="clip", low=0.0, high=1.0), unused=dict(name="gnome")),
             "unknown defence 'gnome'",

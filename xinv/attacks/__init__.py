@@ -80,6 +80,9 @@ Import it below and name it in `FACTORIES`. From outside of xinv one line regist
 
     attacks.FACTORIES += (entropy,)
 
+An attack on maps calls `checks.explanations(name, observation)` in `check`, `fit` and `predict`,
+and `checks.finite_maps` on the maps that it reads.
+
 A config with controls has it by
 `config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests
 of `tests/test_attacks_membership.py` run it unasked.

@@ -10,24 +10,27 @@
 >>> sorted({row["arm"] for row in rows if row["metric"] == "ssim"})  # and audit/report.html
 ['gradcam', 'prediction']
 
-`release` audits arrays, `run(config, workdir, stages)` a whole config, as launch/run.py does. In
-the order of the data:
+`release` audits arrays, `run(config, workdir, stages)` a whole config, as launch/run.py does. Start
+reading at `run.py`: `_audit` is one seed from its classifiers to its rows. In the order of the
+data:
 
 | file | concept |
 |---|---|
 | `roles.py` | who may see which images |
-| `target.py`, `recorded.py` | targets of other hands: a function of your own, recorded releases |
+| `target.py`, `weights.py`, `recorded.py` | targets of other hands: your function, recordings |
 | `service.py` | classifiers, their predictions and explanations |
 | `training.py`, `outputs.py` | the training of one classifier; its logits and explanations |
 | `link.py`, `chain.py` | one defence; several in order |
 | `distortion.py` | the change of explanations by defences |
-| `release.py` | the view of images through defences |
+| `release.py` | the answers about images, through defences |
 | `goals/` | the aim of an attack: reconstruction, attributes, membership |
-| `method.py`, `view.py`, `holdings.py`, `attacker.py` | one attack of the comparison: an arm |
+| `method.py`, `view.py` | an attack; the releases and guesses that it sees |
+| `holdings.py` | all else that an attacker has |
+| `attacker.py` | one attack of the comparison: an arm |
 | `measure.py`, `evaluate.py` | metrics of guesses and of classifiers |
-| `cost.py`, `leaks.py` | the cost of defences; causes of a membership leak |
+| `cost.py`, `leaks.py`, `privacy.py` | the cost of defences; causes of a leak; the ε of DP-SGD |
 | `stage.py` | results declared by their spec |
-| `sections.py`, `usage.py`, `validate_*.py`, `validate.py` | errors of a config |
+| `form.py`, `sections.py`, `usage.py`, `validate_*.py`, `validate.py` | errors of a config |
 | `describe.py`, `rows.py`, `examples.py` | the rows and pictures of a report |
 | `run.py`, `results.py`, `environment.py` | the order of a run, and its files |
 | `own.py` | the audit of arrays |

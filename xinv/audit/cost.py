@@ -70,7 +70,7 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
         )
 
     stage = service.stages.computed(
-        "function",
+        "utility",
         f"{release.label}, seed {seed}",
         spec,
         compute,

@@ -1,4 +1,4 @@
-"""A view of some images: their predictions and explanations, through defences."""
+"""Releases: what a service answers about some images, through defences."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ _CHUNK = 1024  # maps that are summarised at once
 
 
 class Release(NamedTuple):
-    """A view of the images of a role.
+    """The answers about the images of a role: predictions and maps, through defences.
 
     Attributes:
       service: of the predictions and explanations.

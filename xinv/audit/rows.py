@@ -1,5 +1,9 @@
 """The rows of a work unit: one per seed, stage, arm and metric.
 
+`stage` is the kind of a row, not a stage of the store: scores of `attack` rows are kept in stages
+"metrics".
+
+
 | field | contents |
 |---|---|
 | `unit`, `seed`, `stage`, `arm` | stage: `attack`, `defence` (its cost), `cause`, or a classifier |

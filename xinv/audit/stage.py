@@ -3,6 +3,10 @@
 A stage has a name, a label for people, and a spec: all of the config and of earlier stages' digests
 that determines it. The three methods of `Stages` differ in the way to a missing result. They raise
 `leases.Busy` if another process builds it, and `train.Stopped` if this one is to leave.
+
+In the order of a run: target, evaluation and the shadows by their names, logits, explanation,
+calibration, defence, release, attack, guess, metrics, attribute, utility, distortion, queries,
+causes.
 """
 
 import time

@@ -92,7 +92,8 @@ How to extend. Write `xinv/explain/margin.py`:
             # A logit that is not finite becomes an error instead of a map
             return door.marked(jnp.abs(slope) if absolute else slope, logits)
 
-        return door.checked(explain, least=2)  # two classes; bad input gets one sentence
+        # Bad input gets one sentence; `least` only if fewer classes make no sense
+        return door.checked(explain, least=2)
 
 Import it below, name it in `FACTORIES` and give it a row in the first table. From outside of xinv
 one line registers it:
@@ -101,7 +102,8 @@ one line registers it:
 
 Configs then have it as `dict(name="margin", normalise="absolute_minmax")` among
 `config.explanations`. The contract tests of `tests/test_explain_contract.py` run it unasked, and
-`tests/test_explain_parameters.py` asks for a row on its parameters.
+`tests/test_explain_parameters.py` asks for a row in its table: another value per parameter.
+`xinv.numbers` has checks of numbers, such as `require_positive`.
 """
 
 import sys

@@ -1,4 +1,16 @@
-"""Pages, tables and Markdown of a run, built from the files of its workdir alone."""
+"""Pages, tables and Markdown of a run, built from the files of its workdir alone.
+
+| file | step |
+|---|---|
+| `folder.py` | files of a workdir -> `Unit`, checked |
+| `summary.py` | rows -> arms, their labels and cells over seeds |
+| `ranking.py`, `league.py`, `roc.py`, `verdict.py` | membership: attacks ranked beside controls |
+| `columns.py` | tables as columns, for `terminal.py` and `markdown.py` |
+| `page.py` | everything on one HTML page, a module per section |
+| `hardened.py` | the page of launch/harden.py |
+
+Its `Arm` is an attack as reported; the attack itself is `audit.attacker.Arm`.
+"""
 
 from pathlib import Path
 

@@ -7,7 +7,7 @@ from xinv.types import Array, Estimate
 
 
 class Goal(NamedTuple):
-    """The aim of an attack.
+    """The aim of an attack. `part` is the name of a classifier in the config.
 
     Attributes:
       name: as an attack states it.
