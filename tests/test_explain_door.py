@@ -70,7 +70,7 @@ def test_what_apply_returns(case):
 
     explainer = explain.gradient()
     assert words in sentence(lambda: explainer(apply, WEIGHTS, IMAGE, 1, KEY))
-    for labels in (None, [0, 1, 2]):
+    for labels in (None, [0, 1, 2], np.array([0, 1, 2], object)):
         assert words in sentence(
             lambda labels=labels: explain.batch(explainer, apply, WEIGHTS, IMAGES, labels, KEY)
         )

@@ -80,8 +80,8 @@ Import it below and name it in `FACTORIES`. From outside of xinv one line regist
 
     attacks.FACTORIES += (entropy,)
 
-An attack on maps calls `checks.explanations(name, observation)` in `check`, `fit` and `predict`,
-and `checks.finite_maps` on the maps that it reads.
+An attack on maps calls `checks.explanations(name, observation)` in `check`, `fit` and `predict`.
+`signals.measured(("max",), maps)` gives statistics of maps, and refuses maps that are not finite.
 
 A config with controls has it by
 `config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests

@@ -66,14 +66,6 @@ def releases(observation: Observation, several: bool) -> None:
         )
 
 
-def finite_maps(maps: Array) -> None:
-    """Raises InputError unless all of explanations [N,h,w,c] are finite."""
-    values = np.asarray(maps)
-    broken = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-    if len(broken):
-        raise InputError(f"map {broken[0]} holds NaN or infinite values")
-
-
 def finite(prediction: Array) -> None:
     """Raises InputError unless all of predictions [N,K] are finite."""
     values = np.asarray(prediction)

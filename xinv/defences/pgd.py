@@ -159,7 +159,8 @@ def _inverter(
         key: Key | None,
     ) -> tuple[jax.Array, dict[str, Any]]:
         guesses = model.apply(variables, batch["prediction"], batch["explanation"])
-        return jnp.mean((as_float(batch["image"]) - guesses) ** 2, axis=(1, 2, 3)), {}
+        images = as_float(batch["image"]).astype(guesses.dtype)
+        return jnp.mean((images - guesses) ** 2, axis=(1, 2, 3)), {}
 
     return model, loss
 
