@@ -30,6 +30,7 @@ _PIPELINE = (
 )
 _LONGEST = (
     *_PIPELINE,
+    "test_sweep_launch",
     "test_attacks_trained",
     "test_explain_modern",
     "test_explain_walked",
