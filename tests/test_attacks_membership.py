@@ -18,7 +18,15 @@ from xinv.types import InputError, Observation, Population
 
 KEY = jax.random.key(0)
 FACTORIES = [factory for factory in attacks.FACTORIES if factory().goal == "membership"]
-every = pytest.mark.parametrize("factory", FACTORIES, ids=lambda factory: factory.__name__)
+
+
+def parameter(factory):
+    """The factory as a parameter of a test, slow where the attack trains networks."""
+    marks = [pytest.mark.slow] if factory is attacks.membership_network else []
+    return pytest.param(factory, id=factory.__name__, marks=marks)
+
+
+every = pytest.mark.parametrize("factory", [parameter(factory) for factory in FACTORIES])
 
 
 class Sliced:

@@ -11,7 +11,7 @@ from xinv import data
 
 ROOT = Path(os.environ.get("XINV_DATA", ""))
 pytestmark = pytest.mark.skipif(
-    "XINV_DATA" not in os.environ, reason="XINV_DATA names no folder of real data sets"
+    not os.environ.get("XINV_DATA"), reason="XINV_DATA names no folder of real data sets"
 )
 
 
