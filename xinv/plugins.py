@@ -52,11 +52,10 @@ def build(
             f"{kind} {name!r} has no parameter {unknown[0]!r}: it takes"
             f" {', '.join(allowed) or 'none'}"
         )
-    missing = [
-        key
-        for key in allowed
-        if parameters[key].default is inspect.Parameter.empty and key not in hyper
-    ]
+    missing = []
+    for key in allowed:
+        if parameters[key].default is inspect.Parameter.empty and key not in hyper:
+            missing.append(key)
     if missing:
         raise InputError(f"{kind} {name!r} needs a value for {', '.join(missing)}")
 

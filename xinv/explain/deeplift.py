@@ -211,9 +211,10 @@ def _nearest(context: EquationContext, axis: int | None = None) -> list[jax.Arra
         size += square if axis is None else square.sum(axis, keepdims=True)
     # Add it in proportion to each input's change: the correction of least norm.
     share = _ratio(missing, size, jnp.zeros_like(missing))
-    return [
-        None if slope is None else slope + share * moves[place] for place, slope in enumerate(back)
-    ]
+    corrected = []
+    for place, slope in enumerate(back):
+        corrected.append(None if slope is None else slope + share * moves[place])
+    return corrected
 
 
 def _winners(context: EquationContext) -> list[jax.Array | None]:

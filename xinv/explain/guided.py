@@ -197,10 +197,9 @@ def _mirrored(
             if output in equation.inputs:
                 readers.append((equation, output))
         maker = made[clip.value]
-        if all(
-            _turns(*reader)
-            for reader in [*readers, *((maker, value) for value in dependent(maker.inputs))]
-        ):
+        for value in dependent(maker.inputs):
+            readers.append((maker, value))
+        if all(_turns(*reader) for reader in readers):
             found[output] = clip._replace(mirrored=True)
     return found
 

@@ -56,10 +56,9 @@ def result(subject: Subject, found: Search) -> dict[str, Any]:
         for when, one in candidates.items()
     }
     leak = _leak(member, figures, group)
-    utility = {
-        name: {when: float(part[name].mean()) for when, part in figures.items()}
-        for name in ("spearman", "insertion", "deletion", "max_sensitivity")
-    }
+    utility = {}
+    for name in ("spearman", "insertion", "deletion", "max_sensitivity"):
+        utility[name] = {when: float(part[name].mean()) for when, part in figures.items()}
 
     # Measure the controls, and inversion as a second leak
     controls: dict[str, Any] = {name: {} for name in settings["controls"]}

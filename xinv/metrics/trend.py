@@ -87,10 +87,11 @@ def _roughness(basis: CubicSpline, at: np.ndarray) -> np.ndarray:
     """Returns Ω [K,K] with ∫ f''² = βᵀΩβ; Simpson's rule is exact, as f'' is linear in pieces."""
     # Second derivatives at both ends and the middle of each piece
     step = np.diff(at)[:, None, None]
-    left, middle, right = (
-        np.einsum("ik,il->ikl", bend, bend)
-        for bend in (basis(place, 2) for place in (at[:-1], (at[:-1] + at[1:]) / 2, at[1:]))
-    )
+    squares = []
+    for place in (at[:-1], (at[:-1] + at[1:]) / 2, at[1:]):
+        bend = basis(place, 2)
+        squares.append(np.einsum("ik,il->ikl", bend, bend))
+    left, middle, right = squares
     return (step / 6 * (left + 4 * middle + right)).sum(axis=0)
 
 

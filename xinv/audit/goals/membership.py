@@ -129,7 +129,9 @@ def _scores(
         for name, hyper in settings.items():
             found |= package.build(name, **hyper)(member, guess.array("guess"), group)
         # One row per statistic; a p-value that does not exist is NaN
-        rows = [[np.nan if number is None else number for number in one] for one in found.values()]
+        rows = []
+        for estimate in found.values():
+            rows.append([np.nan if number is None else number for number in estimate])
         return {"names": np.array(list(found), str), "estimates": np.array(rows, np.float64)}
 
     stage = service.stages.computed("metrics", label, spec, compute)

@@ -58,19 +58,8 @@ def layouts(
     Returns:
       the layouts of the values that have one.
     """
-    rows, columns = (
-        Span(
-            0,
-            (
-                Factor(
-                    of,
-                    size,
-                    1,
-                ),
-            ),
-        )
-        for of, size in zip((ROWS, COLUMNS), shape, strict=False)
-    )
+    rows = Span(0, (Factor(ROWS, shape[0], 1),))
+    columns = Span(0, (Factor(COLUMNS, shape[1], 1),))
     found: dict[Value, Layout] = {graph.input: (rows, columns, None)}
     # An axis of size 1 counts nothing, whatever made it.
     for equation in graph.equations:
@@ -79,9 +68,10 @@ def layouts(
         if tokens and (layout is None or not any(layout)) and len(value.shape) == 3:
             layout = _given(value.shape, tokens)
         if layout is not None and any(layout):
-            found[value] = tuple(
-                span if size > 1 else None for span, size in zip(layout, value.shape, strict=True)
-            )
+            spans = []
+            for span, size in zip(layout, value.shape, strict=True):
+                spans.append(span if size > 1 else None)
+            found[value] = tuple(spans)
     return found
 
 
@@ -145,12 +135,10 @@ def _forward(equation: Equation, found: Mapping[Value, Layout]) -> Layout | None
             )
         )
     if name == "pad":
-        return tuple(
-            span if not any(config) else _padded(span, size, config)
-            for span, size, config in zip(
-                ours[0], output.shape, params["padding_config"], strict=True
-            )
-        )
+        padded = []
+        for span, size, config in zip(ours[0], output.shape, params["padding_config"], strict=True):
+            padded.append(_padded(span, size, config) if any(config) else span)
+        return tuple(padded)
     # Joins and products of several values.
     if name == "concatenate":
         return _joined(equation, ours)
@@ -240,12 +228,12 @@ def _multiplied(equation: Equation, ours: Sequence[Layout]) -> Layout:
     shared = []
     for a, b in zip(*batched, strict=True):
         shared.append(_agreed([ours[0][a], ours[1][b]]))
-    free = [
-        span
-        for side in (0, 1)
-        for axis, span in enumerate(ours[side])
-        if axis not in contracted[side] and axis not in batched[side]
-    ]
+    free = []
+    for side in (0, 1):
+        bound = (*contracted[side], *batched[side])
+        for axis, span in enumerate(ours[side]):
+            if axis not in bound:
+                free.append(span)
     # A fixed matrix along one axis is an interpolation: the axis stays rows or columns.
     sides = []
     for side in (0, 1):
@@ -430,9 +418,10 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
     # An axis that a reshape leaves whole keeps its side, any other is read whole.
     if name in RESHAPING:
         places = [same_axis(old, new, axis) for axis in range(len(old))]
-        return tuple(
-            (0, size) if at is None else box[at] for at, size in zip(places, old, strict=True)
-        )
+        kept = []
+        for at, size in zip(places, old, strict=True):
+            kept.append((0, size) if at is None else box[at])
+        return tuple(kept)
     # Cuts shift the side, and stretch it by their steps.
     if name == "slice":
         steps = params["strides"] or (1,) * len(old)
@@ -457,9 +446,10 @@ def _backward(equation: Equation, place: int, box: Box) -> Box | None:
     # Reduced axes are read whole; all unknown operations read everything.
     if name.startswith("reduce_") and "axes" in params:
         sides = iter(box)
-        return tuple(
-            (0, size) if axis in params["axes"] else next(sides) for axis, size in enumerate(old)
-        )
+        read = []
+        for axis, size in enumerate(old):
+            read.append((0, size) if axis in params["axes"] else next(sides))
+        return tuple(read)
     if name == "dot_general":
         return _of_product(equation, place, box)
     return _whole(value)

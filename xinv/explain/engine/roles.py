@@ -295,11 +295,9 @@ def headless(graph: Graph) -> Graph:
     Raises:
       InputError: the model ends in probabilities computed together, as of [1 - p, p].
     """
-    position = {
-        value: number
-        for number, equation in enumerate(graph.equations)
-        for value in equation.outputs
-    }
+    position = {}
+    for number, equation in enumerate(graph.equations):
+        position.update(dict.fromkeys(equation.outputs, number))
     # Walk back from the output, the latest value first, until a head or a signal is found.
     frontier = {graph.output}
     passed = []
@@ -399,9 +397,9 @@ class Gates:
     """Ranks values by their likeness to a gate that lets a signal pass, not to a signal."""
 
     def __init__(self, graph: Graph):
-        self.makers = {
-            value: equation for equation in graph.equations for value in equation.outputs
-        }
+        self.makers = {}
+        for equation in graph.equations:
+            self.makers.update(dict.fromkeys(equation.outputs, equation))
 
     def rank(self, value: Value, shape: Sequence[int]) -> tuple[bool, bool, bool]:
         """Tells if a factor of a product of that shape is in [0,1], repeated, bounded.
@@ -451,12 +449,11 @@ class Gates:
             values = dependent(equation.inputs)
             before = self.makers.get(values[0]) if len(values) == 1 else None
             steps = [step for step in (before, equation) if step is not None]
-        sides = {
-            step.name: value.number
-            for step in steps
-            for value in step.inputs
-            if value.constant is not None
-        }
+        sides = {}
+        for step in steps:
+            for value in step.inputs:
+                if value.constant is not None:
+                    sides[step.name] = value.number
         if {"max", "min"} <= sides.keys():
             return (sides["max"], sides["min"])
         return ()
@@ -468,9 +465,10 @@ def _affine(equation: Equation) -> tuple[float, float]:
         return -1.0, 0.0
     if equation.name not in ("mul", "div", "add", "sub"):
         return 1.0, 0.0
-    left, right = (
-        value.number if value.constant is not None else None for value in equation.inputs
-    )
+    numbers = []
+    for value in equation.inputs:
+        numbers.append(value.number if value.constant is not None else None)
+    left, right = numbers
     # The constant operand, and whether the value is the first one.
     number, first = (right, True) if equation.inputs[0].constant is None else (left, False)
     if number is None or (equation.name == "div" and not first):
