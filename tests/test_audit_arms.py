@@ -77,7 +77,7 @@ def test_nothing_fitted_to_reported_images(finished):
         digests = {name.rsplit("-", 1)[1] for name in reported}
         found = {name for name, sources in read.items() if sources & digests} - reported
     kinds = {name.rsplit("-", 1)[0] for name in reported}
-    assert {"logits", "explanation", "release", "guess", "metrics", "function"} <= kinds
+    assert {"logits", "explanation", "release", "guess", "metrics", "utility"} <= kinds
     assert not kinds & {"attack", "defence", "target", "evaluation", "surrogate", "distilled"}
 
 

@@ -88,7 +88,7 @@ def test_unlearned_defence_explains_no_half(
         "logits": 2,
         "explanation": 1,
         "metrics": 2,
-        "function": 2,
+        "utility": 2,
     }  # logits: target and evaluation
     assert len(stages(tmp_path, "guess")) == len(arms)
     assert not stages(tmp_path, "defence")
