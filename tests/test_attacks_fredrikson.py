@@ -32,6 +32,7 @@ def digits_model():
     ), images
 
 
+@pytest.mark.slow
 def test_finds_a_sure_image():
     """MI-Face finds an image that the model is sure of."""
     known, images = digits_model()
@@ -71,6 +72,7 @@ def literal_mi_face(label, steps, rate, patience, threshold, every):
     return best, step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("patience", "threshold"), [(3, 0.0), (50, 0.2)])
 def test_papers_algorithm(patience, threshold):
     """MI-Face is the paper's algorithm."""

@@ -128,6 +128,7 @@ def view_of_tests(held):
 # What every such attack keeps to
 
 
+@pytest.mark.slow
 @every
 def test_contract(factory, tmp_path):
     """Is documented, checked by shapes, tells members, and keeps its state as arrays."""

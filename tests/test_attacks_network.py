@@ -85,6 +85,7 @@ def test_restarts_train_separately():
     np.testing.assert_allclose(together.history["loss"], mean, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_masks_differ():
     """Networks with the same parameters drop different features."""
     model = models.detector("mlp", 0.25)
@@ -128,6 +129,7 @@ def test_inputs_are_read(inputs):
         attack.predict(state, observed)
 
 
+@pytest.mark.slow
 def test_small_maps():
     """Every trunk takes maps of few pixels; convolutions refuse a single one."""
     shape = jax.ShapeDtypeStruct
@@ -190,6 +192,7 @@ def test_releases_are_drawn():
         attack.predict(state, several)
 
 
+@pytest.mark.slow
 def test_refused():
     """What cannot be learned from or judged raises an error that names it."""
     observed, member = planted(256)

@@ -92,6 +92,7 @@ def test_instances_of_predicted_class():
         )
 
 
+@pytest.mark.slow
 def test_priors_of_known_images():
     """A step edge of height a across h rows: Σ|Δ| = h·a, P_Vβ = h·a^β; a dot of height a at a
     corner: (2a²)^(β/2).
@@ -238,6 +239,7 @@ def test_coarse_to_fine_search():
     assert trials.scores.max() == score(*trials.best) > -0.1
 
 
+@pytest.mark.slow
 def test_fit_keeps_best_weights(monkeypatch):
     """`fit` keeps the weights of the best trial, in one program."""
     monkeypatch.setattr(reconstruction, "TRIAL_IMAGES", 4)
@@ -286,6 +288,7 @@ DESCENTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", DESCENTS)
 def test_uninvertible_refused(attack):
     """Observations that cannot be inverted are named."""

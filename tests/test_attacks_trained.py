@@ -278,6 +278,7 @@ def test_attention_transfer_loss():
 # Training classes: Yang 2019, Scenario 2
 
 
+@pytest.mark.slow
 def test_class_image_by_answers_alone():
     """A class has one image, which is found by the model's answers alone."""
     chosen = np.isin(digits()[1], (1, 4, 7))

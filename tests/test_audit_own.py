@@ -376,6 +376,7 @@ def test_recorded_needs_no_model(audited, tmp_path):
         audited(settings)
 
 
+@pytest.mark.slow
 def test_arrays(tmp_path, monkeypatch):
     """The package's example runs; that of the README, on memory maps, then computes nothing."""
     monkeypatch.chdir(tmp_path)

@@ -23,6 +23,7 @@ def test_a_row_per_method(monkeypatch, capsys):
         assert min(float(rate), int(share)) > 0
 
 
+@pytest.mark.slow
 def test_first_map(monkeypatch, capsys):
     """Trace and compile add up, and the ratio is to jax.grad's sum."""
     monkeypatch.syspath_prepend(LAUNCH)
@@ -89,6 +90,7 @@ def test_membership_rates(monkeypatch, capsys):
     assert "decoder" not in printed
 
 
+@pytest.mark.slow
 def test_unknown_method():
     found = launch("bench.py", "explainers", "--methods=saliency,gradcamm")
     assert found.returncode == 2

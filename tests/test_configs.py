@@ -150,6 +150,7 @@ class Uncomputed(NamedTuple):
         return np.zeros((2, 10), np.float32)
 
 
+@pytest.mark.slow
 def test_models_of_fifteen_explainers():
     """A seed has one target, one shadow, a stranger and two untrained models, and explains each
     role once.

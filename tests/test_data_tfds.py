@@ -101,6 +101,7 @@ def test_storing_twice(tmp_path):
         data.prepare(toy(count=5, seed=1), str(tmp_path))
 
 
+@pytest.mark.slow
 def test_tensorflow_is_never_imported(tmp_path):
     """TensorFlow is never imported, even where it is installed."""
     (tmp_path / "tensorflow").mkdir()

@@ -31,6 +31,7 @@ def assert_equal(left: Observation, right: Observation) -> None:
     jax.tree.map(np.testing.assert_array_equal, left, right)
 
 
+@pytest.mark.slow
 @every
 def test_public_documented_and_effective(name):
     assert name in defences.__all__
@@ -169,6 +170,7 @@ def test_images_moved_by_rounding():
         ).all()
 
 
+@pytest.mark.slow
 def test_dim_maps():
     """A dim map is released, and the maps of a dim service are not.
 

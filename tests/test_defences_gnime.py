@@ -86,6 +86,7 @@ def _literal(variables, batch):
     return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("updates", ["alternating", "simultaneous"])
 def test_equations_1_and_2(updates):
     """A step descends Eq. 1 and 2."""
@@ -283,6 +284,7 @@ def test_last_epoch_within_limits():
     assert (fitted.variables, fitted.diverged) == (6, "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -321,6 +323,7 @@ def test_error_of_mean_image(scale):
     assert gnime._variance(given) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_dead_inverter(capsys):
     """An inverter that has died is named.
 
@@ -354,6 +357,7 @@ def test_no_finite_epoch():
         run([1, 1, np.nan, 1], None)
 
 
+@pytest.mark.slow
 def test_too_large_lambda():
     """A lambda that is too large is named."""
     observation, images = observed()
@@ -399,6 +403,7 @@ def test_cost_of_release():
     assert operations(defence.apply, state, observation, jax.random.key(0)) < 0.2 * gradient
 
 
+@pytest.mark.slow
 def test_too_distorting_generator():
     """Where the last epoch is beyond `max_distortion`, the state is that of a training which ends
     before.

@@ -41,6 +41,7 @@ def extended(tmp_path, monkeypatch):
     return extend
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "package",
     [explain, attacks, defences, metrics, models, train, data, harden],

@@ -42,6 +42,7 @@ def default(apply, image=IMAGE):
     return explain.layers(apply, VARIABLES, image)[-1].shape
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["nearest", "linear", "cubic"])
 def test_resized_map(method):
     """A resized map keeps rows and columns.
@@ -92,6 +93,7 @@ def transformer(found):
     return apply
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, "tokens"])
 def test_tokens_agree_with_the_grid(layer):
     """Where shapes tell the grid, others are refused; where they do not, a class token may come

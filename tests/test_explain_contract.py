@@ -93,6 +93,7 @@ def test_factories_documented():
         assert explain.build(factory.__name__, **NEEDED.get(factory.__name__, {}))
 
 
+@pytest.mark.slow
 @every
 def test_shape_finiteness_and_effect(factory, hyper):
     maps = mapped(factory(**hyper))(images(), LABELS)

@@ -76,6 +76,7 @@ def test_what_apply_returns(case):
         )
 
 
+@pytest.mark.slow
 @every
 def test_tuples_reach_no_method(name):
     """No method explains the first thing that it finds in a tuple."""
@@ -111,6 +112,7 @@ def broken(variables, images):
     return network(variables, images) + jnp.array([0, 0, jnp.nan])
 
 
+@pytest.mark.slow
 @every
 def test_nan_of_another_class(name):
     """A model that gives NaN for any class has no map of the others."""
@@ -202,6 +204,7 @@ def test_labels_of_batch(case):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["guided_gradcam", "lrp", "smoothgrad"])
 def test_one_call_of_the_model(name):
     """Predictions, the number of classes and the map are computed from one call of the model's
@@ -370,6 +373,7 @@ def test_spellings_of_an_image(name):
         np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @every
 def test_one_logit(name):
     """One logit is a binary classifier: label 0 is that logit, and methods that compare classes ask
@@ -460,6 +464,7 @@ def test_half_precision(name, dtype):
     np.testing.assert_allclose(found, want, rtol=0, atol=limit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradient", "lrp", "occlusion", "gradcam"])
 def test_half_precision_in_batch(name):
     """`batch` gives such a model the type it wants, and float32 maps."""
@@ -485,6 +490,7 @@ def test_double_precision(name):
         np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-4 * np.abs(want).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradient", "lime", "lrp"])
 def test_float32_images_with_x64(name):
     """With x64 a float32 image gives a float32 map still."""

@@ -53,6 +53,7 @@ def test_baselines_of_copies():
     )
 
 
+@pytest.mark.slow
 def test_path_from_drawn_baseline():
     """A drawn baseline is where the path starts."""
     apply, image = lambda a, x: jnp.sin(x.reshape(len(x), -1) @ a), images(1)[0]
@@ -62,6 +63,7 @@ def test_path_from_drawn_baseline():
     np.testing.assert_allclose(explanation.sum(), scores[0] - scores[1], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_gradcam_by_hand():
     """The last map of `residual` enters the logits by its mean and a matrix, so that alpha is W /
     (6·6).
@@ -79,6 +81,7 @@ def test_gradcam_by_hand():
     )
 
 
+@pytest.mark.slow
 def test_gradcam_layers_sizes_and_upsampling():
     assert call(explain.gradcam(), "marked").shape == (6, 6, 1)
     assert call(explain.gradcam(layer=0), "marked").shape == (12, 12, 1)
@@ -121,6 +124,7 @@ def test_equal_parameters_same_object():
     assert explain.normalise(explain.gradient()) is explain.normalise(explain.build("gradient"))
 
 
+@pytest.mark.slow
 def test_scales():
     raw = np.asarray(call(explain.gradient(), "plain"))
     scaled = {

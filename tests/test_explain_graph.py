@@ -40,6 +40,7 @@ def test_without_rules_equals_grad_exactly(name):
     np.testing.assert_array_equal(gradient(no_rules, apply, variables, image), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_equation_by_equation_equals_grad(name):
     """The walk itself: accumulation over branches, integer values, constants.

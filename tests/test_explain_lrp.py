@@ -181,6 +181,7 @@ class Normed(nn.Module):
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rule", ["epsilon_plus", "epsilon_alpha2_beta1", "epsilon_gamma_box", "w2", "gnime"]
 )
@@ -202,6 +203,7 @@ def test_batch_norm_folded(rule):
     np.testing.assert_allclose(plain, merged, atol=2e-4 * np.abs(merged).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["epsilon", "zplus", "flat", "w2"])
 def test_lrp_conserves_relevance_without_biases(rule):
     """As epsilon vanishes; residual sums, depthwise, strided and dilated convolutions,
@@ -228,6 +230,7 @@ def test_lrp_conserves_relevance_without_biases(rule):
         np.testing.assert_allclose(relevance.sum(), apply(k, image[None])[0, 1], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "depthwise", "nnx"])
 def test_every_composite_treats_every_model(name):
     """Traced only."""

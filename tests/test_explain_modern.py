@@ -107,6 +107,7 @@ def transformer_relevance(v, image, label):
     return back.reshape(2, 2, 2, 2, 3).transpose(0, 2, 1, 3, 4).reshape(4, 4, 3)
 
 
+@pytest.mark.slow
 def test_attention_by_hand():
     """Patches, class token, position embedding, LayerNorm, queries and keys, softmax, values, exact
     GELU.
@@ -148,6 +149,7 @@ def test_gates_by_hand(gates):
 RULES = ["epsilon", "zplus", "alpha_beta", "gamma", "w2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "padding"), [("epsilon", "SAME"), *((rule, "VALID") for rule in RULES)]
 )
@@ -286,6 +288,7 @@ def test_relevance_is_conserved(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_the_feature_map_is_found(name):
     """At the resolution before pooling; of a 1×1 head, a token or a concatenation the map that it
@@ -353,6 +356,7 @@ def guided(masked):
     return relu
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("explainer", "masked"), [(explain.guided_backprop(), True), (explain.deconvolution(), False)]
 )

@@ -148,6 +148,7 @@ def test_kl_bounds_are_alibis():
     np.testing.assert_allclose(lower_bound(means, levels), recorded["lower"], atol=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kernel", "sigma"), [("Gaussian", 0.5), ("Gaussian", 1.5), ("other", 1.0)]
 )
@@ -209,6 +210,7 @@ def test_shapley_axioms(explainer):
     np.testing.assert_allclose(values[0], terms, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [3, 5, 40])
 @pytest.mark.parametrize("factory", [kernel_shap, shapley_sampling])
 def test_shapley_values_are_efficient(factory, samples):

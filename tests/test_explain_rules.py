@@ -34,6 +34,7 @@ def test_contributions_sum_to_the_change(name):
     np.testing.assert_allclose(integral.sum(), change, rtol=2e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [
@@ -60,6 +61,7 @@ def test_deeplift_of_several_values(function):
         )
 
 
+@pytest.mark.slow
 def test_every_kind_of_relu():
     """Nothing is silently a plain gradient: raw functions, jax.nn, one ReLU used twice, ReLU6 by
     minimum and clamp.
@@ -117,6 +119,7 @@ def test_handwritten_relu(size):
     np.testing.assert_array_equal(maps[2], maps[0])
 
 
+@pytest.mark.slow
 def test_guided_keeps_other_derivatives():
     """Guided backpropagation leaves other functions their derivative.
 

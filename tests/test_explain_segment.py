@@ -45,6 +45,7 @@ def test_slic_clusters_like_scikit_image(image, options):
     assert (np.asarray(ours) == skimage_slic(image, *options, connect=False)).mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", OPTIONS)
 def test_slic_agrees_with_scikit_image(options):
     """Not equal: a photograph's fragments join by other rules (see `slic`), and flat parts of a

@@ -162,6 +162,7 @@ def test_noise_is_of_the_image(network):
     assert np.abs(secret - maps).mean() > 0.1
 
 
+@pytest.mark.slow
 def test_uint8_and_float_images(network):
     """uint8 and float images are released alike."""
     apply, variables, images = network

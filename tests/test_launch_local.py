@@ -83,6 +83,7 @@ def crew(tmp_path, monkeypatch):
     return make
 
 
+@pytest.mark.slow
 def test_killing_piece_given_up(crew):
     """A piece that kills its worker is tried as often as allowed, then named; others are done."""
     workers, found = crew(WORKER, 1, ("kills", "a"))

@@ -106,6 +106,7 @@ def test_equal_images(name):
         np.testing.assert_allclose(metrics.build(name)(image, image), best[name], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMAGE)
 def test_image_metrics_are_per_example(name):
     """Image metrics are pure functions of each example."""

@@ -88,6 +88,7 @@ def test_is_public_and_documented(factory):
     assert inspect.getdoc(factory)
 
 
+@pytest.mark.slow
 @every
 def test_one_finite_number_each(factory):
     """A metric gives one finite number per example, compiled or not."""

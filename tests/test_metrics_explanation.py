@@ -136,6 +136,7 @@ def test_top_overlap(share):
     np.testing.assert_allclose(metrics.top_overlap(share)(truth, released), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("baseline", "steps"), [(0.0, 1), (0.3, 7), ((0.1, 0.5, 0.9), 100), ("blur", 16)]
 )

@@ -324,6 +324,7 @@ def test_examples_are_independent(build):
     assert not updates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [small, classifier])
 def test_bfloat16(build):
     """Computing in bfloat16 keeps float32 parameters and outputs."""

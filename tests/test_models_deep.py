@@ -172,6 +172,7 @@ def test_group_norm_is_local(name):
     )
 
 
+@pytest.mark.slow
 @every
 def test_head_of_embedding(name):
     """It gives the logits."""
@@ -257,6 +258,7 @@ def test_vit_tokens_as_map():
     assert np.argwhere(np.abs(first - second).max(-1) > 1e-6).tolist() == [[0, 2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext", "vit"])
 def test_training_is_inference(name):
     """Nothing is drawn and no statistic is kept."""
@@ -297,6 +299,7 @@ def test_statistics_over_all_devices(name):
         assert np.abs(new[0] - old).max() > 1e-4
 
 
+@pytest.mark.slow
 @every
 def test_bfloat16(name):
     """Computing in bfloat16 keeps float32 parameters and outputs."""

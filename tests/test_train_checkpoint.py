@@ -24,6 +24,7 @@ def killer(at: int) -> Callable[[int, dict], None]:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stops", [[1], [3, 6], [5], [9], [12]], ids=str)
 def test_stopped_training_resumes(stops, tmp_path):
     """A stopped training resumes to the bit.

@@ -57,7 +57,7 @@ def decoder(
     Args:
       image_shape: (H, W, C).
       encoder: one of ENCODERS.
-      width: factor on every hidden count.
+      width: factor on every hidden count: channels, and the 64 features of the encoder.
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
 
     Returns:

@@ -34,7 +34,8 @@ def gnime_decoder(
     Args:
       image_shape: (H, W, C).
       encoder: "none" or "flatten_unet".
-      width: factor on every hidden count.
+      width: factor on every hidden count: channels, the 64 features of the encoder, and the dense
+        layer's 512 or 1024 outputs.
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
 
     Returns:
