@@ -64,6 +64,7 @@ def size(sizes: Mapping[str, _Size], arg: str) -> _Size:
 
 def audit(size: Size, **sections: object) -> ConfigDict:
     """Returns the audit of a size; `sections` replace whole sections, as in `inversion`."""
+    # Pass the fields of every size: those of a subclass are no sections
     shared = {}
     for field in dataclasses.fields(Size):
         shared[field.name] = getattr(size, field.name)
@@ -272,6 +273,7 @@ def arm(
       control_of: the attack of a control.
       **attack: changes of the attack section's parameters; with a `name` they replace these.
     """
+    # Both views are of one service; only learning chooses its images
     service = dict(
         prediction="target",  # the classifier that predicts
         explanation="target",  # the one that is explained, or "none"
@@ -326,6 +328,7 @@ def membership(
 
     It learns on `shadow`, a classifier whose training set the attacker knows.
     """
+    # Join both kinds in one role: the shadow's training set tells them apart
     trained = dict(prediction=shadow, explanation=shadow, roles=("shadow_train+shadow_test",))
     return arm(*inputs, train_view=trained | (train_view or {}), **changes)
 
@@ -438,6 +441,7 @@ def searched(members: str, others: str) -> dict[str, dict]:
 
     The search for a release sees the first half of each; the second is reported.
     """
+    # Each image is in one of two halves, so the parts are disjoint
     found = {}
     for number, part in enumerate(PARTS):
         found[f"{part}_members"] = dict(half=(members,), number=number, of=2)
@@ -467,6 +471,7 @@ def harden(
         width=0.125,
     )
     decoder_train = recipe(epochs=15, learning_rate=1e-3, batch_size=32)
+    # Join members and others of each part, as an attack judges both
     parts = {part: f"{part}_members+{part}_others" for part in PARTS}
     return dict(
         explanations=explanations,

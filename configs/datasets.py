@@ -33,6 +33,7 @@ def section(source: dict, label: str, roles: dict, share: float = 1.0, **transfo
       share: fraction of the images in use.
       **transform: changes of the geometry: crop, resize, grayscale, classes.
     """
+    # Name every key: the command line changes existing ones alone
     geometry = dict(crop=None, resize=None, grayscale=False, classes=None)
     return dict(
         source=source,
@@ -56,6 +57,7 @@ def shared(roles: dict, share: float) -> dict:
 def auxiliary(data: dict, role: str = "auxiliary") -> dict:
     """Returns the images of a data section as auxiliary set of another, all in one role."""
     roles = data["roles"]
+    # Unions and halves add no images, so fractions alone count
     fractions = [part for part in roles["roles"].values() if isinstance(part, float)]
     used = min(1.0, math.fsum(fractions))
     return dict(
@@ -77,6 +79,7 @@ def digits(roles: dict | str) -> dict:
 
 def idx(folder: str, roles: dict, share: float = 1.0, **transform: object) -> dict:
     """Returns MNIST or Fashion-MNIST at 32x32: the four idx files in $XINV_DATA/folder."""
+    # Join the set's own two parts, as roles split anew
     source = dict(
         name="idx",
         root=data_root(folder),
@@ -137,6 +140,7 @@ def faces(
       title: name in reports.
       **transform: changes of the geometry, and attributes.
     """
+    # Change sizes while reading, since files may differ in size
     geometry = dict(crop="centre", resize=(side, side), grayscale=True)
     source = dict(
         name="folder",
@@ -152,6 +156,7 @@ def faces(
 def yale(side: int) -> dict:
     """Returns Yale faces, 15 people with six emotions, in place of iCV-MEFED."""
     labels = r"(?P<identity>subject\d+)\.(?P<emotion>happy|normal|sad|sleepy|surprised|wink)"
+    # At most six images a person: a tenth for the test would be none for some
     roles = dict(target_train=0.4, attack_train=0.35, attack_test=0.25)
     return faces(
         "yale_faces/yalefaces.tar.xz",
@@ -197,6 +202,7 @@ def celeba(
 
     The crop is that of Yang 2019, Section V-A.
     """
+    # Crop and resize while reading: the set is not in memory
     geometry = dict(crop=(70, 35, 108, 108), resize=(side, side), grayscale=False)
     source = dict(
         name="tfds",
@@ -214,6 +220,7 @@ def imagenet100(roles: dict, side: int) -> dict:
 
     ImageNet is prepared by TFDS in $XINV_DATA/tfds.
     """
+    # Images of mixed sizes: bring them to one while reading
     geometry = dict(crop="centre", resize=(side, side), grayscale=False)
     source = dict(
         name="tfds",

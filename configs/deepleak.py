@@ -132,6 +132,7 @@ class Size(base.Size):
 
 def sizes() -> dict[str, Size]:
     """Returns the sizes of the table above, the paper's CIFAR-10 first."""
+    # Shared by the paper's three data sets
     sgd = dict(
         optimizer="sgd",
         learning_rate=0.1,
@@ -259,8 +260,10 @@ def _signs(file: str, frames: tuple[str, ...] = ()) -> dict:
         labels={"sign": "y", "track": "track_frame[0]", "frame": "track_frame[1]"},
         title="GTSRB",
     )
+    # Choose frames as classes of the label `frame`
     kept = ("frame", frames) if frames else None
     data = datasets.section(source, "sign", SHARES, classes=kept)
+    # Group by both labels: track numbers repeat from sign to sign
     data["roles"]["group"] = ("sign", "track")
     return data
 
@@ -293,6 +296,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def configured(size: Size) -> ConfigDict:
     """Returns the audit of a size."""
+    # Leave maps unscaled, as their size leaks too
     explanations = {}
     for name, parameters in size.explainers.items():
         explanations[name] = dict(name=name, normalise="none") | parameters
@@ -341,6 +345,7 @@ def arms(size: Size) -> dict[str, ConfigDict]:
     found = {}
     for name in size.explainers:
         found |= _attacked(name, size)
+    # Both read a candidate's true label beside its prediction
     held = ("prediction", "label")
     found |= base.controlled("confidence", *held, name="confidence")
     found |= base.controlled("gap", *held, name="gap")
@@ -349,6 +354,7 @@ def arms(size: Size) -> dict[str, ConfigDict]:
 
 def harden(size: Size) -> dict:
     """Returns the search of launch/harden.py (Section IV-B)."""
+    # Search with few restarts, report with all
     attack = dict(name="membership_network", **size.attack)
     return base.harden(
         tuple(size.explainers),
@@ -361,6 +367,7 @@ def harden(size: Size) -> dict:
 
 def _attacked(name: str, size: Size) -> dict[str, ConfigDict]:
     """Returns DeepLeak's attack and Shokri's on one explanation, with controls."""
+    # A network, learned on the shadow's maps
     network = base.controlled(
         f"network({name})",
         name,
@@ -415,6 +422,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
 def _table_6(size: Size, config: ConfigDict, name: str, model: dict) -> dict:
     """Returns a shadow of another architecture, and the untrained one alike."""
     shadows = config.shadows.to_dict()
+    # Change the control with the attack; target and stranger stay
     for part in ("shadow", "untrained_shadow"):
         shadows[part]["model"] = model
     rows = deepleak_published.table_6(size.published, name)
@@ -447,6 +455,7 @@ def _overfitted(size: Size, config: ConfigDict) -> dict:
     for name in ("saliency", "input_x_gradient"):
         if name in explanations:
             explanations[f"probability({name})"] = explanations[name] | of_probability
+    # SmoothGrad and VarGrad explain the probability by their base
     saliency = dict(name="saliency") | of_probability
     for name in ("smoothgrad", "vargrad"):
         if name in explanations:
@@ -474,6 +483,7 @@ def _audited(size: Size, config: ConfigDict, explanations: dict) -> dict:
     return {
         "explanations": explanations,
         "arms": ConfigDict(arms).to_dict(),
+        # Published figures are of the audit's setting alone
         "report.published": (),
         "harden.explanations": tuple(explanations),
     }
@@ -487,6 +497,7 @@ def _private(size: Size, config: ConfigDict, noise: float) -> dict:
     """
     explanations = {name: config.explanations[name].to_dict() for name in PRIVATE}
     explanations["probability(saliency)"] = explanations["saliency"] | dict(of="probability")
+    # Clip each example's gradient at 1; `noise` is in units of this bound
     private = dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
     recipe = config.target.train.to_dict() | private
     return _trained(config, recipe, **size.grouped) | _audited(size, config, explanations)
@@ -521,6 +532,7 @@ def _likelihood(size: Size, config: ConfigDict) -> dict:
 
 def _paired(called: str, *inputs: str, shadows: dict, **settings: object) -> dict[str, ConfigDict]:
     """Returns an attack learnt from many shadow models, and the same on a stranger."""
+    # The stranger answers, and the truth stays: members of the target
     control = base.arm(
         *inputs,
         train_view=shadows,
@@ -538,6 +550,7 @@ def references(config: ConfigDict) -> dict[str, ConfigDict]:
     """Returns the attacks on predictions, with their controls."""
     found = {}
     for name, arm in config.arms.items():
+        # A control's name begins with the name of its attack
         if name.split()[0] in ("confidence", "gap"):
             found[name] = arm
     return found
@@ -550,6 +563,7 @@ def _trajectory(size: Size, config: ConfigDict) -> dict:
     explanations = {}
     arms = references(config)
     for name in TRAJECTORIES:
+        # A small size lacks some explainers
         if name not in config.explanations:
             continue
         removal = f"removal({name})"

@@ -132,6 +132,7 @@ def published(dataset: str) -> tuple[dict, ...]:
     """Returns the rows of a data set, for the arms of configs/deepleak.py; "" has none."""
     if not dataset:
         return ()
+    # Tables II and III have a column for each data set
     place = DATASETS.index(dataset)
     rate, *_ = METRICS
     rest = {name: values[place] for name, values in TABLE_III.items()}
@@ -173,6 +174,7 @@ def chance(count: int) -> dict[str, float]:
     It has `count` members and as many others. The AUC's is Mann-Whitney's, the balanced accuracy's
     from two binomials at a rate of 1/2, the widest case.
     """
+    # Standard deviations by chance; 1.96 is the normal 97.5 % quantile
     area = math.sqrt((2 * count + 1) / (12 * count**2))
     accuracy = math.sqrt(1 / (8 * count))
     return dict(zip(METRICS, (RATES[count], 0.5 + 1.96 * accuracy, 0.5 + 1.96 * area), strict=True))
@@ -202,6 +204,7 @@ def _table_2(source: str, arm: str, table: dict, place: int) -> tuple[dict, ...]
 
 def _rows(source: str, metric: str, arm: str, values: dict[str, float]) -> tuple[dict, ...]:
     """Returns figures by explainer, with a note if the code computes something else."""
+    # Notes by arm, since rows name arms and not explainers
     notes = {arm.format(name): note for name, note in NOTES.items()}
     rows = base.published(
         source, metric, {arm.format(name): value for name, value in values.items()}

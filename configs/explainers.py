@@ -98,6 +98,7 @@ def sizes() -> dict[str, base.Size]:
         attack_label="digit",
         model=NETWORKS["cnn"],
         train=digits_train,
+        # Unused, since the gallery has no arms
         attack_width=1.0,
         attack_train=digits_train,
         seeds=1,
@@ -147,6 +148,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     config = config or get_config(arg)
     units = []
     for name, model in NETWORKS.items():
+        # Copy the target, so that a unit's changes stay its own
         target = config.target.to_dict()
         target["model"] = model
         if name in LEARNING_RATES:

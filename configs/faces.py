@@ -55,6 +55,7 @@ def sizes() -> dict[str, base.Size]:
         attack_width=0.0625,
         attack_train=yale_train,
     )
+    # ORL has no labels of emotions: the target recognises people
     orl_train = _recipe(epochs=60, learning_rate=2e-3)
     orl = dataclasses.replace(
         yale,

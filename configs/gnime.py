@@ -151,6 +151,7 @@ def _papers() -> dict[str, Size]:
         releases=4,
         published="celeba",
     )
+    # Images out of distribution, for attackers and for defenders
     facescrub = datasets.identities("facescrub", datasets.HALVES, 128, grayscale=False)
     celeba_facescrub = dataclasses.replace(
         celeba,
@@ -178,6 +179,7 @@ def _papers() -> dict[str, Size]:
         lam=100.0,
         published="imagenet100",
     )
+    # TFDS calls the class `label`, a folder source `identity`
     imagenet100_tfds = dataclasses.replace(
         imagenet100,
         unit="gnime-imagenet100-tfds",
@@ -220,6 +222,7 @@ def _local() -> dict[str, Size]:
         attack_train=base.recipe(learning_rate=2e-3, epochs=60),
         faithfulness=False,
     )
+    # Objects: a wider target, trained longer
     cifar10 = dataclasses.replace(
         mnist,
         unit="gnime-runlocal-cifar10",
@@ -230,6 +233,7 @@ def _local() -> dict[str, Size]:
         gnime_train=_gnime_recipe(learning_rate=1e-3, epochs=40),
         published="cifar10",
     )
+    # Larger images, with deeper targets
     celeba = dataclasses.replace(
         cifar10,
         unit="gnime-runlocal-celeba",
@@ -325,7 +329,9 @@ def _yale(side: int) -> dict:
     """
     lights = ("centerlight", "leftlight", "rightlight")
     expressions = ("happy", "sad", "sleepy", "surprised", "wink")
+    # One picture with glasses of each person
     glasses = [f"subject{number:02d}.glasses" for number in range(1, 16)]
+    # Further pictures of the people who also wear them there
     for person in ("subject08", "subject13"):
         glasses += [f"{person}.{condition}" for condition in lights + expressions]
     glasses.append("subject13.normal")  # subject08.normal is a duplicate
@@ -361,7 +367,9 @@ def get_config(arg: str = "") -> ConfigDict:
     )
     # None, for a number on the command line
     config.defences.gnime.gamma = config_dict.placeholder(float)
+    # The network of the authors' code, the source of the published figures
     config.attack.network = NETWORK
+    # Utility of a release; faithfulness costs many passes of the target
     utility = dict(distortion={}, masked_deepsim={})
     if size.faithfulness:
         utility |= dict(
@@ -370,6 +378,7 @@ def get_config(arg: str = "") -> ConfigDict:
             max_sensitivity=dict(radius=0.02, samples=size.neighbours),
         )
     config.metrics.explanation = ConfigDict(utility)
+    # A size may lack some of the paper's explanations
     rows = gnime_published.tables_1_and_3(size.published)
     config.report.published = tuple(row for row in rows if row["arm"] in config.arms)
     return config
@@ -475,6 +484,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         ]
     if size.attributes:
         units.append({"unit": "attributes", "attributes": _attributes(config, size)})
+    # Changes of the attackers' input, and of the generator's size
     deployed = DEPLOYED * defences["gnime"]["width"]
     units += [
         _unit("logits", with_gnime, **{"attack.rescale": "logits"}),
@@ -489,6 +499,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
 
 
 def _unit(name: str, arms: dict, **changes: object) -> dict:
+    # The config's published figures are of its own arms alone
     return {"unit": name, "arms": ConfigDict(arms).to_dict(), "report.published": (), **changes}
 
 
@@ -497,6 +508,7 @@ def _bounded(gamma: float, defences: dict) -> dict:
     written = f"{gamma * 1e4:02.0f}e-4"  # so that names are in the order of numbers
     bound = f"gamma_{written}"
     return {
+        # Reuse what is learned: γ acts at the release alone
         bound: dict(reuse_state_of="gnime", gamma=gamma),
         f"rnd_{written}": defences["rnd"] | dict(match_distortion_of=bound),
         f"ond_{written}": dict(reuse_state_of="ond", match_distortion_of=bound),
@@ -507,6 +519,7 @@ def _limited(name: str, bounded: dict, releases: int) -> dict:
     """Returns an arm for each of these defences; against noise it learns from several releases."""
     found = {}
     for by, settings in bounded.items():
+        # A reused defence has no name of its own; random noise has
         is_noise = settings.get("name") == "gaussian"
         found[by] = _by(name, by, releases=releases if is_noise else 1)
     return found
@@ -522,6 +535,7 @@ def _averaged(name: str, releases: int) -> dict:
             queries=count,
             releases=releases,
         )
+    # GNIME draws nothing: the fewest and the most queries suffice
     for count in (QUERIES[0], QUERIES[-1]):
         found[f"gnime_queries_{count}"] = _by(name, "gnime", queries=count)
     return found
@@ -533,6 +547,7 @@ def _by(name: str, *defences: str, queries: int = 1, releases: int = 1) -> Confi
     It averages `queries` releases of each image, and learns from `releases` such means of each of
     its own.
     """
+    # Take several releases in learning alone: a reported image has one mean
     view = dict(defences=defences, queries=queries)
     return base.arm(
         "prediction",
@@ -572,6 +587,7 @@ def _reverse_sigmoid(name: str, undefended: dict, config: ConfigDict, size: Size
 
 def _surrogates(config: ConfigDict) -> dict:
     """Returns an attacker's models of the target's answers, plain or perturbed."""
+    # Same network and recipe as the target, on the attacker's images
     own = config.target.to_dict() | dict(roles=("attack_train",))
     teachers = {"surrogate": (), "surrogate_sigmoid": ("sigmoid",)}
     found = {}
@@ -585,6 +601,7 @@ def _transferred(name: str, surrogate: str, *defences: str) -> ConfigDict:
 
     Zhao's rs-CAM.
     """
+    # Explain the attacker's own images alone: the service releases no maps
     train_view = dict(explanation=surrogate, defences=defences)
     test_view = dict(explanation="none", defences=defences)
     return base.arm(

@@ -34,10 +34,12 @@ def _row(
 
     None is a figure lost in the paper's text at hand, or not clearly assigned there.
     """
+    # Arms in the order of the table's columns
     arms = ["prediction"]
     for name in EXPLANATIONS:
         arms.append(name)
         arms += [f"{name}_{defence}" for defence in defences]
+    # A lost figure has no row
     values = {}
     for arm, mean, spread in zip(arms, means, spreads, strict=True):
         if mean is not None:

@@ -123,6 +123,7 @@ def _data(**roles: object) -> dict:
 def get_config(arg: str = "") -> ConfigDict:
     """Returns the audit at the size `arg`."""
     size = base.size(sizes(), arg)
+    # The target comes trained, and so has no training role
     target = dict(label=size.target_label, roles=()) | size.target
     config = base.audit(size, target=target)
     if size.membership:
@@ -152,6 +153,7 @@ def _rebuild(config: ConfigDict, size: Size) -> None:
 def _ask_membership(config: ConfigDict, size: Size) -> None:
     """Sets the arms of configs/deepleak.py, on models made by `train` beside the target."""
     config.evaluation.roles = ("target_train",)
+    # Three models of one function, each trained on images of its own
     alike = dict(label=size.target_label, function="target")
     config.shadows = ConfigDict(
         dict(
@@ -162,6 +164,7 @@ def _ask_membership(config: ConfigDict, size: Size) -> None:
     )
     config.explanations = _explanations(size, "none")  # the size of a map leaks, too
     attack = dict(name="membership_network", trunk="cnn", width=0.25, restarts=5)
+    # An attack on each explanation, with the stranger as its control
     arms = {}
     for name in size.explanations:
         arms[name] = base.membership(

@@ -28,6 +28,7 @@ def sizes() -> dict[str, base.Size]:
         validation=0.0,
         learning_rate=2e-3,
     )
+    # As many others as members, of the target and of its shadow
     roles = dict(
         target_train=0.2,
         attack_test=0.2,
@@ -68,6 +69,7 @@ def get_config(arg: str = "") -> ConfigDict:
         )
     )
     attack = dict(name="map_statistic", statistic="variance")
+    # Controls keep the truth: members of the shadow, and of the target
     untrained = dict(
         shadow="untrained_shadow",
         train_view=dict(members="shadow"),

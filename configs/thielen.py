@@ -80,6 +80,7 @@ def sizes() -> dict[str, Size]:
         trials=(20, 10),
         published=True,
     )
+    # On two cores: fewer images, narrower networks, a shorter search
     local_train = _recipe(epochs=10)
     local = dataclasses.replace(
         paper,
@@ -130,6 +131,7 @@ def _network(width: float) -> dict:
         name="cnn",
         dtype="float32",
         channels=(128, 256, 512),
+        # Multiplied by the width, and so about 50 again
         hidden=round(50 / width),
         width=width,
         norm="batch",
@@ -145,6 +147,7 @@ def _recipe(epochs: int) -> ConfigDict:
         learning_rate=1e-3,
         b1=0.9,
         patience=0,
+        # 1,333 of 11,333 images
         validation=0.1176,
     )
 
@@ -152,6 +155,7 @@ def _recipe(epochs: int) -> ConfigDict:
 def get_config(arg: str = "") -> ConfigDict:
     """Returns Tables 2 to 6 at the size `arg`."""
     size = base.size(sizes(), arg)
+    # Defences of Tables 5 and 6
     defences = {"rounded": dict(name="round_to", decimals=1)}
     for m in TRUNCATIONS:
         defences[f"top{m}"] = dict(name="truncate", m=m)
@@ -246,6 +250,7 @@ def _pixels(steps: int, start: str = "class_average", **views: object) -> Config
 
 
 def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
+    # Predictions alone hold nothing to encode
     encoder = "none" if inputs == ("prediction",) else "flatten"
     return _shadowed(*inputs, by=by, known="", encoder=encoder)
 
@@ -253,6 +258,7 @@ def _inverter(*inputs: str, by: tuple[str, ...] = ()) -> ConfigDict:
 def _defended(defence: str, steps: int) -> dict[str, ConfigDict]:
     """Returns O and X of defended predictions, by an attacker who knows the defence."""
     return {
+        # Not reported itself: the inverter X reads it
         f"pixels_{defence}": _pixels(steps, by=(defence,), evaluate=False),
         f"O_{defence}": _inverter("prediction", by=(defence,)),
         f"X_{defence}": _inverter(f"pixels_{defence}", by=(defence,)),
@@ -286,6 +292,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     of_unit["table-3-shadow"] = {
         start: _pixels(size.steps, start, answers="shadow") for start in STARTS
     }
+    # Figure 8: searched weights beside the paper's own
     searched = _shadowed(
         "prediction",
         name="gradient_reconstruction",
@@ -293,6 +300,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         search=size.trials,
     )
     of_unit["figure-8"] = dict(class_average=_pixels(size.steps), searched=searched)
+    # Published figures are of MNIST alone
     for name, arms in of_unit.items():
         published = thielen_published.UNITS[name]
         units.append(

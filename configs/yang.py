@@ -110,6 +110,7 @@ class Size(base.Size):
 def sizes() -> dict[str, Size]:
     """Returns the sizes of the table above, the paper's MNIST first."""
     paper_train = base.recipe(learning_rate=2e-4, batch_size=128, patience=0)
+    # Units choose classes and roles, so images are functions of these
     mnist_images = _ten_classes(
         functools.partial(datasets.idx, "mnist"),
         DIGITS,
@@ -196,6 +197,7 @@ def sizes() -> dict[str, Size]:
         accuracy={},
     )
     subset_train = base.recipe(learning_rate=2e-3, epochs=20, patience=0)
+    # This copy of CIFAR-10 numbers its classes; its distinct set is MNIST
     subset_images = _ten_classes(
         functools.partial(datasets.cifar10_subset, grayscale=True),
         DIGITS,
@@ -323,6 +325,7 @@ def get_config(arg: str = "") -> ConfigDict:
     """Returns the unit "truncation" on the data set of the size `arg`."""
     size = base.size(sizes(), arg)
     defences = {}
+    # top1 serves class inference
     for m in (1, *size.cuts):
         defences[f"top{m}"] = dict(name="truncate", m=m)
     config = base.audit(
@@ -356,6 +359,7 @@ def _images(
 ) -> dict:
     """Returns the images of a unit, and the training roles of its evaluation model."""
     roles = size.outside if auxiliary else HALVES
+    # The evaluation model must not have seen reported images
     unreported = tuple(role for role in roles if role != "attack_test")
     return {"data": size.images(auxiliary, kept, roles), "evaluation.roles": unreported}
 
@@ -385,6 +389,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
             "arms": _only(**{name: _arm(auxiliary)}),
             "report.published": size.accuracy.get(auxiliary, ()),
         }
+        # The default set's images are the config's own
         if auxiliary != size.auxiliary:
             unit |= _images(size, auxiliary)
         units.append(unit)
@@ -460,6 +465,7 @@ def _optimised(size: Size) -> dict:
 
 def _joint(config: ConfigDict, size: Size) -> dict:
     """Returns a developer who trains classifier and inverter together, by several weights."""
+    # The developer's inverter is built as the attacker's
     inverter = {}
     for name in ("network", "loss", "rescale", "width", "dtype"):
         inverter[name] = config.attack[name]

@@ -58,12 +58,14 @@ def sizes() -> dict[str, Size]:
         attack_width=1.0,
         attack_train=base.recipe(),
     )
+    # On two cores: narrow networks at a higher rate
     local_train = base.recipe(learning_rate=2e-3, epochs=12)
     local = dict(
         train=local_train,
         attack_width=0.0625,
         attack_train=local_train,
     )
+    # Few faces: small batches, and none held out
     faces_train = base.recipe(
         learning_rate=2e-3,
         epochs=60,
@@ -292,6 +294,7 @@ def _read(*names: str, **views: dict) -> ConfigDict:
 
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Returns one unit per figure; Figures 6 and S3 use the reconstructions of 4a and 4b."""
+    # A further unit reads each type by each input method
     found = figures(config or get_config(arg)) | {"4b-inputs": base.arms(ENCODERS, TYPES)}
     units = []
     for name, arms in found.items():

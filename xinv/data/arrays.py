@@ -50,6 +50,7 @@ def arrays(
     loaded = _load(
         Path(path), {key: _several(keys) for key, keys in labels.items()} | {None: _several(image)}
     )
+    # Take the images out, so that labels alone remain
     images = _images(path, _several(image), loaded.pop(None))
 
     # Class names of strings come from the strings, of integers from `classes` or their range.
@@ -66,6 +67,7 @@ def _load(path: Path, wanted: Mapping[str, Sequence[str]]) -> dict[str, list[np.
         raise InputError(f"no npz file at {path}")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is truncated or not an npz file")
+    # Without pickle, which could run code from the file
     with np.load(path, allow_pickle=False) as file:
         return {name: [_column(path, file, key) for key in keys] for name, keys in wanted.items()}
 

@@ -25,6 +25,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     code_path = None
 
     def __init__(self, dataset: Dataset, name: str, root: Path):
+        # Set before TFDS's own constructor, which reads them
         self.name = name
         self.VERSION = tfds.core.Version("1.0.0")
         self._dataset = dataset
@@ -83,6 +84,7 @@ def prepare(dataset: Dataset, root: str, name: str = "") -> Path:
     try:
         builder = Builder(dataset, name, Path(root))
         folder = Path(builder.data_dir)
+        # Equal descriptions mean equal content, by the fingerprint
         if folder.exists() and tfds.builder_from_directory(folder).info.description != description(
             dataset
         ):

@@ -100,6 +100,7 @@ def create(
       InputError: see `validate`.
     """
     classes = {key: tuple(map(str, names)) for key, names in classes.items()}
+    # Validate labels as given: a conversion to int32 could hide a wrong type
     dataset = Dataset(
         images,
         {key: np.asarray(values) for key, values in labels.items()},
@@ -111,6 +112,7 @@ def create(
     labels = {}
     for key, values in dataset.labels.items():
         labels[key] = values.astype(np.int32)
+    # Hash labels by name, so that the order of label sets does not matter
     if fingerprint is None:
         parts = [np.ascontiguousarray(images), *(labels[key] for key in sorted(labels))]
         fingerprint = digest([images.shape, sorted(classes.items())], *parts)
@@ -213,6 +215,7 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
       InputError: see `validate`; an empty selection is one.
     """
     images = dataset.images
+    # Masks become indices; an index out of range fails here
     indices = np.arange(len(images))[indices]
     if isinstance(images, np.ndarray):
         chosen = images[indices]
@@ -244,6 +247,7 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
     renumbered[_numbers(dataset, label, classes)] = np.arange(len(classes))
     values = renumbered[dataset.labels[label]]
     kept = take(dataset, values >= 0)
+    # Replace the old numbers, which `take` has kept
     labels = {**kept.labels, label: values[values >= 0]}
     described = [kept.fingerprint, "keep", label, list(classes)]
     names = {**kept.classes, label: tuple(classes)}
@@ -314,6 +318,7 @@ def concatenate(parts: Sequence[Images]) -> Images:
     starts = ends - [len(part) for part in parts]
 
     def read(rows: np.ndarray) -> np.ndarray:
+        # Fill in the rows of each part, in the order asked for
         result = np.empty((len(rows), *parts[0].shape[1:]), np.uint8)
         for part, start, end in zip(parts, starts, ends, strict=True):
             inside = (rows >= start) & (rows < end)

@@ -90,6 +90,7 @@ def _folder(
     while folders or links:
         # Links wait until no folder is left, so that a folder keeps its own path.
         folder = folders.pop(0) if folders else links.pop(0)
+        # Read a folder once: a link to a parent would never end
         if folder.resolve() in seen:
             left_out.append(f"{folder.relative_to(root).as_posix()}/")
             continue
@@ -130,6 +131,7 @@ def _archive(
                 continue
             if select(str(path)):
                 _check_size(root, member.name, member.size)
+                # A stream only goes forward: read a member before the next one
                 yield str(path), archive.extractfile(member).read()
             else:
                 left_out.append(str(path))
@@ -187,6 +189,7 @@ def decode(
             warnings.simplefilter("ignore")  # of metadata, which decide no pixel
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=_formats())
+            # Read the bits before the pixels: loading clears the header's tiles
             bits = _bits(image, content)
             image.load()
             image = _upright(image)
@@ -283,7 +286,9 @@ def _pixels(image: Image.Image, what: str, channels: int | None, level: int) -> 
         raise InputError(
             f"{what} has pixels of mode {image.mode}, neither grey nor RGB: {error}"
         ) from error
+    # Grey pixels come without an axis of channels
     pixels = pixels.reshape(*pixels.shape[:2], -1)
+    # A palette of greys alone counts as a grey image
     grey = channels is None and palette and (pixels == pixels[..., :1]).all()
     if grey:
         return pixels[..., :1]
@@ -298,6 +303,7 @@ def _composed(image: Image.Image, what: str, level: int) -> Image.Image:
     alpha = pixels[..., -1:]
     # Rounded to the nearest level
     result = (colour * alpha + level * (255 - alpha) + 127) // 255
+    # A drawing in the background's colour would vanish without an error
     if alpha.min() < 255 and np.abs(result - level).max() < FAINT:
         others = ", ".join(name for name, other in BACKGROUNDS.items() if other != level)
         raise InputError(

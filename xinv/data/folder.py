@@ -66,6 +66,7 @@ def folder(
     left_out = []
     for path, content in read_files(root, lambda path: labeller(path) is not None, left_out):
         image = decode(content, f"{root}: {path}", background=background)
+        # Compare pixels as stored, before their change
         identity[path] = _content(image) if drop_duplicates else path
         found[path] = np.ascontiguousarray(change(image))
         total += found[path].nbytes
@@ -81,6 +82,7 @@ def folder(
     paths = sorted(
         {identity[path]: path for path in sorted(found, reverse=True)}.values()
     )  # the first of each
+    # Without a level the class's folder is the last, which may be a guess
     if isinstance(labels, str) and labels.isidentifier() and level is None:
         _check_layout(root, paths)
     # Grey images among coloured ones get equal channels.
@@ -168,6 +170,7 @@ def _folders(path: str) -> tuple[str, ...]:
 
 def _check_layout(root: str, paths: list[str]) -> None:
     """Refuses a layout without a clear folder of the class, or with one class."""
+    # Files at different depths leave the class's folder open
     ordered = sorted(paths, key=lambda path: len(_folders(path)))
     least = ordered[0]
     most = ordered[-1]

@@ -85,6 +85,7 @@ def _files(root: Path, prefix: str | None) -> dict[tuple[str, str], Path]:
         name = NAME.fullmatch(path.name)
         if name and path.is_file():
             part = "train" if name["part"] == "train" else "t10k"
+            # Keep the first of a kind: in reverse order .gz precedes the bare name
             found.setdefault(name["prefix"], {}).setdefault((part, name["kind"]), path)
     # EMNIST has six sets in one folder: a guess could take the wrong one.
     if prefix is None and len(found) > 1:

@@ -86,6 +86,7 @@ def split(
     # Units are single images or groups; a unit has the class of its first image.
     random = np.random.default_rng(seed)
     members = _groups(labels, group)
+    # Balance first: fractions are of the remaining units
     if balance is None:
         members = members
     else:
@@ -123,6 +124,7 @@ def _check(roles: Roles) -> tuple[dict[str, float], dict[str, tuple[str, ...]], 
             raise InputError(
                 f"role {role!r} unites {list(parts)}: choose among {', '.join(fractions)}"
             )
+    # A sum of fractions may exceed 1 by rounding
     if not 0 < sum(fractions.values()) <= 1 + 1e-9:
         raise InputError(
             f"fractions of roles sum to {sum(fractions.values()):g}: they must not exceed 1, nor"
@@ -223,6 +225,7 @@ def _groups(
     # Images equal in all columns are a unit; units are in the order of their labels.
     columns = np.stack([_column(labels, name) for name in names], axis=1)
     _, unit, sizes = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
+    # Sort images by unit, and cut after the last one of each
     return np.split(np.argsort(unit.reshape(-1), kind="stable"), np.cumsum(sizes)[:-1])
 
 
@@ -262,6 +265,7 @@ def _deal(
         carry += len(members) * shares - counts
         for chosen, part in zip(dealt, np.split(members, np.cumsum(counts)[:-1]), strict=True):
             chosen.append(part)
+    # Not strict: the last part, of unused images, has no role
     result = {}
     for role, parts in zip(fractions, dealt, strict=False):
         result[role] = np.concatenate(parts)

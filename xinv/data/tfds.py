@@ -53,6 +53,7 @@ def tfds(
         stream.require_installed()
     builder = _builder(dataset, root)
     features = builder.info.features
+    # Class labels alone can name their numbers
     labels = list(labels) or sorted(
         key for key, feature in features.items() if hasattr(feature, "int2str")
     )
@@ -177,6 +178,7 @@ def _values(what: str, source: Any, labels: Sequence[str], threads: int) -> dict
             columns.append([int(_field(what, example, key)) for example in examples])
         return np.array(columns, np.int64)
 
+    # In chunks, so that threads read ahead and memory is bounded
     chunks = np.split(np.arange(len(source)), range(CHUNK, len(source), CHUNK))
     columns = np.concatenate([*stream.read_ahead(read, chunks, threads)], axis=1)
     return dict(zip(labels, columns, strict=True))

@@ -62,6 +62,7 @@ def geometry(
         crop = _whole_numbers("crop", crop, 4, "None, 'centre' or (top, left, height, width)")
         if min(crop[:2]) < 0 or min(crop[2:]) < 1:
             raise InputError(f"crop {crop} is not (top, left, height, width) inside an image")
+    # A tuple, since a list never equals a shape
     if resize is not None:
         resize = _whole_numbers("resize", resize, 2, "None or (height, width)")
         if min(resize) < 1:
@@ -99,6 +100,7 @@ def transform(
     Raises:
       InputError: an option has a value that is not allowed, or the crop leaves the image.
     """
+    # Classes first: attributes refer to the kept ones
     dataset = dataset if classes is None else keep(dataset, *_chosen(classes))
     for attribute, meaning in (attributes or {}).items():
         dataset = mark(dataset, attribute, *meaning)
@@ -125,6 +127,7 @@ def _chosen(classes: object) -> tuple[str, Sequence[str] | int]:
     label, kept = (
         classes if isinstance(classes, tuple | list) and len(classes) == 2 else (None, None)
     )
+    # A Boolean is an integer in Python, but no number of classes
     counted = isinstance(kept, int) and not isinstance(kept, bool)
     if not isinstance(label, str) or not (counted or isinstance(kept, tuple | list)):
         raise InputError(f"classes {classes!r} is not None, (label, number) or (label, (class, …))")

@@ -79,5 +79,6 @@ def chain(*defences: Defence) -> Defence:
 
 
 def _part(session: train.Session, number: int) -> train.Session:
+    # A folder for each part, so that their checkpoints do not mix
     directory = None if session.directory is None else f"{session.directory}/{number}"
     return session._replace(directory=directory, name=f"{session.name}/{number}")

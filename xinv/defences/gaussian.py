@@ -50,6 +50,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
         session: train.Session = train.Session(),
     ) -> Any:
         calibration = calibrate(observation)
+        # Clipping takes off some of the noise: solve for its deviation
         if clipped:
             stdev = _calibrated(
                 observation.explanation,

@@ -121,6 +121,7 @@ def gnime(
     build = functools.partial(models.build, network, encoder=encoder, dtype=dtype)
 
     def networks(maps: tuple[int, ...], images: tuple[int, ...]) -> Players:
+        # The generator gives a map, the inverter an image
         generator = build(width=width, image_shape=tuple(maps))
         return Players(generator, build(width=inverter_width, image_shape=tuple(images)))
 
@@ -151,6 +152,7 @@ def gnime(
         )
         data = {**observation._asdict(), "image": images}
         step = two_player_step(players, lam, updates, tx)
+        # Advice in the error of a diverged training
         advised = session._replace(
             advice=f"lower lam, which is {lam:g}, or the learning rate, or play for more epochs"
         )
@@ -178,6 +180,7 @@ def gnime(
         require_state(state, "generator", "calibration")
         require_shape(state["calibration"], observation)
         maps = observation.explanation
+        # Refuse a state of another network before it is applied
         generator = build(width=width, image_shape=tuple(maps.shape[1:]))
         require_network(state["generator"], generator, observation)
         scale = _scale(state["calibration"])
@@ -193,6 +196,7 @@ def gnime(
         )
 
     def check(observation: Observation, images: Any) -> None:
+        # Trace both networks on shapes alone
         for player in networks(required(observation).shape[1:], images.shape[1:]):
             jax.eval_shape(
                 player.init,
@@ -274,6 +278,7 @@ def two_player_step(
             return jnp.mean((clean - noised) ** 2)
 
         def update(name: str, gradient: Variables) -> tuple[Variables, Any]:
+            # Average the gradient over devices, so that their copies stay equal
             change, opt_state = tx.update(
                 parallel.mean(gradient),
                 state.opt_state[name],
@@ -299,6 +304,7 @@ def two_player_step(
         moved, from_distortion = jax.value_and_grad(distortion)(noised)
         (gradient,) = to_generator(from_distortion - lam * to_noised)
         generator, generator_state = update("generator", gradient)
+        # Errors from before this step's updates of both players
         metrics = {
             "loss": moved - lam * both[1],
             "distortion": moved,

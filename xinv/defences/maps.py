@@ -97,6 +97,7 @@ def require_images(images: Array) -> None:
         return
     for start in range(0, len(images), _CHUNK):
         part = np.asarray(images[start : start + _CHUNK])
+        # Fractions may leave [0,1] by rounding
         floating = jnp.issubdtype(part.dtype, jnp.floating)
         if not (floating and -_ROUNDING <= part.min() <= part.max() <= 1 + _ROUNDING):
             raise InputError(
@@ -169,5 +170,6 @@ def require_scale(calibration: Calibration, maps: Array) -> None:
 
 def normal(key: Key, maps: jax.Array) -> jax.Array:
     """Draws normal values in the shape of `maps` [N,h,w,c]; those of map i by `fold_in(key, i)`."""
+    # A key for each map: its noise does not depend on the number of maps
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(maps)))
     return jax.vmap(lambda key: jax.random.normal(key, maps.shape[1:], maps.dtype))(keys)

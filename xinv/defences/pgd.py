@@ -190,5 +190,6 @@ def _moved(
         short = jnp.mean((moved(middle) - maps) ** 2, axis=(1, 2, 3), keepdims=True) < mse
         return jnp.where(short, middle, low), jnp.where(short, high, middle)
 
+    # One length for each map, from none to beyond any useful one
     none = jnp.zeros((len(maps), 1, 1, 1), maps.dtype)
     return moved(jax.lax.fori_loop(0, _HALVINGS, halve, (none, none + _FARTHEST * mse**0.5))[0])

@@ -152,6 +152,7 @@ def mask(threshold: float, relative: bool = False) -> Defence:
     """
     require_not_negative(threshold=threshold)
     require_flag(relative=relative)
+    # Above 1 a relative threshold would leave nothing
     require(
         not relative or threshold <= 1,
         "threshold",

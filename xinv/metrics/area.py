@@ -21,6 +21,7 @@ def area(found: Ranked) -> tuple[float, float]:
     has a single group.
     """
     member = found.member
+    # Members and others vary independently: variances of placements add
     placed = placements(found.member, found.score)
     inside = placed[member]
     outside = placed[~member]
@@ -99,6 +100,7 @@ def variance(values: np.ndarray, group: np.ndarray) -> float:
     Values of a group deviate together.
     """
     _, codes = np.unique(group, return_inverse=True)
+    # Add up the deviations of a group before they are squared
     sums = np.bincount(codes, weights=values - values.mean())
     if len(sums) < 2:
         return math.nan

@@ -74,6 +74,7 @@ def spearman() -> Metric:
         # Pearson's correlation of the ranks
         e, released = (jax.vmap(rankdata)(_flat(maps)) for maps in _maps(truth, guess))
         e, released = (ranks - ranks.mean(axis=-1, keepdims=True) for ranks in (e, released))
+        # A constant map has no ranks to compare: divide by 1
         scale = jnp.linalg.norm(e, axis=-1) * jnp.linalg.norm(released, axis=-1)
         correlation = (e * released).sum(axis=-1) / jnp.where(scale == 0, 1, scale)
         return jnp.where((e == released).all(axis=-1), 1.0, correlation.clip(-1, 1))
@@ -259,6 +260,7 @@ def _max_sensitivity(
     def fn(release: Release, truth: Truth, guess: Array) -> jax.Array:
         x, (_, released) = as_float(truth["image"]), _maps(truth, guess)
         labels = jnp.asarray(truth["label"])
+        # Change relative to the released map's norm
         size = jnp.linalg.norm(_flat(released), axis=-1)
 
         def moved(key: Key) -> jax.Array:

@@ -44,6 +44,7 @@ def relevance(
         raise InputError(
             f"a mask of shape {mask.shape} fits no {len(explanation)} maps: give [N,H,W] or [H,W]"
         )
+    # Grey maps at the mask's size
     values = np.asarray(
         resize(
             np.mean(
@@ -137,5 +138,6 @@ def target_accuracy(prediction: Array, label: Array) -> np.ndarray:
 def _pearson(rows: np.ndarray, row: np.ndarray) -> np.ndarray:
     """Returns the correlation of each of `rows` [N,P] with `row` [P]; 0 if one is constant."""
     rows, row = rows - rows.mean(axis=1, keepdims=True), row - row.mean()
+    # A constant row has no direction: divide by 1
     scale = np.linalg.norm(rows, axis=1) * np.linalg.norm(row)
     return rows @ row / np.where(scale > 0, scale, 1)

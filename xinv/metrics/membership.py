@@ -98,6 +98,7 @@ def tpr_at_fpr(fpr: float | Sequence[float] = RATES) -> SetMetric:
             tpr = _rate(at.true / found.members, members, roc.LEVEL)._replace(p=p)
             # The threshold is an order statistic of non-members: its true rate has an interval too
             beta = roc.true_fpr(at, found.others, others)
+            # Count groups here, since examples of one group err together
             resolved = roc.allowed(rate, roc.counted(found)[1]) >= RESOLVED
             figures[f"tpr_at_{rate}"] = tpr
             figures[f"fpr_at_{rate}"] = _estimate(at.false / found.others, beta)
@@ -221,6 +222,7 @@ def epsilon(fpr: float | Sequence[float] = RATES, delta: float = 0.0) -> SetMetr
         delta,
         "at least 0 and below 1",
     )
+    # Bonferroni's correction over the points
     level = 1 - (1 - roc.LEVEL) / len(rates)
 
     def measure(
@@ -235,6 +237,7 @@ def epsilon(fpr: float | Sequence[float] = RATES, delta: float = 0.0) -> SetMetr
         # The bound of this point, and of an attack that finds every member
         for rate in rates:
             at = roc.point(found, rate)
+            # Counts become rates times the effective numbers of groups
             most = at.allowed * others / found.others
             true = at.true * members / found.members
             bounds.append(
@@ -308,6 +311,7 @@ def _chances(found: roc.Ranked, rates: Sequence[float]) -> list[tuple[Estimate, 
     seen = _tprs(found, rates)
     drawn = np.array([_tprs(one, rates) for one in chance.relabelled(found)])
     ends = np.quantile(drawn, [(1 - roc.LEVEL) / 2, (1 + roc.LEVEL) / 2], axis=0)
+    # The observed order counts as one more permutation
     p = (1 + (drawn >= seen).sum(axis=0)) / (1 + len(drawn))
     means = drawn.mean(axis=0)
     return [(_estimate(means[i], ends[:, i]), float(p[i])) for i in range(len(rates))]

@@ -106,6 +106,7 @@ def ranked(member: Array, score: Array, group: Array | None = None) -> Ranked:
     if mixed.size:
         name = names[mixed[0]]
         raise InputError(f"group {name} holds members and non-members: give groups of one kind")
+    # Stable, so that tied examples keep the given order
     order = np.argsort(score, kind="stable")
     return Ranked(score[order], member[order], group[order])
 
@@ -152,6 +153,7 @@ def point(found: Ranked, fpr: float) -> Point:
 
 def above(found: Ranked, threshold: float) -> tuple[int, int]:
     """Returns the numbers of members and of non-members with a score above `threshold`."""
+    # Scores ascend: skip all up to the last one equal to the threshold
     called = found.member[np.searchsorted(found.score, threshold, "right") :]
     true = int(called.sum())
     return true, len(called) - true
@@ -247,6 +249,7 @@ def epsilon_bound(
       level: confidence of the bound's two rates together.
       delta: δ, in [0, 1).
     """
+    # The smallest ratio that both intervals allow
     tpr, _ = proportion(true, members, level)
     _, fpr = proportion(most, others, level)
     if tpr - delta > fpr:
