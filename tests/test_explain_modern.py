@@ -448,7 +448,8 @@ def test_box_of_the_image():
 @pytest.mark.parametrize("soft", [True, False])
 def test_a_maximum_of_shifted_scores(soft):
     """XLA rounds fused products and sums otherwise than alone: none may equal its maximum."""
-    matrix, bias = RANDOM.normal(size=(27, 16)) / 3, RANDOM.normal(size=(16, 16)) / 3
+    random = np.random.default_rng(5)
+    matrix, bias = random.normal(size=(27, 16)) / 3, random.normal(size=(16, 16)) / 3
 
     def apply(v, x):
         patches = (

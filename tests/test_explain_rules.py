@@ -61,6 +61,17 @@ def test_deeplift_of_several_values(function):
         )
 
 
+def test_deeplift_of_a_change_by_rounding():
+    """A change of exp by its last digit alone tells no slope: 0 or 1e-7, divided by 1e-9."""
+    image = np.random.default_rng(3).uniform(0.5, 1, (4, 4, 1)).astype(np.float32)
+
+    def apply(scale, x):
+        return jnp.stack([jnp.exp(scale * x).sum((1, 2, 3)), x.sum((1, 2, 3))], -1)
+
+    maps = call(explain.deeplift(), apply, jnp.float32(1e-9), image, 0)
+    np.testing.assert_allclose(maps, np.expm1(1e-9 * image.astype(np.float64)), rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_every_kind_of_relu():
     """Nothing is silently a plain gradient: raw functions, jax.nn, one ReLU used twice, ReLU6 by

@@ -35,6 +35,8 @@ from xinv.types import Apply, Array, Explainer, Key, Variables
 
 SMALLEST = 1e-10
 """Changes of an input below this count as none: the derivative is the multiplier, as in captum."""
+ROUNDINGS = 4
+"""Changes of a result by fewer units in its last place count as none."""
 
 
 @cached
@@ -126,12 +128,22 @@ def _ratio(change: jax.Array, by: jax.Array, otherwise: jax.Array) -> jax.Array:
 def _rescale(context: EquationContext) -> list[jax.Array | None]:
     """Eq. 11: signal · Δy/Δx."""
     (others, (other,)), (output,) = context.reference, context.outputs
+    (signal,) = context.signals
+    rounding = ROUNDINGS * jnp.finfo(output.dtype).eps
+    rounding *= jnp.maximum(jnp.abs(output), jnp.abs(other))
     # The derivative is the limit of the ratio, for inputs that do not change.
     slopes = context.derivative()
     changes = zip(context.inputs, others, slopes, strict=True)
     found = []
     for x, x0, s in changes:
-        found.append(s if s is None else _ratio(context.signals[0] * (output - other), x - x0, s))
+        if s is None:
+            found.append(None)
+            continue
+        ratio = _ratio(signal * (output - other), x - x0, s)
+        # A change of y by its last digits alone is noise, which a tiny Δx would make large.
+        noise = jnp.abs(output - other) <= rounding
+        noise &= jnp.abs(s * (x - x0)) <= rounding * jnp.abs(signal)
+        found.append(jnp.where(noise, s, ratio))
     return found
 
 
