@@ -105,6 +105,7 @@ def explainers() -> None:
     if FIRST.value:
         bench_explainers.first(METHODS.value, NETWORKS.value)
         return
+    # Without captum, xinv is measured alone
     captum = None
     if importlib.util.find_spec("torch") and importlib.util.find_spec("captum"):
         import bench_captum as captum
@@ -151,6 +152,7 @@ COMMANDS: dict[str, Callable[[], None]] = {
 
 def main() -> None:
     """Takes the subcommand off the arguments, and leaves the flags to absl."""
+    # absl knows no subcommands, so take the name off before it parses
     if len(sys.argv) > 1 and not sys.argv[1].startswith("-"):
         name = sys.argv.pop(1)
     else:

@@ -162,6 +162,7 @@ def seeds(size: Size) -> Iterator[Row]:
     for name, network in networks(size.width).items():
         for dtype in how.rates:
             yield several(name, dtype, plain(network, dtype, data), size.seeds, how)
+    # Restarts are seeds of an attack's network
     for trunk in NETWORKS:
         yield restarting(trunk, size.width, how)
 
@@ -184,6 +185,7 @@ def explainers_mobilenet(size: Size) -> Iterator[Row]:
 def _explained(size: Size, network: str, images: int) -> Iterator[Row]:
     import bench_explainers
 
+    # Without captum, xinv is measured alone
     captum = None
     if _version("torch") and _version("captum"):
         import bench_captum as captum
@@ -191,6 +193,7 @@ def _explained(size: Size, network: str, images: int) -> Iterator[Row]:
         captum.settings()
     methods = list(size.methods)
     found = bench_explainers.measured(network, methods, images, min(size.rounds, 3), captum)
+    # Put the figures of explainers alone into notes: all items share a table
     for row, roofline, mib in found:
         note = row.note
         if roofline:
@@ -226,11 +229,13 @@ def measure(names: Sequence[str], file: Path, small: bool) -> None:
 
     device = jax.devices()[0]
     size = LITTLE if small or device.platform == "cpu" else Size()
+    # Repeat these on every line, since each is stored by itself
     facts = dict(device=device.device_kind, small=size is LITTLE)
     facts["versions"] = {name: _version(name) for name in ("jax", "torch", "captum")}
     with file.open("w") as lines:
 
         def note(**event: Any) -> None:
+            # Flush each line: this process may be killed at any moment
             print(json.dumps(event | facts), file=lines, flush=True)
 
         for name in names:
@@ -268,12 +273,14 @@ class Watch:
     def run(self, command: Callable[[list[str], Path], list[str]]) -> None:
         """Runs `command(items, file for events)` until every item has ended in some way."""
         while self._waiting:
+            # Begin nothing without time for it
             first = self._waiting[0]
             if time.monotonic() + min(_LEAST, self._limits[first]) > self._deadline:
                 for name in self._waiting:
                     self._add(name, Row(name, note="not measured: the time was over"))
                 return
             reason = self._follow(command)
+            # Blame the item in progress; a new process measures the rest
             if reason:
                 self.failed = True
                 name = self._waiting.pop(0)
@@ -282,6 +289,7 @@ class Watch:
     def _follow(self, command: Callable[[list[str], Path], list[str]]) -> str:
         """Follows one process until it ends; returns why its present item failed, or ""."""
         with tempfile.TemporaryDirectory() as folder:
+            # Use files: a pipe that is full would stop the process
             events = Path(folder, "events")
             log = Path(folder, "log")
             events.touch()
@@ -298,6 +306,7 @@ class Watch:
                     child.wait()
             if over or not self._waiting:
                 return over
+            # Name the cause by the last line of output
             last = []
             for line in log.read_text(errors="replace").splitlines():
                 if line.strip():
@@ -307,9 +316,11 @@ class Watch:
 
     def _wait(self, child: subprocess.Popen, reader: TextIO) -> str:
         """Reads events until the process ends; returns whose time was over, or ""."""
+        # Until the first item begins, limit the imports alone
         limit = time.monotonic() + STARTING
         unread = ""
         while True:
+            # Look before reading, so that no last line is missed
             ended = child.poll() is not None
             # A line that is being written has no end yet
             *lines, unread = (unread + reader.read()).split("\n")
@@ -337,6 +348,7 @@ class Watch:
 
     def _add(self, item: str, row: Row, **facts: Any) -> None:
         self.rows.append(row)
+        # A row outside its tolerance fails the whole
         self.failed = self.failed or row.note.endswith(FAILED)
         self._write(item=item, **row._asdict(), **facts)
         print(row.line(), flush=True)
@@ -361,12 +373,14 @@ def run(argv: Sequence[str]) -> None:
     folder = Path(OUT.value or os.environ.get("OUT") or "runs/accelerator")
     folder.mkdir(parents=True, exist_ok=True)
 
+    # Measure in a copy of this program, so that a hang can be ended
     def command(items: list[str], events: Path) -> list[str]:
         arguments = [f"--items={','.join(items)}", f"--events={events}", f"--parent={os.getpid()}"]
         if SMALL.value:
             arguments.append("--small")
         return [sys.executable, __file__, *arguments]
 
+    # Below 8 minutes keep the limits of items, and leave out the last ones
     slower = max(1.0, MINUTES.value / 8)
     limits = {name: slower * KNOWN[name].seconds for name in names}
     watch = Watch(folder, limits, time.monotonic() + 60 * MINUTES.value)

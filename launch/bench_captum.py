@@ -77,6 +77,7 @@ def _integrated_gradients(t: Task) -> Any:
 
 
 def _noisy(kind: str) -> Callable[[Task], Any]:
+    # Keep the sign: captum's saliency is absolute by default
     options = {"nt_type": kind, "nt_samples": SAMPLES, "stdevs": STDEV, "abs": False}
     return lambda t: attr.NoiseTunnel(attr.Saliency(t.plain)).attribute(
         t.x, target=t.y, nt_samples_batch_size=min(SAMPLES, t.copies), **options
@@ -96,6 +97,7 @@ def _guided_gradcam(t: Task) -> Any:
 
 
 def _occlusion(t: Task) -> Any:
+    # Cover all channels by each window
     channels, side = t.x.shape[1:3]
     window, stride = ((channels, n, n) for n in (round(WINDOW * side), round(STRIDE * side)))
     return attr.Occlusion(t.plain).attribute(
@@ -154,6 +156,7 @@ METHODS = {
 def settings() -> str:
     """Sets PyTorch up as its users would for speed, and says so."""
     warnings.filterwarnings("ignore", module="captum")
+    # Allow TF32, as JAX does by default on NVIDIA
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     place = "cuda: cudnn.benchmark, TF32 (as jax)" if DEVICE == "cuda" else "cpu"
@@ -167,6 +170,7 @@ def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]
     """What explains the batch, for those of the methods that captum has; nothing without a twin."""
     if network not in TWINS:
         return {}
+    # Perturb the same superpixels in both libraries
     labels = jax.vmap(slic(SEGMENTS).labels)(inputs.images)[..., None]
     x, superpixels = (
         torch.tensor(np.moveaxis(np.asarray(a), -1, 1).copy(), device=DEVICE)
@@ -182,6 +186,7 @@ def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]
         torch.tensor(np.asarray(inputs.labels), device=DEVICE).long(),
         superpixels.long(),
     )
+    # A ratio is meaningless if the twin computes something else
     if not (plain(x).argmax(1) == task.y).all() or not torch.allclose(
         plain(x), hooked(x), rtol=1e-2, atol=1e-3
     ):
@@ -192,10 +197,12 @@ def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]
 def _run(method: Callable[[Task], Any], task: Task) -> Run:
     def start() -> None:
         method(task)
+        # Wait for the maps: kernels run asynchronously
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
     def device_mib() -> float:
+        # Count the growth alone: weights and images are there already
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         start()
@@ -229,11 +236,13 @@ def _cnn(variables: Arrays, hooked: bool) -> Twin:
     rows = variables["params"]["layers"]
     features = []
     head = []
+    # Sort by number: by name, conv10 would come before conv2
     for name in sorted(rows, key=lambda name: int(name.lstrip("convf"))):
         if name.startswith("conv"):
             features += [_convolution(rows[name]), nn.ReLU(), nn.MaxPool2d(2)]
         else:
             head += [_dense(rows[name]), nn.ReLU()]
+    # No ReLU follows the logits
     return Twin(nn.Sequential(*features), nn.Sequential(*head[:-1]), -1)
 
 
@@ -243,7 +252,9 @@ def _mobilenet_v2(large: bool, variables: Arrays, hooked: bool) -> Twin:
     scopes = []
     for name in ("params", "batch_stats"):
         scopes.append(variables[name]["features"])
+    # Only the first block of a stage has its stride
     strides = [1 if index else stride for _, _, count, stride in STAGES for index in range(count)]
+    # With the small stem the second stage keeps its size too
     if not large:
         strides[1] = 1
     blocks = []
@@ -255,6 +266,7 @@ def _mobilenet_v2(large: bool, variables: Arrays, hooked: bool) -> Twin:
                 activation,
             )
         )
+    # Stem and last convolution are the units outside the blocks
     first = nn.Sequential(*_unit(*scopes, 0, 2 if large else 1))
     last = nn.Sequential(*_unit(*scopes, 1))
     features = nn.Sequential(
@@ -265,6 +277,7 @@ def _mobilenet_v2(large: bool, variables: Arrays, hooked: bool) -> Twin:
         activation(),
         nn.AdaptiveAvgPool2d(1),
     )
+    # Grad-CAM reads the last activation, before the average
     return Twin(features, _dense(variables["params"]["head"]), -2)
 
 
@@ -284,6 +297,7 @@ class _ClippedReLU(nn.ReLU):
         return nn.functional.relu6(x)
 
 
+# Register the rules in captum's private tables
 deep_lift.SUPPORTED_NON_LINEAR[_ClippedReLU] = deep_lift.nonlinear
 lrp.SUPPORTED_NON_LINEAR_LAYERS.append(_ClippedReLU)
 
@@ -300,14 +314,18 @@ class _InvertedResidual(nn.Module):
         units = []
         count = len(stats)
         for number in range(count):
+            # The depthwise convolution is followed by the projection alone
             depthwise = number == count - 2
             units += _unit(params, stats, number, stride if depthwise else 1, depthwise)
+            # The projection is linear
             units += [activation()] if number < count - 1 else []
         self.units = nn.Sequential(*units)
+        # captum's LRP needs a module for a sum
         self.add = Addition_Module()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = self.units(x)
+        # Add the input where stride and channels leave its shape
         if x.shape == y.shape:
             return self.add(x, y)
         return y
@@ -335,6 +353,7 @@ def _unit(
 
 
 def _convolution(arrays: Arrays, stride: int = 1, depthwise: bool = False) -> nn.Conv2d:
+    # Kernels are HWIO here, and OIHW in PyTorch
     size, _, inputs, outputs = arrays["kernel"].shape
     groups = outputs if depthwise else 1
     options = {"stride": stride, "padding": size // 2, "groups": groups, "bias": "bias" in arrays}
@@ -354,5 +373,6 @@ def _dense(arrays: Arrays) -> nn.Linear:
 
 
 def _fill(layer: nn.Module, **arrays: Any) -> None:
+    # Copy the arrays: those of JAX are read-only
     for name, array in arrays.items():
         getattr(layer, name).data = torch.tensor(np.array(array))

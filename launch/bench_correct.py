@@ -39,6 +39,7 @@ def run(batch_size: int, width: float) -> Iterator[Row]:
     data = examples(batch_size)
     start = jax.jit(model.init)(jax.random.key(0), data["image"][:1])
     variables = jax.device_get(start)
+    # Compute the reference once: it does not depend on the precision
     wanted = _references(variables, data)
     for precision in TOLERANCES:
         with jax.default_matmul_precision(None if precision == "default" else precision):
@@ -96,6 +97,7 @@ def network(variables: Any, images: jax.Array) -> jax.Array:
     names = sorted(layers, key=lambda name: int(name.lstrip("convf")))
     convolutions = [name for name in names if name.startswith("conv")]
     numbers = ("NHWC", "HWIO", "NHWC")
+    # Each is followed by its bias, ReLU and max-pool of 2×2
     for name in convolutions:
         kernel = layers[name]["kernel"]
         bias = layers[name]["bias"]
@@ -103,6 +105,7 @@ def network(variables: Any, images: jax.Array) -> jax.Array:
         x = jax.nn.relu(x + bias)
         window = (1, 2, 2, 1)
         x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+    # Mark the map of Grad-CAM by the name known to xinv
     x = checkpoint_name(x, "cam").reshape(len(x), -1)
     hidden, last = names[len(convolutions) :]
     x = jax.nn.relu(x @ layers[hidden]["kernel"] + layers[hidden]["bias"])

@@ -54,9 +54,11 @@ def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> N
     """Gradient maps of the MNIST target, against the generator's pass that follows."""
     batch = {name: jnp.asarray(values[:batch_size]) for name, values in data.items()}
     observation = Observation(batch["prediction"], batch["explanation"])
+    # Time all networks in the same rounds
     networks = [(name, width) for name, widths in WIDTHS.items() for width in widths]
     runs = {pair: _releasing(*pair, observation) for pair in networks}
     seconds = timed({"explain": _explaining(batch)} | runs, rounds, 1)
+    # Count a backward pass as a forward pass
     gradient = 2 * forward_operations(NETWORKS["target"])
     rate = gradient * batch_size / seconds["explain"]
     print(
@@ -71,6 +73,7 @@ def _applying(data: Mapping[str, np.ndarray], batch_size: int, rounds: int) -> N
             f" {done * batch_size / taken / 1e9:.0f} GFLOP/s)",
             flush=True,
         )
+    # Name the widest network within the aim
     for name, widths in WIDTHS.items():
         below = [width for width in widths if seconds[name, width] < AIM * seconds["explain"]]
         print(
@@ -92,6 +95,7 @@ def _explaining(batch: Mapping[str, jax.Array]) -> Run:
 def _releasing(name: str, width: float, observation: Observation) -> Run:
     """The compiled call of a deployment, with a generator of random weights."""
     generator = _network(name, width).build("float32")
+    # Any values do: the speed depends on shapes alone
     calibration = {
         "prediction": np.zeros(CLASSES, np.float32),
         "explanation": np.zeros(SHAPE, np.float32),
@@ -146,6 +150,7 @@ def _step(network: Network, updates: str, dtype: str, data: Mapping[str, np.ndar
     tx = optax.adam(ADAM)
     players = Players(model, model)
     read = {name: data[name] for name in ("prediction", "explanation", "image")}
+    # Networks read prediction and explanation; images are the inverter's answer
     example = [jnp.asarray(values[:1]) for values in read.values()][:2]
     nets = {}
     for name in Players._fields:
@@ -179,6 +184,7 @@ def _torch_step(
     torch._functorch.config.donated_buffer = again
 
     def step(batch: Any) -> None:
+        # Standardise by the same moments as xinv's step
         clean = (batch["explanation"] - 0.5) / 0.3
         truth = batch["image"]
 
@@ -186,17 +192,22 @@ def _torch_step(
             return invert({"prediction": batch["prediction"], "explanation": maps})
 
         noised = generate({"prediction": batch["prediction"], "explanation": clean})
+        # Clip as a release does, to the range of maps
         released = ((noised * 0.3 + 0.5).clip(0, 1) - 0.5) / 0.3
+        # Alternating players need no graph through the generator here
         guess = inverted(released.detach() if again else released)
         second.zero_grad(set_to_none=True)
         loss = error(inverted(clean), truth) + error(guess, truth)
         loss.backward(inputs=inverter, retain_graph=not again)
+        # Let the generator play against the inverter as just updated
         if again:
             second.step()
             guess = inverted(released)
+        # Keep the map and spoil the inversion
         first.zero_grad(set_to_none=True)
         (error(noised, clean) - LAMBDA * error(guess, truth)).backward(inputs=generator)
         first.step()
+        # Simultaneous: both gradients are of the old weights
         if not again:
             second.step()
 

@@ -88,6 +88,7 @@ def methods_of(side: int) -> dict[str, Method]:
     """The explainers with their settings for images of that size."""
     window = round(WINDOW * side)
     stride = round(STRIDE * side)
+    # Passes per map depend on the numbers of windows and superpixels
     windows = (math.ceil((side - window) / stride) + 1) ** 2
     superpixels = slic(SEGMENTS).count(side, side)
     return {
@@ -156,6 +157,7 @@ def run(
             print(_line(row), flush=True)
             if row.ratio:
                 ratios.append(row.ratio)
+    # Average ratios geometrically: 2 and 1/2 cancel
     if ratios:
         print(
             f"geometric mean of {len(ratios)} ratios {statistics.geometric_mean(ratios):.2f}, least"
@@ -193,6 +195,7 @@ def measured(
     network = (NETWORKS | LARGE)[name]
     inputs = _inputs(network, batch_size)
     side = network.shape[0]
+    # Both libraries explain the same images with the same weights
     theirs = captum.runs(name, inputs, methods) if captum else {}  # {} if captum has no twin
     for method in methods:
         how = methods_of(side)[method]
@@ -210,6 +213,7 @@ def first(methods: list[str] | None, networks: list[str] | None) -> None:
     for name in networks:
         model, shape = FIRST_NETWORKS[name]
         print(f"{name:22s} trace, s  compile, s  total, s  of jax.grad")
+        # The last column counts in units of jax.grad
         grad = _prepared(_gradient, model, shape)
         print(_first_row("jax.grad", grad, grad), flush=True)
         for method in methods:
@@ -230,6 +234,7 @@ class Preparation(NamedTuple):
 
 def _prepared(explainer: Explainer, model: Model, shape: tuple[int, int, int]) -> Preparation:
     """Traces and compiles a batch of one map; on shapes alone, so that nothing else is compiled."""
+    # Forget the programs of earlier methods, with parts in common
     jax.clear_caches()
     key = jax.eval_shape(lambda: jax.random.key(0))
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
@@ -238,6 +243,7 @@ def _prepared(explainer: Explainer, model: Model, shape: tuple[int, int, int]) -
     keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1))
     one = functools.partial(explainer, model.apply)
     program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
+    # Time tracing and compiling apart
     begin = time.perf_counter()
     lowered = program.trace(variables, images, labels, keys).lower()
     traced = time.perf_counter()
@@ -304,7 +310,9 @@ def _measure(
     count = len(inputs.images)
     forward = jax.jit(model.apply)
     xinv = _xinv(method.explainer, model, inputs)
+    # Measure forward passes in the same rounds, for the roofline
     starts = {"forward": lambda: jax.block_until_ready(forward(*inputs[:2])), "xinv": xinv.start}
+    # Time the first call by itself: it compiles
     begin = time.perf_counter()
     xinv.start()
     first = time.perf_counter() - begin
@@ -340,12 +348,14 @@ def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
         len(images), at_once(explainer, model.apply, variables, images, jax.random.key(2))
     )
     keys = jax.random.split(jax.random.key(2), len(images))
+    # Split beforehand, since slicing is not part of the method
     parts = []
     for start in range(0, len(images), size):
         parts.append(tuple(x[start : start + size] for x in (images, labels, keys)))
     program = jax.jit(jax.vmap(one, (None, 0, 0, 0)))
 
     def device_mib() -> float:
+        # The first part is the largest
         needs = program.lower(variables, *parts[0]).compile().memory_analysis()
         return (needs.temp_size_in_bytes + needs.output_size_in_bytes) / 2**20
 
@@ -378,6 +388,7 @@ def _time(starts: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, flo
         start()  # compiles
     for _ in range(rounds):
         for key, start in starts.items():
+            # Repeat fast methods, by the time of their first round
             repeats = math.ceil(SHORTEST / seconds[key][0]) if seconds[key] else 1
             begin = time.perf_counter()
             for _ in range(repeats):

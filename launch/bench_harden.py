@@ -41,6 +41,7 @@ def run(size: str, methods: Sequence[str] | None, rounds: int) -> None:
         " one to compile"
     )
     with tempfile.TemporaryDirectory() as folder, store.opened(Path(folder) / "stages") as stages:
+        # Share one service, and with it the trained models
         service = opened(config, Stages(stages, Path(folder)))
         for name in names:
             _measured(Subject(service, name, config["seed"]), rounds)
@@ -51,6 +52,7 @@ def _measured(subject: Subject, rounds: int) -> None:
     settings = subject.settings
     explainer = subject.unhardened.explainer
     transforms = searched_transforms(settings, explainer)
+    # Propose one more than is measured: the first compiles
     values = propose(space_of(explainer, transforms), [], subject.name, rounds + 1, rounds + 1)
     role = settings["roles"]["search"]
     shadow = settings["shadow"]

@@ -39,11 +39,13 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
         activation="none",
         dropout=(0.0, 0.5),
     )
+    # Draw random data: the speed depends on shapes alone
     rng = np.random.default_rng(0)
     own = rng.random((4 * CLASSES, *SHAPE), np.float32)
     variables = jax.device_get(jax.jit(model.init)(jax.random.key(0), own[:1]))
     prediction = rng.dirichlet(np.ones(CLASSES), images).astype(np.float32)
     attack = attacks.gradient_reconstruction(steps=steps, learning_rate=LEARNING_RATE, l2=L2, tv=TV)
+    # Fit to the attacker's own images, four of each class
     labelled = Observation(np.eye(CLASSES, dtype=np.float32)[np.arange(len(own)) % CLASSES])
     held = WhiteBox(model, variables)
     state = attack.fit(jax.random.key(1), labelled, own, known=held)
@@ -62,6 +64,7 @@ def run(images: int | None, steps: int | None, rounds: int, width: float) -> Non
             " image-steps/s"
         )
     if torch:
+        # Check that both loops have done the same work
         gap = np.abs(found["xinv"] - found["torch"])
         print(
             f"  ratio {seconds['torch'] / seconds['xinv']:.2f}; images differ by {gap.mean():.1e}"
@@ -98,11 +101,13 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
     def descend(images: "torch.Tensor", y: "torch.Tensor", steps: int) -> "torch.Tensor":
         for _ in range(steps):
             images.requires_grad_()
+            # Total variation, downwards and to the right
             down = images.diff(dim=2).abs().sum()
             right = images.diff(dim=3).abs().sum()
             cross_entropy = -(y * torch.log_softmax(network(images), 1)).sum()
             loss = cross_entropy + L2 * images.square().sum() + TV * (down + right)
             (gradient,) = torch.autograd.grad(loss, images)
+            # Step, then project back to the range of images
             images = (images.detach() - LEARNING_RATE * gradient).clamp_(0, 1)
         return images
 
@@ -114,12 +119,14 @@ def _torch(variables: Variables, starts: np.ndarray, prediction: np.ndarray, ste
             -1,
         )
 
+    # Try a batch size by two steps, after one to warm up
     def trial(size: int) -> float:
         start(size, 1, size)
         began = time.perf_counter()
         start(size, 2, size)
         return (time.perf_counter() - began) / min(size, len(starts))
 
+    # A GPU may take all images at once
     sizes = (*TORCH_BATCH, len(starts)) if device == "cuda" else TORCH_BATCH
     best = min(sizes, key=trial)
     return lambda: start(best)
@@ -134,6 +141,7 @@ def _network(variables: Variables) -> "torch.nn.Module":
     tensor = lambda x: torch.from_numpy(np.array(x))
     rows = []
     size = SHAPE[0]
+    # Count in twos: each convolution is followed by a pool's row
     for row in range(0, 2 * len(CHANNELS), 2):
         kernel = weights[f"conv{row}"]["kernel"]
         statistics = averages[f"norm{row}"]
@@ -147,10 +155,12 @@ def _network(variables: Variables) -> "torch.nn.Module":
         )
         affine = {"weight": weights[f"norm{row}"]["scale"], "bias": weights[f"norm{row}"]["bias"]}
         affine |= {"running_mean": statistics["mean"], "running_var": statistics["var"]}
+        # Not strict: PyTorch also counts batches
         norm.load_state_dict({name: tensor(x) for name, x in affine.items()}, strict=False)
         rows += [convolution, norm, nn.MaxPool2d(2), nn.ReLU()]
         size //= 2
     first, last = (weights[f"fc{2 * len(CHANNELS) + i}"] for i in (0, 1))
+    # Reorder the first dense layer's inputs from HWC to CHW
     flat = first["kernel"].reshape(size, size, -1, first["kernel"].shape[1]).transpose(3, 2, 0, 1)
     for kernel, bias in (
         (flat.reshape(len(flat), -1), first["bias"]),

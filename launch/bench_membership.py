@@ -144,6 +144,7 @@ def _step(
     """xinv's own step of networks with those numbers."""
     model = models.detector(trunk, width, DROPOUT, dtype)
     tx = train.optimizer(RECIPE, 1)
+    # The network must not read the membership
     evidence = {name: leaf for name, leaf in data.items() if name != "member"}
     variables = ensemble.start(model, CLASSES, numbers, jax.random.key(0), evidence)
     state = train.State(np.int32(0), variables, tx.init(variables["params"]))
@@ -159,6 +160,7 @@ def _explaining(rounds: int) -> None:
     variables = jax.jit(TARGET.init)(jax.random.key(0), images[:1])
     print(f"explaining {EXPLAINED} images of {SIDE}×{SIDE}×{CHANNELS} by a small CNN")
     for name in DEEPLEAK:
+        # Methods without an entry compare with reference images; noise does for speed
         if name in METHODS:
             own = METHODS[name].explainer
         else:
@@ -174,11 +176,13 @@ def _fitting(rounds: int) -> None:
     print(f"fitting to {CANDIDATES} maps of {SIDE}×{SIDE}×{CHANNELS}; networks for one epoch")
     given = {"inputs": ("explanation",), "recipe": dataclasses.replace(RECIPE, epochs=1)}
     for factory in attacks.FACTORIES:
+        # Fit the smaller trunk once: its steps are measured above
         if factory is attacks.membership_network:
             hyper = dict(trunk="cnn", restarts=1)
         else:
             hyper = {}
         attack = attacks.build(factory.__name__, given, **hyper)
+        # Attacks with another goal are told apart only once built
         if attack.goal != "membership":
             continue
         fit = _fit(attack)
@@ -188,9 +192,11 @@ def _fitting(rounds: int) -> None:
 
 def _auditing() -> None:
     """Seconds of a small audit of every explainer, from images to rows, compiling included."""
+    # Use a part of the digits: only the time is of interest
     config = deepleak.configured(AUDIT)
     config.data.roles.roles.update(ROLES)
     config.attack.train.batch_size = 32
+    # The digits are 1,797 images
     members, others = (round(1797 * ROLES[role]) for role in deepleak.POOL)
     explainers = len(config.explanations)
     print(
@@ -209,15 +215,18 @@ def _auditing() -> None:
 def _fit(attack: Attack) -> Any:
     """A call that fits `attack` to noise, of several shadow models where it learns of such."""
     rng = np.random.default_rng(0)
+    # Paired attacks see every candidate under several models
     lead = (CANDIDATES, SHADOWS) if attack.paired else (CANDIDATES,)
     prediction = rng.dirichlet(np.ones(CLASSES), lead).astype(np.float32)
     maps = rng.normal(size=(*lead, SIDE, SIDE, CHANNELS)).astype(np.float32)
     member = np.arange(np.prod(lead)).reshape(lead) % 2
+    # Such attacks receive statistics in place of maps
     if attack.summary:
         statistics = jnp.vectorize(
             attacks.signals.signals(attack.summary), signature="(h,w,c)->(t)"
         )(maps)
         maps = np.asarray(statistics)[..., None, None, :]
+    # Make up everything an attack may need, and choose below
     holdings = {
         "label": rng.integers(0, CLASSES, CANDIDATES).astype(np.int32),
         "image": rng.random((CANDIDATES, SIDE, SIDE, CHANNELS), np.float32),

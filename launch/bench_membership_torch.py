@@ -30,6 +30,7 @@ def step(
     module = torch.nn.Sequential(trunks[trunk](width, height, channels), head)
     module(torch.zeros(2, channels, height, breadth))  # tells the lazy layers their sizes
     call = torch_call(module, dtype, compiles)
+    # Name maps and membership as torch_batches expects
     renamed = {"image": data["explanation"], "label": data["member"]}
     settings = dict(weight_decay=recipe.weight_decay, fused=True)
     optimizer = torch.optim.Adam(module.parameters(), recipe.learning_rate, **settings)
@@ -49,6 +50,7 @@ def _cnn(width: float, side: int, channels: int) -> Any:
     from torch import nn
 
     def parts(row: Layer) -> list[Any]:
+        # Defer with lambdas, so that only the layer in use is made
         made = {
             "conv": lambda: [nn.LazyConv2d(row.outputs, row.kernel, padding=row.padding)],
             "pool": lambda: [nn.MaxPool2d(2)],
@@ -79,6 +81,7 @@ def _mobilenet(width: float, side: int, channels: int) -> Any:
         def __init__(self, expansion: int, inputs: int, outputs: int, stride: int):
             super().__init__()
             wide = expansion * inputs
+            # Without expansion a block begins with the depthwise convolution
             first = [*conv(inputs, wide), nn.ReLU6()] if expansion > 1 else []
             middle = [*conv(wide, wide, 3, stride, wide), nn.ReLU6()]
             self.body = nn.Sequential(*first, *middle, *conv(wide, outputs))
@@ -89,6 +92,7 @@ def _mobilenet(width: float, side: int, channels: int) -> Any:
                 return x + self.body(x)
             return self.body(x)
 
+    # Build the stem, the stages and the last convolution
     twin = mobilenet_features(width, "small")
     blocks = [*conv(channels, twin.first, 3, twin.stride), nn.ReLU6()]
     inputs = twin.first

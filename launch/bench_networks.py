@@ -71,13 +71,16 @@ class Placed(NamedTuple):
 
 def _walk(table: tuple[Layer, ...], inputs: int, size: int, bypass: bool) -> Iterator[Placed]:
     for layer in table:
+        # Find the size of the output: a dense layer leaves one pixel
         out = {"pool": size // 2, "upsample": upsampled(size, layer), "fc": 1}.get(
             layer.type, size * layer.repeat
         )
+        # A bypass brings as many channels once more
         beside = inputs if layer.bypass and bypass else 0
         # A convolution of repeated pixels is counted as computed, before they are: see
         # `convolve_repeated`.
         products = (layer.kernel * size) ** 2 * inputs + (layer.kernel * out) ** 2 * beside
+        # A dense layer reads every pixel
         inputs *= size**2 if layer.type == "fc" else 1
         yield Placed(layer, inputs + beside, 2 * products * layer.outputs)
         inputs = layer.outputs or inputs
@@ -88,6 +91,7 @@ def rows_of(network: Network) -> tuple[list[Placed], list[Placed]]:
     """Of the encoder and of the rest."""
     if network.classifier:
         return [], list(_walk(network.decoder, SHAPE[2], SHAPE[0], False))
+    # A decoder reads prediction, embedding and map as one vector
     vector = CLASSES
     if network.encoder:
         vector += network.encoder[-1].outputs + SHAPE[0] * SHAPE[1] * SHAPE[2]

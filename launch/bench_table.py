@@ -48,6 +48,7 @@ class Row(NamedTuple):
         if self.xinv is None:
             return f"{self.name}: {self.note}"
         text = f"{self.name}, {self.dtype}: {self.unit}: xinv {number(self.xinv)}"
+        # Leave out missing figures
         if self.torch:
             text += f"  torch {number(self.torch)}"
         if self.compiled:
@@ -94,6 +95,7 @@ def table(rows: list[Row]) -> str:
     """Rows as a table of Markdown, whose columns are aligned."""
     cells = [HEADINGS, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    # Markdown needs a rule below the headings
     cells.insert(1, tuple("-" * width for width in widths))
     lines = []
     for line in cells:

@@ -20,6 +20,7 @@ def torch_settings() -> str:
     """Sets PyTorch up as its users would for speed, and says so."""
     if torch is None:
         return "torch is not installed (pip install 'xinv[bench]'): xinv alone"
+    # Allow TF32, as JAX does by default on NVIDIA
     torch.backends.cudnn.benchmark = True
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     if torch.cuda.is_available():
@@ -62,6 +63,7 @@ def torch_run(step: Callable[[Any], None], batches: Iterator[Any]) -> Run:
     def start(steps: int) -> None:
         for batch in itertools.islice(batches, steps):
             step(batch)
+        # Wait for the steps: kernels run asynchronously
         if torch_device() == "cuda":
             torch.cuda.synchronize()
 
@@ -79,6 +81,7 @@ def step_of(
     module = torch_module(network)
     call = torch_call(module, dtype, compiles)
     optimizer = torch.optim.Adam(module.parameters(), 1e-4, fused=True)
+    # A target learns labels, a decoder images
     functional = torch.nn.functional
     error = functional.cross_entropy if network.classifier else functional.mse_loss
     answer = "label" if network.classifier else "image"
@@ -110,6 +113,7 @@ def torch_module(network: Network) -> Any:
     """The network as a PyTorch module of the same tables."""
     from torch import nn
 
+    # Make layers by type, with the inputs counted in bench_networks
     makers = {
         "conv": lambda row: nn.Conv2d(
             row.inputs, row.layer.outputs, row.layer.kernel, padding=row.layer.padding
@@ -132,6 +136,7 @@ def torch_module(network: Network) -> Any:
         def sequence(self, index, x, bypass):
             maps = {}
             for row, part in zip(self.tables[index], self.parts[index], strict=True):
+                # Flatten, repeat or join the input as the row says
                 x = x.flatten(1) if row.layer.type == "fc" else x
                 if row.layer.repeat > 1:
                     x = nn.functional.interpolate(x, scale_factor=row.layer.repeat)
@@ -139,6 +144,7 @@ def torch_module(network: Network) -> Any:
                     x = torch.cat([x, bypass[x.shape[2]]], 1)
                 x = part(x)
                 x = nn.functional.relu(x) if row.layer.activation == "relu" else x
+                # Keep the last map of each size, for the bypass
                 if row.layer.type == "conv":
                     maps[x.shape[2]] = x
             return x, maps
@@ -146,6 +152,7 @@ def torch_module(network: Network) -> Any:
         def forward(self, batch):
             if network.classifier:
                 return self.sequence(1, batch["image"], {})[0]
+            # A decoder starts from one vector of all evidence
             vector = [batch["prediction"]]
             maps = {}
             if network.encoder:

@@ -121,6 +121,7 @@ def compared(
     rates = {}
     for kind, seconds in timed(runs, how.rounds, how.steps).items():
         rates[kind] = how.batch_size * how.steps / seconds
+    # State shares of the machine's own rates, to show how much is left to gain
     needs = program(training, how.batch_size)
     steps_per_second = rates["xinv"] / how.batch_size
     return Row(
@@ -198,12 +199,14 @@ def matmul_rate(dtype: str, size: int) -> float:
     """FLOP/s of the fastest of ten large matrix products."""
     x = jax.random.normal(jax.random.key(0), (size, size)).astype(dtype)
     product = jax.jit(jnp.matmul)
+    # Compile before the measurement
     product(x, x).block_until_ready()
     seconds = []
     for _ in range(10):
         begin = time.perf_counter()
         product(x, x).block_until_ready()
         seconds.append(time.perf_counter() - begin)
+    # A product takes size³ multiplications and as many additions
     return 2 * size**3 / min(seconds)
 
 
@@ -229,6 +232,7 @@ def plain(
 ) -> Training:
     """xinv's own training step, or that of DP-SGD."""
     model = network.build(dtype)
+    # A target reads images, a decoder the evidence of them
     names = ("image",) if network.classifier else ("prediction", "explanation")
 
     def reconstruction_loss(variables, batch, key):
@@ -245,6 +249,7 @@ def plain(
         step = train.private_step(loss, tx, clip=1.0, noise=1.0)
     else:
         step = train.sgd_step(loss, tx)
+    # Keep the arrays in use alone: all would be fed to the step
     used = (*names, "label" if network.classifier else "image")
     return Training(step, state, {name: data[name] for name in used})
 
@@ -255,6 +260,7 @@ def seeds(training: Training, count: int) -> Training:
     def step(state: Any, batch: Any, key: Any) -> tuple[Any, dict[str, jax.Array]]:
         return jax.vmap(training.step, (0, None, 0))(state, batch, jax.random.split(key, count))
 
+    # Start all seeds alike: the speed does not depend on values
     stacked = jax.tree.map(lambda leaf: jnp.stack([jnp.asarray(leaf)] * count), training.state)
     return Training(step, stacked, training.data)
 
@@ -295,9 +301,11 @@ def stepping(training: Training, batch_size: int) -> Run:
 
     def start(steps: int) -> None:
         nonlocal state
+        # Wrap around the data: it may have fewer batches
         order = np.arange(steps * batch_size).reshape(steps, batch_size) % parallel.length(data)
         for batch in runner.feed(order):
             state, _ = runner.advance(state, batch, key)
+        # Wait for the last step: dispatch is asynchronous
         jax.block_until_ready(state)
 
     return start

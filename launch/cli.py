@@ -106,6 +106,7 @@ def config_file(value: str) -> tuple[ModuleType, str]:
     if not Path(path).is_file():
         known = ", ".join(_experiments()) or "none"
         raise InputError(f"there is no config file {path!r}: known here are {known}")
+    # Load by path: the file may lie outside configs/
     spec = importlib.util.spec_from_file_location("xinv_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -152,6 +153,7 @@ def units(flag: flags.FlagHolder) -> list[dict]:
       InputError: the config has no sweep, or a unit does not fit it.
     """
     base = config(flag)
+    # Load the file itself: the flag keeps its config, not its sweep
     module, arg = config_file(config_flags.get_config_filename(flags.FLAGS["config"]))
     if not hasattr(module, "sweep"):
         raise InputError(
@@ -172,6 +174,7 @@ def _changed(base: dict, change: dict) -> dict:
     # A dict replaces its whole section, any other value a field.
     config = ConfigDict(base).lock()
     sections = {name: value for name, value in change.items() if isinstance(value, dict)}
+    # A locked config refuses unknown keys
     try:
         config.update_from_flattened_dict(
             {name: value for name, value in change.items() if name not in sections}
@@ -185,6 +188,7 @@ def _changed(base: dict, change: dict) -> dict:
 
 def overridden(argv: Sequence[str]) -> list[str]:
     """Returns the paths of the config's fields in arguments, in order and each once."""
+    # A dict drops repeats and keeps the order
     return list(
         dict.fromkeys(
             re.findall(
@@ -200,6 +204,7 @@ def _guarded(call: Callable[[Sequence[str]], object], argv: Sequence[str]) -> ob
     try:
         return call(argv)
     except Exception as error:
+        # Keep the traceback of a program's own fault
         said = sentence(error)
         if said is None:
             raise
@@ -226,6 +231,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _check_overrides(named[1], argv)
         argv, cleared = _without_nones(argv)
     arguments = flags.FLAGS(argv)
+    # Clear fields only now: the config exists once the flags are parsed
     for path in cleared:
         _clear(path)
     logging.set_verbosity(logging.FATAL)  # Orbax tells every file it writes, and its errors twice

@@ -29,6 +29,7 @@ def keep() -> Path | None:
     import jax  # after the flags: a typo is reported at once
     import jaxlib
 
+    # Compile each time if there is no home or nothing can be written
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         folder = Path(home) / "xinv" / f"{jaxlib.__version__}-{_processor()}"

@@ -89,10 +89,12 @@ CHECKPOINT_SECONDS = flags.DEFINE_float(
 
 def run(argv: Sequence[str]) -> None:
     """Runs the audit of --config, in this process or in several."""
+    # Before the slow imports: the parent may die meanwhile
     if PARENT.value:
         cli.die_with(PARENT.value)
     config = cli.audited(cli.config(CONFIG))
     _check_flags()
+    # Be one of several, the parent of several, or alone
     if MULTIPROCESS.value or COORDINATOR.value:
         _join(config)
     elif PROCESSES.value > 1:
@@ -105,11 +107,13 @@ def run(argv: Sequence[str]) -> None:
 
 def _check_flags() -> None:
     """Raises InputError for flags of several processes that contradict each other."""
+    # An engine knows the number of processes and their places
     if MULTIPROCESS.value and (PROCESSES.value > 1 or COORDINATOR.value):
         raise InputError(
             "--multiprocess asks the engine which process this is: leave out --processes and"
             " --coordinator_address"
         )
+    # Started by hand, a process needs both address and number
     if (COORDINATOR.value is None) != (NUMBER.value is None):
         raise InputError(
             "--coordinator_address=HOST:PORT and --process_id=K belong together: give both, or"
@@ -132,6 +136,7 @@ def _join(config: dict) -> None:
 
     from xinv.processes import Place
 
+    # Without a place, ask the engine
     place = None
     if COORDINATOR.value:
         place = Place(COORDINATOR.value, PROCESSES.value, NUMBER.value)
@@ -145,6 +150,7 @@ def _audit(config: dict) -> None:
     from xinv import audit, processes, report, store
     from xinv.audit.stage import Watch
 
+    # Process 0 names the folder, so that all use the same one
     workdir = Path(processes.led(lambda: WORKDIR.value or _new_folder(config["unit"])))
     programs.keep()
     root = Path(STORE.value) if STORE.value else workdir / "stages"

@@ -122,6 +122,7 @@ def run(argv: Sequence[str]) -> None:
     )  # after the flags: this takes seconds, and a typo is reported at once
 
     workdir = Path(WORKDIR.value)
+    # Take no lock for a look: workers may be running
     if STATUS.value:
         found = sweep.Board(sweep.read(workdir), TRIES.value)
         print("\n".join(sweep.lines(found, width=10**6, height=10**6)))
@@ -145,6 +146,7 @@ def run(argv: Sequence[str]) -> None:
         found = sweep.read(workdir)
         if RETRY.value:
             sweep.Board(found, TRIES.value).forget(failed=True)
+        # SLURM's workers outlive this command, so there is nothing to report yet
         if LAUNCHER.value == "slurm":
             _submit(found)
             return
@@ -225,6 +227,7 @@ def _report(workdir: Path, found: "Sweep") -> None:
     from xinv import report, sweep
 
     board = sweep.Board(found)
+    # A report needs at least one finished experiment
     if any(board.is_finished(unit) for unit in found.units):
         page = report.render(workdir)
         print(report.table(workdir))

@@ -29,6 +29,7 @@ def leave(lease: Path) -> None:
         file=sys.stderr,
         flush=True,
     )
+    # A usual exit would clean up, and might write
     os._exit(cli.AGAIN)
 
 

@@ -101,6 +101,7 @@ def _parse(options: Sequence[str]) -> dict[str, str]:
 
 def _pod(found: dict[str, str], command: list[str]) -> dict[str, Any]:
     """The template of a pod; the sweep's folder is on the shared claim."""
+    # Give limits alone: requests are then equal to them
     limits = {}
     for name in ("cpu", "memory"):
         if name in found:
@@ -118,6 +119,7 @@ def _pod(found: dict[str, str], command: list[str]) -> dict[str, Any]:
     }
     if limits:
         container["resources"] = {"limits": limits}
+    # Leave restarts to the Job: its rules read the exit status
     spec = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": _GRACE_SECONDS,
@@ -190,6 +192,7 @@ def _job_set(
     spec["containers"][0]["env"].append({"name": "XINV_NUMBER", "valueFrom": index})
     _require_length(f"{metadata['name']}-worker-{jobs - 1}-0-xxxxx")
     job = {"parallelism": 1, "completions": 1, "backoffLimit": tries, "template": pod}
+    # Place each worker in a node pool of its own, as a slice is one
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",

@@ -39,6 +39,7 @@ def slots(jobs: int | None) -> list[devices.Slot]:
                     f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine"
                 )
             return [devices.Slot(each) for each in variables[:jobs]]
+    # Divide the cores; if there are more workers than cores, they share
     cores = sorted(os.sched_getaffinity(0))
     jobs = jobs or max(1, len(cores) // 4)
     share = max(1, len(cores) // jobs)
@@ -105,6 +106,7 @@ class Crew:
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             for process in self._running.values():
                 process.wait(max(0.0, deadline - time.monotonic()))
+        # End the rest; those already gone ignore it
         for process in self._running.values():
             process.kill()
             process.wait()
@@ -124,6 +126,7 @@ class Crew:
         found = []
         for number, status in self._ended.items():
             if self._futile[number] >= _FUTILE:
+                # Name the cause by the last line of the log
                 last = self._tail(number, self._logged[number])[-1:]
                 found.append(
                     f"worker {number} ended {_FUTILE} times with status {status} before it took a"
@@ -133,6 +136,7 @@ class Crew:
 
     def _tail(self, number: int, start: int) -> list[str]:
         with open(self._sweep.log(number), "rb") as log:
+            # Skip the lines of earlier runs
             log.seek(start)
             return log.read().decode(errors="replace").splitlines()
 
@@ -220,6 +224,7 @@ def run(
             file=sys.stderr,
             flush=True,
         )
+        # Wait for the workers, then remove the tries of those now dead
         crew.stop()
         board.forget()
         print(

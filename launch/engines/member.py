@@ -41,6 +41,7 @@ def joined(place: Place | None) -> Iterator[None]:
                 f" to start them here ({error})"
             ) from None
     try:
+        # Connect now, so that these lines are silenced too
         with _without_stdout():
             parallel.places()
         yield
@@ -74,6 +75,7 @@ def _fail(error: Exception) -> None:
 @contextlib.contextmanager
 def _without_stdout() -> Iterator[None]:
     sys.stdout.flush()
+    # Redirect the descriptor: C code does not print by sys.stdout
     kept = os.dup(1)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -37,9 +37,11 @@ def shares(count: int) -> list[devices.Slot]:
             raise InputError(
                 f"--processes={count} do not divide the {len(gpus)} GPUs of this machine"
             )
+        # Give neighbouring GPUs to one process
         each = len(gpus) // count
         parts = [gpus[n * each :][:each] for n in range(count)]
         return [devices.Slot({"CUDA_VISIBLE_DEVICES": ",".join(part)}) for part in parts]
+    # Without GPUs, each process has cores of its own; a remainder stays idle
     cores = sorted(os.sched_getaffinity(0))
     if count > len(cores):
         raise InputError(
@@ -75,6 +77,7 @@ def run(count: int, command: Sequence[str]) -> int:
 
 def _free_port() -> int:
     with socket.socket() as found:
+        # Port 0 lets the system choose a free one
         found.bind(("localhost", 0))
         return found.getsockname()[1]
 
@@ -86,12 +89,14 @@ class _Group:
         self._files = files
         self._members: list[subprocess.Popen] = []
         self._printed: list[IO[bytes]] = []
+        # Either signal asks for a save, as in a run of one process
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._stop)
 
     def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
         """Starts the next process."""
         printed = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (it does)
+        # Keep errors of all but the first, to show them after a failure
         if self._members:
             quiet = {"stdout": subprocess.DEVNULL, "stderr": printed}
         else:
@@ -117,6 +122,7 @@ class _Group:
         deadline = time.monotonic() + GRACE
         while not (self._killed() or self._statuses()[0]) and time.monotonic() < deadline:
             time.sleep(_LOOK)
+        # Read statuses before the kill below changes them
         killed = self._killed()
         statuses = self._statuses()
         for process in self._members:
@@ -151,6 +157,7 @@ class _Group:
         """Returns the numbers and statuses of processes that a signal has ended, but for aborts."""
         found = []
         for number, status in enumerate(self._statuses()):
+            # A process aborts when JAX misses another, so it is not the cause
             if status is not None and status < 0 and status != -signal.SIGABRT:
                 found.append((number, status))
         return found

@@ -59,6 +59,7 @@ class Job:
         """
         from submitit.helpers import DelayedSubmission
 
+        # Wait for the save: submitit ends the job after this call
         if self._process is not None:
             self._process.terminate()
             while self._process.poll() is None:
@@ -133,6 +134,7 @@ def submit(
     # A folder of its own: half-written files of a killed job would end every later one.
     folder = workdir / "slurm" / uuid.uuid4().hex[:8]
     chosen = parameters(len(logs), options)
+    # Make paths absolute: a job may start in another folder
     jobs = []
     for number, log in enumerate(logs):
         worker = [sys.executable, str(_WORKER), f"--workdir={workdir.absolute()}"]
