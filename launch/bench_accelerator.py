@@ -54,7 +54,7 @@ _LEAST = 20.0  # seconds that must be left for an item to begin
 
 
 class Size(NamedTuple):
-    """How much is measured.
+    """Amounts to measure.
 
     Attributes:
       batch, maps, images, large: examples per step, of the membership network's step, and images
@@ -89,14 +89,14 @@ LITTLE = Size(8, 8, 2, 1, 1 / 16, 1, 1, 2, ("saliency", "gradcam"))
 
 
 class Item(NamedTuple):
-    """What is measured: the seconds that it may take, and the function that yields its rows."""
+    """One measurement: the seconds that it may take, and the function that yields its rows."""
 
     seconds: float
     rows: Callable[[Size], Iterator[Row]]
 
 
 def machine(size: Size) -> Iterator[Row]:
-    """What the machine reaches, of which the other rows state fractions."""
+    """Yields the rates of the machine, of which the other rows state fractions."""
     from bench_training import bench
 
     for dtype, rates in bench(size.batch, size.rounds, size.steps).rates.items():

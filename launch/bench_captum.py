@@ -167,7 +167,7 @@ def settings() -> str:
 
 
 def runs(network: str, inputs: Inputs, methods: Sequence[str]) -> dict[str, Run]:
-    """What explains the batch, for those of the methods that captum has; nothing without a twin."""
+    """Returns a function that explains the batch, for each method that captum has too."""
     if network not in TWINS:
         return {}
     # Perturb the same superpixels in both libraries
@@ -222,7 +222,7 @@ class Twin(nn.Module):
 
     @property
     def cam(self) -> nn.Module:
-        """What gives the Grad-CAM map; no attribute, or captum would hook it twice."""
+        """Returns the layer of the Grad-CAM map; no attribute, or captum would hook it twice."""
         return self.features[self.marked]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

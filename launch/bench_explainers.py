@@ -58,7 +58,7 @@ class Network(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What is explained: images [B,H,W,C], the classes predicted for them [B], and the model's
+    """The explained: images [B,H,W,C], the classes predicted for them [B], and the model's
     variables.
     """
 
@@ -339,8 +339,9 @@ def _line(explained: Explained) -> str:
 
 
 def _xinv(explainer: Explainer, model: Model, inputs: Inputs) -> Run:
-    """What `explain.batch` runs once it has compiled: as many images at a time as it finds to fit
-    into memory.
+    """Returns the compiled program of `explain.batch`.
+
+    It takes as many images at a time as fit into memory.
     """
     one = functools.partial(explainer, model.apply)
     variables, images, labels = inputs

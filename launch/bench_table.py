@@ -1,4 +1,4 @@
-"""What a bench has measured: rows, as lines of a table and as JSON."""
+"""Measurements of a bench: rows, as lines of a table and as JSON."""
 
 from typing import NamedTuple
 

@@ -18,7 +18,7 @@ from xinv import parallel, train
 
 
 class Rates(NamedTuple):
-    """What a machine reaches: FLOP/s of a product, and bytes/s, read and written, of a copy."""
+    """A machine's rates: FLOP/s of a product, and bytes/s, read and written, of a copy."""
 
     product: float
     copy: float
@@ -33,7 +33,7 @@ class Training(NamedTuple):
 
 
 class Bench(NamedTuple):
-    """How training steps are measured.
+    """A measurement of training steps.
 
     Attributes:
       batch_size, rounds, steps: images per step, alternating measurements, and steps in each.

@@ -198,7 +198,7 @@ def _pmap_steps(step: Step) -> Step:
 
 
 class Runner(NamedTuple):
-    """How a training's steps are dispatched.
+    """The dispatch of a training's steps.
 
     Attributes:
       feed: `order[steps, B] -> iterator of batches`, the rows of `data` at those positions, one

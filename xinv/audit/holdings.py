@@ -135,7 +135,7 @@ def _require_listed(arm: "Arm", attack: Attack, name: str) -> None:
 
 
 def _require_read(arm: "Arm", attack: Attack) -> None:
-    """What a membership attack does not read is no input: it would be blamed for the leak."""
+    """Refuses inputs that a membership attack does not read: they would be blamed for the leak."""
     if not attack.inputs:
         return
     for kind in (PREDICTION, "explanation"):

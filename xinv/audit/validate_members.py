@@ -66,7 +66,7 @@ def _require_public(arm: Arm) -> None:
 
 
 def _require_both(arm: Arm, roles: Sequence[str], axis: int) -> None:
-    """What an attack learns from has members and others: over images, or for each of them."""
+    """Requires members and others in training data: over images, or for each of them."""
     service = arm.service
     shadows = arm.view(TRAIN_VIEW).members
     truth = [MEMBERSHIP.secret(service, part, roles, service.config["seed"]) for part in shadows]
