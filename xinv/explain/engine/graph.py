@@ -281,9 +281,7 @@ def _evaluator(eqn: Any) -> Callable[..., Sequence[jax.Array]]:
 def _constants(eqn: Any, inputs: Sequence[Value]) -> list[Value]:
     """Evaluates an equation of constants; at trace time if all are known and small."""
     constants = [value.constant for value in inputs]
-    small = True
-    for atom in eqn.outvars:
-        small = small and math.prod(getattr(atom.aval, "shape", ())) <= FOLDED
+    small = all(math.prod(getattr(atom.aval, "shape", ())) <= FOLDED for atom in eqn.outvars)
     static = small and not eqn.effects and all(value.static for value in inputs)
     if static:
         with jax.ensure_compile_time_eval():
