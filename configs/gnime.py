@@ -46,7 +46,7 @@ early, it looks worse (configs/gnime.md).
 Attacks, the two players of GNIME and the inverter of OND are the networks of GNIME's code,
 "gnime_decoder", since the published figures come from these; the paper's text names Zhao's,
 "decoder", with ten times the operations. At `runlocal` they have an eighth of the channels:
-8 at 32×32, doubling to 64 at 4×4.
+8 at 32×32, doubling to 64 at 4×4; the codes of 64 and 512 numbers stay.
 
 Expected at `runlocal-gradcam`: SSIM .31 from predictions alone, .72 with Grad-CAM, .48 with GNIME.
 """
@@ -67,6 +67,12 @@ DEPLOYED = 0.25
 Its releases take less than a fifth of Gradient's time.
 """
 NETWORK = "gnime_decoder"
+AS_RELEASED = dict(
+    # Of the last convolution's output, before the pool: 16x16 of MNIST's images
+    gradcam=dict(layer=-1, relu=False),
+    lrp=dict(rule="gnime"),
+)
+"""Parameters by which an explainer is that of GNIME's code."""
 CELEBA_ATTRIBUTES = (
     "attributes/Eyeglasses",
     "attributes/Male",
@@ -385,12 +391,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def explanations(names: tuple[str, ...]) -> ConfigDict:
-    """Returns explanations, absolute values scaled to [0,1]; LRP by the paper's rule."""
+    """Returns explanations as in GNIME's code, absolute values scaled to [0,1]."""
     found = {}
     for name in names:
-        found[name] = dict(name=name, normalise="absolute_minmax")
-    if "lrp" in found:
-        found["lrp"]["rule"] = "gnime"
+        found[name] = dict(name=name, normalise="absolute_minmax") | AS_RELEASED.get(name, {})
     return ConfigDict(found)
 
 

@@ -3,6 +3,8 @@ they equal.
 """
 
 import itertools
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,9 @@ from xinv.models import layers
 from xinv.models.cnn import table
 from xinv.models.decoder import _to_power_of_two, decoder_table, to_shape
 from xinv.types import InputError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from configs import thielen, yang
 
 KEY = jax.random.key(0)
 
@@ -124,6 +129,40 @@ def test_gnime_parameters(size, channels):
         *zip((1024, *alone), (*alone, channels), strict=True), taps=9
     )
     assert parameters(models.build("gnime_decoder", image_shape=shape), inputs[0]) == expected
+
+
+@pytest.mark.parametrize("width", [1.0, 0.0625])
+def test_codes_keep_their_size(width):
+    """A width scales channels, not the size of a code that a paper states.
+
+    Zhao's and GNIME's encoders have 64 features; GNIME's dense layer 512 numbers, or 1024 of a
+    prediction alone; Yang's and Thielen's targets have 50 before the last layer.
+    """
+    inputs = jnp.zeros((1, 10)), jnp.zeros((1, 32, 32, 1))
+
+    def outputs(variables, part, layer):
+        return variables["params"][part][layer]["kernel"].shape[-1]
+
+    for name, encoder in (
+        ("decoder", "cnn"),
+        ("decoder", "unet"),
+        ("decoder", "flatten_unet"),
+        ("gnime_decoder", "flatten_unet"),
+    ):
+        built = models.build(name, image_shape=(32, 32, 1), encoder=encoder, width=width)
+        variables = jax.eval_shape(built.init, KEY, *inputs)
+        assert outputs(variables, "encoder", "fc8") == 64
+    assert outputs(variables, "decoder", "conv0") == 512
+    alone = models.build("gnime_decoder", image_shape=(32, 32, 1), width=width)
+    variables = jax.eval_shape(alone.init, KEY, inputs[0])
+    assert outputs(variables, "decoder", "conv0") == 1024
+
+    for configured in (yang, thielen):
+        for size in ("mnist", "runlocal"):
+            target = configured.get_config(size).target.model.to_dict()
+            model = models.build(classes=10, **target)
+            variables = jax.eval_shape(model.init, KEY, inputs[1])
+            assert jax.eval_shape(model.embed, variables, inputs[1]).shape == (1, 50)
 
 
 @pytest.mark.parametrize("size", [8, 4])

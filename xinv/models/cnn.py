@@ -56,7 +56,8 @@ def cnn(
       classes: number of logits.
       channels: one block each.
       hidden: features of the penultimate layer; `embed` returns them after its activation.
-      width: factor on `channels` and `hidden`.
+      width: factor on `channels` and `hidden`. For a stated code, such as Yang's 50 features, give
+        `hidden` divided by it.
       dtype: of the computation, "float32" or "bfloat16"; parameters and logits are float32.
       norm: "none" for convolution, ReLU, pool; "batch" for Yang's convolution, BatchNorm, pool,
         ReLU; "group" for GroupNorm in its place, as training with differential privacy needs.

@@ -12,13 +12,16 @@ from xinv.models.module import linen
 from xinv.models.table import Layer, Stack, check_dtype, conv, fc, pool, scale, upsample
 from xinv.types import InputError, Model
 
+CODE = 64
+"""Features of the encoder of convolutions, at any width: a code's size is no count of channels."""
+
 
 class Encoder(NamedTuple):
     """The parts of the explanation that reach the decoder.
 
     Attributes:
       flatten: its pixels, beside the prediction.
-      embed: 64 features of an encoder of convolutions.
+      embed: the `CODE` features of an encoder of convolutions.
       bypass: that encoder's maps, each at the decoder's stage of the same size.
     """
 
@@ -57,7 +60,7 @@ def decoder(
     Args:
       image_shape: (H, W, C).
       encoder: one of ENCODERS.
-      width: factor on every hidden count: channels, and the 64 features of the encoder.
+      width: factor on the hidden channels. The encoder has 64 features at any width.
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
 
     Returns:
@@ -130,7 +133,7 @@ class InversionNetwork(nn.Module):
         return to_shape(images.astype(jnp.float32), self.image_shape)
 
     def encode(self, explanation: jax.Array) -> tuple[jax.Array, dict[int, jax.Array]]:
-        """Returns an explanation's embedding [N,64·width] and the convolutions' outputs by size."""
+        """Returns an explanation's embedding [N,64] and the convolutions' outputs by size."""
         explanation = _to_power_of_two(explanation, side(self.image_shape))
         # Two rows per size: a smaller map skips those of the larger sizes.
         entered = len(self.encoding) - 1 - 2 * len(powers(explanation.shape[1]))
@@ -164,7 +167,7 @@ def encoder_table(
     # From the largest size down: the decoder's stages in reverse, each with a pool.
     for size in reversed(powers(map_size)):
         table += [conv(*_stage(size, image_shape, width)), pool()]
-    return (*table, fc(scale(64, width)))
+    return (*table, fc(CODE))
 
 
 def _stage(

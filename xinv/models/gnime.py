@@ -5,13 +5,13 @@ Its paper names Zhao's networks, which are `decoder`.
 
 import functools
 
-from xinv.models.decoder import ENCODERS, InversionNetwork, check_image_shape, powers, side
+from xinv.models.decoder import CODE, ENCODERS, InversionNetwork, check_image_shape, powers, side
 from xinv.models.module import linen
 from xinv.models.table import Layer, check_dtype, conv, fc, pool, scale
 from xinv.types import InputError, Model
 
 CHANNELS = {"none": (1024, 4096), "flatten_unet": (512, 1024)}
-"""The dense layer's outputs, and the decoder's channels times the size."""
+"""The dense layer's outputs, at any width, and the decoder's channels times the size."""
 
 
 @functools.cache
@@ -34,8 +34,8 @@ def gnime_decoder(
     Args:
       image_shape: (H, W, C).
       encoder: "none" or "flatten_unet".
-      width: factor on every hidden count: channels, the 64 features of the encoder, and the dense
-        layer's 512 or 1024 outputs.
+      width: factor on the hidden channels. The encoder has 64 features and the dense layer 512 or
+        1024 outputs at any width.
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
 
     Returns:
@@ -72,7 +72,7 @@ def gnime_table(
 ) -> tuple[Layer, ...]:
     """Rows from the vector to an image: a dense layer, as a 1×1 convolution, and one per size."""
     (dense, channels), sizes = CHANNELS[encoder], powers(side(image_shape))
-    table = [Layer("conv", scale(dense, width), activation="relu")]
+    table = [Layer("conv", dense, activation="relu")]
     # Pixels of 1×1 are repeated to 4×4 first, later ones to twice the size.
     for size in sizes[:-1]:
         table.append(
@@ -91,4 +91,4 @@ def gnime_encoder_table(image_shape: tuple[int, int, int], width: float = 1.0) -
     # From the images' size down to 4×4, each with a pool.
     for size in reversed(powers(side(image_shape))):
         table += [conv(scale(2048 // size, width)), pool()]
-    return (*table, fc(scale(64, width)))
+    return (*table, fc(CODE))

@@ -43,7 +43,7 @@ def tcnn(
     Args:
       image_shape: (H, W, C).
       encoder: "none" for predictions alone, "flatten" for the explanation's numbers beside them.
-      width: factor on every hidden count, all of which are channels.
+      width: factor on the hidden channels; the network has no other hidden counts.
       dtype: of the computation, "float32" or "bfloat16"; parameters and images are float32.
       activation: of the hidden stages, one of "tanh", "relu", "none", "sigmoid", "gelu", "silu".
         Thielen's Section 3.2 has a ReLU, its Figure 26 tanh.
