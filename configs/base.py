@@ -146,6 +146,7 @@ def get_config(arg: str = "") -> ConfigDict:
         metrics=metrics(),
         analysis={},  # or explanation and region ("bright", "ellipse") of Zhao 2021, Figure 6
         report=dict(
+            role="attack_test",  # of reported images; or one of the target's training roles
             examples=12,  # reported images that are drawn
             published=(),  # figures of the paper, see `published`
             positive_control=False,  # whether the target must leak

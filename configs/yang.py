@@ -26,6 +26,7 @@ subset of CIFAR-10, and MNIST for CIFAR-10 itself.
 | truncation | Figures 6, 7 | m = 3, 5, 10; FaceScrub 10, 50, 100, 530 |
 | auxiliary-… | Figures 4, 5 | the attacker's images: same, generic, distinct |
 | size-… | Figures 8, 9 | k = 3, 5, 10; FaceScrub 10, 50, 100, 530; ORL 10, 20, 40 |
+| …-training | Figures 4 to 9 | these units on images that the target was trained on |
 | classes | Figure 10 | class inference, without truncation, MI-Face |
 | joint | Figures 11, 12, Table II | the weight of the reconstruction |
 | optimised | Section II-B | the priors of optimisation |
@@ -380,6 +381,7 @@ def _truncation(size: Size) -> ConfigDict:
 def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     """Returns every figure and Table II; units share common stages."""
     size = base.size(sizes(), arg)
+    config = config or get_config(arg)
     units = [{"unit": "truncation"}]
 
     # Figures 4 and 5: the attacker's images
@@ -404,11 +406,27 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         }
         units.append(unit | _images(size, size.auxiliary, kept))
 
+    # The other half of Figures 4 to 9: images that the target was trained on
+    units += [_trained_on(unit, config) for unit in units]
+
     # Figures 10 to 12, and Section II-B
     units.append({"unit": "classes", "arms": _inference(size)})
-    units.append(_joint(config or get_config(arg), size))
+    units.append(_joint(config, size))
     units.append({"unit": "optimised", "arms": _optimised(size)})
     return units
+
+
+def _trained_on(unit: dict, config: ConfigDict) -> dict:
+    """Returns a unit whose reported images are the target's training images."""
+    reported = "target_train"
+    data = unit.get("data", config.data)
+    unreported = tuple(role for role in data["roles"]["roles"] if role != reported)
+    return unit | {
+        "unit": f"{unit['unit']}-training",
+        "report.role": reported,
+        "report.published": (),
+        "evaluation.roles": unreported,
+    }
 
 
 def _inference(size: Size) -> dict:

@@ -12,7 +12,7 @@ import pytest
 from launched import Launched
 from ml_collections import ConfigDict
 
-from xinv import audit, store
+from xinv import audit, data, report, store
 from xinv.types import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +116,29 @@ def test_same_config_computes_nothing(finished):
 
 
 @pytest.mark.slow
+def test_training_images_reported(finished, tmp_path):
+    """A config may report images that the target was trained on, and says so.
+
+    The target itself is that of the other audit; judge and attackers see none of these images.
+    """
+    workdir, _ = finished
+    config = tiny(**{"report.role": "target_train", "evaluation.roles": ("attack_train",)})
+    with store.opened(workdir / "stages") as stages:
+        rows = audit.run(config, tmp_path, stages)
+    assert sum(name.startswith("target-") for name in stage_names(workdir)) == 1
+
+    dataset = data.build("digits")
+    roles = data.roles.split(dataset.labels, seed=0, **config["data"]["roles"])
+    reported = roles["target_train"]
+    assert {row["examples"] for row in rows if row["stage"] == "attack"} == {len(reported)}
+    shown = reported[np.linspace(0, len(reported) - 1, 3).astype(int)]
+    examples = np.load(tmp_path / "examples.npz")
+    np.testing.assert_array_equal(examples["labels"], dataset.labels["digit"][shown])
+    text = report.markdown(tmp_path)
+    assert f"{len(reported)} training images of the target per seed" in text
+
+
+@pytest.mark.slow
 def test_another_attack_reuses_stages(finished):
     """Another attack reuses target and explanations, and keeps the old rows."""
     workdir, rows = finished
@@ -140,6 +163,15 @@ def test_another_attack_reuses_stages(finished):
         ({"arms.prediction.test_view.defences": ("rund",)}, "rund"),
         ({"metrics.image.ssim.window": 33}, "33"),
         ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),
+        ({"report.role": "atack_test"}, "unknown role 'atack_test'"),
+        (
+            {"report.role": "target_train"},
+            "the evaluation trains on images of target_train, which is reported",
+        ),
+        (
+            {"report.role": "attack_train", "evaluation.roles": ("target_train",)},
+            "trains on images of attack_train, which is reported",
+        ),
         ({"explanations.gradient.normalise": "minmaxx"}, "minmaxx"),
         ({"explanations.gradient": {"normalise": "minmax"}}, "explanations.gradient has no name"),
         ({"defences": {"rnd": {"mse": 0.01}}}, "defences.rnd has no name"),

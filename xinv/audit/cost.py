@@ -13,7 +13,6 @@ from xinv.audit import measure
 from xinv.audit.attacker import TEST_VIEW, Arm
 from xinv.audit.distortion import distortion
 from xinv.audit.release import Release, stack
-from xinv.audit.roles import REPORTED
 from xinv.audit.stage import key, state_of
 from xinv.types import Apply, Array, Defence, Explainer, Key, Observation, Variables
 
@@ -36,8 +35,8 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     if not (service.config["defences"] and release.explains and settings):
         return {}
 
-    observed, sources = release.observation(REPORTED, seed)
-    maps, _ = release.bare().observation(REPORTED, seed)
+    observed, sources = release.observation(service.roles.reported, seed)
+    maps, _ = release.bare().observation(service.roles.reported, seed)
     spec = {
         "metrics": settings,
         "released": sources,
@@ -47,9 +46,9 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 
     def compute() -> dict[str, np.ndarray]:
         # The truth: the explanation before the defences, of the predicted class
-        prediction, _ = service.prediction(part, REPORTED, seed)
+        prediction, _ = service.prediction(part, service.roles.reported, seed)
         truth = {
-            "image": service.roles.images([REPORTED], seed),
+            "image": service.roles.images([service.roles.reported], seed),
             "explanation": maps.explanation,
             "label": np.argmax(prediction, axis=-1).astype(np.int32),
         }

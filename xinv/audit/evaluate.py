@@ -9,7 +9,6 @@ from xinv.audit.goals import ATTRIBUTE, MEMBERSHIP, Goal
 from xinv.audit.goals.attribute import f1
 from xinv.audit.goals.membership import restarts
 from xinv.audit.release import Release
-from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.metrics import classification
 from xinv.types import Estimate
@@ -48,13 +47,14 @@ def scores(arm: Arm, goal: Goal, seed: int) -> dict[str, Value]:
 def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
     """Returns the accuracy of a classifier on reported images; of an attribute's also its F1.
 
-    A shadow model of a random half of the audited images is judged on those that it did not see.
+    A shadow model of a random half of the audited images is judged on those that it did not see, a
+    target whose training images are reported on these.
     """
-    # Unseen images alone
     truth, guess = service.answers(part, seed)
     trained = service.classifiers.settings(part)["roles"]
-    if trained:
-        unseen = ~service.roles.among(REPORTED, trained, seed)
+    # Unseen images alone
+    if trained and service.roles.reported not in trained:
+        unseen = ~service.roles.among(service.roles.reported, trained, seed)
         truth, guess = truth[unseen], guess[unseen]
     found = {
         "accuracy": (truth == guess).astype(np.float32),
@@ -67,10 +67,10 @@ def classified(service: Service, part: str, seed: int) -> dict[str, Value]:
 
 def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
     """Returns properties of reported images, and each arm's scores (Zhao 2021, Figure 6)."""
-    reported = service.roles.labelled([REPORTED], seed)
+    reported = service.roles.labelled([service.roles.reported], seed)
     settings = service.config["analysis"]
     explained = (settings["explanation"],) if settings else ()
-    observed, _ = Release(service, explained).observation(REPORTED, seed)
+    observed, _ = Release(service, explained).observation(service.roles.reported, seed)
 
     # Properties of predictions and explanations
     truth = reported.labels[service.config["target"]["label"]]

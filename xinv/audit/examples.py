@@ -6,7 +6,6 @@ import numpy as np
 
 from xinv.audit import evaluate
 from xinv.audit.attacker import TEST_VIEW, arms, parts
-from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.metrics import classification
 
@@ -15,7 +14,7 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
     """Returns reported images with releases, reconstructions, SSIM, and confusion matrices."""
     # Evenly spaced, so that nothing is selected
     label = service.config["evaluation"]["label"]
-    reported = service.roles.labelled([REPORTED], seed)
+    reported = service.roles.labelled([service.roles.reported], seed)
     total = len(reported.images)
     count = min(service.config["report"]["examples"], total)
     shown = np.linspace(0, total - 1, count).astype(int)
@@ -32,7 +31,7 @@ def examples(service: Service, seed: int) -> dict[str, np.ndarray]:
     for arm in arms(service):
         release = arm.view(TEST_VIEW).release
         if release.defences and release.explains:
-            observed, _ = release._replace(summary=()).observation(REPORTED, seed)
+            observed, _ = release._replace(summary=()).observation(service.roles.reported, seed)
             found[f"release/{arm.name}"] = observed.explanation[shown]
         if arm.rebuilds:
             found[f"reconstruction/{arm.name}"] = arm.guessed(seed).array("guess")[shown]
@@ -54,10 +53,10 @@ def _maps(service: Service, name: str, shown: np.ndarray, seed: int) -> np.ndarr
     if readers and not any(arm.rebuilds for arm in readers):
         # Explained already, in one pass with the members
         role = readers[0].evaluated
-        places = service.roles.indices(REPORTED, seed)[shown]
+        places = service.roles.indices(service.roles.reported, seed)[shown]
         maps, _ = service.explanation(name, role, seed)
         return maps[np.searchsorted(service.roles.indices(role, seed), places)]
-    return service.explanation(name, REPORTED, seed)[0][shown]
+    return service.explanation(name, service.roles.reported, seed)[0][shown]
 
 
 def factors(service: Service) -> dict[str, np.ndarray]:

@@ -108,6 +108,7 @@ FORM = {
     "metrics.*.*": SECTION,
     "analysis": SECTION,
     "report": SECTION,
+    "report.role": TEXT,
     "report.examples": COUNT,
     "report.positive_control": FLAG,
 }

@@ -222,7 +222,7 @@ def _config(
             membership={},
         ),
         analysis={},
-        report=dict(examples=12, published=(), positive_control=False),
+        report=dict(role=REPORTED, examples=12, published=(), positive_control=False),
     )
 
 

@@ -11,7 +11,7 @@ from xinv.audit.results import Config
 from xinv.types import InputError
 
 REPORTED = "attack_test"
-"""The role of reported reconstructions; nothing is trained, stopped or chosen by it."""
+"""The role of reported images, unless a config names another."""
 
 UNION = "+"
 """Joins the names of roles, to explain their images in one pass: "target_train+attack_test"."""
@@ -28,12 +28,15 @@ class Roles(NamedTuple):
       auxiliary: further images of an attacker or a teacher, or None.
       settings: the config's section `data`.
       dealt: the roles of each seed, once they are dealt.
+      reported: the role of reported images. No attack, defence or judge is trained, stopped or
+        chosen by it; the target is trained on it, if it is one of the target's roles.
     """
 
     dataset: data.Dataset
     auxiliary: data.Dataset | None
     settings: Config
     dealt: dict[int, dict[str, Found]]
+    reported: str = REPORTED
 
     def of(self, seed: int) -> dict[str, Found]:
         """Returns the data set and the indices of each role."""

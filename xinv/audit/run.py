@@ -21,7 +21,7 @@ from xinv.audit import (
 from xinv.audit import target as targets
 from xinv.audit.attacker import TEST_VIEW, arms, parts
 from xinv.audit.results import Config, Rows
-from xinv.audit.roles import REPORTED, Roles
+from xinv.audit.roles import Roles
 from xinv.audit.rows import rows
 from xinv.audit.sections import sections
 from xinv.audit.service import Classifiers, Service
@@ -91,7 +91,7 @@ def opened(
     auxiliary = None
     if config["data"]["auxiliary"]:
         auxiliary = load(config["data"]["auxiliary"])
-    roles = Roles(dataset, auxiliary, config["data"], {})
+    roles = Roles(dataset, auxiliary, config["data"], {}, config["report"]["role"])
 
     # Load the target, if it is not trained here
     target = _target(config, roles)
@@ -222,7 +222,7 @@ def _audit(service: Service, seed: int) -> tuple[Rows, Rows]:
     found = []
     curves = []
     classifiers = service.classifiers
-    reported = service.roles.count([REPORTED], seed)
+    reported = service.roles.count([service.roles.reported], seed)
 
     def about(stage: str, name: str) -> dict[str, object]:
         return {"unit": service.config["unit"], "seed": seed, "stage": stage, "arm": name}

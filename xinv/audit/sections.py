@@ -56,7 +56,7 @@ def sections(config: Config) -> None:
     require_keys(
         "report",
         config["report"],
-        ("examples", "published", "positive_control"),
+        ("role", "examples", "published", "positive_control"),
     )
     _target(config["target"])
     if config["analysis"]:

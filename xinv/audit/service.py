@@ -14,7 +14,7 @@ from xinv import explain, models, plugins
 from xinv.audit import outputs, recorded, training
 from xinv.audit.recorded import Recorded
 from xinv.audit.results import Config
-from xinv.audit.roles import REPORTED, Roles
+from xinv.audit.roles import Roles
 from xinv.audit.stage import Create, Stages, key, state_of
 from xinv.audit.target import Own
 from xinv.store import Stage
@@ -248,8 +248,8 @@ class Service(NamedTuple):
     def answers(self, part: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the true and the predicted class per reported image, int [N] each."""
         label = self.classifiers.settings(part)["label"]
-        reported = self.roles.labelled([REPORTED], seed)
-        prediction, _ = self.prediction(part, REPORTED, seed)
+        reported = self.roles.labelled([self.roles.reported], seed)
+        prediction, _ = self.prediction(part, self.roles.reported, seed)
         return reported.labels[label], np.argmax(prediction, axis=-1)
 
     def shapes(

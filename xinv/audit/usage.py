@@ -18,23 +18,34 @@ def require_training(
     what: str,
     recipe: Config | None,
     roles: Sequence[str],
-    halves: bool = False,
+    reported: bool = False,
 ) -> None:
     """Raises InputError unless a training has enough images, and no reported one.
 
-    With `halves` it may have reported ones: it is of a shadow model of a random half of them.
+    With `reported` it may have such: a target by `may_train_on_reported`, or a shadow model of a
+    random half of them.
     """
     # Roles are dealt anew for each seed
     for seed in service.classifiers.seeds:
-        if not halves and service.roles.shared(roles, [REPORTED], seed):
+        if not reported and service.roles.shared(roles, [service.roles.reported], seed):
             _require_no_half(service, what, roles)
             raise InputError(
-                f"{what} trains on images of {REPORTED}, which is reported: "
+                f"{what} trains on images of {service.roles.reported}, which is reported: "
                 f"its roles are {list(roles)}"
             )
         if recipe is not None:
             stated = train.Recipe.stated(recipe)
             train.steps_per_epoch(stated, service.roles.count(roles, seed), what)
+
+
+def may_train_on_reported(service: Service, part: str) -> bool:
+    """Tells if a config asks how well the images are rebuilt that its target was trained on.
+
+    It then reports a role of the target by name; the default is nobody's training set.
+    """
+    reported = service.roles.reported
+    named = reported != REPORTED and reported in service.classifiers.settings(part)["roles"]
+    return part == "target" and named
 
 
 def _require_no_half(service: Service, what: str, roles: Sequence[str]) -> None:

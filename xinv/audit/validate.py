@@ -14,9 +14,13 @@ from xinv.audit.link import Link
 from xinv.audit.privacy import require_private
 from xinv.audit.release import Release
 from xinv.audit.results import Config
-from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
-from xinv.audit.usage import require_reference, require_separate, require_training
+from xinv.audit.usage import (
+    may_train_on_reported,
+    require_reference,
+    require_separate,
+    require_training,
+)
 from xinv.audit.validate_arm import require_arm, require_views
 from xinv.metrics import membership
 from xinv.types import Batch, InputError, WhiteBox
@@ -40,7 +44,7 @@ def validate(service: Service) -> None:
     for part in parts(service):
         _classifier(service, part, images)
     for name in config["explanations"]:
-        require_reference(service, name, REPORTED)
+        require_reference(service, name, service.roles.reported)
         service.shapes("target", (name,), images)
 
     # The defender's roles, even where no arm is defended
@@ -73,7 +77,8 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
             )
         views = [arm.view(TRAIN_VIEW) for arm in arms(service)]
         halves = any(view.several and part in view.members for view in views)
-        require_training(service, f"the {part}", recipe, settings["roles"], halves)
+        reported = halves or may_train_on_reported(service, part)
+        require_training(service, f"the {part}", recipe, settings["roles"], reported)
         require_private(service, part, images)
     if not service.classifiers.is_recorded(part):
         service.classifiers.abstract(part, images)

@@ -65,7 +65,7 @@ def footnote(summary: Summary) -> str:
         parts.append(f"{summary.seeds} seeds, mean ± {summary.level:.0%} confidence interval")
     else:
         parts.append("1 seed")
-    parts.append(f"{summary.examples} images per seed")
+    parts.append(f"{summary.examples} {summary.kind} per seed")
     parts += _marks(summary.league)
     return "; ".join(parts)
 

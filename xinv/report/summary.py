@@ -74,6 +74,8 @@ class Summary(NamedTuple):
       league: the membership attacks; None without one.
       seeds: number of seeds.
       examples: attacked images per seed, for example "360".
+      kind: what these are: "test images", "audited images" of a membership audit, or "training
+        images of the target".
       level: confidence level.
     """
 
@@ -84,6 +86,7 @@ class Summary(NamedTuple):
     league: League | None
     seeds: int
     examples: str
+    kind: str
     level: float
 
     @property
@@ -152,8 +155,18 @@ def summarise(unit: Unit, level: float = 0.90) -> Summary:
         league=league(unit.rows, level),
         seeds=len({row["seed"] for row in unit.rows}),
         examples=examples(attacks or attacked or unit.rows),
+        kind=_kind(unit, bool(members) and not attacks),
         level=level,
     )
+
+
+def _kind(unit: Unit, audited: bool) -> str:
+    """What the attacked images are; a config may ask for those that the target was trained on."""
+    if audited:
+        return "audited images"
+    reported = (unit.config.get("report") or {}).get("role")
+    trained = (unit.config.get("target") or {}).get("roles", ())
+    return "training images of the target" if reported in trained else "test images"
 
 
 def colours(summaries: Iterable[Summary]) -> dict[str, str]:

@@ -9,7 +9,6 @@ import numpy as np
 
 from xinv import parallel
 from xinv.audit.goals.reconstruction import RECONSTRUCTION
-from xinv.audit.roles import REPORTED
 from xinv.audit.service import FORWARD, Service
 from xinv.images import as_float
 from xinv.metrics import classification
@@ -47,7 +46,7 @@ def _scores(
     # Every attribute is judged on the same reconstructions
     found = {}
     for name in service.config["attributes"]:
-        truth = _secret(service, name, [REPORTED], seed)
+        truth = _secret(service, name, [service.roles.reported], seed)
         answers = _answers(service, name, guess, f"{name} of {label}", seed)
         found[f"f1_{name}"] = f1(service, name, truth, answers)
     return found

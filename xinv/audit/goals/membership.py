@@ -13,7 +13,7 @@ from xinv.audit import training
 from xinv.audit.goals.goal import Goal
 from xinv.audit.release import NONE
 from xinv.audit.results import Config
-from xinv.audit.roles import REPORTED, UNION
+from xinv.audit.roles import UNION
 from xinv.audit.service import Service
 from xinv.store import Stage
 from xinv.types import Estimate, InputError
@@ -53,7 +53,7 @@ def membership_spec(service: Service, part: str, seed: int) -> list:
 
 
 def _evaluated(service: Service, part: str) -> str:
-    return UNION.join((*service.classifiers.settings(part)["roles"], REPORTED))
+    return UNION.join((*service.classifiers.settings(part)["roles"], service.roles.reported))
 
 
 def _check(service: Service, view: Config, members: Sequence[str]) -> None:

@@ -8,7 +8,6 @@ from xinv import data
 from xinv.audit import measure
 from xinv.audit.goals.goal import Goal
 from xinv.audit.results import Config
-from xinv.audit.roles import REPORTED
 from xinv.audit.service import Service
 from xinv.store import Stage
 
@@ -27,8 +26,8 @@ def _secret(
 
 
 def _evaluated(service: Service, part: str) -> str:
-    del service, part
-    return REPORTED
+    del part
+    return service.roles.reported
 
 
 def _check(service: Service, view: Config, members: Sequence[str]) -> None:
@@ -54,7 +53,7 @@ def _scores(
     def compute() -> dict[str, np.ndarray]:
         # The judge has not seen the reported images
         judge = classifiers.model("evaluation")
-        reported = service.roles.labelled([REPORTED], seed)
+        reported = service.roles.labelled([service.roles.reported], seed)
         truths = {
             "image": reported.images,
             "label": reported.labels[service.config["evaluation"]["label"]],
