@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from xinv import store
-from xinv.leases import Busy, Leases, require_exclusive
+from xinv.leases import Busy, Leases, locked, require_exclusive
 from xinv.types import InputError
 
 SECONDS = 3.0
@@ -82,6 +82,49 @@ def test_dead_holder_replaced(tmp_path):
     process.wait()
     assert seconds_until_taken(leases, path) < 1
     assert not path.exists()
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from filelock import SoftFileLease
+from xinv.leases import Leases
+
+def killed(self, descriptor):
+    print("created", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+SoftFileLease._write_lock_info = killed
+with Leases().hold(Path({path!r})):
+    pass
+"""
+
+
+def test_unwritten_marker_replaced(tmp_path):
+    """A holder that is killed between creating its marker and writing its record keeps nothing.
+
+    Neither a stage nor a folder, which is tried but once.
+    """
+    for marker, taken in (
+        (tmp_path / "stage.lease", lambda: Leases().hold(tmp_path / "stage.lease")),
+        (tmp_path / "run" / ".lease", lambda: locked(tmp_path / "run")),
+    ):
+        marker.parent.mkdir(exist_ok=True)
+        start(KILLED.format(path=str(marker))).wait()
+        assert not marker.stat().st_size
+        with taken():
+            assert marker.stat().st_size > 1
+        assert not marker.exists()
+
+
+def test_blank_line_leaves_holder(tmp_path):
+    """A blank line behind its record takes nothing from a holder."""
+    path = tmp_path / "stage.lease"
+    with Leases().hold(path):
+        with path.open("ab") as marker:
+            marker.write(b"\n")
+        with pytest.raises(Busy), Leases().hold(path):
+            pass
 
 
 def test_other_host_replaced(tmp_path):

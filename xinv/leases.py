@@ -19,6 +19,7 @@ from xinv.types import InputError
 SECONDS = 60.0
 """An untouched lease of another host ends after this time. All processes must agree on it."""
 _HEARTBEATS = 4  # touches per lease time
+_UNWRITTEN = 4.0  # seconds for a holder to write its record, twice filelock's own patience
 _OBJECT_STORES = ("fuse.gcsfuse", "fuse.s3fs", "fuse.mount-s3", "fuse.goofys", "fuse.blobfuse")
 
 
@@ -53,9 +54,9 @@ class Leases:
           Busy: another process holds it.
         """
         lease = self._contested.pop(path, None) or self._lease(path)
-        # Never wait here: a worker has other stages to try
+        # Wait for no living holder: a worker has other stages to try
         try:
-            lease.acquire(timeout=0)
+            lease.acquire(timeout=_UNWRITTEN if _is_unwritten(path) else 0)
         except Timeout:
             self._contested[path] = lease
             raise Busy(f"another process works on {path.with_suffix('')}") from None
@@ -167,6 +168,22 @@ def require_exclusive(folder: Path, mounts: str | None = None) -> None:
                 "a folder on a local disk, NFS, Lustre, GPFS or Filestore"
             )
         return
+
+
+def _is_unwritten(path: Path) -> bool:
+    """Tells if a marker has no record of its holder, which may have been killed before writing one.
+
+    filelock keeps an empty marker for ever, since its first versions wrote no record. It takes over
+    one with a blank line that nobody fills. A blank line behind a record changes nothing.
+    """
+    try:
+        if not path.stat().st_size:
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+            os.write(descriptor, b"\n")
+            os.close(descriptor)
+        return not path.read_bytes().strip()
+    except OSError:
+        return False
 
 
 def _age(path: Path) -> float:
