@@ -1,7 +1,8 @@
 """Rows of configs/digits.py, against those of an earlier version of xinv.
 
 The command of the test wrote tests/fixtures/digits_rows.jsonl at commit 0851af2, before the audit
-was rebuilt. On one machine the rows are equal; rounding differs between processors.
+was rebuilt, and again at c2be891, when codes kept their size at any width; that changed the rows
+with an encoder alone. On one machine the rows are equal; rounding differs between processors.
 """
 
 import json
