@@ -339,19 +339,27 @@ def view_of(model: str, members: str = "") -> dict[str, str]:
     return dict(prediction=model, explanation=model, members=members)
 
 
-def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigDict]:
+def controlled(
+    called: str,
+    *inputs: str,
+    by: tuple[str, ...] = (),
+    **attack: object,
+) -> dict[str, ConfigDict]:
     """Returns a membership attack and its two controls, alike but for the models.
+
+    It learns from what the defences `by` release, and is tested on such.
 
     `untrained`: the attack learns on an untrained model and is tested on another one. Any leak is
     then one of the images.
     `stranger`: the same attack, tested on a model trained on none of the images.
     """
     # Controls keep the truth of the attack: members of the target, and of its shadow
-    untrained = view_of("untrained", "target")
-    stranger = view_of("stranger", "target")
-    learned = dict(members="shadow")
+    defended = dict(defences=by)
+    untrained = view_of("untrained", "target") | defended
+    stranger = view_of("stranger", "target") | defended
+    learned = dict(members="shadow") | defended
     return {
-        called: membership(*inputs, **attack),
+        called: membership(*inputs, train_view=defended, test_view=defended, **attack),
         f"{called} untrained": membership(
             *inputs,
             shadow="untrained_shadow",
@@ -362,6 +370,7 @@ def controlled(called: str, *inputs: str, **attack: object) -> dict[str, ConfigD
         ),
         f"{called} stranger": membership(
             *inputs,
+            train_view=defended,
             test_view=stranger,
             control_of=called,
             **attack,

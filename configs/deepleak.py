@@ -83,6 +83,17 @@ NOISES = (0.05, 0.2, 0.5, 1.0, 4.0)
 """Noise multipliers of DP-SGD; the smallest keep the accuracy (Aerni 2024)."""
 PRIVATE = ("integrated_gradients", "saliency")
 """Explainers under DP-SGD."""
+DEFENDED = dict(
+    target_train=0.2,
+    attack_test=0.2,
+    shadow_train=0.2,
+    shadow_test=0.2,
+    reference=0.15,  # the defender learns from these
+    defence_test=0.05,  # and measures its distortion on these
+)
+"""Shares of the unit "two-leaks"."""
+LEAKING = "probability(saliency)"
+"""The explanation of "two-leaks"; that of a memorised image vanishes, and so tells members."""
 OTHERS = {
     "densenet": dict(
         name="densenet",
@@ -395,6 +406,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | trajectory | Table II, Liu 2024 | do confidences, as pixels go, leak more than the map |
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
+    | two-leaks | | which defences against inversion also protect members |
     | dp-0.05 to dp-4 | Table III | the cost of DP-SGD, and the remaining leak |
 
     Table V's "disjoint" shadow is in "audit"; its "subset" one shares images with the target and
@@ -414,6 +426,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     for name, model in OTHERS.items():
         units.append({"unit": f"table-6-{name}"} | _table_6(size, config, name, model))
     units.append({"unit": "table-7"} | _table_7(size, config))
+    units.append({"unit": "two-leaks"} | _two_leaks(size, config))
     for noise in NOISES:
         units.append({"unit": f"dp-{noise:g}"} | _private(size, config, noise))
     return units
@@ -462,6 +475,78 @@ def _overfitted(size: Size, config: ConfigDict) -> dict:
             explanations[f"probability({name})"] = explanations[name] | dict(base=saliency)
     audited = _audited(size, config, explanations)
     return {"report.positive_control": True} | _trained(config, plain) | audited
+
+
+def _two_leaks(size: Size, config: ConfigDict) -> dict:
+    """Returns defences, and both leaks of what they release: members, and images.
+
+    The target is that of "overfitted", since only a leak can be closed. Attackers adapt. All arms
+    share one recipe, long enough for an inverter.
+    """
+    networks = dict(network="decoder", encoder="flatten_unet", width=size.attack["width"])
+    game = _recipe(batch_size=32, epochs=200, learning_rate=1e-3, schedule="cosine")
+    matched = dict(match_distortion_of="gnime")
+    defences = dict(
+        gnime=dict(name="gnime", lam=10.0, train=game) | networks,
+        ond=dict(name="pgd", train=game) | networks | matched,
+        rnd=dict(name="gaussian", clipped=False) | matched,
+        reverse_sigmoid=dict(name="reverse_sigmoid"),
+        top1=dict(name="truncate", m=1),
+        rounded=dict(name="round_to", decimals=1),
+    )
+
+    # Of maps, and of predictions
+    arms = {}
+    for name in ("", "gnime", "ond", "rnd"):
+        arms |= _both_leaks(name, (LEAKING,), ("prediction", LEAKING), size)
+    for name in ("", "reverse_sigmoid", "top1", "rounded"):
+        arms |= _both_leaks(name, ("prediction", "label"), ("prediction",), size)
+
+    overfitted = _overfitted(size, config)
+    attacker = ("shadow_train", "shadow_test")
+    data = config.data.to_dict()
+    data["roles"]["roles"] |= DEFENDED
+    attack = config.attack.to_dict()
+    attack["train"] |= dict(batch_size=32, epochs=40)
+    return {
+        "data": data,
+        "target": overfitted["target"],
+        "shadows": overfitted["shadows"],
+        "evaluation.roles": attacker,
+        "explanations": {LEAKING: overfitted["explanations"][LEAKING]},
+        "defences": defences,
+        "defender": dict(role="reference", held_out="defence_test"),
+        "attack": attack,
+        "arms": ConfigDict(arms).to_dict(),
+        "report.published": (),
+        "harden.explanations": (LEAKING,),
+    }
+
+
+def _both_leaks(
+    defence: str,
+    audited: tuple[str, ...],
+    inverted: tuple[str, ...],
+    size: Size,
+) -> dict[str, ConfigDict]:
+    """Returns attacks on a release: on members, by `audited`, and on images, by `inverted`."""
+    by = (defence,) if defence else ()
+    beside = f" by {defence}" if defence else ""
+    if "label" in audited:
+        attack = dict(name="confidence")
+        encoder = "none"
+    else:
+        attack = dict(name="membership_network") | size.attack
+        encoder = "flatten_unet"
+    members = base.controlled(f"members({audited[0]}){beside}", *audited, by=by, **attack)
+    images = base.arm(
+        *inverted,
+        train_view=dict(roles=("shadow_train", "shadow_test"), defences=by),
+        test_view=dict(defences=by),
+        encoder=encoder,
+        width=size.attack["width"],
+    )
+    return members | {f"images({inverted[-1]}){beside}": images}
 
 
 def _trained(config: ConfigDict, recipe: dict, **model: object) -> dict:
