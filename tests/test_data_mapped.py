@@ -1,7 +1,9 @@
 """Folders whose images are too large for memory: decoded once, and never read by mistake."""
 
 import errno
+import functools
 import io
+import itertools
 import json
 import os
 import signal
@@ -9,14 +11,20 @@ import subprocess
 import sys
 import tarfile
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from xinv import data
+from xinv.audit.roles import Roles
+from xinv.audit.run import load_data
 from xinv.data import mapped
 from xinv.types import InputError
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from configs import gnime, yang, zhao
 
 FOLDER = data.folder.__globals__
 PEOPLE = ("zoe", "abe", "ben")
@@ -320,3 +328,109 @@ def test_kill_leaves_nothing_believed(root, large):
     assert left.stat().st_size == 9 * 8 * 6 * 3
     assert same(data.folder(str(root)), large(root))
     assert not left.exists()
+
+
+def made(count, classes, *, emotions=()):
+    """Paths of so many images of so many classes, equally many of each where they divide."""
+    paths = []
+    for number in range(count):
+        folder = f"class{number % classes:05d}"
+        if emotions:
+            folder += f"/{emotions[number // classes % len(emotions)]}"
+        paths.append(f"{folder}/{number:06d}.jpg")
+    return paths
+
+
+EMOTIONS = ("angry", "contempt", "disgust", "happy", "sad", "surprised")
+PAPER = {
+    "celeba": made(30_000, 1000),
+    "facescrub": made(48_579, 530),
+    "faces": made(24_120, 115, emotions=EMOTIONS),
+    "imagenet100": made(130_000, 100),
+}
+"""The folders of the papers' sets: Zhao 2021, Section 4.1; Yang 2019, Section V-A. ImageNet's
+classes have up to 1,300 images.
+"""
+SIZES = [
+    (zhao, "celeba-facescrub", (30_000, 256, 256, 1)),
+    (zhao, "icv-mefed", (24_120, 128, 128, 1)),
+    (gnime, "celeba-facescrub", (30_000, 128, 128, 3)),
+    (gnime, "imagenet100", (130_000, 256, 256, 3)),
+    (yang, "facescrub", (48_579, 64, 64, 1)),
+]
+
+
+@functools.cache
+def _black(height, width, channels):
+    return np.zeros((height, width, channels), np.uint8)
+
+
+@pytest.fixture
+def made_sets(monkeypatch, tmp_path):
+    """Puts folders with the papers' numbers of black images in place of all files.
+
+    The first of a set has a camera's shape, the others that of the config, so that changing them
+    costs nothing; their pixels are holes in a sparse file.
+    """
+
+    def read_files(root, select, left_out):
+        for number, path in enumerate(PAPER[Path(root).name]):
+            assert select(path)
+            yield path, b"" if number else b"camera"
+
+    def decode(content, what, background):
+        return _black(218, 178, 3) if content else _black(*decode.shape)
+
+    def skip(file, pixels):
+        file.seek(file.truncate(file.tell() + pixels.nbytes))
+
+    def ends(images, labels, classes):
+        return data.dataset.digest([images.shape], images[:1], images[-1:], *labels.values())
+
+    different = itertools.count()
+    replaced = dict(
+        read_files=read_files,
+        decode=decode,
+        _content=lambda image: str(next(different)),  # black images are no duplicates here
+        MAX_BYTES=2**20,
+    )
+    for name, value in replaced.items():
+        monkeypatch.setitem(FOLDER, name, value)
+    monkeypatch.setattr(mapped, "_append", skip)
+    monkeypatch.setattr(mapped, "content_fingerprint", ends)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return decode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "size", "shape"), SIZES, ids=[f"{m.__name__[8:]}-{size}" for m, size, _ in SIZES]
+)
+def test_paper_sizes_load(made_sets, module, size, shape):
+    """A set of the paper's shape and number loads through the config's own section, with roles."""
+    settings = module.get_config(size).data.to_dict()
+    made_sets.shape = shape[1:]
+    found = load_data(settings)
+    auxiliary = load_data(settings["auxiliary"]) if settings["auxiliary"] else None
+    assert found.images.shape == shape
+    if auxiliary:
+        assert auxiliary.images.shape[1:] == shape[1:]
+    dealt = Roles(found, auxiliary, settings, {}).of(0)
+    # Fractions are of the images, of auxiliary ones of theirs
+    for role, fraction in settings["roles"]["roles"].items():
+        dataset, indices = dealt[role]
+        assert dataset is found
+        assert abs(len(indices) - fraction * shape[0]) < 1
+        batch = data.take(dataset, indices[-4:]).images[:]
+        np.testing.assert_array_equal(batch, np.zeros((4, *shape[1:]), np.uint8))
+
+
+def test_sizes_share_data():
+    """The sizes that are not loaded above have the sections of those that are."""
+    for module, size, other in (
+        (zhao, "celeba", "celeba-facescrub"),
+        (zhao, "icv-mefed-identity", "icv-mefed"),
+        (gnime, "celeba", "celeba-facescrub"),
+    ):
+        sizes = module.sizes()
+        assert sizes[size].data | {"auxiliary": {}} == sizes[other].data | {"auxiliary": {}}
