@@ -3,6 +3,10 @@
 `roles` gives each party its fraction of the images. A `share` below 1 is a part of the images, for
 a run of some minutes.
 
+Folders of images are in memory up to 4 GiB of pixels. Larger ones are decoded once, into a file in
+`--config.data.source.cache` ($XDG_CACHE_HOME/xinv/images if empty): 24 GiB for ImageNet-100 at
+256x256, 10 GiB for all of CelebA at 128x128 in colour.
+
 Sets that TFDS has prepared are not in memory: with `--config.data.source.threads=8` (extra
 `stream`) eight threads read and decode the next batches while the device computes.
 """
@@ -238,7 +242,7 @@ def identities(folder: str, roles: dict, side: int, grayscale: bool = True) -> d
 
     For example crops of CelebA, FaceScrub or iCV-MEFED.
     """
-    # Files may be coloured or grey, and transparent
+    # Files may be coloured or grey, transparent, and too large for memory
     data = faces(folder, "identity", "identity", roles, side, folder)
-    data["source"] |= dict(grayscale=grayscale, level=None, background="white")
+    data["source"] |= dict(grayscale=grayscale, level=None, background="white", cache="")
     return data

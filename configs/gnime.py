@@ -22,8 +22,9 @@ The page, configs/gnime.md, has the claim, the measured figures and the open run
 | imagenet100 | imagenet100/CLASS, 256x256 | an accelerator, a day (estimate) |
 | imagenet100-tfds | 100 classes of TFDS's imagenet2012 | an accelerator, a day (estimate) |
 
-Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. Releases are
-stored: at 256x256 0.4 TB for each explanation and seed (estimate), most of it releases of noise.
+Folders are those of $XINV_DATA; FaceScrub must lack the people of CelebA. The decoded images of
+ImageNet-100 take 24 GiB of a cache (configs/datasets.py). Releases are stored: at 256x256 0.4 TB
+for each explanation and seed (estimate), most of it releases of noise.
 
 | unit of the sweep | experiment |
 |---|---|

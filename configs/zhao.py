@@ -15,13 +15,14 @@ The page, configs/zhao.md, has the claim, the measured figures and the open runs
 | runlocal-orl | ORL faces, LFW out of distribution (S5a) | two cores, an hour (estimate) |
 | mnist (or none), cifar10 | the paper's setting | an accelerator, 4 hours (estimate) |
 | icv-mefed, icv-mefed-identity | faces/IDENTITY/EMOTION | an accelerator, 6 hours (estimate) |
-| celeba | 256x256 crops in faces/IDENTITY | an accelerator, 12 hours (estimate) |
-| celeba-facescrub | facescrub out of distribution (S5a) | an accelerator, 14 hours (estimate) |
+| celeba | 1,000 people of celeba/IDENTITY in grey, 256x256 | an accelerator, 12 hours (estimate) |
+| celeba-facescrub | facescrub/IDENTITY out of distribution | an accelerator, 14 hours (estimate) |
 
-Folders are those of $XINV_DATA. MNIST has Fashion-MNIST as its set out of distribution. The target
-of icv-mefed predicts emotions (Figures 1, 4), of icv-mefed-identity people (Figures 3, 5). An
-estimate counts operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. The sweep's
-unit "figure-4b-inputs" reads each type of explanation by each input method.
+Folders are those of $XINV_DATA. All sets but CIFAR-10 have one channel (Supplementary Tables 1 to
+3). MNIST has Fashion-MNIST as its set out of distribution, CelebA has FaceScrub (Figure S5a). The
+target of icv-mefed predicts emotions (Figures 1, 4), of icv-mefed-identity people (Figures 3, 5).
+An estimate counts operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. The
+sweep's unit "figure-4b-inputs" reads each type of explanation by each input method.
 
 Expected at `runlocal`: SSIM .31 from predictions alone, .69 with CAM, .89 with partial-CAM.
 """
@@ -182,15 +183,19 @@ def _emotions() -> dict:
 
 
 def _celeba() -> dict:
-    """Returns crops of CelebA, equally many of each person (Section 4.1)."""
-    data = datasets.identities("faces", datasets.HALVES, 256, grayscale=False)
+    """Returns grey crops of CelebA, equally many of each person.
+
+    The paper's subset has 30 of each of 1,000 (Section 4.1), with one channel (Supplementary
+    Table 2).
+    """
+    data = datasets.identities("celeba", datasets.HALVES, 256)
+    data["transform"]["classes"] = ("identity", 1000)
     data["roles"]["balance"] = "identity"
     return data
 
 
 def _facescrub() -> dict:
-    faces = datasets.identities("facescrub", datasets.HALVES, 256, grayscale=False)
-    return datasets.auxiliary(faces)
+    return datasets.auxiliary(datasets.identities("facescrub", datasets.HALVES, 256))
 
 
 def get_config(arg: str = "") -> ConfigDict:

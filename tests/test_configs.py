@@ -77,7 +77,11 @@ def _load(text):
     side, *_ = source.get("resize") or change["resize"] or (32,)
     grey = source["name"] == "idx" or change["grayscale"] or source.get("grayscale", False)
     count = {32: 14_000, 64: 530 * 20}.get(side, 240)
-    images = np.zeros((count, side, side, 1 if grey else 3), np.uint8)
+    # Twenty images of each person that is kept
+    if change["classes"] and isinstance(change["classes"][1], int):
+        count = max(count, 20 * change["classes"][1])
+    shape = (count, side, side, 1 if grey else 3)
+    images = data.Lazy(shape, lambda rows: np.zeros((len(rows), *shape[1:]), np.uint8))
     if source["name"] == "folder":
         named = re.findall(r"\?P<(\w+)>", source["labels"]) or [source["labels"]]
         people = [f"person{number}" for number in range(len(images) // 20)]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,8 +11,10 @@ from xinv import stream
 from xinv.types import InputError
 
 MAX_BYTES = 4 * 2**30
-"""Largest size in memory of one source's images; larger sets stream through `tfds`."""
+"""Largest size in memory of one source's images; larger sets stream, see `folder` and `tfds`."""
 MAX_CLASSES = 2**20
+_CHUNK = 256
+"""Lazy images that are read at a time to be hashed."""
 
 
 class Images(Protocol):
@@ -91,7 +93,8 @@ def create(
       images: uint8 [N,H,W,C], in memory or lazy.
       labels: integers [N] per label name.
       classes: class names per label name.
-      fingerprint: of all that determines lazy images; None hashes the content.
+      fingerprint: of all that determines lazy images; None hashes the content, of lazy images
+        some at a time.
 
     Returns:
       The Dataset, with labels int32.
@@ -112,11 +115,20 @@ def create(
     labels = {}
     for key, values in dataset.labels.items():
         labels[key] = values.astype(np.int32)
-    # Hash labels by name, so that the order of label sets does not matter
     if fingerprint is None:
-        parts = [np.ascontiguousarray(images), *(labels[key] for key in sorted(labels))]
-        fingerprint = digest([images.shape, sorted(classes.items())], *parts)
+        fingerprint = content_fingerprint(images, labels, classes)
     return dataset._replace(labels=labels, fingerprint=fingerprint)
+
+
+def content_fingerprint(
+    images: Images,
+    labels: Mapping[str, np.ndarray],
+    classes: Mapping[str, Sequence[str]],
+) -> str:
+    """Hashes images uint8 [N,H,W,C], labels int32 [N] and class names; reads lazy images all."""
+    # Labels by name, so that the order of label sets does not matter
+    ordered = [labels[key] for key in sorted(labels)]
+    return digest([images.shape, sorted(classes.items())], images, *ordered)
 
 
 def validate(dataset: Dataset) -> None:
@@ -328,9 +340,19 @@ def concatenate(parts: Sequence[Images]) -> Images:
     return Lazy((int(ends[-1]), *parts[0].shape[1:]), read, stream.threads(list(parts)))
 
 
-def digest(description: Any, *arrays: np.ndarray) -> str:
+def digest(description: Any, *arrays: np.ndarray | Images) -> str:
     """Hashes a JSON-able description and the bytes of some arrays to 32 hexadecimal digits."""
     state = hashlib.sha256(json.dumps(description).encode())
     for array in arrays:
-        state.update(np.ascontiguousarray(array).data)
+        for part in _parts(array):
+            state.update(np.ascontiguousarray(part).data)
     return state.hexdigest()[:32]
+
+
+def _parts(array: np.ndarray | Images) -> Iterator[np.ndarray]:
+    """Yields an array whole, and lazy images some at a time."""
+    if isinstance(array, np.ndarray):
+        yield array
+        return
+    for start in range(0, len(array), _CHUNK):
+        yield array[start : start + _CHUNK]

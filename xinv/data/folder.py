@@ -1,17 +1,23 @@
-"""Image folders: a folder per class, or labels in the file names; tar archives too."""
+"""Image folders: a folder per class, or labels in the file names; tar archives too.
 
+Images that are too large for memory are decoded once, into a file (`xinv.data.mapped`).
+"""
+
+import collections
 import hashlib
+import itertools
+import math
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from xinv.data import mapped
 from xinv.data.dataset import MAX_BYTES, Dataset, create, encode
 from xinv.data.files import check_background, decode, is_image, read_files
-from xinv.data.transform import Crop, Size, geometry
+from xinv.data.transform import Crop, Geometry, Size, geometry
 from xinv.types import InputError
 
 Labeller = Callable[[str], Mapping[str, str] | None]
@@ -29,6 +35,7 @@ def folder(
     title: str = "",
     level: int | None = None,
     background: str = "white",
+    cache: str = "",
 ) -> Dataset:
     """Reads selected image files of a folder or tar archive (.tar, .gz, .bz2, .xz), by path.
 
@@ -48,81 +55,162 @@ def folder(
         (`train/class/x.png`). None is the last, and an error where that is a guess: if files lie at
         different depths, or all in folders of one name.
       background: "white", "grey" or "black", shown by transparent pixels.
+      cache: folder for the pixels of sets above MAX_BYTES (4 GiB); $XDG_CACHE_HOME/xinv/images, or
+        ~/.cache/xinv/images, if empty. Each set takes N·H·W·C bytes there.
 
     Returns:
-      The data set, in memory; its `notes` count the files left out and name a label of one class.
+      The data set. Its images are in memory up to MAX_BYTES; above, they are decoded once, into a
+      file from which batches are read, and later loads only compare the contents of the image
+      files. Images, labels and fingerprint are the same. Its `notes` count the files left out, and
+      name a file of pixels and a label of one class.
 
     Raises:
       InputError: see `read_files` and `decode`; or no image is found, their sizes or label sets
-        differ, or no folder is at that level.
+        differ, no folder is at that level, or `cache` cannot be written.
     """
     # Options first: a mistake in them should not cost the reading of a large folder.
     labeller = _labeller(labels, level)
     check_background(background)
     change = geometry(crop, resize, grayscale, method)
-    found = {}
-    identity = {}
-    total = 0
-    left_out = []
-    for path, content in read_files(root, lambda path: labeller(path) is not None, left_out):
-        image = decode(content, f"{root}: {path}", background=background)
-        # Compare pixels as stored, before their change
-        identity[path] = _content(image) if drop_duplicates else path
-        found[path] = np.ascontiguousarray(change(image))
-        total += found[path].nbytes
-        if total > MAX_BYTES:
-            raise InputError(
-                f"{root}: images exceed {MAX_BYTES} bytes in memory; resize them, or read with"
-                " `tfds`"
-            )
+    files = _Files(root, labels, labeller)
+    # All that changes pixels but the files themselves, which are compared at every load
+    described = [str(Path(root).resolve()), change, background, drop_duplicates]
+    place = mapped.place(cache, _stem(root), described)
+    pixels = _read(files, place, lambda: _decoded(files, change, background, drop_duplicates))
 
-    # Of equal images the first by path stays.
-    if not found:
-        raise InputError(f"{root}: no image file is selected by labels={labels!r}")
-    paths = sorted(
-        {identity[path]: path for path in sorted(found, reverse=True)}.values()
-    )  # the first of each
     # Without a level the class's folder is the last, which may be a guess
     if isinstance(labels, str) and labels.isidentifier() and level is None:
-        _check_layout(root, paths)
-    # Grey images among coloured ones get equal channels.
-    channels = max(image.shape[-1] for image in found.values())
-    found = {
-        path: np.broadcast_to(found[path], (*found[path].shape[:2], channels)) for path in paths
-    }
-    _check_shapes(root, {path: image.shape for path, image in found.items()})
-    # Popped, so that single images are freed once they are stacked
-    names = [labeller(path) for path in paths]
-    dataset = _dataset(
-        title or _stem(root),
-        root,
-        paths,
-        np.stack([found.pop(path) for path in paths]),
-        names,
-    )
-    notes = _notes(root, left_out)
+        _check_layout(root, pixels.paths)
+    names = [labeller(path) for path in pixels.paths]
+    dataset = _dataset(title or _stem(root), root, pixels, names)
+    notes = _notes(root, files.left_out)
+    if pixels.file:
+        size = math.prod(pixels.images.shape) / 2**30
+        notes += (f"{root}: {size:.1f} GiB of decoded images are read from {pixels.file}",)
     for label, classes in dataset.classes.items():
         if len(classes) == 1:
             notes += (f"{root}: all images are of one {label}, {classes[0]!r}",)
     return dataset._replace(notes=notes)
 
 
+class _Files:
+    """The selected files of a root, as `read_files` yields them, anew at every iteration.
+
+    Attributes:
+      root: the folder or archive.
+      labels: what selects them, as given.
+      left_out: see `read_files`; of the latest iteration.
+    """
+
+    def __init__(self, root: str, labels: str | Labeller, labeller: Labeller):
+        self.root = root
+        self.labels = labels
+        self.left_out: list[str] = []
+        self._labeller = labeller
+
+    def __iter__(self) -> Iterator[tuple[str, bytes]]:
+        self.left_out.clear()
+        return read_files(self.root, self._selects, self.left_out)
+
+    def _selects(self, path: str) -> bool:
+        return self._labeller(path) is not None
+
+    def hashed(self) -> str:
+        """Reads all files, and hashes their paths and contents."""
+        return mapped.hashed((path, _hash(content)) for path, content in self)
+
+
+def _read(
+    files: _Files,
+    place: Path,
+    decoded: Callable[[], Iterator[mapped.Decoded]],
+) -> mapped.Pixels:
+    """Returns the images, in memory or, if they are too large for it, in the folder `place`."""
+    # A large set that an earlier process has decoded
+    found = mapped.find(place, files.hashed)
+    if found is not None:
+        return found
+    images = decoded()
+    begun: collections.deque[mapped.Decoded] = collections.deque()
+    total = 0
+    for image in images:
+        begun.append(image)
+        total += image.pixels.nbytes
+        if total > MAX_BYTES:
+            # Go on in a file, with the images so far and all others
+            rest = itertools.chain(_drained(begun), images)
+            return mapped.write(place, files.root, files.hashed, rest)
+    return _stacked(_drained(begun))
+
+
+def _drained(images: collections.deque[mapped.Decoded]) -> Iterator[mapped.Decoded]:
+    """Yields images in their order, and frees each of them."""
+    while images:
+        yield images.popleft()
+
+
+def _stacked(images: Iterable[mapped.Decoded]) -> mapped.Pixels:
+    """Returns images in memory, ordered by path."""
+    found = {image.path: image for image in images}
+    paths = mapped.kept_paths({path: image.identity for path, image in found.items()})
+    # Grey images among coloured ones get equal channels
+    channels = max(image.pixels.shape[-1] for image in found.values())
+    size = found[paths[0]].pixels.shape[:2]
+    stacked = np.empty((len(paths), *size, channels), np.uint8)
+    for row, path in enumerate(paths):
+        stacked[row] = found.pop(path).pixels
+    return mapped.Pixels(paths, stacked)
+
+
+def _decoded(
+    files: _Files,
+    change: Geometry,
+    background: str,
+    drop_duplicates: bool,
+) -> Iterator[mapped.Decoded]:
+    """Yields every selected file, decoded and changed.
+
+    Raises:
+      InputError: there is none, or sizes differ.
+    """
+    root = files.root
+    first = None
+    for path, content in files:
+        image = decode(content, f"{root}: {path}", background=background)
+        # Compare pixels as stored, before their change
+        identity = _content(image) if drop_duplicates else path
+        pixels = np.ascontiguousarray(change(image))
+        size = pixels.shape[:2]
+        first = first or (path, size)
+        if size != first[1]:
+            sizes = f"{first[0]} is {first[1]} and {path} is {size}"
+            raise InputError(
+                f"{root}: image sizes differ ({sizes}): declare resize=(height, width)"
+            )
+        yield mapped.Decoded(path, _hash(content), identity, pixels)
+    if first is None:
+        raise InputError(f"{root}: no image file is selected by labels={files.labels!r}")
+
+
 def _dataset(
     name: str,
     root: str,
-    paths: list[str],
-    images: np.ndarray,
+    pixels: mapped.Pixels,
     names: list[Mapping[str, str]],
 ) -> Dataset:
     # Every image needs a class of every label
-    for path, row in zip(paths, names, strict=True):
+    for path, row in zip(pixels.paths, names, strict=True):
         if list(row) != list(names[0]) or not all(row.values()):
             raise InputError(
                 f"{root}: {path} has labels {dict(row)}, not one class for each of {list(names[0])}"
             )
-    encoded = {key: encode([row[key] for row in names]) for key in names[0]}
-    labels = {key: values for key, (values, _) in encoded.items()}
-    return create(name, images, labels, {key: classes for key, (_, classes) in encoded.items()})
+    labels = {}
+    classes = {}
+    for key in names[0]:
+        labels[key], classes[key] = encode([row[key] for row in names])
+    # Pixels in a file are hashed once
+    fingerprint = mapped.fingerprint(pixels, labels, classes) if pixels.file else None
+    return create(name, pixels.images, labels, classes, fingerprint)
 
 
 def _labeller(labels: str | Labeller, level: int | None) -> Labeller:
@@ -206,7 +294,7 @@ def _notes(root: str, left_out: list[str]) -> tuple[str, ...]:
     """Counts the files left out, by extension, and names links to folders read already."""
     lines = []
     # Links end in a slash, files do not
-    kinds = Counter(
+    kinds = collections.Counter(
         PurePosixPath(path).suffix.lower() or "no extension" for path in left_out if path[-1] != "/"
     )
     if kinds:
@@ -228,16 +316,12 @@ def _groups(pattern: re.Pattern[str], path: str) -> dict[str, str] | None:
     return None
 
 
-def _check_shapes(root: str, shapes: dict[str, tuple[int, ...]]) -> None:
-    first, *others = shapes
-    other = next((path for path in others if shapes[path] != shapes[first]), None)
-    if other:
-        sizes = f"{first} is {shapes[first]} and {other} is {shapes[other]}"
-        raise InputError(f"{root}: image shapes differ ({sizes}): declare resize=(height, width)")
-
-
 def _content(image: np.ndarray) -> bytes:
-    return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).digest()
+    return _hash(repr(image.shape).encode() + image.tobytes())
+
+
+def _hash(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
 
 
 def _stem(root: str) -> str:
