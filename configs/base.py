@@ -123,6 +123,8 @@ def get_config(arg: str = "") -> ConfigDict:
         ),
         shadows={},  # further classifiers by name, for attackers and controls; as target
         attributes={},  # classifiers of attributes that a reconstruction may reveal; as target
+        # The form of every prediction that attackers and defences see
+        service=dict(prediction="probabilities"),  # or "logits"
         # Methods by name
         explanations=explanations(),
         defences={},
@@ -137,7 +139,7 @@ def get_config(arg: str = "") -> ConfigDict:
             encoder="flatten_unet",  # how the explanation is read
             network="decoder",  # a factory of xinv.models
             loss="mse",
-            rescale="none",  # of predictions: or "logits"
+            rescale="none",  # or "logits": of the logarithms of released probabilities
             width=1.0,  # factor on the network's channels
             dtype="float32",
             train=recipe(),

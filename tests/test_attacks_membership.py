@@ -329,10 +329,60 @@ def test_log_odds():
     assert found[2] == -found[3] == pytest.approx(87.3, abs=0.1)
     with pytest.raises(InputError, match="example 1 has label 3, but there are 3 classes"):
         log_odds(prediction, np.array([0, 3, 0]))
-    with pytest.raises(InputError, match="prediction 2 has a probability"):
+    with pytest.raises(InputError, match="prediction 2 has a value that is not finite"):
         log_odds(np.where([[0], [0], [1]], np.nan, prediction), np.zeros(3, int))
     with pytest.raises(InputError, match="labels are float64"):
         log_odds(prediction, np.zeros(3))
+
+
+def test_log_odds_of_logits():
+    """z_y − log Σ exp(z_j) over the other classes, in float64 and without a bound."""
+    random = np.random.default_rng(0)
+    logits = random.normal(0, 200, (40, 3, 5)).astype(np.float32)
+    label = random.integers(0, 5, 40)
+    found = log_odds(logits, label, logits=True)
+    for row, model in np.ndindex(40, 3):
+        others = np.delete(logits[row, model].astype(np.float64), label[row])
+        expected = np.float64(logits[row, model, label[row]]) - np.logaddexp.reduce(others)
+        assert found[row, model] == pytest.approx(expected, rel=1e-14)
+    assert np.abs(found).max() > 200
+    with pytest.raises(InputError, match="prediction 0 has a value that is not finite"):
+        log_odds(np.zeros((2, 1)), np.zeros(2, int), logits=True)
+
+
+@pytest.mark.parametrize(
+    ("factory", "hyper"),
+    [
+        (attacks.confidence, {}),
+        (attacks.relative, {}),
+        (attacks.likelihood_ratio, {"signal": "confidence"}),
+    ],
+)
+def test_logits_as_probabilities(factory, hyper):
+    """A service of logits is attacked as well as by their softmax in float64."""
+    shadows, truth, target, _, held = problem(factory(**hyper))
+    shown = view_of_tests(held)
+
+    def logits(values, shift):
+        return np.log(np.float64(values)) + shift
+
+    def shifted(holdings):
+        if "population" not in holdings:
+            return holdings
+        public = holdings["population"]
+        return holdings | {"population": public._replace(prediction=logits(public.prediction, -9))}
+
+    def scores(attack, shadows, target, held, shown):
+        return attack.predict(attack.fit(KEY, shadows, truth, **held), target, **shown)
+
+    expected = scores(factory(**hyper), shadows, target, held, shown)
+    of_logits = factory(**hyper, logits=True)
+    assert of_logits.logits
+    assert not factory(**hyper).logits
+    shadows = Observation(logits(shadows.prediction, 3))
+    target = Observation(logits(target.prediction, 7))
+    found = scores(of_logits, shadows, target, shifted(held), shifted(shown))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 # Many shadows

@@ -280,6 +280,35 @@ def test_activations_stop_below_the_threshold():
     np.testing.assert_allclose(centred_logits(cut, 1e-6), Y, atol=1e-5)
 
 
+def test_released_logits():
+    """Logits are inverted as the probabilities are that they are of, whatever their constant."""
+    logits = Observation(np.log(PREDICTION) + DRAW.normal(size=(12, 1)).astype(np.float32))
+    for name, hyper in (
+        ("gradient_reconstruction", {}),
+        ("gradient_reconstruction", {"target": "label"}),
+        ("preimage", {"distance": "logits"}),
+        ("preimage", {"distance": "prediction"}),
+    ):
+        of_logits = attacks.build(name, **hyper, steps=4, given={"logits": True})
+        assert of_logits.logits
+        state = of_logits.fit(KEY, logits, IMAGES, known=LINEAR)
+        found = of_logits.predict(state, logits, known=LINEAR)
+        wanted = guesses(attacks.build(name, **hyper, steps=4))
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_activations_of_logits():
+    """Y is the released logits themselves: their constant is known."""
+    Y = np.log(PREDICTION[:1].astype(np.float64)) + 4
+    attack = attacks.activations(threshold=0.5, learning_rate=0.02, logits=True)
+    state = attack.fit(KEY, SEEN, IMAGES, known=LINEAR)
+    found = attack.predict(state, Observation(np.float32(Y)), known=LINEAR)
+    literal = np.zeros(30)
+    while np.square(literal @ WEIGHTS - Y[0]).mean() > 0.5:
+        literal = literal - 0.02 * 2 / CLASSES * WEIGHTS @ (literal @ WEIGHTS - Y[0])
+    np.testing.assert_allclose(found[0, 0, 0], literal, atol=1e-5)
+
+
 DESCENTS = [
     attacks.gradient_reconstruction(steps=2),
     attacks.preimage(steps=2),
@@ -293,7 +322,7 @@ DESCENTS = [
 def test_uninvertible_refused(attack):
     """Observations that cannot be inverted are named."""
     broken = Observation(np.where(np.arange(12)[:, None] == 5, np.nan, PREDICTION))
-    with pytest.raises(InputError, match="prediction 5 of class 0 is nan: prob"):
+    with pytest.raises(InputError, match="prediction 5 of class 0 is nan: pred"):
         attack.fit(KEY, broken, IMAGES, known=LINEAR)
     with pytest.raises(InputError, match="must be finite"):
         attack.predict(attack.fit(KEY, SEEN, IMAGES, known=LINEAR), broken, known=LINEAR)

@@ -158,6 +158,15 @@ def test_bad_settings_are_named(name, hyper, message):
         attacks.build(name, **hyper)
 
 
+@pytest.mark.parametrize("name", ["decoder", "attention_transfer"])
+def test_no_logarithm_of_logits(name):
+    """A logarithm of logits would be NaN where they are negative."""
+    with pytest.raises(InputError, match=r"rescale is 'logits', .* set it to 'none'"):
+        attacks.build(name, rescale="logits", given={"logits": True})
+    assert attacks.build(name, given={"logits": True}).logits
+    assert not attacks.build(name, rescale="logits").logits
+
+
 def test_unfit_inputs_named():
     """Inputs that do not fit the attack are named."""
     with pytest.raises(InputError, match="11 pixels"):
@@ -173,7 +182,7 @@ def test_unlearnable_data_refused(name):
     attack = attacks.build(name, **TINY)
     broken = predictions()
     broken[5, 2] = np.nan
-    with pytest.raises(InputError, match="prediction 5 of class 2 is nan: prob"):
+    with pytest.raises(InputError, match="prediction 5 of class 2 is nan: pred"):
         attack.fit(KEY, Observation(broken, maps(8, 8, 1)), digits()[0])
     few = Observation(predictions(), maps(8, 8, 1)[:9])
     for seen, images in (
@@ -299,6 +308,20 @@ def test_class_image_by_answers_alone():
     ]
     assert nearest == [4, 1]
     assert np.isfinite(images[3]).all()
+
+
+def test_class_image_of_logits():
+    """Logits are read by their softmax, with either rescale."""
+    recipe = train.Recipe(batch_size=32, epochs=1, validation=0)
+    logits = Observation(np.log(predictions()) + np.float32(5))
+    probabilities = Observation(np.asarray(jax.nn.softmax(logits.prediction)))
+    for rescale in ("none", "logits"):
+        guesses = []
+        for seen, given in ((probabilities, {}), (logits, {"logits": True})):
+            hyper = dict(rescale=rescale, width=1 / 64, given=given | {"recipe": recipe})
+            attack = attacks.build("class_inference", **hyper)
+            guesses.append(attack.predict(attack.fit(KEY, seen, digits()[0]), seen))
+        np.testing.assert_array_equal(*guesses)
 
 
 # Joint training: Yang 2019, Eq. 11

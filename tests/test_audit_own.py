@@ -245,6 +245,18 @@ def test_recordings_refused(tmp_path, changes, message):
         recorded.read(tmp_path / "r.npz", dataset(), "label")
 
 
+def test_recordings_of_logits(tmp_path):
+    """Logits are read if they are stated, and probabilities are none."""
+    arrays = {"explanation/a": MAPS, "labels": LABELS}
+    logits = np.log(PREDICTION)
+    np.savez(tmp_path / "r.npz", prediction=logits, **arrays)
+    found = recorded.read(tmp_path / "r.npz", dataset(), "label", logits=True)
+    np.testing.assert_array_equal(found.prediction, logits)
+    np.savez(tmp_path / "r.npz", prediction=PREDICTION, **arrays)
+    with pytest.raises(InputError, match="predictions that are no logits"):
+        recorded.read(tmp_path / "r.npz", dataset(), "label", logits=True)
+
+
 def test_recordings_missing(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         recorded.read(tmp_path / "r.npz", dataset(), "label")

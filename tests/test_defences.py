@@ -26,6 +26,48 @@ def test_round_to():
     np.testing.assert_allclose(released, [[0.4, 0.6, 0.0]], rtol=1e-6)
 
 
+LOGITS = np.array(
+    [[9.87, -3.21, 0.04, -0.06], [-2.0, -1.0, -4.0, -3.0], [0, -5, -7, -6]], np.float32
+)
+
+
+def test_logits_truncated():
+    """Others become 0; where no logit is above 0, one below the smallest kept."""
+    seen = Observation(LOGITS)
+    released = defences.release(
+        defences.truncate(2, logits=True), {}, seen, jax.random.key(0), logits=True
+    ).prediction
+    expected = [[9.87, 0, 0.04, 0], [-2, -1, -3, -3], [0, -5, -6, -6]]
+    np.testing.assert_array_equal(released, np.float32(expected))
+    np.testing.assert_array_equal(released.argmax(1), LOGITS.argmax(1))
+
+
+def test_logits_rounded():
+    seen = Observation(LOGITS)
+    released = defences.release(
+        defences.round_to(1), {}, seen, jax.random.key(0), logits=True
+    ).prediction
+    expected = [[9.9, -3.2, 0.0, -0.1], [-2, -1, -4, -3], [0, -5, -7, -6]]
+    np.testing.assert_allclose(released, expected, rtol=1e-6)
+
+
+def test_logits_refused():
+    """Logits are stated, and a defence of probabilities does not take them."""
+    key = jax.random.key(0)
+    with pytest.raises(InputError, match=r"reach from -7\.0 to 9\.8.*probabilities are within"):
+        defences.release(defences.round_to(1), {}, Observation(LOGITS), key)
+    for defence in (
+        defences.reverse_sigmoid(),
+        defences.truncate(2),
+        defences.chain(defences.round_to(1), defences.reverse_sigmoid()),
+    ):
+        with pytest.raises(InputError, match="changes probabilities"):
+            defences.release(defence, {}, Observation(LOGITS), key, logits=True)
+    broken = Observation(np.full((2, 3), np.nan, np.float32))
+    with pytest.raises(InputError, match="hold NaN"):
+        defences.release(defences.round_to(1), {}, broken, key, logits=True)
+
+
 @pytest.mark.parametrize(("beta", "gamma"), [(0.5, 0.2), (1.0, 0.1), (1.0, 1.0), (1.9, 3.0)])
 def test_reverse_sigmoid_in_float64(beta, gamma):
     draw = np.random.default_rng(0)

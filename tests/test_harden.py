@@ -567,6 +567,13 @@ def test_bad_section(config, tmp_path, changes, message):
         check(opened(changed, Stages(kept, tmp_path)))
 
 
+def test_logits_are_no_policy(config, tmp_path):
+    """Policies release probabilities."""
+    changed = {**config, "service": {"prediction": "logits"}}
+    with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match="policies"):
+        check(opened(changed, Stages(kept, tmp_path)))
+
+
 @pytest.mark.slow
 def test_no_leak_is_a_result(config, tmp_path):
     """A target that is not trained leaks nothing, and there is nothing to harden."""

@@ -16,6 +16,9 @@ import numpy as np
 from xinv.numbers import described, is_count
 from xinv.types import InputError
 
+TOLD = ("logits",)
+"""Parameters by which the pipeline tells a factory the form of its data."""
+
 
 def build(
     package: ModuleType,
@@ -136,7 +139,8 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `hyper` with the defaults of its factory, as far as JSON can hold them.
 
     The hash of a stage is made from this: a changed default gives another result. A section of
-    `hyper` with a name of its own is completed too.
+    `hyper` with a name of its own is completed too. Parameters of `TOLD` are left out: the hash of
+    the data has its form.
     """
     # An unknown name is reported by `build`; here it has no defaults
     factories = _factories(package)
@@ -146,7 +150,9 @@ def complete(package: ModuleType, hyper: Mapping[str, Any]) -> dict[str, Any]:
     # Functions and arrays have no JSON form
     plain = (str, int, float, bool, tuple, type(None))
     defaults = {
-        key: value.default for key, value in parameters.items() if isinstance(value.default, plain)
+        key: value.default
+        for key, value in parameters.items()
+        if isinstance(value.default, plain) and key not in TOLD
     }
     # A factory may take another factory's section
     inner = {}

@@ -29,7 +29,7 @@ class Observation(NamedTuple):
     """The release of N private images, as an attacker receives it.
 
     Attributes:
-      prediction: float32 [N, K], probabilities.
+      prediction: float32 [N, K], probabilities, or logits if the service releases these.
       explanation: float32 [N, h, w, c], or None if the service releases no explanation.
     """
 
@@ -77,6 +77,8 @@ class Attack(NamedTuple):
       summary: names of `attacks.signals.SIGNALS`, if the attack needs no more of a map. Its
         observations then hold these statistics, as explanation [...,1,1,T], so that the maps of
         many shadow models need not be kept.
+      logits: True if it treats predictions that are logits, or reads none. A factory that treats
+        them in another way than probabilities has a parameter `logits`, given by the pipeline.
     """
 
     fit: Callable[..., Any]
@@ -88,13 +90,14 @@ class Attack(NamedTuple):
     summary: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
     parts: Callable[..., Array] | None = None
+    logits: bool = False
 
 
 class Population(NamedTuple):
     """Public examples outside every training set of a membership attack, as the attacker sees them.
 
     Attributes:
-      prediction: float32 [P,K], probabilities; of S shadow models [P,S,K].
+      prediction: float32 [P,K], of S shadow models [P,S,K], in the form of the observations'.
       label: int32 [P], the true classes.
     """
 
@@ -116,6 +119,7 @@ class Defence(NamedTuple):
         prepared.
       releasing: the factory's parameters that act in `apply` alone; one state of `init` serves all
         their values.
+      logits: as in `Attack`, of the predictions to release.
     """
 
     init: Callable[..., Any]
@@ -123,6 +127,7 @@ class Defence(NamedTuple):
     check: Callable[[Observation, Any], None] = lambda observation, images: None
     learns: bool = True
     releasing: tuple[str, ...] = ()
+    logits: bool = False
 
 
 class Estimate(NamedTuple):

@@ -82,6 +82,7 @@ Import it below and name it in `FACTORIES`. From outside of xinv one line regist
 
 An attack on maps calls `checks.explanations(name, observation)` in `check`, `fit` and `predict`.
 `signals.measured(("max",), maps)` gives statistics of maps, and refuses maps that are not finite.
+`logits=True` in the `Attack` says that it treats a service of logits, or reads no prediction.
 
 A config with controls has it by
 `config.arms.update(base.controlled("entropy", "prediction", name="entropy"))`. The contract tests

@@ -26,12 +26,13 @@ def activations(
     learning_rate: float = 0.1,
     start: str = "zeros",
     floor: float = 1e-6,
+    logits: bool = False,
 ) -> Attack:
     """Minimises MSE(head(A), Y) over the penultimate activations A, until the loss is below τ.
 
-    Y is the logarithm of the observed prediction less its mean: the logits, up to the constant
-    hidden by a softmax. Each example stops by its own loss, where the paper stops a batch, so each
-    guess is independent of its neighbours.
+    Y is the released logits. Of released probabilities it is the logarithm less its mean: the
+    logits, up to the constant hidden by a softmax. Each example stops by its own loss, where the
+    paper stops a batch, so each guess is independent of its neighbours.
 
     Args:
       threshold: τ.
@@ -39,6 +40,7 @@ def activations(
       learning_rate: η; not stated in the paper.
       start: A_0, "zeros" or "normal"; not stated in the paper.
       floor: lower bound of probabilities before the logarithm; a truncated prediction has zeros.
+      logits: True if predictions are logits.
 
     Returns:
       An attack whose guess is float32 [N,1,1,D], in the form of an explanation, with D the width of
@@ -72,7 +74,7 @@ def activations(
         # Arrays are arguments of the program, so that one compilation serves every model and number
         shared = {name: np.float32(value) for name, value in numbers.items()}
         shared |= {"variables": known.variables, "first": state["first"]}
-        program = _program(known.model.head, steps, start)
+        program = _program(known.model.head, steps, start, logits)
         return parallel.map_batches(
             program,
             shared,
@@ -94,7 +96,7 @@ def activations(
         pixels.check_known(observation, truth, known)
         return (1, 1, _width(truth, known))
 
-    return pixels.white_box(fit, predict, check)
+    return pixels.white_box(fit, predict, check, logits=logits)
 
 
 def _width(truth: Any, known: WhiteBox) -> int:
@@ -104,17 +106,19 @@ def _width(truth: Any, known: WhiteBox) -> int:
 
 
 @functools.lru_cache(64)
-def _program(head: Head, steps: int, start: str) -> Callable[..., jax.Array]:
+def _program(head: Head, steps: int, start: str, logits: bool) -> Callable[..., jax.Array]:
     def recover(
         shared: dict[str, Any],
         prediction: jax.Array,
         keys: Key,
     ) -> jax.Array:
         # Y of the loss
-        logits = centred_logits(prediction, shared["floor"])
+        Y = prediction
+        if not logits:
+            Y = centred_logits(prediction, shared["floor"])
 
         def losses(A: jax.Array) -> jax.Array:
-            return jnp.square(head(shared["variables"], A) - logits).mean(1)
+            return jnp.square(head(shared["variables"], A) - Y).mean(1)
 
         def body(at: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             # One step of gradient descent; a finished example stays in place

@@ -76,7 +76,7 @@ def finite(prediction: Array) -> None:
         column = broken[0][-1]
         wrong = values[tuple(broken[0])]
         raise InputError(
-            f"prediction {row} of class {column} is {wrong}: probabilities must be finite"
+            f"prediction {row} of class {column} is {wrong}: predictions must be finite"
         )
 
 

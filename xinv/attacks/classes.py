@@ -21,6 +21,7 @@ def class_inference(
     width: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
+    logits: bool = False,
 ) -> Attack:
     """Reconstructs one image per class, from the largest class and its confidence alone (m = 1).
 
@@ -29,7 +30,8 @@ def class_inference(
     of zeros.
 
     Args:
-      network, loss, rescale, width, dtype, recipe: as in `decoder`, of predictions alone.
+      network, loss, rescale, width, dtype, recipe: as in `decoder`, of probabilities alone.
+      logits: True if predictions are logits, of which it takes the softmax.
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
@@ -57,9 +59,12 @@ def class_inference(
     ) -> Any:
         checks.shapes(observation, truth)
         checks.finite(observation.prediction)
-        # Train on truncated predictions, with columns for the known classes only
+        # Train on truncated probabilities, with columns for the known classes only
         classes = np.unique(_largest(observation)).astype(np.int32)
-        largest = np.asarray(truncate(jax.numpy.asarray(observation.prediction), 1))
+        probabilities = jax.numpy.asarray(observation.prediction)
+        if logits:
+            probabilities = jax.nn.softmax(probabilities)
+        largest = np.asarray(truncate(probabilities, 1))
         return inversion.fit(key, Observation(largest[:, classes]), truth, session) | {
             "classes": classes
         }
@@ -80,9 +85,9 @@ def class_inference(
         checks.shapes(observation, truth)
         return inversion.check(observation, truth)
 
-    return Attack(fit, predict, check)
+    return Attack(fit, predict, check, logits=logits)
 
 
 def _largest(observation: Observation) -> np.ndarray:
-    """Returns the class [N] of the largest confidence."""
+    """Returns the class [N] of the largest prediction."""
     return np.argmax(np.asarray(observation.prediction), axis=1)

@@ -1,9 +1,11 @@
 """Membership from predictions: references for attacks on explanations."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy import special
 
 from xinv import train
 from xinv.attacks import calibration, checks
@@ -46,7 +48,7 @@ def gap() -> Attack:
         del state
         checks.predictions("gap", observation, label)
         checks.finite(observation.prediction)
-        # Signs instead of probabilities, as a score of 0 divides members from others
+        # Signs instead of 0 and 1, as a score of 0 divides members from others
         correct = np.asarray(observation.prediction).argmax(axis=1) == np.asarray(label)
         return np.where(correct, 1, -1).astype(np.float32)
 
@@ -57,15 +59,19 @@ def gap() -> Attack:
         needs=("label",),
         goal="membership",
         inputs=("prediction",),
+        logits=True,
     )
 
 
 @functools.cache
-def confidence() -> Attack:
+def confidence(logits: bool = False) -> Attack:
     """Separates members by the target's confidence in the true class, with one threshold.
 
     The confidence is φ = log p_y − log(1 − p_y) in float64 (Carlini 2022, Eq. 5), see `log_odds`.
     Members have the higher one. The threshold is learned on a shadow.
+
+    Args:
+      logits: True if predictions are logits.
 
     Returns:
       An attack. Its truth is 0 or 1 [N], 1 for members, its guess a score float64 [N],
@@ -85,7 +91,7 @@ def confidence() -> Attack:
         del key, session
         checks.predictions("confidence", observation, label)
         # The threshold is learned on the shadow, whose members the attacker knows
-        score = log_odds(observation.prediction, label)
+        score = log_odds(observation.prediction, label, logits)
         member = checks.members(truth, score.shape)
         return {"threshold": np.float64(calibration.threshold(member, score))}
 
@@ -95,7 +101,7 @@ def confidence() -> Attack:
         label: Array | None = None,
     ) -> np.ndarray:
         checks.predictions("confidence", observation, label)
-        return log_odds(observation.prediction, label) - state["threshold"]
+        return log_odds(observation.prediction, label, logits) - state["threshold"]
 
     return Attack(
         fit,
@@ -104,34 +110,62 @@ def confidence() -> Attack:
         needs=("label",),
         goal="membership",
         inputs=("prediction",),
+        logits=logits,
     )
 
 
-def log_odds(prediction: Array, label: Array) -> np.ndarray:
+def log_odds(
+    prediction: Array,
+    label: Array,
+    logits: bool = False,
+) -> np.ndarray:
     """Returns φ = log p_y − log(1 − p_y), float64 [N,...], of predictions [N,...,K].
 
     1 − p_y is the sum of the other classes: float32 keeps it even if p_y rounds to 1. Both are at
-    least 1.2e-38, the smallest normal float32, so φ is within ±87.4.
+    least 1.2e-38, the smallest normal float32, so φ of probabilities is within ±87.4. Of logits z
+    it is z_y − log Σ exp(z_j) over the other classes j, without a bound.
 
     Args:
-      prediction: probabilities [N,...,K].
+      prediction: probabilities or logits [N,...,K].
       label: int [N], the true classes.
+      logits: True if predictions are logits.
 
     Raises:
-      InputError: a label is no class, or a probability not finite.
+      InputError: a label is no class, or a prediction not finite.
     """
     # Eq. 5 of Carlini 2022, with 1 − p_y as a sum
-    own, others = true_class(prediction, label)
-    return np.log(own) - np.log(others)
+    if logits:
+        own, others = _divided(prediction, label, special.logsumexp, -np.inf)
+        return own - others
+    own, others = _divided(prediction, label, np.sum, 0.0)
+    return np.log(np.maximum(own, FLOOR)) - np.log(np.maximum(others, FLOOR))
 
 
-def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Returns p_y and the sum of the other probabilities, float64 [N,...], both at least `FLOOR`.
-
-    Predictions [N,...,K] are read in slices of examples.
+def true_class(
+    prediction: Array,
+    label: Array,
+    logits: bool = False,
+) -> np.ndarray:
+    """Returns the probability p_y, float64 [N,...], at least `FLOOR`; arguments as in `log_odds`.
 
     Raises:
-      InputError: a label is no class, or a probability not finite.
+      InputError: a label is no class, or a prediction not finite.
+    """
+    if logits:
+        return np.maximum(special.expit(log_odds(prediction, label, logits)), FLOOR)
+    own, _ = _divided(prediction, label, np.sum, 0.0)
+    return np.maximum(own, FLOOR)
+
+
+def _divided(
+    prediction: Array,
+    label: Array,
+    total: Callable[..., np.ndarray],
+    nothing: float,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the total of the true class and that of the others, float64 [N,...].
+
+    Predictions [N,...,K] are read in slices of examples; `nothing` adds nothing to a total.
     """
     classes, label = prediction.shape[-1], _labels(label, prediction.shape[-1])
     own = np.empty(prediction.shape[:-1], np.float64)
@@ -142,14 +176,14 @@ def true_class(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]
         # Mask the true class by a one-hot [n,1,...,K], equal for all models of an example
         axes = (1,) * (values.ndim - 2)
         hot = (label[rows, None] == np.arange(classes)).reshape(-1, *axes, classes)
-        own[rows] = np.where(hot, values, 0).sum(axis=-1)
-        others[rows] = np.where(hot, 0, values).sum(axis=-1)
+        own[rows] = total(np.where(hot, values, nothing), axis=-1)
+        others[rows] = total(np.where(hot, nothing, values), axis=-1)
 
-    # NaN and infinity survive the sums: one look finds them
+    # NaN and infinity survive the totals: one look finds them
     broken = np.argwhere(~np.isfinite(own + others))
     if len(broken):
-        raise InputError(f"prediction {broken[0][0]} has a probability that is not finite")
-    return np.maximum(own, FLOOR), np.maximum(others, FLOOR)
+        raise InputError(f"prediction {broken[0][0]} has a value that is not finite")
+    return own, others
 
 
 def _labels(label: Array, classes: int) -> np.ndarray:

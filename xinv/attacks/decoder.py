@@ -13,6 +13,7 @@ from xinv.attacks.inverter import (
     LOSSES,
     Settings,
     check_images,
+    check_rescale,
     first_release,
     inverter,
     objective,
@@ -32,6 +33,7 @@ def decoder(
     width: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
+    logits: bool = False,
 ) -> Attack:
     """Trains an inversion network on the attacker's own images (Zhao 2021, Eq. 1; Yang 2019).
 
@@ -44,11 +46,12 @@ def decoder(
         "flatten_unet" or "none"), "tcnn" (Yang) or "dropout_tcnn" (Thielen), of which the last two
         take explanations by "flatten" alone.
       loss: "mse" (Zhao's Eq. 1), "mae", or "dssim" (1 - SSIM, Thielen 2024).
-      rescale: "none", or "logits" for the logarithm of predictions and a learned constant (Yang's
+      rescale: "none", or "logits" for the logarithm of probabilities and a learned constant (Yang's
         Eq. 12).
       width: factor on the paper's channel counts.
       dtype: of the computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.
+      logits: True if predictions are logits: the network reads them as they are.
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
@@ -59,6 +62,7 @@ def decoder(
       InputError: a setting does not exist, or they do not go together.
     """
     _check(inputs, encoder, loss)
+    check_rescale(rescale, logits)
     settings = Settings(network, encoder, rescale, width, dtype)
     # Reject bad settings now, not at the first call
     inverter(settings, (8, 8, 1))
@@ -130,7 +134,7 @@ def decoder(
         )
         return shape
 
-    return Attack(fit, predict, check)
+    return Attack(fit, predict, check, logits=logits)
 
 
 def _check(inputs: tuple[str, ...], encoder: str, loss: str) -> None:

@@ -71,7 +71,7 @@ def read(
             maps = jnp.concatenate([maps, image], axis=-1)
 
     vector = [observed.prediction.astype(jnp.float32)]
-    # The true class, and the confidence in it as a number of its own
+    # The true class, and its prediction, as released, as a number of its own
     if "label" in batch:
         label = jax.nn.one_hot(batch["label"], classes)
         vector.append(label)

@@ -86,7 +86,7 @@ def fredrikson(
         # All images of a class have the same guess
         return np.asarray(state["images"])[np.asarray(observation.prediction).argmax(1)]
 
-    return pixels.white_box(fit, predict, asks=False)
+    return pixels.white_box(fit, predict, asks=False, logits=True)
 
 
 class _Descent(NamedTuple):

@@ -97,6 +97,17 @@ RESCALES: dict[str, Callable[[Model], Model]] = {
 }
 
 
+def check_rescale(rescale: str, logits: bool) -> None:
+    """Raises InputError unless `rescale` is one, of predictions that may be `logits` already."""
+    checks.choice("rescale", rescale, RESCALES)
+    # The logarithm of a logit means nothing, and NaN where it is negative
+    if logits and rescale != "none":
+        raise InputError(
+            f"rescale is {rescale!r}, which takes the logarithm of probabilities, but the "
+            "predictions are logits: set it to 'none'"
+        )
+
+
 class Settings(NamedTuple):
     """Settings of an inversion network, all but the shape of its images."""
 

@@ -28,6 +28,7 @@ def likelihood_ratio(
     statistics: Sequence[str] | None = None,
     mode: str = "online",
     variance: str = "shrunk",
+    logits: bool = False,
 ) -> Attack:
     """Compares the target's release of an example with those of shadow models: LiRA.
 
@@ -61,6 +62,7 @@ def likelihood_ratio(
       statistics: of maps, names of `signals.SIGNALS`; by default ("variance", "l1", "l2").
       mode: "online" or "offline".
       variance: "shrunk", "shared" or "own".
+      logits: True if predictions are logits.
 
     Returns:
       A paired attack. Its truth is 0 or 1 [N,S], 1 for members, its guess a score
@@ -129,7 +131,7 @@ def likelihood_ratio(
         """Returns the signals, float64 [N,S,T] or [N,T]."""
         if of_maps:
             return _statistics(observation.explanation, names)
-        return log_odds(observation.prediction, label)[..., None]
+        return log_odds(observation.prediction, label, logits)[..., None]
 
     def check(
         observation: Observation,
@@ -154,6 +156,8 @@ def likelihood_ratio(
         paired=True,
         summary=summary,
         inputs=inputs,
+        # Maps are read without predictions
+        logits=logits or of_maps,
     )
 
 

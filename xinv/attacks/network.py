@@ -31,9 +31,10 @@ def membership_network(
     batches, each as if alone. If `recipe.validation` holds a part out, one epoch is chosen for all,
     by their mean loss.
 
-    The head reads everything else: predictions as given, the true class as a one-hot vector, and
-    with both the probability of the true class. Maps are divided by the standard deviation of all
-    of the shadow's. Images are resized to the maps (bilinear) and become channels beside theirs.
+    The head reads everything else: predictions as released, probabilities or logits; the true class
+    as a one-hot vector; and with both the prediction of the true class. Maps are divided by the
+    standard deviation of all of the shadow's. Images are resized to the maps (bilinear) and become
+    channels beside theirs.
 
     DeepLeak trains with batches of 128, Adam at 1e-3, a weight decay of 1e-4 and 15 epochs (10 for
     methods of the gradient): these are settings of the recipe.
@@ -145,6 +146,7 @@ def membership_network(
         goal="membership",
         needs=needs,
         parts=several,
+        logits=True,
     )
 
 

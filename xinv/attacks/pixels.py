@@ -192,6 +192,7 @@ def white_box(
     predict: Callable[[Any, Observation, WhiteBox | None], np.ndarray],
     check: Callable[..., tuple[int, ...]] = check_known,
     asks: bool = True,
+    logits: bool = False,
 ) -> Attack:
     """Returns the attack by a `WhiteBox` model without a network; its inputs are checked first.
 
@@ -200,6 +201,7 @@ def white_box(
       predict: `(state, observation, known) -> guess`.
       check: as in `Attack`.
       asks: False if `predict` needs no model.
+      logits: as in `Attack`.
     """
 
     # `fit` and `predict` of every optimised inversion check the same inputs, here
@@ -227,7 +229,7 @@ def white_box(
             raise InputError("predict asks the model that the attack was fitted to: give known")
         return predict(state, observation, known)
 
-    return Attack(prepare, guess, check, ("known",))
+    return Attack(prepare, guess, check, ("known",), logits=logits)
 
 
 def drawn(state: Any) -> Key:

@@ -31,6 +31,7 @@ def preimage(
     blur: float = 0.5,
     blur_every: int = 10,
     floor: float = 1e-6,
+    logits: bool = False,
 ) -> Attack:
     """Minimises ‖F(x̂) − F(x)‖² + λ_α ‖x̂‖_α^α + λ_V P_Vβ(x̂), clamped (Yang 2019, Eq. 4 and 5).
 
@@ -41,8 +42,9 @@ def preimage(
 
     Args:
       start: as in `gradient_reconstruction`.
-      distance: F, "prediction" or "logits". Observed logits are the logarithms of the prediction;
-        both sides are taken less their mean, since a prediction hides a constant.
+      distance: F, "prediction" (probabilities) or "logits". Observed logits are those released, or
+        the logarithms of released probabilities; both sides are taken less their mean, since
+        probabilities hide a constant.
       steps: of the descent.
       learning_rate: of the descent.
       alpha: the norm, 2 for Simonyan et al. and 6 for Mahendran and Vedaldi.
@@ -53,6 +55,7 @@ def preimage(
       blur: the Gaussian's σ in pixels; 0 does not blur.
       blur_every: steps from one blur to the next.
       floor: lower bound of probabilities before the logarithm.
+      logits: True if predictions are logits.
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
@@ -108,6 +111,7 @@ def preimage(
             jitter,
             blur,
             blur_every,
+            logits,
         )
         return parallel.map_batches(
             program,
@@ -117,19 +121,21 @@ def preimage(
             pixels.drawn(state),
         )
 
-    return pixels.white_box(fit, predict)
+    return pixels.white_box(fit, predict, logits=logits)
 
 
 def centred_logits(prediction: jax.Array, floor: Array | float) -> jax.Array:
     """Returns the logits [N,K] of probabilities [N,K] of at least `floor`, with a mean of 0."""
-    logits = jnp.log(jnp.maximum(prediction, floor))
+    return centred(jnp.log(jnp.maximum(prediction, floor)))
+
+
+def centred(logits: jax.Array) -> jax.Array:
+    """Returns logits [N,K] with a mean of 0."""
     return logits - logits.mean(1, keepdims=True)
 
 
 def _output(logits: jax.Array, distance: str) -> jax.Array:
-    if distance == "prediction":
-        return jax.nn.softmax(logits)
-    return logits - logits.mean(1, keepdims=True)
+    return jax.nn.softmax(logits) if distance == "prediction" else centred(logits)
 
 
 @functools.lru_cache(64)
@@ -143,6 +149,7 @@ def _program(
     jitter: int,
     sigma: float,
     every: int,
+    logits: bool,
 ) -> Callable[..., jax.Array]:
     def search(
         shared: dict[str, Any],
@@ -150,7 +157,9 @@ def _program(
         keys: Key,
     ) -> jax.Array:
         # F(x), the observed side of Eq. 4
-        if distance == "prediction":
+        if logits:
+            wanted = _output(prediction, distance)
+        elif distance == "prediction":
             wanted = prediction
         else:
             wanted = centred_logits(prediction, shared["floor"])

@@ -31,15 +31,16 @@ def gradient_reconstruction(
     l2: float = 4.43e-5,
     tv: float = 9.49e-3,
     search: tuple[int, int] | None = None,
+    logits: bool = False,
 ) -> Attack:
     """Minimises cross-entropy + λ_l2 ΣI² + λ_tv Σ|∇I|, clamped (Thielen 2024, Eq. 1 to 4).
 
     Args:
       start: I_0, of the attacker's own images of the predicted class: "class_average",
         "class_instance", or "random".
-      target: the y of Eq. 2. "prediction" is the observed vector, as released; the paper calls y a
-        label, but its Tables 5 and 6 reconstruct from rounded and truncated vectors. "label" is the
-        vector's highest class.
+      target: the y of Eq. 2. "prediction" is the observed vector: probabilities as released, or the
+        softmax of logits; the paper calls y a label, but its Tables 5 and 6 reconstruct from
+        rounded and truncated vectors. "label" is the vector's highest class.
       steps: of the descent.
       learning_rate: η; not stated in the paper. Of 0.001 to 1 on MNIST, at an eighth of the
         channels, this one gives the SSIM nearest to Table 3: class average 0.23 (0.24 there), class
@@ -48,6 +49,7 @@ def gradient_reconstruction(
       tv: λ_tv.
       search: numbers of coarse and fine trials, (20, 10) in the paper. `fit` then chooses l2 and tv
         for the highest mean SSIM on 320 of the attacker's images. None takes the given ones.
+      logits: True if predictions are logits.
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
@@ -97,7 +99,7 @@ def gradient_reconstruction(
         # The weights are arguments of the program: all trials of a search share one compilation
         shared = {name: state[name] for name in ("starts", "l2", "tv")}
         shared |= {"variables": known.variables, "learning_rate": np.float32(learning_rate)}
-        program = _program(known.model.apply, start, target, steps)
+        program = _program(known.model.apply, start, target, steps, logits)
         return parallel.map_batches(
             program,
             shared,
@@ -120,7 +122,7 @@ def gradient_reconstruction(
             )
         return shape
 
-    return pixels.white_box(fit, predict, check)
+    return pixels.white_box(fit, predict, check, logits=logits)
 
 
 def total_loss(
@@ -142,6 +144,7 @@ def _program(
     start: str,
     target: str,
     steps: int,
+    logits: bool,
 ) -> Callable[..., jax.Array]:
     def reconstruct(
         shared: dict[str, Any],
@@ -149,15 +152,18 @@ def _program(
         keys: Key,
     ) -> jax.Array:
         classes = prediction.shape[1]
-        if target == "prediction":
-            y = prediction
-        else:
+        if target == "label":
             y = jax.nn.one_hot(prediction.argmax(1), classes)
+        elif logits:
+            # Eq. 2 weighs classes, which takes weights of at least 0
+            y = jax.nn.softmax(prediction)
+        else:
+            y = prediction
 
         # A sum, so that each example has the gradient of its own loss
         def loss(images: jax.Array) -> jax.Array:
-            logits = apply(shared["variables"], images)
-            return total_loss(logits, images, y, shared["l2"], shared["tv"]).sum()
+            answers = apply(shared["variables"], images)
+            return total_loss(answers, images, y, shared["l2"], shared["tv"]).sum()
 
         images = pixels.started(start, shared["starts"], prediction, keys)
         gradient = jax.grad(loss)

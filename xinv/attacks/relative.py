@@ -14,7 +14,7 @@ from xinv.types import Array, Attack, Key, Observation, Population
 
 
 @functools.cache
-def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
+def relative(gamma: float = 2.0, a: float = 0.3, logits: bool = False) -> Attack:
     """Compares an example's likelihood ratio with a population's: RMIA (Zarifzadeh 2024), offline.
 
     References are p_out(x), the mean of p(x|θ') over the shadow models θ' without x in training:
@@ -25,12 +25,14 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
 
     The population z is public images outside every training set, so p_out(z) is the mean over all
     shadow models. A score is a multiple of 1/P, for P such images. Probabilities are the released
-    ones (a temperature of 1), and at least 1.2e-38, the smallest normal float32. The threshold is
-    found with each shadow model in turn as the target, see `calibration.leave_one_out`.
+    ones, or the softmax of released logits (a temperature of 1), and at least 1.2e-38, the smallest
+    normal float32. The threshold is found with each shadow model in turn as the target, see
+    `calibration.leave_one_out`.
 
     Args:
       gamma: γ, the least ratio that counts, above 0.
       a: in [0,1], the trust in the references; p(x) is p_out(x) for 1, its mean with 1 for 0.
+      logits: True if predictions are logits.
 
     Returns:
       An attack. Its truth is 0 or 1 [N,S], 1 for members, its guess a score float64 [N],
@@ -54,8 +56,8 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
     ) -> dict[str, Any]:
         del key, session
         check(observation, truth, label, population)
-        probability, _ = true_class(observation.prediction, label)
-        public, _ = true_class(*population)
+        probability = true_class(observation.prediction, label, logits)
+        public = true_class(*population, logits)
         member = checks.members(truth, probability.shape)
         checks.outside(member)
 
@@ -86,8 +88,8 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
     ) -> np.ndarray:
         checks.predictions("relative", observation, label)
         checks.population("relative", population, observation.prediction.shape[1:])
-        probability, _ = true_class(observation.prediction, label)
-        public, _ = true_class(*population)
+        probability = true_class(observation.prediction, label, logits)
+        public = true_class(*population, logits)
         # References are per example: the order must be that of `fit`
         checks.same(len(state["reference"]), len(probability))
         checks.same(len(state["population"]), len(public), "public examples")
@@ -115,6 +117,7 @@ def relative(gamma: float = 2.0, a: float = 0.3) -> Attack:
         goal="membership",
         inputs=("prediction",),
         paired=True,
+        logits=logits,
     )
 
 

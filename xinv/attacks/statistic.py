@@ -72,7 +72,14 @@ def map_statistic(statistic: str = BEST) -> Attack:
         checks.explanations("map_statistic", observation)
         return ()
 
-    return Attack(fit, predict, check, goal="membership", inputs=("explanation",))
+    return Attack(
+        fit,
+        predict,
+        check,
+        goal="membership",
+        inputs=("explanation",),
+        logits=True,
+    )
 
 
 def _area(member: np.ndarray, score: np.ndarray) -> float:

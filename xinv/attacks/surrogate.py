@@ -10,7 +10,16 @@ import numpy as np
 
 from xinv import parallel, train
 from xinv.attacks import checks
-from xinv.attacks.inverter import LOSSES, Settings, check_images, inverter, join, part, run
+from xinv.attacks.inverter import (
+    LOSSES,
+    Settings,
+    check_images,
+    check_rescale,
+    inverter,
+    join,
+    part,
+    run,
+)
 from xinv.images import as_float
 from xinv.numbers import require_not_negative
 from xinv.types import Array, Attack, Batch, InputError, Key, Model, Observation, Variables
@@ -26,6 +35,7 @@ def attention_transfer(
     width: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
+    logits: bool = False,
 ) -> Attack:
     """Inverts by reconstructed surrogate explanations, rs-CAM (Zhao 2021, Section 3.4).
 
@@ -44,6 +54,7 @@ def attention_transfer(
       width: factor on the paper's channel counts.
       dtype: of the computation, "float32" or "bfloat16"; parameters stay float32.
       recipe: the training configuration.
+      logits: True if predictions are logits: the network reads them as they are.
 
     Returns:
       An attack whose truth and guess are images [N,H,W,C]: truth uint8 or float32 in [0,1], guess
@@ -53,6 +64,7 @@ def attention_transfer(
       InputError: a setting does not exist, or the encoder reads no explanation.
     """
     checks.choice("loss", loss, LOSSES)
+    check_rescale(rescale, logits)
     require_not_negative(weight=weight)
     if encoder == "none":
         raise InputError(
@@ -116,7 +128,7 @@ def attention_transfer(
         jax.eval_shape(model.init, jax.random.key(0), *observation)
         return shape
 
-    return Attack(fit, predict, check)
+    return Attack(fit, predict, check, logits=logits)
 
 
 def _map_shape(observation: Observation) -> tuple[int, ...]:

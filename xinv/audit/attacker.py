@@ -57,6 +57,7 @@ class Arm(NamedTuple):
             self.service.config["attack"],
             self.settings["attack"],
             tuple(self.settings["inputs"]),
+            self.service.releases_logits,
         )
 
     @property

@@ -80,7 +80,7 @@ def utility(arm: Arm, seed: int) -> dict[str, np.ndarray]:
 def defence_cost(arm: Arm, seed: int) -> dict[str, np.ndarray]:
     """Returns the cost of an arm's defences on the defender's held-out images.
 
-    Distortions [N] are mean squared changes, of maps in their units and of probabilities. Drawing
+    Distortions [N] are mean squared changes, of maps and of predictions in their units. Drawing
     defences have the number of queries of one image leaving half the distortion of their mean;
     trained ones have `diverged`.
     """
@@ -130,6 +130,7 @@ def released_maps(release: Release, seed: int) -> Partial:
         classifiers.model(release.prediction).apply,
         classifiers.model(release.explanation).apply,
         defence,
+        service.releases_logits,
     )
     variables = (
         classifiers.variables(release.prediction, seed),
@@ -148,7 +149,13 @@ def _queries(release: Release, role: str, seed: int) -> float:
         # The number is an estimate, and each query a whole release
         few = jax.tree.map(lambda part: np.asarray(part[:_SAMPLE]), observed)
         defence, state = release.chain.applied(seed)
-        withstood = defences.withstands(defence, state, few, key(seed, "queries"))
+        withstood = defences.withstands(
+            defence,
+            state,
+            few,
+            key(seed, "queries"),
+            logits=release.service.releases_logits,
+        )
         return {"queries": np.asarray(withstood)}
 
     label = f"{release.label}, seed {seed}"
@@ -162,6 +169,7 @@ def _explains(
     predict: Apply,
     explained: Apply,
     defence: Defence | None,
+    logits: bool,
 ) -> Callable[..., jax.Array]:
     """Returns the released maps of images as a function of all arrays, compiled for every seed."""
 
@@ -192,7 +200,9 @@ def _explains(
         maps = stack(jax.vmap(one)(images, labels, keys))
         if defence is None:
             return maps
-        prediction = jax.nn.softmax(predict(of_prediction, images))
+        prediction = predict(of_prediction, images)
+        if not logits:
+            prediction = jax.nn.softmax(prediction)
         observed = Observation(prediction, maps)
         return defences.each(defence, state, observed, keys).explanation
 

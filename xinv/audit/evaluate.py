@@ -75,7 +75,7 @@ def factors(service: Service, seed: int) -> dict[str, np.ndarray]:
     # Properties of predictions and explanations
     truth = reported.labels[service.config["target"]["label"]]
     found = {
-        "confidence": metrics.factors.confidence(observed.prediction),
+        "confidence": metrics.factors.confidence(service.probabilities(observed.prediction)),
         "target_accuracy": metrics.factors.target_accuracy(observed.prediction, truth),
     }
     if settings:

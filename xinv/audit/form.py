@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xinv.audit.results import Config
-from xinv.numbers import described, is_count
+from xinv.numbers import described, is_count, is_one_of
 from xinv.types import InputError
 
+LOGITS = "logits"
+PREDICTIONS = ("probabilities", LOGITS)
+"""Forms of the predictions that a service releases."""
 REGIONS = ("bright", "ellipse")
 """Regions of an image whose relevance an analysis measures."""
 _ANY = "*"
@@ -43,6 +46,10 @@ TEXT = Kind(_is_text, "text")
 FLAG = Kind(lambda value: isinstance(value, bool), "True or False")
 NUMBER = Kind(lambda value: is_count(value, 0), "a whole number of at least 0")
 COUNT = Kind(lambda value: is_count(value, 1), "a whole number of at least 1")
+PREDICTION = Kind(
+    lambda value: is_one_of(value, PREDICTIONS),
+    " or ".join(map(repr, PREDICTIONS)),
+)
 FOLDER = Kind(
     lambda value: _is_text(value) and _FOLDER.fullmatch(value) is not None,
     "the name of a folder: letters, digits and -_.+=,() after a first letter or digit",
@@ -78,6 +85,8 @@ FORM = {
     "attributes.*.label": TEXT,
     "attributes.*.roles": LIST,
     "attributes.*.train": SECTION,
+    "service": SECTION,
+    "service.prediction": PREDICTION,
     "explanations": SECTION,
     "explanations.*": SECTION,
     "defences": SECTION,

@@ -90,13 +90,25 @@ class Link(NamedTuple):
         return hyper | {"mse": mse}
 
     def build(self, seed: int | None) -> Defence:
-        """Returns the defence."""
+        """Returns the defence.
+
+        Raises:
+          InputError: the service releases logits, and the defence changes probabilities.
+        """
         # Only a trained defence takes a recipe
         settings = self.settings()
         given = {}
         if "train" in settings:
             given["recipe"] = train.Recipe.stated(settings["train"])
-        return defences.build(**self.hyper(seed), given=given)
+        logits = self.source.service.releases_logits
+        defence = defences.build(**self.hyper(seed), given=given | {"logits": logits})
+        if logits and not defence.logits:
+            raise InputError(
+                f"defence {self.name!r} ({settings['name']}) changes probabilities, and the "
+                "service releases logits: leave it out, or set service.prediction to "
+                "'probabilities'"
+            )
+        return defence
 
     def learned(self, seed: int) -> Stage | None:
         """Returns the state learned from the defender's images; None if it learns nothing."""

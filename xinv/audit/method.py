@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from xinv import attacks, plugins, train
 from xinv.audit.results import Config
-from xinv.types import Attack
+from xinv.types import Attack, InputError
 
 PREDICTION = "prediction"
 HELD = ("label", "image")
@@ -22,11 +22,13 @@ class Method(NamedTuple):
       common: the section `attack`.
       own: the arm's part of it.
       inputs: names of the arm's inputs.
+      logits: True if the predictions that it reads are logits.
     """
 
     common: Config
     own: Config
     inputs: tuple[str, ...]
+    logits: bool = False
 
     @property
     def stated(self) -> dict[str, Any]:
@@ -66,11 +68,21 @@ class Method(NamedTuple):
         return tuple(kinds)
 
     def build(self) -> Attack:
-        """Returns the attack. Arms differ in inputs and method, never in how they are trained."""
+        """Returns the attack. Arms differ in inputs and method, never in how they are trained.
+
+        Raises:
+          InputError: the service releases logits, and the attack reads probabilities.
+        """
         # One recipe for all arms, whatever they state
         recipe = train.Recipe.stated(self.common["train"])
-        given = {"inputs": self.kinds, "recipe": recipe}
-        return attacks.build(**self.stated, given=self.offered | given)
+        given = {"inputs": self.kinds, "recipe": recipe, "logits": self.logits}
+        attack = attacks.build(**self.stated, given=self.offered | given)
+        if self.logits and not attack.logits:
+            raise InputError(
+                f"attack {self.stated['name']!r} reads probabilities, and the service releases "
+                "logits: choose another, or set service.prediction to 'probabilities'"
+            )
+        return attack
 
     def _without_training(self) -> Mapping[str, Any]:
         return {name: value for name, value in self.common.items() if name != "train"}

@@ -19,7 +19,7 @@ from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages
 from xinv.data import dataset
 from xinv.data.arrays import as_bytes
-from xinv.numbers import is_number, require
+from xinv.numbers import is_number, require, require_flag
 from xinv.train import Recipe
 from xinv.types import Array, InputError
 
@@ -34,6 +34,7 @@ def release(
     *,
     workdir: str | Path,
     labels: Array | None = None,
+    logits: bool = False,
     seeds: int = 3,
     test: float = 0.2,
     width: float = 0.125,
@@ -51,12 +52,13 @@ def release(
     Args:
       images: private images, not of the model's training set, [N,H,W,C], uint8 or float in [0,1].
         They and the other arrays may be memory maps: they are read batch by batch.
-      prediction: the released probabilities of each image, [N,K].
+      prediction: the released probabilities or `logits` of each image, [N,K].
       explanations: by name, the released maps of each image, [N,h,w,c]; no name may be
         "prediction".
       workdir: a folder for the results: `rows.jsonl`, `report.html` and others.
       labels: the classes of the images, int [N] from 0 to K-1; None takes the predicted ones. By
         them the evaluation model tells if a reconstruction is recognised.
+      logits: True if `prediction` are logits.
       seeds: repetitions, each with other images to train on and to attack; at least 2 give
         intervals.
       test: the fraction of the images to attack.
@@ -87,6 +89,7 @@ def release(
         raise InputError(
             "explanations must be a dict of arrays [N,h,w,c] by name, with at least one"
         )
+    require_flag(logits=logits)
     images = _array("images", images)
     prediction = _array("prediction", prediction)
     maps = {}
@@ -100,6 +103,7 @@ def release(
     config = _config(
         list(maps),
         recipe,
+        logits=logits,
         seeds=seeds,
         test=test,
         width=width,
@@ -109,7 +113,7 @@ def release(
         # Names of explanations come from the user, and are checked as those of a config file
         sections(config)
         found = _dataset(images, prediction, labels, title)
-        target = recorded.checked("the release", found, LABEL, prediction, maps)
+        target = recorded.checked("the release", found, LABEL, prediction, maps, logits)
         roles = Roles(found, None, config["data"], {})
         service = Service(
             Classifiers(
@@ -140,7 +144,7 @@ def _dataset(
     if len(classes) != 2 or classes[0] != shape[0] or classes[1] < 2:
         raise InputError(
             f"prediction is {list(classes)} for {shape[0]} images: "
-            "give probabilities [N,K], K at least 2"
+            "give probabilities or logits [N,K], K at least 2"
         )
     # Nothing else is known of the classes
     if labels is None:
@@ -180,6 +184,7 @@ def _config(
     names: list[str],
     recipe: Config,
     *,
+    logits: bool,
     seeds: int,
     test: float,
     width: float,
@@ -204,6 +209,7 @@ def _config(
         evaluation=_evaluation(train),
         shadows={},
         attributes={},
+        service=dict(prediction="logits" if logits else "probabilities"),
         explanations=explanations,
         defences={},
         # No defence is fitted; the section is never absent

@@ -1,6 +1,8 @@
 """Predictions and explanations that another stack recorded, as the results of a service.
 
 target.recorded = "release.npz"        prediction [N,K], explanation/<name> [N,h,w,c], labels [N]
+
+Predictions are in the form of the config's `service.prediction`: probabilities or logits.
 """
 
 import hashlib
@@ -32,7 +34,7 @@ class Recorded(NamedTuple):
     """The releases of a service about each image of a data set.
 
     Attributes:
-      prediction: probabilities, float32 [N,K].
+      prediction: probabilities or logits, float32 [N,K].
       explanations: by name, float32 [N,h,w,c].
       fingerprint: hash of the content.
     """
@@ -42,15 +44,20 @@ class Recorded(NamedTuple):
     fingerprint: str
 
 
-def read(path: str | Path, dataset: data.Dataset, label: str) -> Recorded:
+def read(
+    path: str | Path,
+    dataset: data.Dataset,
+    label: str,
+    logits: bool = False,
+) -> Recorded:
     """Reads the releases of a service from an npz file, and checks them against the data set.
 
-    Arrays: "prediction" [N,K], probabilities; "explanation/<name>" [N,h,w,c] for any number of
-    names; and "labels" [N], the data set's labels in the order of the other arrays.
+    Arrays: "prediction" [N,K], probabilities or `logits`; "explanation/<name>" [N,h,w,c] for any
+    number of names; and "labels" [N], the data set's labels in the order of the other arrays.
 
     Raises:
       InputError: the file is missing or damaged, or an array is missing, of another length or
-        order, or not finite.
+        order, not finite, or of the other form.
     """
     name = f"target.recorded {str(path)!r}"
     try:
@@ -72,6 +79,7 @@ def read(path: str | Path, dataset: data.Dataset, label: str) -> Recorded:
         label,
         arrays.get("prediction"),
         maps,
+        logits,
     )
 
     # Check their order, which the labels tell
@@ -94,6 +102,7 @@ def checked(
     label: str,
     prediction: Any,
     explanations: dict[str, Any],
+    logits: bool = False,
 ) -> Recorded:
     """Checks predictions and explanations of every image of a data set.
 
@@ -101,17 +110,19 @@ def checked(
       what: their name in errors.
       dataset: of N images.
       label: the label with the classes of the predictions.
-      prediction: probabilities [N,K].
+      prediction: probabilities or logits [N,K].
       explanations: by name, [N,h,w,c].
+      logits: True if predictions are logits.
 
     Raises:
-      InputError: an array is missing, of another length or shape, not finite, or predictions are no
-        probabilities.
+      InputError: an array is missing, of another length or shape, not finite, or predictions are of
+        the other form.
     """
     count = len(dataset.images)
     classes = len(dataset.classes[label])
     if prediction is None:
-        raise InputError(f"{what} has no array 'prediction': give probabilities [N,K]")
+        form = "logits" if logits else "probabilities"
+        raise InputError(f"{what} has no array 'prediction': give {form} [N,K]")
     # The content is the identity of the target: changed arrays are another result
     digest = hashlib.sha256()
     _enter(
@@ -121,6 +132,7 @@ def checked(
         prediction,
         count,
     )
+    _require_form(what, prediction, logits)
     for name, array in explanations.items():
         _enter(
             digest,
@@ -145,8 +157,7 @@ def _enter(
 ) -> None:
     """Checks one array of `count` rows, and enters its content in the digest."""
     # Predictions are vectors, explanations are maps
-    is_prediction = name == "prediction"
-    expected = "[N,K]" if is_prediction else "[N,h,w,c]"
+    expected = "[N,K]" if name == "prediction" else "[N,h,w,c]"
     shape = np.shape(array)
     dtype = np.dtype(array.dtype)
     axes = expected.count(",") + 1
@@ -160,13 +171,24 @@ def _enter(
         part = np.ascontiguousarray(array[start : start + _CHUNK], np.float32)
         if not np.isfinite(part).all():
             raise InputError(f"{what} has NaN or infinite values in {name!r}")
-        if is_prediction and not are_probabilities(part):
-            raise InputError(
-                f"{what} has predictions that are no probabilities: "
-                "each row must lie in [0,1] and sum to 1"
-            )
         digest.update(part.tobytes())
     digest.update(f"{name} {shape}".encode())
+
+
+def _require_form(what: str, prediction: Any, logits: bool) -> None:
+    """Raises InputError for logits that are probabilities, or probabilities that are none."""
+    # Some rows of logits may be probabilities by chance, all of a data set are not
+    parts = (prediction[start : start + _CHUNK] for start in range(0, len(prediction), _CHUNK))
+    if all(are_probabilities(np.asarray(part, np.float32)) for part in parts) != logits:
+        return
+    if logits:
+        raise InputError(
+            f"{what} has predictions that are no logits: all lie in [0,1] and each row sums to 1"
+        )
+    raise InputError(
+        f"{what} has predictions that are no probabilities: "
+        "each row must lie in [0,1] and sum to 1, unless they are stated to be logits"
+    )
 
 
 def are_probabilities(rows: np.ndarray) -> bool:
@@ -183,7 +205,7 @@ def prediction(
     role: str,
     seed: int,
 ) -> tuple[Array, list[str]]:
-    """Returns the probabilities [N,K] of a role's images, and their digest."""
+    """Returns the recorded predictions [N,K] of a role's images, and their digest."""
     # Given, not computed: the digest is of the recording and the role
     rows = _indices(roles, role, seed)
     digest = store.digest(_spec(target, roles, role, seed))

@@ -160,6 +160,7 @@ class Release(NamedTuple):
                     one,
                     queries=self.queries,
                     out=view,
+                    logits=self.service.releases_logits,
                 )
 
         label = f"{self.label} on {role}, seed {seed}"
@@ -194,7 +195,7 @@ def soft_labels(
 ) -> tuple[np.ndarray | None, list[str]]:
     """Returns a teacher's releases [N,K] of a classifier's training set, and their digests.
 
-    Without a teacher they are None.
+    They are probabilities: of released logits the softmax. Without a teacher they are None.
     """
     if "teacher" not in settings:
         return None, []
@@ -206,7 +207,7 @@ def soft_labels(
     digests = []
     for role in settings["roles"]:
         observed, sources = release.observation(role, seed)
-        labels.append(observed.prediction)
+        labels.append(service.probabilities(observed.prediction))
         digests += sources
     return np.concatenate(labels), digests
 

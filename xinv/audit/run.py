@@ -20,6 +20,7 @@ from xinv.audit import (
 )
 from xinv.audit import target as targets
 from xinv.audit.attacker import TEST_VIEW, arms, parts
+from xinv.audit.form import LOGITS
 from xinv.audit.results import Config, Rows
 from xinv.audit.roles import Roles
 from xinv.audit.rows import rows
@@ -206,7 +207,8 @@ def _target(config: Config, roles: Roles) -> targets.Own | recorded.Recorded | N
         return None
     classes = roles.classes(settings["label"], "target")
     if "recorded" in settings:
-        return recorded.read(settings["recorded"], roles.dataset, settings["label"])
+        logits = config["service"]["prediction"] == LOGITS
+        return recorded.read(settings["recorded"], roles.dataset, settings["label"], logits)
     own = targets.load(settings["function"])
     targets.require_classifier(
         own,

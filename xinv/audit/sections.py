@@ -19,6 +19,7 @@ SECTIONS = (
     "evaluation",
     "shadows",
     "attributes",
+    "service",
     "explanations",
     "defences",
     "defender",
@@ -48,6 +49,7 @@ def sections(config: Config) -> None:
     known = (*SECTIONS, HARDEN) if HARDEN in config else SECTIONS
     require_keys("the config", config, known)
     require_form(config)
+    require_keys("service", config["service"], ("prediction",))
     require_keys("metrics", config["metrics"], groups)
     require_keys("data", config["data"], (*DATA, "auxiliary"))
     if config["data"]["auxiliary"]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from xinv import explain, models, plugins
 from xinv.audit import outputs, recorded, training
+from xinv.audit.form import LOGITS
 from xinv.audit.recorded import Recorded
 from xinv.audit.results import Config
 from xinv.audit.roles import Roles
@@ -144,6 +145,11 @@ class Service(NamedTuple):
         """The place of results."""
         return self.classifiers.stages
 
+    @property
+    def releases_logits(self) -> bool:
+        """Tells if its predictions are logits, not probabilities, of all classifiers alike."""
+        return self.config["service"]["prediction"] == LOGITS
+
     def logits(self, part: str, role: str, seed: int) -> Stage:
         """Returns a classifier's logits [N,K] on a role."""
 
@@ -167,17 +173,29 @@ class Service(NamedTuple):
         role: str,
         seed: int,
     ) -> tuple[Array, list[str]]:
-        """Returns a classifier's probabilities [N,K] on a role, and their digests."""
+        """Returns a classifier's predictions [N,K] on a role as released, and their digests."""
+        # One stage, or one recording, is the source of both forms: logits are marked as such
+        form = [LOGITS] if self.releases_logits else []
         if self.classifiers.is_recorded(part):
-            return recorded.prediction(
+            found, sources = recorded.prediction(
                 self.classifiers.target,
                 self.roles,
                 role,
                 seed,
             )
+            return found, sources + form
         # Logits are stored, from which explained classes and probabilities follow
         logits = self.logits(part, role, seed)
-        return np.asarray(jax.nn.softmax(logits.array("logits"))), [logits.digest]
+        found = logits.array("logits")
+        if not self.releases_logits:
+            found = np.asarray(jax.nn.softmax(found))
+        return found, [logits.digest, *form]
+
+    def probabilities(self, released: Array) -> Array:
+        """Returns released predictions [N,K] as probabilities."""
+        if not self.releases_logits:
+            return released
+        return np.asarray(jax.nn.softmax(released))
 
     def explanation(
         self,

@@ -82,6 +82,11 @@ def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> No
         require_private(service, part, images)
     if not service.classifiers.is_recorded(part):
         service.classifiers.abstract(part, images)
+    if "joint" in settings and service.releases_logits:
+        raise InputError(
+            f"the {part} is trained jointly with an inverter of its probabilities, and the service "
+            "releases logits: set service.prediction to 'probabilities'"
+        )
     # A student learns from what a service releases, like an attacker
     if "teacher" in settings:
         teacher = settings["teacher"]

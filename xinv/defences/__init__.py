@@ -62,7 +62,7 @@ How to extend. Write `xinv/defences/binarise.py`:
             cut = jnp.quantile(maps, 1 - share, axis=(1, 2, 3), keepdims=True)
             return observation._replace(explanation=(maps >= cut).astype(maps.dtype))
 
-        return Defence(init, apply, require_maps, learns=False)
+        return Defence(init, apply, require_maps, learns=False, logits=True)  # reads no prediction
 
 Import it below and name it in `FACTORIES`. From outside of xinv one line registers it:
 

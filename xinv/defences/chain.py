@@ -12,7 +12,7 @@ from xinv.types import Array, Defence, Key, Observation
 
 
 @functools.cache
-def chain(*defences: Defence) -> Defence:
+def chain(*defences: Defence, logits: bool = False) -> Defence:
     """Applies `defences` in the given order.
 
     DeepLeak hardens maps by `chain(clip(…), mask(…), noise(…))`. `init` fits each defence to the
@@ -20,6 +20,7 @@ def chain(*defences: Defence) -> Defence:
 
     Args:
       defences: in the order of their application.
+      logits: True if predictions are logits.
 
     Returns:
       A defence whose state has the states of its parts as "0", "1", …, and in "history" theirs,
@@ -50,7 +51,7 @@ def chain(*defences: Defence) -> Defence:
             state[str(number)] = fitted
             # The last release has no reader here
             if number + 1 < len(defences):
-                observation = release(defence, fitted, observation, release_key)
+                observation = release(defence, fitted, observation, release_key, logits=logits)
         # `release` compares new maps with the ones before the first defence
         if any("calibration" in fitted for fitted in state.values()):
             state["calibration"] = calibrate(original)
@@ -75,7 +76,7 @@ def chain(*defences: Defence) -> Defence:
         for defence in defences:
             defence.check(observation, images)
 
-    return Defence(init, apply, check)
+    return Defence(init, apply, check, logits=all(defence.logits for defence in defences))
 
 
 def _part(session: train.Session, number: int) -> train.Session:

@@ -70,7 +70,7 @@ def gaussian(mse: float, clipped: bool = True) -> Defence:
         noisy = maps + state["stdev"] * normal(key, maps)
         return observation._replace(explanation=jnp.clip(noisy, *limits) if clipped else noisy)
 
-    return Defence(init, apply, require_maps)
+    return Defence(init, apply, require_maps, logits=True)
 
 
 def _calibrated(maps: Array, low: float, high: float, mse: float) -> float:

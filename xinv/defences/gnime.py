@@ -42,6 +42,7 @@ def gnime(
     max_inverter_error: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = PAPER,
+    logits: bool = False,
 ) -> Defence:
     """Generative noise injector for model explanations.
 
@@ -97,6 +98,8 @@ def gnime(
       recipe: of both players; without validation, since neither player's loss tells when to stop.
         It takes thousands of steps: after a short training the inverter is far weaker than an
         attacker (BUILD_NOTES.md).
+      logits: True if predictions are logits, as in the released code: both players read them as
+        they are.
 
     Returns:
       A defence of maps of any size. Its state has "generator", "calibration" (see
@@ -132,7 +135,7 @@ def gnime(
         session: train.Session = train.Session(),
     ) -> Any:
         # Check the data before any training
-        require_releasable({}, observation)
+        require_releasable({}, observation, logits)
         require_images(images)
         calibration = calibrate(observation)
         generator_key, inverter_key, loop_key = jax.random.split(key, 3)
@@ -205,7 +208,7 @@ def gnime(
                 observation.explanation,
             )
 
-    return Defence(init, apply, check, releasing=("gamma",))
+    return Defence(init, apply, check, releasing=("gamma",), logits=logits)
 
 
 def _variance(images: Array) -> float:

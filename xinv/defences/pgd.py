@@ -29,6 +29,7 @@ def pgd(
     width: float = 1.0,
     dtype: str = "float32",
     recipe: train.Recipe = train.Recipe(),
+    logits: bool = False,
 ) -> Defence:
     """Projected gradient ascent on the error of an inverter, within an L2 ball (Madry et al. 2018).
 
@@ -50,6 +51,7 @@ def pgd(
         code).
       encoder, width, dtype: of the inverter, see `models.decoder`.
       recipe: the inverter's training configuration.
+      logits: True if predictions are logits: the inverter reads them as they are.
 
     Returns:
       A defence whose state has the "inverter", the "start" [h,w,c] of the ascent, an "image" of
@@ -69,7 +71,7 @@ def pgd(
         images: Array,
         session: train.Session = train.Session(),
     ) -> Any:
-        require_releasable({}, observation)
+        require_releasable({}, observation, logits)
         require_images(images)
         calibration = calibrate(observation)
         # Train the inverter on undefended maps
@@ -133,7 +135,13 @@ def pgd(
             observation.explanation,
         )
 
-    return Defence(init, apply, check, releasing=("mse", "steps", "step_size"))
+    return Defence(
+        init,
+        apply,
+        check,
+        releasing=("mse", "steps", "step_size"),
+        logits=logits,
+    )
 
 
 @functools.lru_cache(64)

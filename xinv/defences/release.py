@@ -24,6 +24,7 @@ def release(
     batch_size: int = 64,
     queries: int = 1,
     out: Observation | None = None,
+    logits: bool = False,
 ) -> Observation:
     """Applies `defence` to each of N examples by itself, streamed over all devices.
 
@@ -38,16 +39,20 @@ def release(
       queries: independent releases of each example; their mean is returned, the knowledge of an
         attacker after as many queries. 1 returns the release itself.
       out: arrays of the observation's shapes to write into, such as memory maps.
+      logits: True if predictions are logits.
 
     Returns:
       NumPy arrays in the shapes of `observation`.
 
     Raises:
-      InputError: predictions are no probabilities, explanations are not finite, or their shape or
-        scale differs from the observations of the defence's `init`.
+      InputError: predictions are neither probabilities nor stated to be logits, or are logits that
+        the defence does not treat; explanations are not finite, or their shape or scale differs
+        from the observations of the defence's `init`.
     """
     require_count(batch_size=batch_size, queries=queries)
-    require_releasable(state, observation)
+    require_releasable(state, observation, logits)
+    if logits and not defence.logits:
+        raise InputError("this defence changes probabilities, and the predictions are logits")
     # The history is for people: it never goes to a device
     arrays = {name: part for name, part in state.items() if name != "history"}
     return parallel.map_batches(
@@ -104,17 +109,23 @@ def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
     return averaged
 
 
-def require_releasable(state: Mapping[str, Any], observation: Observation) -> None:
+def require_releasable(
+    state: Mapping[str, Any],
+    observation: Observation,
+    logits: bool,
+) -> None:
     """Raises InputError if a defence of this state cannot release the data; see `release`."""
     # One NaN or infinity shows in the sum
     for name, array in zip(observation._fields, observation, strict=True):
         if array is not None and not np.isfinite(np.sum(array, dtype=np.float64)):
             raise InputError(f"the {name}s to release hold NaN or infinite values")
+    # Logits may be any numbers
     low = np.min(observation.prediction, initial=0)
     high = np.max(observation.prediction, initial=1)
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
+    if not logits and (low < -_ROUNDING or high > 1 + _ROUNDING):
         raise InputError(
-            f"predictions reach from {low} to {high}, but a service releases probabilities in [0,1]"
+            f"predictions reach from {low} to {high}, but probabilities are within [0,1]: "
+            "give these, or logits=True for logits"
         )
     # A defence without calibration takes maps of any scale
     if "calibration" in state:
@@ -129,6 +140,7 @@ def withstands(
     key: Key,
     fraction: float = 0.5,
     releases: int = 16,
+    logits: bool = False,
 ) -> float:
     """Estimates the number of queries for one image after which averaging undoes a defence.
 
@@ -145,6 +157,7 @@ def withstands(
       fraction: f, from 0 to 1, of the distortion that must remain.
       releases: number of releases of each example for the estimates of b² and v (without bias), at
         least 2.
+      logits: True if predictions are logits.
 
     Returns:
       The number of queries, at least 1, or infinity. It is measured on the explanation, or on the
@@ -170,6 +183,7 @@ def withstands(
                     state,
                     observation,
                     jax.random.fold_in(key, number),
+                    logits=logits,
                 )
             )
             - original

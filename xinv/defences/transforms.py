@@ -30,13 +30,16 @@ _BREAK_TIE = 1e-6
 
 
 @functools.cache
-def truncate(m: int) -> Defence:
+def truncate(m: int, logits: bool = False) -> Defence:
     """Keeps the `m` largest of each prediction and sets the others to 0 (Yang et al. 2019).
 
-    The rest is not rescaled. Of equal values the first are kept.
+    The rest is not rescaled. Of equal values the first are kept. Of logits, too, the others become
+    0 (Thielen 2024, Section 5.4). Where none is above 0 they are 1 below the smallest kept one, so
+    that the label stays.
 
     Args:
       m: number of kept classes.
+      logits: True if predictions are logits.
 
     Returns:
       A defence of predictions.
@@ -48,8 +51,12 @@ def truncate(m: int) -> Defence:
 
     def one(prediction: jax.Array) -> jax.Array:
         # top_k takes the first of equal values
-        _, kept = jax.lax.top_k(prediction, m)
-        return jnp.zeros_like(prediction).at[kept].set(prediction[kept])
+        largest, kept = jax.lax.top_k(prediction, m)
+        # A 0 above the largest logit would be the label
+        hidden = 0.0
+        if logits:
+            hidden = jnp.where(largest[0] > 0, 0, largest[-1] - 1)
+        return jnp.full_like(prediction, hidden).at[kept].set(largest)
 
     def check(observation: Observation, images: Any) -> None:
         # The factory does not know the number of classes
@@ -60,12 +67,14 @@ def truncate(m: int) -> Defence:
         check(observation, None)
         return observation._replace(prediction=jax.vmap(one)(observation.prediction))
 
-    return _fixed(change, check)
+    return _fixed(change, check, logits)
 
 
 @functools.cache
 def round_to(decimals: int) -> Defence:
-    """Rounds each prediction to `decimals` decimals (Thielen 2024, Table 5).
+    """Rounds each prediction, a probability or a logit, to `decimals` decimals.
+
+    Thielen 2024, Table 5, rounds logits.
 
     Args:
       decimals: at least 0; halves go to the even digit.
@@ -98,7 +107,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
       gamma: the steepness γ, positive.
 
     Returns:
-      A defence of predictions.
+      A defence of predictions that are probabilities.
     """
     require_positive(beta=beta, gamma=gamma)
 
@@ -117,7 +126,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
     def change(observation: Observation, key: Key) -> Observation:
         return observation._replace(prediction=jax.vmap(one)(observation.prediction))
 
-    return _fixed(change)
+    return _fixed(change, reads_logits=False)
 
 
 @searched(low=Number(-5.0, -0.05, scaled=True), high=Number(0.05, 5.0, scaled=True))
@@ -255,6 +264,7 @@ def _of_maps(change: Callable[[Array, Key], jax.Array]) -> Defence:
 def _fixed(
     change: Callable[[Observation, Key], Observation],
     check: Callable[[Observation, Any], None] = lambda observation, images: None,
+    reads_logits: bool = True,
 ) -> Defence:
     """Returns a defence that learns nothing."""
 
@@ -273,4 +283,5 @@ def _fixed(
         lambda state, observation, key: change(observation, key),
         check,
         learns=False,
+        logits=reads_logits,
     )

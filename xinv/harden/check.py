@@ -57,6 +57,12 @@ def check(service: Service) -> None:
         raise InputError(
             "harden needs a model to explain in other ways, and the target is recorded"
         )
+    # A policy releases probabilities
+    if service.releases_logits:
+        raise InputError(
+            "harden makes policies that release probabilities, and service.prediction is 'logits': "
+            "set it to 'probabilities'"
+        )
     _numbers(settings)
     _methods(service, settings)
     for seed in service.classifiers.seeds:

@@ -272,7 +272,7 @@ _MEASURES = {
         "Prediction distortion",
         0,
         4,
-        "Mean squared change of probabilities, on images that the defender holds back.",
+        "Mean squared change of released predictions, on images that the defender holds back.",
     ),
     "queries_to_halve_distortion": Measure(
         "Queries withstood",
