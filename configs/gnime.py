@@ -37,6 +37,7 @@ for each explanation and seed (estimate), most of it releases of noise.
 | attributes | Figure 6 |
 | logits | attackers who take the predictions' logarithms; GNIME's code reads logits |
 | deployed | a generator of a quarter of the width, as a service would have it |
+| ond-image | OND with the image, as in the paper: its inverter's error is ascended |
 
 An arm "…_rnd_16" learns from 16 releases of each of its images, not from one: noise drawn once for
 each would be memorised. So do all attacks on noise in "gamma", "queries" and "lambda-…"; on large
@@ -494,6 +495,11 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     units += [
         _unit("logits", with_gnime, **{"attack.rescale": "logits"}),
         _unit("deployed", with_gnime, **{"defences.gnime.width": deployed}),
+        _unit(
+            "ond-image",
+            undefended | dict(ond=_by(name, "ond"), ond_image=_by(name, "ond_image")),
+            defences=defences | dict(ond_image=_ond_with_image()),
+        ),
     ]
 
     # All defences at each trade-off
@@ -518,6 +524,11 @@ def _bounded(gamma: float, defences: dict) -> dict:
         f"rnd_{written}": defences["rnd"] | dict(match_distortion_of=bound),
         f"ond_{written}": dict(reuse_state_of="ond", match_distortion_of=bound),
     }
+
+
+def _ond_with_image() -> dict:
+    """Returns OND by a service that still has the image when it releases the map."""
+    return dict(reuse_state_of="ond", match_distortion_of="gnime", away_from="image")
 
 
 def _limited(name: str, bounded: dict, releases: int) -> dict:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from defence_zoo import NEEDED, SHAPE, changed, fitted, images, observed
-from scipy import stats
+from scipy import optimize, stats
 
 from xinv import defences, models
 from xinv.defences.gaussian import clipped_variance
@@ -188,6 +188,48 @@ def test_pgd_magnitude_and_effect():
     optimised, random = (np.mean((guess - guesses[0]) ** 2) for guess in guesses[1:])
     assert optimised > 1.5 * random
     assert defence is defences.build("pgd", **NEEDED["pgd"])
+
+
+@pytest.mark.slow
+def test_pgd_from_image():
+    """With the image one step goes up the inverter's error, by the magnitude, on any stack.
+
+    The step written out: the gradient from outside, and the length by SciPy's root finder.
+    """
+    _, state, _ = fitted("pgd")
+    settings = NEEDED["pgd"] | dict(steps=1, away_from="image")
+    defence = defences.build("pgd", **settings)
+    original = observed(4)
+    shown = images(4)
+    key = jax.random.key(0)
+    with pytest.raises(InputError, match="sees the images at the release: give images as well"):
+        defences.release(defence, state, original, key)
+    released = defences.release(defence, state, original, key, images=shown).explanation
+
+    invert = models.build("decoder", encoder="flatten", image_shape=SHAPE, width=1 / 64).apply
+
+    def error(maps):
+        guesses = invert(state["inverter"], original.prediction, maps)
+        return ((guesses - shown / np.float32(255)) ** 2).sum()
+
+    slopes = np.asarray(jax.grad(error)(original.explanation), np.float64)
+    for before, after, slope in zip(original.explanation, released, slopes, strict=True):
+        low, high = original.explanation.min(), original.explanation.max()
+
+        def excess(length, before=before, slope=slope, low=low, high=high):
+            moved = np.clip(before + length * slope, low, high)
+            return np.mean((moved - before) ** 2) - 0.01
+
+        length = optimize.brentq(excess, 0, 1e3 / np.sqrt(np.mean(slope**2)))
+        np.testing.assert_allclose(after, np.clip(before + length * slope, low, high), atol=2e-4)
+
+    # Each defence of a chain gets the images if it sees them
+    chain = defences.chain(defences.quantise(0.5), defence)
+    coarse = original._replace(explanation=np.round(original.explanation * 2) / 2)
+    joined = {"1": state, "calibration": state["calibration"]}
+    both = defences.release(chain, joined, original, key, images=shown).explanation
+    alone = defences.release(defence, state, coarse, key, images=shown).explanation
+    np.testing.assert_allclose(both, alone, atol=1e-5)
 
 
 # Repeated queries

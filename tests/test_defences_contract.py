@@ -138,7 +138,7 @@ def test_unservable_observations_refused(name):
     """Observations that no service would release are not learned from."""
     defence = fitted(name)[0]
     logits = observed()._replace(prediction=observed().prediction * 9)
-    with pytest.raises(InputError, match="a service releases probabilities"):
+    with pytest.raises(InputError, match="probabilities are within"):
         defence.init(jax.random.key(0), logits, images())
     for wrong in (images().astype(np.float32), images().astype(np.int32)):
         with pytest.raises(
@@ -322,6 +322,11 @@ def test_unreleasable_observations(observation, message):
         ),
         ("gaussian", {"mse": -1.0}, "mse is -1.0"),
         ("pgd", {"mse": 0.1, "steps": 0}, "steps is 0"),
+        (
+            "pgd",
+            {"mse": 0.1, "away_from": "map"},
+            "away_from is 'map' but must be one of reconstruction, image",
+        ),
         (
             "gnime",
             {"updates": "both"},

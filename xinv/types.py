@@ -120,14 +120,17 @@ class Defence(NamedTuple):
       releasing: the factory's parameters that act in `apply` alone; one state of `init` serves all
         their values.
       logits: as in `Attack`, of the predictions to release.
+      sees_images: True if `apply` takes the images [N,H,W,C] float32 in [0,1], too, as a fourth
+        argument: a service has them at the release.
     """
 
     init: Callable[..., Any]
-    apply: Callable[[Any, Observation, Key], Observation]
+    apply: Callable[..., Observation]
     check: Callable[[Observation, Any], None] = lambda observation, images: None
     learns: bool = True
     releasing: tuple[str, ...] = ()
     logits: bool = False
+    sees_images: bool = False
 
 
 class Estimate(NamedTuple):

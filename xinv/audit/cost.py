@@ -149,12 +149,14 @@ def _queries(release: Release, role: str, seed: int) -> float:
         # The number is an estimate, and each query a whole release
         few = jax.tree.map(lambda part: np.asarray(part[:_SAMPLE]), observed)
         defence, state = release.chain.applied(seed)
+        images = release.service.roles.images([role], seed)[:_SAMPLE]
         withstood = defences.withstands(
             defence,
             state,
             few,
             key(seed, "queries"),
             logits=release.service.releases_logits,
+            images=images,
         )
         return {"queries": np.asarray(withstood)}
 
@@ -204,6 +206,6 @@ def _explains(
         if not logits:
             prediction = jax.nn.softmax(prediction)
         observed = Observation(prediction, maps)
-        return defences.each(defence, state, observed, keys).explanation
+        return defences.each(defence, state, observed, keys, images).explanation
 
     return answer

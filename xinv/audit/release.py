@@ -144,6 +144,7 @@ class Release(NamedTuple):
         def fill(create: Create) -> None:
             # Each release is drawn by a key of its own, and written in its place
             defence, state = self.chain.applied(seed)
+            images = self.service.roles.images([role], seed) if defence.sees_images else None
             out = _created(self, create, observed)
             release_key = key(seed, "release", self.defences[-1], role)
             if self.releases == 1:
@@ -161,6 +162,7 @@ class Release(NamedTuple):
                     queries=self.queries,
                     out=view,
                     logits=self.service.releases_logits,
+                    images=images,
                 )
 
         label = f"{self.label} on {role}, seed {seed}"

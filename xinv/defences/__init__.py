@@ -82,7 +82,7 @@ from xinv.defences.chain import chain
 from xinv.defences.gaussian import gaussian
 from xinv.defences.gnime import gnime
 from xinv.defences.pgd import pgd
-from xinv.defences.release import each, release, withstands
+from xinv.defences.release import applied, each, release, withstands
 from xinv.defences.transforms import (
     clip,
     mask,
@@ -110,6 +110,7 @@ FACTORIES = (
 )
 __all__ = [
     "FACTORIES",
+    "applied",
     "build",
     "chain",
     "each",

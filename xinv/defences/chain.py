@@ -7,7 +7,7 @@ import jax
 
 from xinv import train
 from xinv.defences.maps import calibrate
-from xinv.defences.release import release
+from xinv.defences.release import applied, release
 from xinv.types import Array, Defence, Key, Observation
 
 
@@ -51,7 +51,14 @@ def chain(*defences: Defence, logits: bool = False) -> Defence:
             state[str(number)] = fitted
             # The last release has no reader here
             if number + 1 < len(defences):
-                observation = release(defence, fitted, observation, release_key, logits=logits)
+                observation = release(
+                    defence,
+                    fitted,
+                    observation,
+                    release_key,
+                    logits=logits,
+                    images=images,
+                )
         # `release` compares new maps with the ones before the first defence
         if any("calibration" in fitted for fitted in state.values()):
             state["calibration"] = calibrate(original)
@@ -61,14 +68,17 @@ def chain(*defences: Defence, logits: bool = False) -> Defence:
         state: dict[str, Any],
         observation: Observation,
         key: Key,
+        images: Array | None = None,
     ) -> Observation:
         for number, defence in enumerate(defences):
             # A defence without a state needs no place in it
             part = state.get(str(number), {})
-            observation = defence.apply(
+            observation = applied(
+                defence,
                 part,
                 observation,
                 jax.random.fold_in(key, number),
+                images,
             )
         return observation
 
@@ -76,7 +86,13 @@ def chain(*defences: Defence, logits: bool = False) -> Defence:
         for defence in defences:
             defence.check(observation, images)
 
-    return Defence(init, apply, check, logits=all(defence.logits for defence in defences))
+    return Defence(
+        init,
+        apply,
+        check,
+        logits=all(defence.logits for defence in defences),
+        sees_images=any(defence.sees_images for defence in defences),
+    )
 
 
 def _part(session: train.Session, number: int) -> train.Session:

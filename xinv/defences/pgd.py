@@ -12,9 +12,11 @@ from xinv.defences.maps import calibrate, require_images, require_shape, require
 from xinv.defences.network import check_network, require_network
 from xinv.defences.release import require_releasable
 from xinv.images import as_float
-from xinv.numbers import require_count, require_positive
+from xinv.numbers import require, require_count, require_positive
 from xinv.types import Array, Batch, Defence, Key, Model, Observation, Variables
 
+AWAY_FROM = ("reconstruction", "image")
+"""What the inverter's reconstruction is moved away from."""
 _HALVINGS = 30
 _FARTHEST = 1e3  # in root-mean-square units of the wanted change
 
@@ -24,6 +26,7 @@ def pgd(
     mse: float,
     steps: int = 10,
     step_size: float = 0.25,
+    away_from: str = "reconstruction",
     network: str = "decoder",
     encoder: str = "flatten_unet",
     width: float = 1.0,
@@ -33,11 +36,12 @@ def pgd(
 ) -> Defence:
     """Projected gradient ascent on the error of an inverter, within an L2 ball (Madry et al. 2018).
 
-    `init` trains the inverter f_INV on the defender's undefended observations. A release is made
-    without the image, so its reconstruction takes the image's place: the ascent is on
-    ‖f_INV(e', ŷ) - f_INV(e, ŷ)‖². It starts from one random direction, drawn in `init` (at e the
-    gradient is zero) and the same for all. With a new start for each release an attacker could
-    average the perturbations away. So any number of queries gives the same release.
+    `init` trains the inverter f_INV on the defender's undefended observations. A release e' of the
+    map e ascends the inverter's error ‖f_INV(e', ŷ) - x‖², as in the paper, if the service still
+    has the image x. Otherwise f_INV(e, ŷ) takes the place of x. At e this has no gradient: the
+    ascent starts from one random direction, drawn in `init` and the same for all. With a new start
+    for each release an attacker could average the perturbations away. Either way any number of
+    queries gives the same release.
 
     After each step and at the end the change is scaled: every map's, clipped to the maps' range,
     has a mean square of `mse`, or less if the whole range does not allow as much.
@@ -47,6 +51,7 @@ def pgd(
         distortion.
       steps: of the ascent; unrolled, so that compiling takes as long in proportion.
       step_size: the length of a step, as a fraction of the ball's radius.
+      away_from: "reconstruction" of the original map, or "image".
       network: the inverter's factory in `xinv.models`, "decoder" (Zhao) or "gnime_decoder" (GNIME's
         code).
       encoder, width, dtype: of the inverter, see `models.decoder`.
@@ -63,6 +68,8 @@ def pgd(
     """
     require_positive(mse=mse, step_size=step_size)
     require_count(steps=steps)
+    require(away_from in AWAY_FROM, "away_from", away_from, "one of " + ", ".join(AWAY_FROM))
+    sees_images = away_from == "image"
     check_network(network, encoder, width=width)
 
     def init(
@@ -96,7 +103,12 @@ def pgd(
             "history": fitted.history,
         }
 
-    def apply(state: Any, observation: Observation, key: Key) -> Observation:
+    def apply(
+        state: Any,
+        observation: Observation,
+        key: Key,
+        images: Array | None = None,
+    ) -> Observation:
         del key
         require_state(state, "inverter", "start", "calibration")
         require_shape(state["calibration"], observation)
@@ -105,14 +117,18 @@ def pgd(
         prediction = observation.prediction
         maps = observation.explanation
         limits = state["calibration"]["limits"]
-        # The reconstruction of the original map takes the place of the image
-        original = model.apply(state["inverter"], prediction, maps)
+        if sees_images:
+            secret = images
+            change = jnp.zeros_like(maps)
+        else:
+            # The reconstruction of the original map takes the place of the image
+            secret = model.apply(state["inverter"], prediction, maps)
+            change = _unit(jnp.broadcast_to(state["start"], maps.shape))
 
         def distance(changed: jax.Array) -> jax.Array:
-            return jnp.sum((model.apply(state["inverter"], prediction, changed) - original) ** 2)
+            return jnp.sum((model.apply(state["inverter"], prediction, changed) - secret) ** 2)
 
         # Normalised steps up the gradient, each projected onto the ball and the range
-        change = _unit(jnp.broadcast_to(state["start"], maps.shape))
         for _ in range(steps):
             changed = _moved(maps, change, mse, limits)
             change = _unit(changed - maps) + step_size * _unit(jax.grad(distance)(changed))
@@ -139,8 +155,9 @@ def pgd(
         init,
         apply,
         check,
-        releasing=("mse", "steps", "step_size"),
+        releasing=("mse", "steps", "step_size", "away_from"),
         logits=logits,
+        sees_images=sees_images,
     )
 
 

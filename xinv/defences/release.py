@@ -10,9 +10,12 @@ import numpy as np
 
 from xinv import parallel
 from xinv.defences.maps import require_scale, require_shape
+from xinv.images import as_float
 from xinv.numbers import is_count, is_number, require_count
-from xinv.types import Defence, InputError, Key, Observation
+from xinv.types import Array, Defence, InputError, Key, Observation
 
+Batch = tuple[Observation, Array | None]
+"""Examples, and their images for a defence that sees them."""
 _ROUNDING = 1e-3  # of probabilities that were computed in half precision
 
 
@@ -25,6 +28,7 @@ def release(
     queries: int = 1,
     out: Observation | None = None,
     logits: bool = False,
+    images: Array | None = None,
 ) -> Observation:
     """Applies `defence` to each of N examples by itself, streamed over all devices.
 
@@ -40,6 +44,7 @@ def release(
         attacker after as many queries. 1 returns the release itself.
       out: arrays of the observation's shapes to write into, such as memory maps.
       logits: True if predictions are logits.
+      images: uint8, or float in [0,1], [N,H,W,C], for a defence that sees them.
 
     Returns:
       NumPy arrays in the shapes of `observation`.
@@ -47,18 +52,22 @@ def release(
     Raises:
       InputError: predictions are neither probabilities nor stated to be logits, or are logits that
         the defence does not treat; explanations are not finite, or their shape or scale differs
-        from the observations of the defence's `init`.
+        from the observations of the defence's `init`; images are missing.
     """
     require_count(batch_size=batch_size, queries=queries)
     require_releasable(state, observation, logits)
     if logits and not defence.logits:
         raise InputError("this defence changes probabilities, and the predictions are logits")
+    if not defence.sees_images:
+        images = None
+    elif images is None:
+        raise InputError("this defence sees the images at the release: give images as well")
     # The history is for people: it never goes to a device
     arrays = {name: part for name, part in state.items() if name != "history"}
     return parallel.map_batches(
         _releases(defence, queries),
         arrays,
-        observation,
+        (observation, images),
         batch_size,
         key,
         out,
@@ -70,28 +79,43 @@ def each(
     state: Any,
     observation: Observation,
     keys: Key,
+    images: Array | None = None,
 ) -> Observation:
     """Releases each example by itself, with its own of `keys` [N]; the jitted part of `release`."""
 
-    def one(example: Observation, key: Key) -> Observation:
+    def one(example: Observation, image: Array | None, key: Key) -> Observation:
         # A batch of one: a defence cannot see an example's neighbours
-        alone = jax.tree.map(lambda leaf: leaf[None], example)
-        return jax.tree.map(lambda leaf: leaf[0], defence.apply(state, alone, key))
+        alone, own = jax.tree.map(lambda leaf: leaf[None], (example, image))
+        return jax.tree.map(lambda leaf: leaf[0], applied(defence, state, alone, key, own))
 
-    return jax.vmap(one)(observation, keys)
+    return jax.vmap(one)(observation, images, keys)
+
+
+def applied(
+    defence: Defence,
+    state: Any,
+    observation: Observation,
+    key: Key,
+    images: Array | None,
+) -> Observation:
+    """Applies a defence to a batch, with its images if it sees them."""
+    if not defence.sees_images:
+        return defence.apply(state, observation, key)
+    return defence.apply(state, observation, key, as_float(images))
 
 
 @functools.lru_cache(64)
 def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
-    def single(state: Any, observation: Observation, keys: Key) -> Observation:
-        return each(defence, state, observation, keys)
+    def single(state: Any, batch: Batch, keys: Key) -> Observation:
+        observation, images = batch
+        return each(defence, state, observation, keys, images)
 
-    def averaged(state: Any, observation: Observation, keys: Key) -> Observation:
+    def averaged(state: Any, batch: Batch, keys: Key) -> Observation:
         # Sum query by query, so that memory does not grow with their number
         def add(query: jax.Array, total: Observation) -> Observation:
             once = single(
                 state,
-                observation,
+                batch,
                 jax.vmap(jax.random.fold_in, (0, None))(keys, query),
             )
             return jax.tree.map(jnp.add, total, once)
@@ -100,7 +124,7 @@ def _releases(defence: Defence, queries: int) -> Callable[..., Observation]:
             0,
             queries,
             add,
-            jax.tree.map(jnp.zeros_like, observation),
+            jax.tree.map(jnp.zeros_like, batch[0]),
         )
         return jax.tree.map(lambda leaf: leaf / queries, total)
 
@@ -141,6 +165,7 @@ def withstands(
     fraction: float = 0.5,
     releases: int = 16,
     logits: bool = False,
+    images: Array | None = None,
 ) -> float:
     """Estimates the number of queries for one image after which averaging undoes a defence.
 
@@ -158,6 +183,7 @@ def withstands(
       releases: number of releases of each example for the estimates of b² and v (without bias), at
         least 2.
       logits: True if predictions are logits.
+      images: as for `release`.
 
     Returns:
       The number of queries, at least 1, or infinity. It is measured on the explanation, or on the
@@ -184,6 +210,7 @@ def withstands(
                     observation,
                     jax.random.fold_in(key, number),
                     logits=logits,
+                    images=images,
                 )
             )
             - original

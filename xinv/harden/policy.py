@@ -362,6 +362,6 @@ def _changed(apply: Apply, chain: Any) -> Any:
             return observed
         # Noise of a prediction is a function of the image too
         own = jax.vmap(functools.partial(released.defence_key, secret))(images)
-        return defences.each(chain, state, observed, own)
+        return defences.each(chain, state, observed, own, images)
 
     return change

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
+from xinv import defences
 from xinv.audit.release import summarised
 from xinv.images import as_float
 from xinv.types import Apply, Array, Attack, Defence, Explainer, Key, Observation, Variables
@@ -128,7 +129,7 @@ def _release(defence: Defence) -> Explainer:
         prediction = jax.nn.softmax(apply(variables, image[None]))
         own = defence_key(secret, image)
         observed = Observation(prediction, explained[None])
-        return defence.apply(state, observed, own).explanation[0]
+        return defences.applied(defence, state, observed, own, image[None]).explanation[0]
 
     return release
 
@@ -140,7 +141,8 @@ def _change(defence: Defence) -> Any:
         def one(image: jax.Array, explained: jax.Array) -> jax.Array:
             own = defence_key(secret, image)
             observed = Observation(jnp.zeros((1, 0)), explained[None])
-            return defence.apply(state, observed, own).explanation[0]
+            released = defences.applied(defence, state, observed, own, image[None])
+            return released.explanation[0]
 
         return jax.vmap(one)(as_float(images), maps)
 
