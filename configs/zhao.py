@@ -24,7 +24,7 @@ target of icv-mefed predicts emotions (Figures 1, 4), of icv-mefed-identity peop
 An estimate counts operations at 200 GFLOP/s of two cores and 50 TFLOP/s of an accelerator. The
 sweep's unit "figure-4b-inputs" reads each type of explanation by each input method.
 
-Expected at `runlocal`: SSIM .31 from predictions alone, .69 with CAM, .89 with partial-CAM.
+Expected at `runlocal`: SSIM .31 from predictions alone, .70 with CAM, .90 with partial-CAM.
 """
 
 import dataclasses
