@@ -346,6 +346,8 @@ def test_log_odds_of_logits():
         expected = np.float64(logits[row, model, label[row]]) - np.logaddexp.reduce(others)
         assert found[row, model] == pytest.approx(expected, rel=1e-14)
     assert np.abs(found).max() > 200
+    with pytest.raises(InputError, match=r"predictions are below 0: .*logits=True"):
+        log_odds(logits, label)
     with pytest.raises(InputError, match="prediction 0 has a value that is not finite"):
         log_odds(np.zeros((2, 1)), np.zeros(2, int), logits=True)
 

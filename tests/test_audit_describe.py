@@ -13,7 +13,7 @@ TWICE = dict(defences=("rnd",), queries=2)
 
 
 def described(**arms):
-    service = SimpleNamespace(config=unit(arms))
+    service = SimpleNamespace(config=unit(arms), releases_logits=False)
     return {name: describe(Arm(service, name)) for name in arms}
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from arm_zoo import ARMS, INVERTER, base, run, stages, unit, values
+from arm_zoo import ARMS, INVERTER, base, run, stages, unit
 from ml_collections import ConfigDict
 
 from xinv import attacks, plugins, store
@@ -206,7 +206,6 @@ def test_every_reader(tmp_path):
     config = unit(ConfigDict(arms), service=LOGITS)
     rows = run(config, tmp_path)
     assert all(np.isfinite(row["value"]) for row in rows)
-    assert values(rows, "aligned", "prediction_distortion", "defence")[0] > 1
     for path in stages(tmp_path, "attack"):
         spec = json.loads((path / "spec.json").read_text())
         assert "logits" in json.dumps(spec["sources"])

@@ -277,6 +277,13 @@ def test_gnimes_bound():
     assert config.to_dict()["defences"]["gnime"]["gamma"] == 0.004
 
 
+def test_thielen_releases_logits():
+    """In every unit, and no network takes their logarithm."""
+    for config in units("thielen", "runlocal"):
+        assert config["service"] == dict(prediction="logits")
+        assert config["attack"]["rescale"] == "none"
+
+
 def test_auxiliary_classes_are_disjoint():
     """Auxiliary sets of other classes are disjoint by construction."""
     for size in ("runlocal", "runlocal-cifar10", "mnist", "cifar10"):

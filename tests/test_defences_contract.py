@@ -264,7 +264,7 @@ def test_small_maps():
     [
         (
             observed()._replace(prediction=observed().prediction * 9),
-            "a service releases probabilities",
+            r"probabilities are within \[0,1\]",
         ),
         (
             observed()._replace(prediction=observed().prediction * np.nan),

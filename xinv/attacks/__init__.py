@@ -34,6 +34,9 @@ Membership attacks guess scores [N], above 0 for members:
 | `membership_network` | explanations; image, prediction, label | one shadow |
 | `likelihood_ratio` | one explanation, or prediction and label | S shadows, of the same examples |
 
+Predictions are probabilities, or logits if the attack is built with `logits=True`; attacks without
+this parameter treat both alike, or read none.
+
 How to extend. Write `xinv/attacks/entropy.py`:
 
     '''Membership by the entropy of predictions.'''

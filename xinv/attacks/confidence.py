@@ -131,13 +131,13 @@ def log_odds(
       logits: True if predictions are logits.
 
     Raises:
-      InputError: a label is no class, or a prediction not finite.
+      InputError: a label is no class, or a prediction not finite or no probability.
     """
     # Eq. 5 of Carlini 2022, with 1 − p_y as a sum
     if logits:
         own, others = _divided(prediction, label, special.logsumexp, -np.inf)
         return own - others
-    own, others = _divided(prediction, label, np.sum, 0.0)
+    own, others = _shares(prediction, label)
     return np.log(np.maximum(own, FLOOR)) - np.log(np.maximum(others, FLOOR))
 
 
@@ -149,12 +149,21 @@ def true_class(
     """Returns the probability p_y, float64 [N,...], at least `FLOOR`; arguments as in `log_odds`.
 
     Raises:
-      InputError: a label is no class, or a prediction not finite.
+      InputError: a label is no class, or a prediction not finite or no probability.
     """
     if logits:
         return np.maximum(special.expit(log_odds(prediction, label, logits)), FLOOR)
-    own, _ = _divided(prediction, label, np.sum, 0.0)
+    own, _ = _shares(prediction, label)
     return np.maximum(own, FLOOR)
+
+
+def _shares(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]:
+    """Returns p_y and the sum of the other probabilities, float64 [N,...]."""
+    own, others = _divided(prediction, label, np.sum, 0.0)
+    # The floor would hide that these are logits
+    if (own < 0).any() or (others < 0).any():
+        raise InputError("predictions are below 0: give probabilities, or logits=True for logits")
+    return own, others
 
 
 def _divided(

@@ -27,6 +27,9 @@ make ties).
 
 The mean of 1/f releases of `noise` has lost all but a fraction f of its distortion.
 
+Predictions are probabilities, or logits by `logits=True` of `release` and of the defences that have
+this parameter. All but `reverse_sigmoid` treat both.
+
 How to extend. Write `xinv/defences/binarise.py`:
 
     '''Release of the most important pixels alone.'''
