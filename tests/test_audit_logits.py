@@ -206,6 +206,10 @@ def test_every_reader(tmp_path):
     config = unit(ConfigDict(arms), service=LOGITS)
     rows = run(config, tmp_path)
     assert all(np.isfinite(row["value"]) for row in rows)
-    for path in stages(tmp_path, "attack"):
-        spec = json.loads((path / "spec.json").read_text())
-        assert "logits" in json.dumps(spec["sources"])
+    # Through a defence it is the release whose sources say so
+    releases = stages(tmp_path, "release")
+    defended = [path.name.rsplit("-", 1)[1] for path in releases]
+    for path in (*releases, *stages(tmp_path, "attack")):
+        sources = json.dumps(json.loads((path / "spec.json").read_text())["sources"])
+        marks = ["logits"] if path in releases else ["logits", *defended]
+        assert any(mark in sources for mark in marks), path.name
