@@ -489,10 +489,10 @@ def _two_leaks(size: Size, config: ConfigDict) -> dict:
         encoder="flatten_unet",
         width=size.attack["width"],
     )
-    game = _recipe(batch_size=32, epochs=100, learning_rate=1e-3, schedule="cosine")
+    game = _recipe(batch_size=32, epochs=200, learning_rate=1e-3, schedule="cosine")
     matched = dict(match_distortion_of="gnime")
     defences = dict(
-        gnime=dict(name="gnime", lam=10.0, inverter_width=networks["width"], train=game) | networks,
+        gnime=dict(name="gnime", lam=1.0, inverter_width=networks["width"], train=game) | networks,
         ond=dict(name="pgd", train=game) | networks | matched,
         rnd=dict(name="gaussian", clipped=False) | matched,
         reverse_sigmoid=dict(name="reverse_sigmoid"),
