@@ -480,8 +480,10 @@ def _overfitted(size: Size, config: ConfigDict) -> dict:
 def _two_leaks(size: Size, config: ConfigDict) -> dict:
     """Returns defences, and both leaks of what they release: members, and images.
 
-    The target is that of "overfitted", since only a leak can be closed. Attackers adapt. All arms
-    share one recipe, long enough for an inverter.
+    The target is that of "overfitted", since only a leak can be closed. Attackers adapt: on a model
+    of theirs, they apply the same defence, learnt from the defender's public images. So a learnt
+    defence is trained for each of the five models. All arms share one recipe, long enough for an
+    inverter.
     """
     # GNIME's own networks take a tenth of the operations of Zhao's
     networks = dict(

@@ -417,10 +417,15 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
 
 
 def _trained_on(unit: dict, config: ConfigDict) -> dict:
-    """Returns a unit whose reported images are the target's training images."""
+    """Returns a unit whose reported images are the target's training images.
+
+    Its evaluation model learns from the other roles, so that its measures are not comparable with
+    those of the unit itself; MSE and SSIM are.
+    """
     reported = "target_train"
     data = unit.get("data", config.data)
-    unreported = tuple(role for role in data["roles"]["roles"] if role != reported)
+    # In one order, so that units share the judge
+    unreported = tuple(sorted(role for role in data["roles"]["roles"] if role != reported))
     return unit | {
         "unit": f"{unit['unit']}-training",
         "report.role": reported,

@@ -31,6 +31,9 @@ TINY = {
 }
 
 
+INVERTER = ("network", "loss", "rescale", "width", "dtype")
+
+
 def tiny(**changes):
     """The digits audit with one seed, one explanation, small images and small networks."""
     config = digits.get_config("")
@@ -165,8 +168,31 @@ def test_another_attack_reuses_stages(finished):
         ({"target.roles": ("target_train", "attack_test")}, "trains on images of attack_test"),
         ({"report.role": "atack_test"}, "unknown role 'atack_test'"),
         (
+            {
+                "report.role": "others",
+                "data.auxiliary": {
+                    "source": {"name": "digits"},
+                    "transform": {"resize": (16, 16), "classes": ("digit", 5)},
+                    "roles": {"roles": {"others": 0.5}, "stratify": "digit"},
+                },
+            },
+            "the labels of roles ['others'] are not those of the data set",
+        ),
+        (
             {"report.role": "target_train"},
             "the evaluation trains on images of target_train, which is reported",
+        ),
+        (
+            {
+                "report.role": "target_train",
+                "evaluation.roles": ("attack_train",),
+                "target.joint": {
+                    **{name: getattr(digits.get_config("").attack, name) for name in INVERTER},
+                    "weight": 10.0,
+                    "truncation": 0,
+                },
+            },
+            "the target trains on images of target_train, which is reported",
         ),
         (
             {"report.role": "attack_train", "evaluation.roles": ("target_train",)},

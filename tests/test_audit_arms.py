@@ -245,3 +245,30 @@ def test_joint_target_brings_its_inverter(tmp_path):
     assert values(rows, "joint", "accuracy", "joint")
     assert len(stages(tmp_path, "attack")) == 1  # the joint arm's inverter comes with its target
     assert jax.tree.leaves(store.load_tree(stages(tmp_path, "joint")[0] / "state"))
+
+
+@pytest.mark.slow
+def test_defence_sees_images(tmp_path):
+    """OND with the image, on the state of the one without: the service hands the images over.
+
+    Both move the maps by the same distance; only the one with the image raises the inverter's error
+    to the image most.
+    """
+    inverter = dict(network="decoder", encoder="flatten", width=0.015625)
+    ond = dict(name="pgd", mse=0.01, steps=2, train=base.recipe(**TRAIN)) | inverter
+    shown = dict(reuse_state_of="ond", away_from="image")
+    names = ("ond", "shown")
+    config = unit(
+        {name: base.defended("prediction", "gradient", by=(name,)) for name in names},
+        defences=dict(ond=ond, shown=shown),
+        shadows={},
+    )
+    config["metrics"]["explanation"] = dict(max_sensitivity=dict(radius=0.02, samples=1))
+    rows = run(config, tmp_path)
+    assert len(stages(tmp_path, "defence")) == 1
+    for name in names:
+        (distortion,) = values(rows, name, "held_out_distortion", "defence")
+        assert distortion == pytest.approx(0.01, rel=0.02)
+        assert np.isfinite(values(rows, name, "max_sensitivity", "defence")).all()
+    examples = np.load(tmp_path / "examples.npz")
+    assert not np.allclose(examples["release/ond"], examples["release/shown"])

@@ -156,6 +156,32 @@ def test_other_labels_decode_nothing(root, large, undecoded, monkeypatch):
     assert [*large.cache.glob("*/*.pixels")] == [pixels]
 
 
+def test_selections_side_by_side(root, large, undecoded):
+    """Two selections of one root keep their pixels, and each replaces its own when it changes."""
+    selections = [rf"(?P<identity>{name})/\d" for name in PEOPLE[:2]]
+    first = [large(root, labels=labels) for labels in selections]
+    (root / "abe" / "1.png").write_bytes(encoded(99))
+    large(root, labels=selections[1])
+    assert len([*large.cache.glob("*/*.pixels")]) == 2
+    undecoded()
+    assert same(first[0], large(root, labels=selections[0]))
+    large(root, labels=selections[1])
+
+
+def test_latecomer_decodes_nothing(root, large, undecoded, monkeypatch):
+    """Of two that found no pixels, one may be done before the other begins to write."""
+    write = mapped.write
+
+    def late(*arguments):
+        monkeypatch.setattr(mapped, "write", write)
+        large(root)
+        monkeypatch.setattr(mapped, "_written", lambda *_: pytest.fail("written again"))
+        return write(*arguments)
+
+    monkeypatch.setattr(mapped, "write", late)
+    assert same(data.folder(str(root)), large(root))
+
+
 def test_changed_file_noticed(root, large):
     """Other content is decoded, also with the size and the times of the old one."""
     changed = root / "abe" / "1.png"
@@ -205,7 +231,7 @@ def test_damage_not_believed(root, large, damage):
     """What is incomplete is decoded again, and removed."""
     whole = data.folder(str(root))
     large(root)
-    (index,), (pixels,) = large.cache.glob("*/index.json"), large.cache.glob("*/*.pixels")
+    (index,), (pixels,) = large.cache.glob("*/*.json"), large.cache.glob("*/*.pixels")
     if damage == "pixels cut":
         os.truncate(pixels, pixels.stat().st_size - 1)
     elif damage == "no pixels":

@@ -173,15 +173,9 @@ def test_network_of_authors_code():
     ):
         defence.check(observation, images)
         state = defence.init(jax.random.key(0), observation, images)
-        vector = (
-            CLASSES + 4 + 8 * 8
-        )  # the prediction, an embedding of the least width, and the pixels
-        assert state[player]["params"]["decoder"]["conv0"]["kernel"].shape == (
-            1,
-            1,
-            vector,
-            512 // 64,
-        )
+        # The prediction, the code and the pixels; the dense layer keeps its size too
+        kernel = state[player]["params"]["decoder"]["conv0"]["kernel"]
+        assert kernel.shape == (1, 1, CLASSES + 64 + 8 * 8, 512)
         released = defence.apply(state, observation, jax.random.key(1)).explanation
         assert released.shape == observation.explanation.shape
         assert np.all(np.isfinite(released))

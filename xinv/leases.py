@@ -19,7 +19,8 @@ from xinv.types import InputError
 SECONDS = 60.0
 """An untouched lease of another host ends after this time. All processes must agree on it."""
 _HEARTBEATS = 4  # touches per lease time
-_UNWRITTEN = 4.0  # seconds for a holder to write its record, twice filelock's own patience
+_UNWRITTEN = 4.0  # seconds until a marker with a blank line is taken, twice filelock's patience
+_POLL = 0.5  # seconds between two looks at a marker
 _OBJECT_STORES = ("fuse.gcsfuse", "fuse.s3fs", "fuse.mount-s3", "fuse.goofys", "fuse.blobfuse")
 
 
@@ -56,7 +57,7 @@ class Leases:
         lease = self._contested.pop(path, None) or self._lease(path)
         # Wait for no living holder: a worker has other stages to try
         try:
-            lease.acquire(timeout=_UNWRITTEN if _is_unwritten(path) else 0)
+            lease.acquire(timeout=_UNWRITTEN if self._is_abandoned(path) else 0)
         except Timeout:
             self._contested[path] = lease
             raise Busy(f"another process works on {path.with_suffix('')}") from None
@@ -64,6 +65,26 @@ class Leases:
             yield
         finally:
             lease.release()
+
+    def wait_for_record(self, path: Path) -> None:
+        """Waits while a marker has no record of its holder, for at most half of a lease's time."""
+        while _is_empty(path) and not self._is_abandoned(path):
+            time.sleep(_POLL)
+
+    def _is_abandoned(self, path: Path) -> bool:
+        """Tells if the holder was killed between creating its marker and writing its record.
+
+        filelock keeps an empty marker for ever, since its first versions wrote no record. It takes
+        over one with a blank line that nobody fills. A blank line behind a record changes nothing.
+        """
+        try:
+            # Other hosts of NFS see a record at the latest when its holder touches the marker
+            if _is_empty(path) and _age(path) > 2 * self._seconds / _HEARTBEATS:
+                with open(os.open(path, os.O_WRONLY | os.O_APPEND), "wb") as marker:
+                    marker.write(b"\n")
+            return path.stat().st_size > 0 and not path.read_bytes().strip()
+        except OSError:
+            return False
 
     def is_held(self, path: Path) -> bool:
         """Tests if a living process holds the lease; removes the marker of a dead one."""
@@ -122,6 +143,7 @@ def _locked(folder: Path, leases: Leases) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with contextlib.ExitStack() as stack:
+            leases.wait_for_record(folder / ".lease")
             try:
                 stack.enter_context(leases.hold(folder / ".lease"))
             except Busy:
@@ -170,19 +192,10 @@ def require_exclusive(folder: Path, mounts: str | None = None) -> None:
         return
 
 
-def _is_unwritten(path: Path) -> bool:
-    """Tells if a marker has no record of its holder, which may have been killed before writing one.
-
-    filelock keeps an empty marker for ever, since its first versions wrote no record. It takes over
-    one with a blank line that nobody fills. A blank line behind a record changes nothing.
-    """
+def _is_empty(path: Path) -> bool:
     try:
-        if not path.stat().st_size:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-            os.write(descriptor, b"\n")
-            os.close(descriptor)
-        return not path.read_bytes().strip()
-    except OSError:
+        return not path.stat().st_size
+    except FileNotFoundError:
         return False
 
 

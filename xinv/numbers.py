@@ -8,6 +8,9 @@ import numpy as np
 
 from xinv.types import InputError
 
+HALF_ROUNDING = 1e-3
+"""By so much may probabilities that were computed in half precision leave [0,1]."""
+
 
 def described(value: Any) -> str:
     """Returns a short form of a bad value: an array's type and shape, or its first characters."""

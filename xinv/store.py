@@ -26,7 +26,7 @@ from xinv import processes
 from xinv.leases import Busy, Leases, require_exclusive
 from xinv.types import InputError
 
-_FORMAT = 3
+_FORMAT = 4
 """Part of every hash. Raise it when a stage's meaning changes: old results are then ignored."""
 
 

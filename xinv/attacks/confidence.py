@@ -10,6 +10,7 @@ from scipy import special
 from xinv import train
 from xinv.attacks import calibration, checks
 from xinv.attacks.signals import FLOOR
+from xinv.numbers import HALF_ROUNDING
 from xinv.types import Array, Attack, InputError, Key, Observation
 
 _ROWS = 4096  # examples read at once
@@ -161,7 +162,7 @@ def _shares(prediction: Array, label: Array) -> tuple[np.ndarray, np.ndarray]:
     """Returns p_y and the sum of the other probabilities, float64 [N,...]."""
     own, others = _divided(prediction, label, np.sum, 0.0)
     # The floor would hide that these are logits
-    if (own < 0).any() or (others < 0).any():
+    if min(np.min(own, initial=0), np.min(others, initial=0)) < -HALF_ROUNDING:
         raise InputError("predictions are below 0: give probabilities, or logits=True for logits")
     return own, others
 

@@ -149,7 +149,9 @@ def _queries(release: Release, role: str, seed: int) -> float:
         # The number is an estimate, and each query a whole release
         few = jax.tree.map(lambda part: np.asarray(part[:_SAMPLE]), observed)
         defence, state = release.chain.applied(seed)
-        images = release.service.roles.images([role], seed)[:_SAMPLE]
+        images = None
+        if defence.sees_images:
+            images = release.service.roles.images([role], seed)[:_SAMPLE]
         withstood = defences.withstands(
             defence,
             state,

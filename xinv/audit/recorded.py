@@ -18,11 +18,11 @@ from xinv import data, explain, store
 from xinv.audit.results import Config
 from xinv.audit.roles import Roles
 from xinv.audit.stage import Create, Stages
+from xinv.numbers import HALF_ROUNDING
 from xinv.types import Array, InputError
 
 _CHUNK = 256  # examples read at once
 _SCALED = 64  # maps scaled at once
-_ROUNDING = 1e-3  # of probabilities that were computed in half precision
 NO_MODEL = (
     "the target is recorded: what differentiates or asks its model (white-box attacks, "
     "insertion and deletion, max_sensitivity) needs target.function instead"
@@ -194,9 +194,9 @@ def _require_form(what: str, prediction: Any, logits: bool) -> None:
 def are_probabilities(rows: np.ndarray) -> bool:
     """Tells if all rows [N,K] lie in [0,1] and sum to 1, but for rounding in half precision."""
     # Half precision rounds each of many summands
-    inside = rows.min() >= -_ROUNDING and rows.max() <= 1 + _ROUNDING
+    inside = rows.min() >= -HALF_ROUNDING and rows.max() <= 1 + HALF_ROUNDING
     error = np.abs(rows.sum(axis=1) - 1).max()
-    return bool(inside and error <= 10 * _ROUNDING)
+    return bool(inside and error <= 10 * HALF_ROUNDING)
 
 
 def prediction(
@@ -268,10 +268,14 @@ def _spec(target: Recorded, roles: Roles, role: str, seed: int) -> dict[str, Any
     return roles.spec(seed, [role]) | {"role": role, "recorded": target.fingerprint}
 
 
-def _indices(roles: Roles, role: str, seed: int) -> np.ndarray:
-    # The recording is of the data set alone
+def require_released(roles: Roles, role: str, seed: int) -> None:
+    """Raises InputError for auxiliary images: a recording is of the data set alone."""
     if "auxiliary" in roles.spec(seed, [role]):
         raise InputError(
             f"role {role!r} has auxiliary images, about which the recorded target released nothing"
         )
+
+
+def _indices(roles: Roles, role: str, seed: int) -> np.ndarray:
+    require_released(roles, role, seed)
     return roles.indices(role, seed)

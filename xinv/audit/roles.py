@@ -51,6 +51,16 @@ class Roles(NamedTuple):
         Raises:
           InputError: the roles are of two data sets, or of one with other labels.
         """
+        found = self.require_labels(roles, seed)
+        first, _ = found[0]
+        return data.take(first, _together(found))
+
+    def require_labels(self, roles: Iterable[str], seed: int) -> list[Found]:
+        """Returns the places of roles that are of one data set with the labels of the main one.
+
+        Raises:
+          InputError: they are not.
+        """
         # Labels of auxiliary images may mean other classes
         found = self._find(roles, seed)
         first, _ = found[0]
@@ -60,7 +70,7 @@ class Roles(NamedTuple):
                     f"the labels of roles {list(roles)} are not those of the data set: "
                     "they cannot be learned"
                 )
-        return data.take(first, _together(found))
+        return found
 
     def classes(self, label: str, what: str) -> int:
         """Returns the number of classes of a label; `what` has the label, in errors."""

@@ -41,11 +41,13 @@ def require_training(
 def may_train_on_reported(service: Service, part: str) -> bool:
     """Tells if a config asks how well the images are rebuilt that its target was trained on.
 
-    It then reports a role of the target by name; the default is nobody's training set.
+    It then reports a role of the target by name; the default is nobody's training set. An inverter
+    that is trained with the target would have seen them.
     """
     reported = service.roles.reported
-    named = reported != REPORTED and reported in service.classifiers.settings(part)["roles"]
-    return part == "target" and named
+    settings = service.classifiers.settings(part)
+    named = reported != REPORTED and reported in settings["roles"]
+    return part == "target" and named and "joint" not in settings
 
 
 def _require_no_half(service: Service, what: str, roles: Sequence[str]) -> None:
@@ -66,7 +68,8 @@ def require_reference(
 ) -> None:
     """Raises InputError unless the reference of an explanation is a number, or public images.
 
-    Public images are neither reported, nor of the roles that an `attacker` learns from.
+    Public images are neither reported, nor of the roles that an `attacker` learns from. A number is
+    of training images, whose pixels the service then releases, reported or not.
     """
     settings = service.config["explanations"][name]
     what = f"explanations.{name}.reference"

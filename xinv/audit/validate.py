@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv.audit import cost, measure
+from xinv.audit import cost, measure, recorded
 from xinv.audit.attacker import TEST_VIEW, TRAIN_VIEW, arms, parts
 from xinv.audit.goals import MEMBERSHIP, RECONSTRUCTION
 from xinv.audit.link import Link
@@ -35,6 +35,12 @@ def validate(service: Service) -> None:
     config = service.config
     shape = service.roles.dataset.images.shape[1:]
     images = jax.ShapeDtypeStruct((2, *shape), np.float32)
+
+    # Reported images have the labels of the data set, and a recorded target's releases
+    for seed in service.classifiers.seeds:
+        service.roles.require_labels([service.roles.reported], seed)
+        if service.classifiers.is_recorded("target"):
+            recorded.require_released(service.roles, service.roles.reported, seed)
 
     # Each arm's section, before arms that read each other are built
     for arm in arms(service):

@@ -112,12 +112,22 @@ class _Files:
         self.left_out.clear()
         return read_files(self.root, self._selects, self.left_out)
 
+    @property
+    def selection(self) -> str:
+        """What selects the files, as text."""
+        return self.labels if isinstance(self.labels, str) else "a function"
+
     def _selects(self, path: str) -> bool:
         return self._labeller(path) is not None
 
     def hashed(self) -> str:
         """Reads all files, and hashes their paths and contents."""
-        return mapped.hashed((path, _hash(content)) for path, content in self)
+        # A list of its own: a decoding may be under way
+        left_out: list[str] = []
+        files = read_files(self.root, self._selects, left_out)
+        found = mapped.hashed((path, _hash(content)) for path, content in files)
+        self.left_out = left_out
+        return found
 
 
 def _read(
@@ -139,7 +149,7 @@ def _read(
         if total > MAX_BYTES:
             # Go on in a file, with the images so far and all others
             rest = itertools.chain(_drained(begun), images)
-            return mapped.write(place, files.root, files.hashed, rest)
+            return mapped.write(place, files.root, files.selection, files.hashed, rest)
     return _stacked(_drained(begun))
 
 

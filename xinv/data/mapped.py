@@ -2,7 +2,7 @@
 
 A set has a folder of its own, by its root and by the options that change its pixels:
 
-    imagenet100-1f0c…/index.json     the files that were decoded, and the file of their pixels
+    imagenet100-1f0c…/77d0….json     the files that were decoded, and the file of their pixels
     imagenet100-1f0c…/3b2e….pixels   one image after the other, uint8 [H,W,1] or [H,W,3]
     imagenet100-1f0c…/3b2e….9a4d…    the fingerprint of the images with some labels
 
@@ -33,7 +33,6 @@ from xinv.types import InputError
 
 _FORMAT = 1
 """Raise it if the meaning of the files changes: earlier ones are then decoded again."""
-_INDEX = "index.json"
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -112,29 +111,32 @@ def find(folder: Path, files: Callable[[], str]) -> Pixels | None:
       folder: see `place`.
       files: hashes the present files, see `hashed`; not called if there are no images.
     """
-    index = _index(folder)
-    if index is None:
+    indices = _indices(folder)
+    if not indices:
         return None
     processes.say(f"comparing the image files with the decoded images in {folder}")
-    if index["files"] != files():
-        return None
-    try:
-        return _opened(folder, index)
-    except (OSError, ValueError):
-        # Damaged, or removed by a process that decodes changed files
-        return None
+    present = files()
+    for index in indices.values():
+        # A damaged file, or one removed by a process that decodes changed files, is none
+        with contextlib.suppress(OSError, ValueError):
+            if index["files"] == present:
+                return _opened(folder, index)
+    return None
 
 
-def _index(folder: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((folder / _INDEX).read_text())
-    except (OSError, ValueError):
-        return None
+def _indices(folder: Path) -> dict[str, dict[str, Any]]:
+    """Returns the readable indices of a set's selections, by their file's name."""
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            found[path.name] = json.loads(path.read_text())
+    return found
 
 
 def write(
     folder: Path,
     root: str,
+    selection: str,
     files: Callable[[], str],
     images: Iterator[Decoded],
 ) -> Pixels:
@@ -143,6 +145,7 @@ def write(
     Args:
       folder: see `place`.
       root: name of the set in messages.
+      selection: what selects the files; images of an earlier content of the same are replaced.
       files: see `find`.
       images: in any order; of equal paths the last counts. What they raise is raised here.
 
@@ -151,11 +154,10 @@ def write(
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder) as waited:
-            found = None
-            if waited:
-                found = find(folder, files)
-            return found or _written(folder, root, images)
+        with _alone(folder):
+            # Another process may have written them since the first look
+            index = f"{digest([selection])[:16]}.json"
+            return find(folder, files) or _written(folder, index, root, images)
     except OSError as error:
         raise InputError(
             f"{root}: the decoded images are too large for memory and cannot be kept in {folder}"
@@ -164,31 +166,35 @@ def write(
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
-    """Holds a set's folder; yields True if another process held it first."""
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a set's folder."""
     # The system releases the lock of a killed process
     lock = FileLock(folder / ".lock")
-    waited = False
     try:
         lock.acquire(timeout=0)
     except Timeout:
         processes.say(f"waiting: another process writes decoded images to {folder}")
-        waited = True
         lock.acquire()
     try:
-        yield waited
+        yield
     finally:
         lock.release()
 
 
-def _written(folder: Path, root: str, images: Iterator[Decoded]) -> Pixels:
-    # Make room: images of other files, and what killed processes left
+def _written(folder: Path, name: str, root: str, images: Iterator[Decoded]) -> Pixels:
+    # Make room: what this selection had before, and what killed processes left
+    others = _indices(folder)
+    others.pop(name, None)
+    kept = set(others)
+    for index in others.values():
+        kept.add(index["pixels"].partition(".")[0])
     for old in folder.glob("[!.]*"):
-        old.unlink(missing_ok=True)
+        if not {old.name, old.name.partition(".")[0]} & kept:
+            old.unlink(missing_ok=True)
     file = folder / f"{uuid.uuid4().hex}.pixels"
     try:
         index = _filled(file, root, images)
-        with store.atomic(folder / _INDEX) as temporary:
+        with store.atomic(folder / name) as temporary:
             temporary.write_text(json.dumps(index))
     except BaseException:
         file.unlink(missing_ok=True)

@@ -108,7 +108,7 @@ def gnime(
       L_re from the generated map, "clean" L_re from the original, and "loss", Eq. 2.
 
     Raises:
-      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or
+      InputError: an argument is not one of those; in `init`, predictions are not of their form, or
         images neither uint8 nor within [0,1]; in `apply`, the state is of another network.
       train.Diverged: no epoch kept both limits.
     """

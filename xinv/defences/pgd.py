@@ -63,7 +63,7 @@ def pgd(
       zeros for its shape, the "calibration" (see `maps.calibrate`) and the losses in "history".
 
     Raises:
-      InputError: an argument is not one of those; in `init`, predictions are no probabilities, or
+      InputError: an argument is not one of those; in `init`, predictions are not of their form, or
         images neither uint8 nor within [0,1]; in `apply`, the state is of another network.
     """
     require_positive(mse=mse, step_size=step_size)
@@ -117,19 +117,19 @@ def pgd(
         prediction = observation.prediction
         maps = observation.explanation
         limits = state["calibration"]["limits"]
-        if sees_images:
-            secret = images
-            change = jnp.zeros_like(maps)
-        else:
-            # The reconstruction of the original map takes the place of the image
-            secret = model.apply(state["inverter"], prediction, maps)
-            change = _unit(jnp.broadcast_to(state["start"], maps.shape))
+        # The reconstruction of the original map takes the place of a missing image
+        secret = images if sees_images else model.apply(state["inverter"], prediction, maps)
 
         def distance(changed: jax.Array) -> jax.Array:
             return jnp.sum((model.apply(state["inverter"], prediction, changed) - secret) ** 2)
 
+        # The first step at the map itself, where there is a slope
+        if sees_images:
+            change = _unit(jax.grad(distance)(maps))
+        else:
+            change = _unit(jnp.broadcast_to(state["start"], maps.shape))
         # Normalised steps up the gradient, each projected onto the ball and the range
-        for _ in range(steps):
+        for _ in range(steps - sees_images):
             changed = _moved(maps, change, mse, limits)
             change = _unit(changed - maps) + step_size * _unit(jax.grad(distance)(changed))
         return observation._replace(explanation=_moved(maps, change, mse, limits))

@@ -11,12 +11,11 @@ import numpy as np
 from xinv import parallel
 from xinv.defences.maps import require_scale, require_shape
 from xinv.images import as_float
-from xinv.numbers import is_count, is_number, require_count
+from xinv.numbers import HALF_ROUNDING, is_count, is_number, require_count
 from xinv.types import Array, Defence, InputError, Key, Observation
 
 Batch = tuple[Observation, Array | None]
 """Examples, and their images for a defence that sees them."""
-_ROUNDING = 1e-3  # of probabilities that were computed in half precision
 
 
 def release(
@@ -146,7 +145,7 @@ def require_releasable(
     # Logits may be any numbers
     low = np.min(observation.prediction, initial=0)
     high = np.max(observation.prediction, initial=1)
-    if not logits and (low < -_ROUNDING or high > 1 + _ROUNDING):
+    if not logits and (low < -HALF_ROUNDING or high > 1 + HALF_ROUNDING):
         raise InputError(
             f"predictions reach from {low} to {high}, but probabilities are within [0,1]: "
             "give these, or logits=True for logits"

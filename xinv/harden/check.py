@@ -7,6 +7,7 @@ from typing import Any
 from xinv import attacks, defences, explain, plugins, space, train
 from xinv.audit import outputs
 from xinv.audit.goals import MEMBERSHIP
+from xinv.audit.roles import REPORTED
 from xinv.audit.sections import HARDEN, require_keys
 from xinv.audit.service import Service
 from xinv.harden.candidate import space_of
@@ -56,6 +57,12 @@ def check(service: Service) -> None:
     if service.classifiers.is_recorded(settings["target"]):
         raise InputError(
             "harden needs a model to explain in other ways, and the target is recorded"
+        )
+    # Its own roles say what is reported
+    if service.roles.reported != REPORTED:
+        raise InputError(
+            f"harden reports images of harden.roles.report, not of {service.roles.reported!r}: "
+            f"leave report.role at {REPORTED!r}"
         )
     # A policy releases probabilities
     if service.releases_logits:

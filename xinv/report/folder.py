@@ -73,7 +73,7 @@ class Unit(NamedTuple):
       rows: one dict per (seed, stage, arm, metric), in the file's order.
       curves: one dict per (seed, stage, arm, epoch).
       examples: images uint8 [M,H,W,C], explanation/…, release/…, reconstruction/… and ssim/… of the
-        first test images; and confusion/… [K,K] of classifiers, rows the truth.
+        reported images, evenly spaced; and confusion/… [K,K] of classifiers, rows the truth.
       factors: [N] over all reported images: properties of target and explanation, ssim/… and
         attack_accuracy/… by arm, distortion/… by defended arm; empty where the run kept none.
       members: <seed>/<arm>/score and <seed>/<arm>/member [N] of each membership attack; empty

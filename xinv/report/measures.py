@@ -160,7 +160,7 @@ _MEASURES = {
         "Accuracy",
         0,
         3,
-        "Share of test images that the model classifies correctly.",
+        "Share of the reported images that the model classifies correctly.",
     ),
     "train_accuracy": Measure(
         "Training accuracy",

@@ -85,6 +85,12 @@ def _check_trained(service: Service, part: str) -> None:
             f"membership needs to know each image that the {part} was trained on, "
             "but it holds out a validation part: set validation to 0"
         )
+    reported = service.roles.reported
+    if reported in settings["roles"]:
+        raise InputError(
+            f"membership of the {part} needs non-members, but report.role {reported!r} is one of "
+            "its training roles: name a role that it was not trained on"
+        )
     role = _evaluated(service, part)
     seed = service.config["seed"]
     if _secret(service, part, [role], seed).all():
