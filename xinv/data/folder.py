@@ -114,7 +114,7 @@ class _Files:
 
     @property
     def selection(self) -> str:
-        """What selects the files, as text."""
+        """The selection of the files, as text."""
         return self.labels if isinstance(self.labels, str) else "a function"
 
     def _selects(self, path: str) -> bool:

@@ -161,7 +161,7 @@ def summarise(unit: Unit, level: float = 0.90) -> Summary:
 
 
 def _kind(unit: Unit, audited: bool) -> str:
-    """What the attacked images are; a config may ask for those that the target was trained on."""
+    """Names the attacked images; a config may ask for those that the target was trained on."""
     if audited:
         return "audited images"
     reported = (unit.config.get("report") or {}).get("role")
