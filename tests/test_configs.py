@@ -76,15 +76,16 @@ def _load(text):
     source, change = settings["source"], settings["transform"]
     side, *_ = source.get("resize") or change["resize"] or (32,)
     grey = source["name"] == "idx" or change["grayscale"] or source.get("grayscale", False)
-    count = {32: 14_000, 64: 530 * 20}.get(side, 240)
-    # Twenty images of each person that is kept
+    # FaceScrub has some ninety images of each person, other sets at least twenty
+    each = 90 if side == 64 else 20
+    count = {32: 14_000, 64: 530 * each}.get(side, 240)
     if change["classes"] and isinstance(change["classes"][1], int):
-        count = max(count, 20 * change["classes"][1])
+        count = max(count, each * change["classes"][1])
     shape = (count, side, side, 1 if grey else 3)
     images = data.Lazy(shape, lambda rows: np.zeros((len(rows), *shape[1:]), np.uint8))
     if source["name"] == "folder":
         named = re.findall(r"\?P<(\w+)>", source["labels"]) or [source["labels"]]
-        people = [f"person{number}" for number in range(len(images) // 20)]
+        people = [f"person{number}" for number in range(len(images) // each)]
         classes = {label: people if label == "identity" else ["happy", "sad"] for label in named}
     else:
         classes = {"label": CIFAR10 if source["name"] == "tfds" else DIGITS}

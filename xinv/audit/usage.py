@@ -108,7 +108,9 @@ def require_separate(release: Release, attacker: Sequence[str]) -> None:
     defender = release.service.config["defender"]
     seed = service.config["seed"]
     for link in release.chain.needed():
-        own = {"role": defender["role"]}
+        own = {}
+        if link.build(None).learns:
+            own["role"] = defender["role"]
         # Without images held back, predictions may be defended, but no explanations
         if release.explains or defender["held_out"]:
             own["held_out"] = defender["held_out"]
@@ -127,7 +129,8 @@ def require_separate(release: Release, attacker: Sequence[str]) -> None:
                     f"defender.{kind} {role!r} has images of the attacker, "
                     f"who learns from {list(attacker)}"
                 )
-        if "held_out" in own and service.roles.shared([own["role"]], [own["held_out"]], seed):
+        both = own.keys() >= {"role", "held_out"}
+        if both and service.roles.shared([own["role"]], [own["held_out"]], seed):
             raise InputError(
                 f"defender.held_out {own['held_out']!r} has images of defender.role {own['role']!r}"
             )
