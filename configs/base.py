@@ -493,6 +493,10 @@ def harden(
         generation=5,  # trials proposed at once
         transforms=("rescale", "clip", "mask", "noise"),  # without rescale: the paper's
         transform_all=False,  # True: also of explainers that have parameters of their own
+        # Further ways to compare
+        orders=(),  # a search each: (("noise", "clip"), …)
+        defences=(),  # of the section defences: (("gnime",), …)
+        trainings={},  # of all models: dict(name=dict(train=changes, model=changes), …)
         search_attack=search_attack,
         # Leak and utility
         attack=attack,

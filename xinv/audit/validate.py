@@ -48,7 +48,7 @@ def validate(service: Service) -> None:
 
     # The service
     for part in parts(service):
-        _classifier(service, part, images)
+        require_classifier(service, part, images)
     for name in config["explanations"]:
         require_reference(service, name, service.roles.reported)
         service.shapes("target", (name,), images)
@@ -70,7 +70,8 @@ def validate(service: Service) -> None:
         _metrics(service, images)
 
 
-def _classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> None:
+def require_classifier(service: Service, part: str, images: jax.ShapeDtypeStruct) -> None:
+    """Raises InputError unless a classifier can be trained, and applied to such images."""
     settings = service.classifiers.settings(part)
     service.classifiers.classes(part)
     if service.classifiers.is_trained(part):

@@ -16,13 +16,16 @@ class Candidate(NamedTuple):
     Attributes:
       explainer: its section, with `name` and `normalise`.
       transforms: sections of defences, first to last.
+      defences: names of defences of the config, first to last, in the place of transforms: their
+        states are learnt for each model.
     """
 
     explainer: Mapping[str, Any]
     transforms: tuple[Mapping[str, Any], ...] = ()
+    defences: tuple[str, ...] = ()
 
     def spec(self) -> dict[str, Any]:
-        """Returns a description with all defaults, equal for equal candidates only."""
+        """Returns a description with all defaults; that of `defences` is of a model, see `maps`."""
         return {
             "explainer": plugins.complete(explain, self.explainer),
             "transforms": [plugins.complete(defences, one) for one in self.transforms],

@@ -11,6 +11,7 @@ from xinv.audit.roles import REPORTED
 from xinv.audit.sections import HARDEN, require_keys
 from xinv.audit.service import Service
 from xinv.harden.candidate import space_of
+from xinv.harden.check_ways import require_ways
 from xinv.harden.search import searched_transforms
 from xinv.numbers import is_number, is_one_of, require, require_count, require_flag
 from xinv.types import InputError
@@ -22,6 +23,9 @@ FIELDS = (
     "generation",
     "transforms",
     "transform_all",
+    "orders",
+    "defences",
+    "trainings",
     "search_attack",
     "attack",
     "leak",
@@ -80,6 +84,7 @@ def check(service: Service) -> None:
         MEMBERSHIP.check(service, {"prediction": part, "explanation": part}, [part])
     if settings["inversion"]:
         _inversion(service, settings["inversion"])
+    require_ways(service)
 
 
 def _numbers(settings: Mapping[str, Any]) -> None:
@@ -154,21 +159,9 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
         if name not in known:
             raise InputError(f"harden.explanations has {name!r}: choose among {', '.join(known)}")
         plugins.find(explain, "explainer", known[name]["name"])
-        transforms = searched_transforms(settings, known[name])
-        for transform in transforms:
-            if not space.of(plugins.find(defences, "defence", transform)):
-                allowed = [one.__name__ for one in defences.FACTORIES if space.of(one)]
-                raise InputError(
-                    f"harden.transforms has {transform!r}, which has no search space: "
-                    f"choose among {', '.join(allowed)}"
-                )
-        if not space_of(known[name], transforms):
-            raise InputError(
-                f"explanation {name!r} has nothing to search: give harden.transforms some of "
-                f"{', '.join(one.__name__ for one in defences.FACTORIES if space.of(one))}"
-            )
-    if len(set(settings["transforms"])) < len(settings["transforms"]):
-        raise InputError(f"harden.transforms names one twice: {list(settings['transforms'])}")
+        _transforms("transforms", known, name, searched_transforms(settings, known[name]))
+        for order in settings["orders"]:
+            _transforms("orders", known, name, order)
     # Each attack infers membership from one model's maps
     recipe = train.Recipe.stated(service.config["attack"]["train"])
     given = {"inputs": ("explanation",), "recipe": recipe}
@@ -179,6 +172,28 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
                 f"harden.{name} is {settings[name]['name']!r}: choose a membership attack that "
                 "learns on one shadow model's maps, such as membership_network"
             )
+
+
+def _transforms(
+    field: str,
+    known: Mapping[str, Any],
+    name: str,
+    transforms: Sequence[str],
+) -> None:
+    """Finds an explanation without anything to search, and transforms that cannot be searched."""
+    allowed = ", ".join(one.__name__ for one in defences.FACTORIES if space.of(one))
+    for transform in transforms:
+        if not space.of(plugins.find(defences, "defence", transform)):
+            raise InputError(
+                f"harden.{field} has {transform!r}, which has no search space: "
+                f"choose among {allowed}"
+            )
+    if len(set(transforms)) < len(transforms):
+        raise InputError(f"harden.{field} names one twice: {list(transforms)}")
+    if not space_of(known[name], transforms):
+        raise InputError(
+            f"explanation {name!r} has nothing to search: give harden.{field} some of {allowed}"
+        )
 
 
 def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:

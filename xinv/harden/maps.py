@@ -1,6 +1,6 @@
 """Maps of a subject by a candidate: while a search runs, and as a policy releases them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,13 +9,15 @@ from jax.tree_util import Partial
 
 from xinv import explain, parallel
 from xinv.audit import outputs
+from xinv.audit.chain import DefenceChain
+from xinv.audit.release import Release
 from xinv.audit.service import Service
 from xinv.audit.stage import Create, key
 from xinv.harden import released
 from xinv.harden.candidate import Candidate, chain_of
 from xinv.harden.subject import Subject
 from xinv.store import canonical
-from xinv.types import Array, Attack, Explainer
+from xinv.types import Array, Attack, Defence, Explainer
 
 # Number of maps in a transform at once
 _CHUNK = 256
@@ -42,8 +44,44 @@ def release(
     """Returns the explainer of released maps, by another secret if one is given."""
     if secret is None:
         secret = subject.secret
-    chain = chain_of(candidate.transforms)
-    return released.defended(explainer(subject, candidate, part), chain, {}, secret)
+    chain, state = applied(subject, candidate, part)
+    return released.defended(explainer(subject, candidate, part), chain, state, secret)
+
+
+def applied(subject: Subject, candidate: Candidate, part: str) -> tuple[Defence | None, Any]:
+    """Returns what changes a candidate's maps of a classifier as one defence, and its state.
+
+    Defences of the config are learnt for the classifier: an attacker trains them for a shadow model
+    as the service did for the target.
+    """
+    if not candidate.defences:
+        return chain_of(candidate.transforms), {}
+    return _learned(subject, candidate, part).applied(subject.seed)
+
+
+def described(
+    subject: Subject,
+    candidate: Candidate,
+    parts: Sequence[str],
+) -> dict[str, Any]:
+    """Returns all that determines a candidate's releases by these classifiers, for a hash."""
+    spec = candidate.spec()
+    if candidate.defences:
+        chains = [_learned(subject, candidate, part) for part in parts]
+        spec["defences"] = [chain.spec(subject.seed) for chain in chains]
+    return spec
+
+
+def sections(subject: Subject, candidate: Candidate) -> tuple[Mapping[str, Any], ...]:
+    """Returns the sections of all that changes a candidate's maps of the target."""
+    if not candidate.defences:
+        return candidate.transforms
+    links = _learned(subject, candidate, subject.target).links()
+    return tuple(link.hyper(subject.seed) for link in links)
+
+
+def _learned(subject: Subject, candidate: Candidate, part: str) -> DefenceChain:
+    return Release(subject.service, (subject.name,), part, part, candidate.defences).chain
 
 
 def searched(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:
@@ -69,7 +107,7 @@ def reported(subject: Subject, candidate: Candidate, part: str, role: str) -> Ar
         shown = release(subject, candidate, part)
         _batch(subject, shown, part, role, create, labelled=False)
 
-    spec = subject.spec([part], [role]) | candidate.spec()
+    spec = subject.spec([part], [role]) | described(subject, candidate, [part])
     label = f"{subject.name} of {part} on {role}, seed {subject.seed}"
     return subject.service.stages.filled("policy", label, spec, fill).array("explanation")
 
@@ -92,7 +130,7 @@ def fitted(
     """
     # The attacker knows the shadow's members, and sees its releases by the same candidate
     role = subject.settings["roles"]["shadow"]
-    truth = subject.member(subject.settings["shadow"], role)
+    truth = subject.member(subject.shadow, role)
     shown = maps(subject, candidate, shadow, role)
     observed = subject.seen(attack, shadow, role, shown)
     state = dict(attack.fit(key(subject.seed, "harden", "attack"), observed, truth))

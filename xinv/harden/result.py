@@ -7,14 +7,13 @@ import jax
 import numpy as np
 
 from xinv import attacks, explain, metrics, plugins, train
-from xinv.audit import measure
+from xinv.audit import measure, privacy
 from xinv.audit.goals.membership import groups
 from xinv.audit.stage import key
 from xinv.harden import trial
 from xinv.harden.candidate import Candidate
-from xinv.harden.maps import fitted, release, reported
+from xinv.harden.maps import applied, described, fitted, release, reported, sections
 from xinv.harden.policy import Policy, fingerprint
-from xinv.harden.search import Search
 from xinv.harden.subject import Subject
 from xinv.store import Stage
 from xinv.types import Array, Estimate, Observation
@@ -25,78 +24,95 @@ _STEP = 1.0
 BEFORE, AFTER = "before", "after"
 
 
-def result(subject: Subject, found: Search) -> dict[str, Any]:
+def result(subject: Subject, hardened: Subject, after: Candidate | None) -> dict[str, Any]:
     """Returns the leak before and after hardening, its cost, and its controls.
 
     Figures are {"value", "low", "high", "p"}. All attackers are adaptive: each is trained on the
     shadow model's releases by the very candidate.
 
+    Args:
+      subject: the explanation.
+      hardened: the same, perhaps of models trained in another way.
+      after: its hardened release; None if there is none.
+
     Returns:
-      leak: by metric, "before", "after" and, of the AUC, the paired "difference".
+      leak: by metric, "before", "after" and, of the AUC and of the rate that is the objective, the
+        paired "difference".
       controls: by name, the AUC "before" and "after"; they must score chance.
-      utility: by metric, its mean "before" and "after".
+      utility: by metric, its mean "before" and "after"; of other models there is no "spearman".
+      accuracy: of the target on images outside its training set, "before" and "after".
+      privacy: the ε of a target trained with noise, see `audit.privacy`; {} of others.
       queries: the AUC of an attacker who averages the releases of slightly changed images; None for
         a deterministic release.
       inversion: the SSIM of images rebuilt from predictions alone, and with the map "before" and
         "after", with the mean paired "difference"; None if the config has none.
 
-      Without a chosen candidate there is no "after".
+      Without a hardened release there is no "after".
     """
     settings = subject.settings
     role = settings["roles"]["report"]
-    candidates = {BEFORE: subject.unhardened}
-    if found.chosen is not None:
-        candidates[AFTER] = found.chosen.candidate
+    sides = {BEFORE: (subject, subject.unhardened)}
+    if after is not None:
+        sides[AFTER] = (hardened, after)
 
     # Measure the leak and the utility of each release
     member = subject.member(subject.target, role)
     group = groups(subject.service, [role], subject.seed)
-    figures = {
-        when: trial.evaluated(subject, one, role, settings["attack"], when, reported, True)
-        for when, one in candidates.items()
-    }
-    leak = _leak(member, figures, group)
-    utility = {}
+    figures = {}
+    accuracy = {}
+    for when, (of, one) in sides.items():
+        attack = settings["attack"]
+        figures[when] = trial.evaluated(of, one, role, attack, when, reported, True)
+        accuracy[when] = of.accuracy(role)
+    leak = _leak(member, figures, group, settings["leak"])
+    utility: dict[str, Any] = {}
     for name in ("spearman", "insertion", "deletion", "max_sensitivity"):
         utility[name] = {when: float(part[name].mean()) for when, part in figures.items()}
+    # Maps of another model are not compared with those before
+    if hardened is not subject:
+        utility["spearman"].pop(AFTER)
 
     # Measure the controls, and inversion as a second leak
     controls: dict[str, Any] = {name: {} for name in settings["controls"]}
     rebuilt: dict[str, np.ndarray] = {}
-    for when, one in candidates.items():
+    for when, (of, one) in sides.items():
         for name, (shadow, shown) in settings["controls"].items():
-            score = _control(subject, one, shadow, shown, f"{name}, {when}")
+            score = _control(of, one, shadow, shown, f"{name}, {when}")
             controls[name][when] = _figure(metrics.membership.auc()(member, score, group)["auc"])
         if settings["inversion"]:
-            rebuilt[when] = _rebuilt(subject, one, when)
+            rebuilt[when] = _rebuilt(of, one, when)
     if settings["inversion"]:
         rebuilt["prediction"] = _rebuilt(subject, None, "prediction alone")
     # Repeated queries help only against noise
     queries = None
-    if found.chosen is not None and _draws(subject, found.chosen.candidate):
-        score = _averaged(subject, found.chosen.candidate)
+    if after is not None and _draws(hardened, after):
+        score = _averaged(hardened, after)
         queries = _figure(metrics.membership.auc()(member, score, group)["auc"])
+    stated, _ = privacy.guarantee(hardened.service, hardened.target, subject.seed)
     return {
         "leak": leak,
         "controls": controls,
         "utility": utility,
+        "accuracy": accuracy,
+        "privacy": stated,
         "queries": queries,
         "inversion": _compared(rebuilt) if rebuilt else None,
     }
 
 
-def policy(subject: Subject, found: Search, measured: Mapping[str, Any]) -> Policy:
-    """Returns the chosen release as a policy for the target."""
-    # Without a chosen candidate the policy releases the explanation as it is
-    candidate = found.chosen.candidate if found.chosen else subject.unhardened
+def policy(subject: Subject, candidate: Candidate, measured: Mapping[str, Any]) -> Policy:
+    """Returns a release as a policy for the target."""
     variables = subject.service.classifiers.variables(subject.target, subject.seed)
+    _, state = applied(subject, candidate, subject.target)
+    # A training's curves are for people
+    kept = {name: part for name, part in state.items() if name != "history"}
     return Policy(
         candidate.explainer,
-        candidate.transforms,
+        sections(subject, candidate),
         subject.secret,
         fingerprint(variables),
         subject.reference(),
-        {},
+        kept,
         measured,
     )
 
@@ -105,21 +121,29 @@ def _leak(
     member: np.ndarray,
     figures: Mapping[str, Mapping[str, Array]],
     group: np.ndarray | None,
+    objective: str,
 ) -> dict[str, Any]:
     leak: dict[str, Any] = {"auc": {}}
+    rates = list(_RATES)
+    if objective != "auc":
+        rates = sorted({*rates, trial.rate_of(objective)})
     # Each figure with the interval of its metric, over groups if there are any
     for when, part in figures.items():
         leak["auc"][when] = _figure(metrics.membership.auc()(member, part["score"], group)["auc"])
-        rates = metrics.membership.tpr_at_fpr(_RATES)(member, part["score"], group)
-        for rate in _RATES:
+        found = metrics.membership.tpr_at_fpr(rates)(member, part["score"], group)
+        for rate in rates:
             one = leak.setdefault(f"tpr_at_{rate}", {})
-            one[when] = _figure(rates[f"tpr_at_{rate}"])
-            one["resolved"] = bool(rates[f"resolved_at_{rate}"].value)
+            one[when] = _figure(found[f"tpr_at_{rate}"])
+            one["resolved"] = bool(found[f"resolved_at_{rate}"].value)
     # The same examples under both releases: a paired test
     if AFTER in figures:
         scores = figures[BEFORE]["score"], figures[AFTER]["score"]
         change = metrics.paired.area_difference(member, *scores, group)
         leak["auc"]["difference"] = _figure(change)
+    if AFTER in figures and objective != "auc":
+        rate = trial.rate_of(objective)
+        change = metrics.paired.rate_difference(member, *scores, rate, group)
+        leak[f"tpr_at_{rate}"]["difference"] = _figure(change)
     return leak
 
 
@@ -166,7 +190,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     drawn anew. The attacker treats the shadow's images alike.
     """
     settings = subject.settings
-    shadow = subject.settings["shadow"]
+    shadow = subject.shadow
     roles = settings["roles"]
     count = settings["queries"]
     spec = _spec(subject, candidate, [shadow, subject.target]) | {
@@ -301,7 +325,7 @@ def _spec(
 ) -> dict[str, Any]:
     roles = subject.settings["roles"]
     spec = subject.spec(parts, [roles["report"], roles["shadow"]])
-    return spec | (candidate.spec() if candidate else {})
+    return spec | (described(subject, candidate, parts) if candidate else {})
 
 
 def _stage(

@@ -12,11 +12,14 @@ from xinv.audit import environment, results
 from xinv.audit.results import Config
 from xinv.audit.run import each, opened
 from xinv.audit.stage import Stages, Watch
+from xinv.harden.candidate import Candidate
 from xinv.harden.check import check
+from xinv.harden.maps import sections
 from xinv.harden.result import policy, result
 from xinv.harden.search import Search, search
 from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
+from xinv.harden.ways import DEFENDED, RETRAINED, SEARCH, Way, retrained, ways
 from xinv.store import Store
 
 RESULTS, TRIALS = "hardened.jsonl", "trials.jsonl"
@@ -31,13 +34,14 @@ def run(
     checkpoint_seconds: float = 30.0,
     watch: Watch = Watch(),  # noqa: B008 (immutable)
 ) -> list[dict[str, Any]]:
-    """Searches a release of each explanation in `config["harden"]`, and writes policies.
+    """Hardens each explanation in `config["harden"]` in each way, and writes policies.
 
     Stages in the store are not computed again: a killed run continues, and ends with the same
     bytes. Work of another process is left for later.
 
-    Files in `workdir`: `hardened.jsonl`, one line per explanation and seed; `trials.jsonl`, one per
-    trial; `policies/<explanation>-<seed>.json`; `config.json`.
+    Files in `workdir`: `hardened.jsonl`, one line per explanation, way and seed; `trials.jsonl`, one
+    per trial; `policies/<explanation>-<seed>.json` of the search, and
+    `policies/<way>/<explanation>-<seed>.json` of other ways; `config.json`.
 
     Args:
       config: complete.
@@ -60,11 +64,13 @@ def run(
         check(service)
         results.begin(workdir, config, _FILES)
 
-        # Harden each explanation of each seed
-        names = config["harden"]["explanations"]
-        seeds = service.classifiers.seeds
-        subjects = [Subject(service, name, seed) for seed in seeds for name in names]
-        found = each(subjects, lambda subject: _hardened(subject, workdir))
+        # Harden each explanation of each seed in each way
+        pieces = []
+        for seed in service.classifiers.seeds:
+            for name in config["harden"]["explanations"]:
+                for way in ways(config["harden"]):
+                    pieces.append((Subject(service, name, seed), way))
+        found = each(pieces, lambda piece: _hardened(*piece, workdir))
 
         lines = [line for line, _ in found]
         trials = [line for _, several in found for line in several]
@@ -72,45 +78,73 @@ def run(
         return lines
 
 
-def _hardened(subject: Subject, workdir: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the result of one explanation and its trials, and writes the policy."""
-    found = search(subject)
-    line = _line(subject, found)
-    file = Path("policies") / f"{subject.name}-{subject.seed}.json"
-    policy(subject, found, line).save(workdir / file)
+def _hardened(
+    subject: Subject,
+    way: Way,
+    workdir: Path,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Returns the result of one way and its trials, and writes the policy."""
+    # Find the release
+    searched = None
+    hardened = subject
+    after: Candidate | None = subject.unhardened
+    if way.defences:
+        after = after._replace(defences=way.defences)
+    elif way.training:
+        hardened = subject._replace(service=retrained(subject.service, way.training))
+    else:
+        searched = search(subject, way.order)
+        after = searched.chosen.candidate if searched.chosen else None
+
+    # Measure it, and keep it; without one the policy releases the explanation as it is
+    line = _line(subject, way, searched) | result(subject, hardened, after)
+    candidate = after or subject.unhardened
+    line["released"] = candidate.spec()
+    line["released"]["transforms"] = list(sections(hardened, candidate))
+    folder = Path("policies") if way.name == SEARCH else Path("policies") / way.name
+    file = folder / f"{subject.name}-{subject.seed}.json"
+    policy(hardened, candidate, line).save(workdir / file)
     _tell(line)
-    return line | {"policy": str(file)}, _trials(subject, found)
+    return line | {"policy": str(file)}, _trials(subject, way, searched)
 
 
-def _line(subject: Subject, found: Search) -> dict[str, Any]:
-    settings = subject.settings
-    chosen = found.chosen
-    # The search's own figures stay apart: the reported ones follow from the other half
+def _line(subject: Subject, way: Way, found: Search | None) -> dict[str, Any]:
     line = {
         "unit": subject.service.config["unit"],
         "seed": subject.seed,
         "explanation": subject.name,
+        "way": way.name,
+        "objective": subject.settings["leak"],
+    }
+    # Without a search nothing is chosen
+    if found is None:
+        outcome = DEFENDED if way.defences else RETRAINED
+        return line | {"outcome": outcome, "trials": 0, "chosen": None, "values": {}}
+    # The search's own figures stay apart: the reported ones follow from the other half
+    chosen = found.chosen
+    return line | {
         "outcome": found.outcome,
         "trials": len(found.trials),
         "chosen": chosen.number if chosen else None,
         "values": dict(chosen.values) if chosen else {},
-        "released": (chosen or found.unhardened).candidate.spec(),
-        "objective": settings["leak"],
         "searched": {
             "before": found.unhardened.leak._asdict(),
             "after": chosen.leak._asdict() if chosen else None,
         },
     }
-    return line | result(subject, found)
 
 
-def _trials(subject: Subject, found: Search) -> list[dict[str, Any]]:
+def _trials(subject: Subject, way: Way, found: Search | None) -> list[dict[str, Any]]:
+    if found is None:
+        return []
+
     # The unhardened explanation is trial 0
     def line(one: Trial) -> dict[str, Any]:
         return {
             "unit": subject.service.config["unit"],
             "seed": subject.seed,
             "explanation": subject.name,
+            "way": way.name,
             "trial": one.number,
             "chosen": one is found.chosen,
             "values": dict(one.values),
@@ -128,7 +162,7 @@ def _tell(line: Mapping[str, Any]) -> None:
     figures = f"AUC {leak['before']['value']:.3f}"
     if "after" in leak:
         figures += f" -> {leak['after']['value']:.3f}"
-    text = f"{line['explanation']}, seed {line['seed']}: {line['outcome']}, {figures}"
+    text = f"{line['explanation']}, {line['way']}, seed {line['seed']}: {line['outcome']}, {figures}"
     print(text, file=sys.stderr, flush=True)
 
 

@@ -37,11 +37,15 @@ class Search(NamedTuple):
     outcome: str
 
 
-def search(subject: Subject) -> Search:
+def search(subject: Subject, order: tuple[str, ...] = ()) -> Search:
     """Searches a release of an explanation with less leak, at a stated utility.
 
     If the explanation does not leak on the search's half, there is nothing to harden and no
     candidate is tried.
+
+    Args:
+      subject: the explanation.
+      order: names of transforms to search, first to last; () are those of the config.
     """
     settings = subject.settings
     unhardened = trial.run(subject, 0, {}, subject.unhardened)
@@ -50,13 +54,13 @@ def search(subject: Subject) -> Search:
 
     # Propose each generation from all trials before it
     explainer = subject.unhardened.explainer
-    transforms = searched_transforms(settings, explainer)
+    transforms = order or searched_transforms(settings, explainer)
     space = space_of(explainer, transforms)
     deviation = _deviation(subject)
     trials: list[Trial] = []
     for generation, count in enumerate(_generations(settings)):
         known = [(one.values, losses(one, settings)) for one in trials]
-        purpose = f"{subject.seed}/{subject.name}/{generation}"
+        purpose = "/".join([str(subject.seed), subject.name, *order, str(generation)])
         for values in propose(space, known, purpose, count, settings["startup"]):
             made = candidate(explainer, transforms, values, deviation)
             trials.append(trial.run(subject, len(trials) + 1, values, made))
@@ -157,7 +161,7 @@ def _deviation(subject: Subject) -> float:
     maps = searched(
         subject,
         subject.unhardened,
-        settings["shadow"],
+        subject.shadow,
         settings["roles"]["shadow"],
     )
     return float(np.std(maps, dtype=np.float64)) or 1.0

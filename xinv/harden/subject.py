@@ -41,6 +41,11 @@ class Subject(NamedTuple):
         return self.settings["target"]
 
     @property
+    def shadow(self) -> str:
+        """The attacker's own classifier."""
+        return self.settings["shadow"]
+
+    @property
     def unhardened(self) -> Candidate:
         """The explanation as given in the config."""
         return Candidate(self.service.config["explanations"][self.name])
@@ -60,6 +65,13 @@ class Subject(NamedTuple):
         label = f"{self.name}, seed {self.seed}"
         stage = self.service.stages.computed("secret", label, spec, compute)
         return np.array(stage.array("secret"))
+
+    def accuracy(self, role: str) -> float:
+        """Returns the target's accuracy on images of a role outside its training set."""
+        label = self.service.classifiers.settings(self.target)["label"]
+        truth = self.service.roles.labelled([role], self.seed).labels[label]
+        right = self.labels(self.target, role) == truth
+        return float(right[self.member(self.target, role) == 0].mean())
 
     def images(self, role: str) -> data.Images:
         """Returns the images of a role, uint8 [N,H,W,C]."""
@@ -115,7 +127,7 @@ class Subject(NamedTuple):
             "secret": hashlib.sha256(self.secret.tobytes()).hexdigest()[:16],
             "members": [
                 membership_spec(self.service, part, self.seed)
-                for part in (self.target, self.settings["shadow"])
+                for part in (self.target, self.shadow)
             ],
         }
 

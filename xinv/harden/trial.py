@@ -11,7 +11,7 @@ from jax.tree_util import Partial
 from xinv import attacks, metrics, parallel, plugins
 from xinv.audit.goals.membership import groups
 from xinv.harden.candidate import Candidate
-from xinv.harden.maps import Maps, fitted, release, searched
+from xinv.harden.maps import Maps, described, fitted, release, searched
 from xinv.harden.subject import Subject
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
@@ -82,10 +82,14 @@ def leaked(
     """Returns a figure of membership, "auc" or "tpr_at_<rate>", and its value by chance."""
     if metric == "auc":
         return metrics.membership.auc()(member, score, group)["auc"], 0.5
-    # The metric names its rate
-    rate = float(metric.removeprefix("tpr_at_"))
+    rate = rate_of(metric)
     found = metrics.membership.tpr_at_fpr(rate)(member, score, group)
     return found[f"tpr_at_{rate}"], found[f"chance_at_{rate}"].value
+
+
+def rate_of(metric: str) -> float:
+    """Returns the rate that the metric "tpr_at_<rate>" names."""
+    return float(metric.removeprefix("tpr_at_"))
 
 
 def evaluated(
@@ -119,9 +123,9 @@ def evaluated(
     """
     # All inputs of the figures, for the stage's hash
     settings = subject.settings
-    shadow = subject.settings["shadow"]
+    shadow = subject.shadow
     spec = subject.spec([subject.target, shadow], [role, settings["roles"]["shadow"]])
-    spec |= candidate.spec() | {
+    spec |= described(subject, candidate, [subject.target, shadow]) | {
         "against": subject.unhardened.spec(),
         "attack": plugins.complete(attacks, attack),
         "train": subject.service.config["attack"]["train"],

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from scipy.stats import mannwhitneyu, norm, rankdata
@@ -107,16 +108,27 @@ def variance(values: np.ndarray, group: np.ndarray) -> float:
     return float(len(sums) / (len(sums) - 1) * np.square(sums).sum() / len(values) ** 2)
 
 
+def resamples(member: np.ndarray, group: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields RESAMPLES times how often each example is drawn, int [N].
+
+    Groups are drawn with replacement, those of members and those of others apart.
+
+    Args:
+      member: bool [N].
+      group: int [N], from 0 on.
+    """
+    random = np.random.default_rng(0)
+    kinds = [np.unique(group[kind]) for kind in (member, ~member)]
+    for _ in range(RESAMPLES):
+        drawn = np.concatenate([random.choice(kind, len(kind)) for kind in kinds])
+        yield np.bincount(drawn, minlength=group.max() + 1)[group]
+
+
 def _resampled_areas(found: Ranked) -> np.ndarray:
     """Returns areas [RESAMPLES] of groups drawn with replacement, of each kind apart."""
-    random = np.random.default_rng(0)
     _, step = np.unique(found.score, return_inverse=True)
-    kinds = [np.unique(found.group[kind]) for kind in (found.member, ~found.member)]
     areas = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        # Count how often each example is drawn
-        drawn = np.concatenate([random.choice(kind, len(kind)) for kind in kinds])
-        weight = np.bincount(drawn, minlength=found.group.max() + 1)[found.group]
+    for index, weight in enumerate(resamples(found.member, found.group)):
         # Weigh the members of each score by the others below it, ties half
         members = np.bincount(step, weights=weight * found.member)
         others = np.bincount(step, weights=weight * ~found.member)
