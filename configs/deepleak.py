@@ -26,6 +26,7 @@ Expected at `runlocal-cifar10`: AUC .64 from confidences, at most .54 from expla
 """
 
 import dataclasses
+import itertools
 from collections.abc import Iterable
 
 from ml_collections import ConfigDict
@@ -94,6 +95,13 @@ DEFENDED = dict(
 """Shares of the unit "two-leaks"."""
 LEAKING = "probability(saliency)"
 """The explanation of "two-leaks"; that of a memorised image vanishes, and so tells members."""
+TRANSFORMS = ("clip", "mask", "noise")
+"""The transforms of Table IV."""
+ORDERS = (
+    *(order for size in (1, 2, 3) for order in itertools.permutations(TRANSFORMS, size)),
+    ("noise", "clip", "quantise", "mask"),
+)
+"""Table IV's 15 orders and subsets, and the order of the released code."""
 OTHERS = {
     "densenet": dict(
         name="densenet",
@@ -407,6 +415,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
     | table-6-densenet, -resnet | Table VI | does the attack need the target's architecture |
     | table-7 | Table VII | does a smaller generalisation gap help |
     | two-leaks | | which defences against inversion also protect members |
+    | table-4 | Table IV | which order of transforms hardens a map |
     | dp-0.05 to dp-4 | Table III | the cost of DP-SGD, and the remaining leak |
 
     Table V's "disjoint" shadow is in "audit"; its "subset" one shares images with the target and
@@ -427,6 +436,7 @@ def sweep(arg: str = "", config: ConfigDict | None = None) -> list[dict]:
         units.append({"unit": f"table-6-{name}"} | _table_6(size, config, name, model))
     units.append({"unit": "table-7"} | _table_7(size, config))
     units.append({"unit": "two-leaks"} | _two_leaks(size, config))
+    units.append({"unit": "table-4"} | _table_4(size, config))
     for noise in NOISES:
         units.append({"unit": f"dp-{noise:g}"} | _private(size, config, noise))
     return units
@@ -474,7 +484,16 @@ def _overfitted(size: Size, config: ConfigDict) -> dict:
         if name in explanations:
             explanations[f"probability({name})"] = explanations[name] | dict(base=saliency)
     audited = _audited(size, config, explanations)
+    audited["harden.trainings"] = {"dp-sgd": _dp(size, config, 1.0)}
     return {"report.positive_control": True} | _trained(config, plain) | audited
+
+
+def _table_4(size: Size, config: ConfigDict) -> dict:
+    """Returns the target of "overfitted", and for launch/harden.py every order of transforms."""
+    overfitted = _overfitted(size, config)
+    explanations = {LEAKING: overfitted["explanations"][LEAKING]}
+    audited = _audited(size, config, explanations)
+    return overfitted | audited | {"harden.orders": ORDERS, "harden.trainings": {}}
 
 
 def _two_leaks(size: Size, config: ConfigDict) -> dict:
@@ -527,6 +546,8 @@ def _two_leaks(size: Size, config: ConfigDict) -> dict:
         "arms": ConfigDict(arms).to_dict(),
         "report.published": (),
         "harden.explanations": (LEAKING,),
+        "harden.defences": (("gnime",), ("ond",), ("rnd",)),
+        "harden.trainings": {"dp-sgd": _dp(size, config, 1.0)},
     }
 
 
@@ -589,10 +610,15 @@ def _private(size: Size, config: ConfigDict, noise: float) -> dict:
     """
     explanations = {name: config.explanations[name].to_dict() for name in PRIVATE}
     explanations["probability(saliency)"] = explanations["saliency"] | dict(of="probability")
+    changed = _dp(size, config, noise)
+    return _trained(config, changed["train"], **size.grouped) | _audited(size, config, explanations)
+
+
+def _dp(size: Size, config: ConfigDict, noise: float) -> dict:
+    """Returns the training of models by DP-SGD."""
     # Clip each example's gradient at 1; `noise` is in units of this bound
     private = dict(clip=1.0, noise=noise, weight_decay=0.0) | size.private
-    recipe = config.target.train.to_dict() | private
-    return _trained(config, recipe, **size.grouped) | _audited(size, config, explanations)
+    return dict(train=config.target.train.to_dict() | private, model=size.grouped)
 
 
 def _likelihood(size: Size, config: ConfigDict) -> dict:

@@ -3,7 +3,9 @@
 import ast
 import contextlib
 import ctypes
+import functools
 import importlib.util
+import operator
 import os
 import re
 import signal
@@ -180,7 +182,8 @@ def _changed(base: dict, change: dict) -> dict:
             {name: value for name, value in change.items() if name not in sections}
         )
         for name, value in sections.items():
-            config[name] = ConfigDict(value)
+            *path, last = name.split(".")
+            functools.reduce(operator.getitem, path, config)[last] = ConfigDict(value)
     except (AttributeError, KeyError, TypeError) as error:
         raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
     return config.to_dict()

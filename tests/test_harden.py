@@ -26,13 +26,13 @@ from xinv.harden.policy import Policy, fingerprint, load_policy
 from xinv.harden.propose import propose
 from xinv.harden.search import choose, losses
 from xinv.harden.trial import Trial
-from xinv.metrics.paired import area_difference
+from xinv.metrics.paired import area_difference, rate_difference
 from xinv.space import Choice, Number
 from xinv.types import Estimate, InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from configs import deepleak  # noqa: E402
+from configs import base, deepleak  # noqa: E402
 
 SPACE = {"stdev": Number(0.01, 1.0, log=True), "samples": Number(1, 9, whole=True)}
 SECRET = np.array([3, 5], np.uint32)
@@ -582,3 +582,126 @@ def test_no_leak_is_a_result(config, tmp_path):
     assert line["outcome"] == "no leak found, nothing to harden"
     assert "after" not in line["leak"]["auc"]
     assert "nothing to harden" in report.hardened_table(tmp_path / "run")
+
+
+# Ways
+
+
+@pytest.fixture(scope="module")
+def compared(config, tmp_path_factory):
+    """A search by another order, a learned defence, and a training with noise, of one target."""
+    networks = dict(network="gnime_decoder", encoder="flatten_unet", width=0.0625)
+    game = dict(
+        base.recipe(batch_size=16, epochs=2, learning_rate=1e-3, validation=0.0, patience=0)
+    )
+    ond = dict(name="pgd", mse=0.01, steps=2, train=game) | networks
+    dp = dict(clip=1.0, noise=1.0, batch_size=70, epochs=2, weight_decay=0.0)
+    ways = dict(
+        trials=1,
+        startup=1,
+        orders=(("noise", "quantise"),),
+        defences=(("ond",),),
+        trainings={"dp-sgd": dict(train=dp)},
+    )
+    changed = {
+        **config,
+        "defences": {"ond": json.loads(json.dumps(ond))},
+        "defender": dict(role="reference", held_out="held_out"),
+        "harden": {**config["harden"], **ways},
+    }
+    roles = changed["data"]["roles"]
+    roles = {**roles, "roles": {**roles["roles"], "held_out": 0.05}}
+    changed["data"] = {**changed["data"], "roles": roles}
+    root = tmp_path_factory.mktemp("ways")
+    return root, changed, hardened(changed, root / "one", root / "stages")
+
+
+@pytest.mark.slow
+def test_ways_are_compared(compared):
+    """Each way has its line with paired figures; another training has an ε and no fidelity."""
+    root, _, lines = compared
+    found = {line["way"]: line for line in lines}
+    assert list(found) == ["search", "noise+quantise", "ond", "dp-sgd"]
+    before = {json.dumps(line["leak"]["auc"]["before"]) for line in lines}
+    assert len(before) == 1  # of the same images and the same unhardened map
+    for way in ("ond", "dp-sgd"):
+        assert set(found[way]["leak"]["auc"]) == {"before", "after", "difference"}
+        assert set(found[way]["accuracy"]) == {"before", "after"}
+    assert found["dp-sgd"]["privacy"]["epsilon"] > 0
+    assert found["ond"]["privacy"] == {}
+    assert "after" not in found["dp-sgd"]["utility"]["spearman"]
+    page = report.hardened(root / "one").read_text()
+    assert "Policy against policy" in page
+    assert "probability, ond" in report.hardened_table(root / "one")
+
+
+@pytest.mark.slow
+def test_policy_of_a_learned_defence(compared):
+    """A file beside the policy holds what the defence has learned: it releases the audited bits."""
+    root, config, lines = compared
+    (line,) = [line for line in lines if line["way"] == "ond"]
+    loaded = load_policy(root / "one" / line["policy"])
+    assert (root / "one" / line["policy"]).with_suffix(".npz").is_file()
+    assert [section["name"] for section in loaded.defences] == ["pgd"]
+    matching = []
+    for path in (root / "stages").glob("policy-*/spec.json"):
+        spec = json.loads(path.read_text())
+        reported = spec["read"] == ["report_members+report_others"]
+        if reported and spec.get("defences") and len(spec["classifiers"]) == 1:
+            variables = _weights(root, spec["classifiers"][0])
+            if fingerprint(variables) == loaded.model:
+                matching.append((path.parent, variables))
+    ((folder, variables),) = matching
+    network = models.build(classes=10, **config["target"]["model"])
+    maps = loaded.release(
+        network.apply, variables, _images(config, "report_members", "report_others")
+    )
+    assert np.array_equal(maps, np.load(folder / "explanation.npy"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(defences=("rnd",)), "harden.defences has 'rnd': give each as a list"),
+        (dict(defences=(("rnd",),)), "unknown defence 'rnd'"),
+        (dict(orders=((),)), "give each as a list of names"),
+        (dict(orders=(("clip", "clip"),)), "harden.orders names one twice"),
+        (dict(orders=(("truncate",),)), "harden.orders has 'truncate'"),
+        (dict(orders=(("clip",), ("clip",))), "the way 'clip' twice"),
+        (dict(trainings={"search": {"train": {}}}), "the way 'search' twice"),
+        (dict(trainings={"a/b": {"train": {}}}), "a slash"),
+        (dict(trainings={"dp": {}}), "trainings.dp is {}"),
+        (dict(trainings={"dp": {"roles": {}}}), "trainings.dp has 'roles'"),
+        (dict(trainings={"dp": {"train": {"nois": 1.0}}}), "nois"),
+        (dict(trainings={"dp": {"model": {"width": -1.0}}}), "width"),
+    ],
+)
+def test_bad_ways(config, tmp_path, changes, message):
+    changed = {**config, "harden": {**config["harden"], **changes}}
+    with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match=message):
+        check(opened(changed, Stages(kept, tmp_path)))
+
+
+def rate_by_thresholds(member, score, rate):
+    """The true-positive rate at the best threshold of an allowed false-positive rate."""
+    best = 0.0
+    for threshold in [np.inf, *score]:
+        called = score >= threshold
+        if called[member == 0].sum() <= np.floor(rate * (member == 0).sum() + 1e-9):
+            best = max(best, called[member == 1].mean())
+    return best
+
+
+def test_rate_difference():
+    """The rates are those of all thresholds; equal scores do not differ."""
+    random = np.random.default_rng(0)
+    member = np.arange(120) % 2
+    before = np.round(random.normal(size=120) + 2 * member, 1)
+    after = np.round(random.normal(size=120), 1)
+    found = rate_difference(member, before, after, 0.05)
+    expected = rate_by_thresholds(member, after, 0.05) - rate_by_thresholds(member, before, 0.05)
+    assert found.value == pytest.approx(expected)
+    assert found.low < found.value < found.high < 0
+    assert found.p < 0.01
+    same = rate_difference(member, before, before, 0.05)
+    assert (same.value, same.low, same.high, same.p) == (0.0, 0.0, 0.0, 1.0)

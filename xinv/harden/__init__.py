@@ -30,9 +30,10 @@ and 2):
 | `subject.py` | one explanation of one target, with its shadow model and controls |
 | `trial.py` | how much a candidate leaks, and what is left of the explanation |
 | `search.py` | generations of trials on one half of the images, and the choice |
+| `ways.py` | what one run compares: searches, defences, other trainings |
 | `result.py` | the leak before and after on the other half, with controls |
 | `policy.py` | a release in a file |
-| `check.py`, `run.py` | errors of a config; the order of a run |
+| `check.py`, `check_ways.py`, `run.py` | errors of a config; the order of a run |
 """
 
 from xinv.harden.policy import Policy, load_policy

@@ -11,7 +11,7 @@ from xinv.audit.roles import REPORTED
 from xinv.audit.sections import HARDEN, require_keys
 from xinv.audit.service import Service
 from xinv.harden.candidate import space_of
-from xinv.harden.check_ways import require_ways
+from xinv.harden.check_ways import require_names, require_ways
 from xinv.harden.search import searched_transforms
 from xinv.numbers import is_number, is_one_of, require, require_count, require_flag
 from xinv.types import InputError
@@ -75,6 +75,7 @@ def check(service: Service) -> None:
             "set it to 'probabilities'"
         )
     _numbers(settings)
+    require_names(settings)
     _methods(service, settings)
     for seed in service.classifiers.seeds:
         _roles(service, settings, seed)

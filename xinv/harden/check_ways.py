@@ -17,12 +17,8 @@ from xinv.types import InputError, Observation
 _TRAINING = ("train", "model")
 
 
-def require_ways(service: Service) -> None:
-    """Raises InputError unless each way of the section `harden` can be taken, and has its name.
-
-    The search's own transforms are checked elsewhere.
-    """
-    settings = service.config["harden"]
+def require_names(settings: Mapping[str, Any]) -> None:
+    """Raises InputError unless each way of a section `harden` has a name of its own."""
     for field in ("orders", "defences"):
         for names in settings[field]:
             if isinstance(names, str) or not names:
@@ -36,7 +32,11 @@ def require_ways(service: Service) -> None:
                 f"harden has the way {name!r} twice, or with a slash in its name: "
                 "policies are kept by the names of ways"
             )
-    # Of each other way what it is made of
+
+
+def require_ways(service: Service) -> None:
+    """Raises InputError unless the defences and trainings of the section `harden` fit."""
+    settings = service.config["harden"]
     size = service.roles.dataset.images.shape[1:]
     images = jax.ShapeDtypeStruct((2, *size), np.float32)
     for names in settings["defences"]:

@@ -230,7 +230,7 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
             candidate,
             method,
             shadow,
-            lambda one, part, role: mean(part, role),
+            lambda _subject, _candidate, part, role: mean(part, role),
         )
         # Score the target's averaged maps as the shadow's
         role = roles["report"]

@@ -39,8 +39,8 @@ def run(
     Stages in the store are not computed again: a killed run continues, and ends with the same
     bytes. Work of another process is left for later.
 
-    Files in `workdir`: `hardened.jsonl`, one line per explanation, way and seed; `trials.jsonl`, one
-    per trial; `policies/<explanation>-<seed>.json` of the search, and
+    Files in `workdir`: `hardened.jsonl`, a line per explanation, way and seed; `trials.jsonl`, a
+    line per trial; `policies/<explanation>-<seed>.json` of the search, and
     `policies/<way>/<explanation>-<seed>.json` of other ways; `config.json`.
 
     Args:
@@ -162,7 +162,9 @@ def _tell(line: Mapping[str, Any]) -> None:
     figures = f"AUC {leak['before']['value']:.3f}"
     if "after" in leak:
         figures += f" -> {leak['after']['value']:.3f}"
-    text = f"{line['explanation']}, {line['way']}, seed {line['seed']}: {line['outcome']}, {figures}"
+    text = (
+        f"{line['explanation']}, {line['way']}, seed {line['seed']}: {line['outcome']}, {figures}"
+    )
     print(text, file=sys.stderr, flush=True)
 
 

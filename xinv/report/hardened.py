@@ -5,21 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from markupsafe import Markup
 
 from xinv.metrics.stats import Interval, holm, mean_interval
-from xinv.report import plots
 from xinv.report.cells import number
 from xinv.report.templates import templates
+from xinv.report.trials import compared, pareto, short
 from xinv.report.verdict import combined, p_value
 from xinv.store import read_json
 from xinv.types import InputError
 
 _LEVEL, _ALPHA = 0.90, 0.05
-_INKS, _MARKS = ("c1", "c3", "c5"), ("■", "▲", "◆")
-_CHANCE = 0.5
 LESS, STILL, NOT_SHOWN = "leaks less", "leaks less, but still leaks", "not shown to leak less"
+SEARCH = "search"
 CONFOUNDED = "confounded: a control leaks too"
 AGAIN = "leaks less, but not to who asks again"
 
@@ -42,15 +40,19 @@ class Figure(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One explanation.
+    """One explanation, hardened in one way.
 
     Attributes:
       name: of the explanation.
+      way: name of the way.
+      searched: True for a search.
       verdict: in words.
-      before, after, difference: of the AUC on the half kept from the search.
-      p: of the difference, adjusted by Holm over explanations; None without one.
+      before, after, difference: of the objective on the half kept from the search.
+      p: of the difference, adjusted by Holm over all rows; None without one.
       controls: by name, the AUC before and after.
       utility: by name, the mean before and after.
+      accuracy: of the target, before and after.
+      privacy: the ε of a target trained with noise; "" of others.
       queries: the AUC of an attack on the mean of several queries.
       inversion: SSIM of reconstructions from predictions, and with the map before and after.
       rebuilt: the mean change of an image's SSIM; None without one.
@@ -63,6 +65,8 @@ class Row(NamedTuple):
     """
 
     name: str
+    way: str
+    searched: bool
     verdict: str
     before: Figure
     after: Figure | None
@@ -70,6 +74,8 @@ class Row(NamedTuple):
     p: float | None
     controls: dict[str, dict[str, Figure]]
     utility: dict[str, dict[str, Figure]]
+    accuracy: dict[str, Figure]
+    privacy: str
     queries: Figure | None
     inversion: dict[str, Figure]
     rebuilt: Figure | None
@@ -80,6 +86,11 @@ class Row(NamedTuple):
     legend: list[tuple[str, str, str]]
     policies: list[str]
 
+    @property
+    def label(self) -> str:
+        """For people: the explanation, and the way unless it is the search."""
+        return self.name if self.way == SEARCH else f"{self.name}, {self.way}"
+
 
 def rows(workdir: Path) -> list[Row]:
     """Returns the rows of a folder that launch/harden.py wrote.
@@ -89,28 +100,30 @@ def rows(workdir: Path) -> list[Row]:
     """
     results = _lines(workdir / "hardened.jsonl")
     trials = _lines(workdir / "trials.jsonl")
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in results:
-        groups.setdefault(line["explanation"], []).append(line)
+        groups.setdefault((line["explanation"], line["way"]), []).append(line)
 
-    # One test per explanation, over its seeds; Holm's correction covers all explanations.
+    # One test per row, over its seeds; Holm's correction covers all rows.
     values = {}
-    for name, lines in groups.items():
+    for key, lines in groups.items():
         measured = []
         for line in lines:
-            difference = line["leak"]["auc"].get("difference")
+            difference = _leak(line).get("difference")
             if difference:
                 measured.append(difference["p"])
         if measured:
-            values[name] = combined(measured)
+            values[key] = combined(measured)
     corrected = holm(list(values.values())).tolist()
     adjusted = dict(zip(values, corrected, strict=True))
 
-    # One row per explanation, in the order of the file
+    # The ways of one explanation follow each other, in the order of the file
     found = []
-    for name, lines in groups.items():
-        own = [trial for trial in trials if trial["explanation"] == name]
-        found.append(_row(name, lines, own, adjusted.get(name)))
+    for name in dict.fromkeys(name for name, _ in groups):
+        for key, lines in groups.items():
+            if key[0] == name:
+                own = [one for one in trials if (one["explanation"], one["way"]) == key]
+                found.append(_row(*key, lines, own, adjusted.get(key)))
     return found
 
 
@@ -121,8 +134,14 @@ def html(workdir: Path) -> str:
     environment.filters["p_value"] = p_value
     found = rows(workdir)
     config = read_json(workdir / "config.json", "run launch/harden.py again")
+    ways = {}
+    for row in found:
+        ways.setdefault(row.name, []).append(row)
     return environment.get_template("hardened.html").render(
         rows=found,
+        several={name: _compared(own, config) for name, own in ways.items() if len(own) > 1},
+        private=any(row.privacy for row in found),
+        objective=labelled(config["harden"]["leak"]),
         headline=headline(found),
         inversion=inversion(found),
         unit=config["unit"],
@@ -132,14 +151,17 @@ def html(workdir: Path) -> str:
 
 
 def text(workdir: Path) -> str:
-    """Returns the figures of a folder for a terminal, one line per explanation."""
+    """Returns the figures of a folder for a terminal, one line per explanation and way."""
     found = rows(workdir)
     lines = [headline(found), ""]
-    # The table, one line per explanation under a rule
-    head = f"{'explanation':28s} {'AUC before':>16s} {'after':>16s} {'difference':>26s}  verdict"
+    # The table under a rule
+    config = read_json(workdir / "config.json", "run launch/harden.py again")
+    before = f"{labelled(config['harden']['leak'])} before"
+    width = max(28, *(len(row.label) for row in found))
+    head = f"{'explanation':{width}s} {before:>16s} {'after':>16s} {'difference':>26s}  verdict"
     lines += [head, "-" * len(head)]
     for row in found:
-        # An explanation that stays as it is has neither an AUC after nor a difference.
+        # An explanation that stays as it is has neither a leak after nor a difference.
         after = "-"
         change = "-"
         if row.after:
@@ -147,7 +169,7 @@ def text(workdir: Path) -> str:
         if row.difference:
             change = f"{row.difference.text} {row.difference.ends}"
         lines.append(
-            f"{row.name:28s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}"
+            f"{row.label:{width}s} {row.before.text:>16s} {after:>16s} {change:>26s}  {row.verdict}"
         )
     return "\n".join(lines)
 
@@ -158,9 +180,11 @@ def headline(found: Sequence[Row]) -> str:
     hardened = [row for row in found if row.difference]
     less = [row for row in hardened if row.verdict.startswith("leaks less")]
     if not hardened:
-        return f"No leak was lowered in {len(found)} explanations: see each verdict."
+        names = {row.name for row in found}
+        return f"No leak was lowered in {len(names)} explanations: see each verdict."
     # The search chose the policies on one half of the images, so the claim is of the other half.
-    count = f"{len(less)} of {len(hardened)} hardened explanations leak less"
+    kind = "explanations" if all(row.way == SEARCH for row in found) else "releases"
+    count = f"{len(less)} of {len(hardened)} hardened {kind} leak less"
     rest = len(found) - len(hardened)
     if not rest:
         return f"{count} on images that the search never saw."
@@ -173,27 +197,42 @@ def inversion(found: Sequence[Row]) -> str:
     if not both:
         return ""
     # A policy against membership attacks may help inversion attacks.
-    opened = [row.name for row in both if row.opens]
+    opened = [row.label for row in both if row.opens]
     if not opened:
         return "No hardened explanation is shown to help an inversion attack more than before."
     return f"Hardening opens the other leak: images are rebuilt better from {', '.join(opened)}."
 
 
-def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
-    """One explanation of `lines`, one per seed, and `trials`; `p` is adjusted."""
+def labelled(objective: str) -> str:
+    """Returns an objective "auc" or "tpr_at_<rate>" for people."""
+    if objective == "auc":
+        return "AUC"
+    return f"TPR at {float(objective.removeprefix('tpr_at_')):.4g} FPR"
+
+
+def _leak(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of a line's objective."""
+    objective = line["objective"]
+    if objective != "auc":
+        objective = f"tpr_at_{float(objective.removeprefix('tpr_at_'))}"
+    return line["leak"][objective]
+
+
+def _row(name: str, way: str, lines: Lines, trials: Lines, p: float | None) -> Row:
+    """One way of one explanation of `lines`, one per seed, and `trials`; `p` is adjusted."""
     # Before and after are of the same seeds: those with a chosen policy, if any.
-    hardened = [line for line in lines if "after" in line["leak"]["auc"]]
+    hardened = [line for line in lines if "after" in _leak(line)]
     shown = hardened or lines
     before = []
     after = []
     differences = []
     for line in shown:
-        auc = line["leak"]["auc"]
-        before.append(auc["before"])
-        if "after" in auc:
-            after.append(auc["after"])
-        if "difference" in auc:
-            differences.append(auc["difference"])
+        leak = _leak(line)
+        before.append(leak["before"])
+        if "after" in leak:
+            after.append(leak["after"])
+        if "difference" in leak:
+            differences.append(leak["difference"])
 
     # The difference of inversion is an estimate of its own, beside the SSIM of each release.
     changes = []
@@ -206,9 +245,11 @@ def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
             rebuilt.append(part)
 
     queries = [line["queries"] for line in hardened if line["queries"]]
-    pareto, legend = _pareto(trials)
+    diagrams, legend = pareto(trials)
     return Row(
         name=name,
+        way=way,
+        searched=bool(trials),
         verdict=_verdict(lines, hardened, p),
         before=_figure(before),
         after=_figure(after),
@@ -216,13 +257,15 @@ def _row(name: str, lines: Lines, trials: Lines, p: float | None) -> Row:
         p=p,
         controls=_nested([line["controls"] for line in shown]),
         utility=_nested([line["utility"] for line in shown]),
+        accuracy=_flat([line["accuracy"] for line in shown]),
+        privacy=_private(lines),
         queries=_figure(queries),
         inversion=_flat(rebuilt),
         rebuilt=_figure(changes),
         opens=bool(changes) and all(one["low"] > 0 for one in changes),
-        values=[_described(line) for line in lines],
+        values=[_described(line) if trials else line["outcome"] for line in lines],
         trials=max(line["trials"] for line in lines),
-        pareto=pareto,
+        pareto=diagrams,
         legend=legend,
         policies=[line["policy"] for line in lines],
     )
@@ -256,7 +299,7 @@ def _untouched(lines: Lines) -> str:
     """The outcome of a search without a chosen policy."""
     outcomes = [line["outcome"] for line in lines]
     said = " / ".join(dict.fromkeys(outcomes))
-    before = [line["leak"]["auc"]["before"]["p"] for line in lines]
+    before = [_leak(line)["before"]["p"] for line in lines]
     none = all("no leak" in outcome for outcome in outcomes)
     # The search saw the other half of the images, so the two may disagree.
     if none and combined(before) <= _ALPHA:
@@ -268,8 +311,8 @@ def _lowered(hardened: Lines, p: float) -> str:
     """The verdict on a difference with the adjusted p-value `p`."""
     if p > _ALPHA:
         return NOT_SHOWN
-    # Less than before is not nothing: the AUC after is tested against chance.
-    left = [line["leak"]["auc"]["after"]["p"] for line in hardened]
+    # Less than before is not nothing: the leak after is tested against chance.
+    left = [_leak(line)["after"]["p"] for line in hardened]
     if combined(left) <= _ALPHA:
         return STILL
     # A policy with noise may withstand one query and not the mean of several.
@@ -331,128 +374,34 @@ def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     return found
 
 
+def _compared(rows: Sequence[Row], config: Mapping[str, Any]) -> Markup:
+    """The diagram of all ways of one explanation."""
+    objective = config["harden"]["leak"]
+    chance = 0.5 if objective == "auc" else float(objective.removeprefix("tpr_at_"))
+    ways = []
+    for row in rows:
+        # Models trained in another way have other maps, and no loss of fidelity
+        kept = row.utility["spearman"].get("after")
+        if row.after and kept:
+            ways.append((row.searched, 1 - kept.interval.mean, row.after.interval))
+    return compared(rows[0].before.interval, ways, chance)
+
+
+def _private(lines: Lines) -> str:
+    """The ε of each seed's target, once if they are equal."""
+    found = []
+    for line in lines:
+        if line["privacy"]:
+            found.append(number(line["privacy"]["epsilon"], 3))
+    return " ".join(dict.fromkeys(found))
+
+
 def _described(line: Mapping[str, Any]) -> str:
     """A seed's chosen parameters in words."""
     values = line["values"]
     if not values:
         return "as it was"
-    return ", ".join(f"{name} {_short(value)}" for name, value in values.items())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3g}"
-    return str(value)
-
-
-def _pareto(trials: Lines) -> tuple[list[Markup], list[tuple[str, str, str]]]:
-    """Returns a diagram of each seed's trials, and the legend of their colours and marks."""
-    values = [trial["values"] for trial in trials if trial["values"]]
-    if not values:
-        return [], []
-
-    # The first parameter that varies is shown by colour, the second by mark.
-    names = []
-    for name in values[0]:
-        if len({str(one[name]) for one in values}) > 1:
-            names.append(name)
-    names = names or list(values[0])
-    colour = _Binned.of(names[0], [one[names[0]] for one in values])
-    mark = None
-    if len(names) > 1:
-        mark = _Binned.of(names[1], [one[names[1]] for one in values])
-
-    # One diagram per seed that searched
-    seeds: dict[int, list[Mapping[str, Any]]] = {}
-    for trial in trials:
-        seeds.setdefault(trial["seed"], []).append(trial)
-    diagrams = []
-    for own in seeds.values():
-        # The explanation as it is, a trial without values, makes no diagram alone.
-        if any(trial["values"] for trial in own):
-            dots = [_dot(trial, colour, mark, names) for trial in own]
-            diagrams.append(plots.pareto(dots, (0.0, own[0]["chance"])))
-
-    # The legend: colours of the first parameter, then marks of the second in grey
-    legend = []
-    for ink, label in zip(_INKS, colour.labels, strict=False):
-        legend.append(("■", ink, label))
-    if mark is not None:
-        for sign, label in zip(_MARKS, mark.labels, strict=False):
-            legend.append((sign, "c0", label))
-    return diagrams, legend
-
-
-class _Binned(NamedTuple):
-    """The values of a parameter in at most three groups.
-
-    Attributes:
-      name: the parameter.
-      edges: two inner edges of numeric groups; () for groups by value.
-      names: values in order, the third and later ones in one group; () for groups by edges.
-    """
-
-    name: str
-    edges: tuple[float, ...]
-    names: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, name: str, values: Sequence[Any]) -> "_Binned":
-        """Groups `values` by thirds if they are many numbers, else by value."""
-        kinds = set(values)
-        # bool is a subclass of int, but a truth value has no thirds
-        numeric = all(type(value) in (int, float) for value in values)
-        if numeric and len(kinds) > len(_INKS):
-            edges = np.quantile(np.asarray(values, float), [1 / 3, 2 / 3])
-            return cls(name, tuple(edges.tolist()), ())
-        # By type first: values of one parameter may not be comparable.
-        ordered = sorted(kinds, key=lambda kind: (str(type(kind)), kind))
-        return cls(name, (), tuple(ordered))
-
-    @property
-    def labels(self) -> list[str]:
-        """One label per group."""
-        if self.edges:
-            low, high = map(_short, self.edges)
-            return [f"{self.name} < {low}", f"{low} to {high}", f"> {high}"]
-        labels = [f"{self.name} {_short(kind)}" for kind in self.names]
-        if len(labels) > 3:
-            return [*labels[:2], "others"]
-        return labels
-
-    def place(self, value: Any) -> int:
-        """The group of `value`, 0 to 2."""
-        if self.edges:
-            return int(np.searchsorted(self.edges, value))
-        return min(2, self.names.index(value))
-
-
-def _dot(
-    trial: Mapping[str, Any],
-    colour: _Binned,
-    mark: _Binned | None,
-    names: Sequence[str],
-) -> plots.Dot:
-    """A trial as a dot; the explanation as it is, a trial without values, is grey and hollow."""
-    ink = "c0"
-    sign = plots.UNDEFENDED
-    values = trial["values"]
-    if values:
-        ink = _INKS[colour.place(values[names[0]])]
-        sign = _MARKS[0]
-    if values and mark:
-        sign = _MARKS[mark.place(values[names[1]])]
-    # The interval of the chosen trial alone, as those of all would cover the dots
-    leak = trial["leak"]
-    ends = (leak["low"], leak["high"]) if trial["chosen"] else None
-    return plots.Dot(
-        ink,
-        sign,
-        1 - trial["spearman"],
-        leak["value"],
-        ends,
-        trial["chosen"],
-    )
+    return ", ".join(f"{name} {short(value)}" for name, value in values.items())
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
