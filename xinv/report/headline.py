@@ -122,9 +122,10 @@ def _subject(league: League, leaks: list[Entry]) -> str:
             return f"Predictions {league.verb}, explanations are not known to"
         return f"Predictions {league.verb}"
 
-    # The first ones by AUC, then the number of the others
-    shown = names[:_NAMED]
-    if len(names) > len(shown):
+    # The first ones by AUC, then the number of the others; a single other is named
+    shown = names
+    if len(names) > _NAMED + 1:
+        shown = names[:_NAMED]
         shown.append(f"{len(names) - len(shown)} others")
     listed = shown[0]
     if len(shown) > 1:
