@@ -600,12 +600,12 @@ def compared(config, tmp_path_factory):
         trials=1,
         startup=1,
         orders=(("noise", "quantise"),),
-        defences=(("ond",),),
+        defences=(("ond",), ("noise",)),
         trainings={"dp-sgd": dict(train=dp)},
     )
     changed = {
         **config,
-        "defences": {"ond": json.loads(json.dumps(ond))},
+        "defences": {"ond": json.loads(json.dumps(ond)), "noise": dict(name="noise", stdev=0.1)},
         "defender": dict(role="reference", held_out="held_out"),
         "harden": {**config["harden"], **ways},
     }
@@ -621,14 +621,17 @@ def test_ways_are_compared(compared):
     """Each way has its line with paired figures; another training has an ε and no fidelity."""
     root, _, lines = compared
     found = {line["way"]: line for line in lines}
-    assert list(found) == ["search", "noise+quantise", "ond", "dp-sgd"]
+    assert list(found) == ["search", "noise+quantise", "ond", "noise", "dp-sgd"]
     before = {json.dumps(line["leak"]["auc"]["before"]) for line in lines}
     assert len(before) == 1  # of the same images and the same unhardened map
-    for way in ("ond", "dp-sgd"):
+    for way in ("ond", "noise", "dp-sgd"):
         assert set(found[way]["leak"]["auc"]) == {"before", "after", "difference"}
         assert set(found[way]["accuracy"]) == {"before", "after"}
     assert found["dp-sgd"]["privacy"]["epsilon"] > 0
     assert found["ond"]["privacy"] == {}
+    # Only noise may be averaged away
+    assert found["ond"]["queries"] is None
+    assert 0 < found["noise"]["queries"]["value"] < 1
     assert "after" not in found["dp-sgd"]["utility"]["spearman"]
     page = report.hardened(root / "one").read_text()
     assert "Policy against policy" in page
@@ -647,7 +650,8 @@ def test_policy_of_a_learned_defence(compared):
     for path in (root / "stages").glob("policy-*/spec.json"):
         spec = json.loads(path.read_text())
         reported = spec["read"] == ["report_members+report_others"]
-        if reported and spec.get("defences") and len(spec["classifiers"]) == 1:
+        learned = [one["settings"]["name"] for one in spec.get("defences", ())] == ["pgd"]
+        if reported and learned and len(spec["classifiers"]) == 1:
             variables = _weights(root, spec["classifiers"][0])
             if fingerprint(variables) == loaded.model:
                 matching.append((path.parent, variables))
