@@ -161,7 +161,7 @@ def units(flag: flags.FlagHolder) -> list[dict]:
         raise InputError(
             f"{module.__file__} defines no sweep(arg, config): run it with launch/run.py"
         )
-    return [_changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
+    return [changed(base, change) for change in module.sweep(arg, ConfigDict(base))]
 
 
 def unit(flag: flags.FlagHolder, name: str) -> dict:
@@ -172,8 +172,11 @@ def unit(flag: flags.FlagHolder, name: str) -> dict:
     return found[name]
 
 
-def _changed(base: dict, change: dict) -> dict:
-    # A dict replaces its whole section, any other value a field.
+def changed(base: dict, change: dict) -> dict:
+    """Returns a config with the changes of a sweep's unit.
+
+    A dict replaces its whole section, any other value a field.
+    """
     config = ConfigDict(base).lock()
     sections = {name: value for name, value in change.items() if isinstance(value, dict)}
     # A locked config refuses unknown keys
@@ -184,7 +187,7 @@ def _changed(base: dict, change: dict) -> dict:
         for name, value in sections.items():
             *path, last = name.split(".")
             functools.reduce(operator.getitem, path, config)[last] = ConfigDict(value)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"the sweep's unit {change} does not fit the config: {error}") from None
     return config.to_dict()
 

@@ -22,8 +22,11 @@ from xinv.audit.sections import SECTIONS, sections
 from xinv.audit.service import Classifiers, Service
 from xinv.types import InputError
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from configs import base, datasets, deepleak, digits, gnime, thielen, yang, zhao
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "launch")]
+import cli  # noqa: E402
+
+from configs import base, datasets, deepleak, digits, gnime, thielen, yang, zhao  # noqa: E402
 
 SIZES = {
     "yang": tuple(yang.sizes()),
@@ -32,11 +35,7 @@ SIZES = {
     "gnime": tuple(gnime.sizes()),
     "deepleak": tuple(deepleak.sizes()),
 }
-CONFIGS = [
-    path
-    for path in (Path(__file__).resolve().parent.parent / "configs").glob("*.py")
-    if "def get_config" in path.read_text()
-]
+CONFIGS = [path for path in (ROOT / "configs").glob("*.py") if "def get_config" in path.read_text()]
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = tuple("0123456789")
 
@@ -51,18 +50,7 @@ def units(name, size):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config(size)
     config.seeds = 1
-    return [_changed(config, unit) for unit in module.sweep(size, config)]
-
-
-def _changed(config, unit):
-    changed = ConfigDict(config.to_dict()).lock()
-    changed.update_from_flattened_dict(
-        {key: value for key, value in unit.items() if not isinstance(value, dict)}
-    )
-    for key, value in unit.items():
-        if isinstance(value, dict):
-            changed[key] = ConfigDict(value)
-    return changed.to_dict()
+    return [cli.changed(config.to_dict(), unit) for unit in module.sweep(size, config)]
 
 
 def load(settings):

@@ -669,6 +669,8 @@ def test_policy_of_a_learned_defence(compared):
         (dict(defences=("rnd",)), "harden.defences has 'rnd': give each as a list"),
         (dict(defences=(("rnd",),)), "unknown defence 'rnd'"),
         (dict(orders=((),)), "give each as a list of names"),
+        (dict(defences=(("top1",),)), "'top1', which changes predictions"),
+        (dict(trainings={"v": {"train": {"validation": 0.2, "patience": 5}}}), "validation"),
         (dict(orders=(("clip", "clip"),)), "harden.orders names one twice"),
         (dict(orders=(("truncate",),)), "harden.orders has 'truncate'"),
         (dict(orders=(("clip",), ("clip",))), "the way 'clip' twice"),
@@ -682,6 +684,7 @@ def test_policy_of_a_learned_defence(compared):
 )
 def test_bad_ways(config, tmp_path, changes, message):
     changed = {**config, "harden": {**config["harden"], **changes}}
+    changed["defences"] = {"top1": dict(name="truncate", m=1)}
     with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match=message):
         check(opened(changed, Stages(kept, tmp_path)))
 

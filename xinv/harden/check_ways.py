@@ -1,18 +1,21 @@
 """Errors of the ways to harden that a config compares, found before anything is computed."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.release import Release
 from xinv.audit.roles import UNION
 from xinv.audit.service import Service
 from xinv.audit.usage import require_separate
 from xinv.audit.validate import require_classifier
 from xinv.harden.ways import models, part_of, retrained, ways
-from xinv.types import InputError, Observation
+from xinv.types import Defence, InputError, Observation
 
 _TRAINING = ("train", "model")
 
@@ -59,7 +62,32 @@ def _defended(
         release = Release(service, (explanation,), part, part, names)
         prediction, _ = service.shapes(part, (), images)
         release.chain.check(Observation(prediction, release.maps(images)), images)
+        for link in release.chain.links():
+            _require_of_maps(link.name, link.check(), prediction.shape, release)
         require_separate(release, _roles(settings))
+
+
+def _require_of_maps(
+    name: str,
+    defence: Defence,
+    shape: tuple[int, ...],
+    release: Release,
+) -> None:
+    """Finds a defence that changes predictions: a hardening measures the leak of maps alone."""
+    # What learns, learns to change maps
+    if defence.learns:
+        return
+    size = release.service.roles.dataset.images.shape[1:]
+    maps = release.maps(jax.ShapeDtypeStruct((2, *size), np.float32))
+    # Probabilities that no rounding keeps
+    prediction = jax.nn.softmax(jnp.linspace(0.0, 1.0, shape[0] * shape[1]).reshape(shape))
+    observed = Observation(prediction, jnp.zeros(maps.shape, maps.dtype))
+    changed = defence.apply({}, observed, jax.random.key(0)).prediction
+    if not np.array_equal(changed, prediction):
+        raise InputError(
+            f"harden.defences has {name!r}, which changes predictions: name defences of "
+            "explanations, and audit those of predictions with launch/run.py"
+        )
 
 
 def _roles(settings: Mapping[str, Any]) -> list[str]:
@@ -89,3 +117,16 @@ def _retrained(
     changed = retrained(service, training)
     for part in parts:
         require_classifier(changed, part, images)
+    # Paired figures are of the same members
+    settings = service.config["harden"]
+    for part in (settings["target"], settings["shadow"]):
+        MEMBERSHIP.check(changed, {"prediction": part, "explanation": part}, [part])
+        for role, seed in itertools.product(settings["roles"].values(), service.classifiers.seeds):
+            before, after = (
+                MEMBERSHIP.secret(one, part, [role], seed) for one in (service, changed)
+            )
+            if not np.array_equal(before, after):
+                raise InputError(
+                    f"{what} leaves other images out of the training of the {part}: "
+                    "give more epochs, or a batch_size that divides its images"
+                )

@@ -4,7 +4,8 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from xinv.audit.service import Service
+from xinv.audit.service import CLASSIFIERS, Service
+from xinv.types import InputError
 
 SEARCH = "search"
 """The search by the config's transforms, or by the explainer's own parameters."""
@@ -60,8 +61,16 @@ def retrained(service: Service, training: Mapping[str, Any]) -> Service:
 
 
 def part_of(config: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """Returns the section of a classifier: the target's, or a shadow's."""
-    return config[part] if part in config else config["shadows"][part]
+    """Returns the section of a classifier that may be trained in another way.
+
+    Raises:
+      InputError: it is neither the target nor a shadow model.
+    """
+    if part in CLASSIFIERS:
+        return config[part]
+    if part not in config["shadows"]:
+        raise InputError(f"harden.trainings cannot change {part!r}, which is no shadow model")
+    return config["shadows"][part]
 
 
 def models(settings: Mapping[str, Any]) -> list[str]:

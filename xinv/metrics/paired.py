@@ -78,7 +78,8 @@ def rate_difference(
 
     Each is at its own threshold of a false-positive rate of at most `rate`, as `roc.point` finds
     it. The interval is of percentiles over examples, or groups, drawn with replacement; both
-    thresholds are found anew in each draw, so that their own variance counts.
+    thresholds are found anew in each draw, so that their own variance counts. With fewer than ten
+    allowed false positives ("resolved" of `membership.tpr_at_fpr`) it may be too narrow.
 
     Args:
       member, before, after, group: as in `area_difference`.

@@ -18,6 +18,7 @@ from xinv.types import InputError
 _LEVEL, _ALPHA = 0.90, 0.05
 LESS, STILL, NOT_SHOWN = "leaks less", "leaks less, but still leaks", "not shown to leak less"
 SEARCH = "search"
+UNRESOLVED = "unresolved: too few false positives at this rate"
 CONFOUNDED = "confounded: a control leaks too"
 AGAIN = "leaks less, but not to who asks again"
 
@@ -137,9 +138,10 @@ def html(workdir: Path) -> str:
     ways = {}
     for row in found:
         ways.setdefault(row.name, []).append(row)
+    drawn = {name: _compared(own, config) for name, own in ways.items()}
     return environment.get_template("hardened.html").render(
         rows=found,
-        several={name: _compared(own, config) for name, own in ways.items() if len(own) > 1},
+        several={name: diagram for name, diagram in drawn.items() if diagram},
         private=any(row.privacy for row in found),
         objective=labelled(config["harden"]["leak"]),
         headline=headline(found),
@@ -309,6 +311,9 @@ def _untouched(lines: Lines) -> str:
 
 def _lowered(hardened: Lines, p: float) -> str:
     """The verdict on a difference with the adjusted p-value `p`."""
+    # Too few false positives place no threshold, and an interval of draws is too narrow
+    if not all(_leak(line).get("resolved", True) for line in hardened):
+        return UNRESOLVED
     if p > _ALPHA:
         return NOT_SHOWN
     # Less than before is not nothing: the leak after is tested against chance.
@@ -374,8 +379,8 @@ def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     return found
 
 
-def _compared(rows: Sequence[Row], config: Mapping[str, Any]) -> Markup:
-    """The diagram of all ways of one explanation."""
+def _compared(rows: Sequence[Row], config: Mapping[str, Any]) -> Markup | None:
+    """The diagram of all ways of one explanation; None if fewer than two have a place in it."""
     objective = config["harden"]["leak"]
     chance = 0.5 if objective == "auc" else float(objective.removeprefix("tpr_at_"))
     ways = []
@@ -384,7 +389,11 @@ def _compared(rows: Sequence[Row], config: Mapping[str, Any]) -> Markup:
         kept = row.utility["spearman"].get("after")
         if row.after and kept:
             ways.append((row.searched, 1 - kept.interval.mean, row.after.interval))
-    return compared(rows[0].before.interval, ways, chance)
+    if len(ways) < 2:
+        return None
+    # A search may have chosen in some seeds alone; the unhardened leak is of all
+    before = max((row.before.interval for row in rows), key=lambda one: one.count)
+    return compared(before, ways, chance)
 
 
 def _private(lines: Lines) -> str:
