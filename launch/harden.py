@@ -5,8 +5,8 @@ Example:
   python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted \\
       --workdir=runs/overfitted
 
-The folder receives policies/, hardened.jsonl, trials.jsonl and harden.html. The same command again
-continues a search that was stopped, to the same bytes.
+The folder receives policies/, hardened.jsonl, trials.jsonl, costs.jsonl and harden.html. The same
+command again continues a search that was stopped, to the same bytes but for costs.jsonl.
 """
 
 from collections.abc import Sequence

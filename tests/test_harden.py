@@ -435,7 +435,7 @@ def contents(folder):
     names = [
         "hardened.jsonl",
         "trials.jsonl",
-        *sorted(str(p.relative_to(folder)) for p in folder.glob("policies/*")),
+        *sorted(str(p.relative_to(folder)) for p in folder.rglob("policies/**/*.*")),
     ]
     return {name: (folder / name).read_bytes() for name in names}
 
@@ -636,6 +636,25 @@ def test_ways_are_compared(compared):
     page = report.hardened(root / "one").read_text()
     assert "Policy against policy" in page
     assert "probability, ond" in report.hardened_table(root / "one")
+
+
+@pytest.mark.slow
+def test_ways_again(compared, tmp_path):
+    """A second start that lacks stages of several ways, as after a kill, ends with the same bytes;
+    each way states what it took.
+    """
+    root, config, lines = compared
+    kept = shutil.copytree(root / "stages", tmp_path / "stages")
+    for name in ("trial", "control", "policy", "defence"):
+        for path in sorted(kept.glob(f"{name}-*"))[::2]:
+            shutil.rmtree(path)
+    hardened(config, tmp_path / "two", kept)
+    assert contents(root / "one") == contents(tmp_path / "two")
+    costs = [json.loads(line) for line in (root / "one" / "costs.jsonl").read_text().splitlines()]
+    assert [cost["way"] for cost in costs] == [line["way"] for line in lines]
+    spent = {cost["way"]: cost["seconds"] for cost in costs}
+    assert spent.pop("noise") == 0  # nothing is learned
+    assert min(spent.values()) > 0
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from xinv.audit.form import LOGITS
 from xinv.audit.recorded import Recorded
 from xinv.audit.results import Config
 from xinv.audit.roles import Roles
-from xinv.audit.stage import Create, Stages, key, state_of
+from xinv.audit.stage import Create, Stages, Watch, key, state_of
 from xinv.audit.target import Own
 from xinv.store import Stage
 from xinv.types import Array, Explainer, InputError, Model, Variables, WhiteBox
@@ -144,6 +144,11 @@ class Service(NamedTuple):
     def stages(self) -> Stages:
         """The place of results."""
         return self.classifiers.stages
+
+    def watched(self, watch: Watch) -> "Service":
+        """Returns the same service; `watch` follows its stages."""
+        stages = self.stages._replace(watch=watch)
+        return Service(self.classifiers._replace(stages=stages))
 
     @property
     def releases_logits(self) -> bool:

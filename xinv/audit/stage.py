@@ -9,6 +9,7 @@ calibration, defence, release, attack, guess, metrics, attribute, utility, disto
 causes.
 """
 
+import json
 import time
 import zlib
 from collections.abc import Callable, Mapping
@@ -45,6 +46,31 @@ class Watch:
 
     def begun(self, label: str, folder: Path) -> None:
         """Is called with the label and the folder of each stage that is to be built."""
+
+
+class Noted(Watch):
+    """Notes the stages that a part of a run asks for.
+
+    Args:
+      watch: of the whole run; it is told all that this one is.
+
+    Attributes:
+      stages: their names, each once, in the order of the first use.
+    """
+
+    def __init__(self, watch: Watch):
+        super().__init__(watch.stop)
+        self.stages: dict[str, None] = {}
+        self._watch = watch
+
+    def used(self, stage: Stage) -> None:
+        """Notes a stage."""
+        self.stages[stage.path.name] = None
+        self._watch.used(stage)
+
+    def begun(self, label: str, folder: Path) -> None:
+        """Passes on what is to be built."""
+        self._watch.begun(label, folder)
 
 
 class Stages(NamedTuple):
@@ -157,6 +183,14 @@ class Stages(NamedTuple):
 
         self.store.compute(stage, spec, timed)
         return stage
+
+
+def seconds(root: Path, name: str) -> float:
+    """Returns the seconds of the stage `name` in the store at `root`; 0 if unknown."""
+    path = root / name / COST
+    if not path.exists():
+        return 0.0
+    return json.loads(path.read_text())["seconds"]
 
 
 def key(seed: int, *purpose: str) -> Key:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,10 @@ from xinv import leases, store
 from xinv.audit import environment, results
 from xinv.audit.results import Config
 from xinv.audit.run import each, opened
-from xinv.audit.stage import Stages, Watch
+from xinv.audit.stage import Noted, Stages, Watch, seconds
 from xinv.harden.candidate import Candidate
 from xinv.harden.check import check
-from xinv.harden.maps import sections
+from xinv.harden.maps import applied, sections
 from xinv.harden.result import policy, result
 from xinv.harden.search import Search, search
 from xinv.harden.subject import Subject
@@ -22,8 +22,8 @@ from xinv.harden.trial import Trial
 from xinv.harden.ways import DEFENDED, RETRAINED, SEARCH, Way, retrained, ways
 from xinv.store import Store
 
-RESULTS, TRIALS = "hardened.jsonl", "trials.jsonl"
-_FILES = (RESULTS, TRIALS, "harden.html", "environment.json", "policies", results.CONFIG)
+RESULTS, TRIALS, COSTS = "hardened.jsonl", "trials.jsonl", "costs.jsonl"
+_FILES = (RESULTS, TRIALS, COSTS, "harden.html", "environment.json", "policies", results.CONFIG)
 """Files in the order of their removal: first the results, the mark of a complete hardening."""
 
 
@@ -41,7 +41,8 @@ def run(
 
     Files in `workdir`: `hardened.jsonl`, a line per explanation, way and seed; `trials.jsonl`, a
     line per trial; `policies/<explanation>-<seed>.json` of the search, and
-    `policies/<way>/<explanation>-<seed>.json` of other ways; `config.json`.
+    `policies/<way>/<explanation>-<seed>.json` of other ways; `costs.jsonl`, the seconds that each
+    release took to find, which differ from run to run; `config.json`.
 
     Args:
       config: complete.
@@ -72,9 +73,10 @@ def run(
                     pieces.append((Subject(service, name, seed), way))
         found = each(pieces, lambda piece: _hardened(*piece, workdir))
 
-        lines = [line for line, _ in found]
-        trials = [line for _, several in found for line in several]
-        _write(workdir, lines, trials, time.monotonic() - started)
+        lines = [line for line, _, _ in found]
+        trials = [line for _, several, _ in found for line in several]
+        costs = [line for _, _, line in found]
+        _write(workdir, lines, trials, costs, time.monotonic() - started)
         return lines
 
 
@@ -82,19 +84,13 @@ def _hardened(
     subject: Subject,
     way: Way,
     workdir: Path,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Returns the result of one way and its trials, and writes the policy."""
+) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
+    """Returns the result of one way, its trials and its cost, and writes the policy."""
     # Find the release
-    searched = None
-    hardened = subject
-    after: Candidate | None = subject.unhardened
-    if way.defences:
-        after = after._replace(defences=way.defences)
-    elif way.training:
-        hardened = subject._replace(service=retrained(subject.service, way.training))
-    else:
-        searched = search(subject, way.order)
-        after = searched.chosen.candidate if searched.chosen else None
+    noted = Noted(subject.service.stages.watch)
+    subject = subject._replace(service=subject.service.watched(noted))
+    searched, hardened, after = _found(subject, way)
+    cost = _identity(subject, way) | {"seconds": _seconds(subject, list(noted.stages))}
 
     # Measure it, and keep it; without one the policy releases the explanation as it is
     line = _line(subject, way, searched) | result(subject, hardened, after)
@@ -105,17 +101,45 @@ def _hardened(
     file = folder / f"{subject.name}-{subject.seed}.json"
     policy(hardened, candidate, line).save(workdir / file)
     _tell(line)
-    return line | {"policy": str(file)}, _trials(subject, way, searched)
+    return line | {"policy": str(file)}, _trials(subject, way, searched), cost
 
 
-def _line(subject: Subject, way: Way, found: Search | None) -> dict[str, Any]:
-    line = {
+def _found(subject: Subject, way: Way) -> tuple[Search | None, Subject, Candidate | None]:
+    """Returns the search, if the way has one, and the release: its subject and candidate."""
+    if way.defences:
+        after = subject.unhardened._replace(defences=way.defences)
+        applied(subject, after, subject.target)  # learns them
+        return None, subject, after
+    if way.training:
+        hardened = subject._replace(service=retrained(subject.service, way.training))
+        hardened.service.classifiers.identity(subject.target, subject.seed)  # trains it
+        return None, hardened, subject.unhardened
+    searched = search(subject, way.order)
+    return searched, subject, searched.chosen.candidate if searched.chosen else None
+
+
+def _seconds(subject: Subject, names: Sequence[str]) -> float:
+    """Returns what the named stages took, without the training of the models as they are."""
+    stages = subject.service.stages
+    given = Noted(stages.watch)
+    classifiers = subject.service.watched(given).classifiers
+    for part in (subject.target, subject.shadow):
+        classifiers.identity(part, subject.seed)
+    spent = [seconds(stages.store.root, name) for name in names if name not in given.stages]
+    return round(sum(spent), 1)
+
+
+def _identity(subject: Subject, way: Way) -> dict[str, Any]:
+    return {
         "unit": subject.service.config["unit"],
         "seed": subject.seed,
         "explanation": subject.name,
         "way": way.name,
-        "objective": subject.settings["leak"],
     }
+
+
+def _line(subject: Subject, way: Way, found: Search | None) -> dict[str, Any]:
+    line = _identity(subject, way) | {"objective": subject.settings["leak"]}
     # Without a search nothing is chosen
     if found is None:
         outcome = DEFENDED if way.defences else RETRAINED
@@ -140,11 +164,7 @@ def _trials(subject: Subject, way: Way, found: Search | None) -> list[dict[str, 
 
     # The unhardened explanation is trial 0
     def line(one: Trial) -> dict[str, Any]:
-        return {
-            "unit": subject.service.config["unit"],
-            "seed": subject.seed,
-            "explanation": subject.name,
-            "way": way.name,
+        return _identity(subject, way) | {
             "trial": one.number,
             "chosen": one is found.chosen,
             "values": dict(one.values),
@@ -172,11 +192,12 @@ def _write(
     workdir: Path,
     lines: list[dict[str, Any]],
     trials: list[dict[str, Any]],
-    seconds: float,
+    costs: list[dict[str, Any]],
+    total: float,
 ) -> None:
     if not (workdir / "environment.json").exists():
-        used = environment.describe() | {"seconds": round(seconds, 1)}
+        used = environment.describe() | {"seconds": round(total, 1)}
         store.write_json(workdir / "environment.json", used)
     # Write the results last, as they mark the hardening as done
-    for name, part in ((TRIALS, trials), (RESULTS, lines)):
+    for name, part in ((TRIALS, trials), (COSTS, costs), (RESULTS, lines)):
         store.write_text(workdir / name, "".join(json.dumps(line) + "\n" for line in part))

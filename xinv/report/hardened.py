@@ -60,6 +60,8 @@ class Row(NamedTuple):
       opens: True if the change is above 0 in every seed, interval and all.
       values: the chosen parameters, by seed.
       trials: number of trials of a seed.
+      seconds: what finding the release of a seed took: the trials, or the training of a defence or
+        of another target; 0 where nothing was to be found.
       pareto: the trials of each seed as a diagram.
       legend: mark, CSS class of the colour and label of each group of trials.
       policies: files of the policies, by seed.
@@ -83,6 +85,7 @@ class Row(NamedTuple):
     opens: bool
     values: list[str]
     trials: int
+    seconds: Interval
     pareto: list[Markup]
     legend: list[tuple[str, str, str]]
     policies: list[str]
@@ -101,6 +104,7 @@ def rows(workdir: Path) -> list[Row]:
     """
     results = _lines(workdir / "hardened.jsonl")
     trials = _lines(workdir / "trials.jsonl")
+    costs = _lines(workdir / "costs.jsonl")
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in results:
         groups.setdefault((line["explanation"], line["way"]), []).append(line)
@@ -123,8 +127,9 @@ def rows(workdir: Path) -> list[Row]:
     for name in dict.fromkeys(name for name, _ in groups):
         for key, lines in groups.items():
             if key[0] == name:
-                own = [one for one in trials if (one["explanation"], one["way"]) == key]
-                found.append(_row(*key, lines, own, adjusted.get(key)))
+                found.append(
+                    _row(*key, lines, _own(trials, key), _own(costs, key), adjusted.get(key))
+                )
     return found
 
 
@@ -220,8 +225,13 @@ def _leak(line: Mapping[str, Any]) -> Mapping[str, Any]:
     return line["leak"][objective]
 
 
-def _row(name: str, way: str, lines: Lines, trials: Lines, p: float | None) -> Row:
-    """One way of one explanation of `lines`, one per seed, and `trials`; `p` is adjusted."""
+def _own(lines: Lines, key: tuple[str, str]) -> list[Mapping[str, Any]]:
+    """Those of one explanation and way."""
+    return [one for one in lines if (one["explanation"], one["way"]) == key]
+
+
+def _row(name: str, way: str, lines: Lines, trials: Lines, costs: Lines, p: float | None) -> Row:
+    """One way of one explanation of `lines`, `trials` and `costs`, all seeds; `p` is adjusted."""
     # Before and after are of the same seeds: those with a chosen policy, if any.
     hardened = [line for line in lines if "after" in _leak(line)]
     shown = hardened or lines
@@ -267,6 +277,7 @@ def _row(name: str, way: str, lines: Lines, trials: Lines, p: float | None) -> R
         opens=bool(changes) and all(one["low"] > 0 for one in changes),
         values=[_described(line) if trials else line["outcome"] for line in lines],
         trials=max(line["trials"] for line in lines),
+        seconds=mean_interval([one["seconds"] for one in costs], _LEVEL),
         pareto=diagrams,
         legend=legend,
         policies=[line["policy"] for line in lines],

@@ -4,13 +4,11 @@ A finished seed of an experiment names its stages, and each stage its seconds. A
 stage like each of them. Experiments with a common stage in one seed share it in every other.
 """
 
-import json
-from pathlib import Path
 from typing import NamedTuple
 
 from xinv import store
 from xinv.audit import results
-from xinv.audit.stage import COST
+from xinv.audit.stage import seconds
 from xinv.sweep.manifest import Piece, Sweep, Unit
 from xinv.sweep.tries import DONE, FAILED, Board
 
@@ -29,14 +27,6 @@ class Estimate(NamedTuple):
     known: int
     stages: int
     shared: int
-
-
-def seconds(stages: Path, name: str) -> float:
-    """Returns the seconds of a stage; 0 if unknown."""
-    path = stages / name / COST
-    if not path.exists():
-        return 0.0
-    return json.loads(path.read_text())["seconds"]
 
 
 def seconds_left(board: Board) -> Estimate:

@@ -14,11 +14,10 @@ from xinv.audit import results
 from xinv.audit.results import Config
 from xinv.audit.run import Found, computed, load_data, opened, write
 from xinv.audit.service import Service
-from xinv.audit.stage import Stages, Watch
+from xinv.audit.stage import Stages, Watch, seconds
 from xinv.audit.validate import validate
 from xinv.leases import Busy
 from xinv.store import Stage, Store
-from xinv.sweep.cost import seconds
 from xinv.sweep.manifest import WORKERS, Piece, Sweep, Unit
 from xinv.sweep.tries import RUNNING, WAITING, Board, Try, place, record
 from xinv.types import InputError
