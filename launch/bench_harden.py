@@ -66,8 +66,9 @@ def _measured(subject: Subject, rounds: int) -> None:
             shown = searched(subject, made, subject.target, role)
             learned = searched(subject, made, shadow, settings["roles"]["shadow"])
         with _timed(spent["attack"].append):
-            attack = subject.attack(settings["search_attack"])
-            state = fitted(subject, made, attack, shadow, lambda *_, maps=learned: maps)
+            section = settings["search_attack"]
+            state = fitted(subject, made, section, shadow, lambda *_, maps=learned: maps)
+            attack = subject.attack(section)
             attack.predict(state, subject.seen(attack, subject.target, role, shown))
         with _timed(spent["utility"].append):
             trial.utility(

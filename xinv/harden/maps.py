@@ -7,17 +7,17 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv import explain, parallel
+from xinv import attacks, explain, parallel, plugins, train
 from xinv.audit import outputs
 from xinv.audit.chain import DefenceChain
 from xinv.audit.release import Release
 from xinv.audit.service import Service
-from xinv.audit.stage import Create, key
+from xinv.audit.stage import Create, key, state_of
 from xinv.harden import released
 from xinv.harden.candidate import Candidate, chain_of
 from xinv.harden.subject import Subject
 from xinv.store import canonical
-from xinv.types import Array, Attack, Defence, Explainer
+from xinv.types import Array, Defence, Explainer
 
 # Number of maps in a transform at once
 _CHUNK = 256
@@ -85,7 +85,13 @@ def _learned(subject: Subject, candidate: Candidate, part: str) -> DefenceChain:
 
 
 def searched(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:
-    """Returns the released maps [N,h,w,c] of a role's images, for a search."""
+    """Returns the released maps [N,h,w,c] of a role's images, as a search or an attacker has them.
+
+    They are those of `reported`, but for rounding.
+    """
+    # What is learned may read predictions, too
+    if candidate.defences:
+        return _batch(subject, release(subject, candidate, part), part, role)
     # Explain once for all candidates, and transform apart
     explained = _explained(subject, candidate, part, role)
     chain = chain_of(candidate.transforms)
@@ -115,27 +121,42 @@ def reported(subject: Subject, candidate: Candidate, part: str, role: str) -> Ar
 def fitted(
     subject: Subject,
     candidate: Candidate,
-    attack: Attack,
+    attack: Mapping[str, Any],
     shadow: str,
-    maps: Maps,
+    maps: Maps = searched,
+    queries: int = 1,
 ) -> dict[str, Any]:
     """Returns the state of a membership attack, trained on releases of a shadow model.
 
     Args:
       subject: the explanation.
       candidate: its release; the attacker makes the shadow's maps by it too.
-      attack: a membership attack on explanations.
+      attack: the section of a membership attack on explanations.
       shadow: the shadow model; of a control an untrained one, with the real shadow's members.
       maps: see `Maps`.
+      queries: number of releases of an image that `maps` averages.
     """
     # The attacker knows the shadow's members, and sees its releases by the same candidate
     role = subject.settings["roles"]["shadow"]
-    truth = subject.member(subject.shadow, role)
-    shown = maps(subject, candidate, shadow, role)
-    observed = subject.seen(attack, shadow, role, shown)
-    state = dict(attack.fit(key(subject.seed, "harden", "attack"), observed, truth))
-    state.pop("history", None)
-    return state
+    spec = subject.spec([shadow], [role]) | described(subject, candidate, [shadow])
+    spec |= attacking(subject, attack) | {"queries": queries}
+
+    def fit(session: train.Session) -> dict[str, Any]:
+        method = subject.attack(attack)
+        truth = subject.member(subject.shadow, role)
+        observed = subject.seen(method, shadow, role, maps(subject, candidate, shadow, role))
+        random = key(subject.seed, "harden", "attack")
+        return dict(method.fit(random, observed, truth, session=session))
+
+    # One attacker for the target and for the models of the controls
+    label = f"on {subject.name} of {shadow}, seed {subject.seed}"
+    return state_of(subject.service.stages.trained("attack", label, spec, fit))
+
+
+def attacking(subject: Subject, attack: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all that determines an attack of a section, for a hash."""
+    recipe = subject.service.config["attack"]["train"]
+    return {"attack": plugins.complete(attacks, attack), "train": recipe}
 
 
 def _explained(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:

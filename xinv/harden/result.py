@@ -6,22 +6,30 @@ from typing import Any
 import jax
 import numpy as np
 
-from xinv import attacks, explain, metrics, plugins, train
-from xinv.audit import measure, privacy
+from xinv import explain, metrics
+from xinv.audit import privacy
 from xinv.audit.goals.membership import groups
-from xinv.audit.stage import key
 from xinv.harden import trial
 from xinv.harden.candidate import Candidate
-from xinv.harden.maps import applied, described, fitted, release, reported, sections
+from xinv.harden.inversion import AFTER, BEFORE, compared, rebuilt
+from xinv.harden.maps import (
+    applied,
+    attacking,
+    described,
+    fitted,
+    release,
+    reported,
+    searched,
+    sections,
+)
 from xinv.harden.policy import Policy, fingerprint
 from xinv.harden.subject import Subject
 from xinv.store import Stage
-from xinv.types import Array, Estimate, Observation
+from xinv.types import Array, Estimate
 
 _RATES = (0.01, 0.05)
 # Difference of a repeated query from the first, in steps of 1/255
 _STEP = 1.0
-BEFORE, AFTER = "before", "after"
 
 
 def result(subject: Subject, hardened: Subject, after: Candidate | None) -> dict[str, Any]:
@@ -74,15 +82,15 @@ def result(subject: Subject, hardened: Subject, after: Candidate | None) -> dict
 
     # Measure the controls, and inversion as a second leak
     controls: dict[str, Any] = {name: {} for name in settings["controls"]}
-    rebuilt: dict[str, np.ndarray] = {}
+    ssim: dict[str, np.ndarray] = {}
     for when, (of, one) in sides.items():
         for name, (shadow, shown) in settings["controls"].items():
             score = _control(of, one, shadow, shown, f"{name}, {when}")
             controls[name][when] = _figure(metrics.membership.auc()(member, score, group)["auc"])
         if settings["inversion"]:
-            rebuilt[when] = _rebuilt(of, one, when)
+            ssim[when] = rebuilt(of, one, when)
     if settings["inversion"]:
-        rebuilt["prediction"] = _rebuilt(subject, None, "prediction alone")
+        ssim["prediction"] = rebuilt(subject, None, "prediction alone")
     # Repeated queries help only against noise
     queries = None
     if after is not None and _draws(hardened, after):
@@ -96,7 +104,7 @@ def result(subject: Subject, hardened: Subject, after: Candidate | None) -> dict
         "accuracy": accuracy,
         "privacy": stated,
         "queries": queries,
-        "inversion": _compared(rebuilt) if rebuilt else None,
+        "inversion": compared(ssim) if ssim else None,
     }
 
 
@@ -147,16 +155,6 @@ def _leak(
     return leak
 
 
-def _compared(rebuilt: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the mean SSIM by release, and an image's mean change by hardening."""
-    found: dict[str, Any] = {when: float(part.mean()) for when, part in rebuilt.items()}
-    if AFTER in rebuilt:
-        change = np.asarray(rebuilt[AFTER], np.float64) - rebuilt[BEFORE]
-        ends = metrics.stats.mean_interval(change, metrics.roc.LEVEL)
-        found["difference"] = _figure(Estimate(ends.mean, ends.low, ends.high))
-    return found
-
-
 def _control(
     subject: Subject,
     candidate: Candidate,
@@ -167,16 +165,13 @@ def _control(
     """Returns an attacker's scores on releases of a model without knowledge of the images."""
     settings = subject.settings
     role = settings["roles"]["report"]
-    spec = _spec(subject, candidate, [shadow, shown]) | {
-        "attack": plugins.complete(attacks, settings["attack"]),
-        "train": subject.service.config["attack"]["train"],
-    }
+    spec = _spec(subject, candidate, [shadow, shown]) | attacking(subject, settings["attack"])
 
     def compute() -> dict[str, np.ndarray]:
         # Train on the control's shadow, and score the releases of a model without these images
         method = subject.attack(settings["attack"])
-        state = fitted(subject, candidate, method, shadow, reported)
-        maps = reported(subject, candidate, shown, role)
+        state = fitted(subject, candidate, settings["attack"], shadow)
+        maps = searched(subject, candidate, shown, role)
         observed = subject.seen(method, shown, role, maps)
         return {"score": np.asarray(method.predict(state, observed))}
 
@@ -194,12 +189,11 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
     roles = settings["roles"]
     count = settings["queries"]
     spec = _spec(subject, candidate, [shadow, subject.target]) | {
-        "attack": plugins.complete(attacks, settings["attack"]),
-        "train": subject.service.config["attack"]["train"],
+        **attacking(subject, settings["attack"]),
         "queries": count,
     }
 
-    def mean(part: str, role: str) -> np.ndarray:
+    def mean(subject: Subject, candidate: Candidate, part: str, role: str) -> np.ndarray:
         classifiers = subject.service.classifiers
         images = np.asarray(subject.images(role)[:])
         explainer = release(subject, candidate, part)
@@ -225,21 +219,11 @@ def _averaged(subject: Subject, candidate: Candidate) -> np.ndarray:
 
     def compute() -> dict[str, np.ndarray]:
         method = subject.attack(settings["attack"])
-        state = fitted(
-            subject,
-            candidate,
-            method,
-            shadow,
-            lambda _subject, _candidate, part, role: mean(part, role),
-        )
+        state = fitted(subject, candidate, settings["attack"], shadow, mean, count)
         # Score the target's averaged maps as the shadow's
         role = roles["report"]
-        observed = subject.seen(
-            method,
-            subject.target,
-            role,
-            mean(subject.target, role),
-        )
+        maps = mean(subject, candidate, subject.target, role)
+        observed = subject.seen(method, subject.target, role, maps)
         return {"score": np.asarray(method.predict(state, observed))}
 
     return _stage(subject, "control", f"{count} queries", spec, compute).array("score")
@@ -268,54 +252,6 @@ def _draws(subject: Subject, candidate: Candidate) -> bool:
             )
         )
     return not np.array_equal(*maps)
-
-
-def _rebuilt(
-    subject: Subject,
-    candidate: Candidate | None,
-    label: str,
-) -> np.ndarray:
-    """Returns the SSIM [N] of the reported images, as rebuilt by an inversion attack.
-
-    The attacker asks the target about images of its own, the shadow's. It learns to rebuild them
-    from predictions and maps (Zhao 2021, ExpMI), or without a candidate from predictions alone.
-    """
-    service = subject.service
-    settings = subject.settings
-    own = settings["roles"]["shadow"]
-    role = settings["roles"]["report"]
-    hyper = settings["inversion"]
-    image = service.config["metrics"]["image"]
-    inputs = ("prediction",) if candidate is None else ("prediction", "explanation")
-    spec = _spec(subject, candidate, [subject.target]) | {
-        "inversion": hyper | {"attack": plugins.complete(attacks, hyper["attack"])},
-        "ssim": image["ssim"],
-    }
-
-    # Observations come from the target itself, of the attacker's or the reported images
-    def observation(role: str) -> Observation:
-        if candidate is None:
-            maps = None
-        else:
-            maps = reported(subject, candidate, subject.target, role)
-        return Observation(subject.prediction(subject.target, role), maps)
-
-    def compute() -> dict[str, np.ndarray]:
-        # Train the inversion on the attacker's own images, and judge it on the reported ones
-        recipe = train.Recipe.stated(hyper["train"])
-        method = dict(hyper["attack"])
-        if candidate is None:
-            method["encoder"] = "none"
-        attack = attacks.build(**method, given={"inputs": inputs, "recipe": recipe})
-        fit_key = key(subject.seed, "harden", "inversion")
-        state = dict(attack.fit(fit_key, observation(own), subject.images(own)))
-        state.pop("history", None)
-        guess = attack.predict(state, observation(role))
-        batch = {"truth": subject.images(role), "guess": guess}
-        return measure.judged({"ssim": image["ssim"]}, {}, batch)
-
-    stage = _stage(subject, "inversion", label, spec, compute)
-    return stage.array("ssim")
 
 
 def _spec(

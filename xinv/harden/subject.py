@@ -111,18 +111,22 @@ class Subject(NamedTuple):
         """Returns membership int32 [N] of a role's images in a classifier's training set."""
         return MEMBERSHIP.secret(self.service, part, [role], self.seed)
 
-    def spec(self, parts: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
-        """Returns the inputs of all releases by these classifiers on these roles, for a hash."""
+    def asked(self, parts: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
+        """Returns the inputs of these classifiers' predictions on these roles, for a hash."""
         identities = []
         for part in parts:
             identities.append(self.service.classifiers.identity(part, self.seed))
+        return self.service.roles.spec(self.seed, roles) | {
+            "classifiers": identities,
+            "read": list(roles),
+        }
+
+    def spec(self, parts: Sequence[str], roles: Sequence[str]) -> dict[str, Any]:
+        """Returns the inputs of all releases by these classifiers on these roles, for a hash."""
         # These roles, and the public one of a reference
         reference = self.unhardened.explainer.get("reference")
         public = (reference["role"],) if isinstance(reference, Mapping) else ()
-        names = (*roles, *public)
-        return self.service.roles.spec(self.seed, names) | {
-            "classifiers": identities,
-            "read": list(names),
+        return self.asked(parts, (*roles, *public)) | {
             # A hash, so that a spec does not give the noise away
             "secret": hashlib.sha256(self.secret.tobytes()).hexdigest()[:16],
             "members": [

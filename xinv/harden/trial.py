@@ -8,10 +8,10 @@ import jax
 import numpy as np
 from jax.tree_util import Partial
 
-from xinv import attacks, metrics, parallel, plugins
+from xinv import metrics, parallel
 from xinv.audit.goals.membership import groups
 from xinv.harden.candidate import Candidate
-from xinv.harden.maps import Maps, described, fitted, release, searched
+from xinv.harden.maps import Maps, attacking, described, fitted, release, searched
 from xinv.harden.subject import Subject
 from xinv.metrics.explanation import resize
 from xinv.types import Array, Estimate, Explainer, Variables
@@ -111,7 +111,7 @@ def evaluated(
       role: of the judged images.
       attack: the section of a membership attack.
       label: for people.
-      maps: see `Maps`.
+      maps: of the target, see `Maps`.
       sensitivity: True adds "max_sensitivity"; its program is compiled anew for each candidate.
 
     Returns:
@@ -127,8 +127,7 @@ def evaluated(
     spec = subject.spec([subject.target, shadow], [role, settings["roles"]["shadow"]])
     spec |= described(subject, candidate, [subject.target, shadow]) | {
         "against": subject.unhardened.spec(),
-        "attack": plugins.complete(attacks, attack),
-        "train": subject.service.config["attack"]["train"],
+        **attacking(subject, attack),
         "sample": settings["sample"],
         "sensitivity": sensitivity,
     }
@@ -136,7 +135,7 @@ def evaluated(
     def compute() -> dict[str, np.ndarray]:
         # Train the attacker, score the target's releases, then measure their utility
         method = subject.attack(attack)
-        state = fitted(subject, candidate, method, shadow, maps)
+        state = fitted(subject, candidate, attack, shadow)
         shown = maps(subject, candidate, subject.target, role)
         observed = subject.seen(method, subject.target, role, shown)
         found = {"score": np.asarray(method.predict(state, observed))}
