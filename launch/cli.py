@@ -165,11 +165,32 @@ def units(flag: flags.FlagHolder) -> list[dict]:
 
 
 def unit(flag: flags.FlagHolder, name: str) -> dict:
-    """Returns one unit of `units` by its name."""
+    """Returns one unit of `units` by its name; the config itself if the name is empty.
+
+    Raises:
+      InputError: there is no such unit, or it has a value of its own for an override.
+    """
+    base = config(flag)
+    if not name:
+        return base
     found = {config["unit"]: config for config in units(flag)}
     if name not in found:
         raise InputError(f"the sweep has no unit {name!r}: choose one of {', '.join(found)}")
+    for path in overruled(found[name], base):
+        raise InputError(f"unit {name} sets {path} itself: leave out --config.{path}")
     return found[name]
+
+
+def overruled(config: dict, base: dict) -> list[str]:
+    """Returns the paths of the command line's overrides that a unit's own values replace."""
+    # A unit that differs from the base in this key has set it itself
+    return [path for path in overridden(sys.argv) if _at(config, path) != _at(base, path)]
+
+
+def _at(config: dict, path: str) -> object:
+    for key in path.split("."):
+        config = config.get(key) if isinstance(config, dict) else None
+    return config
 
 
 def changed(base: dict, change: dict) -> dict:

@@ -51,7 +51,7 @@ def run(argv: Sequence[str]) -> None:
     from xinv.audit.stage import Watch
 
     # The stages may be those of an audit, so that no target is trained twice.
-    config = cli.unit(CONFIG, UNIT.value) if UNIT.value else cli.config(CONFIG)
+    config = cli.unit(CONFIG, UNIT.value)
     workdir = Path(WORKDIR.value)
     programs.keep()
     root = Path(STORE.value) if STORE.value else workdir / "stages"

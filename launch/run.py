@@ -4,6 +4,7 @@ give away.
 Example:
   python launch/run.py --config=configs/digits.py --workdir=runs/digits
   python launch/run.py --config=configs/digits.py:full --config.attack.train.epochs=3
+  python launch/run.py --config=configs/yang.py:runlocal --unit=optimised --workdir=runs/optimised
   python launch/run.py --config=configs/digits.py --workdir=runs/digits --processes=2
   srun -N4 python launch/run.py --config=configs/gnime.py --workdir=runs/gnime --multiprocess
 
@@ -39,6 +40,11 @@ CONFIG = config_flags.DEFINE_config_file(
     "config",
     None,
     "The experiment: a file of configs/, with :size behind it.",
+)
+UNIT = flags.DEFINE_string(
+    "unit",
+    "",
+    "Of the config's sweep, the unit to run. Default: the config itself.",
 )
 WORKDIR = flags.DEFINE_string(
     "workdir",
@@ -92,7 +98,7 @@ def run(argv: Sequence[str]) -> None:
     # Before the slow imports: the parent may die meanwhile
     if PARENT.value:
         cli.die_with(PARENT.value)
-    config = cli.audited(cli.config(CONFIG))
+    config = cli.audited(cli.unit(CONFIG, UNIT.value))
     _check_flags()
     # Be one of several, the parent of several, or alone
     if MULTIPROCESS.value or COORDINATOR.value:

@@ -26,9 +26,8 @@ that processes can share: a local disk, NFS, Lustre, GPFS, not an object store.
 Exit status: 0 all is done, 1 an experiment failed, 2 bad input, 130 interrupted.
 """
 
-import itertools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,7 +213,7 @@ def _configs() -> list[dict]:
 
     # Overrides without an effect are named first: a check may end the program.
     configs = [cli.audited(config) for config in cli.units(CONFIG)]
-    _name_overruled(configs, cli.config(CONFIG), cli.overridden(sys.argv))
+    _name_overruled(configs, cli.config(CONFIG))
     if not configs:
         raise InputError("the sweep of this config has no experiments")
     for config in configs:
@@ -246,25 +245,14 @@ def _end(found: "Sweep", outcome: "Outcome") -> None:
         sys.exit(1)
 
 
-def _name_overruled(
-    configs: Sequence[dict],
-    base: dict,
-    overrides: Iterable[str],
-) -> None:
+def _name_overruled(configs: Sequence[dict], base: dict) -> None:
     """Prints the units with a value of their own for an overridden key: that value holds."""
-    # A unit that differs from the base in this key has set it itself.
-    for config, path in itertools.product(configs, overrides):
-        if _at(config, path) != _at(base, path):
+    for config in configs:
+        for path in cli.overruled(config, base):
             print(
                 f"unit {config['unit']} sets {path} itself: --config.{path} does not hold there",
                 flush=True,
             )
-
-
-def _at(config: dict, path: str) -> object:
-    for key in path.split("."):
-        config = config.get(key) if isinstance(config, dict) else None
-    return config
 
 
 if __name__ == "__main__":

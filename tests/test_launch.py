@@ -190,3 +190,19 @@ def test_overrides_and_units(
     assert (
         "error: the config has no 'seed'" in result.stderr
     )  # it is no audit's, so that nothing is computed
+    # One unit by itself refuses what it would ignore
+    for name, message in {
+        "varies": "unit varies sets players.one.lam itself: leave out --config.players.one.lam",
+        "other": "the sweep has no unit 'other': choose one of copies, varies",
+        "copies": "the config has no 'seed'",
+    }.items():
+        folder = tmp_path / name
+        result = launch(
+            "run.py",
+            f"--config={tmp_path}/experiment.py",
+            f"--unit={name}",
+            f"--workdir={folder}",
+            *changes,
+        )
+        assert result.returncode == 2
+        assert f"error: {message}" in result.stderr
