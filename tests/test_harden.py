@@ -687,6 +687,7 @@ def test_policy_of_a_learned_defence(compared):
     [
         (dict(defences=("rnd",)), "harden.defences has 'rnd': give each as a list"),
         (dict(defences=(("rnd",),)), "unknown defence 'rnd'"),
+        (dict(defences=(("noise",),)), "defender.held_out is empty, and the defence 'noise'"),
         (dict(orders=((),)), "give each as a list of names"),
         (dict(defences=(("top1",),)), "'top1', which changes predictions"),
         (dict(trainings={"v": {"train": {"validation": 0.2, "patience": 5}}}), "validation"),
@@ -703,7 +704,10 @@ def test_policy_of_a_learned_defence(compared):
 )
 def test_bad_ways(config, tmp_path, changes, message):
     changed = {**config, "harden": {**config["harden"], **changes}}
-    changed["defences"] = {"top1": dict(name="truncate", m=1)}
+    changed["defences"] = {
+        "top1": dict(name="truncate", m=1),
+        "noise": dict(name="noise", stdev=0.1),
+    }
     with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match=message):
         check(opened(changed, Stages(kept, tmp_path)))
 

@@ -115,6 +115,11 @@ def require_separate(release: Release, attacker: Sequence[str]) -> None:
         if release.explains or defender["held_out"]:
             own["held_out"] = defender["held_out"]
         for kind, role in own.items():
+            if not role:
+                raise InputError(
+                    f"defender.{kind} is empty, and the defence {link.name!r} needs images of its "
+                    "own: name a role of data.roles"
+                )
             recipe = None
             if kind == "role":
                 recipe = link.settings().get("train")
