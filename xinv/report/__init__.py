@@ -7,7 +7,7 @@
 | `ranking.py`, `league.py`, `roc.py`, `verdict.py` | membership: attacks ranked beside controls |
 | `columns.py` | tables as columns, for `terminal.py` and `markdown.py` |
 | `page.py` | everything on one HTML page, a module per section |
-| `hardened.py`, `trials.py` | the page of launch/harden.py; its diagrams |
+| `hardened.py`, `ways.py`, `trials.py` | the page of launch/harden.py; its rows; its diagrams |
 
 Its `Arm` is an attack as reported; the attack itself is `audit.attacker.Arm`.
 """
