@@ -3,7 +3,7 @@
 Example:
   python launch/harden.py --config=configs/deepleak.py:quick --workdir=runs/harden
   python launch/harden.py --config=configs/deepleak.py:runlocal-cifar10 --unit=overfitted \\
-      --workdir=runs/overfitted
+      --explanations=saliency,gradcam --workdir=runs/overfitted
 
 The folder receives policies/, hardened.jsonl, trials.jsonl, costs.jsonl and harden.html. The same
 command again continues a search that was stopped, to the same bytes but for costs.jsonl.
@@ -26,6 +26,11 @@ UNIT = flags.DEFINE_string(
     "unit",
     "",
     "Of the config's sweep, the unit to harden. Default: the config itself.",
+)
+EXPLANATIONS = flags.DEFINE_list(
+    "explanations",
+    [],
+    "Harden these explanations alone. Default: all that the config or the unit names.",
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.", required=True)
 STORE = flags.DEFINE_string(
@@ -52,6 +57,8 @@ def run(argv: Sequence[str]) -> None:
 
     # The stages may be those of an audit, so that no target is trained twice.
     config = cli.unit(CONFIG, UNIT.value)
+    if EXPLANATIONS.value:
+        config.get("harden", {})["explanations"] = tuple(EXPLANATIONS.value)
     workdir = Path(WORKDIR.value)
     programs.keep()
     root = Path(STORE.value) if STORE.value else workdir / "stages"
