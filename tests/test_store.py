@@ -4,11 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
 from xinv import leases, store
+from xinv.audit.stage import Stages, seconds
 from xinv.types import InputError
 
 
@@ -154,3 +156,23 @@ def test_full_disk(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="1000 bytes are free on the device"):
         store.save_tree(tmp_path / "tree", {"a": np.zeros(1000)})
     assert not list(tmp_path.iterdir())
+
+
+def test_seconds_of_stages_within_others(stages, tmp_path):
+    """A stage's seconds are without those of the stages that it builds on the way."""
+    made = Stages(stages, tmp_path)
+
+    def wait(duration, *within):
+        def compute():
+            for name, other in within:
+                made.computed(name, name, {}, other)
+            time.sleep(duration)
+            return {"x": np.zeros(1)}
+
+        return compute
+
+    made.computed("outer", "", {}, wait(0.01, ("first", wait(0.3)), ("next", wait(0.2))))
+    spent = {
+        path.name.split("-")[0]: seconds(stages.root, path.name) for path in stages.root.glob("*-*")
+    }
+    assert spent["outer"] < 0.2 <= spent["next"] < 0.3 <= spent["first"]

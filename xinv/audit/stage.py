@@ -9,10 +9,11 @@ calibration, defence, release, attack, guess, metrics, attribute, utility, disto
 causes.
 """
 
+import contextlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,8 @@ from xinv.train.scalars import Scalars
 from xinv.types import Array, Key
 
 COST = "cost.json"
-"""The file of a stage with its label and the seconds that its last process took for it."""
+"""The file of a stage with its label and the seconds that its last process took for it, without
+those of the stages that it has built on the way."""
 Create = Callable[[str, tuple[int, ...]], np.ndarray]
 """`create(name, shape)` makes a float32 array of the stage on disk, to be filled in place."""
 
@@ -175,14 +177,34 @@ class Stages(NamedTuple):
         def timed(folder: Path) -> None:
             # Only computed stages are shown: a resumed run starts where the last one ended
             self.watch.begun(label, folder)
-            started = time.monotonic()
-            build(folder)
-            seconds = time.monotonic() - started
+            with _timed() as own:
+                build(folder)
+            seconds = own()
             store.write_json(folder / COST, {"label": label, "seconds": round(seconds, 3)})
             processes.say(f"{name:12s} {label:40s} {seconds:6.1f} s")
 
         self.store.compute(stage, spec, timed)
         return stage
+
+
+# Of each stage being built, the outermost first: the seconds of stages built within it
+_within: list[float] = []
+
+
+@contextlib.contextmanager
+def _timed() -> Iterator[Callable[[], float]]:
+    """Gives a function that returns, at the end, the seconds without those of inner stages."""
+    started = time.monotonic()
+    _within.append(0.0)
+    found = []
+    try:
+        yield found.pop
+    finally:
+        total = time.monotonic() - started
+        found.append(total - _within.pop())
+        # All of it is within the next outer one
+        if _within:
+            _within[-1] += total
 
 
 def seconds(root: Path, name: str) -> float:
