@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xinv import leases, store
-from xinv.audit.stage import Stages, seconds
+from xinv.audit.stage import Stages, seconds, spent
 from xinv.types import InputError
 
 
@@ -172,7 +172,10 @@ def test_seconds_of_stages_within_others(stages, tmp_path):
         return compute
 
     made.computed("outer", "", {}, wait(0.01, ("first", wait(0.3)), ("next", wait(0.2))))
-    spent = {
-        path.name.split("-")[0]: seconds(stages.root, path.name) for path in stages.root.glob("*-*")
-    }
-    assert spent["outer"] < 0.2 <= spent["next"] < 0.3 <= spent["first"]
+    names = {path.name.split("-")[0]: path.name for path in stages.root.glob("*-*")}
+    own = {name: seconds(stages.root, path) for name, path in names.items()}
+    assert own["outer"] < 0.2 <= own["next"] < 0.3 <= own["first"]
+    # All of it, also if a second run asks for the outer one alone
+    assert spent(stages.root, [names["outer"]]) == pytest.approx(sum(own.values()))
+    rest = spent(stages.root, [names["outer"]], without=[names["first"]])
+    assert rest == pytest.approx(own["outer"] + own["next"])

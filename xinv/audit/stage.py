@@ -13,7 +13,7 @@ import contextlib
 import json
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from xinv.types import Array, Key
 
 COST = "cost.json"
 """The file of a stage with its label and the seconds that its last process took for it, without
-those of the stages that it has built on the way."""
+those of the stages that it has built on the way, and the names of all stages that it asked for."""
 Create = Callable[[str, tuple[int, ...]], np.ndarray]
 """`create(name, shape)` makes a float32 array of the stage on disk, to be filled in place."""
 
@@ -169,6 +169,8 @@ class Stages(NamedTuple):
     ) -> Stage:
         stage, done = self.store.find(name, spec)
         self.watch.used(stage)
+        if _building:
+            _building[-1].stages[stage.path.name] = None
         if done:
             return stage
         if processes.led(self.watch.stop):
@@ -177,42 +179,74 @@ class Stages(NamedTuple):
         def timed(folder: Path) -> None:
             # Only computed stages are shown: a resumed run starts where the last one ended
             self.watch.begun(label, folder)
-            with _timed() as own:
+            with _timed() as built:
                 build(folder)
-            seconds = own()
-            store.write_json(folder / COST, {"label": label, "seconds": round(seconds, 3)})
+            seconds = built.seconds
+            cost = {"label": label, "seconds": round(seconds, 3), "within": list(built.stages)}
+            store.write_json(folder / COST, cost)
             processes.say(f"{name:12s} {label:40s} {seconds:6.1f} s")
 
         self.store.compute(stage, spec, timed)
         return stage
 
 
-# Of each stage being built, the outermost first: the seconds of stages built within it
-_within: list[float] = []
+class _Built:
+    """What a stage under construction takes: its own seconds, and the stages that it asks for."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.stages: dict[str, None] = {}
+
+
+# The stages under construction, the outermost first
+_building: list[_Built] = []
 
 
 @contextlib.contextmanager
-def _timed() -> Iterator[Callable[[], float]]:
-    """Gives a function that returns, at the end, the seconds without those of inner stages."""
+def _timed() -> Iterator[_Built]:
+    """Measures the construction of a stage, without that of stages within it."""
+    built = _Built()
     started = time.monotonic()
-    _within.append(0.0)
-    found = []
+    _building.append(built)
     try:
-        yield found.pop
+        yield built
     finally:
+        _building.pop()
         total = time.monotonic() - started
-        found.append(total - _within.pop())
+        built.seconds += total
         # All of it is within the next outer one
-        if _within:
-            _within[-1] += total
+        if _building:
+            _building[-1].seconds -= total
 
 
 def seconds(root: Path, name: str) -> float:
-    """Returns the seconds of the stage `name` in the store at `root`; 0 if unknown."""
+    """Returns the stage's own seconds, in the store at `root`; 0 if unknown."""
+    return _cost(root, name)["seconds"]
+
+
+def spent(root: Path, names: Iterable[str], without: Collection[str] = ()) -> float:
+    """Returns the seconds of stages and of all that they have asked for, each once.
+
+    Args:
+      root: of the store.
+      names: of the stages.
+      without: stages to leave out, with what they alone have asked for.
+    """
+    found: set[str] = set()
+    left = list(names)
+    while left:
+        name = left.pop()
+        if name not in found and name not in without:
+            found.add(name)
+            left += _cost(root, name)["within"]
+    return sum(seconds(root, name) for name in found)
+
+
+def _cost(root: Path, name: str) -> dict[str, Any]:
     path = root / name / COST
-    if not path.exists():
-        return 0.0
-    return json.loads(path.read_text())["seconds"]
+    found = json.loads(path.read_text()) if path.exists() else {"seconds": 0.0}
+    # Stages of before have no list
+    return {"within": [], **found}
 
 
 def key(seed: int, *purpose: str) -> Key:

@@ -11,7 +11,7 @@ from xinv import leases, store
 from xinv.audit import environment, results
 from xinv.audit.results import Config
 from xinv.audit.run import each, opened
-from xinv.audit.stage import Noted, Stages, Watch, seconds
+from xinv.audit.stage import Noted, Stages, Watch, spent
 from xinv.harden.candidate import Candidate
 from xinv.harden.check import check
 from xinv.harden.maps import applied, sections
@@ -125,8 +125,7 @@ def _seconds(subject: Subject, names: Sequence[str]) -> float:
     classifiers = subject.service.watched(given).classifiers
     for part in (subject.target, subject.shadow):
         classifiers.identity(part, subject.seed)
-    spent = [seconds(stages.store.root, name) for name in names if name not in given.stages]
-    return round(sum(spent), 1)
+    return round(spent(stages.store.root, names, given.stages), 1)
 
 
 def _identity(subject: Subject, way: Way) -> dict[str, Any]:
