@@ -57,8 +57,8 @@ def run(argv: Sequence[str]) -> None:
 
     # The stages may be those of an audit, so that no target is trained twice.
     config = cli.unit(CONFIG, UNIT.value)
-    if EXPLANATIONS.value:
-        config.get("harden", {})["explanations"] = tuple(EXPLANATIONS.value)
+    if EXPLANATIONS.value and "harden" in config:  # a config without it is refused below
+        config["harden"]["explanations"] = tuple(EXPLANATIONS.value)
     workdir = Path(WORKDIR.value)
     programs.keep()
     root = Path(STORE.value) if STORE.value else workdir / "stages"

@@ -435,7 +435,7 @@ def contents(folder):
     names = [
         "hardened.jsonl",
         "trials.jsonl",
-        *sorted(str(p.relative_to(folder)) for p in folder.rglob("policies/**/*.*")),
+        *sorted(str(p.relative_to(folder)) for p in folder.glob("policies/**/*.*")),
     ]
     return {name: (folder / name).read_bytes() for name in names}
 

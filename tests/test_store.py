@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -158,24 +158,25 @@ def test_full_disk(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_seconds_of_stages_within_others(stages, tmp_path):
+def test_seconds_of_stages_within_others(stages, tmp_path, monkeypatch):
     """A stage's seconds are without those of the stages that it builds on the way."""
     made = Stages(stages, tmp_path)
+    now = [0.0]
+    monkeypatch.setattr("xinv.audit.stage.time", SimpleNamespace(monotonic=lambda: now[0]))
 
     def wait(duration, *within):
         def compute():
             for name, other in within:
                 made.computed(name, name, {}, other)
-            time.sleep(duration)
+            now[0] += duration
             return {"x": np.zeros(1)}
 
         return compute
 
-    made.computed("outer", "", {}, wait(0.01, ("first", wait(0.3)), ("next", wait(0.2))))
+    made.computed("outer", "", {}, wait(1.0, ("first", wait(4.0)), ("next", wait(2.0))))
     names = {path.name.split("-")[0]: path.name for path in stages.root.glob("*-*")}
     own = {name: seconds(stages.root, path) for name, path in names.items()}
-    assert own["outer"] < 0.2 <= own["next"] < 0.3 <= own["first"]
+    assert own == {"outer": 1, "first": 4, "next": 2}
     # All of it, also if a second run asks for the outer one alone
-    assert spent(stages.root, [names["outer"]]) == pytest.approx(sum(own.values()))
-    rest = spent(stages.root, [names["outer"]], without=[names["first"]])
-    assert rest == pytest.approx(own["outer"] + own["next"])
+    assert spent(stages.root, [names["outer"]]) == 7
+    assert spent(stages.root, [names["outer"]], without=[names["first"]]) == 3

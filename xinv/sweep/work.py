@@ -14,10 +14,10 @@ from xinv.audit import results
 from xinv.audit.results import Config
 from xinv.audit.run import Found, computed, load_data, opened, write
 from xinv.audit.service import Service
-from xinv.audit.stage import Stages, Watch, seconds
+from xinv.audit.stage import Noted, Stages, Watch, spent
 from xinv.audit.validate import validate
 from xinv.leases import Busy
-from xinv.store import Stage, Store
+from xinv.store import Store
 from xinv.sweep.manifest import WORKERS, Piece, Sweep, Unit
 from xinv.sweep.tries import RUNNING, WAITING, Board, Try, place, record
 from xinv.types import InputError
@@ -222,7 +222,7 @@ class Worker:
             results.begin(unit.folder, unit.config)
             store.write_json(unit.folder / results.STAGES, used)
             names = {name for of_seed in used.values() for name in of_seed}
-            taken = sum(seconds(self._stages.root, name) for name in names)
+            taken = spent(self._stages.root, names)
             parts = {seed: Found(**result) for seed, result in found.items()}
             write(service, unit.folder, parts, taken)
             # The rows are written: the pieces are no longer needed
@@ -230,18 +230,13 @@ class Worker:
                 shutil.rmtree(unit.folder / name, ignore_errors=True)
 
 
-class _PieceWatch(Watch):
+class _PieceWatch(Noted):
     """Keeps the try of a piece up to date."""
 
     def __init__(self, path: Path, attempt: Try, stop: Callable[[], bool]):
-        super().__init__(stop)
+        super().__init__(Watch(stop))
         self.attempt = attempt
-        self.stages: dict[str, None] = {}
         self._path = path
-
-    def used(self, stage: Stage) -> None:
-        """Notes a stage, once."""
-        self.stages[stage.path.name] = None
 
     def begun(self, label: str, folder: Path) -> None:
         """Records the place of the try."""
