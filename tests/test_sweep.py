@@ -41,6 +41,8 @@ def fakes(monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/runs/x.npy")
         if unit == "diverges":
             raise train.Diverged("loss is nan")
+        if unit.startswith("nested"):
+            stages.computed("outer", "", shared, lambda: nested(stages, seed))
         stages.computed(
             "own", f"{unit}, seed {seed}", shared | {"unit": unit}, lambda: built(unit, seed)
         )
@@ -49,6 +51,10 @@ def fakes(monkeypatch):
     def built(name, seed):
         computed.append((name, seed))
         return {"x": np.zeros(3)}
+
+    def nested(stages, seed):
+        stages.computed("inner", "", {"seed": seed}, lambda: built("inner", seed))
+        return built("outer", seed)
 
     def fail():
         raise RuntimeError("no such operation\nsecond line")
@@ -285,6 +291,17 @@ def test_cost_counts_shared_stages_once(tmp_path, fakes):
     assert sweep.seconds_left(board) == (2.0, 1, 1, 0)
     run(found)
     assert sweep.seconds_left(sweep.Board(found)).seconds == 0
+
+
+def test_cost_has_stages_within_others(tmp_path, fakes):
+    """A seed that took a stage of another sweep still knows what that stage had needed."""
+    for name in ("nested", "nested too"):
+        found = create(tmp_path / name, name, stages=tmp_path / "store")
+        with pytest.raises(train.Stopped):
+            run(found, stop=lambda: sweep.DONE in kinds(found))  # noqa: B023 (called in the loop)
+    assert ("inner", 1) not in fakes
+    # Of seed 1: shared, outer, inner and its own
+    assert sweep.seconds_left(sweep.Board(found)).stages == 4
 
 
 def test_table_fits(tmp_path, fakes):

@@ -225,7 +225,12 @@ def seconds(root: Path, name: str) -> float:
 
 
 def spent(root: Path, names: Iterable[str], without: Collection[str] = ()) -> float:
-    """Returns the seconds of stages and of all that they have asked for, each once.
+    """Returns the seconds of stages and of all that they have asked for; see `asked`."""
+    return sum(seconds(root, name) for name in asked(root, names, without))
+
+
+def asked(root: Path, names: Iterable[str], without: Collection[str] = ()) -> list[str]:
+    """Returns stages and all that they have asked for when they were built, each once, sorted.
 
     Args:
       root: of the store.
@@ -239,7 +244,7 @@ def spent(root: Path, names: Iterable[str], without: Collection[str] = ()) -> fl
         if name not in found and name not in without:
             found.add(name)
             left += _cost(root, name)["within"]
-    return sum(seconds(root, name) for name in found)
+    return sorted(found)
 
 
 def _cost(root: Path, name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from xinv.audit import results
 from xinv.audit.results import Config
 from xinv.audit.run import Found, computed, load_data, opened, write
 from xinv.audit.service import Service
-from xinv.audit.stage import Noted, Stages, Watch, spent
+from xinv.audit.stage import Noted, Stages, Watch, asked, spent
 from xinv.audit.validate import validate
 from xinv.leases import Busy
 from xinv.store import Store
@@ -132,7 +132,9 @@ class Worker:
         try:
             service = self._service(piece.unit, watch)
             found = computed(service, piece.seed)
-            result = {**found._asdict(), "stages": list(watch.stages)}
+            # Also those within a stage that another piece had built before
+            used = asked(self._stages.root, watch.stages)
+            result = {**found._asdict(), "stages": used}
             self.board.finish_piece(piece, result)
         except Busy:
             return False
