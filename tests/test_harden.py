@@ -1,5 +1,6 @@
 """The search for a release, its policies, and what it reports."""
 
+import copy
 import json
 import re
 import shutil
@@ -174,10 +175,39 @@ def test_uint8_and_float_images(network):
     )
 
 
+def test_noise_does_not_cancel(network):
+    """No difference of two queries is free of noise: not below a step, nor of two classes, nor of
+    two models.
+    """
+    apply, variables, images = network
+    images = np.round(255 * images).astype(np.float32) / np.float32(255)
+    section = {"name": "input_x_gradient", "normalise": "none", "of": "probability"}
+    plain = policy(variables, explainer=section, defences=())
+    one = policy(variables, explainer=section, defences=({"name": "noise", "stdev": 0.5},))
+
+    # Below a step all is equal
+    maps = one.release(apply, variables, images)
+    assert np.array_equal(maps, one.release(apply, variables, images + np.float32(0.2 / 255)))
+
+    # The maps of all classes add up to 0, so their mean would be the noise
+    classes = apply(variables, images).shape[1]
+    found = []
+    for label in range(classes):
+        labels = np.full(len(images), label)
+        noise = one.release(apply, variables, images, labels)
+        found.append(noise - plain.release(apply, variables, images, labels))
+    correlation = np.corrcoef(np.reshape(found, (classes, -1)))
+    assert np.abs(correlation - np.eye(classes)).max() < 0.2
+
+    # A retrained model has noise of its own
+    other = one.adopt(variables)
+    assert np.abs(other.release(apply, variables, images) - maps).mean() > 0.1
+
+
 def test_keys_beyond_unit_range():
     """Standardised images are told apart below 0 and above 1."""
     images = jnp.array([1.5, 5.0, -1.0, -3.0]).reshape(4, 1, 1, 1) * jnp.ones((1, 2, 2, 1))
-    keys = jax.random.key_data(jax.vmap(lambda image: released.key_of(SECRET, image))(images))
+    keys = jax.random.key_data(jax.vmap(lambda image: released.key_of(SECRET, image, 0))(images))
     assert len(np.unique(keys, axis=0)) == 4
 
 
@@ -189,7 +219,7 @@ def test_image_keys_do_not_collide():
         .set(1 / 255)
     )
     keys = jax.random.key_data(
-        jax.jit(jax.vmap(lambda image: released.key_of(SECRET, image)))(images)
+        jax.jit(jax.vmap(lambda image: released.key_of(SECRET, image, 0)))(images)
     )
     assert len(np.unique(keys, axis=0)) == 2000
 
@@ -203,7 +233,7 @@ def test_kept_maps_equal_the_policy(network):
     kept = explain.batch(
         released.of_image(saliency, SECRET), apply, variables, images, labels, jax.random.key(0)
     )
-    changed = released.changed(chain_of(NOISY), {}, SECRET)(images, kept)
+    changed = released.changed(chain_of(NOISY), {}, SECRET)(images, labels, kept)
     np.testing.assert_allclose(
         changed, policy(variables).release(apply, variables, images, labels), atol=1e-6
     )
@@ -255,20 +285,25 @@ def test_policy_round_trip(network, tmp_path):
         assert np.array_equal(
             one.release(apply, variables, images), again.release(apply, variables, images)
         )
-    (tmp_path / "p.npz").unlink()
-    with pytest.raises(InputError, match=r"needs p\.npz, which is not beside it"):
+    # Of the two, the arrays of the second alone are left
+    (beside,) = tmp_path.glob("*.npz")
+    assert (beside.stat().st_mode | (tmp_path / "p.json").stat().st_mode) & 0o077 == 0
+    beside.unlink()
+    with pytest.raises(InputError, match=r"needs p\.json\..*\.npz, which is not beside it"):
         load_policy(tmp_path / "p.json")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 9}, "format 9.*this xinv reads format 1"),
+        ({"format": 9}, "format 9.*this xinv reads format 2"),
         ({"explainer": {"name": "saliancy", "normalise": "none"}}, "unknown explainer 'saliancy'"),
         ({"defences": [{"name": "noise", "stdev": -1}]}, "stdev"),
         ({"secret": [1]}, "secret of 1 words"),
         ({"secret": ["x", 2]}, "is damaged"),
-        ({"explainer": {"name": "saliency"}}, "is damaged"),
+        ({"secret": [1.5, 2]}, "is damaged"),
+        ({"explainer": {"name": "saliency"}}, "has no scale"),
+        ({"defences": {}}, "must be a list"),
         ({"defences": [{}]}, "is damaged"),
         (None, "is no policy"),
     ],
@@ -294,12 +329,30 @@ def test_policy_of_another_model(network):
     assert adopted.release(apply, others, images).shape == (6, 8, 8, 1)
 
 
+def test_policy_that_was_changed(network, tmp_path):
+    """A leak is of the release that it was measured on."""
+    candidate = Candidate({"name": "saliency", "normalise": "none"}, NOISY)
+    measured = {"released": candidate.spec() | {"transforms": list(NOISY)}, "outcome": "leaks"}
+    one = policy(network[1], measured=measured)
+    one.save(tmp_path / "p.json")
+    assert "outcome='leaks'" in repr(load_policy(tmp_path / "p.json"))
+    one._replace(defences=NOISY[:1]).save(tmp_path / "p.json")
+    with pytest.raises(InputError, match="was measured of another release"):
+        load_policy(tmp_path / "p.json")
+
+
+def test_fingerprint_of_numbers(network):
+    """Another number among the weights is another model."""
+    scaled = [{"weights": network[1], "scale": scale} for scale in (2.0, 7.0)]
+    assert len({fingerprint(one) for one in scaled}) == 2
+
+
 def test_policy_of_predictions(network):
     """Defences of predictions act where predictions are asked for."""
     apply, variables, images = network
     one = policy(variables, defences=({"name": "truncate", "m": 1},))
     observed = one.observe(apply, variables, images)
-    truth = jax.nn.softmax(apply(variables, images))
+    truth = jax.nn.softmax(apply(variables, np.round(255 * images) / 255))
     np.testing.assert_allclose(observed.prediction.max(1), truth.max(1), atol=1e-6)
     assert (np.count_nonzero(observed.prediction, axis=1) == 1).all()
 
@@ -558,11 +611,41 @@ def test_same_bytes_again(done, config, tmp_path):
             ),
             "needs members and others",
         ),
+        (
+            dict(roles=base.harden((), {}, {})["roles"] | dict(shadow="shadow_train")),
+            "harden.roles.shadow needs members and others of the shadow's",
+        ),
         (dict(floors=dict(infidelity=1)), "harden.floors has 'infidelity'"),
+        (dict(explanations=("probability", "probability")), "explanations names one twice"),
     ],
 )
 def test_bad_section(config, tmp_path, changes, message):
     changed = {**config, "harden": {**config["harden"], **changes}}
+    with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match=message):
+        check(opened(changed, Stages(kept, tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("target.label", "colour", "colour"),
+        ("target.model.width", -1.0, "width"),
+        ("shadows.stranger.model.name", "foo", "foo"),
+        ("explanations.probability.of", "prob", "prob"),
+        ("explanations.probability", dict(name="saliency"), "no scale"),
+        ("shadows.shadow.roles", ("shadow_train", "report_others"), "'shadow' as a shadow model"),
+        ("shadows.stranger.roles", ("search_others",), "'stranger' as a shadow model"),
+        ("shadows.shadow.train.noise", 1.0, "clip"),
+    ],
+)
+def test_bad_models(config, tmp_path, path, value, message):
+    """All models of a hardening are checked before the first is trained."""
+    changed = copy.deepcopy(config)
+    *places, last = path.split(".")
+    section = changed
+    for name in places:
+        section = section[name]
+    section[last] = value
     with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match=message):
         check(opened(changed, Stages(kept, tmp_path)))
 
@@ -663,7 +746,8 @@ def test_policy_of_a_learned_defence(compared):
     root, config, lines = compared
     (line,) = [line for line in lines if line["way"] == "ond"]
     loaded = load_policy(root / "one" / line["policy"])
-    assert (root / "one" / line["policy"]).with_suffix(".npz").is_file()
+    path = root / "one" / line["policy"]
+    assert list(path.parent.glob(f"{path.name}.*.npz"))
     assert [section["name"] for section in loaded.defences] == ["pgd"]
     matching = []
     for path in (root / "stages").glob("policy-*/spec.json"):
@@ -695,7 +779,8 @@ def test_policy_of_a_learned_defence(compared):
         (dict(orders=(("truncate",),)), "harden.orders has 'truncate'"),
         (dict(orders=(("clip",), ("clip",))), "the way 'clip' twice"),
         (dict(trainings={"search": {"train": {}}}), "the way 'search' twice"),
-        (dict(trainings={"a/b": {"train": {}}}), "a slash"),
+        (dict(trainings={"a/b": {"train": {}}}), "no name of a folder"),
+        (dict(trainings={".": {"train": {}}}), "no name of a folder"),
         (dict(trainings={"dp": {}}), "trainings.dp is {}"),
         (dict(trainings={"dp": {"roles": {}}}), "trainings.dp has 'roles'"),
         (dict(trainings={"dp": {"train": {"nois": 1.0}}}), "nois"),

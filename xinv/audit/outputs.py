@@ -11,7 +11,7 @@ from xinv import attacks, data, explain, parallel, store
 from xinv.audit.results import Config
 from xinv.audit.stage import Create
 from xinv.images import as_float
-from xinv.types import Apply, Array, Batch, Explainer, Key, Variables
+from xinv.types import Apply, Array, Batch, Explainer, InputError, Key, Variables
 
 _TRACED: dict[str, Any] = {}  # by the hash of all that determines it
 
@@ -51,6 +51,11 @@ def explainer(settings: Config, reference: data.Images | None) -> Explainer:
     """
     # The scale is of the map, not of the explainer
     factory = dict(settings)
+    if "normalise" not in factory:
+        raise InputError(
+            f"the explanation {factory.get('name')!r} has no scale: give it normalise, such as "
+            "'none'"
+        )
     given = {}
     scale = factory.pop("normalise")
     if "reference" in factory:

@@ -4,15 +4,20 @@ import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+
 from xinv import attacks, defences, explain, plugins, space, train
 from xinv.audit import outputs
 from xinv.audit.goals import MEMBERSHIP
 from xinv.audit.roles import REPORTED
 from xinv.audit.sections import HARDEN, require_keys
 from xinv.audit.service import Service
+from xinv.audit.validate import require_classifier
 from xinv.harden.candidate import space_of
-from xinv.harden.check_ways import require_names, require_ways
+from xinv.harden.check_ways import is_file_name, require_names, require_ways
 from xinv.harden.search import searched_transforms
+from xinv.harden.ways import models
 from xinv.numbers import is_number, is_one_of, require, require_count, require_flag
 from xinv.types import InputError
 
@@ -79,6 +84,13 @@ def check(service: Service) -> None:
     _methods(service, settings)
     for seed in service.classifiers.seeds:
         _roles(service, settings, seed)
+    # Every model can be trained and explained
+    shape = service.roles.dataset.images.shape[1:]
+    images = jax.ShapeDtypeStruct((2, *shape), np.float32)
+    for part in models(settings):
+        require_classifier(service, part, images)
+        for name in settings["explanations"]:
+            service.shapes(part, (name,), images)
     # Both models need members and others; the attack on images is optional
     pair = (settings["target"], settings["shadow"])
     for part in pair:
@@ -154,11 +166,20 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
     """Finds explanations without a search space, and attacks on other goals than membership."""
     # Each explanation exists, and has something to search
     known = service.config["explanations"]
-    if not settings["explanations"]:
+    names = settings["explanations"]
+    if not names:
         raise InputError(f"harden.explanations is empty: choose among {', '.join(known)}")
+    # A second one would count as a second seed
+    if len(set(names)) < len(names):
+        raise InputError(f"harden.explanations names one twice: {', '.join(names)}")
     for name in settings["explanations"]:
         if name not in known:
             raise InputError(f"harden.explanations has {name!r}: choose among {', '.join(known)}")
+        if not is_file_name(name):
+            raise InputError(
+                f"harden.explanations has {name!r}: policies are kept by the names of "
+                "explanations, so give one without a slash"
+            )
         plugins.find(explain, "explainer", known[name]["name"])
         _transforms("transforms", known, name, searched_transforms(settings, known[name]))
         for order in settings["orders"]:
@@ -214,23 +235,25 @@ def _roles(service: Service, settings: Mapping[str, Any], seed: int) -> None:
                 f"harden.roles.{one} and harden.roles.{other} share images: what is searched on "
                 "must not be reported"
             )
-    for role in ("search", "report"):
-        trained = service.classifiers.settings(settings["target"])["roles"]
+    asked = {"search": "target", "report": "target", "shadow": "shadow"}
+    for role, part in asked.items():
+        trained = service.classifiers.settings(settings[part])["roles"]
         member = roles.among(names[role], trained, seed)
         if member.all() or not member.any():
             raise InputError(
-                f"harden.roles.{role} needs members and others of the target's training set, "
+                f"harden.roles.{role} needs members and others of the {part}'s training set, "
                 f"and has {int(member.sum())} and {int((~member).sum())}"
             )
-    # A control model must know none of the images, and a reference must not show one
+    # The attacker's models and those of controls know none of the images
     audited = [names["search"], names["report"]]
-    for name, (_, shown) in settings["controls"].items():
-        own = service.classifiers.settings(shown)["roles"]
-        if own and roles.shared(audited, own, seed):
+    for part in models(settings):
+        own = service.classifiers.settings(part)["roles"]
+        if part != settings["target"] and own and roles.shared(audited, own, seed):
             raise InputError(
-                f"harden.controls.{name} shows {shown!r}, which was trained on images of "
-                "harden.roles.search or report: name a model that was trained on none"
+                f"harden has {part!r} as a shadow model or a control, which was trained on images "
+                "of harden.roles.search or report: name a model that was trained on none"
             )
+    # Nor does a reference show one
     for name in settings["explanations"]:
         _reference(service, name, audited, seed)
 

@@ -30,11 +30,16 @@ def require_names(settings: Mapping[str, Any]) -> None:
                 )
     found = [way.name for way in ways(settings)]
     for name in found:
-        if found.count(name) > 1 or "/" in name:
+        if found.count(name) > 1 or not is_file_name(name):
             raise InputError(
-                f"harden has the way {name!r} twice, or with a slash in its name: "
+                f"harden has the way {name!r} twice, or as no name of a folder: "
                 "policies are kept by the names of ways"
             )
+
+
+def is_file_name(name: Any) -> bool:
+    """Tells if a name is that of one file or folder, within the folder where it is kept."""
+    return isinstance(name, str) and name not in ("", ".", "..") and "/" not in name
 
 
 def require_ways(service: Service) -> None:

@@ -72,11 +72,16 @@ def rebuilt(
     return service.stages.computed("rebuilt", label, judged, compute).array("ssim")
 
 
-def compared(ssim: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the mean SSIM by release, and an image's mean change by hardening."""
+def compared(ssim: Mapping[str, np.ndarray], group: np.ndarray | None) -> dict[str, Any]:
+    """Returns the mean SSIM by release, and an image's mean change by hardening.
+
+    Args:
+      ssim: of each image [N], by release.
+      group: ids [N] of near-duplicates, which change together; None if there are none.
+    """
     found: dict[str, Any] = {when: float(part.mean()) for when, part in ssim.items()}
     if AFTER in ssim:
         change = np.asarray(ssim[AFTER], np.float64) - ssim[BEFORE]
-        ends = metrics.stats.mean_interval(change, metrics.roc.LEVEL)
+        ends = metrics.stats.mean_interval(change, metrics.roc.LEVEL, group)
         found["difference"] = Estimate(ends.mean, ends.low, ends.high)._asdict()
     return found

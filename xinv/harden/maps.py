@@ -98,7 +98,8 @@ def searched(subject: Subject, candidate: Candidate, part: str, role: str) -> Ar
     if chain is None:
         return explained
     change = released.changed(chain, {}, subject.secret)
-    batch = {"image": subject.images(role), "map": explained}
+    labels = subject.labels(part, role)
+    batch = {"image": subject.images(role), "label": labels, "map": explained}
     return parallel.map_batches(_changed, change, batch, _CHUNK)
 
 
@@ -205,4 +206,4 @@ def _batch(
 
 def _changed(change: Partial, batch: Mapping[str, Array], keys: Any) -> jax.Array:
     del keys
-    return change(batch["image"], batch["map"])
+    return change(batch["image"], batch["label"], batch["map"])

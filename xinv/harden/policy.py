@@ -6,24 +6,30 @@ Example:
 """
 
 import functools
+import glob
 import hashlib
+import io
 import json
+import numbers
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import xinv
-from xinv import attacks, defences, explain, metrics, parallel, store
+from xinv import attacks, defences, explain, metrics, parallel, plugins, store
 from xinv.audit import weights
 from xinv.audit.outputs import explainer as build_explainer
 from xinv.explain import door
 from xinv.harden import released
 from xinv.harden.candidate import chain_of
 from xinv.images import as_float
+from xinv.numbers import require_count
 from xinv.types import (
     Apply,
     Array,
@@ -35,7 +41,7 @@ from xinv.types import (
     Variables,
 )
 
-FORMAT = 1
+FORMAT = 2
 """Version of the file."""
 _FIELDS = ("format", "xinv", "explainer", "defences", "secret", "model", "arrays", "measured")
 _FORWARD = 64
@@ -65,7 +71,8 @@ class Policy(NamedTuple):
     def __repr__(self) -> str:
         # Keep the secret and the arrays out of logs
         said = f"explainer={self.explainer!r}, defences={self.defences!r}, model={self.model!r}"
-        return f"Policy({said})"
+        outcome = self.measured.get("outcome", "not measured")
+        return f"Policy({said}, outcome={outcome!r})"
 
     def release(
         self,
@@ -78,8 +85,9 @@ class Policy(NamedTuple):
     ) -> np.ndarray:
         """Returns the released maps of images, by one compiled program.
 
-        Noise is a function of the image, so the same image has the same map at every call. Bits are
-        equal for equal batches; a batch of another size may round in another way.
+        The image is explained in steps of 1/255, and noise is a function of it and of the class, so
+        the same image has the same map at every call. Bits are equal for equal batches; a batch of
+        another size may round in another way.
 
         Args:
           apply: `apply(variables, images) -> logits`.
@@ -92,7 +100,8 @@ class Policy(NamedTuple):
           Maps [N,h,w,c].
 
         Raises:
-          InputError: the weights are others (see `adopt`), or an argument does not fit.
+          InputError: the weights are others (see `adopt`), or an argument does not fit. Weights
+            within `apply` are not seen.
         """
         self._require(variables)
         released_maps = self.explain()
@@ -122,14 +131,12 @@ class Policy(NamedTuple):
         images = door.images(images)
         # Explain without defences first: they act on predictions and maps together
         maps = self._replace(defences=()).release(apply, variables, images, labels)
-        program = _changed(apply, chain_of(self.defences))
+        program = _changed(door.hashable(apply), chain_of(self.defences))
         shared = (variables, self.state, self.secret)
-        return parallel.map_batches(
-            program,
-            shared,
-            {"image": images, "map": maps},
-            _FORWARD,
-        )
+        batch = {"image": images, "map": maps}
+        if labels is not None:
+            batch["label"] = np.asarray(labels, np.int32)
+        return parallel.map_batches(program, shared, batch, _FORWARD)
 
     def explain(self) -> Explainer:
         """Returns the explainer of released maps, for use in your own code: callers vmap."""
@@ -172,10 +179,18 @@ class Policy(NamedTuple):
           InputError: an argument does not fit, or a half lacks members or others.
         """
         member = np.asarray(member).ravel()
+        if not np.isin(member, (0, 1)).all():
+            raise InputError(
+                "member must be 1 for each image of the training set, and 0 for others"
+            )
+        require_count(least=0, seed=seed)
         ids = np.arange(len(member)) if group is None else np.asarray(group).ravel()
         attack = attack or attacks.membership_network(trunk="cnn", width=0.25)
-        if attack.goal != "membership" or attack.paired or attack.needs:
-            raise InputError("verify needs a membership attack that reads one model's maps alone")
+        if not _reads_maps_alone(attack):
+            raise InputError(
+                "verify needs a membership attack that reads one model's maps alone, such as "
+                "xinv.attacks.membership_network()"
+            )
         if not len(member) == len(ids) == len(images):
             raise InputError(
                 f"there are {len(images)} images, {len(member)} members and {len(ids)} groups"
@@ -202,8 +217,12 @@ class Policy(NamedTuple):
         return found
 
     def adopt(self, variables: Variables) -> "Policy":
-        """Returns this policy for other weights, without its measured leak: `verify` it."""
-        return self._replace(model=fingerprint(variables), measured={})
+        """Returns this policy for other weights, without its measured leak: `verify` it.
+
+        Its noise is new: that of two models with one secret would cancel in their difference.
+        """
+        secret = released.draw_secret()
+        return self._replace(model=fingerprint(variables), secret=secret, measured={})
 
     def _require(self, variables: Variables) -> None:
         if self.model is not None and _fingerprint(variables) != self.model:
@@ -213,23 +232,20 @@ class Policy(NamedTuple):
             )
 
     def save(self, path: str | Path) -> None:
-        """Writes the policy, and its arrays beside it, atomically.
+        """Writes the policy atomically, and before it its arrays, in a file beside it.
 
         Every reader of the file knows the secret of the noise: keep it as private as weights.
         """
         path = Path(path)
         # Write the arrays first: the policy names them by their hash
         arrays = flax.traverse_util.flatten_dict(dict(self.state), sep="/")
-        arrays = {f"state/{name}": np.asarray(array) for name, array in arrays.items()}
+        arrays = {f"state/{name}": _storable(array) for name, array in arrays.items()}
         if self.reference is not None:
             arrays["reference"] = np.asarray(self.reference)
         beside = None
         path.parent.mkdir(parents=True, exist_ok=True)
         if arrays:
-            file = path.with_suffix(".npz")
-            with store.atomic(file) as temporary, open(temporary, "wb") as opened:
-                np.savez(opened, **arrays)
-            beside = {"file": file.name, "sha256": _digest(file)}
+            beside = _write_arrays(path, arrays)
         text = {
             "format": FORMAT,
             "xinv": xinv.__version__,
@@ -244,6 +260,10 @@ class Policy(NamedTuple):
         with store.atomic(path) as temporary:
             temporary.touch(mode=0o600)
             temporary.write_text(json.dumps(text, indent=2) + "\n")
+        # Arrays of an earlier policy of this name are of no use
+        for file in path.parent.glob(f"{glob.escape(path.name)}.*.npz"):
+            if beside is None or file.name != beside["file"]:
+                file.unlink()
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -284,27 +304,50 @@ def load_policy(path: str | Path) -> Policy:
 
 def _policy(path: Path, found: Mapping[str, Any]) -> Policy:
     # A secret is the data of a threefry key
-    secret = np.array(found["secret"], np.uint32)
-    if secret.shape != (2,):
-        raise InputError(f"{path} has a secret of {secret.size} words: it must have 2")
+    words = found["secret"]
+    if len(words) != 2:
+        raise InputError(f"{path} has a secret of {len(words)} words: it must have 2")
+    secret = np.array([operator.index(word) for word in words], np.uint32)
+    sections = found["defences"]
+    if not isinstance(sections, list):
+        raise InputError(f"{path} has defences {sections!r}: they must be a list of sections")
+    # Figures of another release would be believed
+    measured = found["measured"]
+    whole = plugins.complete(explain, found["explainer"])
+    stated = {"explainer": whole, "transforms": sections}
+    if store.canonical(measured.get("released", stated)) != store.canonical(stated):
+        raise InputError(
+            f"{path} was changed: its leak was measured of another release. Write it again with "
+            'launch/harden.py, or set "measured" to {} and verify() it'
+        )
     arrays = _arrays(path, found["arrays"])
     reference = arrays.pop("reference", None)
     states = {tuple(name.split("/")[1:]): array for name, array in arrays.items()}
     return Policy(
         found["explainer"],
-        tuple(found["defences"]),
+        tuple(sections),
         secret,
         found["model"],
         reference,
         flax.traverse_util.unflatten_dict(states),
-        found["measured"],
+        measured,
     )
 
 
 def fingerprint(variables: Variables) -> str:
-    """Returns a hash of weights: of their names, types, shapes and values."""
+    """Returns a hash of weights, plain numbers among them: of names, types, shapes and values."""
     arrays, form = weights.split(variables)
-    return weights.fingerprint(" ".join(form.names), arrays)
+    names = []
+    for name, leaf in zip(form.names, form.rest, strict=True):
+        # Functions and other objects have no lasting value
+        names.append(f"{name}={leaf!r}" if isinstance(leaf, str | numbers.Number) else name)
+    return weights.fingerprint(" ".join(names), arrays)
+
+
+def _reads_maps_alone(attack: Any) -> bool:
+    if not isinstance(attack, Attack):
+        return False
+    return attack.goal == "membership" and not attack.paired and not attack.needs
 
 
 # The last weights, and their hash
@@ -323,6 +366,24 @@ def _fingerprint(variables: Variables) -> str:
         # Keep the arrays alive, so that no others get their ids
         _KNOWN[place] = leaves, fingerprint(variables)
     return _KNOWN[place][1]
+
+
+def _storable(array: Array) -> np.ndarray:
+    # NumPy's files know no bfloat16; float32 has all of its values
+    array = np.asarray(array)
+    return array.astype(np.float32) if array.dtype.kind == "V" else array
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    """Writes arrays under a name of their content, so that an earlier policy keeps its own."""
+    bytes_ = io.BytesIO()
+    np.savez(bytes_, **arrays)
+    digest = hashlib.sha256(bytes_.getbuffer()).hexdigest()
+    file = path.with_name(f"{path.name}.{digest[:16]}.npz")
+    with store.atomic(file) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(bytes_.getbuffer())
+    return {"file": file.name, "sha256": digest}
 
 
 def _arrays(path: Path, beside: Mapping[str, str] | None) -> dict[str, np.ndarray]:
@@ -356,12 +417,15 @@ def _changed(apply: Apply, chain: Any) -> Any:
     ) -> Observation:
         del keys
         variables, state, secret = shared
+        # As in a release: of the image in steps, and of the class that is explained
         images = as_float(batch["image"])
-        observed = Observation(jax.nn.softmax(apply(variables, images)), batch["map"])
+        logits = apply(variables, images)
+        shown = released.stepped(images)
+        observed = Observation(jax.nn.softmax(apply(variables, shown)), batch["map"])
         if chain is None:
             return observed
-        # Noise of a prediction is a function of the image too
-        own = jax.vmap(functools.partial(released.defence_key, secret))(images)
-        return defences.each(chain, state, observed, own, images)
+        labels = batch.get("label", logits.argmax(-1).astype(jnp.int32))
+        own = jax.vmap(functools.partial(released.defence_key, secret))(images, labels)
+        return defences.each(chain, state, observed, own, shown)
 
     return change

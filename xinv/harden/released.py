@@ -1,11 +1,15 @@
 """Explanations with random numbers of the image: a repeated query gets the same map.
 
-Against independent noise an attacker may ask again and average. Here the noise of an image is a
-function of its pixels and of a secret, so further queries give no information. Queries of slightly
-changed images draw anew, and are tested as an attack of their own (see `harden.result`).
+Against independent noise an attacker may ask again and average. Here the noise is a function of the
+image in steps of 1/255, of the explained class, and of a secret. What is explained is the image in
+these steps: below a step maps do not change, so no difference of two maps is free of noise. Images
+that differ by a step draw anew, and so do other classes. An attacker who averages the maps of
+slightly changed images is measured (see `harden.result`); one who asks for every class has as many
+draws as there are classes.
 """
 
 import functools
+import os
 from typing import Any
 
 import jax
@@ -22,8 +26,13 @@ from xinv.types import Apply, Array, Attack, Defence, Explainer, Key, Observatio
 _EXPLAINER, _DEFENCE = 0, 1
 
 
+def draw_secret() -> np.ndarray:
+    """Returns a new secret, uint32 [2], from the random numbers of the system."""
+    return np.frombuffer(os.urandom(8), np.uint32).copy()
+
+
 def of_image(explainer: Explainer, secret: Array) -> Explainer:
-    """Returns an explainer whose draws depend on the image alone.
+    """Returns an explainer of images in steps of 1/255, whose draws depend on image and class.
 
     Args:
       explainer: any.
@@ -44,7 +53,7 @@ def defended(
       explainer: any.
       defence: one, or a chain as one; None changes nothing.
       state: of the defence.
-      secret: as in `of_image`; the defence draws by the image as well.
+      secret: as in `of_image`; the defence draws by image and class as well.
     """
     if defence is None:
         return of_image(explainer, secret)
@@ -57,15 +66,20 @@ def defended(
 
 
 def changed(defence: Defence, state: Any, secret: Array) -> Partial:
-    """Returns `(images[N,H,W,C], maps[N,h,w,c]) -> released maps` of maps by `of_image`.
+    """Returns `(images[N,H,W,C], labels[N], maps[N,h,w,c]) -> released maps` of `of_image`'s maps.
 
     The defence may read maps alone. The result is that of `defended`, but for rounding.
     """
     return Partial(_change(defence), state, np.asarray(secret, np.uint32))
 
 
-def key_of(secret: Array, image: Array) -> Key:
-    """Returns a key of all pixels of an image [H,W,C], in steps of 1/255.
+def stepped(image: Array) -> jax.Array:
+    """Returns an image in steps of 1/255: all that a release may depend on."""
+    return jnp.round(255 * image) / 255
+
+
+def key_of(secret: Array, image: Array, label: Array) -> Key:
+    """Returns a key of all pixels of an image [H,W,C], in steps of 1/255, and of a class.
 
     A universal hash of the pixels (two sums mod 2**32, weighted by the secret) is folded into it.
     """
@@ -74,8 +88,9 @@ def key_of(secret: Array, image: Array) -> Key:
     pixels = jnp.round(255 * image).astype(jnp.int32).astype(jnp.uint32).ravel()
     # Odd weights, so that a change of one pixel changes the sum
     weights = jax.random.bits(key, (2, pixels.size), jnp.uint32) | jnp.uint32(1)
-    first, second = (weights * (pixels + 1)).sum(axis=1, dtype=jnp.uint32)
-    return jax.random.fold_in(jax.random.fold_in(key, first), second)
+    for part in (*(weights * (pixels + 1)).sum(axis=1, dtype=jnp.uint32), label):
+        key = jax.random.fold_in(key, part)
+    return key
 
 
 def seen(attack: Attack, maps: Array) -> Array:
@@ -85,9 +100,9 @@ def seen(attack: Attack, maps: Array) -> Array:
     return maps
 
 
-def defence_key(secret: Array, image: Array) -> Key:
-    """Returns the key of the defences' draws for an image [H,W,C]."""
-    return jax.random.fold_in(key_of(secret, image), _DEFENCE)
+def defence_key(secret: Array, image: Array, label: Array) -> Key:
+    """Returns the key of the defences' draws for an image [H,W,C] and a class."""
+    return jax.random.fold_in(key_of(secret, image, label), _DEFENCE)
 
 
 def _tree(explainer: Explainer) -> Partial:
@@ -108,8 +123,8 @@ def _explain(
 ) -> jax.Array:
     # The caller's key would make repeated queries differ
     del key
-    own = jax.random.fold_in(key_of(secret, image), _EXPLAINER)
-    return explainer(apply, variables, image, label, own)
+    own = jax.random.fold_in(key_of(secret, image, label), _EXPLAINER)
+    return explainer(apply, variables, stepped(image), label, own)
 
 
 @functools.lru_cache(64)
@@ -126,24 +141,31 @@ def _release(defence: Defence) -> Explainer:
     ) -> jax.Array:
         # Explain, predict and defend one image, as a batch of one
         explained = _explain(explainer, secret, apply, variables, image, label, key)
-        prediction = jax.nn.softmax(apply(variables, image[None]))
-        own = defence_key(secret, image)
+        shown = stepped(image)[None]
+        prediction = jax.nn.softmax(apply(variables, shown))
+        own = defence_key(secret, image, label)
         observed = Observation(prediction, explained[None])
-        return defences.applied(defence, state, observed, own, image[None]).explanation[0]
+        return defences.applied(defence, state, observed, own, shown).explanation[0]
 
     return release
 
 
 @functools.lru_cache(64)
 def _change(defence: Defence) -> Any:
-    def change(state: Any, secret: Array, images: Array, maps: Array) -> jax.Array:
+    def change(
+        state: Any,
+        secret: Array,
+        images: Array,
+        labels: Array,
+        maps: Array,
+    ) -> jax.Array:
         # Without predictions: such defences read maps alone
-        def one(image: jax.Array, explained: jax.Array) -> jax.Array:
-            own = defence_key(secret, image)
+        def one(image: jax.Array, label: jax.Array, explained: jax.Array) -> jax.Array:
+            own = defence_key(secret, image, label)
             observed = Observation(jnp.zeros((1, 0)), explained[None])
-            released = defences.applied(defence, state, observed, own, image[None])
+            released = defences.applied(defence, state, observed, own, stepped(image)[None])
             return released.explanation[0]
 
-        return jax.vmap(one)(as_float(images), maps)
+        return jax.vmap(one)(as_float(images), labels, maps)
 
     return change

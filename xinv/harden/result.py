@@ -104,7 +104,7 @@ def result(subject: Subject, hardened: Subject, after: Candidate | None) -> dict
         "accuracy": accuracy,
         "privacy": stated,
         "queries": queries,
-        "inversion": compared(ssim) if ssim else None,
+        "inversion": compared(ssim, group) if ssim else None,
     }
 
 

@@ -1,7 +1,6 @@
 """One explanation of one target, the subject of a hardening."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -54,16 +53,20 @@ class Subject(NamedTuple):
     def secret(self) -> np.ndarray:
         """The seed of every image's noise, uint32 [2].
 
-        It is drawn once and kept: the config does not determine the noise.
+        It is drawn once for an explanation of a target, and kept: the config does not determine the
+        noise, and no two targets share any.
         """
-
         # From the system, not from the config's seed: an attacker may know the config
-        def compute() -> dict[str, np.ndarray]:
-            return {"secret": np.frombuffer(os.urandom(8), np.uint32)}
-
-        spec = {"explanation": self.name, "seed": self.seed}
         label = f"{self.name}, seed {self.seed}"
-        stage = self.service.stages.computed("secret", label, spec, compute)
+        target = self.service.classifiers.identity(self.target, self.seed)
+        spec = {"explanation": self.name, "seed": self.seed, "target": target}
+        stage = self.service.stages.computed(
+            "secret", label, spec, lambda: {"secret": released.draw_secret()}
+        )
+        # No other user may read it
+        file = stage.path / "secret.npy"
+        if file.stat().st_mode & 0o077:
+            file.chmod(0o600)
         return np.array(stage.array("secret"))
 
     def accuracy(self, role: str) -> float:

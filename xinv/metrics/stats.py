@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
+from xinv.metrics import area
 from xinv.numbers import require
 from xinv.types import InputError
 
@@ -37,12 +38,18 @@ class Interval(NamedTuple):
         return self.mean + self.half_width
 
 
-def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
+def mean_interval(
+    values: Sequence[float],
+    level: float = 0.90,
+    group: np.ndarray | None = None,
+) -> Interval:
     """Returns the mean of `values` with Student's t interval: t_{(1+level)/2, n−1} · s / √n.
 
     Args:
-      values: one per seed.
+      values: one per seed, or per example.
       level: confidence, in (0,1).
+      group: ids [N] of values that deviate together; n is then the number of groups, and s / √n the
+        root of `area.variance`. None if all are independent.
 
     Raises:
       InputError: there is no value, or `level` is outside (0,1).
@@ -54,14 +61,17 @@ def mean_interval(values: Sequence[float], level: float = 0.90) -> Interval:
     values = np.asarray(values, np.float64)
     if values.size == 0:
         raise InputError("a mean needs at least one value, got none")
-    # One seed has a mean, but no known spread
-    if values.size == 1:
-        return Interval(float(values[0]), math.nan, level, 1)
+    # One seed, or group, has a mean, but no known spread
+    count = values.size if group is None else len(np.unique(group))
+    if count == 1:
+        return Interval(float(values.mean()), math.nan, level, 1)
     # s has n − 1 degrees of freedom
-    half = (
-        student.ppf((1 + level) / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    )
-    return Interval(float(values.mean()), float(half), level, values.size)
+    if group is None:
+        error = values.std(ddof=1) / math.sqrt(count)
+    else:
+        error = math.sqrt(area.variance(values, group))
+    half = student.ppf((1 + level) / 2, count - 1) * error
+    return Interval(float(values.mean()), float(half), level, count)
 
 
 def overlap(a: Interval, b: Interval) -> bool:

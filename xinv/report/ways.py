@@ -51,7 +51,7 @@ class Row(NamedTuple):
       controls: by name, the AUC before and after.
       utility: by name, the mean before and after.
       accuracy: of the target, before and after.
-      privacy: the ε of a target trained with noise; "" of others.
+      privacy: the ε of a target trained with noise, in words; "" of others.
       queries: the AUC of an attack on the mean of several queries.
       inversion: SSIM of reconstructions from predictions, and with the map before and after.
       rebuilt: the mean change of an image's SSIM; None without one.
@@ -305,12 +305,17 @@ def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
 
 
 def _private(lines: Lines) -> str:
-    """The ε of each seed's target, once if they are equal."""
+    """The ε of one image for each seed's target, and of a group; once if they are equal."""
     found = []
     for line in lines:
-        if line["privacy"]:
-            found.append(number(line["privacy"]["epsilon"], 3))
-    return " ".join(dict.fromkeys(found))
+        stated = line["privacy"]
+        if not stated:
+            continue
+        text = f"{number(stated['epsilon'], 3)} at δ = {stated['delta']:g}"
+        if "epsilon_of_group" in stated:
+            text += f"; {number(stated['epsilon_of_group'], 3)} of a group"
+        found.append(text)
+    return " / ".join(dict.fromkeys(found))
 
 
 def _described(line: Mapping[str, Any]) -> str:
