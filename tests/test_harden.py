@@ -49,6 +49,12 @@ def network():
     return net.apply, net.init(jax.random.key(0), images[:1]), images
 
 
+HUGE = dict(
+    attack=dict(name="decoder"),
+    train=dict(base.recipe(batch_size=10**6)),
+)
+
+
 def policy(variables, **changes):
     found = Policy(SALIENCY, NOISY, SECRET, fingerprint(variables), None, {}, {})
     return found._replace(**changes)
@@ -636,6 +642,7 @@ def test_bad_section(config, tmp_path, changes, message):
         ("shadows.shadow.roles", ("shadow_train", "report_others"), "'shadow' as a shadow model"),
         ("shadows.stranger.roles", ("search_others",), "'stranger' as a shadow model"),
         ("shadows.shadow.train.noise", 1.0, "clip"),
+        ("harden.inversion", HUGE, "harden.inversion"),
     ],
 )
 def test_bad_models(config, tmp_path, path, value, message):

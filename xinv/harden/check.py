@@ -139,11 +139,11 @@ def _numbers(settings: Mapping[str, Any]) -> None:
 
 def _inversion(service: Service, settings: Mapping[str, Any]) -> None:
     require_keys("harden.inversion", settings, ("attack", "train"))
-    given = {"inputs": ("prediction", "explanation")}
+    recipe = train.Recipe.stated(settings["train"])
+    given = {"inputs": ("prediction", "explanation"), "recipe": recipe}
     # Build the attack: an unknown name or parameter fails here
-    attack = attacks.build(
-        **settings["attack"], given=given | {"recipe": train.Recipe.stated(settings["train"])}
-    )
+    attack = attacks.build(**settings["attack"], given=given)
+    _trainable(service, "harden.inversion", recipe)
     if attack.goal != "reconstruction":
         raise InputError(
             f"harden.inversion.attack is {settings['attack']['name']!r}: choose one that rebuilds "
@@ -151,6 +151,13 @@ def _inversion(service: Service, settings: Mapping[str, Any]) -> None:
         )
     if "ssim" not in service.config["metrics"]["image"]:
         raise InputError("harden.inversion needs metrics.image.ssim: state its sigma and window")
+
+
+def _trainable(service: Service, what: str, recipe: train.Recipe) -> None:
+    """Raises InputError if the attacker's images do not fill a batch."""
+    role = service.config[HARDEN]["roles"]["shadow"]
+    for seed in service.classifiers.seeds:
+        train.steps_per_epoch(recipe, service.roles.count([role], seed), what)
 
 
 def _is_leak(leak: Any) -> bool:
@@ -189,6 +196,8 @@ def _methods(service: Service, settings: Mapping[str, Any]) -> None:
     given = {"inputs": ("explanation",), "recipe": recipe}
     for name in ("attack", "search_attack"):
         attack = attacks.build(**settings[name], given=given)
+        if plugins.takes(attacks, "attack", settings[name]["name"], "recipe"):
+            _trainable(service, f"harden.{name}", recipe)
         if attack.goal != "membership" or attack.paired or attack.needs:
             raise InputError(
                 f"harden.{name} is {settings[name]['name']!r}: choose a membership attack that "
