@@ -416,20 +416,17 @@ def published(
     source: str,
     metric: str,
     values: dict[str, float | tuple[float, float]],
-    tolerance: float = 0.05,
 ) -> tuple[dict, ...]:
     """Returns figures of a paper, for the report's section `published`.
 
     A measured mean counts as within a published one if they differ by at most two of its standard
-    deviations, or by the fraction `tolerance`.
+    deviations, or by 5 %.
 
     Args:
       source: the place in the paper.
       metric: name of the metric.
       values: a mean per arm, or a mean and a standard deviation.
-      tolerance: a fraction of the published mean.
     """
-    # A figure without a standard deviation is compared by `tolerance` alone
     rows = []
     for arm, value in values.items():
         mean, spread = value if isinstance(value, tuple) else (value, None)
@@ -439,7 +436,6 @@ def published(
             metric=metric,
             value=mean,
             spread=spread,
-            tolerance=tolerance,
         )
         rows.append(row)
     return tuple(rows)

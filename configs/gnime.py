@@ -317,10 +317,10 @@ def _mnist(share: float = 1.0, fashion_share: float = 0.4) -> dict:
 def _celeba(people: int, side: int) -> dict:
     """Returns crops of CelebA, equally many of each person.
 
-    The paper's subset has 30 of each of 1,000.
+    The paper's subset has 30 of each of 1,000; here these are the first people with as many.
     """
     data = datasets.identities("celeba", datasets.DEFENDED, side, grayscale=False)
-    data["transform"]["classes"] = ("identity", people)
+    data["transform"]["classes"] = ("identity", people, 30)
     data["roles"]["balance"] = "identity"
     return data
 

@@ -130,7 +130,10 @@ def _roles(images: int) -> dict[str, float]:
 
 
 def _network(width: float) -> dict:
-    """Returns the target network; the layer before the last has 50 features at any width."""
+    """Returns the target network, with 50 features before its last layer.
+
+    `hidden` fits this width: whoever overrides one overrides both.
+    """
     return dict(
         name="cnn",
         dtype="float32",

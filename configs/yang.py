@@ -242,9 +242,9 @@ def sizes() -> dict[str, Size]:
 
 
 def _network(*channels: int, features: int, width: float = 1.0) -> dict:
-    """Returns a target network, with so many features before its last layer at any width.
+    """Returns a target network, with so many features before its last layer.
 
-    Figures 13 and 15.
+    Figures 13 and 15. `hidden` fits this width: whoever overrides one overrides both.
     """
     return dict(
         name="cnn",

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.util
+import math
 import operator
 import os
 import re
@@ -187,6 +188,17 @@ def overruled(config: dict, base: dict) -> list[str]:
     return [path for path in overridden(sys.argv) if _at(config, path) != _at(base, path)]
 
 
+def require_read(configs: Sequence[dict]) -> None:
+    """Raises InputError for an override of the command line that none of these configs reads."""
+    from xinv.audit.attacker import unread  # after the flags: this takes seconds
+
+    ignored = [unread(config) for config in configs]
+    for path in overridden(sys.argv):
+        above = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
+        if all(set(above) & set(paths) for paths in ignored):
+            raise InputError(f"no attack of this config reads {path}: leave out --config.{path}")
+
+
 def _at(config: dict, path: str) -> object:
     for key in path.split("."):
         config = config.get(key) if isinstance(config, dict) else None
@@ -219,7 +231,7 @@ def overridden(argv: Sequence[str]) -> list[str]:
     return list(
         dict.fromkeys(
             re.findall(
-                r"^--?config\.([\w.]+)",
+                r"^--?config\.([^=\n[]+)",
                 "\n".join(argv),
                 flags=re.MULTILINE,
             )
@@ -258,6 +270,9 @@ def _parse(argv: Sequence[str]) -> list[str]:
         _check_overrides(named[1], argv)
         argv, cleared = _without_nones(argv)
     arguments = flags.FLAGS(argv)
+    for flag in flags.FLAGS.flags_by_module_dict().get(sys.argv[0], ()):
+        if isinstance(flag.value, float) and not math.isfinite(flag.value):
+            raise InputError(f"--{flag.name} is {flag.value} but must be finite")
     # Clear fields only now: the config exists once the flags are parsed
     for path in cleared:
         _clear(path)
@@ -325,6 +340,12 @@ def _check_overrides(value: str, argv: Sequence[str]) -> None:
             if key not in node:
                 raise InputError(
                     f"unknown config key {path!r}: {seen} has {', '.join(sorted(node))}"
+                )
+            # The flags' own parser reads such a key as a call
+            if not re.fullmatch(r"\w+", key):
+                raise InputError(
+                    f"config key {path!r} cannot be set on the command line, as {key!r} is no "
+                    "plain name: change it in the config file"
                 )
             node, seen = node[key], f"{seen}.{key}"
             if not hasattr(node, "keys"):

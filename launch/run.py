@@ -156,6 +156,7 @@ def _audit(config: dict) -> None:
     from xinv import audit, processes, report, store
     from xinv.audit.stage import Watch
 
+    cli.require_read([config])
     # Process 0 names the folder, so that all use the same one
     workdir = Path(processes.led(lambda: WORKDIR.value or _new_folder(config["unit"])))
     programs.keep()

@@ -218,6 +218,7 @@ def _configs() -> list[dict]:
         raise InputError("the sweep of this config has no experiments")
     for config in configs:
         sections(config)
+    cli.require_read(configs)
     return configs
 
 

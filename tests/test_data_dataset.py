@@ -214,6 +214,6 @@ def test_unknown_names_refused():
 def test_malformed_classes_named(classes):
     """Classes to keep that are no label with a number or names are one sentence."""
     with pytest.raises(
-        InputError, match=r"is not None, \(label, number\) or \(label, \(class, …\)\)"
+        InputError, match=r"is not None, \(label, number\), .* or \(label, \(class, …\)\)"
     ):
         data.transform(data.digits(), classes=classes)

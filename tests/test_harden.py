@@ -623,6 +623,7 @@ def test_same_bytes_again(done, config, tmp_path):
         ),
         (dict(floors=dict(infidelity=1)), "harden.floors has 'infidelity'"),
         (dict(explanations=("probability", "probability")), "explanations names one twice"),
+        (dict(controls=dict(stranger=("shadow",))), "harden.controls.stranger"),
     ],
 )
 def test_bad_section(config, tmp_path, changes, message):

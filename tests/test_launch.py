@@ -9,6 +9,7 @@ import pytest
 from launched import launch
 
 DIGITS = "--config=configs/digits.py"
+DEEPLEAK = "--config=configs/deepleak.py:quick"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,8 @@ DIGITS = "--config=configs/digits.py"
         (["--config=configs/digits.py:huge"], "configs/digits.py:huge: there is no size 'huge'"),
         (["--config=tests/test_launch.py"], "defines no get_config"),
         ([DIGITS, "--config.attack.trian.epochs=3"], "unknown config key 'attack.trian.epochs'"),
+        ([DEEPLEAK, "--config.attack.width=2"], "no attack of this config reads attack.width"),
+        ([DEEPLEAK, "--config.evaluation.label=x"], "no attack of this config reads evaluation"),
         (
             [DIGITS, "--config.data.transform.crop=28", "--workdir={tmp}/w"],
             "crop 28 is not None, 'centre' or",

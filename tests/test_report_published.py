@@ -71,7 +71,7 @@ def test_verdicts(tmp_path):
         tmp_path,
         [
             entry(mean / 1.2),
-            entry(mean / 1.08, tolerance=0.1),
+            entry(mean / 1.04),
             entry(0.0),
             entry(0.5, arm="target", metric="accuracy"),
             entry(0.5, metric="lpips"),

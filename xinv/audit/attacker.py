@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from xinv.audit import holdings
+from xinv.audit.form import LOGITS
 from xinv.audit.goals import GOALS, MEMBERSHIP, RECONSTRUCTION, Goal
 from xinv.audit.goals.membership import membership_spec
 from xinv.audit.method import HELD, PREDICTION, Method
@@ -197,6 +198,25 @@ def parts(service: Service) -> tuple[str, ...]:
     if config["arms"]:
         found += [*config["shadows"], *config["attributes"]]
     return tuple(found)
+
+
+def unread(config: Config) -> list[str]:
+    """Returns paths of a config that no arm reads, nor anything below them."""
+    methods = []
+    rebuilds = False
+    logits = config["service"]["prediction"] == LOGITS
+    for arm in config["arms"].values():
+        method = Method(config["attack"], arm["attack"], tuple(arm["inputs"]), logits)
+        methods.append(method)
+        rebuilds |= arm["evaluate"] and method.build().goal == RECONSTRUCTION.name
+    found = []
+    for name in config["attack"]:
+        if not any(method.reads(name) for method in methods):
+            found.append(f"attack.{name}")
+    # Reconstructions alone are evaluated as images
+    if not rebuilds:
+        found += ["evaluation", *(f"metrics.{group}" for group in RECONSTRUCTION.metrics)]
+    return found
 
 
 def _join(observations: Sequence[Observation]) -> Observation:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from xinv.audit.results import Config
-from xinv.numbers import described, is_count, is_one_of
+from xinv.numbers import described, is_count, is_number, is_one_of
 from xinv.types import InputError
 
 LOGITS = "logits"
@@ -17,6 +17,9 @@ PREDICTIONS = ("probabilities", LOGITS)
 REGIONS = ("bright", "ellipse")
 """Regions of an image whose relevance an analysis measures."""
 _ANY = "*"
+_SEEDS = 2**31
+"""JAX takes larger seeds for others: 2**32 is 0 again."""
+_MOST = 1000
 _FOLDER = re.compile(r"\w[\w.+=,() -]*")
 
 
@@ -40,12 +43,40 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(map(_is_text, value))
 
 
+def _is_published(value: Any) -> bool:
+    """Tests for figures with all that a report reads; without a spread it is None."""
+    if not isinstance(value, list | tuple):
+        return False
+    for entry in value:
+        if not isinstance(entry, Mapping) or "spread" not in entry:
+            return False
+        if not all(_is_text(entry.get(name)) for name in ("arm", "metric", "source")):
+            return False
+        if not is_number(entry.get("value")) or not _is_text(entry.get("note", "")):
+            return False
+        for name in ("spread", "band"):
+            if entry.get(name) is not None and not is_number(entry[name]):
+                return False
+    return True
+
+
 SECTION = Kind(lambda value: isinstance(value, Mapping), "a section with settings of its own")
 LIST = Kind(_is_list, "a list of names, such as ('one', 'two')")
 TEXT = Kind(_is_text, "text")
 FLAG = Kind(lambda value: isinstance(value, bool), "True or False")
-NUMBER = Kind(lambda value: is_count(value, 0), "a whole number of at least 0")
+SEED = Kind(
+    lambda value: is_count(value, 0) and value < _SEEDS,
+    f"a whole number from 0 to {_SEEDS - 1}",
+)
+SEEDS = Kind(
+    lambda value: is_count(value, 1) and value <= _MOST,
+    f"a whole number from 1 to {_MOST}",
+)
 COUNT = Kind(lambda value: is_count(value, 1), "a whole number of at least 1")
+PUBLISHED = Kind(
+    _is_published,
+    "a list of sections, each with texts arm, metric and source, and numbers value and spread",
+)
 PREDICTION = Kind(
     lambda value: is_one_of(value, PREDICTIONS),
     " or ".join(map(repr, PREDICTIONS)),
@@ -57,8 +88,8 @@ FOLDER = Kind(
 
 FORM = {
     "unit": FOLDER,
-    "seed": NUMBER,
-    "seeds": COUNT,
+    "seed": SEED,
+    "seeds": SEEDS,
     "data": SECTION,
     "data.source": SECTION,
     "data.transform": SECTION,
@@ -119,6 +150,7 @@ FORM = {
     "report": SECTION,
     "report.role": TEXT,
     "report.examples": COUNT,
+    "report.published": PUBLISHED,
     "report.positive_control": FLAG,
 }
 """The kind of each setting by its path; "*" stands for any name. Outer sections come first."""

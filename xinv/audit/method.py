@@ -53,6 +53,15 @@ class Method(NamedTuple):
         """The encoder of explanations, or the name of the method."""
         return self.stated.get("encoder", self.stated["name"])
 
+    def reads(self, name: str) -> bool:
+        """Tells if it takes a parameter from the section `attack`."""
+        if name == "train":
+            return plugins.takes(attacks, "attack", self.stated["name"], "recipe")
+        if "name" in self.own:
+            taken = name in self.offered
+            return taken and plugins.takes(attacks, "attack", self.own["name"], name)
+        return name not in self.own
+
     def complete(self) -> dict[str, Any]:
         """Returns its name with all of its parameters."""
         return plugins.complete(attacks, self.offered | self.stated)

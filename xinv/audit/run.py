@@ -29,6 +29,7 @@ from xinv.audit.service import Classifiers, Service
 from xinv.audit.stage import Stages, Watch
 from xinv.leases import Busy
 from xinv.store import Stage, Store
+from xinv.types import InputError
 
 _PAUSE = 1.0  # seconds until a stage that another process builds is looked for again
 
@@ -92,6 +93,12 @@ def opened(
     auxiliary = None
     if config["data"]["auxiliary"]:
         auxiliary = load(config["data"]["auxiliary"])
+        own, other = dataset.images.shape[1:], auxiliary.images.shape[1:]
+        if own != other:
+            raise InputError(
+                f"data.auxiliary has images of {list(other)} and data of {list(own)}: give both "
+                "the same resize and grayscale"
+            )
     roles = Roles(dataset, auxiliary, config["data"], {}, config["report"]["role"])
 
     # Load the target, if it is not trained here

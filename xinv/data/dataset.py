@@ -241,19 +241,25 @@ def take(dataset: Dataset, indices: Any) -> Dataset:
     )
 
 
-def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
+def keep(
+    dataset: Dataset,
+    label: str,
+    classes: Sequence[str] | int,
+    least: int = 1,
+) -> Dataset:
     """The images of some classes, renumbered.
 
     Args:
       dataset: left as it is.
       label: name of the label set.
       classes: names in the order of their new numbers, or the number of first classes.
+      least: images that each of the first classes must have; others are passed over.
 
     Raises:
       InputError: there is no such label or class, or no image of them.
     """
     if isinstance(classes, int):
-        classes = _first(dataset, label, classes)
+        classes = _first(dataset, label, classes, least)
     # The new number of each old one, −1 for a class that is left out
     renumbered = np.full(len(dataset.classes.get(label, ())), -1, np.int32)
     renumbered[_numbers(dataset, label, classes)] = np.arange(len(classes))
@@ -268,10 +274,19 @@ def keep(dataset: Dataset, label: str, classes: Sequence[str] | int) -> Dataset:
     )
 
 
-def _first(dataset: Dataset, label: str, count: int) -> tuple[str, ...]:
+def _first(dataset: Dataset, label: str, count: int, least: int) -> tuple[str, ...]:
     names = dataset.classes.get(label, ())
-    if names and not 1 <= count <= len(names):
-        raise InputError(f"{count} classes of {label!r} cannot be kept: choose 1 to {len(names)}")
+    if not names:
+        return ()
+    # In the order of the names, whatever their numbers of images
+    images = np.bincount(dataset.labels[label], minlength=len(names))
+    names = [name for name, number in zip(names, images, strict=True) if number >= least]
+    if not 1 <= count <= len(names):
+        enough = f" with at least {least} images" if least > 1 else ""
+        raise InputError(
+            f"{count} classes of {label!r} cannot be kept: choose 1 to {len(names)}, as many as "
+            f"there are{enough}"
+        )
     return tuple(names[:count])
 
 

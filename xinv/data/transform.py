@@ -8,7 +8,7 @@ from PIL import Image
 
 from xinv import stream
 from xinv.data.dataset import Dataset, Lazy, create, digest, keep, mark
-from xinv.numbers import is_one_of, require_flag
+from xinv.numbers import is_count, is_one_of, require_flag
 from xinv.types import InputError
 
 METHODS = {
@@ -79,7 +79,7 @@ def transform(
     resize: Size = None,
     grayscale: bool = False,
     method: str = "bilinear",
-    classes: tuple[str, Sequence[str] | int] | None = None,
+    classes: tuple[str, Sequence[str] | int] | tuple[str, int, int] | None = None,
     attributes: Mapping[str, tuple[str, Sequence[str]]] | None = None,
 ) -> Dataset:
     """Crops every image, makes it grey and resizes it, in this order.
@@ -91,7 +91,7 @@ def transform(
       grayscale: three channels become one by ITU-R 601 luma.
       method: of Pillow's resizing; all but "nearest" average over the area when shrinking.
       classes: a label and the names of its classes to keep, renumbered in this order, or their
-        number; None keeps all.
+        number, and perhaps the number of images that each of these has at least; None keeps all.
       attributes: binary labels to add, "no" and "yes", each true for some classes of a label.
 
     Returns:
@@ -122,16 +122,23 @@ def transform(
     )
 
 
-def _chosen(classes: object) -> tuple[str, Sequence[str] | int]:
-    """A label and its classes, checked."""
-    label, kept = (
-        classes if isinstance(classes, tuple | list) and len(classes) == 2 else (None, None)
-    )
-    # A Boolean is an integer in Python, but no number of classes
-    counted = isinstance(kept, int) and not isinstance(kept, bool)
-    if not isinstance(label, str) or not (counted or isinstance(kept, tuple | list)):
-        raise InputError(f"classes {classes!r} is not None, (label, number) or (label, (class, …))")
-    return label, kept
+def _chosen(classes: object) -> tuple[str, Sequence[str] | int, int]:
+    """A label, its classes and their least number of images, checked."""
+    label = kept = None
+    least = 1
+    if isinstance(classes, tuple | list) and len(classes) == 2:
+        label, kept = classes
+    elif isinstance(classes, tuple | list) and len(classes) == 3:
+        label, kept, least = classes
+    # Names stand alone, whatever their numbers of images
+    named = isinstance(kept, tuple | list) and len(classes) == 2
+    counted = is_count(kept, 1) and is_count(least, 1)
+    if not isinstance(label, str) or not (counted or named):
+        raise InputError(
+            f"classes {classes!r} is not None, (label, number), (label, number, least images) or "
+            "(label, (class, …))"
+        )
+    return label, kept, least
 
 
 def _apply(change: Geometry, images: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

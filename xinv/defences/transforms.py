@@ -100,7 +100,7 @@ def reverse_sigmoid(beta: float = 1.0, gamma: float = 0.1) -> Defence:
 
     It is made against model extraction. Against inversion it may harm: it adds to small
     probabilities in proportion to their logit, and an inverter rebuilds more from ỹ than from y
-    (measured in BUILD_NOTES.md).
+    (measured in configs/gnime.md).
 
     Args:
       beta: the magnitude β, positive.

@@ -112,6 +112,13 @@ def _numbers(settings: Mapping[str, Any]) -> None:
         alpha,
         "between 0 and 1",
     )
+    for name, pair in settings["controls"].items():
+        require(
+            isinstance(pair, list | tuple) and len(pair) == 2,
+            f"harden.controls.{name}",
+            pair,
+            "two classifiers: the attacker's own, and the one that it attacks",
+        )
     for name, floor in settings["floors"].items():
         if name not in FLOORS:
             raise InputError(f"harden.floors has {name!r}: choose among {', '.join(FLOORS)}")

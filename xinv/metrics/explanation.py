@@ -20,6 +20,7 @@ from jax.tree_util import Partial
 
 from xinv.images import as_float
 from xinv.metrics.recognition import Embed, deepsim
+from xinv.numbers import is_number
 from xinv.types import Apply, Array, InputError, Key, Metric, Variables
 
 Truth = Mapping[str, Array]
@@ -197,7 +198,7 @@ def max_sensitivity(
     Cost: `samples` releases per image.
     """
     # A radius of 0 measures the noise of a random release alone
-    if not radius >= 0:
+    if not (is_number(radius) and radius >= 0):
         raise InputError(
             f"max_sensitivity radius {radius} is not allowed: give a number of at least 0"
         )

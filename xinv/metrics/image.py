@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from xinv import images
 from xinv.images import as_float
+from xinv.numbers import is_number
 from xinv.types import Array, InputError, Metric
 
 MAX_PSNR = 100.0
@@ -52,7 +53,7 @@ def ssim(sigma: float = 1.5, window: int | None = None) -> Metric:
       InputError: sigma or window is not allowed, or (at the call) the images are smaller than the
         window.
     """
-    if not sigma > 0:
+    if not (is_number(sigma) and sigma > 0):
         raise InputError(f"SSIM sigma {sigma} is not allowed: give a positive number of pixels")
     # scikit-image's truncation of the Gaussian at 3.5 sigma
     side = 2 * int(3.5 * sigma + 0.5) + 1 if window is None else window

@@ -22,6 +22,7 @@ from xinv.models.table import (
     pool,
     scale,
 )
+from xinv.numbers import require, require_count
 from xinv.types import InputError, Model
 
 NORMS = ("none", *regularise.NORMS)
@@ -95,6 +96,8 @@ def table(
             " last"
         )
     first, last = map(check_dropout, dropout)
+    require(len(channels) > 0, "channels", channels, "those of at least one block")
+    require_count(hidden=hidden)
     # Only the last block's map is marked.
     marks = ("",) * (len(channels) - 1) + ("cam",)
     blocks: list[Layer] = []

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from xinv.models.layers import conv_transpose, convolve, convolve_repeated, max_pool
 from xinv.models.regularise import dropout, norm
-from xinv.numbers import require_count, require_positive
+from xinv.numbers import require, require_count, require_positive
 from xinv.types import InputError
 
 DTYPES = ("float32", "bfloat16")
@@ -26,6 +26,10 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu": functools.partial(nn.gelu, approximate=False),
     "silu": nn.silu,
 }
+
+
+LARGEST = 2**20
+"""The most channels or features of a layer: more would fill the memory."""
 
 
 class Layer(NamedTuple):
@@ -123,6 +127,12 @@ def scale(channels: int, width: float) -> int:
     """
     require_count(channels=channels)
     require_positive(width=width)
+    require(
+        channels * width <= LARGEST,
+        "channels times width",
+        channels * width,
+        f"at most {LARGEST}",
+    )
     return max(4, round(channels * width))
 
 

@@ -70,21 +70,18 @@ def tables(units: Sequence[Unit], summaries: Sequence[Summary]) -> list[Table]:
     return [_table(source, entries) for source, entries in sources.items()]
 
 
-def within(
-    measured: float, value: float, spread: float | None, tolerance: float = _TOLERANCE
-) -> bool:
+def within(measured: float, value: float, spread: float | None) -> bool:
     """True if two means agree.
 
     Args:
       measured: mean over seeds.
       value: the published mean.
       spread: its published standard deviation; None without one.
-      tolerance: share of `value`.
 
     Returns:
-      True if the means differ by at most two `spread`, or by `tolerance` of `value`.
+      True if the means differ by at most two `spread`, or by 5 % of `value`.
     """
-    return abs(measured - value) <= max(2 * (spread or 0.0), tolerance * abs(value))
+    return abs(measured - value) <= max(2 * (spread or 0.0), _TOLERANCE * abs(value))
 
 
 def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> Table:
@@ -106,7 +103,6 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
         groups.setdefault((unit.name, entry["arm"]), []).append(line)
         if "note" in entry:
             notes[_label(summary, entry), entry["note"]] = None
-    tolerances = {entry.get("tolerance", _TOLERANCE) for *_, entry in entries}
     return Table(
         source,
         tuple(map(tuple, groups.values())),
@@ -114,7 +110,7 @@ def _table(source: str, entries: list[tuple[Unit, Summary, dict[str, Any]]]) -> 
         measured=sum(line.measured is not None for line in lines),
         by_chance=any(_by_chance(entry) for *_, entry in entries),
         notes=tuple(notes),
-        tolerance=" or ".join(f"{100 * tolerance:g}%" for tolerance in sorted(tolerances)),
+        tolerance=f"{100 * _TOLERANCE:g}%",
     )
 
 
@@ -161,7 +157,7 @@ def _by_chance(entry: dict[str, Any]) -> bool:
 def _verdict(mean: float, entry: dict[str, Any], digits: int) -> str:
     """The verdict on a measured mean."""
     value = entry["value"]
-    if within(mean, value, entry["spread"], entry.get("tolerance", _TOLERANCE)):
+    if within(mean, value, entry["spread"]):
         return "within"
     # A published 0 has no percentage
     if value:
