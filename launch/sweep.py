@@ -237,7 +237,16 @@ def _report(workdir: Path, found: "Sweep") -> None:
 def _end(found: "Sweep", outcome: "Outcome") -> None:
     """Leaves with the sentences on pieces without a result."""
     if outcome.rejected:
-        raise InputError("; ".join(outcome.rejected))
+        # Say a reason once, however many pieces have it
+        reasons: dict[str, list[str]] = {}
+        for told in outcome.rejected:
+            piece, _, reason = told.partition(": ")
+            reasons.setdefault(reason, []).append(piece)
+        said = []
+        for reason, (first, *others) in reasons.items():
+            more = f" and {len(others)} more" if others else ""
+            said.append(f"{first}{more}: {reason}")
+        raise InputError("; ".join(said))
     # Other pieces are done, so the page above is of these.
     if outcome.failed:
         listed = "\n".join(f"  {sentence}" for sentence in outcome.failed)
