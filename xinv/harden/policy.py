@@ -5,6 +5,7 @@ Example:
     maps = policy.release(apply, variables, images)
 """
 
+import dataclasses
 import functools
 import glob
 import hashlib
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import xinv
-from xinv import attacks, defences, explain, metrics, parallel, plugins, store
+from xinv import attacks, defences, explain, metrics, parallel, plugins, store, train
 from xinv.audit import weights
 from xinv.audit.outputs import explainer as build_explainer
 from xinv.explain import door
@@ -185,7 +186,8 @@ class Policy(NamedTuple):
             )
         require_count(least=0, seed=seed)
         ids = np.arange(len(member)) if group is None else np.asarray(group).ravel()
-        attack = attack or attacks.membership_network(trunk="cnn", width=0.25)
+        if attack is None:
+            attack = _small_network(len(ids) // 2)
         if not _reads_maps_alone(attack):
             raise InputError(
                 "verify needs a membership attack that reads one model's maps alone, such as "
@@ -342,6 +344,15 @@ def fingerprint(variables: Variables) -> str:
         # Functions and other objects have no lasting value
         names.append(f"{name}={leaf!r}" if isinstance(leaf, str | numbers.Number) else name)
     return weights.fingerprint(" ".join(names), arrays)
+
+
+def _small_network(count: int) -> Attack:
+    """Returns a small membership network for about so many images to learn from."""
+    recipe = train.Recipe()
+    # Less than a batch of few images, so that a random half fills it
+    batch_size = max(1, min(recipe.batch_size, int(0.8 * (1 - recipe.validation) * count)))
+    recipe = dataclasses.replace(recipe, batch_size=batch_size)
+    return attacks.membership_network(trunk="cnn", width=0.25, recipe=recipe)
 
 
 def _reads_maps_alone(attack: Any) -> bool:
