@@ -189,10 +189,14 @@ def overruled(config: dict, base: dict) -> list[str]:
 
 
 def require_read(configs: Sequence[dict]) -> None:
-    """Raises InputError for an override of the command line that none of these configs reads."""
+    """Raises InputError for a wrong section, or an override that none of these configs reads."""
     from xinv.audit.attacker import unread  # after the flags: this takes seconds
+    from xinv.audit.sections import sections
 
-    ignored = [unread(config) for config in configs]
+    ignored = []
+    for config in configs:
+        sections(config)
+        ignored.append(unread(config))
     for path in overridden(sys.argv):
         above = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
         if all(set(above) & set(paths) for paths in ignored):

@@ -209,15 +209,11 @@ def _arguments() -> list[str]:
 
 def _configs() -> list[dict]:
     """Returns the complete configs of the sweep, with the names and sections of each checked."""
-    from xinv.audit.sections import sections
-
     # Overrides without an effect are named first: a check may end the program.
     configs = [cli.audited(config) for config in cli.units(CONFIG)]
     _name_overruled(configs, cli.config(CONFIG))
     if not configs:
         raise InputError("the sweep of this config has no experiments")
-    for config in configs:
-        sections(config)
     cli.require_read(configs)
     return configs
 

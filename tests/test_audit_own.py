@@ -465,9 +465,9 @@ def test_walkthrough(tmp_path, name, size, workdir):
     (command,) = re.findall(rf"python (launch/run.py --config=configs/own.py:{size} .*)", PAGE)
     (tmp_path / name).write_text(script(name).replace("range(15)", "range(1)"))
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    small = "--config.seeds=1 --config.evaluation.train.epochs=1 --config.attack.train.epochs=1"
+    small = "--config.seeds=1 --config.attack.train.epochs=1"
     if size != "membership":
-        small += " --config.attack.width=0.015625"
+        small += " --config.evaluation.train.epochs=1 --config.attack.width=0.015625"
     program, *arguments = f"{command} {small}".split()
     for line in ([tmp_path / name], [ROOT / program, *arguments]):
         result = launch(*line, cwd=tmp_path)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -134,6 +135,21 @@ def test_sweeps_share_a_store(tmp_path, fakes):
         (name, seed) for name in ("shared", "a", "b", "c") for seed in range(SEEDS)
     )
     assert set(kinds(one) + kinds(other)) == {sweep.DONE}
+    assert left(tmp_path) == []
+
+
+def test_lease_of_a_killed_worker_is_removed(tmp_path, fakes):
+    """Also of one that was killed between two pieces, without a try."""
+    found = create(tmp_path, "a")
+    (tmp_path / "workers").mkdir()
+    script = (
+        "import os, sys; from pathlib import Path; from xinv.leases import Leases;"
+        "held = Leases().hold(Path(sys.argv[1])); held.__enter__(); os._exit(9)"
+    )
+    dead = found.lease("dead")
+    subprocess.run([sys.executable, "-c", script, dead], check=False)
+    assert dead.exists()
+    run(found)
     assert left(tmp_path) == []
 
 

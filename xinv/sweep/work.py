@@ -80,8 +80,12 @@ class Worker:
           Stopped: by `stop`; the present training has saved its state.
           Lost: it was suspended, and another worker has gone on with its stage.
         """
+        folder = self._sweep.workdir / WORKERS
+        folder.mkdir(parents=True, exist_ok=True)
+        # One that was killed between two pieces has left no try, by which others would find it
+        for marker in folder.glob("*.lease"):
+            self._stages.leases.is_held(marker)  # removes that of a dead one
         # The lease shows other processes that this worker lives
-        (self._sweep.workdir / WORKERS).mkdir(parents=True, exist_ok=True)
         with self._stages.leases.hold(self._sweep.lease(self.name)):
             pause = _PAUSE
             while not self._stop():
