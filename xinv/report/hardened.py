@@ -28,6 +28,7 @@ def html(workdir: Path) -> str:
         rows=found,
         several={name: diagram for name, diagram in drawn.items() if diagram},
         private=any(row.privacy for row in found),
+        inverted=any(row.inversion for row in found),
         # Other ways leave the target, and its accuracy, as they are
         retrained=bool(config["harden"]["trainings"]),
         objective=labelled(config["harden"]["leak"]),

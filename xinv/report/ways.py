@@ -51,7 +51,7 @@ class Row(NamedTuple):
       controls: by name, the AUC before and after.
       utility: by name, the mean before and after.
       accuracy: of the target, before and after.
-      privacy: the ε of a target trained with noise, in words; "" of others.
+      privacy: the ε of a target trained with noise, a text a line; () of others.
       queries: the AUC of an attack on the mean of several queries.
       inversion: SSIM of reconstructions from predictions, and with the map before and after.
       rebuilt: the mean change of an image's SSIM; None without one.
@@ -76,7 +76,7 @@ class Row(NamedTuple):
     controls: dict[str, dict[str, Figure]]
     utility: dict[str, dict[str, Figure]]
     accuracy: dict[str, Figure]
-    privacy: str
+    privacy: tuple[str, ...]
     queries: Figure | None
     inversion: dict[str, Figure]
     rebuilt: Figure | None
@@ -304,18 +304,19 @@ def _flat(parts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
     return found
 
 
-def _private(lines: Lines) -> str:
-    """The ε of one image for each seed's target, and of a group; once if they are equal."""
+def _private(lines: Lines) -> tuple[str, ...]:
+    """The ε of one image for the targets of all seeds, then that of a group and the δ of both."""
     found = []
     for line in lines:
         stated = line["privacy"]
         if not stated:
             continue
-        text = f"{number(stated['epsilon'], 3)} at δ = {stated['delta']:g}"
+        text = [number(stated["epsilon"], 3)]
         if "epsilon_of_group" in stated:
-            text += f"; {number(stated['epsilon_of_group'], 3)} of a group"
-        found.append(text)
-    return " / ".join(dict.fromkeys(found))
+            text.append(f"of a group {number(stated['epsilon_of_group'], 3)}")
+        found.append((*text, f"δ = {stated['delta']:g}"))
+    # Once if they are equal
+    return tuple(part for text in dict.fromkeys(found) for part in text)
 
 
 def _described(line: Mapping[str, Any]) -> str:
