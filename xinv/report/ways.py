@@ -208,10 +208,11 @@ def _verdict(lines: Lines, hardened: Lines, p: float | None) -> str:
     """
     # A leak of a control is not of the model, so hardening the model proves nothing.
     controls = _controls(hardened or lines)
-    if controls and min(controls) <= _ALPHA:
-        return CONFOUNDED
+    confounded = bool(controls) and min(controls) <= _ALPHA
     if not hardened or p is None:
-        return _untouched(lines)
+        return _untouched(lines) + ("; a control leaks" if confounded else "")
+    if confounded:
+        return CONFOUNDED
 
     # Reservations follow the verdict: no control, or a policy in some seeds alone.
     verdict = _lowered(hardened, p)
