@@ -28,6 +28,7 @@ from xinv.harden.propose import propose
 from xinv.harden.search import choose, losses
 from xinv.harden.trial import Trial
 from xinv.metrics.paired import area_difference, rate_difference
+from xinv.metrics.stats import mean_interval
 from xinv.space import Choice, Number
 from xinv.types import Estimate, InputError
 
@@ -435,6 +436,18 @@ def test_area_difference(size):
     )
     same = area_difference(member, before, before)
     assert same == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_mean_over_groups():
+    """Values of a group count as one draw, written out; groups of one are the ordinary interval."""
+    values = np.random.default_rng(0).normal(size=12) + np.repeat([0.0, 1.0, 2.0, 5.0], 3)
+    group = np.repeat(np.arange(4), 3)
+    means = np.array([values[group == name].mean() for name in range(4)])
+    error = np.sqrt(np.square(means - values.mean()).sum() / 3 / 4)
+    found = mean_interval(values, 0.95, group)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.half_width == pytest.approx(stats.t(3).ppf(0.975) * error)
+    assert mean_interval(values, 0.95, np.arange(12)) == pytest.approx(mean_interval(values, 0.95))
 
 
 def test_area_difference_without_variance():

@@ -19,7 +19,7 @@ class Interval(NamedTuple):
       mean: mean of the seeds' values.
       half_width: half the interval's width; NaN with one seed, as the spread is unknown.
       level: confidence level, in (0,1).
-      count: number of seeds.
+      count: number of seeds, or of groups.
     """
 
     mean: float

@@ -123,7 +123,8 @@ def scale(channels: int, width: float) -> int:
     """Returns `channels` times `width`, rounded, at least 4.
 
     Raises:
-      InputError: `channels` is no positive whole number, or `width` not positive and finite.
+      InputError: `channels` is no positive whole number, or `width` not positive and finite, or
+        their product above `LARGEST`.
     """
     require_count(channels=channels)
     require_positive(width=width)
