@@ -33,7 +33,7 @@ and 2):
 | `ways.py` | what one run compares: searches, defences, other trainings |
 | `result.py` | the leak before and after on the other half, with controls |
 | `inversion.py` | how well images are rebuilt from the release |
-| `policy.py` | a release in a file |
+| `policy.py`, `policy_file.py` | a release to apply; its file |
 | `check.py`, `check_ways.py`, `run.py` | errors of a config; the order of a run |
 """
 

@@ -7,10 +7,6 @@ Example:
 
 import dataclasses
 import functools
-import glob
-import hashlib
-import io
-import json
 import numbers
 import operator
 from collections.abc import Mapping
@@ -22,12 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import xinv
 from xinv import attacks, defences, explain, metrics, parallel, plugins, store, train
 from xinv.audit import weights
 from xinv.audit.outputs import explainer as build_explainer
 from xinv.explain import door
-from xinv.harden import released
+from xinv.harden import policy_file, released
 from xinv.harden.candidate import chain_of
 from xinv.images import as_float
 from xinv.numbers import require_count
@@ -42,9 +37,6 @@ from xinv.types import (
     Variables,
 )
 
-FORMAT = 2
-"""Version of the file."""
-_FIELDS = ("format", "xinv", "explainer", "defences", "secret", "model", "arrays", "measured")
 _FORWARD = 64
 
 
@@ -238,34 +230,17 @@ class Policy(NamedTuple):
 
         Every reader of the file knows the secret of the noise: keep it as private as weights.
         """
-        path = Path(path)
-        # Write the arrays first: the policy names them by their hash
-        arrays = flax.traverse_util.flatten_dict(dict(self.state), sep="/")
-        arrays = {f"state/{name}": _storable(array) for name, array in arrays.items()}
+        arrays = flax.traverse_util.flatten_dict({"state": dict(self.state)}, sep="/")
         if self.reference is not None:
-            arrays["reference"] = np.asarray(self.reference)
-        beside = None
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if arrays:
-            beside = _write_arrays(path, arrays)
-        text = {
-            "format": FORMAT,
-            "xinv": xinv.__version__,
+            arrays["reference"] = self.reference
+        fields = {
             "explainer": dict(self.explainer),
             "defences": [dict(section) for section in self.defences],
             "secret": [int(word) for word in self.secret],
             "model": self.model,
-            "arrays": beside,
             "measured": dict(self.measured),
         }
-        # No other user may read it, not even while it is written
-        with store.atomic(path) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_text(json.dumps(text, indent=2) + "\n")
-        # Arrays of an earlier policy of this name are of no use
-        for file in path.parent.glob(f"{glob.escape(path.name)}.*.npz"):
-            if beside is None or file.name != beside["file"]:
-                file.unlink()
+        policy_file.write(Path(path), fields, arrays)
 
 
 def load_policy(path: str | Path) -> Policy:
@@ -276,21 +251,7 @@ def load_policy(path: str | Path) -> Policy:
         it are missing or others.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"there is no policy {str(path)!r}: give a file that launch/harden.py wrote"
-        )
-    # Check the format before the fields, as they may change with it
-    found = store.read_json(path, "write it again with launch/harden.py")
-    if not isinstance(found, dict) or "format" not in found:
-        raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
-    if found["format"] != FORMAT:
-        raise InputError(
-            f"{path} is a policy of format {found['format']!r}, written by xinv "
-            f"{found.get('xinv')}: this xinv reads format {FORMAT}"
-        )
-    if set(found) != set(_FIELDS):
-        raise InputError(f"{path} is no policy: it must hold {', '.join(_FIELDS)}")
+    found = policy_file.read(path)
     # A person may have edited the file: build the explainer, so that a wrong name fails here
     try:
         policy = _policy(path, found)
@@ -322,7 +283,7 @@ def _policy(path: Path, found: Mapping[str, Any]) -> Policy:
             f"{path} was changed: its leak was measured of another release. Write it again with "
             'launch/harden.py, or set "measured" to {} and verify() it'
         )
-    arrays = _arrays(path, found["arrays"])
+    arrays = policy_file.read_arrays(path, found["arrays"])
     reference = arrays.pop("reference", None)
     states = {tuple(name.split("/")[1:]): array for name, array in arrays.items()}
     return Policy(
@@ -377,44 +338,6 @@ def _fingerprint(variables: Variables) -> str:
         # Keep the arrays alive, so that no others get their ids
         _KNOWN[place] = leaves, fingerprint(variables)
     return _KNOWN[place][1]
-
-
-def _storable(array: Array) -> np.ndarray:
-    # NumPy's files know no bfloat16; float32 has all of its values
-    array = np.asarray(array)
-    return array.astype(np.float32) if array.dtype.kind == "V" else array
-
-
-def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    """Writes arrays under a name of their content, so that an earlier policy keeps its own."""
-    bytes_ = io.BytesIO()
-    np.savez(bytes_, **arrays)
-    digest = hashlib.sha256(bytes_.getbuffer()).hexdigest()
-    file = path.with_name(f"{path.name}.{digest[:16]}.npz")
-    with store.atomic(file) as temporary:
-        temporary.touch(mode=0o600)
-        temporary.write_bytes(bytes_.getbuffer())
-    return {"file": file.name, "sha256": digest}
-
-
-def _arrays(path: Path, beside: Mapping[str, str] | None) -> dict[str, np.ndarray]:
-    """Returns the arrays beside a policy."""
-    if beside is None:
-        return {}
-    # Only the name counts: a policy and its arrays may move together
-    file = path.with_name(Path(beside["file"]).name)
-    if not file.is_file():
-        raise InputError(
-            f"the policy {path} needs {file.name}, which is not beside it: copy it too"
-        )
-    if _digest(file) != beside["sha256"]:
-        raise InputError(f"{file} is not the file that the policy {path} was written with")
-    with np.load(file, allow_pickle=False) as opened:
-        return dict(opened)
-
-
-def _digest(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @functools.lru_cache(64)
