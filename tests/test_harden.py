@@ -385,7 +385,7 @@ def test_readme(network, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(attacks, "membership_network", lambda **_: attacks.map_statistic("l2"))
     apply, variables, _ = network
-    policy(variables).save("runs/harden/policies/saliency-0.json")
+    policy(variables).save("runs/harden/policies/probability(saliency)-0.json")
     images = np.random.default_rng(0).uniform(size=(40, 8, 8, 1)).astype(np.float32)
     names = dict(apply=apply, variables=variables, images=images, member=np.arange(40) % 2)
     exec(block("README.md", "Harden what you release"), names)
