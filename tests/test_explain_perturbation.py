@@ -128,7 +128,8 @@ def test_anchors_of_unsure_model(budget):
     """
     rounds = []
 
-    def draw(key, parents):
+    def draw(key, parents, active):
+        del active
         jax.debug.callback(lambda: rounds.append(None))
         present = jax.random.bernoulli(key, 0.5, (len(parents), 50, 16)) | parents[:, None]
         return present, jax.random.bernoulli(jax.random.fold_in(key, 1), 0.9, present.shape[:2])

@@ -93,6 +93,32 @@ def test_chunks_hold_to_the_budget(monkeypatch):
     assert max(seen) == 9  # 35 copies: four calls of nine
 
 
+def test_idle_examples_cost_nothing(monkeypatch):
+    """Mapped examples whose logits nobody reads run the model on no chunk of their own.
+
+    So anchors mapped together cost the rounds that each needs, not those of the hardest.
+    """
+    monkeypatch.setattr(perturb, "_LEAST", 4)
+    calls = []
+
+    def counted(variables, images):
+        jax.debug.callback(lambda _: calls.append(None), images[0, 0, 0, 0])
+        return images.reshape(len(images), -1) @ variables
+
+    def logits(image, active):
+        copy = lambda image, row: image * row
+        return perturb.predict(counted, variables, copy, image, jnp.arange(8.0), active)
+
+    variables, images = jnp.ones((64, 2)), jnp.ones((6, 8, 8, 1))
+    active = np.array([False, True, False, False, True, False])
+    found = jax.jit(jax.vmap(logits))(images, active)
+    jax.effects_barrier()
+    np.testing.assert_allclose(
+        found[active], np.broadcast_to(64 * np.arange(8)[:, None], (2, 8, 2))
+    )
+    assert len(calls) == 4  # 16 of 48 copies, four at a time
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

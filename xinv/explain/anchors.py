@@ -27,24 +27,43 @@ SLACK = 0.05
 """Largest distance of a lower bound below the threshold (alibi's epsilon_stop)."""
 
 
+# Phases of a search
+_EMPTY, _RACE, _CHECK, _NEXT, _DONE = range(5)
+
+
 class _Search(NamedTuple):
     """State of the beam search; an anchor is bool [M].
 
     Attributes:
+      phase: _EMPTY tests the empty anchor, _RACE races the beam's extensions by one superpixel,
+        _CHECK samples the winners, which are the beam by then. _NEXT is between two sizes.
+      step: rounds drawn in this phase.
       rounds: rounds drawn so far.
       size: superpixels of each anchor in the beam.
       beam: [B,M], the best anchors of this size.
       alive: [B], False for the empty places of the beam.
+      covers, draws, hits: [B], coverage, draws and hits of the anchors in the beam.
+      open: [B*M], the extensions that are worth a trial.
+      coverage, raced, won: [B*M], coverage, draws and hits of the extensions.
       best: the valid anchor of largest coverage.
       best_coverage: its coverage; -1 while there is none.
       spare: the most precise anchor met, the result if none is valid.
       spare_precision: its precision.
     """
 
+    phase: jax.Array
+    step: jax.Array
     rounds: jax.Array
     size: jax.Array
     beam: jax.Array
     alive: jax.Array
+    covers: jax.Array
+    draws: jax.Array
+    hits: jax.Array
+    open: jax.Array
+    coverage: jax.Array
+    raced: jax.Array
+    won: jax.Array
     best: jax.Array
     best_coverage: jax.Array
     spare: jax.Array
@@ -127,8 +146,8 @@ def anchors(
       InputError: an option outside these.
 
     Cost: forward passes batch_size x beam_size x rounds, at most 2 x max_rounds for
-    each anchor size tried, and max_samples in all. Images mapped together take as many
-    rounds as the hardest of them.
+    each anchor size tried, and max_samples in all. Each of the images mapped together costs its own
+    rounds.
     """
     segmenter = superpixels(segmentation, segments, compactness, sigma, 15)
     baseline = coalitions.check_baseline(baseline)
@@ -182,7 +201,11 @@ def anchors(
         # A label without pixels has no effect: it joins no anchor.
         visible = jnp.zeros(count, bool).at[game.labels.reshape(-1)].set(True)
 
-        def draw(key: Key, parents: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def draw(
+            key: Key,
+            parents: jax.Array,
+            active: jax.Array,
+        ) -> tuple[jax.Array, jax.Array]:
             """Draws coalitions bool [B,batch_size,M] around `parents` [B,M], and their hits."""
             # A parent's own superpixels are always kept, the others with probability 1 - p_sample.
             present = (
@@ -194,6 +217,7 @@ def anchors(
                 variables,
                 game,
                 present.reshape(-1, count),
+                active,
             )
             # A hit: the copy's predicted class is the label.
             return present, (jnp.argmax(logits, -1) == label).reshape(present.shape[:2])
@@ -217,240 +241,224 @@ def _search(
 ) -> jax.Array:
     """Returns the best anchor bool [M].
 
+    One loop draws a round at a time, whatever its phase. So images mapped together take as many
+    rounds as the longest search, and not as many as the longest of every phase.
+
     Args:
-      draw: `(key, parents [B,M])` -> coalitions and their hits.
+      draw: `(key, parents [B,M], active [])` -> coalitions and their hits.
       covered: bool [coverage_samples,M], the coalitions of the coverage.
       visible: bool [M], the superpixels with pixels.
       max_size, rules, key: limits, settings and randomness of the search.
     """
-    width = rules.beam_size
-    count = len(visible)
-    empty = jnp.zeros((width, count), bool)
-    # The empty anchor covers every image: if it is valid, none can be better.
-    rounds, holds = _empty_anchor_holds(
-        draw,
-        empty[:1],
-        _within(rules, 0),
-        jax.random.fold_in(key, 0),
-    )
-    # The beam starts with the empty anchor alone.
-    start = _Search(
-        rounds=rounds,
-        size=jnp.array(0),
-        beam=empty,
-        alive=jnp.arange(width) < 1,
-        best=empty[0],
-        best_coverage=jnp.where(holds, 1.0, -1.0),
-        spare=empty[0],
-        spare_precision=jnp.array(-1.0),
-    )
 
-    def open_candidates(search: _Search) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return _candidates(search, covered, visible)
+    def one_round(search: _Search) -> _Search:
+        # Of images mapped together, those whose search is over cost no passes
+        drawn = draw(_round_key(key, search), search.beam, search.phase != _DONE)
+        search = _counted(search, rules, *drawn)
+        # A phase without further rounds gives way to the next, which may need none
+        for phase, undecided, then in (
+            (_EMPTY, _is_unsure, _tested),
+            (_RACE, _is_tied, _chosen),
+            (_CHECK, lambda *state: _unclear(*state).any(), _settled),
+        ):
+            limited = (search.step < rules.max_rounds) & (search.rounds < rules.budget)
+            over = (search.phase == phase) & ~(limited & undecided(search, rules))
+            search = jax.lax.cond(over, functools.partial(then, rules=rules), _same, search)
+        opened = lambda search: _opened(search, covered, visible, max_size, rules)
+        return jax.lax.cond(search.phase == _NEXT, opened, _same, search)
 
-    def unfinished(search: _Search) -> jax.Array:
-        # Full coverage cannot be surpassed, and without candidates nothing can grow.
-        more = (search.size < max_size) & (search.rounds < rules.budget)
-        return more & (search.best_coverage < 1) & open_candidates(search)[2].any()
-
-    def grow(search: _Search) -> _Search:
-        # Race the beam's extensions by one superpixel for the highest precision.
-        sets, coverage, open_ = open_candidates(search)
-        race_key, check_key = jax.random.split(jax.random.fold_in(key, search.size + 1))
-        raced, draws, hits = _race(
-            draw,
-            search.beam,
-            open_,
-            _within(rules, search.rounds),
-            race_key,
-        )
-        # The best of them, by their estimates, are the next beam.
-        precision, chosen = jax.lax.top_k(
-            jnp.where(
-                open_,
-                hits / jnp.maximum(draws, 1),
-                -1,
-            ),
-            width,
-        )
-        sets, coverage, alive = sets[chosen], coverage[chosen], open_[chosen]
-        # Sample these further, until the bounds decide which are valid.
-        within = _within(rules, search.rounds + raced)
-        checked, precision, low = _check(
-            draw,
-            sets,
-            alive,
-            draws[chosen],
-            hits[chosen],
-            within,
-            check_key,
-        )
-        # Keep the valid anchor of largest coverage, and the most precise one in reserve.
-        holds = alive & (precision >= rules.threshold) & (low > rules.threshold - SLACK)
-        gain = jnp.where(holds & (coverage > search.best_coverage), coverage, -1)
-        better = gain.max() > search.best_coverage
-        top = jnp.argmax(jnp.where(alive, precision, -1))
-        likelier = precision[top] > search.spare_precision
-        return _Search(
-            rounds=search.rounds + raced + checked,
-            size=search.size + 1,
-            beam=sets,
-            alive=alive,
-            best=jnp.where(better, sets[jnp.argmax(gain)], search.best),
-            best_coverage=jnp.where(better, gain.max(), search.best_coverage),
-            spare=jnp.where(likelier, sets[top], search.spare),
-            spare_precision=jnp.where(
-                likelier,
-                precision[top],
-                search.spare_precision,
-            ),
-        )
-
-    end = jax.lax.while_loop(unfinished, grow, start)
+    start = _start(rules.beam_size, len(visible))
+    end = jax.lax.while_loop(lambda search: search.phase != _DONE, one_round, start)
     return jnp.where(end.best_coverage >= 0, end.best, end.spare)
 
 
-def _within(rules: _Rules, rounds: Array) -> _Rules:
-    """Limits the rounds of one bandit to the rest of the budget."""
-    return rules._replace(max_rounds=jnp.minimum(rules.max_rounds, rules.budget - rounds))
+def _same(search: _Search) -> _Search:
+    return search
 
 
-def _candidates(
+def _start(width: int, count: int) -> _Search:
+    """The search before its first round: a beam with the empty anchor alone."""
+    own = jnp.zeros(width, jnp.int32)
+    extensions = jnp.zeros(width * count, jnp.int32)
+    empty = jnp.zeros((width, count), bool)
+    return _Search(
+        phase=jnp.array(_EMPTY),
+        step=jnp.array(0),
+        rounds=jnp.array(0),
+        size=jnp.array(0),
+        beam=empty,
+        alive=jnp.arange(width) < 1,
+        covers=jnp.ones(width, jnp.float32),
+        draws=own,
+        hits=own,
+        open=extensions > 0,
+        coverage=jnp.zeros(width * count, jnp.float32),
+        raced=extensions,
+        won=extensions,
+        best=empty[0],
+        best_coverage=jnp.float32(-1),
+        spare=empty[0],
+        spare_precision=jnp.float32(-1),
+    )
+
+
+def _round_key(key: Key, search: _Search) -> Key:
+    """The key of a round: of its size, phase and number."""
+    # A race is for anchors of the next size
+    race = search.phase == _RACE
+    of_size = jax.random.fold_in(key, search.size + race)
+    race_key, check_key = jax.random.split(of_size)
+    of_phase = jnp.where(race, race_key, check_key)
+    of_phase = jnp.where(search.phase == _EMPTY, of_size, of_phase)
+    return jax.random.fold_in(of_phase, search.step)
+
+
+def _counted(search: _Search, rules: _Rules, present: jax.Array, hit: jax.Array) -> _Search:
+    """Counts a round: coalitions bool [B,batch_size,M] and their hits bool [B,batch_size]."""
+    race = search.phase == _RACE
+    # Only undecided anchors count new copies, so the estimates of the others stay
+    own = (search.phase == _EMPTY) | (search.phase == _CHECK) & _unclear(search, rules)
+    # In a race a copy counts for every extension whose superpixel it keeps
+    more = present.sum(1, dtype=jnp.int32).reshape(-1)
+    right = (present & hit[..., None]).sum(1, dtype=jnp.int32).reshape(-1)
+    return search._replace(
+        step=search.step + 1,
+        rounds=search.rounds + 1,
+        draws=search.draws + own * hit.shape[1],
+        hits=search.hits + own * hit.sum(1, dtype=jnp.int32),
+        raced=search.raced + race * more,
+        won=search.won + race * right,
+    )
+
+
+def _is_unsure(search: _Search, rules: _Rules) -> jax.Array:
+    """Tells if further rounds may show that the empty anchor holds."""
+    # They can help only while the mean is high and its bound is too low
+    likely = search.hits[0] > rules.threshold * search.draws[0]
+    return likely & (_empty_low(search, rules) < rules.threshold - rules.tau)
+
+
+def _tested(search: _Search, rules: _Rules) -> _Search:
+    """Ends the test of the empty anchor, which covers every image: if it is valid, none is better.
+
+    It holds if the label is predicted with every superpixel replaced at random.
+    """
+    holds = _empty_low(search, rules) > rules.threshold
+    return search._replace(
+        phase=jnp.array(_NEXT), best_coverage=jnp.where(holds, jnp.float32(1), -1)
+    )
+
+
+def _empty_low(search: _Search, rules: _Rules) -> jax.Array:
+    draws = jnp.maximum(search.draws[0], 1)
+    return lower_bound(search.hits[0] / draws, jnp.log(1 / rules.delta) / draws)
+
+
+def _opened(
     search: _Search,
     covered: jax.Array,
     visible: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Extends every beam anchor by one superpixel.
-
-    Returns:
-      sets [B*M,M], their coverage [B*M], and bool [B*M], True for those worth a trial.
-    """
+    max_size: int,
+    rules: _Rules,
+) -> _Search:
+    """Opens a race of the beam's extensions by one superpixel, if any is worth a trial."""
     count = len(visible)
-    sets = (search.beam[:, None] | jnp.eye(count, dtype=bool)).reshape(-1, count)
-    # The coverage of A + f is the share of coalitions with all of A and f: one matrix product.
+    # The coverage of A + f is the share of coalitions with all of A and f: one matrix product
     contains = (covered[:, None] | ~search.beam).all(-1).astype(jnp.float32)
     coverage = (contains.T @ covered.astype(jnp.float32) / len(covered)).reshape(-1)
     # Worth a trial: it adds a visible superpixel, no earlier parent gives the same set, and its
-    # coverage would be a gain.
+    # coverage would be a gain
+    sets = _extensions(search.beam)
     new = (search.alive[:, None] & ~search.beam & visible).reshape(-1)
     equal = (sets[:, None] == sets).all(-1)
     again = (jnp.tril(equal, -1) & new).any(-1)
-    return sets, coverage, new & ~again & (coverage > search.best_coverage)
+    worth = new & ~again & (coverage > search.best_coverage)
+    # Full coverage cannot be surpassed, and without candidates nothing can grow
+    more = (search.size < max_size) & (search.rounds < rules.budget)
+    more &= (search.best_coverage < 1) & worth.any()
+    none = jnp.zeros(len(search.beam) * count, jnp.int32)
+    return search._replace(
+        phase=jnp.where(more, jnp.array(_RACE), jnp.array(_DONE)),
+        step=jnp.array(0),
+        open=worth,
+        coverage=coverage,
+        raced=none,
+        won=none,
+    )
 
 
-def _race(
-    draw,
-    beam: jax.Array,
-    open_: jax.Array,
-    rules: _Rules,
-    key: Key,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Samples the candidates until the best B stand out by tau or the rounds run out (KL-LUCB).
-
-    Returns:
-      rounds, and draws and hits [B*M] of the candidates.
-    """
-
-    def gap(carry: tuple) -> jax.Array:
-        rounds, draws, hits = carry
-        means = jnp.where(open_, hits / jnp.maximum(draws, 1), -1)
-        # KL-LUCB stops by the gap from the weakest leader's lower bound to the strongest rival's
-        # upper bound; the leaders are the B candidates of highest mean.
-        leaders = (
-            jnp.zeros_like(open_).at[jax.lax.top_k(means, rules.beam_size)[1]].set(True) & open_
-        )
-        level = _beta(open_.sum(), rounds, rules.delta) / jnp.maximum(draws, 1e-6)
-        rivals = open_ & ~leaders
-        best_rival = jnp.where(rivals, upper_bound(means, level), -jnp.inf).max()
-        return best_rival - jnp.where(leaders, lower_bound(means, level), jnp.inf).min()
-
-    def sample(carry: tuple) -> tuple:
-        rounds, draws, hits = carry
-        present, hit = draw(jax.random.fold_in(key, rounds), beam)
-        # A copy counts for every candidate whose superpixel it keeps.
-        more = present.sum(1, dtype=draws.dtype).reshape(-1)
-        right = (present & hit[..., None]).sum(1, dtype=hits.dtype).reshape(-1)
-        return rounds + 1, draws + more, hits + right
-
-    def undecided(carry: tuple) -> jax.Array:
-        # At least one round: without draws there are no means to compare.
-        return (carry[0] < 1) | (carry[0] < rules.max_rounds) & (gap(carry) > rules.tau)
-
-    none = jnp.zeros(open_.shape, jnp.int32)
-    return jax.lax.while_loop(undecided, sample, (0, none, none))
+def _extensions(beam: jax.Array) -> jax.Array:
+    """Every anchor of a beam [B,M] with one superpixel more, [B*M,M]."""
+    count = beam.shape[1]
+    return (beam[:, None] | jnp.eye(count, dtype=bool)).reshape(-1, count)
 
 
-def _check(
-    draw,
-    sets: jax.Array,
-    alive: jax.Array,
-    draws: jax.Array,
-    hits: jax.Array,
-    rules: _Rules,
-    key: Key,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Samples the anchors `sets` [B,M] until each is clearly above or below the threshold.
-
-    Returns:
-      rounds, the precision [B] and its lower bound [B].
-    """
-    # As in alibi, delta is divided among 1 + (B - 1) M anchors.
-    beta = jnp.log((1 + (rules.beam_size - 1) * sets.shape[1]) / rules.delta)
-
-    def unclear(draws: jax.Array, hits: jax.Array) -> jax.Array:
-        mean = hits / jnp.maximum(draws, 1)
-        level = beta / jnp.maximum(draws, 1e-6)
-        # The mean is on one side of the threshold, its bound still on the other.
-        high = (mean >= rules.threshold) & (lower_bound(mean, level) < rules.threshold - SLACK)
-        low = (mean < rules.threshold) & (upper_bound(mean, level) >= rules.threshold + SLACK)
-        return alive & (high | low)
-
-    def sample(carry: tuple) -> tuple:
-        rounds, draws, hits = carry
-        # Only undecided anchors count new copies, so the estimates of the others stay.
-        more = unclear(draws, hits)
-        hit = draw(jax.random.fold_in(key, rounds), sets)[1]
-        return rounds + 1, draws + more * hit.shape[1], hits + more * hit.sum(1, dtype=hits.dtype)
-
-    def go_on(carry: tuple) -> jax.Array:
-        return (carry[0] < rules.max_rounds) & unclear(*carry[1:]).any()
-
-    rounds, draws, hits = jax.lax.while_loop(go_on, sample, (0, draws, hits))
-    mean = hits / jnp.maximum(draws, 1)
-    return rounds, mean, lower_bound(mean, beta / jnp.maximum(draws, 1e-6))
+def _is_tied(search: _Search, rules: _Rules) -> jax.Array:
+    """Tells if the best B extensions do not stand out by tau yet (KL-LUCB)."""
+    means = _precision(search)
+    # KL-LUCB stops by the gap from the weakest leader's lower bound to the strongest rival's
+    # upper bound; the leaders are the B candidates of highest mean
+    leaders = jnp.zeros_like(search.open).at[jax.lax.top_k(means, rules.beam_size)[1]].set(True)
+    leaders &= search.open
+    arms = jnp.maximum(search.open.sum(), 1)
+    level = _beta(arms, search.step, rules.delta) / jnp.maximum(search.raced, 1e-6)
+    best_rival = jnp.where(search.open & ~leaders, upper_bound(means, level), -jnp.inf).max()
+    return best_rival - jnp.where(leaders, lower_bound(means, level), jnp.inf).min() > rules.tau
 
 
-def _empty_anchor_holds(
-    draw,
-    empty: jax.Array,
-    rules: _Rules,
-    key: Key,
-) -> tuple[jax.Array, jax.Array]:
-    """Tests if the label is predicted with every superpixel replaced at random.
+def _chosen(search: _Search, rules: _Rules) -> _Search:
+    """Ends a race: the best extensions, by their estimates, are the next beam."""
+    _, chosen = jax.lax.top_k(_precision(search), rules.beam_size)
+    return search._replace(
+        phase=jnp.array(_CHECK),
+        step=jnp.array(0),
+        size=search.size + 1,
+        beam=_extensions(search.beam)[chosen],
+        alive=search.open[chosen],
+        covers=search.coverage[chosen],
+        draws=search.raced[chosen],
+        hits=search.won[chosen],
+    )
 
-    Returns:
-      rounds, and bool [], True if the lower bound of its precision exceeds the threshold.
-    """
 
-    def low(carry: tuple) -> jax.Array:
-        return lower_bound(
-            carry[2] / jnp.maximum(carry[1], 1),
-            jnp.log(1 / rules.delta) / jnp.maximum(carry[1], 1e-6),
-        )
+def _precision(search: _Search) -> jax.Array:
+    """The estimated precision of each extension [B*M]; -1 of one that is not worth a trial."""
+    return jnp.where(search.open, search.won / jnp.maximum(search.raced, 1), -1)
 
-    def sample(carry: tuple) -> tuple:
-        rounds, draws, hits = carry
-        hit = draw(jax.random.fold_in(key, rounds), empty)[1]
-        return rounds + 1, draws + hit.size, hits + hit.sum(dtype=hits.dtype)
 
-    def unclear(carry: tuple) -> jax.Array:
-        # Further rounds can help only while the mean is high and its bound is too low.
-        likely = carry[2] > rules.threshold * carry[1]
-        more = likely & (low(carry) < rules.threshold - rules.tau)
-        return (carry[0] < 1) | (carry[0] < rules.max_rounds) & more
+def _unclear(search: _Search, rules: _Rules) -> jax.Array:
+    """Tells of the beam's anchors [B] which are not clearly above or below the threshold."""
+    mean, level = _estimated(search, rules)
+    # The mean is on one side of the threshold, its bound still on the other
+    high = (mean >= rules.threshold) & (lower_bound(mean, level) < rules.threshold - SLACK)
+    low = (mean < rules.threshold) & (upper_bound(mean, level) >= rules.threshold + SLACK)
+    return search.alive & (high | low)
 
-    end = jax.lax.while_loop(unclear, sample, (0, jnp.array(0), jnp.array(0)))
-    return end[0], low(end) > rules.threshold
+
+def _settled(search: _Search, rules: _Rules) -> _Search:
+    """Ends a check: keeps the valid anchor of largest coverage, and the most precise in reserve."""
+    precision, level = _estimated(search, rules)
+    low = lower_bound(precision, level)
+    holds = search.alive & (precision >= rules.threshold) & (low > rules.threshold - SLACK)
+    gain = jnp.where(holds & (search.covers > search.best_coverage), search.covers, -1)
+    better = gain.max() > search.best_coverage
+    top = jnp.argmax(jnp.where(search.alive, precision, -1))
+    likelier = precision[top] > search.spare_precision
+    return search._replace(
+        phase=jnp.array(_NEXT),
+        best=jnp.where(better, search.beam[jnp.argmax(gain)], search.best),
+        best_coverage=jnp.where(better, gain.max(), search.best_coverage),
+        spare=jnp.where(likelier, search.beam[top], search.spare),
+        spare_precision=jnp.where(likelier, precision[top], search.spare_precision),
+    )
+
+
+def _estimated(search: _Search, rules: _Rules) -> tuple[jax.Array, jax.Array]:
+    """The precision of the beam's anchors [B], and the level of its bounds."""
+    # As in alibi, delta is divided among 1 + (B - 1) M anchors
+    count = 1 + (rules.beam_size - 1) * search.beam.shape[1]
+    mean = search.hits / jnp.maximum(search.draws, 1)
+    return mean, jnp.log(count / rules.delta) / jnp.maximum(search.draws, 1e-6)
 
 
 def _beta(arms: Array, rounds: Array, delta: float) -> jax.Array:

@@ -61,14 +61,15 @@ def logits(
     variables: Variables,
     game: Game,
     coalitions: jax.Array,
+    active: jax.Array | None = None,
 ) -> jax.Array:
-    """Evaluates the model on the coalitions bool [S,M]; returns logits [S,K]."""
+    """Evaluates the model on the coalitions bool [S,M]; returns logits [S,K]; see `predict`."""
 
     def compose(game: Game, coalition: jax.Array) -> jax.Array:
         # A pixel is kept if its superpixel is in the coalition.
         return jnp.where(coalition[game.labels][..., None], game.image, game.absent)
 
-    return predict(apply, variables, compose, game, coalitions)
+    return predict(apply, variables, compose, game, coalitions, active)
 
 
 def paint(values: jax.Array, game: Game) -> jax.Array:

@@ -17,6 +17,9 @@ from xinv.explain.engine import memory
 from xinv.explain.perturbation import winograd
 from xinv.types import Apply, Variables
 
+# Chunks that may be left out: at least so many, unless they are of fewer rows than that
+_PARTS, _LEAST = 16, 64
+
 
 def predict(
     apply: Apply,
@@ -24,6 +27,7 @@ def predict(
     perturb: Callable,
     shared: Any,
     rows: Any,
+    active: jax.Array | None = None,
 ) -> jax.Array:
     """Evaluates the model on S perturbed copies.
 
@@ -35,6 +39,8 @@ def predict(
       perturb: `(shared, row) -> image [H,W,C]`, one copy.
       shared: a tree of arrays in common to all copies of one example, such as the image.
       rows: a tree of arrays [S,...], one row per copy.
+      active: bool []; False if nobody reads the logits, which are then any numbers. In a loop that
+        is mapped over examples, those that have ended cost nothing so. None: they are read.
 
     Returns:
       logits [S,K].
@@ -43,7 +49,13 @@ def predict(
     leaves, treedef = jax.tree.flatten(variables)
     dynamic = [isinstance(leaf, jax.Array | np.ndarray) for leaf in leaves]
 
-    def run(arrays: list, shared: Any, owner: jax.Array, rows: Any) -> jax.Array:
+    def run(
+        arrays: list,
+        shared: Any,
+        owner: jax.Array,
+        rows: Any,
+        active: jax.Array | None,
+    ) -> jax.Array:
         """Evaluates rows [T] of the examples `shared` [G,...]; row t is of example owner[t]."""
         given = iter(arrays)
         full = []
@@ -55,6 +67,7 @@ def predict(
             jax.tree.unflatten(treedef, full),
             jax.vmap(copy),
             (owner, rows),
+            active,
         )
 
     flat = custom_vmap(run)
@@ -67,18 +80,19 @@ def predict(
         shared: Any,
         owner: jax.Array,
         rows: Any,
+        active: jax.Array | None,
     ) -> tuple:
         # Several models: their copies cannot share a batch.
         if any(batched[0]):
             axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(batched))
-            return jax.vmap(run, in_axes=axes)(arrays, shared, owner, rows), True
+            return jax.vmap(run, in_axes=axes)(arrays, shared, owner, rows, active), True
         # Give every example its own shared arrays and rows.
         spread = lambda x, is_batched: (
             x if is_batched else jnp.broadcast_to(x, (examples, *x.shape))
         )
-        shared, owner, rows = jax.tree.map(
+        shared, owner, rows, active = jax.tree.map(
             spread,
-            (shared, owner, rows),
+            (shared, owner, rows, active),
             tuple(batched[1:]),
         )
         # Number the examples across the batch.
@@ -93,6 +107,7 @@ def predict(
             jax.tree.map(join, shared),
             join(owner),
             jax.tree.map(join, rows),
+            jax.tree.map(join, active),
         )
         return logits.reshape(examples, -1, *logits.shape[1:]), True
 
@@ -104,6 +119,7 @@ def predict(
         jax.tree.map(lambda x: jnp.asarray(x)[None], shared),
         owner,
         rows,
+        None if active is None else jnp.broadcast_to(active, owner.shape),
     )
 
 
@@ -112,14 +128,33 @@ def _in_chunks(
     variables: Variables,
     copies: Callable,
     rows: tuple,
+    active: jax.Array | None,
 ) -> jax.Array:
     """Evaluates `copies(*rows)`, as many rows at a time as fit into memory."""
     # The number of copies that fit follows from the traced program of one.
     first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), rows)
-    size = memory.chunk(
-        len(rows[0]), memory.Traced(lambda rows: apply(variables, copies(*rows)), first).fitting()
-    )
+    one = memory.Traced(lambda rows: apply(variables, copies(*rows)), first)
+    count = len(rows[0])
+    most = one.fitting()
+    if active is not None:
+        # Idle rows are left out by whole chunks, so there are several
+        most = min(most, max(_LEAST, count // _PARTS))
+    size = memory.chunk(count, most)
     # Kernels are transformed once, outside the loop over chunks.
     images = jax.eval_shape(copies, *jax.tree.map(lambda x: x[:size], rows))
     model = winograd.predictor(apply, variables, images)
-    return memory.mapped(lambda rows: model(copies(*rows)), rows, size)
+    evaluate = lambda rows: model(copies(*rows))
+    if active is None:
+        return memory.mapped(evaluate, rows, size)
+    # Active rows first, so that idle chunks are as many as can be
+    order = jnp.argsort(~active, stable=True)
+
+    def evaluate_active(chunk: tuple) -> jax.Array:
+        rows, active = chunk
+        logits = jax.eval_shape(evaluate, rows)
+        idle = lambda rows: jnp.zeros(logits.shape, logits.dtype)
+        return jax.lax.cond(active.any(), evaluate, idle, rows)
+
+    sorted_ = jax.tree.map(lambda leaf: leaf[order], (rows, active))
+    logits = memory.mapped(evaluate_active, sorted_, size)
+    return logits[jnp.argsort(order)]
