@@ -1,6 +1,8 @@
 """The search for a release, its policies, and what it reports."""
 
 import copy
+import inspect
+import itertools
 import json
 import re
 import shutil
@@ -23,13 +25,15 @@ from xinv.audit.stage import Stages
 from xinv.harden import released
 from xinv.harden.candidate import Candidate, candidate, chain_of, space_of
 from xinv.harden.check import check
+from xinv.harden.maps import fits
 from xinv.harden.policy import Policy, fingerprint, load_policy
 from xinv.harden.propose import propose
 from xinv.harden.search import choose, losses
+from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
 from xinv.metrics.paired import area_difference, rate_difference
 from xinv.metrics.stats import mean_interval
-from xinv.space import Choice, Number
+from xinv.space import Choice, Number, of
 from xinv.types import Estimate, InputError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,6 +87,28 @@ def test_small_space_is_exhausted():
     """Nothing is proposed twice."""
     found = propose({"kind": Choice(("a", None, True))}, [], "x", 10, startup=10)
     assert sorted(map(str, (values["kind"] for values in found))) == ["None", "True", "a"]
+
+
+def test_values_that_do_not_fit():
+    """Values that a model or its images do not allow are passed over, whatever their number."""
+    space = {"window": Choice((4, 8, 16)), "stride": Choice((2, 4))}
+    found = propose(space, [], "x", 10, startup=10, fits=lambda values: values["window"] < 16)
+    assert len(found) == 4
+    assert {values["window"] for values in found} == {4, 8}
+
+
+@pytest.mark.parametrize("factory", [one for one in explain.FACTORIES if of(one)])
+def test_every_corner_of_a_space_is_allowed(factory):
+    """An explainer refuses none of the values that its own search space proposes."""
+    given = {"reference": np.zeros((9, 8, 8, 1), np.float32)}
+    given = {name: given[name] for name in given if name in inspect.signature(factory).parameters}
+    ends = []
+    for part in of(factory).values():
+        whole = int if isinstance(part, Number) and part.whole else lambda value: value
+        values = part.values if isinstance(part, Choice) else (whole(part.low), whole(part.high))
+        ends.append(values)
+    for corner in itertools.product(*ends):
+        factory(**given, **dict(zip(of(factory), corner, strict=True)))
 
 
 def test_audit_refuses_hardenings_fields():
@@ -676,6 +702,18 @@ def test_logits_are_no_policy(config, tmp_path):
     changed = {**config, "service": {"prediction": "logits"}}
     with store.opened(tmp_path / "stages") as kept, pytest.raises(InputError, match="policies"):
         check(opened(changed, Stages(kept, tmp_path)))
+
+
+@pytest.mark.slow
+def test_search_passes_over_what_does_not_fit(done, config):
+    """A window larger than the images is no candidate, and does not end the search."""
+    root, _ = done
+    occluded = {"name": "occlusion", "normalise": "none"}
+    changed = {**config, "explanations": {"occlusion": occluded}}
+    with store.opened(root / "stages") as kept:
+        subject = Subject(opened(changed, Stages(kept, root)), "occlusion", 0)
+        found = [fits(subject, Candidate(occluded | {"window": size})) for size in (4, 8, 16)]
+    assert found == [True, True, False]
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ MOST_ENUMERATED = 16
 
 
 @searched(
-    samples=Number(2, 25, whole=True),
+    samples=Number(3, 25, whole=True),
     segments=Number(10, 100, whole=True),
     compactness=Number(1.0, 50.0, log=True),
 )

@@ -17,7 +17,7 @@ from xinv.harden import released
 from xinv.harden.candidate import Candidate, chain_of
 from xinv.harden.subject import Subject
 from xinv.store import canonical
-from xinv.types import Array, Defence, Explainer
+from xinv.types import Array, Defence, Explainer, InputError
 
 # Number of maps in a transform at once
 _CHUNK = 256
@@ -152,6 +152,23 @@ def fitted(
     # One attacker for the target and for the models of the controls
     label = f"on {subject.name} of {shadow}, seed {subject.seed}"
     return state_of(subject.service.stages.trained("attack", label, spec, fit))
+
+
+def fits(subject: Subject, candidate: Candidate) -> bool:
+    """Tells if the explainer takes a candidate's parameters, for the target and its images."""
+    part = subject.target
+    classifiers = subject.service.classifiers
+    images = subject.images(subject.settings["roles"]["search"])
+    try:
+        outputs.map_shape(
+            explainer(subject, candidate, part),
+            classifiers.model(part).apply,
+            classifiers.variables(part, subject.seed),
+            images,
+        )
+    except InputError:
+        return False
+    return True
 
 
 def attacking(subject: Subject, attack: Mapping[str, Any]) -> dict[str, Any]:

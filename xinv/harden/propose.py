@@ -5,7 +5,7 @@ depends on its arguments alone; the store alone keeps results.
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -29,6 +29,7 @@ def propose(
     purpose: str,
     count: int,
     startup: int,
+    fits: Callable[[Values], bool] = lambda values: True,
 ) -> list[dict[str, Any]]:
     """Returns new values to try.
 
@@ -38,8 +39,9 @@ def propose(
       space: of each parameter.
       trials: the values tried so far, in order, with their two losses, both to be small.
       purpose: seeds the random numbers, for example by seed, explainer and generation.
-      count: number of proposals; fewer are returned if the space has no more.
+      count: number of proposals; fewer are returned if the space has no more that fit.
       startup: number of random trials.
+      fits: tells if values can be tried: those of a space may not suit a model or its images.
     """
     # Rebuild the study from the trials so far
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -69,7 +71,8 @@ def propose(
         values = study.ask(distributions).params
         if values not in known:
             known.append(values)
-            proposals.append(values)
+            if fits(values):
+                proposals.append(values)
     return proposals
 
 

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from xinv.harden import trial
-from xinv.harden.candidate import candidate, space_of
-from xinv.harden.maps import searched
-from xinv.harden.propose import propose
+from xinv.harden.candidate import Candidate, candidate, space_of
+from xinv.harden.maps import fits, searched
+from xinv.harden.propose import Values, propose
 from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
 
@@ -57,13 +57,19 @@ def search(subject: Subject, order: tuple[str, ...] = ()) -> Search:
     transforms = order or searched_transforms(settings, explainer)
     space = space_of(explainer, transforms)
     deviation = _deviation(subject)
+
+    def made(values: Values) -> Candidate:
+        return candidate(explainer, transforms, values, deviation)
+
+    def is_possible(values: Values) -> bool:
+        return fits(subject, made(values))
+
     trials: list[Trial] = []
     for generation, count in enumerate(_generations(settings)):
         known = [(one.values, losses(one, settings)) for one in trials]
         purpose = "/".join([str(subject.seed), subject.name, *order, str(generation)])
-        for values in propose(space, known, purpose, count, settings["startup"]):
-            made = candidate(explainer, transforms, values, deviation)
-            trials.append(trial.run(subject, len(trials) + 1, values, made))
+        for values in propose(space, known, purpose, count, settings["startup"], is_possible):
+            trials.append(trial.run(subject, len(trials) + 1, values, made(values)))
 
     # Choose by the rule of the config, not by hand
     chosen = choose(trials, unhardened, settings)
