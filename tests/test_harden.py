@@ -1,7 +1,6 @@
 """The search for a release, its policies, and what it reports."""
 
 import copy
-import inspect
 import itertools
 import json
 import re
@@ -97,18 +96,28 @@ def test_values_that_do_not_fit():
     assert {values["window"] for values in found} == {4, 8}
 
 
-@pytest.mark.parametrize("factory", [one for one in explain.FACTORIES if of(one)])
+SEARCHED = [one for one in (*explain.FACTORIES, *defences.FACTORIES) if of(one)]
+
+
+@pytest.mark.parametrize("factory", SEARCHED, ids=lambda factory: factory.__name__)
 def test_every_corner_of_a_space_is_allowed(factory):
-    """An explainer refuses none of the values that its own search space proposes."""
-    given = {"reference": np.zeros((9, 8, 8, 1), np.float32)}
-    given = {name: given[name] for name in given if name in inspect.signature(factory).parameters}
+    """No explainer and no transform refuses a value that its own search space proposes."""
     ends = []
     for part in of(factory).values():
-        whole = int if isinstance(part, Number) and part.whole else lambda value: value
-        values = part.values if isinstance(part, Choice) else (whole(part.low), whole(part.high))
-        ends.append(values)
+        if isinstance(part, Number):
+            ends.append([int(end) if part.whole else end for end in (part.low, part.high)])
+        else:
+            ends.append(part.values if isinstance(part, Choice) else (part.value,))
+    given = {}
+    if factory is explain.protodash:
+        given["reference"] = np.zeros((9, 8, 8, 1), np.float32)
+    refused = []
     for corner in itertools.product(*ends):
-        factory(**given, **dict(zip(of(factory), corner, strict=True)))
+        try:
+            factory(**given, **dict(zip(of(factory), corner, strict=True)))
+        except InputError as error:
+            refused.append((corner, str(error)))
+    assert not refused
 
 
 def test_audit_refuses_hardenings_fields():

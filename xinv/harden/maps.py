@@ -156,6 +156,9 @@ def fitted(
 
 def fits(subject: Subject, candidate: Candidate) -> bool:
     """Tells if the explainer takes a candidate's parameters, for the target and its images."""
+    # Transforms take every value of their spaces
+    if _is_as_configured(subject, candidate):
+        return True
     part = subject.target
     classifiers = subject.service.classifiers
     images = subject.images(subject.settings["roles"]["search"])
@@ -177,9 +180,14 @@ def attacking(subject: Subject, attack: Mapping[str, Any]) -> dict[str, Any]:
     return {"attack": plugins.complete(attacks, attack), "train": recipe}
 
 
+def _is_as_configured(subject: Subject, candidate: Candidate) -> bool:
+    """Tells if a candidate's explainer is that of the config, so that transforms alone differ."""
+    return canonical(candidate.explainer) == canonical(subject.unhardened.explainer)
+
+
 def _explained(subject: Subject, candidate: Candidate, part: str, role: str) -> Array:
     shown = released.of_image(explainer(subject, candidate, part), subject.secret)
-    if canonical(candidate.explainer) != canonical(subject.unhardened.explainer):
+    if not _is_as_configured(subject, candidate):
         return _batch(subject, shown, part, role)
 
     # Keep it: all candidates with the same explainer are made of it
