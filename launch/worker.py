@@ -11,7 +11,6 @@ training and leave. Exit status: 0 nothing is left, 1 an experiment failed, 2 ba
 on a signal: start it again.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,21 +46,14 @@ PARENT = flags.DEFINE_integer(
     "The process that has started this one, and takes it along when it dies.",
     0,
 )
-CORES = flags.DEFINE_list(
-    "cores",
-    [],
-    "The processor cores to run on. Default: all.",
-)
 
 
 def run(argv: Sequence[str]) -> None:
     """Works on --workdir."""
     del argv
-    # Before the slow imports: the parent may die meanwhile, and libraries count the cores.
+    # Before the slow imports: the parent may die meanwhile
     if PARENT.value:
         cli.die_with(PARENT.value)
-    if CORES.value:
-        os.sched_setaffinity(0, map(int, CORES.value))
     from engines import here
 
     from xinv import sweep

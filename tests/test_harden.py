@@ -636,13 +636,23 @@ def _images(config, *roles):
 
 
 @pytest.mark.slow
-def test_same_bytes_again(done, config, tmp_path):
-    """A second start that lacks some trials, as after a kill, ends with the same bytes."""
+@pytest.mark.parametrize("helped", [False, True])
+def test_same_bytes_again(done, config, tmp_path, helped):
+    """A second start that lacks some trials, as after a kill, ends with the same bytes; a helper
+    leaves it nothing to compute.
+    """
     root, _ = done
-    for path in sorted((root / "stages").glob("trial-*"))[::2]:
+    trials = lambda: sorted((root / "stages").glob("trial-*"))
+    complete = trials()
+    for path in complete[::2]:
         shutil.rmtree(path)
-    hardened(config, root / "two", root / "stages")
-    assert contents(root / "one") == contents(root / "two")
+    if helped:
+        with store.opened(root / "stages") as stages:
+            harden.assist(config, tmp_path, stages, 1)
+        assert trials() == complete
+        assert not (tmp_path / "hardened.jsonl").exists()
+    hardened(config, tmp_path, root / "stages")
+    assert contents(root / "one") == contents(tmp_path)
 
 
 @pytest.mark.parametrize(

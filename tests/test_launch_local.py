@@ -19,6 +19,8 @@ from xinv.types import InputError
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "launch"))
 local = importlib.import_module("engines.local")
+devices = importlib.import_module("engines.devices")
+helpers = importlib.import_module("engines.helpers")
 
 SHELL = """
 import os, signal, sys, time
@@ -78,7 +80,7 @@ def crew(tmp_path, monkeypatch):
         (tmp_path / "worker.py").write_text(program)
         monkeypatch.setattr(local, "_WORKER", tmp_path / "worker.py")
         found = create(tmp_path / "w", *names)
-        return local.Crew(found, [local.devices.Slot({})] * places, list(arguments)), found
+        return local.Crew(found, [devices.Slot({})] * places, list(arguments)), found
 
     return make
 
@@ -136,26 +138,49 @@ def test_slots_share_devices(monkeypatch):
     """
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
-    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in local.slots(None)] == ["2", "5"]
+    assert [slot.environment["CUDA_VISIBLE_DEVICES"] for slot in devices.slots(None)] == ["2", "5"]
     with pytest.raises(InputError, match="--jobs=3 is more than the 2 accelerators"):
-        local.slots(3)
+        devices.slots(3)
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    assert [slot.cores for slot in local.slots(None)] == [(0, 1, 2, 3), (4, 5, 6, 7)]
-    assert [slot.cores for slot in local.slots(3)] == [(0, 1), (2, 3), (4, 5)]
-    assert local.slots(16)[9].cores == (1,)
+    assert [slot.cores for slot in devices.slots(None)] == [(0, 1, 2, 3), (4, 5, 6, 7)]
+    assert [slot.cores for slot in devices.slots(3)] == [(0, 1), (2, 3), (4, 5)]
+    assert devices.slots(16)[9].cores == (1,)
 
 
 def test_gpus_listed_without_jax(monkeypatch):
     """The cards are counted by nvidia-smi, since a client of JAX would hold them."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(local.devices.shutil, "which", lambda name: name)
+    monkeypatch.setattr(devices.shutil, "which", lambda name: name)
     listed = "GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n"
     monkeypatch.setattr(
         subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, listed, "")
     )
-    assert [slot.environment for slot in local.slots(None)] == [
+    assert [slot.environment for slot in devices.slots(None)] == [
         {"CUDA_VISIBLE_DEVICES": "0"},
         {"CUDA_VISIBLE_DEVICES": "1"},
     ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_helpers(tmp_path, capsys, fails):
+    """A helper has its number and its cores, ends with the block, and is named if it failed."""
+    script = tmp_path / "helper.py"
+    script.write_text(
+        "import os, pathlib, sys, time\n"
+        "out = pathlib.Path(sys.argv[1])\n"
+        "(out / 'new').write_text(f'{sys.argv[2]} {sorted(os.sched_getaffinity(0))}')\n"
+        "(out / 'new').rename(out / 'begun')\n"
+        f"sys.exit(3) if {fails} else time.sleep(60)\n"
+    )
+    core = max(os.sched_getaffinity(0))
+    place, logs = devices.Slot({}, (core,)), tmp_path / "workers"
+    with helpers.beside([sys.executable, str(script), str(tmp_path)], [place], logs):
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.05)
+        if fails:
+            time.sleep(1)
+    assert (tmp_path / "begun").read_text() == f"--helper=1 [{core}]"
+    told = f"helper 1 ended with status 3: see {logs / '1.log'}\n"
+    assert capsys.readouterr().err == (told if fails else "")

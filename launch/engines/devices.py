@@ -1,10 +1,21 @@
-"""The devices of this machine, found without a client of JAX, which would hold them all."""
+"""The devices of this machine, found without a client of JAX, which would hold them all.
 
+And processes on them.
+"""
+
+import contextlib
 import os
 import shutil
+import signal
 import subprocess
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+from xinv.types import InputError
+
+_GRACE = 60.0  # seconds for a process to save its training and leave
 
 
 class Slot(NamedTuple):
@@ -12,6 +23,82 @@ class Slot(NamedTuple):
 
     environment: dict[str, str]
     cores: tuple[int, ...] = ()
+
+
+def slots(jobs: int | None) -> list[Slot]:
+    """Returns a place per process.
+
+    Args:
+      jobs: number of processes; None for one per accelerator, or without any one per four cores.
+
+    Raises:
+      InputError: there are fewer accelerators than `jobs`.
+    """
+    # JAX takes most of an accelerator's memory, so two processes on one would die.
+    for variables in (gpus(), tpus()):
+        if variables:
+            jobs = jobs or len(variables)
+            if jobs > len(variables):
+                raise InputError(
+                    f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine"
+                )
+            return [Slot(each) for each in variables[:jobs]]
+    # Divide the cores; if there are more processes than cores, they share
+    cores = sorted(os.sched_getaffinity(0))
+    jobs = jobs or max(1, len(cores) // 4)
+    share = max(1, len(cores) // jobs)
+    return [Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
+
+
+def take(place: Slot) -> None:
+    """Moves this process to a place, before JAX is used."""
+    os.environ.update(place.environment)
+    if place.cores:
+        os.sched_setaffinity(0, place.cores)
+
+
+def start(
+    command: Sequence[str],
+    place: Slot,
+    stdout: IO[bytes] | int | None = None,
+    stderr: IO[bytes] | int | None = None,
+) -> subprocess.Popen:
+    """Starts a command in a place, with --parent; output goes where that of this process goes.
+
+    A child has its parent's cores from its first moment on, since libraries count them early.
+    """
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, place.cores or cores)
+    try:
+        # A session of its own: Ctrl-C reaches the parent, which lets its children save
+        return subprocess.Popen(
+            [*command, f"--parent={os.getpid()}"],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=os.environ | place.environment,
+            start_new_session=True,
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def stop(processes: Sequence[subprocess.Popen]) -> None:
+    """Lets processes save their trainings and leave.
+
+    After a minute, or a second Ctrl-C, it ends the others.
+    """
+    # One deadline for all: they save at the same time.
+    deadline = time.monotonic() + _GRACE
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+        for process in processes:
+            process.wait(max(0.0, deadline - time.monotonic()))
+    # End the rest; those already gone ignore it
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 def gpus() -> list[dict[str, str]]:

@@ -1,7 +1,5 @@
 """Runs workers on this machine: a process per device, started again when it dies."""
 
-import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -12,38 +10,11 @@ from pathlib import Path
 from engines import devices, live
 from xinv import sweep
 from xinv.sweep.manifest import WORKERS
-from xinv.types import InputError
 
 _WORKER = Path(__file__).resolve().parent.parent / "worker.py"
 _FUTILE = 5  # deaths in a row before which a worker did not take a piece
-_GRACE = 60.0  # seconds for a worker to save its training and leave
 _LOOK = 0.5  # seconds between two looks at the workers
 _NOTHING_LEFT, _FAILED, _BAD_INPUT, _AGAIN = 0, 1, 2, 75
-
-
-def slots(jobs: int | None) -> list[devices.Slot]:
-    """Returns a place per worker.
-
-    Args:
-      jobs: number of workers; None for one per accelerator, or without any one per four cores.
-
-    Raises:
-      InputError: there are fewer accelerators than `jobs`.
-    """
-    # JAX takes most of an accelerator's memory, so two workers on one would die.
-    for variables in (devices.gpus(), devices.tpus()):
-        if variables:
-            jobs = jobs or len(variables)
-            if jobs > len(variables):
-                raise InputError(
-                    f"--jobs={jobs} is more than the {len(variables)} accelerators of this machine"
-                )
-            return [devices.Slot(each) for each in variables[:jobs]]
-    # Divide the cores; if there are more workers than cores, they share
-    cores = sorted(os.sched_getaffinity(0))
-    jobs = jobs or max(1, len(cores) // 4)
-    share = max(1, len(cores) // jobs)
-    return [devices.Slot({}, tuple(cores[(n * share) % len(cores) :][:share])) for n in range(jobs)]
 
 
 class Crew:
@@ -51,7 +22,7 @@ class Crew:
 
     Args:
       found: the sweep.
-      places: see `slots`.
+      places: see `devices.slots`.
       arguments: flags of launch/worker.py.
     """
 
@@ -99,17 +70,7 @@ class Crew:
 
         After a minute, or a second Ctrl-C, it ends the others.
         """
-        # One deadline for all: they save at the same time.
-        deadline = time.monotonic() + _GRACE
-        for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            for process in self._running.values():
-                process.wait(max(0.0, deadline - time.monotonic()))
-        # End the rest; those already gone ignore it
-        for process in self._running.values():
-            process.kill()
-            process.wait()
+        devices.stop(list(self._running.values()))
 
     def errors(self) -> list[str]:
         """Returns the workers' errors of input, one sentence each."""
@@ -142,26 +103,15 @@ class Crew:
 
     def _start(self, number: int) -> None:
         # The worker ends with this process, and keeps to its own device and cores.
-        place = self._places[number]
         command = [
             sys.executable,
             str(_WORKER),
             f"--workdir={self._sweep.workdir}",
             f"--number={number}",
+            *self._arguments,
         ]
-        command += [f"--parent={os.getpid()}", *self._arguments]
-        if place.cores:
-            command.append(f"--cores={','.join(map(str, place.cores))}")
-        # A session of its own: Ctrl-C reaches the sweep, which lets its workers save
         with open(self._sweep.log(number), "ab") as log:
-            self._running[number] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | place.environment,
-                start_new_session=True,
-            )
+            self._running[number] = devices.start(command, self._places[number], log, log)
 
     def _judge(
         self,
@@ -200,7 +150,7 @@ def run(
 
     Args:
       found: the sweep.
-      jobs: as in `slots`.
+      jobs: as in `devices.slots`.
       tries: failed tries of a piece before it is given up.
       arguments: flags of launch/worker.py.
 
@@ -211,7 +161,7 @@ def run(
     # The death of an earlier sweep was no fault of its pieces
     board.forget()
 
-    crew = Crew(found, slots(jobs), arguments)
+    crew = Crew(found, devices.slots(jobs), arguments)
     shown = live.Table(board)
     # A signal becomes an exception here: the workers save first.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -62,16 +62,11 @@ def run(count: int, command: Sequence[str]) -> int:
     """
     places = shares(count)
     coordinator = f"localhost:{_free_port()}"
-    # Children have their parent's cores
-    cores = os.sched_getaffinity(0)
     with contextlib.ExitStack() as files:
         group = _Group(files)
         for number, share in enumerate(places):
             place = [f"--coordinator_address={coordinator}", f"--process_id={number}"]
-            if share.cores:
-                os.sched_setaffinity(0, share.cores)
-            group.start([*command, *place, f"--parent={os.getpid()}"], share.environment)
-        os.sched_setaffinity(0, cores)
+            group.start([*command, *place], share)
         return group.wait()
 
 
@@ -93,23 +88,12 @@ class _Group:
         for number in (signal.SIGTERM, signal.SIGUSR2):
             signal.signal(number, self._stop)
 
-    def start(self, command: Sequence[str], environment: dict[str, str]) -> None:
+    def start(self, command: Sequence[str], place: devices.Slot) -> None:
         """Starts the next process."""
         printed = self._files.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 (it does)
         # Keep errors of all but the first, to show them after a failure
-        if self._members:
-            quiet = {"stdout": subprocess.DEVNULL, "stderr": printed}
-        else:
-            quiet = {}
-        # A session of its own: Ctrl-C reaches the parent, with which all end
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            env=os.environ | environment,
-            start_new_session=True,
-            **quiet,
-        )
-        self._members.append(process)
+        output = (subprocess.DEVNULL, printed) if self._members else (None, None)
+        self._members.append(devices.start(command, place, *output))
         self._printed.append(printed)
 
     def wait(self) -> int:

@@ -20,7 +20,7 @@
 True
 
 launch/harden.py writes policies: `run(config, workdir, stages)` searches (DeepLeak, Algorithms 1
-and 2):
+and 2), and any number of processes `assist` it:
 
 | file | concept |
 |---|---|
@@ -40,6 +40,6 @@ and 2):
 from xinv.harden.policy import Policy, load_policy
 
 # Last: the function takes the place of the module of its name
-from xinv.harden.run import run  # isort: skip
+from xinv.harden.run import assist, run  # isort: skip
 
-__all__ = ["Policy", "load_policy", "run"]
+__all__ = ["Policy", "assist", "load_policy", "run"]

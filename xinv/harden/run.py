@@ -1,11 +1,13 @@
 """A hardening in its order: from a config to searches, policies and results."""
 
+import contextlib
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from xinv import leases, store
 from xinv.audit import environment, results
@@ -27,12 +29,28 @@ _FILES = (RESULTS, TRIALS, COSTS, "harden.html", "environment.json", "policies",
 """Files in the order of their removal: first the results, the mark of a complete hardening."""
 
 
+class _Hardened(NamedTuple):
+    """The result of one explanation, way and seed.
+
+    Attributes:
+      line, trials, cost: lines of `hardened.jsonl`, `trials.jsonl` and `costs.jsonl`.
+      subject, candidate: what is released; another training has a subject of its own.
+    """
+
+    line: dict[str, Any]
+    trials: list[dict[str, Any]]
+    cost: dict[str, Any]
+    subject: Subject
+    candidate: Candidate
+
+
 def run(
     config: Config,
     workdir: Path,
     stages: Store,
     checkpoint_seconds: float = 30.0,
     watch: Watch = Watch(),  # noqa: B008 (immutable)
+    beside: AbstractContextManager = contextlib.nullcontext(),  # noqa: B008 (holds nothing)
 ) -> list[dict[str, Any]]:
     """Hardens each explanation in `config["harden"]` in each way, and writes policies.
 
@@ -50,6 +68,7 @@ def run(
       stages: the store.
       checkpoint_seconds: least time between two checkpoints of a training.
       watch: follows the stages, and may end the run.
+      beside: is entered once all is checked, for example to start processes that `assist`.
 
     Returns:
       The lines of `hardened.jsonl`.
@@ -59,49 +78,78 @@ def run(
       Stopped: `watch` has ended the run.
     """
     with leases.locked(workdir, stages.leases):
-        # Check everything before the first stage
         started = time.monotonic()
-        service = opened(config, Stages(stages, workdir, checkpoint_seconds, watch))
-        check(service)
+        # Check everything before the first stage
+        pieces = _pieces(config, Stages(stages, workdir, checkpoint_seconds, watch))
         results.begin(workdir, config, _FILES)
-
-        # Harden each explanation of each seed in each way
-        pieces = []
-        for seed in service.classifiers.seeds:
-            for name in config["harden"]["explanations"]:
-                for way in ways(config["harden"]):
-                    pieces.append((Subject(service, name, seed), way))
-        found = each(pieces, lambda piece: _hardened(*piece, workdir))
-
-        lines = [line for line, _, _ in found]
-        trials = [line for _, several, _ in found for line in several]
-        costs = [line for _, _, line in found]
-        _write(workdir, lines, trials, costs, time.monotonic() - started)
-        return lines
+        with beside:
+            found = each(pieces, lambda piece: _kept(_hardened(*piece), workdir))
+        _write(workdir, found, time.monotonic() - started)
+        return [one.line for one in found]
 
 
-def _hardened(
-    subject: Subject,
-    way: Way,
+def assist(
+    config: Config,
     workdir: Path,
-) -> tuple[dict[str, Any], list[dict[str, Any]], dict[str, Any]]:
-    """Returns the result of one way, its trials and its cost, and writes the policy."""
+    stages: Store,
+    number: int,
+    checkpoint_seconds: float = 30.0,
+    watch: Watch = Watch(),  # noqa: B008 (immutable)
+) -> None:
+    """Computes stages of a hardening that another process runs, until none is left.
+
+    Only the store and the curves of trainings are written to. Any number of processes may assist,
+    on any machine that shares the store, and be killed at any moment: they take the explanations,
+    and the trials of one search, that no other process is at.
+
+    Args:
+      config, workdir, stages, checkpoint_seconds, watch: as in `run`.
+      number: processes of different numbers begin with different explanations.
+
+    Raises:
+      InputError, Stopped: as in `run`.
+    """
+    pieces = _pieces(config, Stages(stages, workdir, checkpoint_seconds, watch))
+    first = number % len(pieces)
+    each(pieces[first:] + pieces[:first], lambda piece: _hardened(*piece))
+
+
+def _pieces(config: Config, stages: Stages) -> list[tuple[Subject, Way]]:
+    """Returns each explanation of each seed, to be hardened in each way, once all is checked."""
+    service = opened(config, stages)
+    check(service)
+    pieces = []
+    for seed in service.classifiers.seeds:
+        for name in config["harden"]["explanations"]:
+            for way in ways(config["harden"]):
+                pieces.append((Subject(service, name, seed), way))
+    return pieces
+
+
+def _kept(found: _Hardened, workdir: Path) -> _Hardened:
+    """Writes the policy of a result, and names its file there."""
+    line = found.line
+    folder = Path("policies") if line["way"] == SEARCH else Path("policies") / line["way"]
+    file = folder / f"{line['explanation']}-{line['seed']}.json"
+    policy(found.subject, found.candidate, line).save(workdir / file)
+    return found._replace(line=line | {"policy": str(file)})
+
+
+def _hardened(subject: Subject, way: Way) -> _Hardened:
+    """Returns the result of one way."""
     # Find the release
     noted = Noted(subject.service.stages.watch)
     subject = subject._replace(service=subject.service.watched(noted))
     searched, hardened, after = _found(subject, way)
     cost = _identity(subject, way) | {"seconds": _seconds(subject, list(noted.stages))}
 
-    # Measure it, and keep it; without one the policy releases the explanation as it is
+    # Measure it; without one the policy releases the explanation as it is
     line = _line(subject, way, searched) | result(subject, hardened, after)
     candidate = after or subject.unhardened
     line["released"] = candidate.spec()
     line["released"]["transforms"] = list(sections(hardened, candidate))
-    folder = Path("policies") if way.name == SEARCH else Path("policies") / way.name
-    file = folder / f"{subject.name}-{subject.seed}.json"
-    policy(hardened, candidate, line).save(workdir / file)
     _tell(line)
-    return line | {"policy": str(file)}, _trials(subject, way, searched), cost
+    return _Hardened(line, _trials(subject, way, searched), cost, hardened, candidate)
 
 
 def _found(subject: Subject, way: Way) -> tuple[Search | None, Subject, Candidate | None]:
@@ -187,16 +235,12 @@ def _tell(line: Mapping[str, Any]) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _write(
-    workdir: Path,
-    lines: list[dict[str, Any]],
-    trials: list[dict[str, Any]],
-    costs: list[dict[str, Any]],
-    total: float,
-) -> None:
+def _write(workdir: Path, found: Sequence[_Hardened], total: float) -> None:
     if not (workdir / "environment.json").exists():
         used = environment.describe() | {"seconds": round(total, 1)}
         store.write_json(workdir / "environment.json", used)
     # Write the results last, as they mark the hardening as done
+    trials = [line for one in found for line in one.trials]
+    costs, lines = [one.cost for one in found], [one.line for one in found]
     for name, part in ((TRIALS, trials), (COSTS, costs), (RESULTS, lines)):
         store.write_text(workdir / name, "".join(json.dumps(line) + "\n" for line in part))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xinv.audit.run import each
 from xinv.harden import trial
 from xinv.harden.candidate import Candidate, candidate, space_of
 from xinv.harden.maps import fits, searched
@@ -68,8 +69,10 @@ def search(subject: Subject, order: tuple[str, ...] = ()) -> Search:
     for generation, count in enumerate(_generations(settings)):
         known = [(one.values, losses(one, settings)) for one in trials]
         purpose = "/".join([str(subject.seed), subject.name, *order, str(generation)])
-        for values in propose(space, known, purpose, count, settings["startup"], is_possible):
-            trials.append(trial.run(subject, len(trials) + 1, values, made(values)))
+        proposed = propose(space, known, purpose, count, settings["startup"], is_possible)
+        # Other processes may try candidates of the same generation
+        numbered = list(enumerate(proposed, len(trials) + 1))
+        trials += each(numbered, lambda one: trial.run(subject, *one, made(one[1])))
 
     # Choose by the rule of the config, not by hand
     chosen = choose(trials, unhardened, settings)
