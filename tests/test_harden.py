@@ -21,7 +21,7 @@ from sklearn.datasets import load_digits
 from xinv import attacks, data, defences, explain, harden, models, report, store
 from xinv.audit.run import opened
 from xinv.audit.stage import Stages
-from xinv.harden import released
+from xinv.harden import released, search
 from xinv.harden.candidate import Candidate, candidate, chain_of, space_of
 from xinv.harden.check import check
 from xinv.harden.maps import fits
@@ -733,6 +733,16 @@ def test_search_passes_over_what_does_not_fit(done, config):
         subject = Subject(opened(changed, Stages(kept, root)), "occlusion", 0)
         found = [fits(subject, Candidate(occluded | {"window": size})) for size in (4, 8, 16)]
     assert found == [True, True, False]
+
+
+@pytest.mark.slow
+def test_search_without_a_candidate(done, config, monkeypatch):
+    """What no candidate fits is not said to have been tried."""
+    root, _ = done
+    monkeypatch.setattr(search, "fits", lambda subject, candidate: False)
+    with store.opened(root / "stages") as kept:
+        found = search.search(Subject(opened(config, Stages(kept, root)), "probability", 0))
+    assert found.outcome == "no candidate of the search space fits the model and its images"
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from xinv.harden.trial import Trial
 
 LEAKS, NO_LEAK = "leaks", "no leak found, nothing to harden"
 UNCHANGED = "no candidate keeps the utility and leaks less"
+NONE_FITS = "no candidate of the search space fits the model and its images"
 
 
 class Search(NamedTuple):
@@ -29,7 +30,7 @@ class Search(NamedTuple):
       unhardened: the explanation as it is.
       trials: the candidates, in the order of evaluation.
       chosen: one of the trials, or None.
-      outcome: LEAKS, NO_LEAK or UNCHANGED.
+      outcome: LEAKS, NO_LEAK, UNCHANGED or NONE_FITS.
     """
 
     unhardened: Trial
@@ -75,6 +76,8 @@ def search(subject: Subject, order: tuple[str, ...] = ()) -> Search:
         trials += each(numbered, lambda one: trial.run(subject, *one, made(one[1])))
 
     # Choose by the rule of the config, not by hand
+    if not trials:
+        return Search(unhardened, (), None, NONE_FITS)
     chosen = choose(trials, unhardened, settings)
     return Search(unhardened, tuple(trials), chosen, LEAKS if chosen else UNCHANGED)
 
