@@ -9,9 +9,9 @@ The folder receives policies/, hardened.jsonl, trials.jsonl, costs.jsonl and har
 command again continues a search that was stopped, to the same bytes but for costs.jsonl.
 
 --jobs=N starts N - 1 helpers on this machine, each on an accelerator or a share of the cores. They
-take other explanations, seeds and trials; their logs are in WORKDIR/workers. On another machine
-that shares the folder the same command with --helper=K is one more; any may be killed at any
-moment.
+take other explanations, seeds, ways and trials; their logs are in WORKDIR/workers. On another
+machine that shares the folder the same command with --helper=K instead of --jobs is one more, once
+the first has begun. Any may be killed at any moment.
 """
 
 import sys
@@ -56,7 +56,7 @@ HELPER = flags.DEFINE_integer(
     "helper",
     None,
     "Only help the same command without this flag, and write no results. Helpers of different"
-    " numbers begin with different explanations.",
+    " numbers begin at different places.",
     1,
 )
 PARENT = flags.DEFINE_integer(

@@ -3,8 +3,10 @@
 import copy
 import itertools
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from xinv import attacks, data, defences, explain, harden, models, report, store
+from xinv.audit import results
 from xinv.audit.run import opened
 from xinv.audit.stage import Stages
 from xinv.harden import released, search
@@ -648,11 +651,48 @@ def test_same_bytes_again(done, config, tmp_path, helped):
         shutil.rmtree(path)
     if helped:
         with store.opened(root / "stages") as stages:
+            with pytest.raises(InputError, match="has no hardening of this config to help"):
+                harden.assist(config, tmp_path, stages, 1)
+            results.begin(tmp_path, config)
             harden.assist(config, tmp_path, stages, 1)
         assert trials() == complete
         assert not (tmp_path / "hardened.jsonl").exists()
     hardened(config, tmp_path, root / "stages")
     assert contents(root / "one") == contents(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes(done, config, tmp_path):
+    """Processes that share the work end with the bytes of one, and leave nothing behind."""
+    root, _ = done
+    stages = tmp_path / "stages"
+    shutil.copytree(root / "stages", stages)
+    for name in ("trial-*", "attack-*", "explanation-*"):
+        for path in stages.glob(name):
+            shutil.rmtree(path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    file = tmp_path / "digits.py"
+    file.write_text(
+        "import json\n"
+        "from ml_collections import ConfigDict\n"
+        "def get_config(arg=''):\n"
+        f"    return ConfigDict(json.loads(open({str(tmp_path / 'config.json')!r}).read()))\n"
+    )
+    command = [sys.executable, ROOT / "launch" / "harden.py", f"--config={file}"]
+    command += ["--workdir=two", f"--store={stages}", "--jobs", "2"]
+    # Programs like those of these tests
+    plain = str(int(jax.config.read("jax_disable_most_optimizations")))
+    settings = dict(
+        JAX_DISABLE_MOST_OPTIMIZATIONS=plain, JAX_NUM_CPU_DEVICES=str(jax.device_count())
+    )
+    found = subprocess.run(
+        list(map(str, command)), env=os.environ | settings, cwd=tmp_path, capture_output=True
+    )
+    assert found.returncode == 0, found.stderr.decode()
+    assert b"helper 1 ended" not in found.stderr
+    assert contents(tmp_path / "two") == contents(root / "one")
+    assert (tmp_path / "two" / "workers" / "1.log").exists()
+    assert not [path for end in ("lease", "partial") for path in tmp_path.glob(f"**/*.{end}")]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""The devices of this machine, found without a client of JAX, which would hold them all.
+"""The devices of this machine, and processes on them.
 
-And processes on them.
+They are found without a client of JAX, which would hold them all.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def slots(jobs: int | None) -> list[Slot]:
 
 
 def take(place: Slot) -> None:
-    """Moves this process to a place, before JAX is used."""
+    """Moves this process to a place, before JAX is used; threads that exist stay where they are."""
     os.environ.update(place.environment)
     if place.cores:
         os.sched_setaffinity(0, place.cores)
@@ -63,14 +63,12 @@ def start(
     stdout: IO[bytes] | int | None = None,
     stderr: IO[bytes] | int | None = None,
 ) -> subprocess.Popen:
-    """Starts a command in a place, with --parent; output goes where that of this process goes.
-
-    A child has its parent's cores from its first moment on, since libraries count them early.
-    """
+    """Starts a command in a place, with --parent; by default it prints where this process does."""
+    # A child has the cores of its parent from its first moment on, and libraries count them early
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, place.cores or cores)
     try:
-        # A session of its own: Ctrl-C reaches the parent, which lets its children save
+        # A session of its own: Ctrl-C reaches the parent alone, which decides for its children
         return subprocess.Popen(
             [*command, f"--parent={os.getpid()}"],
             stdin=subprocess.DEVNULL,
@@ -86,7 +84,7 @@ def start(
 def stop(processes: Sequence[subprocess.Popen]) -> None:
     """Lets processes save their trainings and leave.
 
-    After a minute, or a second Ctrl-C, it ends the others.
+    After a minute, or at a KeyboardInterrupt, it ends the others.
     """
     # One deadline for all: they save at the same time.
     deadline = time.monotonic() + _GRACE

@@ -41,9 +41,14 @@ def begin(workdir: Path, config: Config, files: Iterable[str] = FILES) -> None:
     store.write_json(workdir / CONFIG, config)
 
 
+def is_begun(workdir: Path, config: Config) -> bool:
+    """Tells if `workdir` is the folder of this very config."""
+    return (workdir / CONFIG).exists() and _same(store.read_json(workdir / CONFIG), config)
+
+
 def is_done(workdir: Path, config: Config) -> bool:
     """Tells if `workdir` holds the rows of this very config."""
-    if not (workdir / ROWS).exists() or not (workdir / CONFIG).exists():
+    if not (workdir / ROWS).exists():
         return False
     lines = (workdir / ROWS).read_text().splitlines()
     try:
@@ -51,7 +56,7 @@ def is_done(workdir: Path, config: Config) -> bool:
             json.loads(line)
     except json.JSONDecodeError:
         return False  # damaged by hand: the stages make them again
-    return bool(lines) and _same(store.read_json(workdir / CONFIG), config)
+    return bool(lines) and is_begun(workdir, config)
 
 
 def finish(

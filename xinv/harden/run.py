@@ -23,6 +23,7 @@ from xinv.harden.subject import Subject
 from xinv.harden.trial import Trial
 from xinv.harden.ways import DEFENDED, RETRAINED, SEARCH, Way, retrained, ways
 from xinv.store import Store
+from xinv.types import InputError
 
 RESULTS, TRIALS, COSTS = "hardened.jsonl", "trials.jsonl", "costs.jsonl"
 _FILES = (RESULTS, TRIALS, COSTS, "harden.html", "environment.json", "policies", results.CONFIG)
@@ -104,11 +105,19 @@ def assist(
 
     Args:
       config, workdir, stages, checkpoint_seconds, watch: as in `run`.
-      number: processes of different numbers begin with different explanations.
+      number: processes of different numbers begin with different explanations, seeds or ways; that
+        of `run` is 0.
 
     Raises:
-      InputError, Stopped: as in `run`.
+      InputError: `workdir` has no hardening of this config; others as in `run`.
+      Stopped: as in `run`.
     """
+    # Without one, nobody would read what is computed
+    if not results.is_begun(workdir, config):
+        raise InputError(
+            f"{workdir} has no hardening of this config to help: start the same command without"
+            " --helper first"
+        )
     pieces = _pieces(config, Stages(stages, workdir, checkpoint_seconds, watch))
     first = number % len(pieces)
     each(pieces[first:] + pieces[:first], lambda piece: _hardened(*piece))
