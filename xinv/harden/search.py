@@ -75,9 +75,9 @@ def search(subject: Subject, order: tuple[str, ...] = ()) -> Search:
         numbered = list(enumerate(proposed, len(trials) + 1))
         trials += each(numbered, lambda one: trial.run(subject, *one, made(one[1])))
 
-    # Choose by the rule of the config, not by hand
     if not trials:
         return Search(unhardened, (), None, NONE_FITS)
+    # Choose by the rule of the config, not by hand
     chosen = choose(trials, unhardened, settings)
     return Search(unhardened, tuple(trials), chosen, LEAKS if chosen else UNCHANGED)
 
